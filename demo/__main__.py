@@ -1,0 +1,168 @@
+"""Open the search page: a bundle and pictures (or an index) in, a page at 127.0.0.1 out.
+
+    python -m demo --images ~/Pictures --bundle models/miniclip-s
+    python -m demo --index index/holiday-1a2b3c4d
+
+`--images` makes or updates an index below `index/`, named after the folder; `--index` opens one as it is. Exit status:
+0 stopped by the user, 2 wrong input.
+"""
+
+import argparse
+import contextlib
+import errno
+import importlib
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from demo.gallery import index_pictures
+from miniclip.errors import ArgumentParser, MiniClipError, run_command
+
+HOST = "127.0.0.1"
+
+
+def parser() -> ArgumentParser:
+    flags = ArgumentParser(prog="python -m demo", description="Search pictures with words, in the browser.")
+    flags.add_argument("--bundle", type=Path, help="bundle folder; with --index, only if the index's own was moved")
+    pictures = flags.add_mutually_exclusive_group()
+    pictures.add_argument("--images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
+    pictures.add_argument("--index", type=Path, help="index folder, from: miniclip index")
+    flags.add_argument("--share", action="store_true", help="also open a public link; it demands a login")
+    flags.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="ask for this login")
+    flags.add_argument("--port", type=_port, default=7860, help="port on 127.0.0.1 (default 7860)")
+    flags.add_argument(
+        "--provider", default="auto", help="auto | cuda | cpu (default auto: the GPU where there is one)"
+    )
+    flags.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto)")
+    flags.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    return flags
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    if arguments.images is None and arguments.index is None:
+        raise MiniClipError("nothing to search; give --images DIR with --bundle B, or --index INDEX")
+    if arguments.images is not None and arguments.bundle is None:
+        raise MiniClipError("--images needs a bundle that embeds them; add --bundle B (python -m export makes one)")
+    check_port(arguments.port)
+    # importing Gradio takes seconds, and so may opening an index: side by side, nobody waits for both
+    importing = threading.Thread(target=_import_page, daemon=True)
+    importing.start()
+    searcher = _open_searcher(arguments)
+    importing.join()
+    try:
+        from demo.app import build_page, launch_options
+        from demo.search import PictureSearch
+    except ImportError as error:
+        raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
+
+    search = PictureSearch(searcher)
+    if searcher.has_captions:
+        threading.Thread(target=search.prepare_captions, daemon=True).start()
+    login, generated = arguments.auth, False
+    if arguments.share and login is None:
+        from secrets import token_urlsafe
+
+        login, generated = ("guest", token_urlsafe(9)), True
+    page = build_page(search)
+    try:
+        page.launch(
+            server_name=HOST,
+            server_port=arguments.port,
+            auth=login,
+            inbrowser=not arguments.no_browser and _has_display(),
+            prevent_thread_lock=True,
+            **launch_options(search),
+        )
+    except OSError:  # somebody took the port while the index was opened
+        raise _port_in_use(arguments.port) from None
+    print(search.status, flush=True)
+    print(f"The search page is at http://{HOST}:{arguments.port} (stop it with Ctrl-C)", flush=True)
+    if generated and login:
+        print(f"login: {login[0]}, password: {login[1]}", flush=True)
+    if arguments.share:
+        print(share(page), flush=True)
+    page.block_thread()
+    return 0
+
+
+def share(page: Any) -> str:
+    """Open Gradio's tunnel to a running page; says the public address, or that there is none.
+
+    Not by `launch(share=True)`: that makes every visitor's browser, the local one too, load Gradio's scripts from a
+    server elsewhere, and prints a page of advice where the tunnel cannot be had.
+    """
+    from gradio import networking
+
+    try:
+        address = networking.setup_tunnel(HOST, page.server_port, page.share_token, None, None)
+    except Exception as error:  # no network, blocked, a damaged download: each means the same to a user
+        reason = str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
+        return f"no public link: {reason}; the page stays at http://{HOST}:{page.server_port}"
+    return f"public link: {address} (for at most a week, as long as this runs)"
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that is taken, before anything slow starts."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a page stopped a second ago does not count
+        try:
+            probe.bind((HOST, port))
+        except PermissionError:
+            raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _port_in_use(port) from None
+            raise MiniClipError(
+                f"port {port} cannot be opened ({error.strerror}); choose another with --port N"
+            ) from None
+
+
+def _port_in_use(port: int) -> MiniClipError:
+    return MiniClipError(
+        f"port {port} is in use; stop what runs there, or choose another with --port N (make demo PORT=N)"
+    )
+
+
+def _open_searcher(arguments: argparse.Namespace) -> Any:
+    from miniclip.bundle import Bundle
+    from miniclip.encoders import OnnxEncoders
+    from miniclip.index import PictureIndex
+    from miniclip.search import Searcher
+
+    if arguments.index is not None:
+        return Searcher.open(arguments.index, arguments.bundle, arguments.provider, arguments.precision)
+    encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision)
+    folder = index_pictures(arguments.images, encoders)
+    encoders.warm_up()
+    return Searcher(PictureIndex.open(folder), encoders)
+
+
+def _import_page() -> None:
+    with contextlib.suppress(ImportError):  # the main thread imports it again, and says what is missing
+        importlib.import_module("demo.app")
+
+
+def _has_display() -> bool:
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdigit() else 0
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 65535, got {text}")
+    return port
+
+
+def _login(text: str) -> tuple[str, str]:
+    user, _, password = text.partition(":")
+    if not user or not password:
+        raise argparse.ArgumentTypeError("must be user:password, both of them not empty")
+    return user, password
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,33 @@
+"""Where the page keeps the index of a folder that it was pointed at.
+
+In: what `--images` says, and encoders. Out: an index folder `index/NAME-HASH`, made or brought up to date.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+from miniclip.encoders import OnnxEncoders
+from miniclip.index import update_index
+
+INDEXES = Path("index")
+
+
+def index_folder(images: str, fingerprint: str) -> Path:
+    """`index/NAME-HASH`: two folders of one name, or two bundles on one folder, never share an index."""
+    is_path = Path(images).expanduser().exists()
+    place = str(Path(images).expanduser().resolve()) if is_path else images
+    name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "pictures").strip("-.") or "pictures"
+    digest = hashlib.sha256(f"{place}\n{fingerprint}".encode()).hexdigest()
+    return INDEXES / f"{name}-{digest[:8]}"
+
+
+def index_pictures(images: str, encoders: OnnxEncoders) -> Path:
+    """Make or update the index, saying what happens; unchanged pictures keep their embedding."""
+    expanded = str(Path(images).expanduser()) if images.startswith("~") else images
+    folder = index_folder(expanded, encoders.bundle.fingerprint)
+    known = (folder / "index.json").exists()
+    print(encoders.running_on)
+    print(f"{'looking for changes in' if known else 'indexing the pictures of'} {images} (index: {folder})", flush=True)
+    print(update_index(expanded, encoders, folder), flush=True)
+    return folder

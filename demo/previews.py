@@ -1,0 +1,79 @@
+"""Previews of the index's pictures, served by number: no path, no metadata, nothing outside the index.
+
+In: `preview/VERSION/SIZE/ROW.webp`. Out: a WebP drawn anew from the pixels, so neither EXIF nor a location leaves the
+server. Behind a login, a preview asks for it like everything else.
+"""
+
+import io
+import secrets
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from miniclip.errors import MiniClipError
+from miniclip.images import open_image
+
+SIZES_PX = {"small": 320, "large": 1280}  # longest edge; a card is 130 to 230 CSS pixels wide, a large view 700
+MISSING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320"><rect width="320" height="320" fill="#8883"/>
+<text x="160" y="165" text-anchor="middle" font-family="sans-serif" font-size="18" fill="#888">picture has gone</text>
+</svg>"""
+
+
+class Previews:
+    """The pictures of one index as small WebP files, made when they are first asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        # browsers keep previews for a day; another index on the same port must not be shown with their pictures
+        self._version = secrets.token_hex(4)
+        self._small = lru_cache(maxsize=4096)(self._draw)  # some 10 KB each
+        self._large = lru_cache(maxsize=32)(self._draw)
+
+    def address(self, row: int, size: str = "small") -> str:
+        """Where the page finds the preview, relative to its own address."""
+        return f"preview/{self._version}/{size}/{row}.webp"
+
+    def webp(self, row: int, size: str = "small") -> bytes:
+        """One preview; `MiniClipError` when the picture has gone or is damaged."""
+        return (self._large if size == "large" else self._small)(row, SIZES_PX[size])
+
+    def _draw(self, row: int, size_px: int) -> bytes:
+        image = open_image(self._paths[row], min_size_px=size_px)
+        image.thumbnail((size_px, size_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        image.info = {}  # Pillow would write a colour profile or XMP found here into the new file
+        stream = io.BytesIO()
+        image.save(stream, "WEBP", quality=82, method=1)
+        return stream.getvalue()
+
+    def route(self) -> APIRoute:
+        """The address above as a route of Gradio's server."""
+        return APIRoute("/preview/{version}/{size}/{name}", self._respond, methods=["GET"], include_in_schema=False)
+
+    async def _respond(self, request: Request, version: str, size: str, name: str) -> Response:
+        if not await _is_logged_in(request):
+            return Response("log in first", status_code=401)
+        number = name.removesuffix(".webp")
+        known = version == self._version and size in SIZES_PX and number.isascii() and number.isdigit()
+        if not known or len(number) > 9 or int(number) >= len(self._paths):
+            return Response("no such preview", status_code=404)
+        headers = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
+        try:
+            webp = await run_in_threadpool(self.webp, int(number), size)
+        except MiniClipError:  # moved since it was indexed: a grey field says so, where a broken image would not
+            return Response(MISSING, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
+        return Response(webp, media_type="image/webp", headers=headers)
+
+
+async def _is_logged_in(request: Request) -> bool:
+    """Ask Gradio's own check, which knows its cookies."""
+    app = request.app
+    if app.auth is None and app.auth_dependency is None:
+        return True
+    who = next(route.endpoint for route in app.routes if getattr(route, "name", "") == "get_current_user")
+    return await who(request) is not None

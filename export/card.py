@@ -1,0 +1,51 @@
+"""The bundle's README.md: what the model is, and its certificate once it was measured.
+
+In: the run's config and metrics, and the certificate of `export.benchmark`. Out: a model card for people.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from miniclip.config import Config
+
+HEAD = """# {name}
+
+A dual encoder of pictures and text, made with MiniCLIP: `{vision}` and `{text}` into {dim} dimensions.
+
+    miniclip index PICTURES --bundle {name} --out index/pictures
+    miniclip search "a dog in the snow" --index index/pictures
+
+Files are in the Hugging Face / transformers.js layout: `onnx/*_model.onnx` in fp32, `_fp16` for GPUs, `_quantized` in
+int8 for CPUs. Outputs are of unit length, so a dot product is the cosine similarity.
+
+"""
+
+
+def write_card(folder: Path, config: Config, metrics: dict[str, float], certificate: dict[str, Any] | None) -> None:
+    """Write `README.md`; without a certificate it says how to make one."""
+    model = config.model
+    head = HEAD.format(name=folder.name if certificate else "BUNDLE", vision=model.vision, text=model.text, dim=model.projection_dim)
+    text = head + _certificate_section(certificate)
+    if "mean_recall" in metrics:
+        text += f"\nMean recall on the validation split when it was trained: {100 * metrics['mean_recall']:.1f} % (karpathy).\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _certificate_section(certificate: dict[str, Any] | None) -> str:
+    if certificate is None:
+        return "## Certificate\n\nNot measured yet: `python -m export.benchmark --run RUN --bundle BUNDLE --data PATH`.\n"
+    lines = [
+        "## Certificate",
+        "",
+        f"Measured on {certificate['data']}, split {certificate['split']} ({certificate['images']:,} pictures, "
+        f"{certificate['captions']:,} captions), protocol {certificate['protocol']}, against the PyTorch model.",
+        "",
+        "| | mean recall | smallest cosine to torch | pictures/s | texts/s | MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in certificate["models"].items():
+        lines.append(
+            f"| {name} | {100 * row['mean_recall']:.2f} % | {row['smallest_cosine']:.4f} | {row['images_per_s']:.0f} "
+            f"| {row['texts_per_s']:.0f} | {row['megabytes']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"

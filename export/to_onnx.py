@@ -1,0 +1,105 @@
+"""One tower of the PyTorch model -> one fp32 ONNX file.
+
+In: a `DualEncoder`. Out: graphs with dynamic batch and text length, the projection and the L2 norm inside, native
+`Attention` (opset 23), no external data. Exporting twice writes the same bytes: what the exporter notes about itself and
+the source lines is removed.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from optimum.utils import DummyTextInputGenerator, DummyVisionInputGenerator
+from optimum.utils import NormalizedTextConfig, NormalizedVisionConfig
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from miniclip.errors import MiniClipError
+from miniclip.model import DualEncoder
+
+OPSET = 23  # the first with a standard Attention operator
+MAX_BYTES = 2_000_000_000  # a protobuf, and so one file, cannot be larger
+
+
+class VisionGraph(nn.Module):
+    """`pixel_values` -> `image_embeds`, as `DualEncoder.encode_image` computes it."""
+
+    def __init__(self, model: DualEncoder) -> None:
+        super().__init__()
+        self.tower, self.head = model.vision, model.vision_head
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.head(self.tower(pixel_values))  # type: ignore[no-any-return]
+
+
+class TextGraph(nn.Module):
+    """`input_ids, attention_mask` -> `text_embeds`, as `DualEncoder.encode_text` computes it."""
+
+    def __init__(self, model: DualEncoder) -> None:
+        super().__init__()
+        self.tower, self.head = model.text, model.text_head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(self.tower(input_ids, attention_mask))  # type: ignore[no-any-return]
+
+
+def export_vision(model: DualEncoder, image_size_px: int, path: Path) -> None:
+    """Write the vision tower; the input is `pixel_values (batch, 3, H, W)`."""
+    size = {"width": image_size_px, "height": image_size_px}
+    generator = DummyVisionInputGenerator("feature-extraction", NormalizedVisionConfig(PretrainedConfig()), 2, 3, **size)
+    pixel_values = generator.generate("pixel_values", framework="pt")
+    dynamic = {"pixel_values": {0: torch.export.Dim("batch")}}
+    _export(VisionGraph(model), {"pixel_values": pixel_values}, dynamic, "image_embeds", path)
+
+
+def export_text(model: DualEncoder, path: Path) -> None:
+    """Write the text tower; the inputs are `input_ids, attention_mask (batch, length)`."""
+    config = NormalizedTextConfig(model.text.backbone.config)
+    generator = DummyTextInputGenerator("feature-extraction", config, batch_size=2, sequence_length=8)
+    input_ids = generator.generate("input_ids", framework="pt")
+    if (eos := getattr(model.text.backbone.config, "eos_token_id", None)) is not None:
+        input_ids[:, -1] = eos  # CLIP looks for it
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=model.text.max_positions)}
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    _export(TextGraph(model), inputs, dict.fromkeys(inputs, axes), "text_embeds", path)
+
+
+def _export(
+    graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, object]], output: str, path: Path
+) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's notes are for its own developers
+        program = torch.onnx.export(
+            graph.eval(),
+            kwargs=inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=dynamic,
+            input_names=list(inputs),
+            output_names=[output],
+            verbose=False,
+        )
+    if program is None:
+        raise MiniClipError("torch gave no ONNX program")
+    model = program.model_proto
+    forget_origin(model)
+    if model.ByteSize() > MAX_BYTES:
+        raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Remove source lines, module names and inferred shapes: not needed to run, not the same twice."""
+    model.producer_name, model.producer_version, model.doc_string = "miniclip", "", ""
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    graph.name, graph.doc_string = "tower", ""
+    for item in [*graph.node, *graph.input, *graph.output, *graph.initializer]:
+        item.doc_string = ""
+        del item.metadata_props[:]

@@ -1,0 +1,161 @@
+"""A bundle: the folder that serving needs, and its manifest of hashes, fingerprint and certificate.
+
+    README.md  config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json  manifest.json
+    onnx/vision_model{,_fp16,_quantized}.onnx  onnx/text_model{,_fp16,_quantized}.onnx
+
+In: such a folder, ours or anybody's in the Hugging Face / transformers.js layout. Out: a `Bundle` whose files were
+checked against their SHA-256 before anything opened them. A bundle without a manifest is served, unchecked and said so.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from miniclip.errors import MiniClipError
+from miniclip.images import ImageTransform
+from miniclip.tokenizer import Tokenizer
+
+MANIFEST_FORMAT = 1
+PRECISION_SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}  # the layout's own suffixes
+TOWERS = ("vision", "text")
+SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def onnx_name(tower: str, precision: str) -> str:
+    """The place of one tower at one precision inside a bundle, such as `onnx/text_model_fp16.onnx`."""
+    return f"onnx/{tower}_model{PRECISION_SUFFIX[precision]}.onnx"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. `manifest` is empty for a bundle made by others."""
+
+    folder: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Bundle":
+        """Open and check the layout; model files are hashed when they are asked for (`model_path`).
+
+        Errors: `MiniClipError` when the folder is no bundle, comes from a newer format, or a file does not match.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise MiniClipError(f"no bundle at {folder}; make one with: python -m export --run RUN --out {folder}")
+        manifest: dict[str, Any] = {}
+        if (folder / "manifest.json").exists():
+            manifest = _read_manifest(folder / "manifest.json")
+        bundle = cls(folder, manifest)
+        if not bundle.precisions:
+            raise MiniClipError(f"{folder} holds no onnx/vision_model*.onnx with its text_model; is it a bundle?")
+        for name in SETTINGS:
+            if (folder / name).exists() or name in manifest.get("files", {}):
+                bundle.check_file(name)
+            elif name in ("preprocessor_config.json", "tokenizer.json"):
+                raise MiniClipError(f"the bundle {folder} lacks {name}; export it again")
+        return bundle
+
+    @cached_property
+    def precisions(self) -> list[str]:
+        """The precisions for which both towers are there, in the order fp32, fp16, int8."""
+        return [p for p in PRECISION_SUFFIX if all((self.folder / onnx_name(tower, p)).exists() for tower in TOWERS)]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the embedding space: equal for all precisions of one export, different for any other weights."""
+        if self.manifest:
+            return str(self.manifest["fingerprint"])
+        parts = [sha256_of(self.folder / onnx_name(tower, self.precisions[0])) for tower in TOWERS]
+        parts += [sha256_of(self.folder / name) for name in ("tokenizer.json", "preprocessor_config.json")]
+        return fingerprint_of(parts)
+
+    @property
+    def logit_scale(self) -> float:
+        """log(1/T); CLIP's upper bound log(100) where a bundle does not say."""
+        return float(self.manifest.get("logit_scale", 4.6052))
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The measured parity and speed of every precision, if `export.benchmark` has run on this bundle."""
+        return self.manifest.get("certificate")
+
+    @cached_property
+    def transform(self) -> ImageTransform:
+        return ImageTransform.from_file(self.folder / "preprocessor_config.json")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_folder(self.folder)
+
+    def model_path(self, tower: str, precision: str) -> Path:
+        """The checked ONNX file of one tower; `MiniClipError` when it is missing or was changed."""
+        if precision not in self.precisions:
+            raise MiniClipError(f"{self.folder} has no {precision}; it has {', '.join(self.precisions)}")
+        name = onnx_name(tower, precision)
+        self.check_file(name)
+        return self.folder / name
+
+    def check_file(self, name: str) -> None:
+        """Compare one file with its hash in the manifest."""
+        if not self.manifest:
+            return
+        expected = self.manifest["files"].get(name)
+        path = self.folder / name
+        if expected is None:
+            raise MiniClipError(f"{path} is not listed in manifest.json; export the bundle again")
+        if not path.exists():
+            raise MiniClipError(f"{path} is missing; export the bundle again, or copy it again")
+        if sha256_of(path) != expected["sha256"]:
+            raise MiniClipError(f"{path} does not match its SHA-256 in manifest.json; copy or export the bundle again")
+
+
+def fingerprint_of(parts: list[str]) -> str:
+    """One SHA-256 over the hashes of weights, tokenizer and preprocessing, and the dimension."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file of a bundle but the manifest, with its SHA-256 and size: the manifest's `files`."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MiniClipError(f"{path} is not a manifest ({error}); copy or export the bundle again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise MiniClipError(f"{path} is not a manifest; copy or export the bundle again")
+    if manifest["format"] > MANIFEST_FORMAT:
+        raise MiniClipError(f"{path} has format {manifest['format']}, this MiniCLIP reads up to {MANIFEST_FORMAT}; update")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(f, dict) and "sha256" in f for f in files.values()):
+        raise MiniClipError(f"{path} lists no files with hashes; copy or export the bundle again")
+    if not isinstance(manifest.get("fingerprint"), str):
+        raise MiniClipError(f"{path} has no fingerprint; copy or export the bundle again")
+    return manifest

@@ -1,0 +1,129 @@
+"""Run folders: what training leaves and export reads. Every file appears whole or not at all.
+
+    model.safetensors  config.json  tokenizer.json  tokenizer_config.json  preprocessor_config.json
+    metrics.jsonl  curves.png  training_state.pt (while training; what `--resume` continues from)
+
+`config.json` holds the resolved configuration and both backbones' own configs, so that a run opens without a hub.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from miniclip.bundle import write_json
+from miniclip.config import Config, config_from_dict
+from miniclip.errors import MiniClipError
+from miniclip.images import ImageTransform
+from miniclip.model import DualEncoder, TorchEncoders, backbone_from_config, backbone_settings, build_model
+from miniclip.model import reuse_freed_memory
+from miniclip.tokenizer import Tokenizer, read_tokenizer_config
+
+RUN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run: the model in evaluation mode, and all that is needed to feed it."""
+
+    folder: Path
+    config: Config
+    model: DualEncoder
+    transform: ImageTransform
+    tokenizer: Tokenizer
+    metrics: dict[str, float]
+
+    def encoders(self, autocast: bool = False) -> TorchEncoders:
+        """The model behind the interface that bundles have."""
+        reuse_freed_memory()
+        return TorchEncoders(self.model, self.transform, self.tokenizer, autocast)
+
+
+def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, flush it to the disk, and only then put it in place.
+
+    Errors: `MiniClipError` when the disk is full or the folder cannot be written; `path` is then as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise MiniClipError(f"cannot write {path}: {error}; free some space or choose another --out") from None
+
+
+def begin_run(folder: Path, config: Config, transform: ImageTransform, text_folder: Path) -> Tokenizer:
+    """Make a run folder with tokenizer and preprocessing; returns the tokenizer as the run will use it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "preprocessor_config.json", transform.to_dict())
+    if not (text_folder / "tokenizer.json").exists():
+        raise MiniClipError(f"{text_folder} has no tokenizer.json (the fast tokenizer); save it with transformers")
+    shutil.copyfile(text_folder / "tokenizer.json", folder / "tokenizer.json")
+    settings = read_tokenizer_config(text_folder)
+    longest = min(config.model.max_tokens, int(min(settings.get("model_max_length", 512), 512)))
+    write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest})
+    return Tokenizer.from_folder(folder)
+
+
+def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str, float]) -> None:
+    """Write weights and configuration; `metrics` are those of the saved weights."""
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    replace_atomically(folder / "model.safetensors", lambda path: save_file(state, path))
+    settings = {
+        "format": RUN_FORMAT,
+        "config": config.to_dict(),
+        "vision_backbone": backbone_settings(model.vision.backbone),
+        "text_backbone": backbone_settings(model.text.backbone),
+        "metrics": metrics,
+    }
+    write_json(folder / "config.json", settings)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Open a run folder; `MiniClipError` when it is none, is damaged, or comes from a newer format."""
+    folder = Path(folder)
+    settings_path = folder / "config.json"
+    if not settings_path.exists():
+        raise MiniClipError(f"no run at {folder}; make one with: python -m train --config C --data D --out {folder}")
+    try:
+        settings = json.loads(settings_path.read_text(encoding="utf-8"))
+        if settings["format"] > RUN_FORMAT:
+            raise MiniClipError(f"{settings_path} has format {settings['format']}, newer than this MiniCLIP; update it")
+        config = config_from_dict(settings["config"], source=str(settings_path))
+        vision = backbone_from_config(settings["vision_backbone"], "vision")
+        text = backbone_from_config(settings["text_backbone"], "text")
+    except (KeyError, TypeError, ValueError) as error:
+        raise MiniClipError(f"{settings_path} is not a run's config ({error!r})") from None
+    model = build_model(config.model, vision, text)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {error}") from None
+    transform = ImageTransform.from_file(folder / "preprocessor_config.json")
+    return Run(folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}))
+
+
+def save_training_state(folder: Path, state: dict[str, Any]) -> None:
+    """Keep what `--resume` needs: parameters, optimiser, schedule and epoch."""
+    replace_atomically(folder / "training_state.pt", lambda path: torch.save(state, path))
+
+
+def load_training_state(folder: Path) -> dict[str, Any] | None:
+    """The state of the last finished epoch, or None where there is none."""
+    path = folder / "training_state.pt"
+    if not path.exists():
+        return None
+    try:
+        return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many types for a damaged file
+        raise MiniClipError(f"cannot resume from {path}: {error}; delete it to begin anew") from None

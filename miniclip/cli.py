@@ -1,0 +1,231 @@
+"""The `miniclip` command: index, search, evaluate, compare, info.
+
+In: flags. Out: lines for people, or one JSON object with `--json`. Exit status: 0 done, 2 wrong input.
+Only `evaluate` and `compare` on a run folder load torch.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from miniclip.errors import ArgumentParser, MiniClipError, run_command
+
+
+def parser() -> ArgumentParser:
+    """All commands and their flags."""
+    top = ArgumentParser(prog="miniclip", description="Search pictures with words, and measure how well that works.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="index | search | evaluate | compare | info")
+
+    index = commands.add_parser("index", help="embed a folder of pictures; run again to update")
+    index.add_argument("images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
+    index.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
+    index.add_argument("--out", required=True, type=Path, help="index folder to make or update")
+    _add_runtime_flags(index)
+    index.set_defaults(run=_index)
+
+    search = commands.add_parser("search", help="find pictures by words, or by a picture")
+    search.add_argument("words", nargs="?", help="what the picture should show")
+    search.add_argument("--image", type=Path, help="search by this picture instead of words")
+    search.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
+    search.add_argument("--bundle", type=Path, help="bundle of the index, if it was moved")
+    search.add_argument("--top-k", type=_positive, default=10, help="how many pictures (default 10)")
+    search.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_runtime_flags(search)
+    search.set_defaults(run=_search)
+
+    evaluate = commands.add_parser("evaluate", help="Recall@K of a bundle or a run on a split")
+    source = evaluate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bundle", type=Path, help="bundle to measure")
+    source.add_argument("--run", dest="run_folder", type=Path, help="run folder to measure (needs torch)")
+    _add_data_flags(evaluate)
+    _add_runtime_flags(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    compare = commands.add_parser("compare", help="Recall@K of two bundles or runs on the same split")
+    compare.add_argument("a", type=Path, help="bundle or run folder")
+    compare.add_argument("b", type=Path, help="bundle or run folder")
+    _add_data_flags(compare)
+    _add_runtime_flags(compare)
+    compare.set_defaults(run=_compare)
+
+    info = commands.add_parser("info", help="what a bundle or an index is, and what really runs here")
+    info.add_argument("folder", type=Path, help="bundle or index folder")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_runtime_flags(info)
+    info.set_defaults(run=_info)
+    return top
+
+
+def _add_runtime_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--provider", default="auto", help="auto | cuda | cpu (default auto: the GPU where there is one)")
+    command.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)")
+    command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
+
+
+def _add_data_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
+    command.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
+    command.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the split where the data has no official one")
+    command.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    command.add_argument("--json", type=Path, help="also write the result to this file")
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
+    return number
+
+
+def _encoders(arguments: argparse.Namespace, bundle: Path) -> Any:
+    from miniclip.bundle import Bundle
+    from miniclip.encoders import OnnxEncoders
+
+    return OnnxEncoders(Bundle.open(bundle), arguments.provider, arguments.precision, arguments.strict)
+
+
+def _index(arguments: argparse.Namespace) -> int:
+    from miniclip.index import update_index
+
+    encoders = _encoders(arguments, arguments.bundle)
+    print(encoders.running_on)
+    report = update_index(arguments.images, encoders, arguments.out)
+    print(f"{report}; index in {arguments.out}")
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from miniclip.search import Searcher
+
+    if (arguments.words is None) == (arguments.image is None):
+        raise MiniClipError('give either words, as in miniclip search "a red car", or --image FILE')
+    searcher = Searcher.open(
+        arguments.index, arguments.bundle, arguments.provider, arguments.precision, arguments.strict
+    )
+    query = arguments.words if arguments.words is not None else arguments.image
+    find = searcher.by_text if arguments.words is not None else searcher.by_image
+    hits = find(query, arguments.top_k)
+    captions = searcher.captions_for(arguments.image) if arguments.image is not None else []
+    if arguments.json:
+        results = [{"score": hit.score, "path": str(hit.path), "captions": hit.captions} for hit in hits]
+        found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
+        print(json.dumps({"query": str(query), "results": results, "captions": found}))
+        return 0
+    for caption in captions:
+        print(f"{caption.score:.4f}\t{caption.caption}")
+    for hit in hits:
+        print(f"{hit.score:.4f}\t{hit.path}")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    folder = arguments.bundle or arguments.run_folder
+    result = _measure(arguments, folder)
+    _print_results(arguments, {folder.name: result})
+    return _write(arguments.json, result)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    results = {str(folder): _measure(arguments, folder) for folder in (arguments.a, arguments.b)}
+    _print_results(arguments, results)
+    first, second = results.values()
+    difference = second["mean_recall"] - first["mean_recall"]
+    print(f"mean recall of the second minus the first: {100 * difference:+.2f} points")
+    return _write(arguments.json, {"models": results, "mean_recall_difference": difference})
+
+
+def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Recalls of one model on the split, with what a reader needs to repeat them."""
+    from miniclip.captions import check_skipped, read_captions
+    from miniclip.evaluation import embed_split
+
+    table = read_captions(arguments.data, seed=arguments.seed).split(arguments.split)
+    if (folder / "model.safetensors").exists():
+        from miniclip.checkpoint import load_run
+
+        encoders: Any = load_run(folder).encoders()
+        precision = "torch fp32"
+    else:
+        encoders = _encoders(arguments, folder)
+        precision = encoders.precision
+    embedded = embed_split(encoders, table, folder.name)
+    check_skipped(embedded.table, arguments.allow_missing)
+    return {
+        "model": str(folder),
+        "precision": precision,
+        "data": arguments.data,
+        "split": arguments.split,
+        "protocol": arguments.protocol,
+        "images": len(embedded.table.image_paths),
+        "captions": len(embedded.table.captions),
+        **embedded.recalls(arguments.protocol),
+    }
+
+
+def _print_results(arguments: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
+    from miniclip.evaluation import recall_table
+
+    first = next(iter(results.values()))
+    print(f"{first['images']:,} pictures, {first['captions']:,} captions; protocol {arguments.protocol}")
+    print(recall_table({f"{Path(name).name} {result['precision']}": result for name, result in results.items()}))
+
+
+def _write(path: Path | None, value: dict[str, Any]) -> int:
+    if path is not None:
+        from miniclip.bundle import write_json
+
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, value)
+        except OSError as error:
+            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.folder
+    facts: dict[str, Any] = {}
+    if (folder / "index.json").exists():
+        from miniclip.index import PictureIndex
+
+        index = PictureIndex.open(folder)
+        facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
+        folder = index.bundle_folder
+    encoders = _encoders(arguments, folder)
+    facts |= {
+        "bundle": str(folder),
+        "fingerprint": encoders.bundle.fingerprint,
+        "dimension": encoders.dim,
+        "precisions": encoders.bundle.precisions,
+        "providers": list(encoders.providers),
+        "running": encoders.running_on,
+        "certificate": encoders.bundle.certificate,
+    }
+    if arguments.json:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        shown = ", ".join(value) if isinstance(value, list) else value
+        if name == "certificate":
+            shown = "measured; see the bundle's README.md" if value else "none; make one with: python -m export.benchmark"
+        print(f"{name:<12} {shown}")
+    return 0
+
+
+def run(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status
+
+
+def main() -> None:
+    """The console script."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names need not be printable
+    run_command(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Frozen configuration of model, data and training: a TOML file below, flags `--section.field value` above.
+
+In: a TOML file and argparse flags. Out: one `Config`, every value checked, every error naming its flag.
+Each field's `help` is what `python -m train --help` prints.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from miniclip.errors import MiniClipError
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two backbones and the projection heads."""
+
+    vision: str = _option("package:efficientnet-lite0", "vision backbone: folder, Hugging Face id, or package:NAME")
+    text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
+    vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: what is taken from the vision backbone")
+    text_pooling: str = _option("auto", "auto | cls | mean | eos: what is taken from the text backbone")
+    projection_dim: int = _option(256, "dimension of the shared embedding space")
+    dropout: float = _option(0.1, "dropout inside the projection heads")
+    image_size_px: int = _option(224, "height and width of the pictures the vision tower sees")
+    max_tokens: int = _option(64, "longer captions are cut to this many tokens")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on beside `--data`."""
+
+    seed: int = _option(0, "seed of the 80/10/10 split where a data set has no official one")
+    prototypes: bool = _option(False, "add the ImageNet classifier's class vectors with their names as pairs")
+    prototypes_per_batch: int = _option(256, "how many prototypes join each batch")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    setup: int = _option(1, "1: projection heads only, on cached features of the frozen backbones")
+    epochs: int = _option(12, "passes over the training captions")
+    batch_size: int = _option(1024, "pairs a step; every other pair of the batch is a negative")
+    learning_rate: float = _option(1e-3, "peak learning rate of the heads")
+    weight_decay: float = _option(0.1, "AdamW weight decay")
+    warmup_fraction: float = _option(0.05, "share of the steps in which the learning rate rises")
+    feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
+    clip_norm: float = _option(1.0, "gradients are clipped to this norm")
+    patience: int = _option(5, "stop after so many epochs without a better mean recall")
+    seed: int = _option(0, "seed of weights, order and noise")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run; written into the run folder as `config.json`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        return dataclasses.asdict(self)
+
+
+SECTIONS: dict[str, type] = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Give the parser one flag `--section.field` for every field, with its help and its default."""
+    for section, cls in SECTIONS.items():
+        group = parser.add_argument_group(section, cls.__doc__)
+        for item in dataclasses.fields(cls):
+            group.add_argument(
+                f"--{section}.{item.name}",
+                metavar=str(getattr(item.type, "__name__", item.type)).upper(),
+                help=f"{item.metadata['help']} (default {item.default})",
+                default=argparse.SUPPRESS,
+            )
+
+
+def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
+    """Read a TOML file, lay flags such as {"train.epochs": "3"} over it, and check every value.
+
+    Errors: `MiniClipError` for a file that is missing or not TOML, an unknown key, a wrong type or a bad value.
+    """
+    values = _read_toml(path) if path is not None else {}
+    for name, value in (flags or {}).items():
+        section, _, key = name.partition(".")
+        values.setdefault(section, {})[key] = value
+    return config_from_dict(values, source=str(path) if path else "flags")
+
+
+def config_from_dict(values: dict[str, Any], source: str) -> Config:
+    """Build a checked `Config` from nested dictionaries; `source` names them in errors."""
+    sections: dict[str, Any] = {}
+    for section, fields_of_section in values.items():
+        if section not in SECTIONS:
+            raise MiniClipError(f"{source}: unknown section [{section}]{_nearest(section, list(SECTIONS))}")
+        if not isinstance(fields_of_section, dict):
+            raise MiniClipError(f"{source}: [{section}] must be a section of keys, not {fields_of_section!r}")
+        cls = SECTIONS[section]
+        known = get_type_hints(cls)
+        converted = {}
+        for key, value in fields_of_section.items():
+            if key not in known:
+                raise MiniClipError(f"{source}: unknown key {section}.{key}{_nearest(key, list(known))}")
+            converted[key] = _convert(value, known[key], f"--{section}.{key}")
+        sections[section] = cls(**converted)
+    config = Config(**sections)
+    _check(config)
+    return config
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MiniClipError(f"cannot read the config {path}: {error.strerror}; see configs/ for the recipes") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MiniClipError(f"{path} is not TOML: {error}") from None
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {match[0]}?" if match else f"; known are {', '.join(known)}"
+
+
+def _convert(value: Any, kind: type, flag: str) -> Any:
+    """Turn a TOML value or a flag's text into the field's type; a whole number may stand for a float."""
+    text = str(value).strip()
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind is str and not isinstance(value, str):
+            raise ValueError
+        return kind(text) if kind in (int, float) else value
+    except (KeyError, ValueError):
+        raise MiniClipError(f"{flag} must be {_KINDS[kind]}, got {value!r}") from None
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _check(config: Config) -> None:
+    """Refuse values that cannot work, each with its flag and the bound."""
+    model, train = config.model, config.train
+    rules: list[tuple[bool, str, str, Any]] = [
+        (train.batch_size >= 2, "--train.batch_size", "at least 2 for a contrastive loss", train.batch_size),
+        (train.epochs >= 1, "--train.epochs", "at least 1", train.epochs),
+        (train.learning_rate > 0, "--train.learning_rate", "above 0", train.learning_rate),
+        (train.weight_decay >= 0, "--train.weight_decay", "at least 0", train.weight_decay),
+        (0 <= train.warmup_fraction < 1, "--train.warmup_fraction", "in [0, 1)", train.warmup_fraction),
+        (train.feature_noise >= 0, "--train.feature_noise", "at least 0", train.feature_noise),
+        (train.clip_norm > 0, "--train.clip_norm", "above 0", train.clip_norm),
+        (train.patience >= 1, "--train.patience", "at least 1", train.patience),
+        (train.setup == 1, "--train.setup", "1 (heads only)", train.setup),
+        (0 <= model.dropout < 1, "--model.dropout", "in [0, 1)", model.dropout),
+        (model.projection_dim >= 2, "--model.projection_dim", "at least 2", model.projection_dim),
+        (model.image_size_px >= 32, "--model.image_size_px", "at least 32", model.image_size_px),
+        (model.max_tokens >= 3, "--model.max_tokens", "at least 3", model.max_tokens),
+        (model.vision_pooling in VISION_POOLINGS, "--model.vision_pooling", _either(VISION_POOLINGS), model.vision_pooling),
+        (model.text_pooling in TEXT_POOLINGS, "--model.text_pooling", _either(TEXT_POOLINGS), model.text_pooling),
+        (config.data.prototypes_per_batch >= 1, "--data.prototypes_per_batch", "at least 1", config.data.prototypes_per_batch),
+    ]  # fmt: skip
+    for holds, flag, bound, value in rules:
+        if not holds:
+            raise MiniClipError(f"{flag} must be {bound}, got {value}")
+
+
+VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
+TEXT_POOLINGS = ("auto", "cls", "mean", "eos")
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return "one of " + ", ".join(choices)

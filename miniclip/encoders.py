@@ -1,0 +1,194 @@
+"""Texts and pictures to unit embeddings: the batching that every model shares, and the onnxruntime encoders.
+
+In: texts, or pictures as paths or bytes. Out: `(N, D)` float32 rows of unit length.
+`DualEncoders` is what evaluation, index and page ask for; `OnnxEncoders` serves a bundle on the GPU or the CPU, and
+`miniclip.model` has the PyTorch one that it is compared with.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from miniclip.bundle import Bundle
+from miniclip.errors import MiniClipError
+from miniclip.images import ImageSource, ImageTransform, load_batches
+from miniclip.tokenizer import Tokenizer
+
+PROVIDER_CHOICES = ("auto", "cuda", "cpu")
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+class DualEncoders(ABC):
+    """Two towers into one space of `dim` dimensions."""
+
+    transform: ImageTransform
+    tokenizer: Tokenizer
+    dim: int
+    logit_scale: float
+
+    @abstractmethod
+    def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
+        """(B, 3, H, W) float32 -> `image_embeds` (B, D) float32, unit length."""
+
+    @abstractmethod
+    def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """(B, L) int64 twice -> `text_embeds` (B, D) float32, unit length."""
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed."""
+        text_embeds = np.empty((len(texts), self.dim), dtype=np.float32)
+        order = np.argsort(self.tokenizer.lengths(texts), kind="stable") if len(texts) > batch_size else None
+        for start in range(0, len(texts), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(texts))) if order is None else order[start:][:batch_size]
+            text_embeds[rows] = self.embed_tokens(*self.tokenizer([texts[row] for row in rows]))
+        return text_embeds
+
+    def encode_images(
+        self,
+        sources: Sequence[ImageSource],
+        on_error: Callable[[int, str], None] | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int], object] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures -> `(rows (M,) int64, image_embeds (M, D))`, M the number that could be read.
+
+        A picture that cannot be read goes to `on_error(row, reason)`; without `on_error` it raises `MiniClipError`.
+        `progress(n)` is told how many were done since its last call.
+        """
+
+        def refuse(row: int, reason: str) -> None:
+            source = sources[row]
+            raise MiniClipError(f"{'the picture' if isinstance(source, bytes) else source}: {reason}")
+
+        rows, image_embeds = [np.empty(0, dtype=np.int64)], [np.empty((0, self.dim), dtype=np.float32)]
+        for batch_rows, pixel_values in load_batches(sources, self.transform, batch_size, on_error or refuse):
+            rows.append(batch_rows)
+            image_embeds.append(self.embed_pixels(pixel_values))
+            if progress is not None:
+                progress(len(batch_rows))
+        return np.concatenate(rows), np.concatenate(image_embeds)
+
+
+@dataclass(frozen=True)
+class ProviderChoice:
+    """Which execution providers to ask for, at which precision, and what to tell the user about it."""
+
+    providers: tuple[str, ...]
+    precision: str
+    message: str
+
+
+def choose_provider(requested: str, precision: str, available: Sequence[str], precisions: Sequence[str]) -> ProviderChoice:
+    """Decide from what was asked, what onnxruntime offers, and which precisions the bundle has.
+
+    fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. Pure, so that every branch is tested without a GPU.
+    Errors: `MiniClipError` for an unknown choice, or `cuda` where onnxruntime has no CUDA provider.
+    """
+    if requested not in PROVIDER_CHOICES:
+        raise MiniClipError(f"--provider must be one of {', '.join(PROVIDER_CHOICES)}, got {requested}")
+    has_cuda = CUDA in available
+    if requested == "cuda" and not has_cuda:
+        raise MiniClipError('--provider cuda: this onnxruntime has no CUDA; install "miniclip[gpu]" instead of [cpu]')
+    use_cuda = has_cuda and requested != "cpu"
+    if precision == "auto":
+        wanted = ("fp16", "fp32", "int8") if use_cuda else ("int8", "fp32", "fp16")
+        precision = next(p for p in wanted if p in precisions)
+    elif precision not in precisions:
+        raise MiniClipError(f"--precision {precision}: the bundle has {', '.join(precisions)}")
+    where = "the GPU (CUDA)" if use_cuda else "the CPU"
+    message = f"running on {where} in {precision}"
+    if requested == "auto" and not has_cuda:
+        message += "; no GPU is used, since this onnxruntime has no CUDA provider"
+    return ProviderChoice((CUDA, CPU) if use_cuda else (CPU,), precision, message)
+
+
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """Options for one session on `threads` cores (all by default)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # onnxruntime's own warnings go nowhere a user looks; what matters is said by us
+    return options
+
+
+class OnnxEncoders(DualEncoders):
+    """The two towers of a bundle in onnxruntime. Sessions are thread-safe, so one object serves a whole page.
+
+    `running_on` says what really runs, not what was asked: onnxruntime falls back to the CPU with a log line only.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str = "auto",
+        precision: str = "auto",
+        strict: bool = False,
+        threads: int | None = None,
+        available: Sequence[str] | None = None,
+    ) -> None:
+        """Open the bundle's sessions; with `strict`, a GPU that was asked for and did not start is an error."""
+        available = ort.get_available_providers() if available is None else available
+        self.choice = choose_provider(provider, precision, available, bundle.precisions)
+        self.bundle = bundle
+        self.precision = self.choice.precision
+        self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
+        self.logit_scale = bundle.logit_scale
+        self._vision = self._open("vision", threads)
+        self._text = self._open("text", threads)
+        self.providers: tuple[str, ...] = tuple(self._vision.get_providers())
+        self.running_on = self.choice.message
+        if CUDA in self.choice.providers and CUDA not in self.providers:
+            self.running_on = f"running on the CPU in {self.precision}: the GPU was asked for, but CUDA did not start"
+            if strict:
+                raise MiniClipError(f"{self.running_on}; check the driver, or leave out --strict")
+        self._image_output = _output_name(self._vision, "image_embeds")
+        self._text_output = _output_name(self._text, "text_embeds")
+        self.dim = int(self._dimension())
+
+    def _open(self, tower: str, threads: int | None) -> ort.InferenceSession:
+        path = self.bundle.model_path(tower, self.precision)
+        try:
+            return ort.InferenceSession(path, session_options(threads), providers=list(self.choice.providers))
+        except Exception as error:  # onnxruntime raises its own types, none of them public
+            raise MiniClipError(f"onnxruntime cannot open {path}: {error}; export the bundle again") from None
+
+    def _dimension(self) -> int:
+        declared = self._text.get_outputs()[_output_index(self._text, self._text_output)].shape[-1]
+        return declared if isinstance(declared, int) else self.embed_tokens(*self.tokenizer(["a"])).shape[-1]
+
+    def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
+        (image_embeds,) = self._vision.run([self._image_output], {"pixel_values": pixel_values})
+        return self._unit(image_embeds)
+
+    def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        names = {node.name for node in self._text.get_inputs()}  # CLIP's own exports take no attention_mask
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        (text_embeds,) = self._text.run([self._text_output], {k: v for k, v in feeds.items() if k in names})
+        return self._unit(text_embeds)
+
+    def _unit(self, embeds: np.ndarray) -> np.ndarray:
+        """Our graphs give unit rows; those of a bundle made by others are normalised here."""
+        if self.bundle.manifest:
+            return embeds
+        return np.asarray(embeds / np.linalg.norm(embeds, axis=1, keepdims=True), dtype=np.float32)
+
+    def warm_up(self) -> None:
+        """Run each tower once: the first run allocates, and a user should not wait for that."""
+        self.embed_tokens(*self.tokenizer(["warm up"]))
+        self.embed_pixels(np.zeros((1, 3, self.transform.height_px, self.transform.width_px), dtype=np.float32))
+
+
+def _output_name(session: ort.InferenceSession, name: str) -> str:
+    """The projected output by its standard name, or the only output there is."""
+    names = [node.name for node in session.get_outputs()]
+    if name not in names and len(names) != 1:
+        raise MiniClipError(f"a model of the bundle has outputs {', '.join(names)}, but no {name}; export it again")
+    return name if name in names else names[0]
+
+
+def _output_index(session: ort.InferenceSession, name: str) -> int:
+    return [node.name for node in session.get_outputs()].index(name)

@@ -1,0 +1,31 @@
+"""The one error a user sees, and the one place where a command turns it into an exit status."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class MiniClipError(Exception):
+    """Something the user can mend. Its message is one line: what is wrong, and what to do about it."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, but a wrong flag is a `MiniClipError` like every other mistake: one line, no usage screen."""
+
+    def error(self, message: str) -> NoReturn:
+        raise MiniClipError(f"{message} (see {self.prog} --help)")
+
+
+def run_command(command: Callable[[], int]) -> NoReturn:
+    """Run a command's `main` and exit: 0 done, 1 a check failed, 2 wrong input with one line on standard error."""
+    try:
+        status = command()
+    except MiniClipError as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = 130
+    sys.exit(status)

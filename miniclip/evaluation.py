@@ -1,0 +1,53 @@
+"""Evaluation of any pair of encoders on a caption table: the same code for PyTorch, every precision, and bundles of others.
+
+In: `DualEncoders` and a `CaptionTable`. Out: embeddings of the whole split, and its Recall@K.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from miniclip.captions import CaptionTable
+from miniclip.encoders import DualEncoders
+from miniclip.errors import MiniClipError
+from miniclip.metrics import PROTOCOLS, retrieval_recalls
+
+
+@dataclass(frozen=True)
+class SplitEmbeds:
+    """A split embedded once. `table` holds only the pictures that could be read."""
+
+    table: CaptionTable
+    image_embeds: np.ndarray  # (N_images, D) float32
+    text_embeds: np.ndarray  # (N_texts, D) float32
+
+    def recalls(self, protocol: str = "karpathy") -> dict[str, float]:
+        """The six recalls and their mean; see `miniclip.metrics`."""
+        if protocol not in PROTOCOLS:
+            raise MiniClipError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
+        return retrieval_recalls(self.text_embeds, self.image_embeds, self.table.image_of_caption, protocol)
+
+
+def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:
+    """Embed every picture and caption of a table; unreadable pictures are left out and stay in `table.skipped`."""
+    if not table.captions:
+        raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
+    skipped: dict[int, str] = {}
+    with tqdm(total=len(table.image_paths), desc=description, unit="picture", leave=False) as bar:
+        _, image_embeds = encoders.encode_images(table.image_paths, skipped.__setitem__, progress=bar.update)
+    table = table.without(skipped)
+    return SplitEmbeds(table, image_embeds, encoders.encode_texts(table.captions))
+
+
+def recall_table(columns: dict[str, dict[str, float]]) -> str:
+    """A printed table, one row a model: recalls in percent.
+
+    >>> print(recall_table({"a": recalls_of_a}))  # doctest: +SKIP
+    """
+    lines = [f"{'':<24}{'image to text R@1/5/10':>24}{'text to image R@1/5/10':>26}{'mean':>8}"]
+    for name, recall in columns.items():
+        image_to_text = "/".join(f"{100 * recall[f'image_to_text_recall@{k}']:.1f}" for k in (1, 5, 10))
+        text_to_image = "/".join(f"{100 * recall[f'text_to_image_recall@{k}']:.1f}" for k in (1, 5, 10))
+        lines.append(f"{name:<24}{image_to_text:>24}{text_to_image:>26}{100 * recall['mean_recall']:>8.1f}")
+    return "\n".join(lines)

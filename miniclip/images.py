@@ -1,0 +1,231 @@
+"""Pictures to `pixel_values`: open, check, orient, convert, resize, normalise. The only image code, for all rooms.
+
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF. Out: `(3, H, W)` float32, or a `MiniClipError` that
+says why a picture cannot be read. No torch: training, serving and the page see exactly the same pixels.
+"""
+
+import io
+import json
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from miniclip.errors import MiniClipError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")  # Pillow opens MPO as JPEG
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif")
+MAX_PIXELS = 200_000_000  # a 200-megapixel picture takes 600 MB once decoded; larger ones are refused before that
+
+ImageSource = str | Path | bytes
+Loaded = TypeVar("Loaded")
+
+
+def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Image:
+    """Decode one picture to upright RGB; transparency becomes white, of an animation the first frame is taken.
+
+    With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the
+    decoder then skips most of the work (`Image.draft`).
+    Errors: `MiniClipError` with the reason, which does not repeat the path.
+    """
+    stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about size and metadata; the checks below decide
+            with Image.open(stream, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    limit = MAX_PIXELS // 1_000_000
+                    raise MiniClipError(f"{width}x{height} pixels, more than the limit of {limit} million")
+                if min_size_px is not None:
+                    image.draft("RGB", (min_size_px, min_size_px))
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except MiniClipError:
+        raise
+    except FileNotFoundError:
+        raise MiniClipError("no such file") from None
+    except PermissionError:
+        raise MiniClipError("no permission to read it") from None
+    except UnidentifiedImageError:
+        raise MiniClipError("not a picture in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF)") from None
+    except Image.DecompressionBombError:
+        raise MiniClipError("more pixels than the limit") from None
+    except Exception as error:  # Pillow's decoders raise many types for damaged files; each means the same to a user
+        raise MiniClipError(f"damaged picture ({str(error) or type(error).__name__})") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16-bit is scaled to 8, transparency is laid on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float32)
+        scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
+        return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resize and normalise, as a bundle's `preprocessor_config.json` says it.
+
+    Without a crop the picture is squashed to `height_px` x `width_px` (as SigLIP does): nothing of it is cut off.
+    With `resize_shortest_px`, the shorter edge is resized to that and the centre is cropped (as CLIP does).
+    """
+
+    height_px: int
+    width_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: int = int(Image.Resampling.BICUBIC)
+    resize_shortest_px: int | None = None
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """RGB picture -> RGB picture of the size that the tower sees."""
+        # reducing_gap lets Pillow shrink a large picture in two steps: same look, a fraction of the time
+        if self.resize_shortest_px is None:
+            return image.resize((self.width_px, self.height_px), self.resample, reducing_gap=2.0)
+        scale = self.resize_shortest_px / min(image.size)
+        width, height = (max(1, round(edge * scale)) for edge in image.size)
+        image = image.resize((width, height), self.resample, reducing_gap=2.0)
+        left, top = (width - self.width_px) // 2, (height - self.height_px) // 2
+        return image.crop((left, top, left + self.width_px, top + self.height_px))
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """RGB picture -> `pixel_values` (3, H, W) float32."""
+        scale, offset = self._affine()
+        pixels = np.asarray(self.fit(image)).transpose(2, 0, 1)
+        return np.ascontiguousarray(pixels * scale + offset)
+
+    def _affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """(x / 255 - mean) / std as one multiplication and one addition, each (3, 1, 1)."""
+        std = np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
+        mean = np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+    @property
+    def min_size_px(self) -> int:
+        """The size below which a reduced-scale JPEG decode would lose detail that the tower sees."""
+        return max(self.height_px, self.width_px, self.resize_shortest_px or 0)
+
+    def load(self, source: ImageSource) -> np.ndarray:
+        """Path or bytes -> `pixel_values` (3, H, W) float32; `MiniClipError` when it cannot be read."""
+        return self(open_image(source, self.min_size_px))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The Hugging Face `CLIPImageProcessor` form, which transformers and transformers.js read too."""
+        size: dict[str, int] = {"height": self.height_px, "width": self.width_px}
+        return {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_resize": True,
+            "size": size if self.resize_shortest_px is None else {"shortest_edge": self.resize_shortest_px},
+            "resample": self.resample,
+            "do_center_crop": self.resize_shortest_px is not None,
+            "crop_size": size,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "do_convert_rgb": True,
+        }
+
+    @classmethod
+    def from_file(cls, path: Path) -> "ImageTransform":
+        """Read a `preprocessor_config.json`; `MiniClipError` when it is missing or says something unknown."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            size = values["size"]
+            crop = values.get("crop_size") if values.get("do_center_crop") else None
+            shortest = None
+            if isinstance(size, int):
+                size = {"shortest_edge": size}
+            if isinstance(crop, int):
+                crop = {"height": crop, "width": crop}
+            if "shortest_edge" in size:
+                shortest = int(size["shortest_edge"])
+                if crop is None:
+                    raise KeyError("crop_size")
+            final = crop or size
+            return cls(
+                height_px=int(final["height"]),
+                width_px=int(final["width"]),
+                mean=_three(values.get("image_mean", 0.0) if values.get("do_normalize", True) else 0.0),
+                std=_three(values.get("image_std", 1.0) if values.get("do_normalize", True) else 1.0),
+                resample=int(values.get("resample", Image.Resampling.BICUBIC)),
+                resize_shortest_px=shortest,
+            )
+        except OSError as error:
+            raise MiniClipError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise MiniClipError(f"{path} is not a picture preprocessor that MiniCLIP knows ({error!r})") from None
+
+
+def _three(value: Any) -> tuple[float, ...]:
+    values = tuple(float(v) for v in value) if isinstance(value, list | tuple) else (float(value),) * 3
+    if len(values) != 3:
+        raise ValueError("image_mean and image_std need three values")
+    return values
+
+
+def load_ahead(
+    sources: Sequence[ImageSource], load: Callable[[ImageSource], Loaded], ahead: int, workers: int | None = None
+) -> Iterator[tuple[int, Loaded | MiniClipError]]:
+    """Run `load` on every source in threads, in order, at most `ahead` of whoever consumes.
+
+    Yields `(row, what load returned)`, or `(row, the MiniClipError it raised)`.
+    """
+
+    def attempt(source: ImageSource) -> Loaded | MiniClipError:
+        try:
+            return load(source)
+        except MiniClipError as error:
+            return error
+
+    upcoming = iter(enumerate(sources))
+    pending: deque[tuple[int, Future[Loaded | MiniClipError]]] = deque()
+    with ThreadPoolExecutor(workers or min(8, cpu_count() or 1)) as pool:
+        try:
+            while True:
+                while len(pending) < ahead and (following := next(upcoming, None)) is not None:
+                    pending.append((following[0], pool.submit(attempt, following[1])))
+                if not pending:
+                    return
+                row, future = pending.popleft()
+                yield row, future.result()
+        finally:  # a consumer that stops early must not wait for the whole queue
+            for _, future in pending:
+                future.cancel()
+
+
+def load_batches(
+    sources: Sequence[ImageSource], transform: ImageTransform, batch_size: int, on_error: Callable[[int, str], None]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Decode pictures in threads, in order, and stack them into batches.
+
+    Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. A picture that cannot be read is left out and
+    told to `on_error(row, reason)`. Memory is bounded: at most two batches are decoded ahead.
+    """
+    rows: list[int] = []
+    batch: list[np.ndarray] = []
+    for row, loaded in load_ahead(sources, transform.load, ahead=2 * batch_size):
+        if isinstance(loaded, MiniClipError):
+            on_error(row, str(loaded))
+            continue
+        rows.append(row)
+        batch.append(loaded)
+        if len(batch) == batch_size:
+            yield np.asarray(rows, dtype=np.int64), np.stack(batch)
+            rows, batch = [], []
+    if batch:
+        yield np.asarray(rows, dtype=np.int64), np.stack(batch)

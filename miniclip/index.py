@@ -1,0 +1,213 @@
+"""A picture index: a LanceDB table of embeddings, with the bundle that made it.
+
+In: a folder of pictures (or any caption format) and encoders. Out: `INDEX/pictures.lance` with one row a picture, and
+`INDEX/index.json` with the root folder and the bundle's fingerprint. Rows are committed as they are computed, so a
+stopped run loses little and the next one continues; pictures that did not change keep their embedding.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from miniclip.bundle import write_json
+from miniclip.captions import CaptionTable, Skipped, read_captions
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+
+INDEX_FORMAT = 1
+COMMIT_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What one update did."""
+
+    added: int
+    kept: int
+    removed: int
+    skipped: list[Skipped]
+
+    def __str__(self) -> str:
+        text = f"{self.added:,} pictures embedded, {self.kept:,} unchanged, {self.removed:,} removed"
+        return text + (f", {len(self.skipped):,} skipped" if self.skipped else "")
+
+
+@dataclass(frozen=True)
+class PictureIndex:
+    """An opened index, read whole into memory. Row i of every field is the same picture."""
+
+    folder: Path
+    fingerprint: str
+    bundle_folder: Path
+    paths: list[Path]
+    captions: list[list[str]]
+    image_embeds: np.ndarray  # (N, D) float32, unit length
+    skipped: list[Skipped]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "PictureIndex":
+        """Open an index; `MiniClipError` when it is none, is empty, or comes from a newer format."""
+        folder = Path(folder)
+        settings = _read_settings(folder)
+        table = _connect(folder).open_table("pictures").to_arrow()
+        if table.num_rows == 0:
+            raise MiniClipError(f"the index {folder} is empty; fill it with: miniclip index IMAGES --out {folder}")
+        table = table.sort_by("path")
+        embeds = table["embedding"].combine_chunks()
+        return cls(
+            folder=folder,
+            fingerprint=settings["fingerprint"],
+            bundle_folder=Path(settings["bundle"]),
+            paths=[Path(path) for path in table["path"].to_pylist()],
+            captions=table["captions"].to_pylist(),
+            image_embeds=embeds.flatten().to_numpy().reshape(table.num_rows, -1),
+            skipped=[Skipped(item["name"], item["reason"]) for item in settings.get("skipped", [])],
+        )
+
+    def check_bundle(self, fingerprint: str) -> None:
+        """Refuse a bundle whose embeddings live in another space."""
+        if fingerprint != self.fingerprint:
+            raise MiniClipError(
+                f"the index {self.folder} was made by another bundle; search with --bundle {self.bundle_folder}, "
+                "or index the pictures again into another --out"
+            )
+
+
+def update_index(images: str, encoders: OnnxEncoders, out: Path) -> IndexReport:
+    """Make the index `out` equal to the pictures in `images`, computing only what is new or changed.
+
+    Errors: `MiniClipError` when `images` holds no picture, or `out` is an index of another bundle.
+    """
+    found = read_captions(images)
+    if (out / "index.json").exists():
+        if _read_settings(out)["fingerprint"] != encoders.bundle.fingerprint:
+            raise MiniClipError(f"{out} is an index made by another bundle; choose another --out, or delete it")
+    elif out.exists() and any(out.iterdir()):
+        raise MiniClipError(f"{out} exists and is no index; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "format": INDEX_FORMAT,
+        "fingerprint": encoders.bundle.fingerprint,
+        "bundle": str(encoders.bundle.folder.resolve()),
+        "images": images,
+        "skipped": [],
+    }
+    write_json(out / "index.json", settings)
+    table = _connect(out).create_table("pictures", schema=_schema(encoders.dim), exist_ok=True)
+
+    wanted = {str(path.resolve()): row for row, path in enumerate(found.image_paths)}
+    known = _known_rows(table)
+    states = {path: _state(path, found.captions_of(row)) for path, row in wanted.items()}
+    stale = [path for path, state in known.items() if states.get(path) != state]
+    kept = len(known) - len(stale)
+    _delete(table, stale)
+    fresh = [path for path in wanted if known.get(path) != states[path]]
+    unreadable: list[Skipped] = []
+    for rows in _embed(fresh, encoders, unreadable):
+        paths = [fresh[row] for row, _ in rows]
+        table.add(_record_batch(paths, found, wanted, [embedding for _, embedding in rows], encoders.dim))
+    skipped = [*found.skipped, *unreadable]
+    settings["skipped"] = [{"name": item.name, "reason": item.reason} for item in skipped]
+    write_json(out / "index.json", settings)
+    if table.count_rows() == 0:
+        reason = f"; the first: {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+        raise MiniClipError(f"no picture in {images} could be read{reason}")
+    removed = sum(path not in wanted for path in stale)
+    return IndexReport(added=len(fresh) - len(unreadable), kept=kept, removed=removed, skipped=skipped)
+
+
+def _embed(
+    paths: list[str], encoders: OnnxEncoders, unreadable: list[Skipped]
+) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Embed pictures and hand them out every few seconds, so that a kill loses no more than that."""
+    chunk, started = 256, time.monotonic()
+    waiting: list[tuple[int, np.ndarray]] = []
+    with tqdm(total=len(paths), desc="embedding pictures", unit="picture", disable=not paths) as bar:
+        for start in range(0, len(paths), chunk):
+            sources = [Path(path) for path in paths[start : start + chunk]]
+
+            def skip(row: int, reason: str, sources: list[Path] = sources) -> None:
+                unreadable.append(Skipped(str(sources[row]), reason))
+                tqdm.write(f"skipping {sources[row].name}: {reason}")
+                bar.update(1)
+
+            rows, embeds = encoders.encode_images(sources, skip, progress=bar.update)
+            waiting += [(start + int(row), embedding) for row, embedding in zip(rows, embeds, strict=True)]
+            if waiting and time.monotonic() - started > COMMIT_EVERY_S:
+                yield waiting
+                waiting, started = [], time.monotonic()
+    if waiting:
+        yield waiting
+
+
+def _schema(dim: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("bytes", pa.int64(), nullable=False),
+            pa.field("mtime_ns", pa.int64(), nullable=False),
+            pa.field("captions", pa.list_(pa.string()), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+        ]
+    )
+
+
+State = tuple[int, int, tuple[str, ...]]
+
+
+def _state(path: str, captions: list[str]) -> State:
+    """What tells that a picture or its captions changed."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns, tuple(captions)
+
+
+def _known_rows(table: Any) -> dict[str, State]:
+    columns = table.to_arrow().select(["path", "bytes", "mtime_ns", "captions"]).to_pydict()
+    rows = zip(columns["path"], columns["bytes"], columns["mtime_ns"], columns["captions"], strict=True)
+    return {path: (size, mtime_ns, tuple(captions)) for path, size, mtime_ns, captions in rows}
+
+
+def _delete(table: Any, paths: list[str]) -> None:
+    for start in range(0, len(paths), 500):
+        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths[start : start + 500])
+        table.delete(f"path IN ({quoted})")
+
+
+def _record_batch(
+    paths: list[str], found: CaptionTable, row_of: dict[str, int], embeds: list[np.ndarray], dim: int
+) -> pa.Table:
+    states = [_state(path, found.captions_of(row_of[path])) for path in paths]
+    columns = {
+        "path": paths,
+        "bytes": [size for size, _, _ in states],
+        "mtime_ns": [mtime_ns for _, mtime_ns, _ in states],
+        "captions": [list(captions) for _, _, captions in states],
+        "embedding": pa.FixedSizeListArray.from_arrays(np.concatenate(embeds).astype(np.float32), dim),
+    }
+    return pa.table(columns, schema=_schema(dim))
+
+
+def _connect(folder: Path) -> Any:
+    return lancedb.connect(str(folder))
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / "index.json"
+    if not path.exists():
+        raise MiniClipError(f"no index at {folder}; make one with: miniclip index IMAGES --bundle B --out {folder}")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings["format"] > INDEX_FORMAT:
+            raise MiniClipError(f"{path} has format {settings['format']}, newer than this MiniCLIP; update it")
+        return {**settings, "fingerprint": str(settings["fingerprint"]), "bundle": str(settings["bundle"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MiniClipError(f"{path} is damaged ({error!r}); delete {folder} and index the pictures again") from None

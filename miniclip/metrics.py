@@ -1,0 +1,73 @@
+"""Recall@K on plain arrays, both ways, for the protocols `karpathy` and `paired`.
+
+In: unit embeddings (or a similarity matrix) and which image each caption belongs to. Out: a dictionary with
+`image_to_text_recall@K`, `text_to_image_recall@K` in [0, 1] and `mean_recall`, their mean.
+Protocol `karpathy`: every image, all its captions, a hit if any of them is in the top K (Karpathy & Fei-Fei, CVPR 2015,
+section 4.1). Protocol `paired`: one caption an image.
+"""
+
+import numpy as np
+
+KS = (1, 5, 10)
+PROTOCOLS = ("karpathy", "paired")
+
+
+def ranks(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Rank of `similarity[i, target[i]]` in row i, 0 the best; equal scores rank by column.
+
+    similarity (N, M) float, target (N,) int64 -> (N,) int64. Ties count as an exact top-k search orders them, so a
+    model that gives every pair the same score does not look perfect.
+
+    >>> ranks(np.array([[0.1, 0.9, 0.5], [0.3, 0.3, 0.3]]), np.array([2, 1]))
+    array([1, 1])
+    """
+    rows = np.arange(len(similarity))
+    own = similarity[rows, target][:, None]
+    earlier = np.arange(similarity.shape[1])[None, :] < target[:, None]
+    return np.asarray(((similarity > own) | ((similarity == own) & earlier)).sum(axis=1), dtype=np.int64)
+
+
+def retrieval_ranks(
+    text_embeds: np.ndarray, image_embeds: np.ndarray, image_of_caption: np.ndarray, chunk: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of the right image for each text (N_texts,), and of the best own caption for each image (N_images,).
+
+    text_embeds (N_texts, D), image_embeds (N_images, D), image_of_caption (N_texts,): row of each caption's image.
+    Chunked, so memory stays at `chunk` rows of scores. Every image needs at least one caption.
+    """
+    text_ranks = np.concatenate(
+        [
+            ranks(text_embeds[start : start + chunk] @ image_embeds.T, image_of_caption[start : start + chunk])
+            for start in range(0, len(text_embeds), chunk)
+        ]
+    )
+    image_ranks = np.empty(len(image_embeds), dtype=np.int64)
+    for start in range(0, len(image_embeds), chunk):
+        similarity = image_embeds[start : start + chunk] @ text_embeds.T  # (chunk, N_texts)
+        image_rows = np.arange(start, start + len(similarity))
+        own = image_of_caption[None, :] == image_rows[:, None]
+        best = np.where(own, similarity, -np.inf).argmax(axis=1)
+        image_ranks[start : start + chunk] = ranks(similarity, best)
+    return text_ranks, image_ranks
+
+
+def recalls(text_ranks: np.ndarray, image_ranks: np.ndarray) -> dict[str, float]:
+    """Ranks -> the six recalls and their mean.
+
+    >>> recalls(np.array([0, 7]), np.array([0, 0]))["text_to_image_recall@1"]
+    0.5
+    """
+    result = {f"image_to_text_recall@{k}": float((image_ranks < k).mean()) for k in KS}
+    result |= {f"text_to_image_recall@{k}": float((text_ranks < k).mean()) for k in KS}
+    result["mean_recall"] = sum(result.values()) / len(result)
+    return result
+
+
+def retrieval_recalls(
+    text_embeds: np.ndarray, image_embeds: np.ndarray, image_of_caption: np.ndarray, protocol: str = "karpathy"
+) -> dict[str, float]:
+    """Embeddings -> the recalls of one protocol; shapes as in `retrieval_ranks`."""
+    if protocol == "paired":
+        image_of_caption, first = np.unique(image_of_caption, return_index=True)
+        text_embeds = text_embeds[first]
+    return recalls(*retrieval_ranks(text_embeds, image_embeds, image_of_caption))

@@ -1,0 +1,268 @@
+"""The dual encoder in PyTorch: two backbones, a projection head each, and a learned temperature.
+
+In: `pixel_values (B, 3, H, W)` and `input_ids, attention_mask (B, L)`. Out: `image_embeds, text_embeds (B, D)`, unit
+length. After A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021),
+section 2.3 and figure 3.
+"""
+
+import contextlib
+import ctypes
+import json
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from miniclip.config import ModelConfig
+from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+from miniclip.encoders import DualEncoders
+from miniclip.errors import MiniClipError
+from miniclip.images import ImageTransform
+from miniclip.tokenizer import Tokenizer
+
+LOGIT_SCALE_START = math.log(1 / 0.07)
+LOGIT_SCALE_MAX = math.log(100)
+
+
+class ProjectionHead(nn.Module):
+    """Features of a backbone -> the shared space.
+
+    Linear(d, p) -> GELU -> Linear(p, p) -> Dropout -> + residual -> LayerNorm. Features are standardised first by the
+    training set's mean and standard deviation (the identity until `fit_features` is called), since backbones differ
+    in scale by orders of magnitude.
+    """
+
+    def __init__(self, feature_dim: int, projection_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("feature_mean", torch.zeros(feature_dim))
+        self.register_buffer("feature_std", torch.ones(feature_dim))
+        self.projection = nn.Linear(feature_dim, projection_dim)
+        self.fc = nn.Linear(projection_dim, projection_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.layer_norm = nn.LayerNorm(projection_dim)
+
+    def fit_features(self, features: Tensor) -> None:
+        """Take mean and standard deviation from the training features (N, d).
+
+        A dimension that hardly varies is not blown up to unit variance: it would carry nothing but rounding errors, and
+        those of fp16 and int8 a thousandfold.
+        """
+        std = features.std(dim=0)
+        cast(Tensor, self.feature_mean).copy_(features.mean(dim=0))
+        cast(Tensor, self.feature_std).copy_(std.clamp_min(0.1 * float(std.median()) + 1e-6))
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """(B, d) -> (B, d) with zero mean and unit variance over the training set."""
+        return (features - cast(Tensor, self.feature_mean)) / cast(Tensor, self.feature_std)
+
+    def project(self, standardised: Tensor) -> Tensor:
+        """(B, d) standardised -> (B, p), unit length."""
+        projected = self.projection(standardised)
+        x = projected + self.dropout(self.fc(functional.gelu(projected)))
+        return functional.normalize(self.layer_norm(x), dim=-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.project(self.standardise(features))
+
+
+class VisionTower(nn.Module):
+    """A vision backbone and what is taken from it: `pixel_values` -> `image_features (B, d)`."""
+
+    def __init__(self, backbone: nn.Module, pooling: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        model_type = backbone.config.model_type
+        auto = {"efficientnet-lite": "pooled", "resnet": "pooled", "clip_vision_model": "pooled"}
+        self.pooling = auto.get(str(model_type), "cls+mean") if pooling == "auto" else pooling
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        if isinstance(self.backbone, EfficientNetLite):
+            return cast(Tensor, self.backbone(pixel_values))
+        output = self.backbone(pixel_values=pixel_values)
+        if self.pooling == "pooled":  # ResNet's global average, CLIP's normalised class token
+            return cast(Tensor, output.pooler_output.flatten(1))
+        tokens = output.last_hidden_state  # (B, T, d), the class token first
+        if self.pooling == "cls":
+            return cast(Tensor, tokens[:, 0])
+        patches = tokens[:, 1:].mean(dim=1)
+        return patches if self.pooling == "mean" else torch.cat([tokens[:, 0], patches], dim=-1)
+
+    @property
+    def feature_dim(self) -> int:
+        config = cast(Any, self.backbone.config)
+        dim = config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
+        return int(dim) * (2 if self.pooling == "cls+mean" else 1)
+
+
+class TextTower(nn.Module):
+    """A text backbone and what is taken from it: `input_ids, attention_mask` -> `text_features (B, d)`."""
+
+    def __init__(self, backbone: nn.Module, pooling: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        is_clip = cast(Any, backbone.config).model_type == "clip_text_model"
+        self.pooling = ("eos" if is_clip else "mean") if pooling == "auto" else pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        if self.pooling == "eos":  # CLIP's end-of-text token, found by the backbone itself
+            return cast(Tensor, output.pooler_output)
+        tokens = output.last_hidden_state  # (B, L, d)
+        if self.pooling == "cls":
+            return cast(Tensor, tokens[:, 0])
+        mask = attention_mask.unsqueeze(-1).to(tokens.dtype)  # (B, L, 1)
+        return cast(Tensor, (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1))
+
+    @property
+    def feature_dim(self) -> int:
+        return int(cast(Any, self.backbone.config).hidden_size)
+
+    @property
+    def max_positions(self) -> int:
+        """The longest text the backbone's position table can hold; RoBERTa's begins after its padding index."""
+        config = cast(Any, self.backbone.config)
+        offset = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
+        return int(config.max_position_embeddings) - offset
+
+
+class DualEncoder(nn.Module):
+    """Two towers, two heads, one temperature: the whole idea in `forward`."""
+
+    def __init__(self, vision: VisionTower, text: TextTower, config: ModelConfig) -> None:
+        super().__init__()
+        self.vision, self.text = vision, text
+        self.vision_head = ProjectionHead(vision.feature_dim, config.projection_dim, config.dropout)
+        self.text_head = ProjectionHead(text.feature_dim, config.projection_dim, config.dropout)
+        self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE_START))
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, H, W) -> `image_embeds` (B, D), unit length."""
+        return cast(Tensor, self.vision_head(self.vision(pixel_values)))
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) twice -> `text_embeds` (B, D), unit length."""
+        return cast(Tensor, self.text_head(self.text(input_ids, attention_mask)))
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """-> logits (N_texts, N_images): scaled cosine similarities."""
+        image_embeds = self.encode_image(pixel_values)
+        text_embeds = self.encode_text(input_ids, attention_mask)
+        return self.logit_scale.clamp(max=LOGIT_SCALE_MAX).exp() * text_embeds @ image_embeds.T  # (N_texts, N_images)
+
+
+def build_model(config: ModelConfig, vision: nn.Module, text: nn.Module) -> DualEncoder:
+    """Towers and heads around two backbones (from `load_backbone` or `backbone_from_config`)."""
+    return DualEncoder(VisionTower(vision, config.vision_pooling), TextTower(text, config.text_pooling), config)
+
+
+def load_backbone(folder: Path, kind: str) -> nn.Module:
+    """A pretrained backbone from a Hugging Face folder; `kind` is `vision` or `text`. Every weight must match."""
+    settings = read_backbone_config(folder)
+    if settings.get("model_type") == "efficientnet-lite":
+        from safetensors.torch import load_file
+
+        backbone = backbone_from_config(settings, kind)
+        backbone.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        return backbone
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    cls, extra = _transformers_class(str(settings.get("model_type")), kind)
+    try:
+        return cast(nn.Module, cls.from_pretrained(folder, local_files_only=True, **extra))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise MiniClipError(f"cannot load the {kind} backbone in {folder}: {error}") from None
+
+
+def backbone_from_config(settings: dict[str, Any], kind: str) -> nn.Module:
+    """An untrained backbone from its `config.json`: what a run folder's weights are loaded into."""
+    if settings.get("model_type") == "efficientnet-lite":
+        return EfficientNetLite(EfficientNetLiteConfig(**settings))
+    from transformers import AutoConfig
+
+    model_type = str(settings.get("model_type"))
+    cls, extra = _transformers_class(model_type, kind)
+    values = {key: value for key, value in settings.items() if key not in ("model_type", "transformers_version")}
+    return cast(nn.Module, cls._from_config(AutoConfig.for_model(model_type, **values), **extra))
+
+
+def backbone_settings(backbone: nn.Module) -> dict[str, Any]:
+    """What `backbone_from_config` needs to build this backbone again."""
+    if isinstance(backbone, EfficientNetLite):
+        from dataclasses import asdict
+
+        return asdict(backbone.config)
+    return cast(dict[str, Any], cast(Any, backbone.config).to_dict())
+
+
+def read_backbone_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a Hugging Face folder."""
+    try:
+        return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise MiniClipError(f"cannot read {folder / 'config.json'}: {error}") from None
+
+
+def _transformers_class(model_type: str, kind: str) -> tuple[Any, dict[str, Any]]:
+    """The transformers class of one tower, without pooling layers whose weights nobody trained."""
+    import transformers as hf
+
+    if model_type in ("clip", "clip_vision_model", "clip_text_model"):
+        return (hf.CLIPVisionModel if kind == "vision" else hf.CLIPTextModel), {}
+    known: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
+        "vision": {
+            "vit": (hf.ViTModel, {"add_pooling_layer": False}),
+            "dinov2": (hf.Dinov2Model, {}),
+            "resnet": (hf.ResNetModel, {}),
+        },
+        "text": {
+            "bert": (hf.BertModel, {"add_pooling_layer": False}),
+            "roberta": (hf.RobertaModel, {"add_pooling_layer": False}),
+        },
+    }
+    if model_type not in known[kind]:
+        names = ", ".join([*known[kind], "clip"])
+        raise MiniClipError(f"--model.{kind}: no {kind} backbone of type {model_type!r}; known are {names}")
+    return known[kind][model_type]
+
+
+def reuse_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks for the next layer instead of returning them to the system.
+
+    Each convolution's output is larger than glibc's threshold for a mapping of its own, so every layer would ask the
+    kernel for fresh zeroed pages: that alone took two thirds of the time here. Elsewhere than on glibc nothing happens.
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+class TorchEncoders(DualEncoders):
+    """The PyTorch model behind the same interface as a bundle, so that both are measured by the same code."""
+
+    def __init__(
+        self, model: DualEncoder, transform: ImageTransform, tokenizer: Tokenizer, autocast: bool = False
+    ) -> None:
+        self.model = model.eval()
+        self.transform, self.tokenizer = transform, tokenizer
+        self.dim = int(model.text_head.fc.out_features)
+        self.logit_scale = float(model.logit_scale.detach().clamp(max=LOGIT_SCALE_MAX))
+        self._autocast = autocast
+
+    def _run(self, encode: Any, *arrays: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            embeds = encode(*(torch.from_numpy(array) for array in arrays))
+        return cast(np.ndarray, embeds.float().numpy())
+
+    def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
+        return self._run(self.model.encode_image, pixel_values)
+
+    def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        return self._run(self.model.encode_text, input_ids, attention_mask)

@@ -1,0 +1,101 @@
+"""Exact top-k through onnxruntime: one matrix product and TopK, on the device the encoders run on.
+
+In: a gallery `image_embeds (N, D)` and queries `(Q, D)`, float32. Out: scores and rows, `(Q, K)`, best first; equal
+scores are ordered by row, as a stable sort would.
+On a CPU the rows are split into blocks that run side by side: onnxruntime computes a matrix-vector product on one
+thread, and one thread cannot read memory as fast as all of them. Scores never take more than a block a thread.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from miniclip.encoders import CPU, CUDA, session_options
+
+BLOCK_ROWS = 65_536  # scores of a block fit the caches: 64 queries x 65,536 rows x 4 bytes = 16 MB
+
+
+def top_k_graph() -> bytes:
+    """The ONNX graph: `queries (Q, D)`, `gallery (N, D)`, `k (1,)` -> `scores (Q, K)`, `rows (Q, K)`."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["queries", "gallery"], ["similarity"], transB=1),  # (Q, N)
+            helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=-1, largest=1, sorted=1),
+        ],
+        "top_k",
+        [
+            helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["Q", "D"]),
+            helper.make_tensor_value_info("gallery", TensorProto.FLOAT, ["N", "D"]),
+            helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["Q", "K"]),
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["Q", "K"]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+class Gallery:
+    """Embeddings ready to be searched. Thread-safe."""
+
+    def __init__(
+        self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None
+    ) -> None:
+        """image_embeds (N, D) float32; `providers` as the encoders really run (`OnnxEncoders.providers`)."""
+        self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
+        self.on_cuda = CUDA in providers
+        self._threads = threads or os.cpu_count() or 1
+        options = session_options(None if self.on_cuda else 1)
+        self._session = ort.InferenceSession(top_k_graph(), options, providers=list(providers))
+        if self.on_cuda:  # the gallery crosses to the device once, not with every query
+            self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, "cuda", 0)
+        else:
+            self._pool = ThreadPoolExecutor(self._threads)
+
+    def __len__(self) -> int:
+        return len(self.image_embeds)
+
+    def top_k(self, query_embeds: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """query_embeds (Q, D) -> scores (Q, K) float32 and rows (Q, K) int64, K = min(k, N), best first."""
+        queries = np.ascontiguousarray(np.atleast_2d(query_embeds), dtype=np.float32)
+        k = min(k, len(self))
+        if k <= 0 or len(queries) == 0:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        return self._top_k_cuda(queries, k) if self.on_cuda else self._top_k_cpu(queries, k)
+
+    def _top_k_cuda(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("queries", queries)
+        binding.bind_ortvalue_input("gallery", self._on_device)
+        binding.bind_cpu_input("k", np.asarray([k], dtype=np.int64))
+        binding.bind_output("scores")
+        binding.bind_output("rows")
+        self._session.run_with_iobinding(binding)
+        scores, rows = binding.copy_outputs_to_cpu()
+        return scores, rows
+
+    def _top_k_cpu(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        # every thread gets work even in a small gallery, and no block holds more scores than BLOCK_ROWS a query
+        block = min(BLOCK_ROWS, -(-len(self) // self._threads))
+        starts = range(0, len(self), max(block, 1024))
+
+        def search(start: int) -> tuple[np.ndarray, np.ndarray]:
+            gallery = self.image_embeds[start : start + starts.step]
+            feeds = {"queries": queries, "gallery": gallery, "k": np.asarray([min(k, len(gallery))], dtype=np.int64)}
+            scores, rows = self._session.run(["scores", "rows"], feeds)
+            return scores, rows + start
+
+        blocks = [search(0)] if len(starts) == 1 else list(self._pool.map(search, starts))
+        scores = np.concatenate([scores for scores, _ in blocks], axis=1)
+        rows = np.concatenate([rows for _, rows in blocks], axis=1)
+        # blocks come in row order and each is sorted, so a stable sort by score leaves ties in row order
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)

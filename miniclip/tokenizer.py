@@ -1,0 +1,70 @@
+"""Texts to `input_ids` and `attention_mask`, through the `tokenizers` library alone (no torch, no transformers).
+
+In: a folder with `tokenizer.json` (and `tokenizer_config.json`). Out: int64 arrays (B, L), padded to the longest text
+of the batch: a short query must not pay for 64 tokens.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as RustTokenizer
+
+from miniclip.errors import MiniClipError
+
+
+class Tokenizer:
+    """A text tower's tokenizer with its padding token and its longest length."""
+
+    def __init__(self, rust: RustTokenizer, pad_token: str, max_tokens: int) -> None:
+        pad_id = rust.token_to_id(pad_token)
+        if pad_id is None:
+            raise MiniClipError(f"tokenizer.json has no token {pad_token!r}, which tokenizer_config.json pads with")
+        rust.enable_truncation(max_tokens)
+        rust.enable_padding(pad_id=pad_id, pad_token=pad_token)
+        self._rust = rust
+        self.pad_id = int(pad_id)
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Tokenizer":
+        """Open the tokenizer of a bundle, a run or a Hugging Face folder."""
+        try:
+            rust = RustTokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MiniClipError(f"cannot read {folder / 'tokenizer.json'}: {error.strerror}") from None
+        except Exception as error:  # the Rust side raises plain Exception for bad JSON
+            raise MiniClipError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}") from None
+        settings = read_tokenizer_config(folder)
+        pad_token = settings.get("pad_token") or "[PAD]"
+        if isinstance(pad_token, dict):  # an AddedToken written out in full
+            pad_token = pad_token.get("content", "[PAD]")
+        longest = settings.get("model_max_length", 64)
+        return cls(rust, str(pad_token), int(min(longest, 512)))
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """B texts -> `input_ids`, `attention_mask`, each (B, L) int64 with L the longest of this batch."""
+        encodings = self._rust.encode_batch(list(texts))
+        input_ids = np.asarray([encoding.ids for encoding in encodings], dtype=np.int64)
+        attention_mask = np.asarray([encoding.attention_mask for encoding in encodings], dtype=np.int64)
+        return input_ids, attention_mask
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each text, (B,) int64, padding not counted: batches are sorted by this."""
+        return np.asarray([sum(e.attention_mask) for e in self._rust.encode_batch(list(texts))], dtype=np.int64)
+
+
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """`tokenizer_config.json` as a dictionary; empty where there is none."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MiniClipError(f"{path} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise MiniClipError(f"{path} is not a JSON object")
+    return settings

@@ -1,0 +1,119 @@
+"""The page as users get it: `python -m demo` in its own process, and Debian's Chromium.
+
+In: the fixtures `tiny_bundle` and `picture_folder`. Out: the address of a running page, and browser tabs that fail
+their test on a console error or on a request to any other machine.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class DemoProcess:
+    """`python -m demo` on a free port, stopped at the end of a `with` block."""
+
+    def __init__(self, *flags: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/"
+        command = [sys.executable, "-m", "demo", "--no-browser", "--port", str(port), *flags]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self._process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def __enter__(self) -> Self:
+        self.lines = self._until(self.url.rstrip("/"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.communicate(timeout=30)
+
+    def _until(self, words: str) -> list[str]:
+        """Lines up to the one that holds `words`. A process that ends earlier fails the test with all it said."""
+        assert self._process.stdout is not None
+        lines: list[str] = []
+        for line in self._process.stdout:
+            lines.append(line.rstrip())
+            if words in line:
+                return lines
+        raise AssertionError(f"python -m demo ended with {self._process.wait()}: " + "\n".join(lines))
+
+
+@pytest.fixture(scope="session")
+def demo_process() -> type[DemoProcess]:
+    return DemoProcess
+
+
+@pytest.fixture(scope="session")
+def picture_index(tiny_bundle: Path, picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from miniclip.bundle import Bundle
+    from miniclip.encoders import OnnxEncoders
+    from miniclip.index import update_index
+
+    folder = tmp_path_factory.mktemp("page") / "index"
+    update_index(str(picture_folder), OnnxEncoders(Bundle.open(tiny_bundle), provider="cpu"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page_url(tiny_bundle: Path, picture_index: Path) -> Iterator[str]:
+    """The address of a page that runs for the whole session."""
+    with DemoProcess("--index", str(picture_index), "--bundle", str(tiny_bundle)) as process:
+        yield process.url
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Debian's chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(1440, 900, "light"), (390, 844, "dark")], ids=["desktop", "phone"])
+def tab(request: pytest.FixtureRequest, browser: Any, page_url: str) -> Iterator[Any]:
+    """The open page at one size; afterwards, no console error, no outside request, nothing wider than the screen."""
+    width, height, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context.set_default_timeout(20_000)
+    tab, problems = context.new_page(), []
+    tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("request", lambda sent: None if _is_local(sent.url) else problems.append(f"request to {sent.url}"))
+    tab.goto(page_url)
+    yield tab
+    overflow = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    context.close()
+    assert problems == []
+    assert overflow <= 0, f"the page is {overflow} px wider than the screen"
+
+
+def _is_local(url: str) -> bool:
+    address = urlsplit(url)
+    return address.scheme in ("data", "blob") or address.hostname == "127.0.0.1"

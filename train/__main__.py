@@ -1,0 +1,69 @@
+"""Train a dual encoder.
+
+python -m train --config configs/setup1.toml --data PATH --out runs/NAME [--resume] [--section.field value]
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from miniclip.checkpoint import begin_run
+from miniclip.config import add_config_flags, load_config
+from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.images import ImageTransform
+from miniclip.model import build_model, load_backbone, reuse_freed_memory
+from miniclip.pretrained import resolve_backbone
+from train.curves import draw_curves
+from train.data import keep_calibration_pictures, load_features
+from train.loop import train_heads
+
+
+def parse_arguments() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m train", description="Train a dual encoder on pictures with captions.")
+    parser.add_argument("--config", type=Path, help="recipe, such as configs/setup1.toml")
+    parser.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
+    parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")
+    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    add_config_flags(parser)
+    return parser
+
+
+def main() -> int:
+    arguments = vars(parse_arguments().parse_args())
+    flags = {name: value for name, value in arguments.items() if "." in name}
+    config = load_config(arguments["config"], flags)
+    out: Path = arguments["out"]
+    if (out / "config.json").exists() and not arguments["resume"]:
+        raise MiniClipError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
+    if arguments["resume"]:
+        _same_config(out, config.to_dict())
+
+    reuse_freed_memory()
+    torch.manual_seed(config.train.seed)
+    vision_folder, text_folder = resolve_backbone(config.model.vision), resolve_backbone(config.model.text)
+    model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
+    pretrained = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
+    size_px = config.model.image_size_px
+    transform = ImageTransform(size_px, size_px, pretrained.mean, pretrained.std, pretrained.resample)
+    tokenizer = begin_run(out, config, transform, text_folder)
+
+    features = load_features(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
+    keep_calibration_pictures(out, features.table, transform)
+    best = train_heads(out, config, model, features, arguments["resume"])
+    curves = draw_curves(out)
+    tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, curves in {curves}")
+    return 0
+
+
+def _same_config(out: Path, resolved: dict[str, object]) -> None:
+    """A resumed run must be the run it continues."""
+    path = out / "config.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["config"] != resolved:
+        raise MiniClipError(f"--resume: the config differs from that of {out}; use the same one, or another --out")
+
+
+if __name__ == "__main__":
+    run_command(main)
