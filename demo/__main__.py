@@ -18,7 +18,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from demo.gallery import index_pictures
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 
 HOST = "127.0.0.1"
@@ -128,6 +127,7 @@ def _port_in_use(port: int) -> MiniClipError:
 
 
 def _open_searcher(arguments: argparse.Namespace) -> Any:
+    from demo.gallery import index_pictures
     from miniclip.bundle import Bundle
     from miniclip.encoders import OnnxEncoders
     from miniclip.index import PictureIndex

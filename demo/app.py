@@ -9,10 +9,12 @@ import os
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: no request may leave the machine
 
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from demo import markup
 from demo.search import MAX_WORDS, PAGE_SIZE, Answer, PictureSearch, Question
@@ -53,7 +55,8 @@ class Results:
 
 def build_page(search: PictureSearch) -> gr.Blocks:
     """The page on one index. Its public API: `search_text` and `search_image`."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    page = gr.Blocks(title=TITLE, analytics_enabled=False)
+    with page:
         gr.HTML(f"<h1>{TITLE}</h1><p>Search {search.count} pictures by what they show.</p>", elem_id="title")
         with gr.Tabs(selected="words", elem_id="tabs") as tabs:
             with gr.Tab("Words", id="words"):
@@ -173,7 +176,7 @@ def _footer(search: PictureSearch) -> str:
     source = ""
     if search.is_openmoji:
         source = '<p id="attribution">Pictures: OpenMoji, CC BY-SA 4.0</p>'
-    return f'<p id="status-line">{markup.escape(search.status)}</p>{source}'
+    return f'<p id="status-line">{escape(search.status)}</p>{source}'
 
 
 def _add_api(search: PictureSearch) -> None:
@@ -191,7 +194,7 @@ def _add_api(search: PictureSearch) -> None:
         found, _ = search.captions_of_upload(picture)
         return {"captions": [{"caption": hit.caption, "score": hit.score} for hit in found], "pictures": similar}
 
-    gr.api(search_text, api_name="search_text")
+    api(search_text, api_name="search_text")
     picture, output = gr.Image(label="picture", visible=False), gr.JSON(label="found", visible=False)
     gr.Button(visible=False).click(search_image, picture, output, api_name="search_image", preprocess=False)
 

@@ -58,6 +58,7 @@ def detail(shown: Detail) -> str:
     captions = "".join(f"<li>{escape(caption)}</li>" for caption in shown.captions)
     place = f'data-row="{card.row}" data-score="{card.score:.4f}"'
     find = f'<button type="button" data-action="find_captions" {place}>Find captions</button>'
+    name = "" if card.title == card.file_name else f"{escape(card.file_name)} · "
     found = ""
     if shown.found is not None:
         found = f"<h3>Captions found for it</h3>{caption_bars(shown.found)}"
@@ -67,7 +68,7 @@ def detail(shown: Detail) -> str:
         f'<div class="large" data-opening="{next(_openings)}">'
         f'<div class="picture"><img src="{shown.large}" alt="{escape(card.title, quote=True)}"></div>'
         f'<div class="facts"><h2 id="detail-title">{escape(card.title)}</h2>'
-        f'<p class="file">{escape(card.file_name)} · similarity {card.score:.3f}</p>'
+        f'<p class="file">{name}similarity {card.score:.3f}</p>'
         + (f'<h3>Its captions</h3><ul class="captions">{captions}</ul>' if captions else "")
         + f'<p class="actions"><button type="button" data-action="more_like" {place}>More like this</button>'
         + (find if shown.can_find_captions and shown.found is None else "")

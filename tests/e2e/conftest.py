@@ -80,7 +80,7 @@ def picture_index(tiny_bundle: Path, picture_folder: Path, tmp_path_factory: pyt
 @pytest.fixture(scope="session")
 def page_url(tiny_bundle: Path, picture_index: Path) -> Iterator[str]:
     """The address of a page that runs for the whole session."""
-    with DemoProcess("--index", str(picture_index), "--bundle", str(tiny_bundle)) as process:
+    with DemoProcess("--index", str(picture_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
         yield process.url
 
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def test_previews_are_by_number_and_without_metadata(page_url: str) -> None:
     assert (status, kind, webp[8:12]) == (200, "image/webp", b"WEBP")
     assert b"EXIF" not in webp and b"ICCP" not in webp and b"XMP " not in webp
     folder = addresses[0].rsplit("/", 1)[0]
-    for name in ("999.webp", "-1.webp", "..%2f..%2fREADME.md", "²", "1" * 30):
+    for name in ("999.webp", "-1.webp", "..%2f..%2fREADME.md", "%C2%B2", "1" * 30):
         assert get(f"{page_url}{folder}/{name}")[0] == 404, name
     assert get(f"{page_url}preview/0000/small/0.webp")[0] == 404
 
@@ -137,7 +138,7 @@ def test_api_reads_no_file_that_was_not_uploaded(page_url: str, picture_folder: 
     assert b"event: error" in reply and b"pictures" not in reply
 
 
-def test_without_the_login_there_is_neither_page_nor_preview(
+def test_login_gives_page_and_previews_and_without_it_there_is_neither(
     tiny_bundle: Path, picture_index: Path, demo_process: Any
 ) -> None:
     flags = ("--index", str(picture_index), "--bundle", str(tiny_bundle), "--auth", "anna:secret")
@@ -145,3 +146,10 @@ def test_without_the_login_there_is_neither_page_nor_preview(
         assert b"preview/" not in get(running.url)[2]
         assert get(f"{running.url}config")[0] == 401
         assert get(f"{running.url}preview/0000/small/0.webp")[0] == 401
+        form = urllib.parse.urlencode({"username": "anna", "password": "secret"}).encode()
+        visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        visitor.open(f"{running.url}login", form, timeout=30).read()
+        config = visitor.open(f"{running.url}config", timeout=30).read().decode()
+        address = next(iter(re.findall(r"preview/\w+/small/\d+\.webp", config)))
+        assert visitor.open(running.url + address, timeout=30).headers.get_content_type() == "image/webp"
+        assert get(running.url + address)[0] == 401
