@@ -15,7 +15,15 @@ from PIL import Image
 from export.card import write_card
 from export.precision import write_fp16, write_int8
 from export.to_onnx import export_text, export_vision
-from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, fingerprint_of, list_files, onnx_name, sha256_of, write_json
+from miniclip.bundle import (
+    MANIFEST_FORMAT,
+    PRECISION_SUFFIX,
+    fingerprint_of,
+    list_files,
+    onnx_name,
+    sha256_of,
+    write_json,
+)
 from miniclip.checkpoint import Run, load_run
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 

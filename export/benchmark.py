@@ -2,8 +2,8 @@
 
 python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --split test --json FILE
 
-In: a run, the bundle made from it, captions. Out: one table, JSON, and the certificate in the bundle. Exit status 1 when a
-precision's recalls leave its tolerance: 0.001 for fp32, 0.002 for fp16, 0.01 for int8.
+In: a run, the bundle made from it, captions. Out: one table, JSON, and the certificate in the bundle. Exit status 1
+when a precision's recalls leave its tolerance: 0.001 for fp32, 0.002 for fp16, 0.01 for int8.
 """
 
 import time
@@ -26,7 +26,9 @@ TIMED_S = 2.0  # each speed is measured for about this long
 
 
 def parse_arguments() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m export.benchmark", description="Prove that a bundle retrieves like its run.")
+    parser = ArgumentParser(
+        prog="python -m export.benchmark", description="Prove that a bundle retrieves like its run."
+    )
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle exported from it")
     parser.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
@@ -80,9 +82,7 @@ def main() -> int:
     return 0
 
 
-def measure(
-    encoders: DualEncoders, embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str
-) -> dict[str, Any]:
+def measure(encoders: DualEncoders, embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[str, Any]:
     """Recalls, distance from the reference embeddings, and speed of one pair of encoders."""
     if embeds.table.image_paths != reference.table.image_paths:
         raise MiniClipError("a picture became unreadable during the benchmark; run it again")
@@ -144,11 +144,12 @@ def format_table(models: dict[str, dict[str, Any]]) -> str:
     lines = [header]
     for name, row in models.items():
         image_to_text, text_to_image = (
-            "/".join(f"{100 * row[f'{way}_recall@{k}']:.1f}" for k in (1, 5, 10)) for way in ("image_to_text", "text_to_image")
+            "/".join(f"{100 * row[f'{way}_recall@{k}']:.1f}" for k in (1, 5, 10))
+            for way in ("image_to_text", "text_to_image")
         )
         lines.append(
-            f"{name:<7}{image_to_text:>16}{text_to_image:>16}{100 * row['mean_recall']:>7.2f}{row['largest_difference']:>10.1e}"
-            f"{row['smallest_cosine']:>10.5f}{row['images_per_s']:>10.0f}{row['texts_per_s']:>8.0f}{row['query_ms']:>7.1f}"
+            f"{name:<7}{image_to_text:>16}{text_to_image:>16}{100 * row['mean_recall']:>7.2f}"
+            f"{row['largest_difference']:>10.1e}{row['smallest_cosine']:>10.5f}{row['images_per_s']:>10.0f}{row['texts_per_s']:>8.0f}{row['query_ms']:>7.1f}"
             f"{row['megabytes']:>8.1f}"
         )
     return "\n".join(lines)

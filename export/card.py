@@ -24,16 +24,21 @@ int8 for CPUs. Outputs are of unit length, so a dot product is the cosine simila
 def write_card(folder: Path, config: Config, metrics: dict[str, float], certificate: dict[str, Any] | None) -> None:
     """Write `README.md`; without a certificate it says how to make one."""
     model = config.model
-    head = HEAD.format(name=folder.name if certificate else "BUNDLE", vision=model.vision, text=model.text, dim=model.projection_dim)
+    head = HEAD.format(
+        name=folder.name if certificate else "BUNDLE", vision=model.vision, text=model.text, dim=model.projection_dim
+    )
     text = head + _certificate_section(certificate)
     if "mean_recall" in metrics:
-        text += f"\nMean recall on the validation split when it was trained: {100 * metrics['mean_recall']:.1f} % (karpathy).\n"
+        recall = 100 * metrics["mean_recall"]
+        text += f"\nMean recall on the validation split when it was trained: {recall:.1f} % (karpathy).\n"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _certificate_section(certificate: dict[str, Any] | None) -> str:
     if certificate is None:
-        return "## Certificate\n\nNot measured yet: `python -m export.benchmark --run RUN --bundle BUNDLE --data PATH`.\n"
+        return (
+            "## Certificate\n\nNot measured yet: `python -m export.benchmark --run RUN --bundle BUNDLE --data PATH`.\n"
+        )
     lines = [
         "## Certificate",
         "",

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 import onnxruntime as ort
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -22,12 +22,23 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from export.to_onnx import forget_origin
 
-KEPT_IN_FP32 = [*DEFAULT_OP_BLOCK_LIST, "LayerNormalization", "Softmax", "Pow", "ReduceL2", "ReduceMean", "ReduceSum", "Div"]
+KEPT_IN_FP32 = [
+    *DEFAULT_OP_BLOCK_LIST,
+    "LayerNormalization",
+    "Softmax",
+    "Pow",
+    "ReduceL2",
+    "ReduceMean",
+    "ReduceSum",
+    "Div",
+]
 CALIBRATION_BATCH = 8
 WEIGHT_BLOCK = 32  # weights that share a scale
 INT8_ACTIVATIONS = 4  # onnxruntime's `accuracy_level` for 8-bit arithmetic
 WORD_TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
-FULL_PRECISION_CONVOLUTIONS = 3  # the first see raw pixels, whose range 8 bits serve badly: most of the loss, little of the time
+FULL_PRECISION_CONVOLUTIONS = (
+    3  # the first see raw pixels, whose range 8 bits serve badly: most of the loss, little of the time
+)
 
 
 class PictureReader(CalibrationDataReader):
@@ -57,7 +68,7 @@ def write_fp16(fp32: Path, fp16: Path) -> None:
 
 
 def _drop_round_trips(model: onnx.ModelProto) -> None:
-    """Between two fp32 nodes the converter casts to fp16 and back, which would round what was to be kept: cut that out."""
+    """Between two fp32 nodes the converter casts to fp16 and back, which rounds what was to be kept: cut that out."""
     producers = {name: node for node in model.graph.node for name in node.output}
     original: dict[str, str] = {}
     for node in model.graph.node:
@@ -98,7 +109,7 @@ def write_int8(fp32: Path, int8: Path, calibration: np.ndarray | None) -> None:
 
 def is_convolutional(model: onnx.ModelProto) -> bool:
     """Whether the tower is more than one convolution deep: a transformer has one, which cuts the patches."""
-    return sum(node.op_type == "Conv" for node in model.graph.node) > 1
+    return bool(sum(node.op_type == "Conv" for node in model.graph.node) > 1)
 
 
 def _write_static(fp32: Path, int8: Path, calibration: np.ndarray) -> None:
@@ -152,7 +163,9 @@ def _intermediate(model: onnx.ModelProto, name: str, pixel_values: np.ndarray) -
     opened = onnx.ModelProto.FromString(model.SerializeToString())
     opened.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = ort.InferenceSession(opened.SerializeToString(), providers=["CPUExecutionProvider"])
-    batches = [pixel_values[start : start + CALIBRATION_BATCH] for start in range(0, len(pixel_values), CALIBRATION_BATCH)]
+    batches = [
+        pixel_values[start : start + CALIBRATION_BATCH] for start in range(0, len(pixel_values), CALIBRATION_BATCH)
+    ]
     return np.concatenate([session.run([name], {"pixel_values": batch})[0] for batch in batches])
 
 

@@ -1,8 +1,8 @@
 """One tower of the PyTorch model -> one fp32 ONNX file.
 
 In: a `DualEncoder`. Out: graphs with dynamic batch and text length, the projection and the L2 norm inside, native
-`Attention` (opset 23), no external data. Exporting twice writes the same bytes: what the exporter notes about itself and
-the source lines is removed.
+`Attention` (opset 23), no external data. Exporting twice writes the same bytes: what the exporter notes about itself
+and the source lines is removed.
 """
 
 import contextlib
@@ -10,11 +10,16 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
-from optimum.utils import DummyTextInputGenerator, DummyVisionInputGenerator
-from optimum.utils import NormalizedTextConfig, NormalizedVisionConfig
+from optimum.utils import (
+    DummyTextInputGenerator,
+    DummyVisionInputGenerator,
+    NormalizedTextConfig,
+    NormalizedVisionConfig,
+)
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
@@ -50,9 +55,11 @@ class TextGraph(nn.Module):
 def export_vision(model: DualEncoder, image_size_px: int, path: Path) -> None:
     """Write the vision tower; the input is `pixel_values (batch, 3, H, W)`."""
     size = {"width": image_size_px, "height": image_size_px}
-    generator = DummyVisionInputGenerator("feature-extraction", NormalizedVisionConfig(PretrainedConfig()), 2, 3, **size)
+    generator = DummyVisionInputGenerator(
+        "feature-extraction", NormalizedVisionConfig(PretrainedConfig()), 2, 3, **size
+    )
     pixel_values = generator.generate("pixel_values", framework="pt")
-    dynamic = {"pixel_values": {0: torch.export.Dim("batch")}}
+    dynamic: dict[str, dict[int, Any]] = {"pixel_values": {0: torch.export.Dim("batch")}}
     _export(VisionGraph(model), {"pixel_values": pixel_values}, dynamic, "image_embeds", path)
 
 
@@ -63,13 +70,13 @@ def export_text(model: DualEncoder, path: Path) -> None:
     input_ids = generator.generate("input_ids", framework="pt")
     if (eos := getattr(model.text.backbone.config, "eos_token_id", None)) is not None:
         input_ids[:, -1] = eos  # CLIP looks for it
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=model.text.max_positions)}
+    axes: dict[int, Any] = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=model.text.max_positions)}
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     _export(TextGraph(model), inputs, dict.fromkeys(inputs, axes), "text_embeds", path)
 
 
 def _export(
-    graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, object]], output: str, path: Path
+    graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], output: str, path: Path
 ) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

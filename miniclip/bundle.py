@@ -152,7 +152,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise MiniClipError(f"{path} is not a manifest; copy or export the bundle again")
     if manifest["format"] > MANIFEST_FORMAT:
-        raise MiniClipError(f"{path} has format {manifest['format']}, this MiniCLIP reads up to {MANIFEST_FORMAT}; update")
+        raise MiniClipError(
+            f"{path} has format {manifest['format']}, this MiniCLIP reads up to {MANIFEST_FORMAT}; update"
+        )
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(isinstance(f, dict) and "sha256" in f for f in files.values()):
         raise MiniClipError(f"{path} lists no files with hashes; copy or export the bundle again")

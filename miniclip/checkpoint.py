@@ -22,8 +22,14 @@ from miniclip.bundle import write_json
 from miniclip.config import Config, config_from_dict
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, TorchEncoders, backbone_from_config, backbone_settings, build_model
-from miniclip.model import reuse_freed_memory
+from miniclip.model import (
+    DualEncoder,
+    TorchEncoders,
+    backbone_from_config,
+    backbone_settings,
+    build_model,
+    reuse_freed_memory,
+)
 from miniclip.tokenizer import Tokenizer, read_tokenizer_config
 
 RUN_FORMAT = 1

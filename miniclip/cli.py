@@ -59,8 +59,12 @@ def parser() -> ArgumentParser:
 
 
 def _add_runtime_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--provider", default="auto", help="auto | cuda | cpu (default auto: the GPU where there is one)")
-    command.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)")
+    command.add_argument(
+        "--provider", default="auto", help="auto | cuda | cpu (default auto: the GPU where there is one)"
+    )
+    command.add_argument(
+        "--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)"
+    )
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
 
 
@@ -210,7 +214,9 @@ def _info(arguments: argparse.Namespace) -> int:
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         if name == "certificate":
-            shown = "measured; see the bundle's README.md" if value else "none; make one with: python -m export.benchmark"
+            shown = (
+                "measured; see the bundle's README.md" if value else "none; make one with: python -m export.benchmark"
+            )
         print(f"{name:<12} {shown}")
     return 0
 

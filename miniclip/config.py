@@ -151,8 +151,8 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def _check(config: Config) -> None:
     """Refuse values that cannot work, each with its flag and the bound."""
-    model, train = config.model, config.train
-    rules: list[tuple[bool, str, str, Any]] = [
+    model, data, train = config.model, config.data, config.train
+    rules: list[tuple[bool, str, str | tuple[str, ...], Any]] = [
         (train.batch_size >= 2, "--train.batch_size", "at least 2 for a contrastive loss", train.batch_size),
         (train.epochs >= 1, "--train.epochs", "at least 1", train.epochs),
         (train.learning_rate > 0, "--train.learning_rate", "above 0", train.learning_rate),
@@ -166,18 +166,15 @@ def _check(config: Config) -> None:
         (model.projection_dim >= 2, "--model.projection_dim", "at least 2", model.projection_dim),
         (model.image_size_px >= 32, "--model.image_size_px", "at least 32", model.image_size_px),
         (model.max_tokens >= 3, "--model.max_tokens", "at least 3", model.max_tokens),
-        (model.vision_pooling in VISION_POOLINGS, "--model.vision_pooling", _either(VISION_POOLINGS), model.vision_pooling),
-        (model.text_pooling in TEXT_POOLINGS, "--model.text_pooling", _either(TEXT_POOLINGS), model.text_pooling),
-        (config.data.prototypes_per_batch >= 1, "--data.prototypes_per_batch", "at least 1", config.data.prototypes_per_batch),
+        (model.vision_pooling in VISION_POOLINGS, "--model.vision_pooling", VISION_POOLINGS, model.vision_pooling),
+        (model.text_pooling in TEXT_POOLINGS, "--model.text_pooling", TEXT_POOLINGS, model.text_pooling),
+        (data.prototypes_per_batch >= 1, "--data.prototypes_per_batch", "at least 1", data.prototypes_per_batch),
     ]  # fmt: skip
     for holds, flag, bound, value in rules:
         if not holds:
-            raise MiniClipError(f"{flag} must be {bound}, got {value}")
+            wanted = bound if isinstance(bound, str) else "one of " + ", ".join(bound)
+            raise MiniClipError(f"{flag} must be {wanted}, got {value}")
 
 
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
 TEXT_POOLINGS = ("auto", "cls", "mean", "eos")
-
-
-def _either(choices: tuple[str, ...]) -> str:
-    return "one of " + ", ".join(choices)

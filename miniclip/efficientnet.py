@@ -1,14 +1,14 @@
 """EfficientNet-Lite: the default vision backbone. Plain MBConv blocks, ReLU6, no squeeze-and-excite.
 
 In: `pixel_values (B, 3, H, W)`, H and W multiples of 32. Out: `image_features (B, C)`, C = 1280.
-Follows M. Tan and Q. Le, "EfficientNet" (ICML 2019), table 1, in the Lite variant of TensorFlow's model garden: stem and
-head keep their width, ReLU6 instead of Swish, "SAME" padding, batch norm with epsilon 1e-3.
+Follows M. Tan and Q. Le, "EfficientNet" (ICML 2019), table 1, in the Lite variant of TensorFlow's model garden: stem
+and head keep their width, ReLU6 instead of Swish, "SAME" padding, batch norm with epsilon 1e-3.
 """
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from miniclip.errors import MiniClipError
@@ -24,7 +24,6 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 WIDTH_AND_DEPTH = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class EfficientNetLiteConfig:
 
 
 class SamePad(nn.Module):
-    """TensorFlow's "SAME" padding in front of a stride-2 convolution on an even size: the odd pixel goes right and below."""
+    """TensorFlow's "SAME" padding before a stride-2 convolution on an even size: the odd pixel goes right and below."""
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
@@ -66,7 +65,7 @@ def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, 
     return [
         *layers,
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels, **BATCH_NORM),
+        nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01),
     ]
 
 
@@ -83,7 +82,8 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)
+        y = cast(Tensor, self.layers(x))
+        return x + y if self.residual else y
 
 
 class EfficientNetLite(nn.Module):
@@ -108,7 +108,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) -> `image_features` (B, C)."""
-        x = self.head(self.blocks(self.stem(pixel_values)))
+        x = cast(Tensor, self.head(self.blocks(self.stem(pixel_values))))
         return x.mean(dim=(2, 3))
 
 

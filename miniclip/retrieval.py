@@ -46,9 +46,7 @@ def top_k_graph() -> bytes:
 class Gallery:
     """Embeddings ready to be searched. Thread-safe."""
 
-    def __init__(
-        self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None
-    ) -> None:
+    def __init__(self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None) -> None:
         """image_embeds (N, D) float32; `providers` as the encoders really run (`OnnxEncoders.providers`)."""
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
         self.on_cuda = CUDA in providers

@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny real model, the bundle exported from it, and small real pictures. No network, no downloads."""
+"""Shared fixtures: a tiny real model, the bundle exported from it, and small real pictures. No network."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-WORDS = "a an the red green blue yellow circle square triangle big small on white photo of and dog cat two".split()
+WORDS = ("a an the red green blue yellow circle square triangle big small on white photo of and dog cat two").split(" ")
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 80, 220), "yellow": (240, 200, 40)}
 SHAPES = ("circle", "square", "triangle")
 
@@ -80,7 +80,7 @@ def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of a narrow EfficientNet-Lite and a two-layer BERT, random weights, as save_pretrained would leave them."""
+    """Folders of a narrow EfficientNet-Lite and a two-layer BERT with random weights, as save_pretrained leaves them."""
     import torch
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
@@ -96,7 +96,9 @@ def tiny_backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     preprocessor = {"size": {"height": 64, "width": 64}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (vision / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=40, max_position_embeddings=32, **size), add_pooling_layer=False).save_pretrained(text)
+    BertModel(BertConfig(vocab_size=40, max_position_embeddings=32, **size), add_pooling_layer=False).save_pretrained(
+        text
+    )
     write_tokenizer(text)
     return vision, text
 

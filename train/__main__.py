@@ -5,6 +5,7 @@ python -m train --config configs/setup1.toml --data PATH --out runs/NAME [--resu
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -58,7 +59,7 @@ def main() -> int:
     return 0
 
 
-def _same_config(out: Path, resolved: dict[str, object]) -> None:
+def _same_config(out: Path, resolved: dict[str, dict[str, Any]]) -> None:
     """A resumed run must be the run it continues."""
     path = out / "config.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["config"] != resolved:

@@ -1,7 +1,7 @@
 """Features of a frozen backbone, computed once and kept on disk.
 
-In: a tower and a list of pictures or captions. Out: a memory-mapped `(N, d)` float16 array. The cache lies under a key of
-weights, preprocessing and inputs: any change of them is another cache. A killed pass continues where it stopped.
+In: a tower and a list of pictures or captions. Out: a memory-mapped `(N, d)` float16 array. The cache lies under a key
+of weights, preprocessing and inputs: any change of them is another cache. A killed pass continues where it stopped.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,7 +50,8 @@ def weights_hash(module: nn.Module) -> str:
 
 def image_features(tower: VisionTower, transform: ImageTransform, paths: Sequence[Path]) -> Features:
     """Pictures -> `image_features (N, d)`; the row of an unreadable picture is zero and listed in `skipped`."""
-    tower = tower.eval().to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
+    tower.eval()
+    cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
     stamps = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     key = [weights_hash(tower), tower.pooling, transform.to_dict(), stamps]
 
@@ -91,7 +93,9 @@ def _cached(
     folder = cache_folder() / "features" / digest
     folder.mkdir(parents=True, exist_ok=True)
     progress_path = folder / "progress.json"
-    progress = json.loads(progress_path.read_text()) if progress_path.exists() else {"done": 0, "skipped": {}}
+    progress: dict[str, Any] = (
+        json.loads(progress_path.read_text()) if progress_path.exists() else {"done": 0, "skipped": {}}
+    )
     done, skipped = int(progress["done"]), {int(row): why for row, why in progress["skipped"].items()}
     shape = (len(order), dim)
     if done == 0 or not (folder / "features.npy").exists():
@@ -106,7 +110,11 @@ def _cached(
 
     position_of_row = np.argsort(order)
     bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
-    with torch.inference_mode(), bfloat16, tqdm(total=len(order), initial=done, desc=description, disable=done == len(order)) as bar:
+    with (
+        torch.inference_mode(),
+        bfloat16,
+        tqdm(total=len(order), initial=done, desc=description, disable=done == len(order)) as bar,
+    ):
         finished = done
         for number, (rows, batch) in enumerate(encode(order[done:], skipped.__setitem__), 1):
             values[rows] = batch

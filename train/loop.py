@@ -9,7 +9,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -81,7 +81,9 @@ def train_heads(folder: Path, config: Config, model: DualEncoder, features: Trai
         state = {"heads": heads.state_dict(), "logit_scale": model.logit_scale.detach(), "progress": vars(progress)}
         save_training_state(folder, {**state, "optimiser": optimiser.state_dict()})
         star = " *" if progress.best_epoch == epoch else ""
-        print(f"epoch {epoch:>3}  loss {loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  {seconds:.1f} s{star}")
+        print(
+            f"epoch {epoch:>3}  loss {loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  {seconds:.1f} s{star}"
+        )
     return progress.best_recall
 
 
@@ -120,7 +122,7 @@ def _train_epoch(
                 "lower --train.learning_rate and start again"
             )
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        cast(Any, loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimiser.step()
         model.logit_scale.data.clamp_(0, LOGIT_SCALE_MAX)

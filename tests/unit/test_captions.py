@@ -309,7 +309,7 @@ def offer_on_the_hub(monkeypatch: pytest.MonkeyPatch, parts: dict[str, list[dict
         hub_parts = {}
         for part, rows in parts.items():
             hub_parts[part] = HubPart(rows)
-            hub_parts[part].features = {column: None for column in rows[0]} | {"image": HubImage()}
+            hub_parts[part].features = dict.fromkeys(rows[0]) | {"image": HubImage()}
         return hub_parts
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset, Image=HubImage))
