@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-WORDS = ("a an the red green blue yellow circle square triangle big small on white photo of and dog cat two").split(" ")
+WORDS = ["a", "an", "the", "red", "green", "blue", "yellow", "circle", "square", "triangle", "big", "small", "on"]
+WORDS += ["white", "photo", "of", "and", "dog", "cat", "two"]
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 80, 220), "yellow": (240, 200, 40)}
 SHAPES = ("circle", "square", "triangle")
 
@@ -80,7 +81,7 @@ def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of a narrow EfficientNet-Lite and a two-layer BERT with random weights, as save_pretrained leaves them."""
+    """Folders of a narrow EfficientNet-Lite and a two-layer BERT, random weights, as save_pretrained leaves them."""
     import torch
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
