@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 from PIL import Image
 
 from export.card import write_card
@@ -25,7 +26,10 @@ from miniclip.bundle import (
     write_json,
 )
 from miniclip.checkpoint import Run, load_run
+from miniclip.encoders import session_options
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
+
+LEAST_COSINE = 0.95
 
 
 def parse_arguments() -> ArgumentParser:
@@ -73,6 +77,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str]) -> None:
         if "int8" in precisions:
             print(f"quantising the {tower} tower")
             write_int8(path, folder / onnx_name(tower, "int8"), calibration)
+    check_fidelity(folder, precisions, calibration)
     if "fp32" not in precisions:
         for path in fp32.values():
             path.unlink()
@@ -88,6 +93,27 @@ def build_bundle(run: Run, folder: Path, precisions: list[str]) -> None:
     }
     write_card(folder, run.config, run.metrics, None)
     write_json(folder / "manifest.json", {**manifest, "files": list_files(folder)})
+
+
+def check_fidelity(folder: Path, precisions: list[str], calibration: np.ndarray | None) -> None:
+    """Refuse a bundle whose vision tower lost its way in a lower precision; `export.benchmark` measures the rest.
+
+    Errors: `MiniClipError` when the median cosine to fp32 on the calibration pictures is below `LEAST_COSINE`.
+    """
+    if calibration is None:
+        return
+    image_embeds: dict[str, np.ndarray] = {}
+    for precision in ["fp32", *(p for p in precisions if p != "fp32")]:
+        path = folder / onnx_name("vision", precision)
+        session = ort.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
+        batches = [session.run(None, {"pixel_values": pixels[None]})[0] for pixels in calibration]
+        image_embeds[precision] = np.concatenate(batches)
+        cosine = float(np.median((image_embeds[precision] * image_embeds["fp32"]).sum(axis=1)))
+        if not cosine >= LEAST_COSINE:  # a NaN is below every bound, too
+            raise MiniClipError(
+                f"{precision}: median cosine to fp32 is {cosine:.3f}, below {LEAST_COSINE}; leave it out "
+                f"with --precision {' '.join(p for p in precisions if p != precision)}"
+            )
 
 
 def _calibration(run: Run) -> np.ndarray | None:

@@ -2,27 +2,30 @@
 
 python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --split test --json FILE
 
-In: a run, the bundle made from it, captions. Out: one table, JSON, and the certificate in the bundle. Exit status 1
-when a precision's recalls leave its tolerance: 0.001 for fp32, 0.002 for fp16, 0.01 for int8.
+In: a run, the bundle made from it, captions. Out: two tables, JSON, a chart beside it, the certificate in the bundle.
+Exit status 1 when a precision's recalls leave its tolerance: 0.001 for fp32, 0.002 for fp16, 0.01 for int8.
 """
 
-import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from export.card import write_card
+from export.machine import measure_machine
+from export.measure import quality, speeds
+from export.peak import peak_memory_mb
+from export.report import draw_chart, format_table
 from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
 from miniclip.captions import check_skipped, read_captions
 from miniclip.checkpoint import Run, load_run
 from miniclip.encoders import DualEncoders, OnnxEncoders
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
-from miniclip.evaluation import SplitEmbeds, embed_split
-from miniclip.retrieval import Gallery
+from miniclip.evaluation import embed_split
 
 TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.01}
-TIMED_S = 2.0  # each speed is measured for about this long
 
 
 def parse_arguments() -> ArgumentParser:
@@ -36,7 +39,7 @@ def parse_arguments() -> ArgumentParser:
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     parser.add_argument("--provider", default="auto", help="auto | cuda | cpu")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
-    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
     return parser
 
 
@@ -45,34 +48,42 @@ def main() -> int:
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
     table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
 
-    reference = run.encoders()
-    torch_embeds = embed_split(reference, table, "torch")
-    check_skipped(torch_embeds.table, arguments.allow_missing)
-    models = {"torch": measure(reference, torch_embeds, torch_embeds, arguments.protocol)}
-    models["torch"]["megabytes"] = (run.folder / "model.safetensors").stat().st_size / 1e6
+    models: dict[str, DualEncoders] = {"torch": run.encoders(), "torch-bf16": run.encoders(autocast=True)}
     for precision in bundle.precisions:
-        encoders = OnnxEncoders(bundle, arguments.provider, precision)
-        embeds = embed_split(encoders, table, precision)
-        models[precision] = measure(encoders, embeds, torch_embeds, arguments.protocol)
-        sizes = [(bundle.folder / onnx_name(tower, precision)).stat().st_size for tower in TOWERS]
-        models[precision]["megabytes"] = sum(sizes) / 1e6
-        models[precision]["providers"] = list(encoders.providers)
+        models[precision] = OnnxEncoders(bundle, arguments.provider, precision)
+    embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items()}
+    reference = embeds["torch"]
+    check_skipped(reference.table, arguments.allow_missing)
+    rows = {name: quality(own, reference, arguments.protocol) for name, own in embeds.items()}
 
+    print("measuring speed, every model in turn", flush=True)
+    machine = measure_machine()
+    gflop = gflop_per_image(run)
+    for name, speed in speeds(models, reference).items():
+        rate = max(speed["images_per_s"].values())
+        rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
+        rows[name]["peak_memory_mb"] = peak_memory_mb(run.folder if name.startswith("torch") else bundle.folder, name)
+        files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
+        rows[name]["megabytes"] = sum(f.stat().st_size for f in files or [run.folder / "model.safetensors"]) / 1e6
+        rows[name]["providers"] = list(getattr(models[name], "providers", ["torch on the CPU"]))
+
+    failures = parity_failures(rows)
     result = {
         "data": Path(arguments.data).name,
         "split": arguments.split,
         "protocol": arguments.protocol,
-        "images": len(torch_embeds.table.image_paths),
-        "captions": len(torch_embeds.table.captions),
+        "images": len(reference.table.image_paths),
+        "captions": len(reference.table.captions),
         "fingerprint": bundle.fingerprint,
-        "models": models,
+        "machine": asdict(machine),
+        "gflop_per_image": gflop,
+        "models": rows,
+        "passed": not failures,
     }
-    failures = parity_failures(models)
-    result["passed"] = not failures
-    print(format_table(models))
+    print(format_table(rows))
+    print(f"machine: multiplies {machine.gemm_gflop_per_s:.0f} GFLOP/s, reads {machine.read_gb_per_s:.0f} GB/s")
     if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.json, result)
+        _write(arguments.json, result)
     if failures:
         for failure in failures:
             print(f"parity failed: {failure}")
@@ -82,43 +93,12 @@ def main() -> int:
     return 0
 
 
-def measure(encoders: DualEncoders, embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[str, Any]:
-    """Recalls, distance from the reference embeddings, and speed of one pair of encoders."""
-    if embeds.table.image_paths != reference.table.image_paths:
-        raise MiniClipError("a picture became unreadable during the benchmark; run it again")
-    pairs = [(embeds.image_embeds, reference.image_embeds), (embeds.text_embeds, reference.text_embeds)]
-    return {
-        **embeds.recalls(protocol),
-        "largest_difference": float(max(np.abs(ours - theirs).max() for ours, theirs in pairs)),
-        "smallest_cosine": float(min((ours * theirs).sum(axis=1).min() for ours, theirs in pairs)),
-        **measure_speed(encoders, embeds),
-    }
-
-
-def measure_speed(encoders: DualEncoders, embeds: SplitEmbeds) -> dict[str, float]:
-    """Pictures a second (8 at a time, decoded already), texts a second (64 at a time), ms from words to the top 10."""
-    pixel_values = np.stack([encoders.transform.load(path) for path in embeds.table.image_paths[:8]])
-    texts = embeds.table.captions[:64]
-    gallery = Gallery(embeds.image_embeds, getattr(encoders, "providers", ("CPUExecutionProvider",)))
-
-    def query() -> None:
-        gallery.top_k(encoders.encode_texts(texts[:1]), 10)
-
-    return {
-        "images_per_s": len(pixel_values) / _median_seconds(lambda: encoders.embed_pixels(pixel_values)),
-        "texts_per_s": len(texts) / _median_seconds(lambda: encoders.encode_texts(texts)),
-        "query_ms": 1000 * _median_seconds(query),
-    }
-
-
-def _median_seconds(work: Any) -> float:
-    work()
-    seconds: list[float] = []
-    while sum(seconds) < TIMED_S or len(seconds) < 3:
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds))
+def gflop_per_image(run: Run) -> float:
+    """Floating-point operations of the vision tower for one picture, in 10^9."""
+    pixel_values = torch.zeros(1, 3, run.transform.height_px, run.transform.width_px)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run.model.encode_image(pixel_values)
+    return float(counter.get_total_flops()) / 1e9
 
 
 def parity_failures(models: dict[str, dict[str, Any]]) -> list[str]:
@@ -134,27 +114,6 @@ def parity_failures(models: dict[str, dict[str, Any]]) -> list[str]:
     return failures
 
 
-def format_table(models: dict[str, dict[str, Any]]) -> str:
-    """The printed table, one row a model."""
-    header = (
-        f"{'':<7}{'image to text':>16}{'text to image':>16}{'mean':>7}{'largest':>10}{'smallest':>10}"
-        f"{'pictures':>10}{'texts':>8}{'ms a':>7}{'':>8}\n"
-        f"{'':<7}{'R@1/5/10':>16}{'R@1/5/10':>16}{'':>7}{'differ.':>10}{'cosine':>10}{'/s':>10}{'/s':>8}{'query':>7}{'MB':>8}"
-    )
-    lines = [header]
-    for name, row in models.items():
-        image_to_text, text_to_image = (
-            "/".join(f"{100 * row[f'{way}_recall@{k}']:.1f}" for k in (1, 5, 10))
-            for way in ("image_to_text", "text_to_image")
-        )
-        lines.append(
-            f"{name:<7}{image_to_text:>16}{text_to_image:>16}{100 * row['mean_recall']:>7.2f}"
-            f"{row['largest_difference']:>10.1e}{row['smallest_cosine']:>10.5f}{row['images_per_s']:>10.0f}{row['texts_per_s']:>8.0f}{row['query_ms']:>7.1f}"
-            f"{row['megabytes']:>8.1f}"
-        )
-    return "\n".join(lines)
-
-
 def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> None:
     """Put the measured result into the bundle's manifest and README."""
     manifest = dict(bundle.manifest)
@@ -163,6 +122,17 @@ def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> None:
     manifest["certificate"] = result
     write_card(bundle.folder, run.config, run.metrics, result)
     write_json(bundle.folder / "manifest.json", {**manifest, "files": list_files(bundle.folder)})
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    """JSON, and the chart beside it."""
+    title = f"{result['data']} {result['split']}, {result['images']:,} pictures, {result['machine']['cores']} cores"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, result)
+        draw_chart(result["models"], title, path.with_suffix(".png"))
+    except OSError as error:
+        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
 
 
 if __name__ == "__main__":

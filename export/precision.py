@@ -6,9 +6,7 @@ pairs; B. Jacob et al., CVPR 2018) for convolutional towers and block-wise with 
 transformers: convolutions gain nothing from scales on the fly, and transformers lose accuracy with fixed ones.
 """
 
-import logging
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
-from export.to_onnx import forget_origin
+from export.to_onnx import forget_origin, quiet_tools
+from miniclip.errors import MiniClipError
 
 KEPT_IN_FP32 = [
     *DEFAULT_OP_BLOCK_LIST,
@@ -56,8 +56,7 @@ class PictureReader(CalibrationDataReader):
 
 def write_fp16(fp32: Path, fp16: Path) -> None:
     """Half-precision weights and arithmetic, float32 inputs and outputs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells of every weight below fp16's smallest number, which become zero
+    with quiet_tools():  # the converter tells of every weight below fp16's smallest number, which become zero
         fp32_model = onnx.load(fp32)
         tail = normalisation_tail(fp32_model)
         model = convert_float_to_float16(
@@ -101,7 +100,9 @@ def write_int8(fp32: Path, int8: Path, calibration: np.ndarray | None) -> None:
     """8-bit weights; `calibration (N, 3, H, W)` is needed by a tower with convolutions beyond its patches."""
     if is_convolutional(onnx.load(fp32)):
         if calibration is None:
-            raise ValueError("a convolutional tower needs calibration pictures")
+            raise MiniClipError(
+                "int8 of a convolutional tower needs the run's calibration.npy; train again, or leave int8 out"
+            )
         _write_static(fp32, int8, calibration)
     else:
         _write_blockwise(fp32, int8)
@@ -114,14 +115,13 @@ def is_convolutional(model: onnx.ModelProto) -> bool:
 
 def _write_static(fp32: Path, int8: Path, calibration: np.ndarray) -> None:
     """Per-channel signed weights, unsigned activations (ReLU6 gives no negatives), minimum and maximum as the range."""
-    with tempfile.TemporaryDirectory() as tmp:
+    with quiet_tools(), tempfile.TemporaryDirectory() as tmp:
         prepared, quantised = Path(tmp) / "prepared.onnx", Path(tmp) / "quantised.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
         convolutions = [node for node in graph.node if node.op_type == "Conv"][:FULL_PRECISION_CONVOLUTIONS]
         outputs = {name for node in convolutions for name in node.output}
         activations = [node for node in graph.node if node.op_type in ("Clip", "Relu") and node.input[0] in outputs]
-        _quietly()
         quantize_static(
             prepared,
             quantised,
@@ -145,17 +145,24 @@ def _refit_standardisation(int8: onnx.ModelProto, fp32: onnx.ModelProto, calibra
     correction: M. Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2, here at the end of the tower).
     """
     constants = {item.name: item for item in int8.graph.initializer}
-    subtraction = next((n for n in int8.graph.node if n.op_type == "Sub" and n.input[1] == "head.feature_mean"), None)
-    if subtraction is None or "head.feature_std" not in constants:
+    names = {"Sub": "head.feature_mean", "Div": "head.feature_std"}
+    steps = {n.op_type: n for n in int8.graph.node if names.get(n.op_type) in n.input[1:]}
+    if len(steps) < len(names):  # a head that was never fitted has nothing to subtract
         return
+    subtraction, division = steps["Sub"], steps["Div"]
     ours, theirs = (_intermediate(model, subtraction.input[0], calibration) for model in (int8, fp32))
-    ratio = ours.std(axis=0) / np.maximum(theirs.std(axis=0), 1e-6)
+    spread = theirs.std(axis=0)
+    floor = 0.1 * float(np.median(spread)) + 1e-6  # a feature that hardly varies in so few pictures says nothing
+    ratio = (ours.std(axis=0) + floor) / (spread + floor)
     mean, std = (numpy_helper.to_array(constants[f"head.feature_{name}"]) for name in ("mean", "std"))
     refitted = {"mean": ours.mean(axis=0) + (mean - theirs.mean(axis=0)) * ratio, "std": std * ratio}
-    for name, values in refitted.items():
-        constants[f"head.feature_{name}"].CopyFrom(
-            numpy_helper.from_array(values.astype(np.float32), f"head.feature_{name}")
-        )
+    for node, (name, values) in zip((subtraction, division), refitted.items(), strict=True):
+        # under names of their own: the exporter lets equal constants of other layers share the old ones
+        node.input[1] = f"head.refitted_{name}"
+        int8.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.input[1]))
+    used = {name for node in int8.graph.node for name in node.input}
+    for item in [item for item in int8.graph.initializer if item.name not in used]:
+        int8.graph.initializer.remove(item)
 
 
 def _intermediate(model: onnx.ModelProto, name: str, pixel_values: np.ndarray) -> np.ndarray:
@@ -178,8 +185,8 @@ def _write_blockwise(fp32: Path, int8: Path) -> None:
     quantiser = MatMulNBitsQuantizer(
         onnx.load(fp32), bits=8, block_size=WEIGHT_BLOCK, is_symmetric=True, accuracy_level=INT8_ACTIVATIONS
     )
-    _quietly()
-    quantiser.process()
+    with quiet_tools():
+        quantiser.process()
     model = quantiser.model.model
     _quantise_word_table(model)
     _save(model, int8)
@@ -216,10 +223,9 @@ def _quantise_word_table(model: onnx.ModelProto) -> None:
             graph.node.insert(place + offset, step)
 
 
-def _quietly() -> None:
-    logging.getLogger().setLevel(logging.ERROR)  # the quantiser logs advice to the root logger
-
-
 def _save(model: onnx.ModelProto, path: Path) -> None:
+    with quiet_tools():  # the converters append their casts at the end, which the standard forbids
+        OnnxModel(model).topological_sort(is_deterministic=True)
     forget_origin(model)
+    onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))

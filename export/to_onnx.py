@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,7 @@ def export_text(model: DualEncoder, path: Path) -> None:
 def _export(
     graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], output: str, path: Path
 ) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes are for its own developers
+    with quiet_tools(), contextlib.redirect_stdout(io.StringIO()):
         program = torch.onnx.export(
             graph.eval(),
             kwargs=inputs,
@@ -99,6 +98,22 @@ def _export(
         raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def quiet_tools() -> Iterator[None]:
+    """Keep the notes that torch's exporter and onnxruntime's tools write for their own developers from the user.
+
+    Importing onnxruntime's quantiser makes the root logger print every INFO, hence all logging is off for so long.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def forget_origin(model: onnx.ModelProto) -> None:

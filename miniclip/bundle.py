@@ -126,7 +126,11 @@ class Bundle:
             raise MiniClipError(f"{path} is not listed in manifest.json; export the bundle again")
         if not path.exists():
             raise MiniClipError(f"{path} is missing; export the bundle again, or copy it again")
-        if sha256_of(path) != expected["sha256"]:
+        try:
+            matches = sha256_of(path) == expected["sha256"]
+        except OSError as error:
+            raise MiniClipError(f"cannot read {path}: {error.strerror}; copy or export the bundle again") from None
+        if not matches:
             raise MiniClipError(f"{path} does not match its SHA-256 in manifest.json; copy or export the bundle again")
 
 
@@ -147,7 +151,7 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MiniClipError(f"{path} is not a manifest ({error}); copy or export the bundle again") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise MiniClipError(f"{path} is not a manifest; copy or export the bundle again")
@@ -160,4 +164,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise MiniClipError(f"{path} lists no files with hashes; copy or export the bundle again")
     if not isinstance(manifest.get("fingerprint"), str):
         raise MiniClipError(f"{path} has no fingerprint; copy or export the bundle again")
+    if not isinstance(manifest.get("logit_scale", 0.0), int | float):
+        raise MiniClipError(f"{path}: logit_scale is no number; copy or export the bundle again")
+    if not isinstance(manifest.get("certificate"), dict | None):
+        raise MiniClipError(f"{path}: certificate is no object; copy or export the bundle again")
     return manifest

@@ -78,7 +78,7 @@ def _add_data_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
     return number
@@ -92,20 +92,20 @@ def _encoders(arguments: argparse.Namespace, bundle: Path) -> Any:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from miniclip.index import update_index
-
     encoders = _encoders(arguments, arguments.bundle)
     print(encoders.running_on)
+    from miniclip.index import update_index  # takes a second: a wrong bundle is told at once
+
     report = update_index(arguments.images, encoders, arguments.out)
     print(f"{report}; index in {arguments.out}")
     return 0
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from miniclip.search import Searcher
-
     if (arguments.words is None) == (arguments.image is None):
         raise MiniClipError('give either words, as in miniclip search "a red car", or --image FILE')
+    from miniclip.search import Searcher
+
     searcher = Searcher.open(
         arguments.index, arguments.bundle, arguments.provider, arguments.precision, arguments.strict
     )
@@ -127,13 +127,16 @@ def _search(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     folder = arguments.bundle or arguments.run_folder
-    result = _measure(arguments, folder)
+    result = _measure(arguments, folder, is_run=arguments.run_folder is not None)
     _print_results(arguments, {folder.name: result})
     return _write(arguments.json, result)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    results = {str(folder): _measure(arguments, folder) for folder in (arguments.a, arguments.b)}
+    folders = (arguments.a, arguments.b)
+    if arguments.a == arguments.b:
+        raise MiniClipError(f"compare takes two different models, and both are {arguments.a}")
+    results = {str(folder): _measure(arguments, folder, (folder / "model.safetensors").exists()) for folder in folders}
     _print_results(arguments, results)
     first, second = results.values()
     difference = second["mean_recall"] - first["mean_recall"]
@@ -141,15 +144,18 @@ def _compare(arguments: argparse.Namespace) -> int:
     return _write(arguments.json, {"models": results, "mean_recall_difference": difference})
 
 
-def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> dict[str, Any]:
     """Recalls of one model on the split, with what a reader needs to repeat them."""
     from miniclip.captions import check_skipped, read_captions
-    from miniclip.evaluation import embed_split
+    from miniclip.evaluation import check_protocol, embed_split
 
+    check_protocol(arguments.protocol)
     table = read_captions(arguments.data, seed=arguments.seed).split(arguments.split)
-    if (folder / "model.safetensors").exists():
-        from miniclip.checkpoint import load_run
-
+    if is_run:
+        try:
+            from miniclip.checkpoint import load_run
+        except ImportError as error:
+            raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
         encoders: Any = load_run(folder).encoders()
         precision = "torch fp32"
     else:

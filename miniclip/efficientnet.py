@@ -1,6 +1,6 @@
 """EfficientNet-Lite: the default vision backbone. Plain MBConv blocks, ReLU6, no squeeze-and-excite.
 
-In: `pixel_values (B, 3, H, W)`, H and W multiples of 32. Out: `image_features (B, C)`, C = 1280.
+In: `pixel_values (B, 3, H, W)`. Out: `image_features (B, C)`, C = 1280.
 Follows M. Tan and Q. Le, "EfficientNet" (ICML 2019), table 1, in the Lite variant of TensorFlow's model garden: stem
 and head keep their width, ReLU6 instead of Swish, "SAME" padding, batch norm with epsilon 1e-3.
 """
@@ -44,15 +44,15 @@ class EfficientNetLiteConfig:
 
 
 class SamePad(nn.Module):
-    """TensorFlow's "SAME" padding before a stride-2 convolution on an even size: the odd pixel goes right and below."""
+    """TensorFlow's "SAME" padding before a strided convolution: of an odd total, one pixel more right and below."""
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
-        total = kernel - stride
-        self.padding = (total // 2, total - total // 2) * 2
+        self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.pad(x, self.padding)
+        height, width = (self.kernel - (int(size) % self.stride or self.stride) for size in x.shape[-2:])
+        return nn.functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:

@@ -142,13 +142,16 @@ class OnnxEncoders(DualEncoders):
         self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
         self.logit_scale = bundle.logit_scale
         self._vision = self._open("vision", threads)
+        self.running_on = self.choice.message
+        if CUDA in self.choice.providers and CUDA not in self._vision.get_providers():
+            if strict:
+                raise MiniClipError("the GPU was asked for, but CUDA did not start; check the driver, or omit --strict")
+            self.choice = choose_provider("cpu", precision, available, bundle.precisions)  # fp16 is slow on a CPU
+            self.precision = self.choice.precision
+            self._vision = self._open("vision", threads)
+            self.running_on = f"{self.choice.message}: the GPU was asked for, but CUDA did not start"
         self._text = self._open("text", threads)
         self.providers: tuple[str, ...] = tuple(self._vision.get_providers())
-        self.running_on = self.choice.message
-        if CUDA in self.choice.providers and CUDA not in self.providers:
-            self.running_on = f"running on the CPU in {self.precision}: the GPU was asked for, but CUDA did not start"
-            if strict:
-                raise MiniClipError(f"{self.running_on}; check the driver, or leave out --strict")
         self._image_output = _output_name(self._vision, "image_embeds")
         self._text_output = _output_name(self._text, "text_embeds")
         self.dim = int(self._dimension())
@@ -158,7 +161,8 @@ class OnnxEncoders(DualEncoders):
         try:
             return ort.InferenceSession(path, session_options(threads), providers=list(self.choice.providers))
         except Exception as error:  # onnxruntime raises its own types, none of them public
-            raise MiniClipError(f"onnxruntime cannot open {path}: {error}; export the bundle again") from None
+            reason = " ".join(str(error).split())
+            raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from None
 
     def _dimension(self) -> int:
         declared = self._text.get_outputs()[_output_index(self._text, self._text_output)].shape[-1]

@@ -1,6 +1,7 @@
 """The one error a user sees, and the one place where a command turns it into an exit status."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -21,10 +22,14 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     """Run a command's `main` and exit: 0 done, 1 a check failed, 2 wrong input with one line on standard error."""
     try:
         status = command()
+        sys.stdout.flush()  # here, where a reader that went away is no traceback
     except MiniClipError as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
         status = 2
+    except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its exit
+        status = 141
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = 130

@@ -24,9 +24,14 @@ class SplitEmbeds:
 
     def recalls(self, protocol: str = "karpathy") -> dict[str, float]:
         """The six recalls and their mean; see `miniclip.metrics`."""
-        if protocol not in PROTOCOLS:
-            raise MiniClipError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
+        check_protocol(protocol)
         return retrieval_recalls(self.text_embeds, self.image_embeds, self.table.image_of_caption, protocol)
+
+
+def check_protocol(protocol: str) -> None:
+    """`MiniClipError` for an unknown protocol; to be called before minutes are spent on embedding."""
+    if protocol not in PROTOCOLS:
+        raise MiniClipError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
 
 
 def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:
@@ -34,8 +39,11 @@ def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = 
     if not table.captions:
         raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
     skipped: dict[int, str] = {}
-    with tqdm(total=len(table.image_paths), desc=description, unit="picture", leave=False) as bar:
+    with tqdm(total=len(table.image_paths), desc=description, unit="picture", leave=False, disable=None) as bar:
         _, image_embeds = encoders.encode_images(table.image_paths, skipped.__setitem__, progress=bar.update)
+    if len(skipped) == len(table.image_paths):
+        row, reason = next(iter(skipped.items()))
+        raise MiniClipError(f"no picture could be read; the first: {table.image_paths[row]}: {reason}")
     table = table.without(skipped)
     return SplitEmbeds(table, image_embeds, encoders.encode_texts(table.captions))
 

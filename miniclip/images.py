@@ -22,7 +22,12 @@ from miniclip.errors import MiniClipError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")  # Pillow opens MPO as JPEG
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif")
-MAX_PIXELS = 200_000_000  # a 200-megapixel picture takes 600 MB once decoded; larger ones are refused before that
+MAX_PIXELS = (
+    178_000_000  # takes 530 MB once decoded; larger ones are refused before (Pillow itself refuses 179 million)
+)
+
+# Pillow warns about size and metadata; the checks below decide. Once, here: `catch_warnings` is not made for threads
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 ImageSource = str | Path | bytes
 Loaded = TypeVar("Loaded")
@@ -37,36 +42,41 @@ def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Ima
     """
     stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about size and metadata; the checks below decide
-            with Image.open(stream, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    limit = MAX_PIXELS // 1_000_000
-                    raise MiniClipError(f"{width}x{height} pixels, more than the limit of {limit} million")
-                if min_size_px is not None:
-                    image.draft("RGB", (min_size_px, min_size_px))
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except MiniClipError:
-        raise
+        with Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            if min_size_px is not None:
+                image.draft("RGB", (min_size_px, min_size_px))
+            image.load()
+            return _to_rgb(_upright(image))
     except FileNotFoundError:
         raise MiniClipError("no such file") from None
+    except IsADirectoryError:
+        raise MiniClipError("a folder, not a picture") from None
     except PermissionError:
         raise MiniClipError("no permission to read it") from None
     except UnidentifiedImageError:
         raise MiniClipError("not a picture in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF)") from None
     except Image.DecompressionBombError:
-        raise MiniClipError("more pixels than the limit") from None
+        raise MiniClipError(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from None
     except Exception as error:  # Pillow's decoders raise many types for damaged files; each means the same to a user
-        raise MiniClipError(f"damaged picture ({str(error) or type(error).__name__})") from None
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise MiniClipError(f"damaged picture ({reason})") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # metadata that cannot be read turns nothing; the picture itself is whole
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to RGB: 16-bit is scaled to 8, transparency is laid on white."""
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
-        scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        # "I;16" says its range; the 32-bit modes do not, so the values tell it
+        scale = 255 / 65535 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 1.0
         return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -95,11 +105,21 @@ class ImageTransform:
         # reducing_gap lets Pillow shrink a large picture in two steps: same look, a fraction of the time
         if self.resize_shortest_px is None:
             return image.resize((self.width_px, self.height_px), self.resample, reducing_gap=2.0)
+        image = self._without_far_ends(image)
         scale = self.resize_shortest_px / min(image.size)
         width, height = (max(1, round(edge * scale)) for edge in image.size)
         image = image.resize((width, height), self.resample, reducing_gap=2.0)
         left, top = (width - self.width_px) // 2, (height - self.height_px) // 2
         return image.crop((left, top, left + self.width_px, top + self.height_px))
+
+    def _without_far_ends(self, image: Image.Image) -> Image.Image:
+        """Cut a strip to the middle that the crop keeps: enlarged whole, 1 x 100,000 pixels would fill the memory."""
+        longest = 8 * min(image.size) * max(1, self.min_size_px // (self.resize_shortest_px or 1))
+        if max(image.size) <= longest:
+            return image
+        width, height = (min(edge, longest) for edge in image.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """RGB picture -> `pixel_values` (3, H, W) float32."""
@@ -157,18 +177,36 @@ class ImageTransform:
                 if crop is None:
                     raise KeyError("crop_size")
             final = crop or size
-            return cls(
+            normalise = values.get("do_normalize", True)
+            transform = cls(
                 height_px=int(final["height"]),
                 width_px=int(final["width"]),
-                mean=_three(values.get("image_mean", 0.0) if values.get("do_normalize", True) else 0.0),
-                std=_three(values.get("image_std", 1.0) if values.get("do_normalize", True) else 1.0),
+                mean=_three(values.get("image_mean", 0.0) if normalise else 0.0),
+                std=_three(values.get("image_std", 1.0) if normalise else 1.0),
                 resample=int(values.get("resample", Image.Resampling.BICUBIC)),
                 resize_shortest_px=shortest,
             )
+            transform._check(float(values.get("rescale_factor", 1 / 255)), bool(values.get("do_rescale", True)))
+            return transform
         except OSError as error:
             raise MiniClipError(f"cannot read {path}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise MiniClipError(f"{path} is not a picture preprocessor that MiniCLIP knows ({error!r})") from None
+        except KeyError as error:
+            raise MiniClipError(
+                f"{path} is not a picture preprocessor that MiniCLIP knows (it lacks {error})"
+            ) from None
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise MiniClipError(f"{path} is not a picture preprocessor that MiniCLIP knows ({error})") from None
+
+    def _check(self, rescale_factor: float, do_rescale: bool) -> None:
+        """`ValueError` for a value that cannot work, or that this class would not honour."""
+        for edge in (self.height_px, self.width_px, self.resize_shortest_px or 1):
+            if not 1 <= edge <= 4096:
+                raise ValueError(f"the size must be from 1 to 4096 pixels, got {edge}")
+        Image.Resampling(self.resample)
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and min(self.std) > 0):
+            raise ValueError("image_mean must be finite and image_std above 0")
+        if not do_rescale or abs(rescale_factor * 255 - 1) > 1e-3:
+            raise ValueError("pixels are scaled by 1/255 and by nothing else")
 
 
 def _three(value: Any) -> tuple[float, ...]:

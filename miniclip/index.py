@@ -58,10 +58,14 @@ class PictureIndex:
         """Open an index; `MiniClipError` when it is none, is empty, or comes from a newer format."""
         folder = Path(folder)
         settings = _read_settings(folder)
-        table = _connect(folder).open_table("pictures").to_arrow()
+        try:
+            table = _connect(folder).open_table("pictures").to_arrow().sort_by("path")
+        except Exception as error:  # LanceDB raises many types; each means that its files are not whole
+            raise _damaged(folder, error) from None
         if table.num_rows == 0:
-            raise MiniClipError(f"the index {folder} is empty; fill it with: miniclip index IMAGES --out {folder}")
-        table = table.sort_by("path")
+            raise MiniClipError(
+                f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
+            )
         embeds = table["embedding"].combine_chunks()
         return cls(
             folder=folder,
@@ -70,7 +74,7 @@ class PictureIndex:
             paths=[Path(path) for path in table["path"].to_pylist()],
             captions=table["captions"].to_pylist(),
             image_embeds=embeds.flatten().to_numpy().reshape(table.num_rows, -1),
-            skipped=[Skipped(item["name"], item["reason"]) for item in settings.get("skipped", [])],
+            skipped=settings["skipped"],
         )
 
     def check_bundle(self, fingerprint: str) -> None:
@@ -88,12 +92,13 @@ def update_index(images: str, encoders: OnnxEncoders, out: Path) -> IndexReport:
     Errors: `MiniClipError` when `images` holds no picture, or `out` is an index of another bundle.
     """
     found = read_captions(images)
+    if out.exists() and not out.is_dir():
+        raise MiniClipError(f"{out} is a file; choose another --out")
     if (out / "index.json").exists():
         if _read_settings(out)["fingerprint"] != encoders.bundle.fingerprint:
             raise MiniClipError(f"{out} is an index made by another bundle; choose another --out, or delete it")
     elif out.exists() and any(out.iterdir()):
         raise MiniClipError(f"{out} exists and is no index; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
     settings = {
         "format": INDEX_FORMAT,
         "fingerprint": encoders.bundle.fingerprint,
@@ -101,27 +106,34 @@ def update_index(images: str, encoders: OnnxEncoders, out: Path) -> IndexReport:
         "images": images,
         "skipped": [],
     }
-    write_json(out / "index.json", settings)
-    table = _connect(out).create_table("pictures", schema=_schema(encoders.dim), exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "index.json", settings)
+    except OSError as error:
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    try:
+        table = _connect(out).create_table("pictures", schema=_schema(encoders.dim), exist_ok=True)
+        known = _known_rows(table)
+    except Exception as error:  # LanceDB raises many types; each means that its files are not whole
+        raise _damaged(out, error) from None
 
-    wanted = {str(path.resolve()): row for row, path in enumerate(found.image_paths)}
-    known = _known_rows(table)
-    states = {path: _state(path, found.captions_of(row)) for path, row in wanted.items()}
+    skipped = list(found.skipped)
+    states = _states(found, skipped)
     stale = [path for path, state in known.items() if states.get(path) != state]
     kept = len(known) - len(stale)
     _delete(table, stale)
-    fresh = [path for path in wanted if known.get(path) != states[path]]
+    fresh = [path for path, state in states.items() if known.get(path) != state]
     unreadable: list[Skipped] = []
     for rows in _embed(fresh, encoders, unreadable):
-        paths = [fresh[row] for row, _ in rows]
-        table.add(_record_batch(paths, found, wanted, [embedding for _, embedding in rows], encoders.dim))
-    skipped = [*found.skipped, *unreadable]
+        embedded = {fresh[row]: states[fresh[row]] for row, _ in rows}
+        table.add(_record_batch(embedded, [embedding for _, embedding in rows], encoders.dim))
+    skipped += unreadable
     settings["skipped"] = [{"name": item.name, "reason": item.reason} for item in skipped]
     write_json(out / "index.json", settings)
     if table.count_rows() == 0:
         reason = f"; the first: {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise MiniClipError(f"no picture in {images} could be read{reason}")
-    removed = sum(path not in wanted for path in stale)
+    removed = sum(path not in states for path in stale)
     return IndexReport(added=len(fresh) - len(unreadable), kept=kept, removed=removed, skipped=skipped)
 
 
@@ -131,13 +143,14 @@ def _embed(
     """Embed pictures and hand them out every few seconds, so that a kill loses no more than that."""
     chunk, started = 256, time.monotonic()
     waiting: list[tuple[int, np.ndarray]] = []
-    with tqdm(total=len(paths), desc="embedding pictures", unit="picture", disable=not paths) as bar:
+    disable = None if paths else True  # None: no bar where nobody watches, in a pipe or a log
+    with tqdm(total=len(paths), desc="embedding pictures", unit="picture", disable=disable) as bar:
         for start in range(0, len(paths), chunk):
             sources = [Path(path) for path in paths[start : start + chunk]]
 
             def skip(row: int, reason: str, sources: list[Path] = sources) -> None:
                 unreadable.append(Skipped(str(sources[row]), reason))
-                tqdm.write(f"skipping {sources[row].name}: {reason}")
+                tqdm.write(f"skipping {printable(sources[row].name)}: {reason}")
                 bar.update(1)
 
             rows, embeds = encoders.encode_images(sources, skip, progress=bar.update)
@@ -164,10 +177,29 @@ def _schema(dim: int) -> pa.Schema:
 State = tuple[int, int, tuple[str, ...]]
 
 
-def _state(path: str, captions: list[str]) -> State:
-    """What tells that a picture or its captions changed."""
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns, tuple(captions)
+def _states(found: CaptionTable, skipped: list[Skipped]) -> dict[str, State]:
+    """By full path, what tells that a picture or its captions changed; pictures without that go to `skipped`."""
+    states: dict[str, State] = {}
+    for row, image_path in enumerate(found.image_paths):
+        path = str(image_path.resolve())
+        try:
+            path.encode("utf-8")
+            stat = os.stat(path)
+        except UnicodeEncodeError:
+            skipped.append(Skipped(printable(image_path.name), "its path is not UTF-8; rename it"))
+        except OSError as error:  # it went since the folder was read
+            skipped.append(Skipped(image_path.name, str(error.strerror)))
+        else:
+            states[path] = (stat.st_size, stat.st_mtime_ns, tuple(found.captions_of(row)))
+            continue
+        tqdm.write(f"skipping {skipped[-1].name}: {skipped[-1].reason}")
+    return states
+
+
+def printable(name: str) -> str:
+    """A file's name on one line of valid text: names may hold line ends, and bytes that are not UTF-8."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _known_rows(table: Any) -> dict[str, State]:
@@ -182,18 +214,21 @@ def _delete(table: Any, paths: list[str]) -> None:
         table.delete(f"path IN ({quoted})")
 
 
-def _record_batch(
-    paths: list[str], found: CaptionTable, row_of: dict[str, int], embeds: list[np.ndarray], dim: int
-) -> pa.Table:
-    states = [_state(path, found.captions_of(row_of[path])) for path in paths]
+def _record_batch(embedded: dict[str, State], embeds: list[np.ndarray], dim: int) -> pa.Table:
+    """Rows with the states from before the pictures were read: one that changed meanwhile is read again next time."""
     columns = {
-        "path": paths,
-        "bytes": [size for size, _, _ in states],
-        "mtime_ns": [mtime_ns for _, mtime_ns, _ in states],
-        "captions": [list(captions) for _, _, captions in states],
+        "path": list(embedded),
+        "bytes": [size for size, _, _ in embedded.values()],
+        "mtime_ns": [mtime_ns for _, mtime_ns, _ in embedded.values()],
+        "captions": [list(captions) for _, _, captions in embedded.values()],
         "embedding": pa.FixedSizeListArray.from_arrays(np.concatenate(embeds).astype(np.float32), dim),
     }
     return pa.table(columns, schema=_schema(dim))
+
+
+def _damaged(folder: Path, error: Exception) -> MiniClipError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return MiniClipError(f"the index {folder} is damaged ({reason}); delete it and index the pictures again")
 
 
 def _connect(folder: Path) -> Any:
@@ -208,6 +243,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
         if settings["format"] > INDEX_FORMAT:
             raise MiniClipError(f"{path} has format {settings['format']}, newer than this MiniCLIP; update it")
-        return {**settings, "fingerprint": str(settings["fingerprint"]), "bundle": str(settings["bundle"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MiniClipError(f"{path} is damaged ({error!r}); delete {folder} and index the pictures again") from None
+        skipped = [Skipped(item["name"], item["reason"]) for item in settings.get("skipped", [])]
+        return {"fingerprint": str(settings["fingerprint"]), "bundle": str(settings["bundle"]), "skipped": skipped}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(folder, error) from None

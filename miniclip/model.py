@@ -78,11 +78,13 @@ class VisionTower(nn.Module):
         model_type = cast(Any, backbone.config).model_type
         auto = {"efficientnet-lite": "pooled", "resnet": "pooled", "clip_vision_model": "pooled"}
         self.pooling = auto.get(str(model_type), "cls+mean") if pooling == "auto" else pooling
+        if model_type in ("efficientnet-lite", "resnet") and self.pooling != "pooled":
+            raise MiniClipError(f"--model.vision_pooling {pooling}: {model_type} has no tokens to pool; use auto")
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         if isinstance(self.backbone, EfficientNetLite):
             return cast(Tensor, self.backbone(pixel_values))
-        output = self.backbone(pixel_values=pixel_values)
+        output = self.backbone(pixel_values=pixel_values, **self._stretch(pixel_values))
         if self.pooling == "pooled":  # ResNet's global average, CLIP's normalised class token
             return cast(Tensor, output.pooler_output.flatten(1))
         tokens = output.last_hidden_state  # (B, T, d), the class token first
@@ -90,6 +92,15 @@ class VisionTower(nn.Module):
             return cast(Tensor, tokens[:, 0])
         patches = tokens[:, 1:].mean(dim=1)
         return patches if self.pooling == "mean" else torch.cat([tokens[:, 0], patches], dim=-1)
+
+    def _stretch(self, pixel_values: Tensor) -> dict[str, bool]:
+        """ViT and CLIP refuse any size but their own unless asked to interpolate positions; DINOv2 always does."""
+        config = cast(Any, self.backbone.config)
+        if config.model_type not in ("vit", "clip_vision_model"):
+            return {}
+        native = config.image_size if isinstance(config.image_size, int) else tuple(config.image_size)
+        native = (native, native) if isinstance(native, int) else native
+        return {"interpolate_pos_encoding": tuple(pixel_values.shape[-2:]) != native}
 
     @property
     def feature_dim(self) -> int:
@@ -106,6 +117,8 @@ class TextTower(nn.Module):
         self.backbone = backbone
         is_clip = cast(Any, backbone.config).model_type == "clip_text_model"
         self.pooling = ("eos" if is_clip else "mean") if pooling == "auto" else pooling
+        if self.pooling == "eos" and not is_clip:
+            raise MiniClipError("--model.text_pooling eos: only CLIP has an end-of-text feature; use auto, mean or cls")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
@@ -162,11 +175,16 @@ def build_model(config: ModelConfig, vision: nn.Module, text: nn.Module) -> Dual
 def load_backbone(folder: Path, kind: str) -> nn.Module:
     """A pretrained backbone from a Hugging Face folder; `kind` is `vision` or `text`. Every weight must match."""
     settings = read_backbone_config(folder)
+    refusal = f"cannot load the {kind} backbone in {folder}"
     if settings.get("model_type") == "efficientnet-lite":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         backbone = backbone_from_config(settings, kind)
-        backbone.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        try:
+            backbone.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise MiniClipError(f"{refusal}: {error}") from None
         return backbone
     from transformers.utils import logging
 
@@ -174,22 +192,33 @@ def load_backbone(folder: Path, kind: str) -> nn.Module:
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
     cls, extra = _transformers_class(str(settings.get("model_type")), kind)
-    try:
-        return cast(nn.Module, cls.from_pretrained(folder, local_files_only=True, **extra))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MiniClipError(f"cannot load the {kind} backbone in {folder}: {error}") from None
+    try:  # without a dtype, weights stored in half precision would stay so
+        backbone, report = cls.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **extra
+        )
+    except Exception as error:  # transformers raises many types for a damaged or unfit folder
+        raise MiniClipError(f"{refusal}: {error}") from None
+    if missing := sorted(name for name in report["missing_keys"] if not name.endswith("num_batches_tracked")):
+        raise MiniClipError(f"{refusal}: it lacks {len(missing)} weights, {missing[0]} first; save it whole")
+    return cast(nn.Module, backbone)
 
 
 def backbone_from_config(settings: dict[str, Any], kind: str) -> nn.Module:
     """An untrained backbone from its `config.json`: what a run folder's weights are loaded into."""
     if settings.get("model_type") == "efficientnet-lite":
-        return EfficientNetLite(EfficientNetLiteConfig(**settings))
+        try:
+            return EfficientNetLite(EfficientNetLiteConfig(**settings))
+        except TypeError as error:
+            raise MiniClipError(f"the {kind} backbone's config.json is none of an EfficientNet-Lite: {error}") from None
     from transformers import AutoConfig
 
     model_type = str(settings.get("model_type"))
     cls, extra = _transformers_class(model_type, kind)
     values = {key: value for key, value in settings.items() if key not in ("model_type", "transformers_version")}
-    return cast(nn.Module, cls._from_config(AutoConfig.for_model(model_type, **values), **extra))
+    try:
+        return cast(nn.Module, cls._from_config(AutoConfig.for_model(model_type, **values), **extra))
+    except Exception as error:  # transformers checks configs by exceptions of its own
+        raise MiniClipError(f"cannot build the {kind} backbone from its config: {error}") from None
 
 
 def backbone_settings(backbone: nn.Module) -> dict[str, Any]:

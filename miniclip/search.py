@@ -43,7 +43,12 @@ class Searcher:
         self.index, self.encoders = index, encoders
         self._images = Gallery(index.image_embeds, encoders.providers)
         # captions are embedded on first use: most folders have none, and words need only the pictures
-        self._captions = [(caption, row) for row, own in enumerate(index.captions) for caption in own]
+        # several pictures may share a caption: each is shown once, with the first of them
+        rows: dict[str, int] = {}
+        for row, own in enumerate(index.captions):
+            for caption in own:
+                rows.setdefault(caption, row)
+        self._captions = list(rows.items())
         self._caption_gallery: Gallery | None = None
 
     @classmethod
@@ -86,13 +91,9 @@ class Searcher:
         if self._caption_gallery is None:
             text_embeds = self.encoders.encode_texts([caption for caption, _ in self._captions])
             self._caption_gallery = Gallery(text_embeds, self.encoders.providers)
-        # several pictures may share a caption; more than asked for are fetched so that each is shown once
-        scores, rows = self._caption_gallery.top_k(self.encoders.encode_images([picture])[1], 4 * top_k)
-        best: dict[str, CaptionHit] = {}
-        for score, row in zip(scores[0], rows[0], strict=True):
-            caption, image_row = self._captions[int(row)]
-            best.setdefault(caption, CaptionHit(caption, float(score), image_row))
-        return list(best.values())[:top_k]
+        scores, rows = self._caption_gallery.top_k(self.encoders.encode_images([picture])[1], top_k)
+        found = [(self._captions[int(row)], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]
+        return [CaptionHit(caption, score, image_row) for (caption, image_row), score in found]
 
     def _hits(self, query_embeds: np.ndarray, top_k: int) -> list[Hit]:
         scores, rows = self._images.top_k(query_embeds, top_k)

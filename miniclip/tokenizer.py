@@ -42,18 +42,27 @@ class Tokenizer:
         if isinstance(pad_token, dict):  # an AddedToken written out in full
             pad_token = pad_token.get("content", "[PAD]")
         longest = settings.get("model_max_length", 64)
+        # 3: the two special tokens and a word; the library would silently cut nothing below that
+        if not isinstance(longest, int | float) or not longest >= 3:
+            raise MiniClipError(
+                f"{folder / 'tokenizer_config.json'}: model_max_length must be a number from 3, got {longest!r}"
+            )
         return cls(rust, str(pad_token), int(min(longest, 512)))
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """B texts -> `input_ids`, `attention_mask`, each (B, L) int64 with L the longest of this batch."""
-        encodings = self._rust.encode_batch(list(texts))
+        encodings = self._encode(texts)
         input_ids = np.asarray([encoding.ids for encoding in encodings], dtype=np.int64)
         attention_mask = np.asarray([encoding.attention_mask for encoding in encodings], dtype=np.int64)
         return input_ids, attention_mask
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of each text, (B,) int64, padding not counted: batches are sorted by this."""
-        return np.asarray([sum(e.attention_mask) for e in self._rust.encode_batch(list(texts))], dtype=np.int64)
+        return np.asarray([sum(encoding.attention_mask) for encoding in self._encode(texts)], dtype=np.int64)
+
+    def _encode(self, texts: Sequence[str]) -> list[Any]:
+        # bytes that are not UTF-8 reach us from a command line as lone surrogates, which the library refuses
+        return list(self._rust.encode_batch([text.encode("utf-8", "replace").decode() for text in texts]))
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MiniClipError(f"{path} is not JSON: {error}") from None
     if not isinstance(settings, dict):
         raise MiniClipError(f"{path} is not a JSON object")

@@ -50,6 +50,11 @@ def main() -> int:
     size_px = config.model.image_size_px
     transform = ImageTransform(size_px, size_px, pretrained.mean, pretrained.std, pretrained.resample)
     tokenizer = begin_run(out, config, transform, text_folder)
+    if tokenizer.max_tokens > model.text.max_positions:
+        raise MiniClipError(
+            f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
+            f"got {tokenizer.max_tokens}"
+        )
 
     features = load_features(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
     keep_calibration_pictures(out, features.table, transform)

@@ -48,6 +48,16 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def tokens_hash(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
+    """SHA-256 over the tokens of all texts: another tokenizer or another limit of length gives another hash."""
+    digest = hashlib.sha256()
+    for start in range(0, len(texts), 1024):
+        for array in tokenizer(texts[start : start + 1024]):
+            digest.update(str(array.shape).encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 def image_features(tower: VisionTower, transform: ImageTransform, paths: Sequence[Path]) -> Features:
     """Pictures -> `image_features (N, d)`; the row of an unreadable picture is zero and listed in `skipped`."""
     tower.eval()
@@ -69,7 +79,7 @@ def image_features(tower: VisionTower, transform: ImageTransform, paths: Sequenc
 def text_features(tower: TextTower, tokenizer: Tokenizer, texts: Sequence[str]) -> Features:
     """Captions -> `text_features (N, d)`, computed in order of length so that little padding is."""
     tower = tower.eval()
-    key = [weights_hash(tower), tower.pooling, tokenizer.max_tokens, list(texts)]
+    key = [weights_hash(tower), tower.pooling, tokens_hash(tokenizer, texts)]
 
     def encode(rows: np.ndarray, skip: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(rows), TEXT_BATCH):

@@ -117,10 +117,7 @@ def _train_epoch(
             model.vision_head.project(images), model.text_head.project(texts), model.logit_scale, image_ids
         )
         if not torch.isfinite(loss):
-            raise MiniClipError(
-                f"the loss became {loss.item()} in epoch {epoch}; the last good checkpoint is kept, "
-                "lower --train.learning_rate and start again"
-            )
+            raise _diverged(f"the loss became {loss.item()} in epoch {epoch}")
         optimiser.zero_grad(set_to_none=True)
         cast(Any, loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
@@ -152,7 +149,13 @@ def validate(model: DualEncoder, pairs: PairFeatures) -> dict[str, float]:
     """Recall@K of the heads on a whole split of cached features."""
     model.eval()
     image_embeds, text_embeds = model.vision_head(pairs.images), model.text_head(pairs.texts)
+    if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
+        raise _diverged("the weights are no longer finite")  # NaN ranks no picture above the right one: 100 % recall
     return retrieval_recalls(text_embeds.numpy(), image_embeds.numpy(), pairs.image_of_caption.numpy())
+
+
+def _diverged(what: str) -> MiniClipError:
+    return MiniClipError(f"{what}; the last good checkpoint is kept, lower --train.learning_rate and start again")
 
 
 def _forget_later_epochs(path: Path, last_epoch: int) -> None:

@@ -1,0 +1,71 @@
+"""Exact top 10 of a large gallery against what the machine can do at all.
+
+python -m benchmarks.top_k [--rows 1000000] [--dim 512] [--json FILE]
+
+One query is bound by memory: its yardstick is the time all cores need to read the matrix once. Many queries are bound
+by arithmetic: theirs is the matrix product at the GEMM rate of the same run. Rows are compared with numpy's, ties
+included.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from export.machine import best_seconds, measure_machine
+from miniclip.bundle import write_json
+from miniclip.errors import ArgumentParser, run_command
+from miniclip.retrieval import Gallery
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.top_k", description="Exact top 10 against the machine's limits.")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="pictures in the gallery (default 1,000,000)")
+    parser.add_argument("--dim", type=int, default=512, help="dimension of the embeddings (default 512)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="time for each measurement (default 6)")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    arguments = parser.parse_args()
+
+    generator = np.random.default_rng(0)
+    image_embeds = generator.standard_normal((arguments.rows, arguments.dim), dtype=np.float32)
+    image_embeds /= np.linalg.norm(image_embeds, axis=1, keepdims=True)
+    image_embeds[-1] = image_embeds[0]  # a tie at the top: the first row must come first
+    queries = generator.standard_normal((64, arguments.dim), dtype=np.float32)
+    queries[0] = image_embeds[0]
+    gallery = Gallery(image_embeds)
+    _, rows = gallery.top_k(queries, 10)
+    equal = all(_equal(query, found, image_embeds) for query, found in zip(queries[:8], rows[:8], strict=True))
+
+    machine = measure_machine(arguments.seconds / 2)
+    read_s = image_embeds.nbytes / machine.read_gb_per_s / 1e9
+    product_s = 2 * image_embeds.size * len(queries) / machine.gemm_gflop_per_s / 1e9
+    one_s = best_seconds(lambda: gallery.top_k(queries[:1], 10), arguments.seconds)
+    many_s = best_seconds(lambda: gallery.top_k(queries, 10), arguments.seconds)
+    result = {
+        "rows": arguments.rows,
+        "dim": arguments.dim,
+        "read_gb_per_s": machine.read_gb_per_s,
+        "gemm_gflop_per_s": machine.gemm_gflop_per_s,
+        "one_query_ms": 1000 * one_s,
+        "one_query_against_reading": one_s / read_s,
+        "queries_64_ms": 1000 * many_s,
+        "queries_64_against_product": many_s / product_s,
+        "rows_equal_numpy": equal,
+    }
+    print(f"machine: reads {machine.read_gb_per_s:.0f} GB/s, multiplies {machine.gemm_gflop_per_s:.0f} GFLOP/s")
+    print(f"one query:  {1000 * one_s:7.1f} ms, {one_s / read_s:.2f} x reading the matrix ({1000 * read_s:.1f} ms)")
+    print(f"64 queries: {1000 * many_s:7.1f} ms, {many_s / product_s:.2f} x the product ({1000 * product_s:.1f} ms)")
+    print(f"rows equal numpy's, ties included: {equal}")
+    if arguments.json:
+        write_json(arguments.json, result)
+    return 0 if equal else 1
+
+
+def _equal(query: np.ndarray, found: np.ndarray, image_embeds: np.ndarray) -> bool:
+    """Whether the rows are numpy's. Scores of different sums may differ in the last bit, so near ties may swap."""
+    scores = image_embeds @ query
+    expected = np.argsort(-scores, kind="stable")[:10]
+    return bool((found == expected).all() or np.allclose(scores[found], scores[expected], atol=1e-6))
+
+
+if __name__ == "__main__":
+    run_command(main)

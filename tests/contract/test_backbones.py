@@ -1,0 +1,414 @@
+"""Every kind of backbone: loads from a folder, comes back from a run folder alone, and computes the same in ONNX.
+
+Each row is a tiny backbone with random weights, large enough that attention and norms matter (as initialised by
+transformers, a layer hardly changes its input, and a graph that lacks one would pass).
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+import transformers as hf
+from torch import nn
+from torch.nn import functional
+
+from export.precision import write_fp16, write_int8
+from export.to_onnx import export_text, export_vision
+from miniclip.checkpoint import begin_run, load_run, save_run
+from miniclip.config import Config, ModelConfig
+from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+from miniclip.errors import MiniClipError
+from miniclip.images import ImageTransform
+from miniclip.model import DualEncoder, build_model, load_backbone
+
+SMALLEST_COSINE = {"fp32": 1 - 1e-6, "fp16": 0.999, "int8": 0.98}
+LARGEST_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.02, "int8": 0.1}
+VOCABULARY = 2200  # more rows than a table needs to be quantised
+POSITIONS = 24
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TEXT = {"vocab_size": VOCABULARY, **TINY}
+
+
+@dataclass(frozen=True)
+class VisionRow:
+    """`size_px` is what the run uses, `other_px` a second size, neither always the backbone's own."""
+
+    make: Callable[[], nn.Module]
+    size_px: int
+    other_px: int
+    attention_layers: int
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """Special ids as the row's tokenizer would give them."""
+
+    make: Callable[[], nn.Module]
+    begin: int
+    end: int
+    pad: int
+
+
+def clip_config(text_end_id: int) -> "hf.CLIPConfig":
+    text = {"max_position_embeddings": POSITIONS, "eos_token_id": text_end_id, "pad_token_id": 1, **TEXT}
+    return hf.CLIPConfig(text_config=text, vision_config={"image_size": 64, "patch_size": 16, **TINY}, projection_dim=8)
+
+
+VISION = {
+    "efficientnet-lite": VisionRow(
+        lambda: EfficientNetLite(EfficientNetLiteConfig(width=0.25, depth=0.5, hidden_size=64)), 64, 80, 0
+    ),
+    "vit": VisionRow(
+        lambda: hf.ViTModel(hf.ViTConfig(image_size=64, patch_size=16, **TINY), add_pooling_layer=False), 64, 96, 2
+    ),
+    "dinov2": VisionRow(  # neither size is its own, 112
+        lambda: hf.Dinov2Model(
+            hf.Dinov2Config(
+                image_size=112, patch_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2
+            )
+        ), 56, 98, 2,
+    ),
+    "resnet": VisionRow(
+        lambda: hf.ResNetModel(
+            hf.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[2, 1], layer_type="bottleneck")
+        ), 64, 96, 0,
+    ),
+    "clip": VisionRow(lambda: hf.CLIPVisionModel(clip_config(3).vision_config), 64, 80, 2),
+}  # fmt: skip
+
+TEXTS = {
+    "bert": TextRow(
+        lambda: hf.BertModel(hf.BertConfig(max_position_embeddings=POSITIONS, **TEXT), add_pooling_layer=False), 2, 3, 0
+    ),
+    "roberta": TextRow(  # its positions begin behind the padding id
+        lambda: hf.RobertaModel(
+            hf.RobertaConfig(max_position_embeddings=POSITIONS + 2, pad_token_id=1, **TEXT), add_pooling_layer=False
+        ), 0, 2, 1,
+    ),
+    "clip": TextRow(lambda: hf.CLIPModel(clip_config(3)), 4, 3, 1),
+    # OpenAI's files: the config says 2, the tokenizer ends and pads with the last id, and the largest id is looked for
+    "clip-openai": TextRow(lambda: hf.CLIPModel(clip_config(2)), 4, VOCABULARY - 1, VOCABULARY - 1),
+}  # fmt: skip
+
+
+def pictures(count: int, size_px: int, seed: int) -> torch.Tensor:
+    """Coloured clouds (N, 3, size, size): pictures differ by more than noise."""
+    generator = torch.Generator().manual_seed(seed)
+    clouds = torch.randn(count, 3, 4, 4, generator=generator)
+    noise = 0.2 * torch.randn(count, 3, size_px, size_px, generator=generator)
+    return functional.interpolate(clouds, size=(size_px, size_px), mode="bilinear") + noise
+
+
+def sentences(row: TextRow, lengths: list[int], seed: int) -> list[list[int]]:
+    """Token ids as the row's tokenizer would give them, special ones included in the lengths."""
+    words = np.random.default_rng(seed)
+    return [[row.begin, *words.integers(5, VOCABULARY - 1, length - 2).tolist(), row.end] for length in lengths]
+
+
+def padded(row: TextRow, texts: list[list[int]], length: int = 0) -> dict[str, np.ndarray]:
+    """`input_ids, attention_mask` (B, L), L the longest text or `length` if that is more."""
+    length = max(length, *(len(text) for text in texts))
+    ids = [text + [row.pad] * (length - len(text)) for text in texts]
+    masks = [[1] * len(text) + [0] * (length - len(text)) for text in texts]
+    return {"input_ids": np.asarray(ids, dtype=np.int64), "attention_mask": np.asarray(masks, dtype=np.int64)}
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """Weights that keep the scale of what passes through, biases and norms that are not the identity.
+
+    With random weights, batch norm makes any rounding grow from layer to layer (G. Yang et al., "A Mean Field Theory
+    of Batch Normalization", ICLR 2019), as it does not in a trained network: what enters a ReLU6 is kept mostly inside
+    its linear part, so that 8 bits can be judged.
+    """
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 0
+            offset = 1.0 if fan_in == 0 and bool((parameter == 1).all()) else 0.0
+            parameter.copy_(offset + torch.randn_like(parameter) * (1.2 / fan_in**0.5 if fan_in else 0.1))
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+        nn.init.constant_(norm.weight, 0.8)
+        nn.init.constant_(norm.bias, 2.0)
+    if norms:
+        with torch.no_grad():
+            module.train()(pictures(32, 64, seed=9))
+    return module.eval()
+
+
+def save_backbone(module: nn.Module, folder: Path) -> Path:
+    """As `save_pretrained` leaves it."""
+    if isinstance(module, EfficientNetLite):
+        from dataclasses import asdict
+
+        from safetensors.torch import save_file
+
+        from miniclip.bundle import write_json
+
+        folder.mkdir()
+        save_file(module.state_dict(), folder / "model.safetensors")
+        write_json(folder / "config.json", asdict(module.config))
+    else:
+        module.save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A fitted model, and the files of the tower under test."""
+
+    row: VisionRow | TextRow
+    backbone_folder: Path
+    config: Config
+    model: DualEncoder
+    files: dict[str, Path]
+
+    def run(self, precision: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        session = ort.InferenceSession(self.files[precision], providers=["CPUExecutionProvider"])
+        (embeds,) = session.run(None, feeds)
+        assert embeds.dtype == np.float32
+        assert np.isfinite(embeds).all()
+        np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-5)
+        return embeds
+
+    def torch(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        tensors = [torch.from_numpy(value) for value in feeds.values()]
+        with torch.inference_mode():
+            encode = self.model.encode_image if "pixel_values" in feeds else self.model.encode_text
+            return encode(*tensors).numpy()
+
+
+def config_of(vision: Path, text: Path, size_px: int) -> Config:
+    return Config(model=ModelConfig(vision=str(vision), text=str(text), projection_dim=32, image_size_px=size_px))
+
+
+def assert_close(ours: np.ndarray, theirs: np.ndarray, precision: str) -> None:
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= LARGEST_DIFFERENCE[precision]
+    assert (ours * theirs).sum(axis=1).min() >= SMALLEST_COSINE[precision]
+
+
+@pytest.fixture(scope="module", params=VISION)
+def vision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_backbones) -> Exported:
+    row = VISION[request.param]
+    tmp = tmp_path_factory.mktemp(request.param)
+    folder = save_backbone(randomise(row.make()), tmp / "backbone")
+    config = config_of(folder, tiny_backbones[1], row.size_px)
+    model = build_model(config.model, load_backbone(folder, "vision"), load_backbone(tiny_backbones[1], "text")).eval()
+    with torch.inference_mode():
+        model.vision_head.fit_features(model.vision(pictures(64, row.size_px, seed=1)))
+    files = {precision: tmp / f"{precision}.onnx" for precision in SMALLEST_COSINE}
+    export_vision(model, row.size_px, files["fp32"])
+    write_fp16(files["fp32"], files["fp16"])
+    write_int8(files["fp32"], files["int8"], pictures(32, row.size_px, seed=2).numpy())
+    return Exported(row, folder, config, model, files)
+
+
+@pytest.fixture(scope="module", params=TEXTS)
+def text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_backbones) -> Exported:
+    row = TEXTS[request.param]
+    tmp = tmp_path_factory.mktemp(request.param)
+    folder = save_backbone(randomise(row.make()), tmp / "backbone")
+    config = config_of(tiny_backbones[0], folder, 64)
+    model = build_model(config.model, load_backbone(tiny_backbones[0], "vision"), load_backbone(folder, "text")).eval()
+    feeds = padded(row, sentences(row, [3, 6, 9, 12] * 16, seed=1))
+    with torch.inference_mode():
+        model.text_head.fit_features(model.text(*map(torch.from_numpy, feeds.values())))
+    files = {precision: tmp / f"{precision}.onnx" for precision in SMALLEST_COSINE}
+    export_text(model, files["fp32"])
+    write_fp16(files["fp32"], files["fp16"])
+    write_int8(files["fp32"], files["int8"], None)
+    return Exported(row, folder, config, model, files)
+
+
+def run_folder_alone(exported: Exported, tiny_backbones: tuple[Path, Path], tmp_path: Path) -> DualEncoder:
+    """The model as it comes back from its run folder; the backbone's own folder is away meanwhile."""
+    size_px = exported.config.model.image_size_px
+    transform = ImageTransform(size_px, size_px, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    begin_run(tmp_path / "run", exported.config, transform, tiny_backbones[1])
+    save_run(tmp_path / "run", exported.config, exported.model, {})
+    away = exported.backbone_folder.rename(exported.backbone_folder.with_name("away"))
+    try:
+        return load_run(tmp_path / "run").model
+    finally:
+        away.rename(exported.backbone_folder)
+
+
+def test_vision_comes_back_from_its_run_folder_alone(vision: Exported, tiny_backbones, tmp_path: Path) -> None:
+    model = run_folder_alone(vision, tiny_backbones, tmp_path)
+    pixel_values = pictures(2, vision.row.size_px, seed=3)
+    with torch.inference_mode():
+        ours, theirs = model.encode_image(pixel_values), vision.model.encode_image(pixel_values)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_text_comes_back_from_its_run_folder_alone(text: Exported, tiny_backbones, tmp_path: Path) -> None:
+    model = run_folder_alone(text, tiny_backbones, tmp_path)
+    tokens = [torch.from_numpy(value) for value in padded(text.row, sentences(text.row, [5, 9], seed=3)).values()]
+    with torch.inference_mode():
+        ours, theirs = model.encode_text(*tokens), text.model.encode_text(*tokens)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", SMALLEST_COSINE)
+def test_vision_graph_computes_what_torch_does(vision: Exported, precision: str) -> None:
+    three = {"pixel_values": pictures(3, vision.row.size_px, seed=4).numpy()}
+    expected = vision.torch(three)
+    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # pictures differ by far more than precisions
+    assert_close(vision.run(precision, three), expected, precision)
+    alone = {"pixel_values": three["pixel_values"][:1]}
+    assert_close(vision.run(precision, alone), expected[:1], precision)
+
+
+@pytest.mark.parametrize("precision", SMALLEST_COSINE)
+def test_text_graph_computes_what_torch_does_and_ignores_padding(text: Exported, precision: str) -> None:
+    texts = sentences(text.row, [4, 12, 7], seed=4)
+    expected = text.torch(padded(text.row, texts))
+    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9
+    assert_close(text.run(precision, padded(text.row, texts)), expected, precision)
+    for one, row in zip(texts, expected, strict=True):  # batch 1: unpadded, then padded far beyond the need
+        unpadded = text.run(precision, padded(text.row, [one]))
+        assert_close(unpadded, row[None], precision)
+        beyond = text.run(precision, padded(text.row, [one], POSITIONS))
+        assert np.abs(beyond - unpadded).max() <= {"fp32": 1e-5, "fp16": 5e-3, "int8": 5e-3}[precision]
+
+
+@pytest.mark.parametrize("length", [2, POSITIONS])
+def test_text_graph_takes_the_shortest_and_the_longest_text(text: Exported, length: int) -> None:
+    feeds = padded(text.row, sentences(text.row, [length], seed=5))
+    assert_close(text.run("fp32", feeds), text.torch(feeds), "fp32")
+
+
+def test_vision_is_exported_at_another_size_too(vision: Exported, tmp_path: Path) -> None:
+    size_px = vision.row.other_px
+    export_vision(vision.model, size_px, tmp_path / "other.onnx")
+    feeds = {"pixel_values": pictures(3, size_px, seed=6).numpy()}
+    other = Exported(vision.row, vision.backbone_folder, vision.config, vision.model, {"fp32": tmp_path / "other.onnx"})
+    assert_close(other.run("fp32", feeds), vision.torch(feeds), "fp32")
+
+
+def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: str) -> None:
+    for precision, path in exported.files.items():
+        assert not list(path.parent.glob("*.data"))
+        model = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(model)
+        assert not [i.name for i in model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
+        shapes = {
+            item.name: [size.dim_param or size.dim_value for size in item.type.tensor_type.shape.dim]
+            for item in model.graph.input
+        }
+        assert shapes == inputs, precision
+        assert [item.name for item in model.graph.output] == [output]
+        assert {item.type.tensor_type.elem_type for item in model.graph.output} == {onnx.TensorProto.FLOAT}
+        operators = [node.op_type for node in model.graph.node]
+        layers = exported.row.attention_layers if isinstance(exported.row, VisionRow) else 2
+        assert operators.count("Attention") == layers, precision
+        assert "Softmax" not in operators  # attention is inside that operator
+        quantised = {"MatMulNBits", "DequantizeLinear"} & set(operators)
+        assert bool(quantised) == (precision == "int8")
+    assert exported.files["fp16"].stat().st_size < 0.7 * exported.files["fp32"].stat().st_size
+
+
+def test_vision_files_are_whole_and_have_native_attention(vision: Exported) -> None:
+    size_px = vision.row.size_px
+    check_files(vision, {"pixel_values": ["batch", 3, size_px, size_px]}, "image_embeds")
+
+
+def test_text_files_are_whole_and_have_native_attention(text: Exported) -> None:
+    shape = ["batch", "length"]
+    check_files(text, {"input_ids": shape, "attention_mask": shape}, "text_embeds")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_vision_stays_finite_on_extreme_pixels(vision: Exported, precision: str) -> None:
+    size_px = vision.row.size_px
+    flat = np.full((1, 3, size_px, size_px), 10, dtype=np.float32)
+    checkers = np.where(np.indices((size_px, size_px)).sum(axis=0) % 2, 10, -10).astype(np.float32)
+    extremes = np.concatenate([flat, -flat, np.broadcast_to(checkers, flat.shape)])
+    vision.run(precision, {"pixel_values": extremes})  # checks that rows are finite and of unit length
+
+
+def test_text_stays_finite_in_fp16_on_the_longest_texts(text: Exported) -> None:
+    long, short = sentences(text.row, [POSITIONS, 2], seed=7)
+    feeds = padded(text.row, [long, short])
+    assert_close(text.run("fp16", feeds), text.torch(feeds), "fp16")
+
+
+@pytest.mark.parametrize("vision", ["vit"], indirect=True)
+def test_exporting_again_gives_the_same_bytes(vision: Exported, tmp_path: Path) -> None:
+    again = {precision: tmp_path / f"{precision}.onnx" for precision in vision.files}
+    export_vision(vision.model, vision.row.size_px, again["fp32"])
+    write_fp16(again["fp32"], again["fp16"])
+    write_int8(again["fp32"], again["int8"], None)
+    for precision, path in again.items():
+        assert path.read_bytes() == vision.files[precision].read_bytes(), precision
+
+
+def test_towers_of_a_whole_clip_folder_are_those_of_the_whole_model(tmp_path: Path) -> None:
+    clip = randomise(hf.CLIPModel(clip_config(3)))
+    clip.save_pretrained(tmp_path / "clip")
+    row = TEXTS["clip"]
+    tokens = {k: torch.from_numpy(v) for k, v in padded(row, sentences(row, [4, 9], seed=8)).items()}
+    pixel_values = pictures(2, 64, seed=8)
+    config = config_of(tmp_path / "clip", tmp_path / "clip", 64)
+    model = build_model(
+        config.model, load_backbone(tmp_path / "clip", "vision"), load_backbone(tmp_path / "clip", "text")
+    ).eval()
+    with torch.inference_mode():
+        whole = clip(pixel_values=pixel_values, **tokens)
+        ours = model.vision(pixel_values), model.text(**tokens)
+        projected = clip.visual_projection(ours[0]), clip.text_projection(ours[1])
+    for embeds, theirs in zip(projected, (whole.image_embeds, whole.text_embeds), strict=True):
+        torch.testing.assert_close(functional.normalize(embeds, dim=-1), theirs, rtol=0, atol=1e-5)
+
+
+def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
+    TEXTS["bert"].make().half().save_pretrained(tmp_path / "half")
+    assert {p.dtype for p in load_backbone(tmp_path / "half", "text").parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_a_backbone_folder_that_lacks_a_weight_is_refused(kind: str, tmp_path: Path, tiny_backbones) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_backbones[kind == "text"], tmp_path / kind))
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("blocks.0.layers.0.weight" if kind == "vision" else "encoder.layer.0.output.dense.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MiniClipError, match=f"cannot load the {kind} backbone in .*{kind}"):
+        load_backbone(folder, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("vision", '{"model_type": "bert"}', "--model.vision: no vision backbone of type 'bert'; known are"),
+        ("text", '{"model_type": "t5"}', "--model.text: no text backbone of type 't5'; known are"),
+        ("text", '{"model_type": "bert", "hidden_size": "many"}', "hidden_size"),
+        ("vision", '{"model_type": "efficientnet-lite", "heads": 3}', "heads"),
+        ("vision", '{"model_type": "efficientnet-lite", "variant": "lite9"}', "known are lite0, lite1, lite2"),
+        ("text", "{", "config.json"),
+    ],
+)
+def test_a_backbone_config_that_does_not_fit_is_named(kind: str, settings: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(settings)
+    with pytest.raises(MiniClipError) as error:
+        load_backbone(tmp_path, kind)
+    assert words in str(error.value)
+
+
+def test_int8_of_convolutions_without_calibration_pictures_says_so(vision: Exported, tmp_path: Path) -> None:
+    if vision.row.attention_layers:
+        write_int8(vision.files["fp32"], tmp_path / "int8.onnx", None)
+        assert (tmp_path / "int8.onnx").read_bytes() == vision.files["int8"].read_bytes()
+    else:
+        with pytest.raises(MiniClipError, match=r"calibration\.npy"):
+            write_int8(vision.files["fp32"], tmp_path / "int8.onnx", None)

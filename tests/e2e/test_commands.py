@@ -1,0 +1,289 @@
+"""The commands as a user runs them: what they print, what they write, and one line for every mistake.
+
+Each command is a process of its own. All are started at once, as many side by side as there are cores, and each test
+waits for its own.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+EVALUATE = "miniclip.cli evaluate --bundle {bundle} --data {data} --split all"
+TRAIN = "train --data {data} --out {tmp}/new_run"
+RECALLS = {f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+Done = subprocess.CompletedProcess[str]
+
+
+Outcome = Callable[[str], Done]
+
+
+@pytest.fixture(scope="module")
+def place(
+    tiny_run: Path,
+    tiny_bundle: Path,
+    tiny_index: Path,
+    picture_folder: Path,
+    tiny_config: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """What the commands work on, by name: good things, and in `tmp` every kind of broken one."""
+    tmp = tmp_path_factory.mktemp("commands")
+    (tmp / "empty").mkdir()
+    (tmp / "only_text").mkdir()
+    (tmp / "only_text/holiday.jpg").write_text("I am no picture")
+    (tmp / "file").write_text("a file")
+    (tmp / "notes").mkdir()
+    (tmp / "notes/diary.txt").write_text("dear diary")
+    jpeg = next(picture_folder.glob("*.jpg")).read_bytes()
+    (tmp / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tmp / "unknown_key.toml").write_text("[train]\nlearning_rat = 1e-3\n")
+    shutil.copytree(tiny_bundle, tmp / "changed")
+    content = bytearray((tmp / "changed/onnx/text_model_quantized.onnx").read_bytes())
+    content[-20] ^= 1
+    (tmp / "changed/onnx/text_model_quantized.onnx").write_bytes(content)
+    shutil.copytree(picture_folder, tmp / "uncaptioned", ignore=shutil.ignore_patterns("*.csv"))
+    shutil.copytree(picture_folder, tmp / "one_missing")
+    sorted((tmp / "one_missing").glob("*-*"))[0].unlink()
+    made = {"run": tiny_run, "bundle": tiny_bundle, "index": tiny_index, "config": tiny_config}
+    return {**made, "data": picture_folder, "tmp": tmp}
+
+
+# name -> the command, and what its one line must say
+MISTAKES = {
+    "wrong path": ("miniclip.cli index {tmp}/nowhere --bundle {bundle} --out {tmp}/i1", "nowhere does not exist; give"),
+    "empty folder": (
+        "miniclip.cli index {tmp}/empty --bundle {bundle} --out {tmp}/i2",
+        "no caption file and no pictures",
+    ),
+    "text file named .jpg": (
+        "miniclip.cli index {tmp}/only_text --bundle {bundle} --out {tmp}/i3",
+        r"no picture in .* could be read; the first: .*holiday\.jpg: not a picture",
+    ),
+    "index into a folder of other things": (
+        "miniclip.cli index {data} --bundle {bundle} --out {tmp}/notes",
+        "notes exists and is no index; choose another --out",
+    ),
+    "no bundle": ("miniclip.cli index {data} --bundle {tmp}/empty --out {tmp}/i4", r"is it a bundle\?"),
+    "bundle with one byte changed": (
+        "miniclip.cli index {data} --bundle {tmp}/changed --out {tmp}/i5",
+        r"text_model_quantized\.onnx does not match its SHA-256",
+    ),
+    "no command": ("miniclip.cli", r"required: index \| search"),
+    "truncated JPEG": ("miniclip.cli search --image {tmp}/cut.jpg --index {index}", r"cut\.jpg: damaged .*truncated"),
+    "words and a picture": (
+        "miniclip.cli search red --image {tmp}/cut.jpg --index {index}",
+        "give either words, .*--image",
+    ),
+    "no words and no picture": ("miniclip.cli search --index {index}", "give either words, .* or --image"),
+    "empty words": ("miniclip.cli search ' ' --index {index}", "the query is empty"),
+    "no index": ("miniclip.cli search red --index {tmp}/empty", "no index at .*; make one with: miniclip index"),
+    "top-k 0": ("miniclip.cli search red --index {index} --top-k 0", "--top-k: must be a whole number above 0, got 0"),
+    "top-k that is no digit": ("miniclip.cli search red --index {index} --top-k ²", "--top-k: must be a whole number"),
+    "unknown provider": ("miniclip.cli info {bundle} --provider gpu", "--provider must be one of auto, cuda, cpu"),
+    "unknown precision": ("miniclip.cli info {bundle} --precision int4", "int4: the bundle has fp32, fp16, int8"),
+    "unknown split": (f"{EVALUATE} --split holdout", "unknown split 'holdout'"),
+    "unknown protocol": (f"{EVALUATE} --protocol clip", "--protocol must be one of karpathy, paired"),
+    "unwritable --json": (
+        f"{EVALUATE} --json {{tmp}}/file/x.json",
+        r"cannot write .*x\.json: .*; choose another --json",
+    ),
+    "data without captions": (f"{EVALUATE} --data {{tmp}}/uncaptioned", "has no captions"),
+    "missing pictures": (
+        f"{EVALUATE} --data {{tmp}}/one_missing",
+        "2 of 24 rows were skipped, more than 5%: .*--allow-missing",
+    ),
+    "run that is none": ("miniclip.cli evaluate --run {tmp}/empty --data {data}", "no run at .*: python -m train"),
+    "one model compared with itself": ("miniclip.cli compare {bundle} {bundle} --data {data}", "two different models"),
+    "batch size 1": (f"{TRAIN} --train.batch_size 1", "must be at least 2 for a contrastive loss, got 1"),
+    "unknown key in TOML": (
+        f"{TRAIN} --config {{tmp}}/unknown_key.toml",
+        r"train\.learning_rat; did you mean learning_rate",
+    ),
+    "unknown flag": (f"{TRAIN} --train.nope 3", r"--train\.nope"),
+    "missing config": (f"{TRAIN} --config {{tmp}}/none.toml", r"cannot read the config .*none\.toml"),
+    "existing run": ("train --data {data} --out {run}", "holds a run already; add --resume"),
+    "export into a folder of other things": ("export --run {run} --out {tmp}/notes", "notes exists and is no bundle"),
+}
+
+COMMANDS = {
+    "search": "miniclip.cli search 'a red circle' --index {index} --top-k 5",
+    "search --json": "miniclip.cli search 'a red circle' --index {index} --top-k 5 --json",
+    "search --image": "miniclip.cli search --image {data}/blue-circle-0.png --index {index} --json",
+    "search not UTF-8": "miniclip.cli search 'caf\udce9' --index {index} --json",
+    "evaluate": f"{EVALUATE} --precision fp32 --json {{tmp}}/made/bundle.json",
+    "evaluate paired": f"{EVALUATE} --protocol paired --json {{tmp}}/paired.json",
+    "evaluate --run": "miniclip.cli evaluate --run {run} --data {data} --split all --json {tmp}/run.json",
+    "evaluate --allow-missing": f"{EVALUATE} --data {{tmp}}/one_missing --allow-missing",
+    "compare": "miniclip.cli compare {bundle} {tmp}/changed --precision fp32 --data {data} --json {tmp}/c.json --split all",
+    "info bundle": "miniclip.cli info {bundle}",
+    "info bundle --json": "miniclip.cli info {bundle} --json",
+    "info index --json": "miniclip.cli info {index} --json",
+    "train without captions": "train --config {config} --data {tmp}/uncaptioned --out {tmp}/uncaptioned_run",
+}
+
+HELP = {
+    "train": "--config --data --out --resume --train.epochs --train.batch_size --model.vision",
+    "export": "--run --out --precision fp32 fp16 int8",
+    "export.benchmark": "--run --bundle --data --split --json",
+    "demo": "--bundle --images --index --share --auth --port 7860",
+    "miniclip.cli": "index search evaluate compare info",
+    "miniclip.cli index": "images --bundle --out",
+    "miniclip.cli search": "words --index --top-k --json",
+    "miniclip.cli evaluate": "--bundle --run --data --split --protocol karpathy paired --json",
+    "miniclip.cli compare": "--data --split --json",
+}
+
+
+def command_line(template: str, place: dict[str, Path]) -> list[str]:
+    return [sys.executable, "-m", *(word.format(**place) for word in shlex.split(template))]
+
+
+def run(command: list[str]) -> Done:
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def outcome(place: dict[str, Path]) -> Iterator[Outcome]:
+    """Of each command by its name, what it did."""
+    templates = {name: template for name, (template, _) in MISTAKES.items()} | COMMANDS
+    templates |= {f"{name} --help": f"{name} --help" for name in HELP}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {name: pool.submit(run, command_line(template, place)) for name, template in templates.items()}
+        yield lambda name: running[name].result()
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_exit_2_and_one_line_that_says_how_to_mend_it(name: str, outcome: Outcome) -> None:
+    done = outcome(name)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert re.search(MISTAKES[name][1], done.stderr), done.stderr
+    assert "Traceback" not in done.stdout
+
+
+def test_mistakes_leave_no_half_made_folder(place: dict[str, Path], outcome: Outcome) -> None:
+    for name in MISTAKES:
+        outcome(name)
+    assert [path.name for path in (place["tmp"] / "notes").iterdir()] == ["diary.txt"]
+    for name in ("i1", "i2", "i4", "i5", "new_run"):
+        assert not (place["tmp"] / name).exists(), name
+
+
+@pytest.mark.parametrize("name", HELP)
+def test_help_names_every_flag_of_the_contract(name: str, outcome: Outcome) -> None:
+    done = outcome(f"{name} --help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [word for word in HELP[name].split() if word not in done.stdout] == []
+
+
+def succeeded(done: Done) -> str:
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_search_prints_one_line_a_picture_best_first(place: dict[str, Path], outcome: Outcome) -> None:
+    lines = [line.split("\t") for line in succeeded(outcome("search")).splitlines()]
+    assert len(lines) == 5
+    assert all(Path(path).parent == place["data"].resolve() for _, path in lines)
+    assert [float(score) for score, _ in lines] == sorted((float(score) for score, _ in lines), reverse=True)
+
+
+def test_search_json_is_one_object_with_the_same_results(outcome: Outcome) -> None:
+    found = json.loads(succeeded(outcome("search --json")))
+    assert set(found) == {"query", "results", "captions"} and found["query"] == "a red circle"
+    printed = [line.split("\t") for line in outcome("search").stdout.splitlines()]
+    assert [[f"{hit['score']:.4f}", hit["path"]] for hit in found["results"]] == printed
+    assert all(set(hit) == {"score", "path", "captions"} and len(hit["captions"]) == 2 for hit in found["results"])
+
+
+def test_search_by_a_picture_finds_it_and_captions(place: dict[str, Path], outcome: Outcome) -> None:
+    found = json.loads(succeeded(outcome("search --image")))
+    assert (
+        found["results"][0]["path"] == str((place["data"] / "blue-circle-0.png").resolve())
+        and len(found["results"]) == 10
+    )
+    scores = [hit["score"] for hit in found["captions"]]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+
+
+def test_words_that_are_not_utf8_are_searched(outcome: Outcome) -> None:
+    assert len(json.loads(succeeded(outcome("search not UTF-8")))["results"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "protocol", "precision"),
+    [
+        ("evaluate", "made/bundle.json", "karpathy", "fp32"),
+        ("evaluate paired", "paired.json", "paired", "int8"),
+        ("evaluate --run", "run.json", "karpathy", "torch fp32"),
+    ],
+)
+def test_evaluate_writes_the_contracts_keys(
+    name: str, file: str, protocol: str, precision: str, place: dict[str, Path], outcome: Outcome
+) -> None:
+    succeeded(outcome(name))
+    result = json.loads((place["tmp"] / file).read_text())
+    assert RECALLS | {"mean_recall", "protocol", "split", "images", "captions"} <= set(result)
+    assert (result["protocol"], result["precision"], result["split"]) == (protocol, precision, "all")
+    assert (result["images"], result["captions"]) == (12, 24)
+    assert all(0 <= result[key] <= 1 for key in RECALLS)
+    assert result["mean_recall"] == pytest.approx(sum(result[key] for key in RECALLS) / 6)
+
+
+def test_run_and_its_fp32_bundle_retrieve_alike(place: dict[str, Path], outcome: Outcome) -> None:
+    results: list[dict[str, Any]] = []
+    for name, file in (("evaluate", "made/bundle.json"), ("evaluate --run", "run.json")):
+        succeeded(outcome(name))
+        results.append(json.loads((place["tmp"] / file).read_text()))
+    for key in RECALLS:
+        assert results[0][key] == pytest.approx(results[1][key], abs=0.001), key
+
+
+def test_missing_pictures_may_be_allowed(outcome: Outcome) -> None:
+    assert "11 pictures, 22 captions" in succeeded(outcome("evaluate --allow-missing"))
+
+
+def test_compare_writes_both_results_and_their_difference(place: dict[str, Path], outcome: Outcome) -> None:
+    assert "mean recall of the second minus the first: +0.00 points" in succeeded(outcome("compare"))
+    result = json.loads((place["tmp"] / "c.json").read_text())
+    assert result["mean_recall_difference"] == 0
+    for recalls in result["models"].values():
+        assert RECALLS | {"mean_recall", "protocol"} <= set(recalls)
+
+
+def test_training_without_captions_says_so(outcome: Outcome) -> None:
+    done = outcome("train without captions")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(r"^error: .* has no captions to train on", done.stderr.splitlines()[-1])
+
+
+def test_info_says_what_a_bundle_is_and_what_runs(place: dict[str, Path], outcome: Outcome) -> None:
+    facts = json.loads(succeeded(outcome("info bundle --json")))
+    assert facts["dimension"] == 32 and facts["precisions"] == ["fp32", "fp16", "int8"]
+    assert len(facts["fingerprint"]) == 64 and facts["running"].startswith("running on")
+    shown = succeeded(outcome("info bundle"))
+    assert facts["fingerprint"] in shown and facts["running"] in shown
+    of_index = json.loads(succeeded(outcome("info index --json")))
+    assert (of_index["pictures"], of_index["skipped"]) == (12, 0)
+    assert of_index["fingerprint"] == facts["fingerprint"]
+
+
+def test_reader_that_goes_away_is_no_traceback(place: dict[str, Path]) -> None:
+    command = command_line("miniclip.cli search red --index {index}", place)
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()  # before it has printed anything, as `| head -0` would
+    errors = process.stderr.read()
+    assert (process.wait(60), errors) == (141, b"")

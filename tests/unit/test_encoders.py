@@ -1,0 +1,148 @@
+"""The onnxruntime encoders: which provider is chosen, and that batching, threads and order change no embedding."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miniclip.bundle import Bundle
+from miniclip.encoders import CPU, CUDA, OnnxEncoders, choose_provider
+from miniclip.errors import MiniClipError
+
+ALL = ("fp32", "fp16", "int8")
+TEXTS = [" ".join(["red", "dog", "circle", "a"][: 1 + row % 4] * (1 + row % 3)) + f" {row}" for row in range(40)]
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+
+
+@pytest.fixture(scope="module")
+def pictures(picture_folder: Path) -> list[Path]:
+    return sorted(path for path in picture_folder.iterdir() if path.suffix in (".png", ".jpg"))
+
+
+# the choice, with what onnxruntime offers handed in
+
+
+@pytest.mark.parametrize(
+    ("requested", "precision", "available", "precisions", "providers", "chosen"),
+    [
+        ("auto", "auto", (CUDA, CPU), ALL, (CUDA, CPU), "fp16"),
+        ("auto", "auto", (CUDA, CPU), ("fp32", "int8"), (CUDA, CPU), "fp32"),
+        ("auto", "auto", (CUDA, CPU), ("int8",), (CUDA, CPU), "int8"),
+        ("auto", "auto", (CPU,), ALL, (CPU,), "int8"),
+        ("auto", "auto", (CPU,), ("fp32", "fp16"), (CPU,), "fp32"),
+        ("auto", "auto", (CPU,), ("fp16",), (CPU,), "fp16"),
+        ("cuda", "auto", (CUDA, CPU), ALL, (CUDA, CPU), "fp16"),
+        ("cuda", "int8", (CUDA, CPU), ALL, (CUDA, CPU), "int8"),
+        ("cpu", "auto", (CUDA, CPU), ALL, (CPU,), "int8"),
+        ("cpu", "fp16", (CUDA, CPU), ALL, (CPU,), "fp16"),
+        ("auto", "fp32", (CPU,), ALL, (CPU,), "fp32"),
+    ],
+)
+def test_choice(
+    requested: str,
+    precision: str,
+    available: tuple[str, ...],
+    precisions: tuple[str, ...],
+    providers: tuple[str, ...],
+    chosen: str,
+) -> None:
+    choice = choose_provider(requested, precision, available, precisions)
+    assert (choice.providers, choice.precision) == (providers, chosen)
+    where = "the GPU (CUDA)" if CUDA in providers else "the CPU"
+    assert choice.message.startswith(f"running on {where} in {chosen}")
+    assert ("no GPU is used" in choice.message) == (requested == "auto" and CUDA not in available)
+
+
+@pytest.mark.parametrize(
+    ("requested", "precision", "words"),
+    [
+        ("gpu", "auto", "--provider must be one of auto, cuda, cpu, got gpu"),
+        ("cuda", "auto", '--provider cuda: this onnxruntime has no CUDA; install "miniclip[gpu]" instead of [cpu]'),
+        ("cpu", "fp16", "--precision fp16: the bundle has fp32, int8"),
+        ("auto", "best", "--precision best: the bundle has fp32, int8"),
+    ],
+)
+def test_impossible_choice_is_one_line(requested: str, precision: str, words: str) -> None:
+    with pytest.raises(MiniClipError) as refused:
+        choose_provider(requested, precision, [CPU], ["fp32", "int8"])
+    assert str(refused.value) == words
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_gpu_that_does_not_start_is_said_and_the_cpus_precision_is_taken(tiny_bundle: Path) -> None:
+    """`available` claims CUDA, and no CUDA is there: what onnxruntime-gpu does on a machine without a driver."""
+    if OnnxEncoders(Bundle.open(tiny_bundle), "auto").providers[0] == CUDA:
+        pytest.skip("CUDA starts on this machine")
+    encoders = OnnxEncoders(Bundle.open(tiny_bundle), "auto", available=[CUDA, CPU])
+    assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
+    assert encoders.running_on == "running on the CPU in int8: the GPU was asked for, but CUDA did not start"
+    assert OnnxEncoders(Bundle.open(tiny_bundle), "cuda", "fp16", available=[CUDA, CPU]).precision == "fp16"
+    with pytest.raises(MiniClipError, match="CUDA did not start; check the driver, or omit --strict"):
+        OnnxEncoders(Bundle.open(tiny_bundle), "cuda", strict=True, available=[CUDA, CPU])
+
+
+def test_cuda_where_there_is_none_is_one_line(tiny_bundle: Path) -> None:
+    with pytest.raises(MiniClipError, match="this onnxruntime has no CUDA"):
+        OnnxEncoders(Bundle.open(tiny_bundle), "cuda", available=[CPU])
+
+
+# embeddings
+
+
+@pytest.mark.parametrize("precision", ALL)
+def test_every_precision_gives_unit_float32_rows(precision: str, tiny_bundle: Path, pictures: list[Path]) -> None:
+    encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", precision, threads=1)
+    encoders.warm_up()
+    for embeds in (encoders.encode_texts(TEXTS[:5]), encoders.encode_images(pictures[:5])[1]):
+        assert (embeds.shape, embeds.dtype) == ((5, encoders.dim), np.float32)
+        assert np.linalg.norm(embeds, axis=1) == pytest.approx(np.ones(5), abs=2e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 64])
+def test_texts_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, batch_size: int) -> None:
+    one_by_one = np.vstack([encoders.encode_texts([text]) for text in TEXTS])
+    assert np.abs(encoders.encode_texts(TEXTS, batch_size) - one_by_one).max() < 1e-5
+    assert len(np.unique(one_by_one.round(4), axis=0)) > 5  # texts differ, so a swapped row would show
+
+
+def test_pictures_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, pictures: list[Path]) -> None:
+    rows, one_by_one = encoders.encode_images(pictures, batch_size=1)
+    assert rows.tolist() == list(range(12))
+    for batch_size in (3, 16):
+        assert np.abs(encoders.encode_images(pictures, batch_size=batch_size)[1] - one_by_one).max() < 1e-5
+    assert len(np.unique(one_by_one.round(4), axis=0)) > 5
+
+
+def test_nothing_in_is_nothing_out(encoders: OnnxEncoders) -> None:
+    assert encoders.encode_texts([]).shape == (0, encoders.dim)
+    rows, embeds = encoders.encode_images([])
+    assert (rows.shape, embeds.shape) == ((0,), (0, encoders.dim))
+
+
+def test_unreadable_picture_is_left_out_and_told(encoders: OnnxEncoders, pictures: list[Path]) -> None:
+    told: dict[int, str] = {}
+    done: list[int] = []
+    sources = [pictures[0], b"no picture", pictures[1], Path("none.jpg"), pictures[2]]
+    rows, embeds = encoders.encode_images(sources, told.__setitem__, batch_size=2, progress=done.append)
+    assert rows.tolist() == [0, 2, 4] and sum(done) == 3
+    assert np.abs(embeds - encoders.encode_images(pictures[:3])[1]).max() < 1e-5
+    assert told[3] == "no such file" and "not a picture" in told[1]
+    with pytest.raises(MiniClipError, match=r"^none\.jpg: no such file$"):
+        encoders.encode_images([pictures[0], Path("none.jpg")])
+    with pytest.raises(MiniClipError, match=r"^the picture: not a picture"):
+        encoders.encode_images([b"no picture"])
+
+
+def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, pictures: list[Path]) -> None:
+    texts = [encoders.encode_texts([text]) for text in TEXTS]
+    images = [encoders.encode_images([path])[1] for path in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        threaded_texts = list(pool.map(lambda text: encoders.encode_texts([text]), TEXTS * 3))
+        threaded_images = list(pool.map(lambda path: encoders.encode_images([path])[1], pictures * 3))
+    assert np.array_equal(np.vstack(threaded_texts), np.vstack(texts * 3))
+    assert np.array_equal(np.vstack(threaded_images), np.vstack(images * 3))

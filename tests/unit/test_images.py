@@ -1,0 +1,345 @@
+"""Pictures to numbers: every format, every kind of damage, and the transforms against plain Pillow and numpy."""
+
+import io
+import json
+import struct
+import threading
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from miniclip.errors import MiniClipError
+from miniclip.images import ImageTransform, load_ahead, load_batches, open_image
+
+# Pillow's own warnings: pytest lifts the filter that `miniclip.images` sets for them
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+SQUASH = ImageTransform(24, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+CROP = ImageTransform(24, 24, (0.5,) * 3, (0.5,) * 3, resize_shortest_px=28)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """Smooth noise, as photos have it."""
+    small = np.random.default_rng(0).integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds almost nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def reason_of(source: Any) -> str:
+    with pytest.raises(MiniClipError) as refused:
+        open_image(source, 24)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+# formats and modes
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
+def test_every_format_decodes_to_its_pixels(kind: str) -> None:
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    image = open_image(encode(Image.new("RGB", (40, 30), (200, 60, 20)), kind))
+    assert (image.mode, image.size) == ("RGB", (40, 30))
+    assert np.abs(np.asarray(image, dtype=int) - (200, 60, 20)).max() <= 6
+
+
+def test_path_text_and_bytes_are_the_same_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    noise(40, 30).save(path)
+    assert open_image(path) == open_image(str(path)) == open_image(path.read_bytes()) == noise(40, 30)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "corner"),
+    [(1, (40, 20), (0, 0)), (3, (40, 20), (39, 19)), (6, (20, 40), (19, 0)), (8, (20, 40), (0, 39))],
+)
+def test_exif_orientation_turns_the_picture_upright(
+    orientation: int, size: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    stored = Image.new("RGB", (40, 20), WHITE)
+    stored.paste(RED, (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = open_image(encode(stored, "JPEG", exif=exif, quality=95), 20)
+    assert image.size == size
+    red, green, _ = image.getpixel(corner)
+    assert red > 200 and green < 60
+
+
+def test_metadata_that_cannot_be_read_does_not_lose_the_picture() -> None:
+    broken = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff" + b"\x01\x12\x00\x09" * 3
+    assert open_image(encode(Image.new("RGB", (40, 20), RED), "JPEG", exif=broken)).size == (40, 20)
+
+
+def test_cmyk_jpeg_becomes_rgb() -> None:
+    image = open_image(encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    red, green, blue = image.getpixel((8, 8))
+    assert image.mode == "RGB" and red > 200 and green < 60 and blue < 60
+
+
+@pytest.mark.parametrize("value", [0, 200, 257, 30_000, 65_535])
+def test_16_bit_grey_is_scaled_to_8_bits_whatever_is_in_it(value: int) -> None:
+    image = open_image(encode(Image.fromarray(np.full((9, 9), value, dtype=np.uint16)), "PNG"))
+    assert image.getpixel((4, 4)) == (value * 255 // 65535,) * 3
+
+
+def test_float_tiff_with_gaps_is_read() -> None:
+    values = np.full((8, 8), 130, dtype=np.float32)
+    values[0, 0] = np.nan
+    image = open_image(encode(Image.fromarray(values), "TIFF"))
+    assert image.getpixel((4, 4)) == (130, 130, 130) and image.getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_transparency_becomes_white() -> None:
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    half.paste((255, 0, 0, 255), (0, 0, 4, 8))
+    palette = half.convert("RGB").quantize(4)
+    transparent = palette.getpixel((7, 7))
+    sources = [
+        encode(half, "PNG"),
+        encode(half.convert("LA"), "PNG"),
+        encode(palette, "PNG", transparency=transparent),
+        encode(palette, "GIF", transparency=transparent),
+        encode(Image.new("RGB", (8, 8), (9, 9, 9)), "PNG", transparency=(9, 9, 9)),
+    ]
+    for source in sources:
+        assert open_image(source).getpixel((7, 7)) == WHITE
+    assert open_image(sources[2]).getpixel((1, 1)) == RED
+    faint = open_image(encode(Image.new("RGBA", (2, 2), (0, 0, 0, 128)), "PNG")).getpixel((0, 0))
+    assert all(abs(value - 127) <= 1 for value in faint)
+
+
+def test_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, WHITE, (0, 0, 255))]
+    for kind in ("GIF", "WEBP", "TIFF"):
+        red, green, _ = open_image(encode(frames[0], kind, save_all=True, append_images=frames[1:])).getpixel((4, 4))
+        assert red > 240 and green < 15, kind
+
+
+@pytest.mark.parametrize("transform", [SQUASH, CROP], ids=["squash", "crop"])
+@pytest.mark.parametrize("size", [(1, 1), (5000, 10), (10, 5000), (60_000, 1)], ids=str)
+def test_odd_shapes_work(transform: ImageTransform, size: tuple[int, int]) -> None:
+    pixel_values = transform.load(encode(Image.new("RGB", size, RED), "PNG"))
+    assert pixel_values.shape == (3, transform.height_px, transform.width_px)
+    expected = (np.array([1, 0, 0]) - transform.mean) / np.array(transform.std)
+    assert np.abs(pixel_values - expected[:, None, None]).max() < 1e-5
+
+
+def test_strip_keeps_its_middle() -> None:
+    strip = Image.new("RGB", (3000, 10), WHITE)
+    strip.paste(RED, (1480, 0, 1520, 10))
+    assert np.asarray(CROP.fit(strip))[:, :, 1].max() == 0  # 24 of 28 pixels show 8.6 of the strip's
+
+
+# damage
+
+
+def test_each_kind_of_damage_has_its_reason(tmp_path: Path) -> None:
+    whole = encode(noise(200, 160), "JPEG")
+    (tmp_path / "text.jpg").write_text("I am no picture")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    assert "not a picture in a known format" in reason_of(tmp_path / "text.jpg")
+    assert "not a picture in a known format" in reason_of(tmp_path / "empty.jpg")
+    assert "truncated" in reason_of(tmp_path / "cut.jpg")
+    assert reason_of(tmp_path / "folder.jpg") == "a folder, not a picture"
+    assert reason_of(tmp_path / "none.jpg") == "no such file"
+    assert str(tmp_path) not in reason_of(tmp_path / ("long" * 100))
+    for kind in ("PNG", "WEBP", "GIF", "TIFF", "BMP"):
+        picture = encode(noise(64, 64), kind)
+        assert reason_of(picture[: len(picture) // 3]).startswith(("damaged picture", "not a picture"))
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (13_400, 13_300), (2_000_000_000, 1)], ids=str)
+def test_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    assert reason_of(png_of_size(*size)) == "more than 178 million pixels; save it smaller"
+
+
+def test_header_within_the_limit_is_refused_for_its_missing_pixels_only() -> None:
+    assert reason_of(png_of_size(100, 100)).startswith("damaged picture")
+
+
+# reduced decoding
+
+
+@pytest.mark.parametrize("min_size_px", [24, 100, 150, 600, 4000])
+def test_reduced_decoding_never_goes_below_what_is_wanted(min_size_px: int) -> None:
+    image = open_image(encode(noise(1210, 650), "JPEG"), min_size_px)
+    assert min(image.size) >= min(min_size_px, 650)
+    assert abs(image.width / image.height - 1210 / 650) < 0.05
+
+
+def test_reduced_decoding_looks_like_full_decoding() -> None:
+    source = encode(noise(1600, 1200), "JPEG", quality=92)
+    transform = ImageTransform(96, 96, (0.0,) * 3, (1.0,) * 3)
+    assert open_image(source, transform.min_size_px).width < 1600
+    difference = np.abs(transform.load(source) - transform(open_image(source)))
+    assert difference.mean() < 0.01 and difference.max() < 0.1
+
+
+def test_only_jpeg_is_reduced() -> None:
+    assert open_image(encode(noise(400, 300), "PNG"), 24).size == (400, 300)
+
+
+# transforms
+
+
+def test_squash_equals_plain_pillow_and_numpy() -> None:
+    image = noise(90, 50)
+    resized = np.asarray(image.resize((32, 24), Image.Resampling.BICUBIC), dtype=np.float64)
+    expected = ((resized / 255 - (0.5, 0.4, 0.3)) / (0.2, 0.3, 0.4)).transpose(2, 0, 1)
+    pixel_values = SQUASH(image)
+    assert (pixel_values.dtype, pixel_values.flags.c_contiguous) == (np.float32, True)
+    assert np.abs(pixel_values - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(90, 50), (50, 90), (28, 28)], ids=str)
+def test_crop_equals_plain_pillow_and_numpy(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    scale = 28 / min(size)
+    width, height = (round(edge * scale) for edge in size)
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64)
+    left, top = (width - 24) // 2, (height - 24) // 2
+    expected = (resized[top : top + 24, left : left + 24] / 255 - 0.5) / 0.5
+    assert np.abs(CROP(image) - expected.transpose(2, 0, 1)).max() < 1e-5
+
+
+@pytest.mark.parametrize("transform", [SQUASH, CROP], ids=["squash", "crop"])
+def test_preprocessor_file_reads_back_equal(transform: ImageTransform, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(transform.to_dict()))
+    assert ImageTransform.from_file(tmp_path / "p.json") == transform
+
+
+def test_short_forms_of_others_are_understood(tmp_path: Path) -> None:
+    values = {"size": 28, "do_center_crop": True, "crop_size": 24, "image_mean": 0.5, "image_std": [0.5] * 3}
+    (tmp_path / "p.json").write_text(json.dumps(values))
+    assert ImageTransform.from_file(tmp_path / "p.json") == CROP
+    (tmp_path / "p.json").write_text(json.dumps({"size": {"height": 8, "width": 9}, "do_normalize": False}))
+    assert ImageTransform.from_file(tmp_path / "p.json") == ImageTransform(8, 9, (0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": None},
+        {"size": "224"},
+        {"size": 224.5},
+        {"size": {}},
+        {"size": {"height": 24}},
+        {"size": {"height": 0, "width": 24}},
+        {"size": {"height": -3, "width": 24}},
+        {"size": {"height": 1e400, "width": 24}},
+        {"size": {"height": 10**9, "width": 24}},
+        {"size": {"shortest_edge": 28}},
+        {"do_center_crop": True, "crop_size": [24, 24]},
+        {"resample": 99},
+        {"resample": "bicubic"},
+        {"image_mean": [0.5, 0.5]},
+        {"image_mean": "grey"},
+        {"image_mean": [0.5, 0.5, float("nan")]},
+        {"image_std": [0.5, 0.5, 0]},
+        {"image_std": None},
+        {"rescale_factor": 1 / 127.5},
+        {"rescale_factor": None},
+        {"do_rescale": False},
+    ],
+    ids=str,
+)
+def test_malformed_preprocessor_is_refused_in_one_line(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**SQUASH.to_dict(), **change}))
+    with pytest.raises(MiniClipError, match=r"preprocessor_config\.json is not a picture preprocessor") as refused:
+        ImageTransform.from_file(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"null", b'"size"', b"{", b"\xff\xfe{", b"[" * 100_000])
+def test_file_that_is_no_json_object_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_bytes(content)
+    with pytest.raises(MiniClipError, match="preprocessor"):
+        ImageTransform.from_file(path)
+
+
+def test_missing_preprocessor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MiniClipError, match=r"cannot read .*No such file"):
+        ImageTransform.from_file(tmp_path / "preprocessor_config.json")
+
+
+# reading ahead
+
+
+def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
+    lock, started, consumed, most_ahead = threading.Lock(), 0, 0, 0
+
+    def load(source: Any) -> int:
+        nonlocal started, most_ahead
+        with lock:
+            started += 1
+            most_ahead = max(most_ahead, started - consumed)
+        if source == b"7":
+            raise MiniClipError("seven")
+        return int(source)
+
+    results = []
+    for row, loaded in load_ahead([str(n).encode() for n in range(50)], load, ahead=6, workers=4):
+        results.append((row, str(loaded)))
+        with lock:
+            consumed += 1
+    assert results == [(n, "seven" if n == 7 else str(n)) for n in range(50)]
+    assert 1 < most_ahead <= 7  # the one being consumed and six ahead
+
+
+def test_consumer_that_stops_early_leaves_no_thread_and_no_work_behind() -> None:
+    loaded: list[Any] = []
+    before = threading.active_count()
+    ahead = load_ahead([b"%d" % n for n in range(1000)], lambda source: loaded.append(source), ahead=8, workers=2)
+    next(ahead)
+    ahead.close()
+    assert threading.active_count() == before
+    assert len(loaded) <= 9
+
+
+def test_error_that_is_nobodys_mistake_is_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(load_ahead([b"0"], lambda source: 1 // int(source), ahead=2))
+
+
+def test_batches_leave_out_what_cannot_be_read_and_say_so() -> None:
+    good = encode(noise(30, 30), "PNG")
+    sources = [good, b"no", good, good, b"", good, good]
+    told: dict[int, str] = {}
+    batches = list(load_batches(sources, SQUASH, 2, told.__setitem__))
+    assert [rows.tolist() for rows, _ in batches] == [[0, 2], [3, 5], [6]]
+    assert [pixel_values.shape for _, pixel_values in batches] == [(2, 3, 24, 32), (2, 3, 24, 32), (1, 3, 24, 32)]
+    assert sorted(told) == [1, 4] and "not a picture" in told[1]
+    assert list(load_batches([], SQUASH, 2, told.__setitem__)) == []
+
+
+def test_threads_leave_pythons_warnings_as_they_were() -> None:
+    sources = [encode(Image.new("P", (8, 8)), "PNG", transparency=b"\x00\x10")] * 200
+    before = list(warnings.filters)
+    assert sum(len(rows) for rows, _ in load_batches(sources, SQUASH, 16, lambda row, reason: None)) == 200
+    assert list(warnings.filters) == before
