@@ -125,7 +125,9 @@ COMMANDS = {
     "evaluate paired": f"{EVALUATE} --protocol paired --json {{tmp}}/paired.json",
     "evaluate --run": "miniclip.cli evaluate --run {run} --data {data} --split all --json {tmp}/run.json",
     "evaluate --allow-missing": f"{EVALUATE} --data {{tmp}}/one_missing --allow-missing",
-    "compare": "miniclip.cli compare {bundle} {tmp}/changed --precision fp32 --data {data} --json {tmp}/c.json --split all",
+    "compare": (
+        "miniclip.cli compare {bundle} {tmp}/changed --precision fp32 --data {data} --split all --json {tmp}/c.json"
+    ),
     "info bundle": "miniclip.cli info {bundle}",
     "info bundle --json": "miniclip.cli info {bundle} --json",
     "info index --json": "miniclip.cli info {index} --json",

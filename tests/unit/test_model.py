@@ -94,7 +94,10 @@ def test_logit_scale_starts_at_one_over_007_and_scales_the_cosines(model: DualEn
 
 def test_embeddings_have_unit_length(model: DualEncoder) -> None:
     with torch.inference_mode():
-        embeds = [model.encode_image(torch.randn(3, 3, 32, 32)), model.encode_text(torch.ones(3, 4).long(), torch.ones(3, 4))]
+        embeds = [
+            model.encode_image(torch.randn(3, 3, 32, 32)),
+            model.encode_text(torch.ones(3, 4).long(), torch.ones(3, 4)),
+        ]
     for rows in embeds:
         assert rows.shape == (3, 8)
         torch.testing.assert_close(rows.norm(dim=-1), torch.ones(3))

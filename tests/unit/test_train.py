@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import train.__main__
 import train.features
 import train.loop
 from miniclip.checkpoint import begin_run, load_run, load_training_state
@@ -129,7 +131,7 @@ def test_features_are_computed_once(config: Config, picture_folder: Path, own_ca
     images, words = image_features(model.vision, TRANSFORM, paths), text_features(model.text, tokenizer, texts)
     with torch.inference_mode():
         expected = model.vision(torch.from_numpy(np.stack([TRANSFORM.load(path) for path in paths]))).numpy()
-    np.testing.assert_allclose(images.values, expected, rtol=0.05, atol=0.05 * np.abs(expected).max())
+    assert np.abs(images.values - expected).max() < 0.1 * np.abs(expected).max()  # computed in bfloat16
     assert words.values.shape == (3, 32)
 
     def refuse(*_: object) -> None:
@@ -246,7 +248,7 @@ def test_an_unreadable_picture_is_named_and_dropped(
     assert all("picture" in reason for reason in found.skipped.values())
     readable = [row for row in range(len(paths)) if row not in found.skipped]
     alone = image_features(model.vision, TRANSFORM, [paths[row] for row in readable])
-    np.testing.assert_allclose(found.values[readable], alone.values, rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(found.values[readable], alone.values, rtol=0.02, atol=1e-9)
     assert image_features(model.vision, TRANSFORM, paths).skipped == found.skipped  # also from the cache
 
     with pytest.raises(MiniClipError, match="--allow-missing"):
@@ -254,8 +256,8 @@ def test_an_unreadable_picture_is_named_and_dropped(
     kept = load_features(str(tmp_path), config, model, TRANSFORM, tokenizer, allow_missing=True)
     names = {path.name for path in kept.table.image_paths}
     assert names.isdisjoint(good[:2])
-    dropped = {skipped.name for skipped in kept.table.skipped}
-    assert dropped == set(good[:2]) - {p.name for p in paths if p.name in good[:2] and p.name not in dropped}
+    assert {skipped.name for skipped in kept.table.skipped} <= set(good[:2])  # the test split is not read
+    assert kept.table.skipped
     assert len(kept.train.images) + len(kept.val.images) == len(names)
     assert len(kept.train.texts) + len(kept.val.texts) == 2 * len(names)
 
@@ -378,15 +380,13 @@ def test_a_run_folder_holds_weights_config_metrics_and_curves(tiny_run: Path) ->
     assert load_training_state(tiny_run)["progress"]["epoch"] == 4
 
 
-def test_captions_longer_than_the_backbone_can_read_are_refused(tiny_config: Path, captioned_folder: Path, tmp_path: Path, tiny_backbones) -> None:
-    import shutil
-
+def test_captions_longer_than_the_backbone_can_read_are_refused(
+    tiny_config: Path, captioned_folder: Path, tiny_backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = Path(shutil.copytree(tiny_backbones[1], tmp_path / "text"))
     (text / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')  # says no model_max_length
-    command = [sys.executable, "-m", "train", "--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "run"]
-    command += ["--model.text", text, "--model.max_tokens", "40"]
-    done = subprocess.run(
-        list(map(str, command)), cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: --model.max_tokens must be at most 32, the positions of ")
+    flags = ["--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "run"]
+    flags += ["--model.text", text, "--model.max_tokens", "40"]
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, flags)])
+    with pytest.raises(MiniClipError, match=r"--model\.max_tokens must be at most 32, the positions of .*, got 40"):
+        train.__main__.main()

@@ -1,0 +1,120 @@
+"""The Makefile: its help, and that variables reach the commands. Nothing is installed: `make -n`, or a stub VENV."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+TARGETS = ("setup", "train", "export", "benchmark", "demo", "test", "lint")
+VARIABLES = ("DATA=", "CONFIG=", "RUN=", "BUNDLE=", "IMAGES=", "PORT=", "SHARE=1", "AUTH=user:password")
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="GNU make is not installed")
+
+
+def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """An environment that make takes for installed; its python only prints what it was asked to run."""
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    python = tmp_path / "venv/bin/python"
+    python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\necho\n')
+    python.chmod(0o755)
+    for stamp in (".serve", ".train", ".dev"):  # each newer than what it is made from
+        (tmp_path / "venv" / stamp).touch()
+    return tmp_path / "venv"
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",)], ids=["make", "make help"])
+def test_help_names_every_target_and_variable(arguments: tuple[str, ...]) -> None:
+    done = make(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    for target in TARGETS:
+        assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE), target
+    for variable in VARIABLES:
+        assert variable in done.stdout, variable
+
+
+@pytest.mark.parametrize("target", ["train", "benchmark"])
+def test_target_without_data_is_one_line_and_exit_2(target: str, venv: Path) -> None:
+    done = make(target, f"VENV={venv}")
+    assert (done.returncode, done.stdout) == (2, "")
+    ours, makes_own = done.stderr.splitlines()
+    assert ours.startswith("error: ") and ours.endswith(f"make {target} DATA=PATH")
+    assert makes_own.startswith("make: ***")
+
+
+def test_demo_passes_its_variables_on(venv: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/manifest.json").touch()
+    variables = (f"BUNDLE={tmp_path}/bundle", "IMAGES=/my pictures", "PORT=9000")
+    done = make("demo", f"VENV={venv}", *variables, "SHARE=1", "AUTH=a:b c")
+    assert done.returncode == 0, done.stderr
+    expected = ["-m", "demo", "--bundle", f"{tmp_path}/bundle", "--images", "/my pictures", "--port", "9000"]
+    assert re.findall("<(.*?)>", done.stdout) == [*expected, "--share", "--auth", "a:b c"]
+    assert re.findall("<(.*?)>", make("demo", f"VENV={venv}", *variables).stdout) == expected
+
+
+def test_dry_run_of_demo_shows_the_same(tmp_path: Path) -> None:
+    done = make("-n", "demo", "IMAGES=/pictures", "PORT=9000", "SHARE=1", "AUTH=a:b", "BUNDLE=models/none-of-these")
+    assert done.returncode == 2  # no such bundle, and no rule to make it
+    (tmp_path / "manifest.json").touch()
+    done = make("-n", "demo", "IMAGES=/pictures", "PORT=9000", "SHARE=1", "AUTH=a:b", f"BUNDLE={tmp_path}")
+    command = " ".join(done.stdout.replace("\\\n", " ").split())
+    assert f'-m demo --bundle "{tmp_path}" --images "/pictures" --port 9000 --share --auth "a:b"' in command
+
+
+def test_train_export_and_benchmark_pass_their_variables_on(venv: Path) -> None:
+    def asked(*arguments: str) -> list[str]:
+        return re.findall("<(.*?)>", make(*arguments, f"VENV={venv}").stdout)
+
+    assert asked("train", "DATA=my data", "CONFIG=configs/quickstart.toml") == [
+        *("-m", "train", "--config", "configs/quickstart.toml", "--data", "my data", "--out", "runs/quickstart")
+    ]
+    assert asked("export", "RUN=runs/x", "BUNDLE=bundles/y") == [
+        *("-m", "export", "--run", "runs/x", "--out", "bundles/y")
+    ]
+    assert asked("benchmark", "RUN=runs/x", "BUNDLE=bundles/y", "DATA=d", "SPLIT=dev")[:11] == [
+        *(
+            "-m",
+            "export.benchmark",
+            "--run",
+            "runs/x",
+            "--bundle",
+            "bundles/y",
+            "--data",
+            "d",
+            "--split",
+            "dev",
+            "--json",
+        )
+    ]
+
+
+def test_old_python_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n")  # answers the version check as Python 3.10 would
+    old.chmod(0o755)
+    done = make("setup", f"VENV={tmp_path}/venv", f"PYTHON={old}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Python 3.11 or newer is needed; name one with PYTHON=python3.12\n")
+    assert not (tmp_path / "venv").exists()
+
+
+def test_lint_runs_the_formatter_the_linter_and_the_types(venv: Path) -> None:
+    for tool in ("ruff", "mypy"):
+        (venv / "bin" / tool).symlink_to(venv / "bin/python")
+    done = make("lint", f"VENV={venv}")
+    assert done.returncode == 0, done.stderr
+    assert re.findall("<(.*?)>", done.stdout.replace("\n", "|"))[:3] == ["format", "--check", "."]

@@ -1,0 +1,224 @@
+"""Export and its certificate: bundles are whole and repeatable, and a bundle of other weights does not pass."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import export.__main__ as export_command
+import export.benchmark as benchmark_command
+import train.__main__ as train_command
+from export.__main__ import build_bundle
+from export.benchmark import parity_failures
+from export.to_onnx import export_text
+from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
+from miniclip.checkpoint import load_run
+from miniclip.errors import MiniClipError
+
+RECALLS = [f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)] + ["mean_recall"]
+SUBJECTS = ["red circle", "green square", "blue triangle", "yellow dog", "white cat", "small photo"]
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, command: object, *arguments: object) -> int:
+    """A command's `main` with these arguments, in this process: its imports are the larger part of its time."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    return command.main()  # type: ignore[attr-defined]
+
+
+def row(**changes: float) -> dict[str, float]:
+    return {**dict.fromkeys(RECALLS, 0.5), "smallest_cosine": 0.1, "largest_difference": 1.0, **changes}
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 0.001), ("fp16", 0.002), ("int8", 0.01)])
+def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, allowed: float) -> None:
+    for direction in (-1, 1):
+        just_in = {"torch": row(), precision: row(mean_recall=0.5 + direction * allowed)}
+        assert parity_failures(just_in) == []
+        just_out = {"torch": row(), precision: row(mean_recall=0.5 + direction * (allowed + 1e-4))}
+        (failure,) = parity_failures(just_out)
+        assert failure.startswith(f"{precision} mean_recall differs by {allowed + 1e-4:.4f}")
+
+
+def test_every_recall_of_every_precision_is_looked_at() -> None:
+    models = {"torch": row(), "fp32": row(), "int8": row(**{name: 0.4 for name in RECALLS})}
+    failures = parity_failures(models)
+    assert [failure.split()[:2] for failure in failures] == [["int8", name] for name in RECALLS]
+    assert parity_failures({"torch": row(), "torch-bf16": row(mean_recall=0.1)}) == []  # no part of the bundle
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen pictures of four coloured fields, each with a caption of its own, once for training and once for val."""
+    folder = tmp_path_factory.mktemp("data") / "colours"
+    folder.mkdir()
+    lines = ["image,caption,split"]
+    for number in range(16):
+        fields = np.random.default_rng(number).integers(0, 256, (2, 2, 3), dtype=np.uint8)
+        caption = f"{SUBJECTS[number % 6]} {('on', 'of', 'and')[number // 6]} {SUBJECTS[(number * 5 + 1) % 6]}"
+        for split in ("train", "val"):
+            Image.fromarray(fields).resize((64, 64), Image.Resampling.NEAREST).save(folder / f"{number}-{split}.png")
+            lines.append(f"{number}-{split}.png,{caption},{split}")
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_backbones, tiny_config: Path) -> Path:
+    """A run that knows those pictures by heart, so that no precision may confuse two of them."""
+    from safetensors.torch import save_file
+
+    from miniclip.model import load_backbone
+
+    tmp = tmp_path_factory.mktemp("learned")
+    vision = Path(shutil.copytree(tiny_backbones[0], tmp / "vision"))
+    backbone = load_backbone(vision, "vision")
+    norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:  # statistics of pictures, and activations inside the linear part of ReLU6, as after training
+        norm.momentum = None
+        norm.reset_running_stats()
+        nn.init.constant_(norm.weight, 0.8)
+        nn.init.constant_(norm.bias, 2.0)
+    pictures = [np.asarray(Image.open(path), dtype=np.float32) for path in sorted(colours.glob("*-train.png"))]
+    with torch.no_grad():
+        backbone.train()(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1)
+    save_file(backbone.state_dict(), vision / "model.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        flags: Sequence[object] = ["--model.vision", vision, "--model.dropout", "0", "--train.epochs", "60"]
+        flags = [*flags, "--train.batch_size", "16", "--train.patience", "60", "--train.learning_rate", "0.005"]
+        flags = ["--config", tiny_config, "--data", colours, "--out", tmp / "run", *flags]
+        assert run_here(patch, train_command, *flags) == 0
+    return tmp / "run"
+
+
+@pytest.fixture(scope="module")
+def learned_bundle(tmp_path_factory: pytest.TempPathFactory, learned_run: Path) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "learned"
+    build_bundle(load_run(learned_run), folder, ["fp32", "fp16", "int8"])
+    return folder
+
+
+def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, result: Path) -> int:
+    flags = ["--run", run, "--bundle", bundle, "--data", data, "--split", "val", "--provider", "cpu", "--json", result]
+    return run_here(patch, benchmark_command, *flags)
+
+
+def test_benchmark_certifies_a_bundle_that_retrieves_like_its_run(
+    learned_run: Path, learned_bundle: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Path(shutil.copytree(learned_bundle, tmp_path / "bundle"))
+    assert Bundle.open(bundle).certificate is None
+    assert "Not measured yet" in (bundle / "README.md").read_text()
+    assert benchmark(monkeypatch, learned_run, bundle, colours, tmp_path / "result/result.json") == 0
+    result = json.loads((tmp_path / "result/result.json").read_text())
+    assert result["passed"] is True
+    assert {
+        "data": "colours",
+        "split": "val",
+        "protocol": "karpathy",
+        "images": 16,
+        "captions": 16,
+    }.items() <= result.items()
+    assert {"torch", "fp32", "fp16", "int8"} <= set(result["models"])
+    for name, model in result["models"].items():
+        wanted = {*RECALLS, "largest_difference", "smallest_cosine", "images_per_s", "texts_per_s", "megabytes"}
+        assert wanted <= set(model), name
+        assert all(0 <= model[recall] <= 1 for recall in RECALLS)
+    models = result["models"]
+    assert models["torch"]["mean_recall"] > 0.95  # chance is 0.33
+    assert models["fp32"]["largest_difference"] < 1e-5 < models["int8"]["largest_difference"]
+    assert models["fp16"]["smallest_cosine"] > 0.999
+    assert models["int8"]["smallest_cosine"] > 0.97
+    assert models["fp16"]["megabytes"] < models["fp32"]["megabytes"]
+
+    certified = Bundle.open(bundle)  # and every file still matches the manifest
+    assert certified.certificate == result
+    assert certified.fingerprint == Bundle.open(learned_bundle).fingerprint == result["fingerprint"]
+    for name in certified.manifest["files"]:
+        certified.check_file(name)
+    for tower in TOWERS:
+        for precision in ("fp32", "fp16", "int8"):
+            original = learned_bundle / onnx_name(tower, precision)
+            assert certified.model_path(tower, precision).read_bytes() == original.read_bytes()
+    card = (bundle / "README.md").read_text()
+    assert "Not measured yet" not in card
+    assert re.search(r"\| int8 \|.*%", card)
+
+
+def test_benchmark_refuses_a_text_tower_of_other_weights(
+    learned_run: Path,
+    learned_bundle: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    bundle = Path(shutil.copytree(learned_bundle, tmp_path / "bundle"))
+    for tower in TOWERS:
+        for precision in ("fp16", "int8"):
+            (bundle / onnx_name(tower, precision)).unlink()
+    model = load_run(learned_run).model
+    torch.manual_seed(1)
+    for parameter in model.text_head.parameters():
+        parameter.data.normal_()
+    export_text(model, bundle / onnx_name("text", "fp32"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    write_json(bundle / "manifest.json", {**manifest, "files": list_files(bundle)})  # hashes are right, weights are not
+    assert benchmark(monkeypatch, learned_run, bundle, colours, tmp_path / "result.json") == 1
+    assert json.loads((tmp_path / "result.json").read_text())["passed"] is False
+    assert "parity failed: fp32" in capsys.readouterr().out
+    assert Bundle.open(bundle).certificate is None
+
+
+def test_export_does_not_replace_the_bundle_of_another_run(
+    learned_run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    before = list_files(out)
+    with pytest.raises(MiniClipError, match="is the bundle of another run; choose another --out, or delete it"):
+        run_here(monkeypatch, export_command, "--run", learned_run, "--out", out, "--precision", "fp32")
+    assert list_files(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]  # nothing half-made is left beside it
+
+
+def test_export_does_not_replace_a_folder_that_is_no_bundle(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(MiniClipError, match="exists and is no bundle; choose another --out"):
+        run_here(monkeypatch, export_command, "--run", tiny_run, "--out", tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_exporting_in_another_process_gives_the_same_bytes(
+    tiny_run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tiny_bundle` was exported by a process of its own; here its place is taken by an export of this process."""
+    out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (out / "onnx/text_model.onnx").write_bytes(b"damaged")
+    assert run_here(monkeypatch, export_command, "--run", tiny_run, "--out", out) == 0
+    for tower in TOWERS:
+        for precision in ("fp32", "fp16", "int8"):
+            name = onnx_name(tower, precision)
+            assert (out / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
+    assert (out / "manifest.json").read_bytes() == (tiny_bundle / "manifest.json").read_bytes()
+
+
+def test_export_keeps_the_notes_of_its_tools_to_itself(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    from conftest import run_module  # the tests' own, beside this folder
+
+    done = run_module("export", "--run", tiny_run, "--out", tmp_path / "bundle", "--precision", "fp16")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "bundle/onnx").iterdir()) == [
+        "text_model_fp16.onnx",
+        "vision_model_fp16.onnx",
+    ]
