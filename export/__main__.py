@@ -29,7 +29,7 @@ from miniclip.checkpoint import Run, load_run
 from miniclip.encoders import session_options
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 
-LEAST_COSINE = 0.95
+LEAST_COSINE = 0.7  # a broken graph is near 0; how good a whole one is, the benchmark measures
 
 
 def parse_arguments() -> ArgumentParser:

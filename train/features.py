@@ -1,6 +1,6 @@
 """Features of a frozen backbone, computed once and kept on disk.
 
-In: a tower and a list of pictures or captions. Out: a memory-mapped `(N, d)` float32 array. The cache lies under a key
+In: a tower and a list of pictures or captions. Out: a memory-mapped `(N, d)` float16 array. The cache lies under a key
 of weights, preprocessing and inputs: any change of them is another cache. A killed pass continues where it stopped.
 """
 
@@ -28,7 +28,7 @@ SAVE_EVERY = 32  # batches between two notes of how far the pass came
 
 @dataclass(frozen=True)
 class Features:
-    """`values (N, d)` float32, memory-mapped; `skipped` has the rows whose picture could not be read."""
+    """`values (N, d)` float16, memory-mapped; `skipped` has the rows whose picture could not be read."""
 
     values: np.ndarray
     skipped: dict[int, str]
@@ -110,7 +110,7 @@ def _cached(
     shape = (len(order), dim)
     if done == 0 or not (folder / "features.npy").exists():
         done, skipped = 0, {}
-        values = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=shape)
+        values = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape)
     else:
         values = np.load(folder / "features.npy", mmap_mode="r+" if done < len(order) else "r")
 

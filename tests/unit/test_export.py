@@ -15,9 +15,12 @@ from torch import nn
 
 import export.__main__ as export_command
 import export.benchmark as benchmark_command
+import export.measure
 import train.__main__ as train_command
 from export.__main__ import build_bundle
 from export.benchmark import parity_failures
+from export.machine import measure_machine
+from export.peak import peak_memory_mb
 from export.to_onnx import export_text
 from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
 from miniclip.checkpoint import load_run
@@ -48,7 +51,7 @@ def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, all
 
 
 def test_every_recall_of_every_precision_is_looked_at() -> None:
-    models = {"torch": row(), "fp32": row(), "int8": row(**{name: 0.4 for name in RECALLS})}
+    models = {"torch": row(), "fp32": row(), "int8": row(**dict.fromkeys(RECALLS, 0.4))}
     failures = parity_failures(models)
     assert [failure.split()[:2] for failure in failures] == [["int8", name] for name in RECALLS]
     assert parity_failures({"torch": row(), "torch-bf16": row(mean_recall=0.1)}) == []  # no part of the bundle
@@ -106,6 +109,11 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory, learned_run: Path) 
 
 
 def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, result: Path) -> int:
+    """The command with speeds measured hastily; `test_peak_memory` has what is left out."""
+    patch.setattr(export.measure, "TURN_S", 0.0)
+    patch.setattr(export.measure, "QUERY_REPEATS", 5)
+    patch.setattr(benchmark_command, "measure_machine", lambda: measure_machine(0.01))
+    patch.setattr(benchmark_command, "peak_memory_mb", lambda *_: 1.0)
     flags = ["--run", run, "--bundle", bundle, "--data", data, "--split", "val", "--provider", "cpu", "--json", result]
     return run_here(patch, benchmark_command, *flags)
 
@@ -175,6 +183,10 @@ def test_benchmark_refuses_a_text_tower_of_other_weights(
     assert json.loads((tmp_path / "result.json").read_text())["passed"] is False
     assert "parity failed: fp32" in capsys.readouterr().out
     assert Bundle.open(bundle).certificate is None
+
+
+def test_peak_memory_is_that_of_one_model_in_its_own_process(learned_bundle: Path) -> None:
+    assert 50 < peak_memory_mb(learned_bundle, "int8") < 1500
 
 
 def test_export_does_not_replace_the_bundle_of_another_run(

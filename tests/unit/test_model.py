@@ -46,7 +46,8 @@ def test_head_is_linear_gelu_linear_residual_layer_norm_and_unit_length() -> Non
     x, y = 3 * normed, 1 - normed
     expected = torch.tensor([[x, y]]) / math.hypot(x, y)
     torch.testing.assert_close(head(torch.tensor([[0.2, 0.7]])), expected, rtol=0, atol=1e-6)
-    # features (0.2, 0.3): projected (0.2, -0.4); GELU (0.115852, -0.137831); fc (0.362169, 0.115852); sum (0.562169, -0.284148)
+    # features (0.2, 0.3): projected (0.2, -0.4); GELU (0.115852, -0.137831); fc (0.362169, 0.115852);
+    # with the residual (0.562169, -0.284148)
     deviation = (0.562169 + 0.284148) / 2
     normed = deviation / math.sqrt(deviation**2 + 1e-5)
     x, y = 3 * normed, 1 - normed

@@ -37,7 +37,13 @@ def new_model(config: Config) -> DualEncoder:
     vision, text = (load_backbone(Path(spec), kind) for spec, kind in zip(
         (config.model.vision, config.model.text), ("vision", "text"), strict=True
     ))  # fmt: skip
-    return build_model(config.model, vision, text)
+    norms = [part for part in vision.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:  # statistics as after training: with fresh ones, features come out at 1e-8
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        vision.train()(torch.randn(16, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3))
+    return build_model(config.model, vision.eval(), text)
 
 
 @pytest.fixture(scope="module")
@@ -316,10 +322,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         fail_at(patch, 3)
         train_heads(stopped, config, start(stopped, config), features, resume=False)
     assert len(records_of(stopped)) == 2
-    torch.manual_seed(123)  # the state of the generator at the start must not matter
-    resumed = build_model(
-        config.model, load_backbone(Path(config.model.vision), "vision"), load_backbone(Path(config.model.text), "text")
-    )
+    resumed = new_model(config)
+    torch.manual_seed(123)  # the generator's state at the start must not matter
     train_heads(stopped, config, resumed, features, resume=True)
     for (name, ours), theirs in zip(resumed.state_dict().items(), last.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
