@@ -84,7 +84,7 @@ def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _settled(model: "torch.nn.Module") -> "torch.nn.Module":
-    """Let the batch norms of random weights see some pictures: else activations fade below what half precision holds."""
+    """Let the batch norms of random weights see some pictures: else activations fade below half precision."""
     import torch
 
     for module in model.modules():

@@ -50,13 +50,14 @@ def load_features(
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
     table = read_captions(data, seed=config.data.seed).split("train", "val")
+    if not table.captions:
+        raise MiniClipError(f"{data} has no captions to train on; see README for the caption formats")
+    check_skipped(table, allow_missing)
     vision = image_features(model.vision, transform, table.image_paths)
     kept_rows = np.asarray([row for row in range(len(table.image_paths)) if row not in vision.skipped])
     table = table.without(vision.skipped)
     print(table.summary())
     check_skipped(table, allow_missing)
-    if not table.captions:
-        raise MiniClipError(f"{data} has no captions to train on; see README for the caption formats")
     texts = text_features(model.text, tokenizer, table.captions)
     all_images = torch.from_numpy(vision.values[kept_rows].astype(np.float32))
     all_texts = torch.from_numpy(np.asarray(texts.values, dtype=np.float32))

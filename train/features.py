@@ -123,7 +123,7 @@ def _cached(
     with (
         torch.inference_mode(),
         bfloat16,
-        tqdm(total=len(order), initial=done, desc=description, disable=done == len(order)) as bar,
+        tqdm(total=len(order), initial=done, desc=description, disable=True if done == len(order) else None) as bar,
     ):
         finished = done
         for number, (rows, batch) in enumerate(encode(order[done:], skipped.__setitem__), 1):

@@ -104,7 +104,7 @@ def _train_epoch(
     order = torch.randperm(len(features.train.texts))
     count = max(1, len(order) // settings.batch_size)
     total = 0.0
-    bar = tqdm(range(count), desc=f"epoch {epoch}/{settings.epochs}", unit="step", leave=False)
+    bar = tqdm(range(count), desc=f"epoch {epoch}/{settings.epochs}", unit="step", leave=False, disable=None)
     for number in bar:
         factor = learning_rate_factor(first_step + number, steps, settings.warmup_fraction)
         for group in optimiser.param_groups:

@@ -22,7 +22,7 @@ from miniclip.checkpoint import begin_run, load_run, load_training_state
 from miniclip.config import Config, load_config
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, build_model, load_backbone
+from miniclip.model import DualEncoder, VisionTower, build_model, load_backbone
 from miniclip.tokenizer import Tokenizer
 from train.data import TrainingFeatures, load_features
 from train.features import image_features, text_features
@@ -230,7 +230,7 @@ def test_a_killed_pass_continues(config: Config, captioned_folder: Path, own_cac
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     paths = sorted(captioned_folder.glob("*.*g"))
-    tower = new_model(config).vision
+    tower = VisionTower(load_backbone(Path(config.model.vision), "vision"), "auto")
     calls: list[int] = []
     tower.register_forward_pre_hook(lambda *_: calls.append(1))
     continued = image_features(tower, TRANSFORM, paths).values.copy()
