@@ -3,7 +3,6 @@
 python -m export --run runs/NAME --out bundles/NAME [--precision fp32 fp16 int8]
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -16,15 +15,7 @@ from PIL import Image
 from export.card import write_card
 from export.precision import write_fp16, write_int8
 from export.to_onnx import export_text, export_vision
-from miniclip.bundle import (
-    MANIFEST_FORMAT,
-    PRECISION_SUFFIX,
-    fingerprint_of,
-    list_files,
-    onnx_name,
-    sha256_of,
-    write_json,
-)
+from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, Bundle, list_files, onnx_name, write_json
 from miniclip.checkpoint import Run, load_run
 from miniclip.encoders import session_options
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
@@ -46,6 +37,8 @@ def main() -> int:
     if out.exists() and any(out.iterdir()) and not (out / "manifest.json").exists():
         raise MiniClipError(f"{out} exists and is no bundle; choose another --out")
     run = load_run(arguments.run)
+    if out.exists() and any(out.iterdir()) and Bundle.open(out).fingerprint != run.fingerprint:
+        raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as tmp:
         bundle = Path(tmp) / "bundle"
@@ -82,11 +75,9 @@ def build_bundle(run: Run, folder: Path, precisions: list[str]) -> None:
         for path in fp32.values():
             path.unlink()
 
-    parts = [sha256_of(run.folder / "model.safetensors"), sha256_of(folder / "tokenizer.json")]
-    parts += [sha256_of(folder / "preprocessor_config.json"), str(dim)]
     manifest = {
         "format": MANIFEST_FORMAT,
-        "fingerprint": fingerprint_of(parts),
+        "fingerprint": run.fingerprint,
         "embedding_dim": dim,
         "logit_scale": float(run.model.logit_scale.detach()),
         "certificate": None,
@@ -127,9 +118,6 @@ def _calibration(run: Run) -> np.ndarray | None:
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
     """Swap the finished bundle in; a bundle that was there goes only when the new one is whole."""
     if out.exists():
-        previous = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
-        if previous != json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]:
-            raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
         os.rename(out, old)
     os.rename(bundle, out)
 

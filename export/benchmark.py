@@ -39,6 +39,7 @@ def parse_arguments() -> ArgumentParser:
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     parser.add_argument("--provider", default="auto", help="auto | cuda | cpu")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    parser.add_argument("--turns", type=int, default=5, help="how often each speed is measured (default 5)")
     parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
     return parser
 
@@ -46,6 +47,8 @@ def parse_arguments() -> ArgumentParser:
 def main() -> int:
     arguments = parse_arguments().parse_args()
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
+    if bundle.manifest and bundle.fingerprint != run.fingerprint:
+        raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; give the run it came from")
     table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
 
     models: dict[str, DualEncoders] = {"torch": run.encoders(), "torch-bf16": run.encoders(autocast=True)}
@@ -59,7 +62,7 @@ def main() -> int:
     print("measuring speed, every model in turn", flush=True)
     machine = measure_machine()
     gflop = gflop_per_image(run)
-    for name, speed in speeds(models, reference).items():
+    for name, speed in speeds(models, reference, max(1, arguments.turns)).items():
         rate = max(speed["images_per_s"].values())
         rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
         rows[name]["peak_memory_mb"] = peak_memory_mb(run.folder if name.startswith("torch") else bundle.folder, name)

@@ -44,7 +44,7 @@ def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(ours, theirs, strict=True)]))
 
 
-def speeds(models: dict[str, DualEncoders], embeds: SplitEmbeds, rounds: int = 5) -> dict[str, dict[str, Any]]:
+def speeds(models: dict[str, DualEncoders], embeds: SplitEmbeds, rounds: int) -> dict[str, dict[str, Any]]:
     """Pictures (decoded already) and texts a second by batch size, and latency of single queries, a row a model."""
     table = embeds.table
     first = next(iter(models.values()))

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from miniclip.bundle import write_json
+from miniclip.bundle import fingerprint_of, sha256_of, write_json
 from miniclip.config import Config, config_from_dict
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
@@ -45,6 +45,14 @@ class Run:
     transform: ImageTransform
     tokenizer: Tokenizer
     metrics: dict[str, float]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the embedding space by weights, tokenizer, preprocessing and dimension; its bundle has the same."""
+        names = ("model.safetensors", "tokenizer.json", "preprocessor_config.json")
+        return fingerprint_of(
+            [*(sha256_of(self.folder / name) for name in names), str(self.config.model.projection_dim)]
+        )
 
     def encoders(self, autocast: bool = False) -> TorchEncoders:
         """The model behind the interface that bundles have."""

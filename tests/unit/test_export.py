@@ -1,5 +1,6 @@
 """Export and its certificate: bundles are whole and repeatable, and a bundle of other weights does not pass."""
 
+import functools
 import json
 import os
 import re
@@ -119,6 +120,7 @@ def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, re
     """The command with speeds measured hastily; `test_peak_memory` has what is left out."""
     patch.setattr(export.measure, "TURN_S", 0.0)
     patch.setattr(export.measure, "QUERY_REPEATS", 5)
+    patch.setattr(benchmark_command, "speeds", functools.partial(export.measure.speeds, rounds=1))
     patch.setattr(benchmark_command, "measure_machine", lambda: measure_machine(0.01))
     patch.setattr(benchmark_command, "peak_memory_mb", lambda *_: 1.0)
     flags = ["--run", run, "--bundle", bundle, "--data", data, "--split", "val", "--provider", "cpu", "--json", result]
@@ -148,7 +150,7 @@ def test_benchmark_certifies_a_bundle_that_retrieves_like_its_run(
         assert all(0 <= model[recall] <= 1 for recall in RECALLS)
     models = result["models"]
     assert models["torch"]["mean_recall"] > 0.95  # chance is 0.33
-    assert models["fp32"]["largest_difference"] < 1e-5 < models["int8"]["largest_difference"]
+    assert models["fp32"]["largest_difference"] < 1e-4 < models["int8"]["largest_difference"]
     assert models["fp16"]["smallest_cosine"] > 0.999
     assert models["int8"]["smallest_cosine"] > 0.97
     assert models["fp16"]["megabytes"] < models["fp32"]["megabytes"]
@@ -190,6 +192,13 @@ def test_benchmark_refuses_a_text_tower_of_other_weights(
     assert json.loads((tmp_path / "result.json").read_text())["passed"] is False
     assert "parity failed: fp32" in capsys.readouterr().out
     assert Bundle.open(bundle).certificate is None
+
+
+def test_benchmark_refuses_the_bundle_of_another_run(
+    learned_run: Path, tiny_bundle: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MiniClipError, match="was not exported from"):
+        run_here(monkeypatch, benchmark_command, "--run", learned_run, "--bundle", tiny_bundle, "--data", colours)
 
 
 def test_peak_memory_is_that_of_one_model_in_its_own_process(learned_bundle: Path) -> None:
