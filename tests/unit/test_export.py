@@ -1,6 +1,5 @@
 """Export and its certificate: bundles are whole and repeatable, and a bundle of other weights does not pass."""
 
-import functools
 import json
 import os
 import re
@@ -120,10 +119,10 @@ def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, re
     """The command with speeds measured hastily; `test_peak_memory` has what is left out."""
     patch.setattr(export.measure, "TURN_S", 0.0)
     patch.setattr(export.measure, "QUERY_REPEATS", 5)
-    patch.setattr(benchmark_command, "speeds", functools.partial(export.measure.speeds, rounds=1))
     patch.setattr(benchmark_command, "measure_machine", lambda: measure_machine(0.01))
     patch.setattr(benchmark_command, "peak_memory_mb", lambda *_: 1.0)
     flags = ["--run", run, "--bundle", bundle, "--data", data, "--split", "val", "--provider", "cpu", "--json", result]
+    flags += ["--turns", "1"]
     return run_here(patch, benchmark_command, *flags)
 
 
