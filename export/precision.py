@@ -36,9 +36,8 @@ CALIBRATION_BATCH = 8
 WEIGHT_BLOCK = 32  # weights that share a scale
 INT8_ACTIVATIONS = 4  # onnxruntime's `accuracy_level` for 8-bit arithmetic
 WORD_TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
-FULL_PRECISION_CONVOLUTIONS = (
-    3  # the first see raw pixels, whose range 8 bits serve badly: most of the loss, little of the time
-)
+# The first convolutions see raw pixels, whose range low precision serves badly: most of the loss, little of the time.
+FIRST_IN_FP32 = {"fp16": 5, "int8": 3}
 
 
 class PictureReader(CalibrationDataReader):
@@ -58,9 +57,9 @@ def write_fp16(fp32: Path, fp16: Path) -> None:
     """Half-precision weights and arithmetic, float32 inputs and outputs."""
     with quiet_tools():  # the converter tells of every weight below fp16's smallest number, which become zero
         fp32_model = onnx.load(fp32)
-        tail = normalisation_tail(fp32_model)
+        kept = first_convolutions(fp32_model, FIRST_IN_FP32["fp16"]) + normalisation_tail(fp32_model)
         model = convert_float_to_float16(
-            fp32_model, keep_io_types=True, op_block_list=KEPT_IN_FP32, node_block_list=tail
+            fp32_model, keep_io_types=True, op_block_list=KEPT_IN_FP32, node_block_list=kept
         )
     _drop_round_trips(model)
     _save(model, fp16)
@@ -87,6 +86,14 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
     used = outputs | {name for node in model.graph.node for name in node.input}
     for node in [n for n in model.graph.node if n.op_type == "Cast" and n.output[0] not in used]:
         model.graph.node.remove(node)
+
+
+def first_convolutions(model: onnx.ModelProto, count: int) -> list[str]:
+    """Names of the first convolutions, the activations behind them, and what adds two of them."""
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"][:count]
+    outputs = {name for node in convolutions for name in node.output}
+    behind = [n for n in model.graph.node if n.op_type in ("Clip", "Relu", "Add") and outputs & set(n.input)]
+    return [node.name for node in [*convolutions, *behind]]
 
 
 def normalisation_tail(model: onnx.ModelProto) -> list[str]:
@@ -118,10 +125,6 @@ def _write_static(fp32: Path, int8: Path, calibration: np.ndarray) -> None:
     with quiet_tools(), tempfile.TemporaryDirectory() as tmp:
         prepared, quantised = Path(tmp) / "prepared.onnx", Path(tmp) / "quantised.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-        graph = onnx.load(prepared).graph
-        convolutions = [node for node in graph.node if node.op_type == "Conv"][:FULL_PRECISION_CONVOLUTIONS]
-        outputs = {name for node in convolutions for name in node.output}
-        activations = [node for node in graph.node if node.op_type in ("Clip", "Relu") and node.input[0] in outputs]
         quantize_static(
             prepared,
             quantised,
@@ -131,7 +134,7 @@ def _write_static(fp32: Path, int8: Path, calibration: np.ndarray) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=["Conv", "Clip", "Add", "Relu", "MaxPool"],
-            nodes_to_exclude=[node.name for node in [*convolutions, *activations]],
+            nodes_to_exclude=first_convolutions(onnx.load(prepared), FIRST_IN_FP32["int8"]),
         )
         model = onnx.load(quantised)
         _refit_standardisation(model, onnx.load(prepared), calibration)
