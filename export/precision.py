@@ -57,7 +57,9 @@ def write_fp16(fp32: Path, fp16: Path) -> None:
     """Half-precision weights and arithmetic, float32 inputs and outputs."""
     with quiet_tools():  # the converter tells of every weight below fp16's smallest number, which become zero
         fp32_model = onnx.load(fp32)
-        kept = first_convolutions(fp32_model, FIRST_IN_FP32["fp16"]) + normalisation_tail(fp32_model)
+        kept = normalisation_tail(fp32_model)
+        if is_convolutional(fp32_model):
+            kept += first_convolutions(fp32_model, FIRST_IN_FP32["fp16"])
         model = convert_float_to_float16(
             fp32_model, keep_io_types=True, op_block_list=KEPT_IN_FP32, node_block_list=kept
         )
