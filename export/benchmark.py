@@ -19,7 +19,8 @@ from export.measure import quality, speeds
 from export.peak import peak_memory_mb
 from export.report import draw_chart, format_table
 from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
-from miniclip.captions import check_skipped, read_captions
+from miniclip.caption_table import check_skipped
+from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
 from miniclip.encoders import DualEncoders, OnnxEncoders
 from miniclip.errors import ArgumentParser, MiniClipError, run_command

@@ -8,19 +8,15 @@ data has any; else 80/10/10 by a seed. Splitting rows instead would train on cap
 import csv
 import os
 import posixpath
-import random
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 
 from miniclip.caption_formats import (
     FORMATS,
-    SPLIT_WORDS,
     Row,
     caption_file_in,
     caption_files_of_splits,
@@ -28,85 +24,12 @@ from miniclip.caption_formats import (
     read_lists,
     reader_for,
 )
+from miniclip.caption_table import CaptionTable, Skipped, normalise_split, seeded_splits
 from miniclip.errors import MiniClipError
 from miniclip.images import SUFFIXES
 
-SPLITS = ("train", "val", "test")
 IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "flickr30k-images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 UNCAPTIONED = "picture without any caption"
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Something left out. `rows` is how many caption rows went with it, `split` where it would have been."""
-
-    name: str
-    reason: str
-    rows: int = 1
-    split: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class CaptionTable:
-    """Pictures and their captions. A split's captions are all captions of its pictures, so none is in two splits."""
-
-    image_paths: list[Path]  # N_images, existing files
-    splits: list[str]  # N_images: "train", "val", "test", or "" for a picture in no official list
-    captions: list[str]  # N_texts
-    image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def split(self, *names: str) -> "CaptionTable":
-        """The pictures of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is everything.
-
-        Errors: `MiniClipError` when a split is unknown or empty, with the splits there are.
-        """
-        if any(name.strip().lower() == "all" for name in names):
-            return self
-        wanted = {normalise_split(name) for name in names}
-        if empty := sorted(wanted - set(self.splits)):
-            raise MiniClipError(f"no picture is in split {empty[0]!r}; there are: {self._split_counts()}, all")
-        keep = np.array([split in wanted for split in self.splits], dtype=bool)
-        return self._only(keep, [skipped for skipped in self.skipped if skipped.split in wanted])
-
-    def without(self, image_rows: dict[int, str]) -> "CaptionTable":
-        """Drop pictures, row -> reason, with their captions: those that turned out unreadable when decoded."""
-        keep = np.ones(len(self.image_paths), dtype=bool)
-        keep[list(image_rows)] = False
-        dropped = [
-            Skipped(self.image_paths[row].name, reason, max(1, len(self.captions_of(row))), self.splits[row])
-            for row, reason in image_rows.items()
-        ]
-        return self._only(keep, self.skipped + dropped)
-
-    def captions_of(self, image_row: int) -> list[str]:
-        start, end = np.searchsorted(self.image_of_caption, [image_row, image_row + 1])
-        return self.captions[start:end]
-
-    def summary(self) -> str:
-        """One line of counts, and a second one of reasons if something was skipped."""
-        text = f"{len(self.image_paths):,} pictures, {len(self.captions):,} captions: {self._split_counts()}"
-        if self.skipped:
-            reasons = Counter(skipped.reason for skipped in self.skipped).most_common()
-            shown = [f"{count:,} {reason}" for reason, count in reasons[:3]]
-            rest = sum(count for _, count in reasons[3:])
-            text += "\nskipped: " + ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
-        return text
-
-    def _split_counts(self) -> str:
-        counts = Counter(self.splits)
-        return ", ".join(f"{split or 'in no split'} {counts[split]:,}" for split in (*SPLITS, "") if counts[split])
-
-    def _only(self, keep: NDArray[np.bool_], skipped: list[Skipped]) -> "CaptionTable":
-        images, texts = np.flatnonzero(keep), np.flatnonzero(keep[self.image_of_caption])
-        new_row = np.cumsum(keep, dtype=np.int64) - 1
-        return CaptionTable(
-            image_paths=[self.image_paths[row] for row in images],
-            splits=[self.splits[row] for row in images],
-            captions=[self.captions[row] for row in texts],
-            image_of_caption=new_row[self.image_of_caption[texts]],
-            skipped=skipped,
-        )
 
 
 def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
@@ -117,7 +40,7 @@ def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
     """
     source = str(path)
     if source == "openmoji":
-        from miniclip.openmoji import openmoji_table  # which builds a CaptionTable, so it imports this module
+        from miniclip.openmoji import openmoji_table  # its packages are an extra
 
         return openmoji_table(seed)
     if source.startswith("hf:"):
@@ -139,39 +62,6 @@ def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
         return _picture_folder(path, seed)
     except (OSError, csv.Error) as error:
         raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def check_skipped(table: CaptionTable, allow_missing: bool, limit: float = 0.05) -> None:
-    """`MiniClipError` when more than `limit` of the rows (captions, or pictures where there are none) were skipped."""
-    skipped = sum(entry.rows for entry in table.skipped)
-    total = skipped + (len(table.captions) or len(table.image_paths))
-    if allow_missing or skipped <= limit * total:
-        return
-    first = [f"{entry.name} ({entry.reason})" for entry in table.skipped if entry.rows][:3]
-    raise MiniClipError(
-        f"{skipped:,} of {total:,} rows were skipped, more than {limit:.0%}: {', '.join(first)}; "
-        "mend the data, or go on without them with --allow-missing"
-    )
-
-
-def normalise_split(name: str) -> str:
-    """`train`, `val` or `test` for any usual word for it (`restval` is train); `MiniClipError` for other words."""
-    split = SPLIT_WORDS.get(name.strip().lower())
-    if split is None:
-        raise MiniClipError(f"unknown split {name!r}; use train, val or test")
-    return split
-
-
-def seeded_splits(names: Sequence[str], seed: int, groups: Sequence[str] | None = None) -> list[str]:
-    """A split for each name, 80/10/10 of the groups (a name is its own group by default), whatever their order."""
-    groups = names if groups is None else groups
-    shuffled = sorted(set(groups))
-    random.Random(seed).shuffle(shuffled)
-    held_out = max(1, round(len(shuffled) / 10)) if len(shuffled) >= 3 else 0
-    split_of = dict.fromkeys(shuffled, "train")
-    split_of |= dict.fromkeys(shuffled[:held_out], "val")
-    split_of |= dict.fromkeys(shuffled[held_out : 2 * held_out], "test")
-    return [split_of[group] for group in groups]
 
 
 @dataclass

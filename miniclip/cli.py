@@ -146,7 +146,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> dict[str, Any]:
     """Recalls of one model on the split, with what a reader needs to repeat them."""
-    from miniclip.captions import check_skipped, read_captions
+    from miniclip.caption_table import check_skipped
+    from miniclip.captions import read_captions
     from miniclip.evaluation import check_protocol, embed_split
 
     check_protocol(arguments.protocol)

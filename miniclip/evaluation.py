@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from miniclip.captions import CaptionTable
+from miniclip.caption_table import CaptionTable
 from miniclip.encoders import DualEncoders
 from miniclip.errors import MiniClipError
 from miniclip.metrics import PROTOCOLS, retrieval_recalls

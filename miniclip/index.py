@@ -19,7 +19,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from miniclip.bundle import write_json
-from miniclip.captions import CaptionTable, Skipped, read_captions
+from miniclip.caption_table import CaptionTable, Skipped
+from miniclip.captions import read_captions
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 

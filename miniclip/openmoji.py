@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from miniclip.cache import cache_folder, write_cached
-from miniclip.captions import CaptionTable, seeded_splits
+from miniclip.caption_table import CaptionTable, seeded_splits
 from miniclip.errors import MiniClipError
 
 SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}

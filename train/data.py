@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniclip.captions import CaptionTable, check_skipped, read_captions
+from miniclip.caption_table import CaptionTable, check_skipped
+from miniclip.captions import read_captions
 from miniclip.checkpoint import replace_atomically
 from miniclip.config import Config
 from miniclip.errors import MiniClipError

@@ -14,13 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.captions import (
-    CaptionTable,
-    Skipped,
-    check_skipped,
-    normalise_split,
-    read_captions,
-)
+from miniclip.caption_table import CaptionTable, Skipped, check_skipped, normalise_split
+from miniclip.captions import read_captions
 from miniclip.errors import MiniClipError
 
 FLICKR8K = Path(__file__).parents[2].parent / "shared/data/flickr8k"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from miniclip.cache import cache_folder, write_cached
-from miniclip.captions import CaptionTable
+from miniclip.caption_table import CaptionTable
 from miniclip.errors import MiniClipError
 from miniclip.openmoji import openmoji_table
 
