@@ -57,6 +57,8 @@ def main() -> int:
         models[precision] = OnnxEncoders(bundle, arguments.provider, precision)
     embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items()}
     reference = embeds["torch"]
+    for line in reference.table.skipped_lines():
+        print(line)
     check_skipped(reference.table, arguments.allow_missing)
     rows = {name: quality(own, reference, arguments.protocol) for name, own in embeds.items()}
 

@@ -75,6 +75,11 @@ class CaptionTable:
             text += "\nskipped: " + ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
         return text
 
+    def skipped_lines(self, most: int = 20) -> list[str]:
+        """`skipping NAME: reason` for each thing left out, at most `most` of them, then how many more there are."""
+        lines = [f"skipping {entry.name}: {entry.reason}" for entry in self.skipped[:most]]
+        return lines + ([f"... and {len(self.skipped) - most:,} more"] if len(self.skipped) > most else [])
+
     def _split_counts(self) -> str:
         counts = Counter(self.splits)
         return ", ".join(f"{split or 'in no split'} {counts[split]:,}" for split in (*SPLITS, "") if counts[split])

@@ -163,6 +163,8 @@ def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> dict[
         encoders = _encoders(arguments, folder)
         precision = encoders.precision
     embedded = embed_split(encoders, table, folder.name)
+    for line in embedded.table.skipped_lines():
+        print(line)
     check_skipped(embedded.table, arguments.allow_missing)
     return {
         "model": str(folder),

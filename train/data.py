@@ -57,7 +57,7 @@ def load_features(
     vision = image_features(model.vision, transform, table.image_paths)
     kept_rows = np.asarray([row for row in range(len(table.image_paths)) if row not in vision.skipped])
     table = table.without(vision.skipped)
-    print(table.summary())
+    print("\n".join([*table.skipped_lines(), table.summary()]))
     check_skipped(table, allow_missing)
     texts = text_features(model.text, tokenizer, table.captions)
     all_images = torch.from_numpy(vision.values[kept_rows].astype(np.float32))

@@ -21,6 +21,15 @@ from miniclip.errors import MiniClipError
 FLICKR8K = Path(__file__).parents[2].parent / "shared/data/flickr8k"
 
 
+def test_skipped_things_are_named_up_to_a_number() -> None:
+    skipped = [Skipped(f"{number}.jpg", "no such file") for number in range(25)]
+    table = CaptionTable([], [], [], np.empty(0, dtype=np.int64), skipped)
+    lines = table.skipped_lines(most=20)
+    assert lines[0] == "skipping 0.jpg: no such file"
+    assert lines[-1] == "... and 5 more"
+    assert len(lines) == 21
+
+
 def add_images(folder: Path, *names: str) -> None:
     for number, name in enumerate(names):
         file = folder / name
