@@ -14,7 +14,7 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train export benchmark demo test lint clean
+.PHONY: data-given help setup train export benchmark demo test lint clean
 
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
@@ -43,19 +43,20 @@ $(VENV)/.dev: $(VENV)/.train
 	@$(PIP) -e ".[$(EXTRA),demo,train,dev]"
 	@touch $@
 
-train: $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME]
-	@test -n "$(DATA)" || { echo "error: say what to train on: make train DATA=PATH" >&2; exit 2; }
+data-given: # before anything is installed
+	@test -n "$(DATA)" || { echo "error: say which captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
+
+train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME]
 	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)"
 
 export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME BUNDLE=bundles/NAME
 	@$(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
 
-benchmark: $(VENV)/.train ## parity and speed of a bundle: make benchmark RUN= BUNDLE= DATA= [SPLIT=test]
-	@test -n "$(DATA)" || { echo "error: say what to measure on: make benchmark DATA=PATH" >&2; exit 2; }
+benchmark: data-given $(VENV)/.train ## parity and speed of a bundle: make benchmark RUN= BUNDLE= DATA= [SPLIT=test]
 	@$(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \
 	  --json "$(BUNDLE).benchmark.json"
 
-demo: $(VENV)/.serve $(BUNDLE)/manifest.json ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
+demo: $(VENV)/.serve $(filter bundles/quickstart/%,$(BUNDLE)/manifest.json) ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
 	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
 

@@ -116,10 +116,15 @@ def _calibration(run: Run) -> np.ndarray | None:
 
 
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
-    """Swap the finished bundle in; a bundle that was there goes only when the new one is whole."""
+    """Swap the finished bundle in; a bundle that was there goes only when the new one is in its place."""
     if out.exists():
         os.rename(out, old)
-    os.rename(bundle, out)
+    try:
+        os.rename(bundle, out)
+    except OSError as error:
+        if old.exists():
+            os.rename(old, out)
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
 from miniclip.encoders import DualEncoders, OnnxEncoders
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
-from miniclip.evaluation import embed_split
+from miniclip.evaluation import check_protocol, embed_split
 
 TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.01}
 
@@ -50,6 +50,7 @@ def main() -> int:
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
     if bundle.manifest and bundle.fingerprint != run.fingerprint:
         raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; give the run it came from")
+    check_protocol(arguments.protocol)
     table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
 
     models: dict[str, DualEncoders] = {"torch": run.encoders(), "torch-bf16": run.encoders(autocast=True)}

@@ -7,6 +7,7 @@ transformers: convolutions gain nothing from scales on the fly, and transformers
 """
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,16 @@ WORD_TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 FIRST_IN_FP32 = {"fp16": 5, "int8": 3}
 
 
+def in_batches(pixel_values: np.ndarray) -> Iterator[np.ndarray]:
+    """Calibration pictures, a few at a time."""
+    return (pixel_values[start : start + CALIBRATION_BATCH] for start in range(0, len(pixel_values), CALIBRATION_BATCH))
+
+
 class PictureReader(CalibrationDataReader):
     """Hands `pixel_values` to the calibrator, a batch at a time."""
 
     def __init__(self, pixel_values: np.ndarray) -> None:
-        self._batches = iter(
-            pixel_values[start : start + CALIBRATION_BATCH] for start in range(0, len(pixel_values), CALIBRATION_BATCH)
-        )
+        self._batches = in_batches(pixel_values)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
@@ -127,6 +131,7 @@ def _write_static(fp32: Path, int8: Path, calibration: np.ndarray) -> None:
     with quiet_tools(), tempfile.TemporaryDirectory() as tmp:
         prepared, quantised = Path(tmp) / "prepared.onnx", Path(tmp) / "quantised.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        fp32_model = onnx.load(prepared)
         quantize_static(
             prepared,
             quantised,
@@ -136,10 +141,10 @@ def _write_static(fp32: Path, int8: Path, calibration: np.ndarray) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=["Conv", "Clip", "Add", "Relu", "MaxPool"],
-            nodes_to_exclude=first_convolutions(onnx.load(prepared), FIRST_IN_FP32["int8"]),
+            nodes_to_exclude=first_convolutions(fp32_model, FIRST_IN_FP32["int8"]),
         )
         model = onnx.load(quantised)
-        _refit_standardisation(model, onnx.load(prepared), calibration)
+        _refit_standardisation(model, fp32_model, calibration)
     _save(model, int8)
 
 
@@ -175,17 +180,14 @@ def _intermediate(model: onnx.ModelProto, name: str, pixel_values: np.ndarray) -
     opened = onnx.ModelProto.FromString(model.SerializeToString())
     opened.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = ort.InferenceSession(opened.SerializeToString(), providers=["CPUExecutionProvider"])
-    batches = [
-        pixel_values[start : start + CALIBRATION_BATCH] for start in range(0, len(pixel_values), CALIBRATION_BATCH)
-    ]
-    return np.concatenate([session.run([name], {"pixel_values": batch})[0] for batch in batches])
+    return np.concatenate([session.run([name], {"pixel_values": batch})[0] for batch in in_batches(pixel_values)])
 
 
 def _write_blockwise(fp32: Path, int8: Path) -> None:
     """Matrix products with 8-bit weights, a scale for every 32 of them; activations are rounded in the same blocks.
 
     A transformer's activations have outliers that one scale a tensor (onnxruntime's dynamic quantisation) cannot serve:
-    row cosine 0.99 against 0.9993 this way.
+    smallest row cosine on Flickr8k's dev captions 0.983, and 0.9993 this way.
     """
     quantiser = MatMulNBitsQuantizer(
         onnx.load(fp32), bits=8, block_size=WEIGHT_BLOCK, is_symmetric=True, accuracy_level=INT8_ACTIVATIONS

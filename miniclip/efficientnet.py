@@ -124,6 +124,7 @@ def from_reference_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     The port numbers every layer of a block by its role; ours follow from the place in the `Sequential`.
     """
     renamed: dict[str, Tensor] = {}
+    strided = _strided(state)
     has_expansion = {name.split(".")[1] for name in state if "_expand_conv" in name}
     for name, value in state.items():
         parts = name.split(".")
@@ -134,9 +135,14 @@ def from_reference_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
             renamed[f"{place}.{parts[1]}"] = value
             continue
         block, role, leaf = parts[1], parts[2], parts[3]
-        strided = state[f"_blocks.{block}._depthwise_conv.weight"].shape[-1] in (3, 5) and int(block) in _strided(state)
         order = ["_expand_conv", "_bn0", "relu"] if block in has_expansion else []
-        order += (["pad"] if strided else []) + ["_depthwise_conv", "_bn1", "relu", "_project_conv", "_bn2"]
+        order += (["pad"] if int(block) in strided else []) + [
+            "_depthwise_conv",
+            "_bn1",
+            "relu",
+            "_project_conv",
+            "_bn2",
+        ]
         renamed[f"blocks.{block}.layers.{order.index(role)}.{leaf}"] = value
     return renamed
 

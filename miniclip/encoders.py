@@ -150,6 +150,8 @@ class OnnxEncoders(DualEncoders):
             self.precision = self.choice.precision
             self._vision = self._open("vision", threads)
             self.running_on = f"{self.choice.message}: the GPU was asked for, but CUDA did not start"
+        if not bundle.manifest:
+            self.running_on += "; the bundle has no manifest, so its files are unchecked"
         self._text = self._open("text", threads)
         self.providers: tuple[str, ...] = tuple(self._vision.get_providers())
         self._image_output = _output_name(self._vision, "image_embeds")

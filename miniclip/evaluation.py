@@ -49,10 +49,7 @@ def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = 
 
 
 def recall_table(columns: dict[str, dict[str, float]]) -> str:
-    """A printed table, one row a model: recalls in percent.
-
-    >>> print(recall_table({"a": recalls_of_a}))  # doctest: +SKIP
-    """
+    """A printed table, one row a model: recalls in percent."""
     lines = [f"{'':<24}{'image to text R@1/5/10':>24}{'text to image R@1/5/10':>26}{'mean':>8}"]
     for name, recall in columns.items():
         image_to_text = "/".join(f"{100 * recall[f'image_to_text_recall@{k}']:.1f}" for k in (1, 5, 10))

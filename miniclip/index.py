@@ -1,7 +1,7 @@
 """A picture index: a LanceDB table of embeddings, with the bundle that made it.
 
 In: a folder of pictures (or any caption format) and encoders. Out: `INDEX/pictures.lance` with one row a picture, and
-`INDEX/index.json` with the root folder and the bundle's fingerprint. Rows are committed as they are computed, so a
+`INDEX/index.json` with the bundle's fingerprint and what was skipped. Rows are committed as they are computed, so a
 stopped run loses little and the next one continues; pictures that did not change keep their embedding.
 """
 

@@ -42,13 +42,13 @@ class Searcher:
         index.check_bundle(encoders.bundle.fingerprint)
         self.index, self.encoders = index, encoders
         self._images = Gallery(index.image_embeds, encoders.providers)
-        # captions are embedded on first use: most folders have none, and words need only the pictures
         # several pictures may share a caption: each is shown once, with the first of them
         rows: dict[str, int] = {}
         for row, own in enumerate(index.captions):
             for caption in own:
                 rows.setdefault(caption, row)
         self._captions = list(rows.items())
+        # embedded on first use: most folders have no captions, and words need only the pictures
         self._caption_gallery: Gallery | None = None
 
     @classmethod
