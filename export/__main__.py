@@ -1,6 +1,6 @@
 """Export a run to an ONNX bundle.
 
-python -m export --run runs/NAME --out bundles/NAME [--precision fp32 fp16 int8]
+python -m export --run runs/NAME --out bundles/NAME [--precision fp32 fp16 int8] [--data PATH]
 """
 
 import os
@@ -8,19 +8,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
-from PIL import Image
-
 from export.card import write_card
-from export.precision import write_fp16, write_int8
+from export.fp16 import write_fp16
+from export.gate import check_recall
+from export.graph import picture_feeds, text_feeds
+from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
 from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, Bundle, list_files, onnx_name, write_json
+from miniclip.calibration import CALIBRATION_FILE, Calibration
+from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
-from miniclip.encoders import session_options
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
-
-LEAST_COSINE = 0.7  # a broken graph is near 0; how good a whole one is, the benchmark measures
 
 
 def parse_arguments() -> ArgumentParser:
@@ -28,6 +26,7 @@ def parse_arguments() -> ArgumentParser:
     parser.add_argument("--run", required=True, type=Path, help="run folder, from: python -m train")
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to make")
     parser.add_argument("--precision", nargs="+", choices=list(PRECISION_SUFFIX), default=list(PRECISION_SUFFIX))
+    parser.add_argument("--data", help="captions to calibrate int8 on, for a run without calibration.npz")
     return parser
 
 
@@ -39,17 +38,23 @@ def main() -> int:
     run = load_run(arguments.run)
     if out.exists() and any(out.iterdir()) and Bundle.open(out).fingerprint != run.fingerprint:
         raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
+    calibration = _calibration(run, arguments.data)
+    if "int8" in arguments.precision and calibration is None:
+        raise MiniClipError(
+            f"int8 needs pictures to measure activations on, and {arguments.run} has no {CALIBRATION_FILE}; "
+            "name captions with --data, or leave int8 out with --precision fp32 fp16"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as tmp:
         bundle = Path(tmp) / "bundle"
-        build_bundle(run, bundle, arguments.precision)
+        build_bundle(run, bundle, arguments.precision, calibration)
         _put_in_place(bundle, out, Path(tmp) / "old")
     size_mb = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle in {out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
     return 0
 
 
-def build_bundle(run: Run, folder: Path, precisions: list[str]) -> None:
+def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Calibration | None) -> None:
     """Write every file of a bundle, the manifest last. The same run gives the same bytes."""
     (folder / "onnx").mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
@@ -63,14 +68,18 @@ def build_bundle(run: Run, folder: Path, precisions: list[str]) -> None:
     export_vision(run.model, run.transform.height_px, fp32["vision"])
     print("exporting the text tower")
     export_text(run.model, fp32["text"])
-    calibration = _calibration(run) if "int8" in precisions else None
+    feeds = calibration and {
+        "vision": picture_feeds(calibration.pixel_values(run.transform)),
+        "text": text_feeds(run.tokenizer, calibration.captions),
+    }
     for tower, path in fp32.items():
         if "fp16" in precisions:
             write_fp16(path, folder / onnx_name(tower, "fp16"))
-        if "int8" in precisions:
-            print(f"quantising the {tower} tower")
-            write_int8(path, folder / onnx_name(tower, "int8"), calibration)
-    check_fidelity(folder, precisions, calibration)
+        if "int8" in precisions and feeds:
+            how = write_int8(path, folder / onnx_name(tower, "int8"), feeds[tower])
+            print(f"quantised the {tower} tower: {how}")
+    if calibration and feeds:
+        check_recall(folder, precisions, feeds, calibration.image_of_caption)
     if "fp32" not in precisions:
         for path in fp32.values():
             path.unlink()
@@ -86,33 +95,11 @@ def build_bundle(run: Run, folder: Path, precisions: list[str]) -> None:
     write_json(folder / "manifest.json", {**manifest, "files": list_files(folder)})
 
 
-def check_fidelity(folder: Path, precisions: list[str], calibration: np.ndarray | None) -> None:
-    """Refuse a bundle whose vision tower lost its way in a lower precision; `export.benchmark` measures the rest.
-
-    Errors: `MiniClipError` when the median cosine to fp32 on the calibration pictures is below `LEAST_COSINE`.
-    """
-    if calibration is None:
-        return
-    image_embeds: dict[str, np.ndarray] = {}
-    for precision in ["fp32", *(p for p in precisions if p != "fp32")]:
-        path = folder / onnx_name("vision", precision)
-        session = ort.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
-        batches = [session.run(None, {"pixel_values": pixels[None]})[0] for pixels in calibration]
-        image_embeds[precision] = np.concatenate(batches)
-        cosine = float(np.median((image_embeds[precision] * image_embeds["fp32"]).sum(axis=1)))
-        if not cosine >= LEAST_COSINE:  # a NaN is below every bound, too
-            raise MiniClipError(
-                f"{precision}: median cosine to fp32 is {cosine:.3f}, below {LEAST_COSINE}; leave it out "
-                f"with --precision {' '.join(p for p in precisions if p != precision)}"
-            )
-
-
-def _calibration(run: Run) -> np.ndarray | None:
-    """The training pictures that the run kept for this, as `pixel_values (N, 3, H, W)`."""
-    path = run.folder / "calibration.npy"
-    if not path.exists():
-        return None
-    return np.stack([run.transform(Image.fromarray(picture)) for picture in np.load(path)])
+def _calibration(run: Run, data: str | None) -> Calibration | None:
+    """The training pictures that the run kept for this, or pictures of `--data`."""
+    if data is None:
+        return Calibration.load(run.folder)
+    return Calibration.choose(read_captions(data, seed=run.config.data.seed), run.transform)
 
 
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:

@@ -4,13 +4,16 @@
     metrics.jsonl  curves.png  training_state.pt (while training; what `--resume` continues from)
 
 `config.json` holds the resolved configuration and both backbones' own configs, so that a run opens without a hub.
+`miniclip.hub` says which of these files are shared.
 """
 
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from miniclip.bundle import fingerprint_of, sha256_of, write_json
 from miniclip.config import Config, config_from_dict
 from miniclip.errors import MiniClipError
+from miniclip.hub import CARD, FILES, check_hub_name, local_folder, model_card, no_run, public_settings, upload
 from miniclip.images import ImageTransform
 from miniclip.model import (
     DualEncoder,
@@ -46,6 +50,53 @@ class Run:
     tokenizer: Tokenizer
     metrics: dict[str, float]
 
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path) -> "Run":
+        """The same as `load_run`, for those who know transformers."""
+        return load_run(name_or_folder)
+
+    def save_pretrained(self, folder: str | Path, name: str | None = None) -> None:
+        """Copy what `from_pretrained` needs to `folder`, with a README.md (`name` is its title) if there is none.
+
+        Left out are `training_state.pt` and the calibration file, which holds training pictures: a copy cannot be
+        trained further, and int8 export of a convolutional tower, which needs that file, works from the original only.
+        Errors: `MiniClipError` when `folder` is another run that is trained there, or cannot be written.
+        """
+        folder = Path(folder)
+        if not (folder.exists() and folder.samefile(self.folder)):
+            if (folder / "training_state.pt").exists():
+                raise MiniClipError(f"{folder} holds the training of another run; choose another folder")
+            self._copy_to(folder)
+        if not (folder / CARD).exists():
+            card = model_card(name or folder.resolve().name, self.config.model, self.metrics)
+            replace_atomically(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
+
+    def _copy_to(self, folder: Path) -> None:
+        """The shared files that there are, `config.json` last: without it, half a copy is no run."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
+        names = [name for name in FILES if (self.folder / name).exists() and name != "config.json"]
+        if (self.folder / CARD).exists() and not (folder / CARD).exists():
+            names.append(CARD)
+        for name in names:
+            replace_atomically(folder / name, partial(shutil.copyfile, self.folder / name))
+        settings = public_settings(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
+        replace_atomically(folder / "config.json", partial(write_json, value=settings))
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to USER/NAME on the Hugging Face hub; returns the model's address.
+
+        A repository that is not there is made, public unless `private` or the organisation says otherwise. `token` is
+        the one of `hf auth login` by default. A README.md of your own in the run's folder is taken as the model card.
+        Errors: `MiniClipError` for a bad name, no network, no right to write, or a public repository if `private`.
+        """
+        check_hub_name(repo_id)
+        with tempfile.TemporaryDirectory() as tmp:
+            self.save_pretrained(tmp, name=repo_id)
+            return upload(Path(tmp), repo_id, private, token)
+
     @property
     def fingerprint(self) -> str:
         """Names the embedding space by weights, tokenizer, preprocessing and dimension; its bundle has the same."""
@@ -60,7 +111,7 @@ class Run:
         return TorchEncoders(self.model, self.transform, self.tokenizer, autocast)
 
 
-def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, flush it to the disk, and only then put it in place.
 
     Errors: `MiniClipError` when the disk is full or the folder cannot be written; `path` is then as it was.
@@ -103,12 +154,15 @@ def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str
     write_json(folder / "config.json", settings)
 
 
-def load_run(folder: str | Path) -> Run:
-    """Open a run folder; `MiniClipError` when it is none, is damaged, or comes from a newer format."""
-    folder = Path(folder)
+def load_run(name_or_folder: str | Path) -> Run:
+    """Open a run: its folder, or if there is none, the run USER/NAME from the Hugging Face hub (see `miniclip.hub`).
+
+    Errors: `MiniClipError` when it is none, cannot be downloaded, is damaged, or comes from a newer format.
+    """
+    folder = local_folder(name_or_folder)
     settings_path = folder / "config.json"
     if not settings_path.exists():
-        raise MiniClipError(f"no run at {folder}; make one with: python -m train --config C --data D --out {folder}")
+        raise no_run(name_or_folder)
     try:
         settings = json.loads(settings_path.read_text(encoding="utf-8"))
         if settings["format"] > RUN_FORMAT:

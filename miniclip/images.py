@@ -106,8 +106,7 @@ class ImageTransform:
         if self.resize_shortest_px is None:
             return image.resize((self.width_px, self.height_px), self.resample, reducing_gap=2.0)
         image = self._without_far_ends(image)
-        scale = self.resize_shortest_px / min(image.size)
-        width, height = (max(1, round(edge * scale)) for edge in image.size)
+        width, height = (edge * self.resize_shortest_px // min(image.size) for edge in image.size)  # CLIP rounds down
         image = image.resize((width, height), self.resample, reducing_gap=2.0)
         left, top = (width - self.width_px) // 2, (height - self.height_px) // 2
         return image.crop((left, top, left + self.width_px, top + self.height_px))

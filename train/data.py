@@ -4,7 +4,6 @@ In: `--data` and the config. Out: `PairFeatures`, pairs of picture and caption i
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,16 +11,13 @@ from torch import Tensor
 
 from miniclip.caption_table import CaptionTable, check_skipped
 from miniclip.captions import read_captions
-from miniclip.checkpoint import replace_atomically
 from miniclip.config import Config
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform, open_image
+from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder
 from miniclip.pretrained import class_prototypes
 from miniclip.tokenizer import Tokenizer
 from train.features import image_features, text_features
-
-CALIBRATION_PICTURES = 128
 
 
 @dataclass(frozen=True)
@@ -71,19 +67,6 @@ def load_features(
 
     prototypes = prototype_features(config, model, tokenizer) if config.data.prototypes else None
     return TrainingFeatures(pairs("train"), pairs("val"), prototypes, table)
-
-
-def keep_calibration_pictures(folder: Path, table: CaptionTable, transform: ImageTransform) -> None:
-    """Put some training pictures, as the tower sees them, into the run: int8 export measures activations on them."""
-    train = table.split("train").image_paths
-    chosen = [train[row] for row in np.linspace(0, len(train) - 1, min(CALIBRATION_PICTURES, len(train)), dtype=int)]
-    pictures = [np.asarray(transform.fit(open_image(path, transform.min_size_px))) for path in chosen]
-    replace_atomically(folder / "calibration.npy", lambda path: save_array(path, np.stack(pictures)))
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:  # np.save would add a suffix to the name
-        np.save(file, array)
 
 
 def prototype_features(config: Config, model: DualEncoder, tokenizer: Tokenizer) -> PairFeatures:

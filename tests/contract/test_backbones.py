@@ -18,7 +18,9 @@ import transformers as hf
 from torch import nn
 from torch.nn import functional
 
-from export.precision import write_fp16, write_int8
+from export.fp16 import write_fp16
+from export.graph import Feeds, picture_feeds
+from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
 from miniclip.checkpoint import begin_run, load_run, save_run
 from miniclip.config import Config, ModelConfig
@@ -119,6 +121,14 @@ def padded(row: TextRow, texts: list[list[int]], length: int = 0) -> dict[str, n
     return {"input_ids": np.asarray(ids, dtype=np.int64), "attention_mask": np.asarray(masks, dtype=np.int64)}
 
 
+def calibration_pictures(row: VisionRow) -> Feeds:
+    return picture_feeds(pictures(32, row.size_px, seed=2).numpy())
+
+
+def calibration_texts(row: TextRow) -> Feeds:
+    return [padded(row, sentences(row, [length, length + 3, length + 6] * 6, seed=length)) for length in range(3, 11)]
+
+
 def randomise(module: nn.Module) -> nn.Module:
     """Weights that keep the scale of what passes through, biases and norms that are not the identity.
 
@@ -208,7 +218,7 @@ def vision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     files = {precision: tmp / f"{precision}.onnx" for precision in SMALLEST_COSINE}
     export_vision(model, row.size_px, files["fp32"])
     write_fp16(files["fp32"], files["fp16"])
-    write_int8(files["fp32"], files["int8"], pictures(32, row.size_px, seed=2).numpy())
+    write_int8(files["fp32"], files["int8"], calibration_pictures(row))
     return Exported(row, folder, config, model, files)
 
 
@@ -225,7 +235,7 @@ def text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     files = {precision: tmp / f"{precision}.onnx" for precision in SMALLEST_COSINE}
     export_text(model, files["fp32"])
     write_fp16(files["fp32"], files["fp16"])
-    write_int8(files["fp32"], files["int8"], None)
+    write_int8(files["fp32"], files["int8"], calibration_texts(row))
     return Exported(row, folder, config, model, files)
 
 
@@ -278,7 +288,9 @@ def test_text_graph_computes_what_torch_does_and_ignores_padding(text: Exported,
         unpadded = text.run(precision, padded(text.row, [one]))
         assert_close(unpadded, row[None], precision)
         beyond = text.run(precision, padded(text.row, [one], POSITIONS))
-        assert np.abs(beyond - unpadded).max() <= {"fp32": 1e-5, "fp16": 5e-3, "int8": 5e-3}[precision]
+        assert_close(beyond, row[None], precision)
+        # in int8 a whole batch, padding included, shares the scale that is found on the fly
+        assert np.abs(beyond - unpadded).max() <= {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.05}[precision]
 
 
 @pytest.mark.parametrize("length", [2, POSITIONS])
@@ -312,7 +324,7 @@ def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: 
         layers = exported.row.attention_layers if isinstance(exported.row, VisionRow) else 2
         assert operators.count("Attention") == layers, precision
         assert "Softmax" not in operators  # attention is inside that operator
-        quantised = {"MatMulNBits", "DequantizeLinear"} & set(operators)
+        quantised = {"DynamicQuantizeLinear", "DequantizeLinear"} & set(operators)
         assert bool(quantised) == (precision == "int8")
     largest = 0.7 if layers else 1.0  # of so small a convolutional tower, the first layers kept in fp32 are a good part
     assert exported.files["fp16"].stat().st_size < largest * exported.files["fp32"].stat().st_size
@@ -348,7 +360,7 @@ def test_exporting_again_gives_the_same_bytes(vision: Exported, tmp_path: Path) 
     again = {precision: tmp_path / f"{precision}.onnx" for precision in vision.files}
     export_vision(vision.model, vision.row.size_px, again["fp32"])
     write_fp16(again["fp32"], again["fp16"])
-    write_int8(again["fp32"], again["int8"], None)
+    write_int8(again["fp32"], again["int8"], calibration_pictures(vision.row))
     for precision, path in again.items():
         assert path.read_bytes() == vision.files[precision].read_bytes(), precision
 
@@ -404,12 +416,3 @@ def test_a_backbone_config_that_does_not_fit_is_named(kind: str, settings: str, 
     with pytest.raises(MiniClipError) as error:
         load_backbone(tmp_path, kind)
     assert words in str(error.value)
-
-
-def test_int8_of_convolutions_without_calibration_pictures_says_so(vision: Exported, tmp_path: Path) -> None:
-    if vision.row.attention_layers:
-        write_int8(vision.files["fp32"], tmp_path / "int8.onnx", None)
-        assert (tmp_path / "int8.onnx").read_bytes() == vision.files["int8"].read_bytes()
-    else:
-        with pytest.raises(MiniClipError, match=r"calibration\.npy"):
-            write_int8(vision.files["fp32"], tmp_path / "int8.onnx", None)

@@ -25,6 +25,7 @@ from export.machine import measure_machine
 from export.peak import peak_memory_mb
 from export.to_onnx import export_text
 from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
+from miniclip.calibration import Calibration
 from miniclip.checkpoint import load_run, load_training_state, save_run
 from miniclip.errors import MiniClipError
 
@@ -111,7 +112,7 @@ def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_ba
 @pytest.fixture(scope="module")
 def learned_bundle(tmp_path_factory: pytest.TempPathFactory, learned_run: Path) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "learned"
-    build_bundle(load_run(learned_run), folder, ["fp32", "fp16", "int8"])
+    build_bundle(load_run(learned_run), folder, ["fp32", "fp16", "int8"], Calibration.load(learned_run))
     return folder
 
 

@@ -18,6 +18,7 @@ import torch
 import train.__main__
 import train.features
 import train.loop
+from miniclip.calibration import CALIBRATION_FILE
 from miniclip.checkpoint import begin_run, load_run, load_training_state
 from miniclip.config import Config, load_config
 from miniclip.errors import MiniClipError
@@ -379,7 +380,7 @@ def test_a_run_folder_holds_weights_config_metrics_and_curves(tiny_run: Path) ->
     assert run.metrics["mean_recall"] == max(record["mean_recall"] for record in records)
     assert (tiny_run / "model.safetensors").stat().st_size > 100_000
     assert (tiny_run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert np.load(tiny_run / "calibration.npy").shape[1:] == (64, 64, 3)
+    assert np.load(tiny_run / CALIBRATION_FILE)["pictures"].shape[1:] == (64, 64, 3)
     assert not list(tiny_run.glob("*.partial"))
     assert load_training_state(tiny_run)["progress"]["epoch"] == 4
 

@@ -1,0 +1,69 @@
+"""fp32 ONNX file -> fp16 for GPUs: half-precision weights and arithmetic, float32 in and out.
+
+What overflows or loses too much (norms, Softmax, Pow, the last L2 norm, the first convolutions) stays in fp32.
+"""
+
+from pathlib import Path
+
+import onnx
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+from export.graph import first_convolutions, is_convolutional, save_graph
+from export.to_onnx import quiet_tools
+
+KEPT_IN_FP32 = [
+    *DEFAULT_OP_BLOCK_LIST,
+    "LayerNormalization",
+    "Softmax",
+    "Pow",
+    "ReduceL2",
+    "ReduceMean",
+    "ReduceSum",
+    "Div",
+]
+# Raw pixels have a range that low precision serves badly: these carry most of the loss and little of the time.
+FIRST_IN_FP32 = 5
+
+
+def write_fp16(fp32: Path, fp16: Path) -> None:
+    """Half-precision weights and arithmetic, float32 inputs and outputs."""
+    with quiet_tools():  # the converter tells of every weight below fp16's smallest number, which become zero
+        fp32_model = onnx.load(fp32)
+        kept = normalisation_tail(fp32_model)
+        if is_convolutional(fp32_model):
+            kept += first_convolutions(fp32_model, FIRST_IN_FP32)
+        model = convert_float_to_float16(
+            fp32_model, keep_io_types=True, op_block_list=KEPT_IN_FP32, node_block_list=kept
+        )
+    _drop_round_trips(model)
+    save_graph(model, fp16)
+
+
+def _drop_round_trips(model: onnx.ModelProto) -> None:
+    """Between two fp32 nodes the converter casts to fp16 and back, which rounds what was to be kept: cut that out."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    original: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type != "Cast" or node.attribute[0].i != onnx.TensorProto.FLOAT:
+            continue
+        inner = producers.get(node.input[0])
+        if inner is not None and inner.op_type == "Cast" and inner.name.endswith("_cast_to_fp16_node"):
+            original[node.output[0]] = inner.input[0]
+    outputs = {output.name for output in model.graph.output}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = original.get(name, name)
+        if node.op_type == "Cast" and node.output[0] in outputs and node.output[0] in original:
+            node.op_type = "Identity"
+            del node.attribute[:]
+            node.input[0] = original[node.output[0]]
+    used = outputs | {name for node in model.graph.node for name in node.input}
+    for node in [n for n in model.graph.node if n.op_type == "Cast" and n.output[0] not in used]:
+        model.graph.node.remove(node)
+
+
+def normalisation_tail(model: onnx.ModelProto) -> list[str]:
+    """Names of the last nodes, from the head's LayerNormalization on: the L2 norm must not be rounded to 11 bits."""
+    nodes = list(model.graph.node)
+    last_norm = max((i for i, node in enumerate(nodes) if node.op_type == "LayerNormalization"), default=len(nodes))
+    return [node.name for node in nodes[last_norm:]]

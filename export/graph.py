@@ -1,0 +1,80 @@
+"""What the precisions share: feeding an ONNX graph, looking inside it, finding its layers, saving it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from export.to_onnx import forget_origin, quiet_tools
+from miniclip.encoders import CPU, session_options
+from miniclip.tokenizer import Tokenizer
+
+PICTURE_BATCH, TEXT_BATCH = 8, 32
+
+Feeds = list[dict[str, np.ndarray]]  # batches of graph inputs
+
+
+def picture_feeds(pixel_values: np.ndarray) -> Feeds:
+    """(N, 3, H, W) -> batches of `pixel_values`."""
+    return [{"pixel_values": pixel_values[i : i + PICTURE_BATCH]} for i in range(0, len(pixel_values), PICTURE_BATCH)]
+
+
+def text_feeds(tokenizer: Tokenizer, texts: Sequence[str]) -> Feeds:
+    """Texts -> batches of `input_ids, attention_mask`, in the texts' order."""
+    batches = (tokenizer(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH))
+    return [{"input_ids": input_ids, "attention_mask": attention_mask} for input_ids, attention_mask in batches]
+
+
+def embed(model: onnx.ModelProto | Path, feeds: Feeds) -> np.ndarray:
+    """The graph's output for all feeds: (N, D)."""
+    session = _session(model)
+    outputs: list[np.ndarray] = [session.run(None, feed)[0] for feed in feeds]
+    return np.concatenate(outputs)
+
+
+def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
+    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row a picture, token or text, no padding."""
+    opened = onnx.ModelProto.FromString(model.SerializeToString())
+    for name in names:
+        opened.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = _session(opened)
+    for feed in feeds:
+        mask = feed.get("attention_mask")
+        yield [_rows(values, mask) for values in session.run(names, feed)]
+
+
+def _rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    if values.ndim == 3 and mask is not None:
+        return np.asarray(values[mask.astype(bool)])
+    return np.reshape(values, (-1, values.shape[-1]))
+
+
+def _session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
+    source = model if isinstance(model, Path) else model.SerializeToString()
+    return ort.InferenceSession(source, session_options(), providers=[CPU])
+
+
+def is_convolutional(model: onnx.ModelProto) -> bool:
+    """Whether the tower is more than one convolution deep: a transformer has one, which cuts the patches."""
+    return bool(sum(node.op_type == "Conv" for node in model.graph.node) > 1)
+
+
+def first_convolutions(model: onnx.ModelProto, count: int) -> list[str]:
+    """Names of the first convolutions, the activations behind them, and what adds two of them."""
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"][:count]
+    outputs = {name for node in convolutions for name in node.output}
+    behind = [n for n in model.graph.node if n.op_type in ("Clip", "Relu", "Add") and outputs & set(n.input)]
+    return [node.name for node in [*convolutions, *behind]]
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write one file that a strict reader takes, the same bytes for the same graph."""
+    with quiet_tools():  # the converters append their casts at the end, which the standard forbids
+        OnnxModel(model).topological_sort(is_deterministic=True)
+    forget_origin(model)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))

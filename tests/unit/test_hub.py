@@ -1,0 +1,382 @@
+"""Runs are saved, pushed and opened by name; what is private stays. The hub is a small server on the loopback."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniclip.checkpoint import Run, load_run
+from miniclip.config import ModelConfig
+from miniclip.errors import MiniClipError
+from miniclip.hub import CARD, FILES, local_folder, model_card, public_name
+from tests.conftest import REPOSITORY
+
+SHARED = {*FILES, CARD}
+TOKEN = "hf_of_jane"
+TEXTS = ["a red circle", "two dogs and a cat", "yellow"]
+
+
+@dataclass
+class Repository:
+    private: bool
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def commit(self) -> str:
+        return hashlib.sha1(b"".join(name.encode() + content for name, content in self.files.items())).hexdigest()
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of the hub's protocol as creating, committing to, listing and downloading a model takes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.repositories: dict[str, Repository] = {}
+        self.requests: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        self.server.requests.append(f"{self.command} {self.path}")
+
+    def answer(self, content: bytes | dict[str, Any] | list[Any], status: int = 200, **headers: str) -> None:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def may_write(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def do_POST(self) -> None:
+        body = self.body()
+        if self.path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
+        if not self.may_write():
+            return self.answer({"error": "Invalid username or password."}, 401)
+        if self.path == "/api/repos/create":
+            wanted = json.loads(body)
+            name = f"{wanted['organization']}/{wanted['name']}"
+            status = 409 if name in self.server.repositories else 200
+            private = wanted.get("visibility") == "private" or wanted.get("private", False)
+            self.server.repositories.setdefault(name, Repository(private))
+            return self.answer({"url": f"{self.server.address}/{name}"}, status)
+        found = re.fullmatch(r"/api/models/(\w+/\w+)/(preupload|commit)/main", self.path)
+        if found is None:
+            return self.answer({}, 404)
+        repository = self.server.repositories[found[1]]
+        if found[2] == "preupload":
+            asked = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for path in asked]
+            return self.answer({"files": modes})
+        for line in body.splitlines():
+            item = json.loads(line)
+            if item["key"] == "file":
+                repository.files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
+        url = f"{self.server.address}/{found[1]}/commit/{repository.commit}"
+        self.answer({"success": True, "commitOid": repository.commit, "commitUrl": url})
+
+    def do_GET(self) -> None:
+        found = re.match(r"(?:/api/models)?/(\w+/\w+)(?:/(revision|tree|resolve)/(\w+))?/?([\w.]*)", self.path)
+        repository = self.server.repositories.get(found[1]) if found else None
+        if found is None or repository is None or (repository.private and not self.may_write()):
+            return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+        if found[2] == "tree":
+            entries = [
+                {"type": "file", "path": p, "size": len(c), "oid": _sha1(c)} for p, c in repository.files.items()
+            ]
+            return self.answer(entries)
+        if found[2] == "resolve":
+            content = repository.files[found[4]]
+            return self.answer(content, ETag=f'"{_sha1(content)}"', X_Repo_Commit=repository.commit)
+        self.answer({"id": found[1], "sha": repository.commit, "private": repository.private, "siblings": []})
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+
+def _sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def with_hub(address: str, cache: Path, *command: object, token: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run `python COMMAND` as a user of this hub, with a cache of its own."""
+    settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_TOKEN": token}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        env={**os.environ, **settings, "NO_PROXY": "*"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+PUSH_AND_OPEN = """
+import sys
+import numpy as np
+from miniclip.checkpoint import Run
+
+folder, token, out, *texts = sys.argv[1:]
+run = Run.from_pretrained(folder)
+print(run.push_to_hub("jane/tiny", private=True, token=token))
+opened = Run.from_pretrained("jane/tiny")
+assert opened.folder != run.folder and opened.fingerprint == run.fingerprint
+np.savez(out, pushed=run.encoders().encode_texts(texts), opened=opened.encoders().encode_texts(texts))
+"""
+
+OPEN = """
+import sys
+from miniclip.errors import run_command
+from miniclip.hub import local_folder
+
+run_command(lambda: print(local_folder(sys.argv[1])) or 0)
+"""
+
+UPLOAD = """
+import sys
+from pathlib import Path
+from miniclip.errors import run_command
+from miniclip.hub import upload
+
+folder, private, token = Path(sys.argv[1]), sys.argv[2] == "private", sys.argv[3]
+run_command(lambda: print(upload(folder, "jane/tiny", private, token)) or 0)
+"""
+
+
+def message(name_or_folder: str | Path) -> str:
+    with pytest.raises(MiniClipError) as error:
+        load_run(name_or_folder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_saved_run_is_the_same_model_without_what_is_private(
+    tiny_run: Path, tiny_backbones: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    assert (tiny_run / "training_state.pt").exists() and list(tiny_run.glob("calibration*"))
+    run = load_run(tiny_run)
+    run.save_pretrained(tmp_path / "new" / "copy")
+    copy = Run.from_pretrained(tmp_path / "new" / "copy")
+    assert {path.name for path in copy.folder.iterdir()} == SHARED
+    assert copy.fingerprint == run.fingerprint and copy.metrics == run.metrics
+    pictures = sorted(picture_folder.glob("*.png"))
+    for one, other in zip(run.encoders().encode_images(pictures), copy.encoders().encode_images(pictures), strict=True):
+        assert np.array_equal(one, other)
+    assert np.array_equal(run.encoders().encode_texts(TEXTS), copy.encoders().encode_texts(TEXTS))
+    assert copy.config.train == run.config.train
+    assert (copy.config.model.vision, copy.config.model.text) == tuple(folder.name for folder in tiny_backbones)
+    for name in ("config.json", "tokenizer_config.json", CARD):
+        assert str(tiny_backbones[0].parent) not in (copy.folder / name).read_text(), name
+
+
+def test_a_saved_run_can_be_saved_over_and_keeps_a_card_of_ones_own(tiny_run: Path, tmp_path: Path) -> None:
+    run = load_run(tiny_run)
+    run.save_pretrained(tmp_path / "a")
+    (tmp_path / "a" / CARD).write_text("my words")
+    run.save_pretrained(tmp_path / "a")
+    copy = Run.from_pretrained(tmp_path / "a")
+    copy.save_pretrained(copy.folder)
+    copy.save_pretrained(tmp_path / "b")
+    assert (tmp_path / "a" / CARD).read_text() == (tmp_path / "b" / CARD).read_text() == "my words"
+
+
+def test_a_run_in_training_is_not_saved_over(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "training_state.pt").touch()
+    with pytest.raises(MiniClipError, match="holds the training of another run; choose another folder"):
+        load_run(tiny_run).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["training_state.pt"]
+
+
+def test_a_file_in_the_way_is_one_line(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MiniClipError, match=r"cannot write .*file/a: .*; choose another folder"):
+        load_run(tiny_run).save_pretrained(tmp_path / "file" / "a")
+
+
+def test_the_card_has_what_the_hub_and_a_reader_ask_for() -> None:
+    from huggingface_hub import ModelCard
+
+    recalls = {f"{way}_recall@{k}": 0.1 for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+    config = ModelConfig(vision="facebook/dinov2-small", text="/home/jane/bert", projection_dim=128)
+    text = model_card("jane/tiny", config, {**recalls, "image_to_text_recall@5": 0.3217, "mean_recall": 0.137})
+    data = ModelCard(text).data.to_dict()
+    assert data.pop("tags") == ["clip", "image-text-retrieval"]
+    assert data == {"library_name": "miniclip", "pipeline_tag": "zero-shot-image-classification"}
+    assert "`facebook/dinov2-small` and `bert` into 128 dimensions" in text and "/home" not in text
+    assert "| image to text | 10.0 | 32.2 | 10.0 |" in text and "Their mean is 13.7 %" in text and "karpathy" in text
+    assert 'Run.from_pretrained("jane/tiny")' in text and "python -m export --run jane/tiny" in text
+    assert "karpathy" not in model_card("jane/tiny", config, {})
+
+
+@pytest.mark.parametrize(
+    ("spec", "public"),
+    [
+        ("package:efficientnet-lite0", "package:efficientnet-lite0"),
+        ("google/vit", "google/vit"),
+        ("runs/vit", "runs/vit"),
+        ("/home/jane/vit/", "vit"),
+        ("~/vit", "vit"),
+        ("../vit", "vit"),
+    ],
+)
+def test_of_a_folder_elsewhere_only_the_name_is_shared(spec: str, public: str) -> None:
+    assert public_name(spec) == public
+
+
+def test_a_folder_that_is_there_is_taken_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jane/tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert local_folder("jane/tiny") == Path("jane/tiny")
+    assert message("jane/tiny").startswith("no run at jane/tiny; make one with: python -m train")
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere", "./runs/typo", "/runs/typo", "../typo", "~/typo", "a/b/c", "a b/c", "a--b/c"]
+)
+def test_what_is_no_hub_name_is_a_path(path: str) -> None:
+    assert message(path) == f"no run at {path}; make one with: python -m train --config C --data D --out {path}"
+
+
+def test_a_mistaken_path_that_reads_like_a_name_is_called_a_path_first() -> None:
+    started = time.perf_counter()
+    for path in ("runs/typo", Path("runs/typo")):
+        expected = "no run at runs/typo, and none of that name from the Hugging Face hub (HF_HUB_OFFLINE is set); make"
+        assert message(path).startswith(expected)
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("name", ["tiny", "jane/tiny/x", "./tiny", ""])
+def test_a_name_without_a_user_is_not_pushed(name: str, tiny_run: Path) -> None:
+    with pytest.raises(MiniClipError, match=r"is called USER/NAME, got"):
+        load_run(tiny_run).push_to_hub(name)
+
+
+def test_push_without_the_hub_is_one_line(tiny_run: Path) -> None:
+    with pytest.raises(MiniClipError) as error:
+        load_run(tiny_run).push_to_hub("jane/tiny")
+    assert str(error.value) == "cannot push to jane/tiny on the Hugging Face hub (HF_HUB_OFFLINE is set)"
+
+
+def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_path: Path) -> None:
+    out = tmp_path / "embeds.npz"
+    done = with_hub(hub.address, tmp_path / "cache", "-c", PUSH_AND_OPEN, tiny_run, TOKEN, out, *TEXTS, token=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{hub.address}/jane/tiny"
+    repository = hub.repositories["jane/tiny"]
+    assert repository.private and set(repository.files) == SHARED
+    assert b'from_pretrained("jane/tiny")' in repository.files[CARD]
+    embeds = np.load(out)
+    assert embeds["opened"].shape == (3, 32) and np.array_equal(embeds["pushed"], embeds["opened"])
+
+    # the same by the command of export, in another cache, as somebody else; the bundle needs no picture of jane's
+    repository.private = False
+    repository.files |= {"calibration.npz": b"not wanted", "training_state.pt": b"not wanted"}
+    command = ("-m", "export", "--run", "jane/tiny", "--out", tmp_path / "bundle", "--precision", "fp32")
+    done = with_hub(hub.address, tmp_path / "other", *command)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "bundle/manifest.json").read_text())
+    assert manifest["fingerprint"] == load_run(tiny_run).fingerprint
+    assert {request.split("/")[-1] for request in hub.requests if "/resolve/" in request} == SHARED
+
+    # and without a network from the cache
+    hub.shutdown()
+    hub.server_close()
+    done = with_hub(hub.address, tmp_path / "other", "-c", OPEN, "jane/tiny")
+    assert Path(done.stdout.strip(), "config.json").exists(), done.stderr
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_hub_without_the_run_is_one_line(answers: bool, hub: Hub, tmp_path: Path) -> None:
+    if not answers:
+        hub.shutdown()
+        hub.server_close()
+    started = time.perf_counter()
+    done = with_hub(hub.address, tmp_path, "-c", OPEN, "runs/typo")
+    assert time.perf_counter() - started < 15
+    reason = "no such model, or no right to it: check the name, or log in with: hf auth login" if answers else ".*"
+    expected = (
+        rf"error: no run at runs/typo, and none of that name from the Hugging Face hub \({reason}\); make one .*\n"
+    )
+    assert done.returncode == 2 and re.fullmatch(expected, done.stderr), done.stderr
+
+
+def test_a_model_of_another_kind_is_no_run(hub: Hub, tmp_path: Path) -> None:
+    hub.repositories["jane/words"] = Repository(False, {"model.gguf": b"x"})
+    done = with_hub(hub.address, tmp_path, "-c", OPEN, "jane/words")
+    assert done.returncode == 2 and "the model of that name on the Hugging Face hub has no config.json" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("private", "token", "expected"),
+    [
+        ("public", TOKEN, None),
+        ("public", "hf_of_somebody", "cannot push to jane/tiny on the Hugging Face hub (no such model, or no right"),
+        ("private", TOKEN, "jane/tiny is public already; make it private on"),
+    ],
+)
+def test_upload_into_a_model_that_is_there(
+    private: str, token: str, expected: str | None, hub: Hub, tmp_path: Path
+) -> None:
+    hub.repositories["jane/tiny"] = Repository(False, {"onnx": b"kept"})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    done = with_hub(hub.address, tmp_path / "cache", "-c", UPLOAD, tmp_path / "run", private, token)
+    files = {"onnx": b"kept"}
+    if expected is None:
+        assert done.stdout == f"{hub.address}/jane/tiny\n", done.stderr
+        files |= {"config.json": b"{}"}
+    else:
+        assert done.returncode == 2 and expected in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert hub.repositories["jane/tiny"].files == files
+
+
+def test_the_commands_load_neither_the_hub_client_nor_torch() -> None:
+    code = "import sys, miniclip.cli, miniclip.hub; print({'torch', 'huggingface_hub'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
