@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from export.graph import Feeds, embed
+from export.graph import Feeds, embed, look_inside
 from export.int8 import quantise
 from miniclip.bundle import TOWERS, onnx_name
 from miniclip.errors import MiniClipError
 from miniclip.metrics import retrieval_recalls
 
 MOST_RECALL_CHANGE = 0.03  # of mean recall on the calibration pictures
+LARGEST_FP16 = 65_504
+ARITHMETIC = ("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul")
 
 Recall = tuple[float, float]  # mean recall, mean cosine to fp32
 
@@ -29,6 +31,15 @@ def check_recall(
     Errors: `MiniClipError` when a precision's mean recall is more than `MOST_RECALL_CHANGE` from that of fp32, or not a
     number; for int8 with the set of layers that moves it most when they alone are quantised.
     """
+
+    for tower in TOWERS if "fp16" in precisions else ():
+        # not seen in what a CPU computes, which has no half precision and keeps such a value
+        largest = largest_value(onnx.load(folder / onnx_name(tower, "fp32")), feeds[tower][:1])
+        if not largest <= LARGEST_FP16:
+            raise MiniClipError(
+                f"fp16: the {tower} tower computes values of {largest:.0f}, and half precision ends at {LARGEST_FP16}; "
+                f"leave it out with --precision {' '.join(p for p in precisions if p != 'fp16') or 'fp32'}"
+            )
 
     def embeds(precision: str) -> dict[str, np.ndarray]:
         return {tower: embed(folder / onnx_name(tower, precision), feeds[tower]) for tower in TOWERS}
@@ -52,12 +63,13 @@ def check_recall(
                 for tower in TOWERS
                 for layers, own in _one_set_at_a_time(folder / onnx_name(tower, "fp32"), feeds[tower])
             }
-            (tower, layers), most = max(moved.items(), key=lambda entry: entry[1])
+            (tower, layers), most = max(moved.items(), key=lambda entry: np.nan_to_num(entry[1], nan=np.inf))
             blame = f" (most by the {tower} tower's {layers}: alone {most:.3f})"
+        others = " ".join(p for p in precisions if p != precision) or "fp32"
         raise MiniClipError(
             f"{precision}: mean recall on the run's calibration pictures is {recalls[precision]:.3f} and "
             f"{recalls['fp32']:.3f} in fp32, more than {MOST_RECALL_CHANGE} apart{blame}; leave it out with "
-            f"--precision {' '.join(p for p in precisions if p != precision)}"
+            f"--precision {others}"
         )
     return recalls
 
@@ -71,7 +83,8 @@ def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]
 
 
 def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
-    """Nodes by the layers they belong to: those of like name at all depths, `encoder.layer.N.output.dense`.
+    """Nodes by the layers they belong to: of a transformer those of like name at all depths, such as
+    `encoder.layer.N.output.dense`, of a convolutional tower one block after the other.
 
     A node without weights belongs to the layer before it.
     """
@@ -80,11 +93,21 @@ def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
     sets: dict[str, set[str]] = {}
     current = "inputs"
     for node in model.graph.node:
-        if node.op_type in ("MatMul", "Conv", "Gemm"):
+        if node.op_type in ("MatMul", "Conv", "Gemm", "Gather"):
             # the exporter renames a transposed weight, but not the bias that is added behind
             behind = [name for output in node.output if output in users for name in users[output].input]
             named = [name for name in [*node.input, *behind] if name in weights and "." in name]
             if named:
-                current = re.sub(r"\.\d+(?=\.|$)", ".N", named[0].removeprefix("tower.backbone.").rpartition(".")[0])
+                layer = named[0].removeprefix("tower.backbone.").rpartition(".")[0]
+                block = re.match(r".*?\.\d+(?=\.|$)", layer) if node.op_type == "Conv" else None
+                current = block[0] if block else re.sub(r"\.\d+(?=\.|$)", ".N", layer)
         sets.setdefault(current, set()).add(node.name)
     return {name: nodes for name, nodes in sets.items() if name != "inputs"}
+
+
+def largest_value(model: onnx.ModelProto, feeds: Feeds) -> float:
+    """The largest absolute float inside the graph: what half precision would have to hold."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    floats = {item.name for item in inferred if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    names = [name for node in model.graph.node for name in node.output if name in floats and node.op_type in ARITHMETIC]
+    return max(float(np.abs(values).max()) for tensors in look_inside(model, names, feeds) for values in tensors)

@@ -1,5 +1,8 @@
 """What the precisions share: feeding an ONNX graph, looking inside it, finding its layers, saving it."""
 
+import contextlib
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +12,6 @@ import onnxruntime as ort
 from onnx import helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from export.to_onnx import forget_origin, quiet_tools
 from miniclip.encoders import CPU, session_options
 from miniclip.tokenizer import Tokenizer
 
@@ -71,6 +73,21 @@ def first_convolutions(model: onnx.ModelProto, count: int) -> list[str]:
     return [node.name for node in [*convolutions, *behind]]
 
 
+def drop_unused(model: onnx.ModelProto) -> None:
+    """Remove nodes whose results nobody reads, and constants that no node reads."""
+    graph = model.graph
+    outputs = {output.name for output in graph.output}
+    while True:
+        used = outputs | {name for node in graph.node for name in node.input}
+        idle = [node for node in graph.node if used.isdisjoint(node.output)]
+        if not idle:
+            break
+        for node in idle:
+            graph.node.remove(node)
+    for item in [item for item in graph.initializer if item.name not in used]:
+        graph.initializer.remove(item)
+
+
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
     """Write one file that a strict reader takes, the same bytes for the same graph."""
     with quiet_tools():  # the converters append their casts at the end, which the standard forbids
@@ -78,3 +95,30 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     forget_origin(model)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def quiet_tools() -> Iterator[None]:
+    """Keep the notes that torch's exporter and onnxruntime's tools write for their own developers from the user.
+
+    Importing onnxruntime's quantiser makes the root logger print every INFO, hence all logging is off for so long.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Remove source lines, module names and inferred shapes: not needed to run, not the same twice."""
+    model.producer_name, model.producer_version, model.doc_string = "miniclip", "", ""
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    graph.name, graph.doc_string = "tower", ""
+    for item in [*graph.node, *graph.input, *graph.output, *graph.initializer]:
+        item.doc_string = ""
+        del item.metadata_props[:]

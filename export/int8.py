@@ -2,8 +2,8 @@
 
 Convolutions are quantised statically (activations by ranges seen on calibration data, Q/DQ pairs; B. Jacob et al.,
 CVPR 2018): scales found on the fly gain nothing there. For the matrix products of a transformer, fixed scales and
-scales on the fly are both tried on half of the calibration data, and the other half decides. Tables and heads are kept
-as 8-bit rows and computed in float32.
+scales on the fly are both tried on half of the calibration data, and the other half decides. Tables are kept as 8-bit
+rows, and so are heads, computed in float32, wherever scales are fixed.
 """
 
 import tempfile
@@ -22,9 +22,17 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.graph import Feeds, embed, first_convolutions, is_convolutional, look_inside, save_graph
-from export.outliers import drop_unused, scale_outliers
-from export.to_onnx import quiet_tools
+from export.graph import (
+    Feeds,
+    drop_unused,
+    embed,
+    first_convolutions,
+    is_convolutional,
+    look_inside,
+    quiet_tools,
+    save_graph,
+)
+from export.outliers import scale_outliers
 
 TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 # The first convolutions see raw pixels, whose range low precision serves badly: most of the loss, little of the time.
@@ -55,7 +63,7 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
     measured, judged = feeds[::2], feeds[1::2] or feeds
     with quiet_tools():
         if is_convolutional(model):
-            return _finished(_static(model, measured, exclude), model, measured), "fixed scales"
+            return _finished(_static(model, measured, exclude), model, measured, exclude), "fixed scales"
         scaled = scale_outliers(model, measured)
         expected = embed(model, judged)
         tried = []
@@ -63,9 +71,10 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
             ("scales on the fly", _dynamic(scaled, exclude)),
             ("fixed scales", _static(scaled, measured, exclude)),
         ):
-            quantised = _finished(quantised, model, measured)
+            quantised = _finished(quantised, model, measured, exclude)
             cosine = (embed(quantised, judged) * expected).sum(axis=1)
-            tried.append((round(float(np.percentile(cosine, 1)), 3), how, quantised))
+            worst = float(np.nan_to_num(np.percentile(cosine, 1), nan=-1))
+            tried.append((round(worst, 3), how, quantised))
         # of equals the first: what is larger than calibration data ever was, fixed scales would cut off
         tried.sort(key=lambda entry: -entry[0])
         (best, how, quantised), (other, other_how, _) = tried
@@ -82,7 +91,7 @@ def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProt
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(exclude),
+            nodes_to_exclude=[*exclude, *(f"{name}_MatMul" for name in exclude)],  # what it makes of a Gemm
         )
         return onnx.load(target)
 
@@ -121,9 +130,9 @@ def _written(model: onnx.ModelProto, folder: str) -> Path:
     return path
 
 
-def _finished(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
+def _finished(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> onnx.ModelProto:
     _refit_standardisation(int8, fp32, feeds)
-    _store_in_8_bits(int8)
+    _store_in_8_bits(int8, exclude)
     return int8
 
 
@@ -155,8 +164,10 @@ def _refit_standardisation(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: 
     drop_unused(int8)
 
 
-def _store_in_8_bits(model: onnx.ModelProto) -> None:
+def _store_in_8_bits(model: onnx.ModelProto, exclude: Collection[str]) -> None:
     """Keep word table and heads as int8 rows with a scale each; onnxruntime unpacks the heads when it opens the file.
+
+    With scales on the fly the quantiser has taken the heads' products already, and only the table is left.
 
     The quantiser knows one scale for a whole table, which a few rare words with large weights would set for all. The
     heads are a thousandth of the arithmetic, but a good part of a small model's file.
@@ -164,6 +175,8 @@ def _store_in_8_bits(model: onnx.ModelProto) -> None:
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
     for node in list(graph.node):
+        if node.name in exclude:
+            continue
         if node.op_type == "Gather" and node.input[0] in weights:
             _store_table(graph, node, weights[node.input[0]])
         elif node.op_type == "Gemm" and node.input[1] in weights:

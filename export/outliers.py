@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph import Feeds, look_inside
+from export.graph import Feeds, drop_unused, look_inside
 
 LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: untouched
 SAMPLED_ROWS = 64  # of each batch
@@ -40,13 +40,6 @@ def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
             graph.initializer.append(numpy_helper.from_array(weight * scales[:, None], node.input[1]))
     drop_unused(model)
     return model
-
-
-def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove constants that no node reads any more."""
-    used = {name for node in model.graph.node for name in node.input}
-    for item in [item for item in model.graph.initializer if item.name not in used]:
-        model.graph.initializer.remove(item)
 
 
 def _activations(

@@ -7,13 +7,9 @@ and the source lines is removed.
 
 import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from optimum.utils import (
     DummyTextInputGenerator,
@@ -24,6 +20,8 @@ from optimum.utils import (
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from export.attention import merge_projections
+from export.graph import quiet_tools, save_graph
 from miniclip.errors import MiniClipError
 from miniclip.model import DualEncoder
 
@@ -93,35 +91,7 @@ def _export(
     if program is None:
         raise MiniClipError("torch gave no ONNX program")
     model = program.model_proto
-    forget_origin(model)
+    merge_projections(model, drop_masks="pixel_values" in inputs)  # no part of a picture is padding
     if model.ByteSize() > MAX_BYTES:
         raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-@contextlib.contextmanager
-def quiet_tools() -> Iterator[None]:
-    """Keep the notes that torch's exporter and onnxruntime's tools write for their own developers from the user.
-
-    Importing onnxruntime's quantiser makes the root logger print every INFO, hence all logging is off for so long.
-    """
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def forget_origin(model: onnx.ModelProto) -> None:
-    """Remove source lines, module names and inferred shapes: not needed to run, not the same twice."""
-    model.producer_name, model.producer_version, model.doc_string = "miniclip", "", ""
-    graph = model.graph
-    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
-    graph.name, graph.doc_string = "tower", ""
-    for item in [*graph.node, *graph.input, *graph.output, *graph.initializer]:
-        item.doc_string = ""
-        del item.metadata_props[:]
+    save_graph(model, path)

@@ -4,6 +4,7 @@ In, when training: a caption table. Out, when exporting: pictures to measure act
 whether an 8-bit tower still finds them. They are training data, so they stay in the run and go into no bundle.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,7 @@ class Calibration:
         """Take `PICTURES` of the training pictures, evenly over the split."""
         train = table.split("train")
         rows = np.linspace(0, len(train.image_paths) - 1, min(PICTURES, len(train.image_paths)), dtype=int)
-        pictures = [
-            np.asarray(transform.fit(open_image(train.image_paths[row], transform.min_size_px))) for row in rows
-        ]
+        pictures = [_picture(train.image_paths[row], transform) for row in rows]
         captions = [train.captions_of(row)[:CAPTIONS_A_PICTURE] for row in rows]
         if not any(captions):
             raise MiniClipError("the pictures have no captions, and int8 is calibrated on both; name other data")
@@ -52,7 +51,7 @@ class Calibration:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["pictures"], arrays["captions"].tolist(), arrays["image_of_caption"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from None
 
     def save(self, path: Path) -> None:
@@ -67,3 +66,10 @@ class Calibration:
     def pixel_values(self, transform: ImageTransform) -> np.ndarray:
         """(N, 3, H, W) float32, as the vision tower takes them."""
         return np.stack([transform(Image.fromarray(picture)) for picture in self.pictures])
+
+
+def _picture(path: Path, transform: ImageTransform) -> np.ndarray:
+    try:
+        return np.asarray(transform.fit(open_image(path, transform.min_size_px)))
+    except MiniClipError as error:
+        raise MiniClipError(f"{path}: {error}") from None

@@ -48,10 +48,10 @@ A dual encoder of pictures and text, trained with MiniCLIP: `{vision}` and `{tex
 
 To search pictures with it, export it to ONNX:
 
-    python -m export --run {name} --out bundles/mine --precision fp32 fp16
+    python -m export --run {name} --out bundles/mine --data CAPTIONS
 
-A vision tower that is a transformer can be had in int8, too. A convolutional one (EfficientNet, ResNet) cannot from
-these files: its int8 is measured on training pictures, which stay with whoever trained it.
+`CAPTIONS` are pictures with captions like those of the training data: int8 is measured on them, since the training
+pictures themselves stay with whoever trained it. Without any, leave int8 out: `--precision fp32 fp16`.
 """
 
 QUALITY_TEXT = """## Quality

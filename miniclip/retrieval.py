@@ -3,7 +3,9 @@
 In: a gallery `image_embeds (N, D)` and queries `(Q, D)`, float32. Out: scores and rows, `(Q, K)`, best first; equal
 scores are ordered by row, as a stable sort would.
 On a CPU the rows are split into blocks that run side by side: onnxruntime computes a matrix-vector product on one
-thread, and one thread cannot read memory as fast as all of them. Scores never take more than a block a thread.
+thread, and one thread cannot read memory as fast as all of them. The gallery is the left factor, which is read as it
+lies; a right factor would be packed first. Memory stays bounded: a block's scores fit a core's cache, and many queries
+are answered some at a time.
 """
 
 import os
@@ -17,25 +19,27 @@ from onnx import TensorProto, helper
 
 from miniclip.encoders import CPU, CUDA, session_options
 
-BLOCK_ROWS = 65_536  # scores of a block fit the caches: 64 queries x 65,536 rows x 4 bytes = 16 MB
+BLOCK_SCORES = 1 << 18  # of a block and thread: 1 MB, what the cache of one core holds
+LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
+QUERIES = 64  # answered at a time
 
 
 def top_k_graph() -> bytes:
-    """The ONNX graph: `queries (Q, D)`, `gallery (N, D)`, `k (1,)` -> `scores (Q, K)`, `rows (Q, K)`."""
+    """The ONNX graph: `gallery (N, D)`, `queries (D, Q)`, `k (1,)` -> `scores (K, Q)`, `rows (K, Q)`."""
     graph = helper.make_graph(
         [
-            helper.make_node("Gemm", ["queries", "gallery"], ["similarity"], transB=1),  # (Q, N)
-            helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=-1, largest=1, sorted=1),
+            helper.make_node("MatMul", ["gallery", "queries"], ["similarity"]),  # (N, Q)
+            helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=0, largest=1, sorted=1),
         ],
         "top_k",
         [
-            helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["Q", "D"]),
             helper.make_tensor_value_info("gallery", TensorProto.FLOAT, ["N", "D"]),
+            helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["D", "Q"]),
             helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
         ],
         [
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["Q", "K"]),
-            helper.make_tensor_value_info("rows", TensorProto.INT64, ["Q", "K"]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["K", "Q"]),
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["K", "Q"]),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -63,16 +67,23 @@ class Gallery:
 
     def top_k(self, query_embeds: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """query_embeds (Q, D) -> scores (Q, K) float32 and rows (Q, K) int64, K = min(k, N), best first."""
-        queries = np.ascontiguousarray(np.atleast_2d(query_embeds), dtype=np.float32)
+        queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
         k = min(k, len(self))
         if k <= 0 or len(queries) == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        return self._top_k_cuda(queries, k) if self.on_cuda else self._top_k_cpu(queries, k)
+        search = self._top_k_cuda if self.on_cuda else self._top_k_cpu
+        parts = [
+            search(np.ascontiguousarray(queries[start : start + QUERIES].T), k)
+            for start in range(0, len(queries), QUERIES)
+        ]
+        scores, rows = (np.concatenate(part, axis=1).T for part in zip(*parts, strict=True))
+        return np.ascontiguousarray(scores), np.ascontiguousarray(rows)
 
     def _top_k_cuda(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """queries (D, Q) -> scores and rows (K, Q)."""
         binding = self._session.io_binding()
-        binding.bind_cpu_input("queries", queries)
         binding.bind_ortvalue_input("gallery", self._on_device)
+        binding.bind_cpu_input("queries", queries)
         binding.bind_cpu_input("k", np.asarray([k], dtype=np.int64))
         binding.bind_output("scores")
         binding.bind_output("rows")
@@ -81,19 +92,20 @@ class Gallery:
         return scores, rows
 
     def _top_k_cpu(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        # every thread gets work even in a small gallery, and no block holds more scores than BLOCK_ROWS a query
-        block = min(BLOCK_ROWS, -(-len(self) // self._threads))
-        starts = range(0, len(self), max(block, 1024))
+        """queries (D, Q) -> scores and rows (K, Q)."""
+        # every thread gets work even in a small gallery
+        block = min(LARGEST_BLOCK, BLOCK_SCORES // queries.shape[1], -(-len(self) // self._threads))
+        starts = range(0, len(self), max(block, SMALLEST_BLOCK))
 
         def search(start: int) -> tuple[np.ndarray, np.ndarray]:
             gallery = self.image_embeds[start : start + starts.step]
-            feeds = {"queries": queries, "gallery": gallery, "k": np.asarray([min(k, len(gallery))], dtype=np.int64)}
+            feeds = {"gallery": gallery, "queries": queries, "k": np.asarray([min(k, len(gallery))], dtype=np.int64)}
             scores, rows = self._session.run(["scores", "rows"], feeds)
             return scores, rows + start
 
         blocks = [search(0)] if len(starts) == 1 else list(self._pool.map(search, starts))
-        scores = np.concatenate([scores for scores, _ in blocks], axis=1)
-        rows = np.concatenate([rows for _, rows in blocks], axis=1)
+        scores = np.concatenate([scores for scores, _ in blocks])
+        rows = np.concatenate([rows for _, rows in blocks])
         # blocks come in row order and each is sorted, so a stable sort by score leaves ties in row order
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+        best = np.argsort(-scores, axis=0, kind="stable")[:k]
+        return np.take_along_axis(scores, best, axis=0), np.take_along_axis(rows, best, axis=0)

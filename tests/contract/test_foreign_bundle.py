@@ -18,7 +18,7 @@ from transformers.models.clip.image_processing_pil_clip import (
     CLIPImageProcessorPil,
 )  # the one that needs no torchvision
 
-from export.to_onnx import quiet_tools
+from export.graph import quiet_tools
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from tests.conftest import run_module

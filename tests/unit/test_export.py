@@ -20,7 +20,7 @@ import export.benchmark as benchmark_command
 import export.measure
 import train.__main__ as train_command
 from export.__main__ import build_bundle
-from export.benchmark import parity_failures
+from export.benchmark import MEAN_TOLERANCE, TOLERANCE, parity_failures
 from export.machine import measure_machine
 from export.peak import peak_memory_mb
 from export.to_onnx import export_text
@@ -40,24 +40,37 @@ def run_here(monkeypatch: pytest.MonkeyPatch, command: object, *arguments: objec
 
 
 def row(**changes: float) -> dict[str, float]:
-    return {**dict.fromkeys(RECALLS, 0.5), "smallest_cosine": 0.1, "largest_difference": 1.0, **changes}
+    same = {**dict.fromkeys(RECALLS, 0.5), "image_cosine_p1": 1.0, "text_cosine_p1": 1.0}
+    return {**same, "smallest_cosine": 0.1, "largest_difference": 1.0, **changes}
 
 
-@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 0.001), ("fp16", 0.002), ("int8", 0.01)])
-def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, allowed: float) -> None:
+@pytest.mark.parametrize("name", ["mean_recall", "image_to_text_recall@1"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, name: str) -> None:
+    allowed = (MEAN_TOLERANCE if name == "mean_recall" else TOLERANCE)[precision]
     for direction in (-1, 1):
-        just_in = {"torch": row(), precision: row(mean_recall=0.5 + direction * allowed)}
-        assert parity_failures(just_in) == []
-        just_out = {"torch": row(), precision: row(mean_recall=0.5 + direction * (allowed + 1e-4))}
-        (failure,) = parity_failures(just_out)
-        assert failure.startswith(f"{precision} mean_recall differs by {allowed + 1e-4:.4f}")
+        just_in = {"torch": row(), precision: row(**{name: 0.5 + direction * allowed})}
+        assert parity_failures(just_in, 10_000) == []
+        just_out = {"torch": row(), precision: row(**{name: 0.5 + direction * (allowed + 1e-4)})}
+        (failure,) = parity_failures(just_out, 10_000)
+        assert failure == f"{precision} {name} differs by {allowed + 1e-4:.4f}, allowed {allowed:g}"
+        assert parity_failures(just_out, 10) == []  # one picture of ten is more than any tolerance
+
+
+@pytest.mark.parametrize("name", ["image_cosine_p1", "text_cosine_p1"])
+def test_embeddings_must_stay_near_torchs_even_if_recall_does(name: str) -> None:
+    assert parity_failures({"torch": row(), "int8": row(**{name: 0.976})}, 1000) == []
+    assert parity_failures({"torch": row(), "int8": row(**{name: 0.974})}, 1000) == [
+        f"int8 {name} is 0.9740, wanted 0.975"
+    ]
+    assert parity_failures({"torch": row(), "fp32": row(**{name: float("nan")})}, 1000)
 
 
 def test_every_recall_of_every_precision_is_looked_at() -> None:
     models = {"torch": row(), "fp32": row(), "int8": row(**dict.fromkeys(RECALLS, 0.4))}
-    failures = parity_failures(models)
+    failures = parity_failures(models, 1000)
     assert [failure.split()[:2] for failure in failures] == [["int8", name] for name in RECALLS]
-    assert parity_failures({"torch": row(), "torch-bf16": row(mean_recall=0.1)}) == []  # no part of the bundle
+    assert parity_failures({"torch": row(), "torch-bf16": row(mean_recall=0.1)}, 1000) == []  # no part of the bundle
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,102 @@
+"""What onnxruntime's session settings do to the speed of a bundle: why `miniclip.encoders.session_options` is as it is.
+
+python -m benchmarks.sessions --bundle bundles/NAME [--precision int8] [--rounds 10]
+
+A query is not one run: words are embedded, then a gallery is searched by threads of its own, and the threads of the
+first session may still be spinning. So the settings are judged by the whole query as well as by batches.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from export.measure import in_turns
+from miniclip.bundle import Bundle
+from miniclip.encoders import CPU
+from miniclip.errors import ArgumentParser, run_command
+from miniclip.retrieval import Gallery
+
+SPINNING = {
+    "stops": {"session.force_spinning_stop": "1"},
+    "goes on": {},
+    "never": {"session.intra_op.allow_spinning": "0"},
+}
+GALLERY_ROWS, DIM = 10_000, 512
+WORDS = "two children are playing with a red ball on the beach"
+PICTURES = 8
+
+
+def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -> ort.SessionOptions:
+    """One combination of settings."""
+    made = ort.SessionOptions()
+    made.intra_op_num_threads, made.inter_op_num_threads = threads, 1
+    made.enable_cpu_mem_arena, made.enable_mem_pattern = arena, pattern
+    made.log_severity_level = 3
+    for name, value in entries.items():
+        made.add_session_config_entry(name, value)
+    return made
+
+
+def settings() -> dict[str, ort.SessionOptions]:
+    """The combinations that are compared, ours first."""
+    cores = os.cpu_count() or 1
+    compared = {
+        f"{cores} threads, spinning {name}": options(cores, entries, True, True) for name, entries in SPINNING.items()
+    }
+    compared[f"{cores} threads, no memory pattern"] = options(cores, SPINNING["stops"], True, False)
+    compared[f"{cores} threads, no arena"] = options(cores, SPINNING["stops"], False, True)
+    compared["1 thread"] = options(1, SPINNING["stops"], True, True)
+    return compared
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.sessions", description="Session settings against each other.")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle whose towers are run")
+    parser.add_argument("--precision", default="int8", help="fp32 | fp16 | int8 (default int8)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each setting (default 10)")
+    arguments = parser.parse_args()
+    bundle = Bundle.open(arguments.bundle)
+    input_ids, attention_mask = bundle.tokenizer([WORDS])
+    tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
+    size = (bundle.transform.height_px, bundle.transform.width_px)
+    generator = np.random.default_rng(0)
+    pixels = {"pixel_values": generator.standard_normal((PICTURES, 3, *size), dtype=np.float32)}
+    gallery = Gallery(generator.standard_normal((GALLERY_ROWS, DIM), dtype=np.float32))
+    query = generator.standard_normal((1, DIM), dtype=np.float32)
+
+    passes: dict[str, dict[str, Callable[[], Any]]] = {"text": {}, "query": {}, "pictures": {}}
+    for name, chosen in settings().items():
+        text, vision = (
+            ort.InferenceSession(bundle.model_path(tower, arguments.precision), chosen, providers=[CPU])
+            for tower in ("text", "vision")
+        )
+
+        def embed(session: ort.InferenceSession = text) -> Any:
+            return session.run(None, tokens)
+
+        def search(session: ort.InferenceSession = text) -> Any:
+            return session.run(None, tokens), gallery.top_k(query, 10)
+
+        def look(session: ort.InferenceSession = vision) -> Any:
+            return session.run(None, pixels)
+
+        passes["text"][name], passes["query"][name], passes["pictures"][name] = embed, search, look
+    started = time.perf_counter()
+    seconds = {kind: in_turns(work, arguments.rounds) for kind, work in passes.items()}
+    print(f"{arguments.precision}, median of {arguments.rounds} turns, {time.perf_counter() - started:.0f} s")
+    print(f"{'':<32}{'one text':>12}{'with search':>14}{'pictures/s':>13}")
+    for name in passes["text"]:
+        pictures = PICTURES / seconds["pictures"][name]
+        print(
+            f"{name:<32}{1e3 * seconds['text'][name]:>9.2f} ms{1e3 * seconds['query'][name]:>11.2f} ms{pictures:>13.0f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
