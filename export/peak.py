@@ -1,6 +1,6 @@
 """Peak memory of one model, alone in its process.
 
-python -m export.peak FOLDER PRECISION    prints MB; FOLDER is a bundle, or for torch and torch-bf16 a run
+python -m export.peak FOLDER PRECISION    prints MB; FOLDER is a bundle, or for torch, torch-reuse and torch-bf16 a run
 
 The memory of a process that holds five models says nothing about each: `export.benchmark` starts one a model.
 """
@@ -34,7 +34,7 @@ def main() -> int:
     if precision.startswith("torch"):
         from miniclip.checkpoint import load_run
 
-        encoders = load_run(folder).encoders(autocast=precision == "torch-bf16")
+        encoders = load_run(folder).encoders(precision == "torch-bf16", reuse_memory=precision != "torch")
     else:
         encoders = OnnxEncoders(Bundle.open(folder), precision=precision)
     size = (PICTURES, 3, encoders.transform.height_px, encoders.transform.width_px)

@@ -15,9 +15,9 @@ from matplotlib import pyplot as plt
 def format_table(models: dict[str, dict[str, Any]]) -> str:
     """Two blocks, a row a model: first what it finds, then how fast it is."""
     lines = [
-        f"{'':<11}{'image to text':>16}{'text to image':>16}{'mean':>7}{'largest':>10}{'smallest':>10}{'1 % below':>11}"
+        f"{'':<13}{'image to text':>16}{'text to image':>16}{'mean':>7}{'largest':>10}{'smallest':>10}{'1 % below':>11}"
         f"{'same':>8}{'':>8}",
-        f"{'':<11}{'R@1/5/10':>16}{'R@1/5/10':>16}{'':>7}{'differ.':>10}{'cosine':>10}{'cosine':>11}{'top 10':>8}"
+        f"{'':<13}{'R@1/5/10':>16}{'R@1/5/10':>16}{'':>7}{'differ.':>10}{'cosine':>10}{'cosine':>11}{'top 10':>8}"
         f"{'MB':>8}",
     ]
     for name, row in models.items():
@@ -26,16 +26,16 @@ def format_table(models: dict[str, dict[str, Any]]) -> str:
             for way in ("image_to_text", "text_to_image")
         ]
         lines.append(
-            f"{name:<11}{recalls[0]:>16}{recalls[1]:>16}{100 * row['mean_recall']:>7.2f}"
+            f"{name:<13}{recalls[0]:>16}{recalls[1]:>16}{100 * row['mean_recall']:>7.2f}"
             f"{row['largest_difference']:>10.1e}{row['smallest_cosine']:>10.5f}"
             f"{min(row['image_cosine_p1'], row['text_cosine_p1']):>11.4f}{100 * row['top_10_overlap']:>7.1f}%"
             f"{row['megabytes']:>8.1f}"
         )
     lines += [
         "",
-        f"{'':<11}{'pictures/s, batch 1/8/32':>26}{'texts/s, batch 1/8/32/64':>30}{'text query':>16}{'image query':>16}"
+        f"{'':<13}{'pictures/s, batch 1/8/32':>26}{'texts/s, batch 1/8/32/64':>30}{'text query':>16}{'image query':>16}"
         f"{'share of':>10}{'peak':>8}",
-        f"{'':<11}{'':>26}{'':>30}{'p50/p95 ms':>16}{'p50/p95 ms':>16}{'GEMM':>10}{'MB':>8}",
+        f"{'':<13}{'':>26}{'':>30}{'p50/p95 ms':>16}{'p50/p95 ms':>16}{'GEMM':>10}{'MB':>8}",
     ]
     for name, row in models.items():
         pictures = " / ".join(f"{row['images_per_s'][size]:.0f}" for size in row["images_per_s"])
@@ -44,7 +44,7 @@ def format_table(models: dict[str, dict[str, Any]]) -> str:
             f"{row[f'{kind}_query_p50_ms']:.1f} / {row[f'{kind}_query_p95_ms']:.1f}" for kind in ("text", "image")
         ]
         lines.append(
-            f"{name:<11}{pictures:>26}{texts:>30}{queries[0]:>16}{queries[1]:>16}"
+            f"{name:<13}{pictures:>26}{texts:>30}{queries[0]:>16}{queries[1]:>16}"
             f"{100 * row['gemm_share']:>9.0f}%{row['peak_memory_mb']:>8.0f}"
         )
     return "\n".join(lines)

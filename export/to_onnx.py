@@ -20,8 +20,8 @@ from optimum.utils import (
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from export.attention import merge_projections
 from export.graph import quiet_tools, save_graph
+from export.simplify import fold_scales, simplify_attention
 from miniclip.errors import MiniClipError
 from miniclip.model import DualEncoder
 
@@ -91,7 +91,9 @@ def _export(
     if program is None:
         raise MiniClipError("torch gave no ONNX program")
     model = program.model_proto
-    merge_projections(model, drop_masks="pixel_values" in inputs)  # no part of a picture is padding
+    is_vision = "pixel_values" in inputs
+    simplify_attention(model, merge=not is_vision, drop_masks=is_vision)
+    fold_scales(model)
     if model.ByteSize() > MAX_BYTES:
         raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
     save_graph(model, path)

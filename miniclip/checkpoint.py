@@ -32,7 +32,6 @@ from miniclip.model import (
     backbone_from_config,
     backbone_settings,
     build_model,
-    reuse_freed_memory,
 )
 from miniclip.tokenizer import Tokenizer, read_tokenizer_config
 
@@ -105,10 +104,9 @@ class Run:
             [*(sha256_of(self.folder / name) for name in names), str(self.config.model.projection_dim)]
         )
 
-    def encoders(self, autocast: bool = False) -> TorchEncoders:
+    def encoders(self, autocast: bool = False, reuse_memory: bool = True) -> TorchEncoders:
         """The model behind the interface that bundles have."""
-        reuse_freed_memory()
-        return TorchEncoders(self.model, self.transform, self.tokenizer, autocast)
+        return TorchEncoders(self.model, self.transform, self.tokenizer, autocast, reuse_memory)
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -323,6 +323,15 @@ def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: 
         operators = [node.op_type for node in model.graph.node]
         layers = exported.row.attention_layers if isinstance(exported.row, VisionRow) else 2
         assert operators.count("Attention") == layers, precision
+        assert operators.count("Split") == (
+            0 if "pixel_values" in inputs else layers
+        )  # query, key, value in one product
+        inputs_of = [
+            len([name for name in node.input if name]) for node in model.graph.node if node.op_type == "Attention"
+        ]
+        assert inputs_of == [3 if "pixel_values" in inputs else 4] * layers, (
+            precision
+        )  # a picture has no padding to mask
         assert "Softmax" not in operators  # attention is inside that operator
         quantised = {"DynamicQuantizeLinear", "DequantizeLinear"} & set(operators)
         assert bool(quantised) == (precision == "int8")

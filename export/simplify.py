@@ -1,9 +1,9 @@
-"""Attention as one wide product instead of three narrow ones, and without moving heads about.
+"""The exporter's graph, rewritten into one that does the same with fewer steps.
 
-In: a graph as the exporter writes it, where query, key and value are projected apart, cut into heads and transposed for
-the operator `Attention` (ONNX opset 23), which also takes them uncut as `(B, L, H * d)`. Out: the same function with
-one matrix product and one split a layer. That removes a third of a text tower's nodes, and a single query is bound by
-their number rather than by arithmetic.
+Query, key and value are projected apart, cut into heads and transposed for the operator `Attention` (ONNX opset 23),
+which also takes them uncut as `(B, L, H * d)`. A text tower, whose single query is bound by the number of its nodes and
+not by arithmetic, computes the three in one product; a vision tower has many tokens, and splitting the product again
+would cost more than it saves. A scale behind a layer (DINOv2's LayerScale) becomes part of the layer's weights.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from export.graph import drop_unused
 
 @dataclass(frozen=True)
 class Projection:
-    """One of query, key and value: `x @ weight + bias`, then cut into heads of `head_dim`."""
+    """One of query, key and value: `projected = x @ weight + bias`, then cut into heads of `head_dim`."""
 
+    projected: str
     x: str
     weight: np.ndarray  # (d_in, H * head_dim)
     bias: np.ndarray  # (H * head_dim,)
@@ -50,23 +51,55 @@ class _Graph:
         return nodes[0] if len(nodes) == 1 and nodes[0].op_type == operator else None
 
 
-def merge_projections(model: onnx.ModelProto, drop_masks: bool) -> None:
+def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) -> None:
     """Rewrite every `Attention` of the graph that has the exporter's shape; others stay as they are.
 
-    `drop_masks` removes attention masks, which a vision tower has though nothing in a picture is padding.
+    `merge` computes query, key and value in one product. `drop_masks` removes attention masks, which a vision tower has
+    though nothing in a picture is padding.
     """
     graph = model.graph
     for attention in [node for node in graph.node if node.op_type == "Attention"]:
         if drop_masks:
             del attention.input[3:]
         known = _Graph(graph)
-        projections = [_projection(known, name) for name in attention.input[:3]]
+        found = [_projection(known, name) for name in attention.input[:3]]
+        projections = [projection for projection in found if projection is not None]
         back = known.read_by(attention.output[0], "Transpose")
         flat = back and known.read_by(back.output[0], "Reshape")
-        if flat is None or any(p is None or p.x != projections[0].x for p in projections):  # type: ignore[union-attr]
+        if flat is None or len(projections) < 3:
             continue
-        _rewrite(graph, attention, [p for p in projections if p is not None], flat.output[0])
-        flat.output[0] = f"{flat.output[0]}_unused"
+        if merge and len({projection.x for projection in projections}) == 1:
+            parts = _merged(graph, attention, projections)
+        else:
+            parts = [projection.projected for projection in projections]
+        attention.input[:3] = parts
+        attention.output[0], flat.output[0] = flat.output[0], f"{flat.output[0]}_unused"
+        attention.attribute.extend(
+            helper.make_attribute(key, len(projection.bias) // projection.head_dim)
+            for key, projection in zip(("q_num_heads", "kv_num_heads"), projections, strict=False)
+        )
+    drop_unused(model)
+
+
+def fold_scales(model: onnx.ModelProto) -> None:
+    """Mul(Add(MatMul(x, weight), bias), scale) with a constant scale -> the same without Mul."""
+    graph = model.graph
+    known = _Graph(graph)
+    for node in [node for node in graph.node if node.op_type == "Mul"]:
+        scales = [name for name in node.input if name in known.constants]
+        add = known.made_by(next((name for name in node.input if name not in scales), ""), "Add")
+        product = add and known.made_by(add.input[0], "MatMul")
+        if len(scales) != 1 or add is None or product is None or known.read_by(add.output[0], "Mul") is None:
+            continue
+        scale, weight, bias = (known.constant(name) for name in (scales[0], product.input[1], add.input[1]))
+        if weight is None or bias is None or scale is None or scale.shape != bias.shape or bias.ndim != 1:
+            continue
+        layer = add.input[1].rpartition(".")[0]  # a name tells which layer it is
+        product.input[1], add.input[1] = f"{layer}.{node.name}_weight", f"{layer}.{node.name}_bias"
+        graph.initializer.append(numpy_helper.from_array(weight * scale, product.input[1]))
+        graph.initializer.append(numpy_helper.from_array(bias * scale, add.input[1]))
+        add.output[0] = node.output[0]
+        graph.node.remove(node)
     drop_unused(model)
 
 
@@ -86,32 +119,28 @@ def _projection(known: _Graph, name: str) -> Projection | None:
         shape = known.constant(parts.input[-1])
     if weight is None or bias is None or shape is None:
         return None
-    return Projection(product.input[0], weight, bias, add.input[1], int(shape[-1]))
+    return Projection(add.output[0], product.input[0], weight, bias, add.input[1], int(shape[-1]))
 
 
-def _rewrite(graph: onnx.GraphProto, attention: onnx.NodeProto, projections: list[Projection], output: str) -> None:
-    name, widths = attention.name, [len(p.bias) for p in projections]
+def _merged(graph: onnx.GraphProto, attention: onnx.NodeProto, projections: list[Projection]) -> list[str]:
+    """Put one product and a split before `attention`; returns the names of the three parts."""
+    name = attention.name
     # named after the layer, and the node: the exporter lets equal constants share a name
     prefix = f"{projections[0].bias_name.rpartition('.')[0]}.{name}"
     constants = {
         f"{prefix}_weight": np.concatenate([p.weight for p in projections], axis=1),
         f"{prefix}_bias": np.concatenate([p.bias for p in projections]),
-        f"{prefix}_widths": np.asarray(widths, dtype=np.int64),
+        f"{prefix}_widths": np.asarray([len(p.bias) for p in projections], dtype=np.int64),
     }
-    weight, bias, sizes = constants
+    weight, bias, widths = constants
     parts = [f"{name}_{part}" for part in ("query", "key", "value")]
     graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
     steps = [
         helper.make_node("MatMul", [projections[0].x, weight], [f"{name}_product"], name=f"{name}_MatMul"),
         helper.make_node("Add", [f"{name}_product", bias], [f"{name}_projected"], name=f"{name}_Add"),
-        helper.make_node("Split", [f"{name}_projected", sizes], parts, name=f"{name}_Split", axis=-1),
+        helper.make_node("Split", [f"{name}_projected", widths], parts, name=f"{name}_Split", axis=-1),
     ]
     place = list(graph.node).index(attention)
     for offset, step in enumerate(steps):
         graph.node.insert(place + offset, step)
-    attention.input[:3] = parts
-    attention.output[0] = output
-    attention.attribute.extend(
-        helper.make_attribute(key, width // projections[0].head_dim)
-        for key, width in (("q_num_heads", widths[0]), ("kv_num_heads", widths[1]))
-    )
+    return parts
