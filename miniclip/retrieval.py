@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from miniclip.encoders import CPU, CUDA, session_options
 
-BLOCK_SCORES = 1 << 18  # of a block and thread: 1 MB, what the cache of one core holds
+BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
 QUERIES = 64  # answered at a time
 
@@ -51,14 +51,18 @@ class Gallery:
     """Embeddings ready to be searched. Thread-safe."""
 
     def __init__(self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None) -> None:
-        """image_embeds (N, D) float32; `providers` as the encoders really run (`OnnxEncoders.providers`)."""
+        """image_embeds (N, D) float32; `providers` as the encoders really run (`OnnxEncoders.providers`).
+
+        Named CUDA, they put the gallery on the device; where CUDA then does not start, the same path runs on the CPU.
+        """
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
-        self.on_cuda = CUDA in providers
+        self.bound = CUDA in providers
         self._threads = threads or os.cpu_count() or 1
-        options = session_options(None if self.on_cuda else 1)
+        options = session_options(None if self.bound else 1)
         self._session = ort.InferenceSession(top_k_graph(), options, providers=list(providers))
-        if self.on_cuda:  # the gallery crosses to the device once, not with every query
-            self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, "cuda", 0)
+        if self.bound:  # the gallery crosses to the device once, not with every query
+            device = "cuda" if CUDA in self._session.get_providers() else "cpu"
+            self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, device, 0)
         else:
             self._pool = ThreadPoolExecutor(self._threads)
 
@@ -71,7 +75,7 @@ class Gallery:
         k = min(k, len(self))
         if k <= 0 or len(queries) == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        search = self._top_k_cuda if self.on_cuda else self._top_k_cpu
+        search = self._top_k_bound if self.bound else self._top_k_blocks
         parts = [
             search(np.ascontiguousarray(queries[start : start + QUERIES].T), k)
             for start in range(0, len(queries), QUERIES)
@@ -79,7 +83,7 @@ class Gallery:
         scores, rows = (np.concatenate(part, axis=1).T for part in zip(*parts, strict=True))
         return np.ascontiguousarray(scores), np.ascontiguousarray(rows)
 
-    def _top_k_cuda(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _top_k_bound(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """queries (D, Q) -> scores and rows (K, Q)."""
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("gallery", self._on_device)
@@ -91,7 +95,7 @@ class Gallery:
         scores, rows = binding.copy_outputs_to_cpu()
         return scores, rows
 
-    def _top_k_cpu(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _top_k_blocks(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """queries (D, Q) -> scores and rows (K, Q)."""
         # every thread gets work even in a small gallery
         block = min(LARGEST_BLOCK, BLOCK_SCORES // queries.shape[1], -(-len(self) // self._threads))
@@ -104,8 +108,14 @@ class Gallery:
             return scores, rows + start
 
         blocks = [search(0)] if len(starts) == 1 else list(self._pool.map(search, starts))
-        scores = np.concatenate([scores for scores, _ in blocks])
-        rows = np.concatenate([rows for _, rows in blocks])
-        # blocks come in row order and each is sorted, so a stable sort by score leaves ties in row order
-        best = np.argsort(-scores, axis=0, kind="stable")[:k]
-        return np.take_along_axis(scores, best, axis=0), np.take_along_axis(rows, best, axis=0)
+        return _merge(np.concatenate([scores for scores, _ in blocks]), np.concatenate([rows for _, rows in blocks]), k)
+
+
+def _merge(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best k of all blocks' best, (C, Q) -> (K, Q), the block of the first rows first."""
+    best = np.empty((k, scores.shape[1]), dtype=np.int64)
+    for query, own in enumerate(np.ascontiguousarray(scores.T)):
+        # sorting what is not below the k-th best is faster than sorting all; a stable sort leaves ties in row order
+        candidates = np.flatnonzero(own >= np.partition(own, len(own) - k)[len(own) - k])
+        best[:, query] = candidates[np.argsort(-own[candidates], kind="stable")[:k]]
+    return np.take_along_axis(scores, best, axis=0), np.take_along_axis(rows, best, axis=0)

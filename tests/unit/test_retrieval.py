@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from miniclip.retrieval import Gallery
+from miniclip.encoders import CPU, CUDA
+from miniclip.retrieval import QUERIES, Gallery
 
 
 def numpy_top_k(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
@@ -30,3 +31,22 @@ def test_best_comes_first_and_k_is_bounded_by_the_gallery() -> None:
 def test_no_query_gives_no_rows() -> None:
     scores, rows = Gallery(np.eye(3, dtype=np.float32)).top_k(np.empty((0, 3), np.float32), 2)
     assert scores.shape == rows.shape == (0, 0)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gallery_bound_to_the_device_gives_the_same_rows() -> None:
+    """What a GPU runs; without one, onnxruntime takes the same path on the CPU."""
+    generator = np.random.default_rng(0)
+    gallery = generator.integers(-2, 3, size=(1500, 16)).astype(np.float32)
+    queries = generator.integers(-2, 3, size=(QUERIES + 3, 16)).astype(np.float32)
+    scores, rows = Gallery(gallery, (CUDA, CPU)).top_k(queries, 10)
+    assert rows.tolist() == numpy_top_k(queries, gallery, 10).tolist()
+    assert scores.tolist() == np.take_along_axis(queries @ gallery.T, rows, axis=1).tolist()
+
+
+def test_many_queries_over_many_blocks_equal_numpys() -> None:
+    generator = np.random.default_rng(1)
+    gallery = generator.integers(-2, 3, size=(9000, 16)).astype(np.float32)
+    queries = generator.integers(-2, 3, size=(2 * QUERIES + 5, 16)).astype(np.float32)
+    _, rows = Gallery(gallery, threads=2).top_k(queries, 12)
+    assert rows.tolist() == numpy_top_k(queries, gallery, 12).tolist()
