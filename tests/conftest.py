@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny real model, the bundle exported from it, and small real pictures. No network."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 if TYPE_CHECKING:
     import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported: some tests do that while collected
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORDS = ["a", "an", "the", "red", "green", "blue", "yellow", "circle", "square", "triangle", "big", "small", "on"]
@@ -68,7 +71,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests compute their own features and never touch the user's cache."""
     patch = pytest.MonkeyPatch()
     patch.setenv("MINICLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-    patch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
