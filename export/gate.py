@@ -20,8 +20,6 @@ MOST_RECALL_CHANGE = 0.03  # of mean recall on the calibration pictures
 LARGEST_FP16 = 65_504
 ARITHMETIC = ("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul")
 
-Recall = tuple[float, float]  # mean recall, mean cosine to fp32
-
 
 def check_recall(
     folder: Path, precisions: list[str], feeds: dict[str, Feeds], image_of_caption: np.ndarray
@@ -29,9 +27,9 @@ def check_recall(
     """Mean recall by precision, fp32 among them; `feeds` by tower.
 
     Errors: `MiniClipError` when a precision's mean recall is more than `MOST_RECALL_CHANGE` from that of fp32, or not a
-    number; for int8 with the set of layers that moves it most when they alone are quantised.
+    number; for int8 with the set of layers that moves it most when they alone are quantised. Also when a tower computes
+    values that half precision does not hold, and fp16 is wanted.
     """
-
     for tower in TOWERS if "fp16" in precisions else ():
         # not seen in what a CPU computes, which has no half precision and keeps such a value
         largest = largest_value(onnx.load(folder / onnx_name(tower, "fp32")), feeds[tower][:1])

@@ -91,6 +91,8 @@ def fold_scales(model: onnx.ModelProto) -> None:
         product = add and known.made_by(add.input[0], "MatMul")
         if len(scales) != 1 or add is None or product is None or known.read_by(add.output[0], "Mul") is None:
             continue
+        if known.read_by(product.output[0], "Add") is None:
+            continue
         scale, weight, bias = (known.constant(name) for name in (scales[0], product.input[1], add.input[1]))
         if weight is None or bias is None or scale is None or scale.shape != bias.shape or bias.ndim != 1:
             continue

@@ -58,7 +58,7 @@ class Run:
         """Copy what `from_pretrained` needs to `folder`, with a README.md (`name` is its title) if there is none.
 
         Left out are `training_state.pt` and the calibration file, which holds training pictures: a copy cannot be
-        trained further, and int8 export of a convolutional tower, which needs that file, works from the original only.
+        trained further, and int8 export from it needs `--data`.
         Errors: `MiniClipError` when `folder` is another run that is trained there, or cannot be written.
         """
         folder = Path(folder)
