@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from export.measure import in_turns
 from miniclip.bundle import Bundle
 from miniclip.encoders import CPU
 from miniclip.errors import ArgumentParser, run_command
@@ -29,6 +28,7 @@ SPINNING = {
 GALLERY_ROWS, DIM = 10_000, 512
 WORDS = "two children are playing with a red ball on the beach"
 PICTURES = 8
+TURN_S = 0.25
 
 
 def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -> ort.SessionOptions:
@@ -52,6 +52,21 @@ def settings() -> dict[str, ort.SessionOptions]:
     compared[f"{cores} threads, no arena"] = options(cores, SPINNING["stops"], False, True)
     compared["1 thread"] = options(1, SPINNING["stops"], True, True)
     return compared
+
+
+def in_turns(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of one pass of each, measured in turns of as many passes as fit into `TURN_S`, at least one."""
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for run_once in passes.values():
+        run_once()
+    for _ in range(rounds):
+        for name, run_once in passes.items():
+            until = time.perf_counter() + TURN_S
+            while not seconds[name] or time.perf_counter() < until:
+                started = time.perf_counter()
+                run_once()
+                seconds[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --s
 
 In: a run, the bundle made from it, captions. Out: two tables, JSON, a chart beside it, the certificate in the bundle.
 PyTorch is measured three times: `torch` as it comes, `torch-reuse` with memory kept between layers
-(`miniclip.model.reuse_freed_memory`), and that in bfloat16.
+(`miniclip.model.reuse_freed_memory`), and that in bfloat16. Speeds are those of a process with one model alone.
 Exit status 1 when a precision's recalls, their mean, or its embeddings are further from torch's than it may be.
 """
 
@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from export.card import write_card
 from export.machine import measure_machine
 from export.measure import quality, speeds
-from export.peak import peak_memory_mb
 from export.report import draw_chart, format_table
 from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
 from miniclip.caption_table import check_skipped
@@ -76,10 +75,11 @@ def main() -> int:
     print("measuring speed, every model in turn", flush=True)
     machine = measure_machine()
     gflop = gflop_per_image(run)
-    for name, speed in speeds(models, reference, max(1, arguments.turns)).items():
+    folders = {name: run.folder if name.startswith("torch") else bundle.folder for name in models}
+    turns = max(1, arguments.turns)
+    for name, speed in speeds(folders, reference, run.transform, turns, arguments.provider).items():
         rate = max(speed["images_per_s"].values())
         rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
-        rows[name]["peak_memory_mb"] = peak_memory_mb(run.folder if name.startswith("torch") else bundle.folder, name)
         files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
         rows[name]["megabytes"] = sum(f.stat().st_size for f in files or [run.folder / "model.safetensors"]) / 1e6
         rows[name]["providers"] = list(getattr(models[name], "providers", ["torch on the CPU"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from miniclip.encoders import CPU, session_options
@@ -63,6 +63,40 @@ def _session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
 def is_convolutional(model: onnx.ModelProto) -> bool:
     """Whether the tower is more than one convolution deep: a transformer has one, which cuts the patches."""
     return bool(sum(node.op_type == "Conv" for node in model.graph.node) > 1)
+
+
+class Wiring:
+    """Who makes a tensor, who reads it, and what constants hold."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.producers = {name: node for node in graph.node for name in node.output}
+        self.constants = {item.name: item for item in graph.initializer}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def constant(self, name: str) -> np.ndarray | None:
+        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
+
+    def made_by(self, name: str, operator: str) -> onnx.NodeProto | None:
+        node = self.producers.get(name)
+        return node if node is not None and node.op_type == operator else None
+
+    def read_by(self, name: str, operator: str) -> onnx.NodeProto | None:
+        """The only reader, if it is such a node."""
+        nodes = self.readers.get(name, [])
+        return nodes[0] if len(nodes) == 1 and nodes[0].op_type == operator else None
+
+
+def constant_products(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """The matrix products with constant weights, by their input: query, key and value share theirs."""
+    constants = {item.name for item in model.graph.initializer}
+    products: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            products.setdefault(node.input[0], []).append(node)
+    return products
 
 
 def first_convolutions(model: onnx.ModelProto, count: int) -> list[str]:

@@ -33,6 +33,7 @@ from export.graph import (
     save_graph,
 )
 from export.outliers import scale_outliers
+from export.rounding import round_weights
 
 TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 # The first convolutions see raw pixels, whose range low precision serves badly: most of the loss, little of the time.
@@ -64,12 +65,12 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
     with quiet_tools():
         if is_convolutional(model):
             return _finished(_static(model, measured, exclude), model, measured, exclude), "fixed scales"
-        scaled = scale_outliers(model, measured)
+        rounded = round_weights(scale_outliers(model, measured), measured, exclude)
         expected = embed(model, judged)
         tried = []
         for how, quantised in (
-            ("scales on the fly", _dynamic(scaled, exclude)),
-            ("fixed scales", _static(scaled, measured, exclude)),
+            ("scales on the fly", _dynamic(rounded, exclude)),
+            ("fixed scales", _static(rounded, measured, exclude)),
         ):
             quantised = _finished(quantised, model, measured, exclude)
             cosine = (embed(quantised, judged) * expected).sum(axis=1)

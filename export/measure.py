@@ -1,25 +1,29 @@
 """Quality and speed of encoders, measured side by side.
 
-In: named `DualEncoders` and a split. Out: one row of figures a model. Speeds are taken in turns, a pass of each model
-after the other, so that a noisy machine is noisy for all of them; the median pass counts.
+In: folders of models and a split. Out: one row of figures a model. For its speed each model has a process of its own
+(`export.worker`). They take turns, so that a noisy machine is noisy for all of them; the median pass counts.
 """
 
-import time
-from collections.abc import Callable
-from typing import Any
+import json
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
-from miniclip.encoders import CPU, DualEncoders
 from miniclip.errors import MiniClipError
 from miniclip.evaluation import SplitEmbeds
+from miniclip.images import ImageTransform
 from miniclip.retrieval import Gallery
 
 IMAGE_BATCHES = (1, 8, 32)
 TEXT_BATCHES = (1, 8, 32, 64)
 GALLERY_ROWS = 10_000
-QUERY_REPEATS = 40
-TURN_S = 0.25  # a model's turn is as many passes as fit, at least one
+TURN_S, QUERY_TURN_S = 0.25, 0.5  # a model's turn is as many passes as fit, at least one
 
 
 def quality(embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[str, Any]:
@@ -44,65 +48,92 @@ def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(ours, theirs, strict=True)]))
 
 
-def speeds(models: dict[str, DualEncoders], embeds: SplitEmbeds, rounds: int) -> dict[str, dict[str, Any]]:
-    """Pictures (decoded already) and texts a second by batch size, and latency of single queries, a row a model."""
-    table = embeds.table
-    first = next(iter(models.values()))
-    paths = [table.image_paths[row % len(table.image_paths)] for row in range(max(IMAGE_BATCHES))]
-    pixel_values = np.stack([first.transform.load(path) for path in paths])
-    step = max(1, len(table.captions) // max(TEXT_BATCHES))
-    texts = (table.captions[::step] * max(TEXT_BATCHES))[: max(TEXT_BATCHES)]
-    rows: dict[str, dict[str, Any]] = {name: {} for name in models}
+class Worker:
+    """A model in a process of its own, waiting for its turns; `peak_memory_mb` is that process's."""
 
-    for key, batches, work in (
-        ("images_per_s", IMAGE_BATCHES, lambda e, n: e.embed_pixels(pixel_values[:n])),
-        ("texts_per_s", TEXT_BATCHES, lambda e, n: e.encode_texts(texts[:n])),
-    ):
-        for size in batches:
-            passes = {name: _bind(work, encoders, size) for name, encoders in models.items()}
-            for name, seconds in in_turns(passes, rounds).items():
-                rows[name].setdefault(key, {})[str(size)] = size / seconds
+    def __init__(self, name: str, folder: Path, inputs: Path, provider: str) -> None:
+        self.name = name
+        command = [sys.executable, "-m", "export.worker", str(folder.absolute()), name, str(inputs), provider]
+        root = Path(__file__).parent.parent
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        self.peak_memory_mb = float(self._read())
 
-    generator = np.random.default_rng(0)
-    noise = generator.standard_normal((GALLERY_ROWS, embeds.image_embeds.shape[1]), dtype=np.float32)
-    image_embeds = np.concatenate([embeds.image_embeds, noise / np.linalg.norm(noise, axis=1, keepdims=True)])
-    picture = paths[0].read_bytes()
-    for name, encoders in models.items():
-        gallery = Gallery(image_embeds[:GALLERY_ROWS], getattr(encoders, "providers", (CPU,)))
-        for kind, queries, encode in (
-            ("text_query", texts, lambda query, e=encoders: e.encode_texts([query])),
-            ("image_query", [picture], lambda query, e=encoders: e.encode_images([query])[1]),
-        ):
-            latency_ms = [_query_ms(encode, gallery, queries[i % len(queries)]) for i in range(QUERY_REPEATS)]
-            rows[name][f"{kind}_p50_ms"] = float(np.percentile(latency_ms[3:], 50))
-            rows[name][f"{kind}_p95_ms"] = float(np.percentile(latency_ms[3:], 95))
+    def turn(self, kind: str, size: int, seconds: float) -> list[float]:
+        """Seconds of each pass; see `export.worker`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([kind, size, seconds]) + "\n")
+        self._process.stdin.flush()
+        return list(json.loads(self._read()))
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, errors = self._process.communicate()
+            reason = errors.strip().splitlines()[-1:] or [f"exit status {self._process.returncode}"]
+            raise MiniClipError(f"measuring {self.name} failed: {reason[0]}")
+        return line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def speeds(
+    folders: dict[str, Path], embeds: SplitEmbeds, transform: ImageTransform, rounds: int, provider: str = "cpu"
+) -> dict[str, dict[str, Any]]:
+    """Pictures (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
+
+    `folders` by the names that `export.worker` takes: a run for PyTorch, a bundle for a precision.
+    """
+    rows: dict[str, dict[str, Any]] = {name: {} for name in folders}
+    with tempfile.TemporaryDirectory() as tmp, ExitStack() as stack:
+        inputs = Path(tmp) / "inputs.npz"
+        _write_inputs(inputs, embeds, transform)
+        workers = [stack.enter_context(Worker(name, folder, inputs, provider)) for name, folder in folders.items()]
+        for worker in workers:
+            rows[worker.name]["peak_memory_mb"] = worker.peak_memory_mb
+        for kind, sizes in (("images", IMAGE_BATCHES), ("texts", TEXT_BATCHES)):
+            for size in sizes:
+                for name, seconds in _in_turns(workers, kind, size, TURN_S, rounds).items():
+                    rows[name].setdefault(f"{kind}_per_s", {})[str(size)] = size / float(np.median(seconds))
+        for kind in ("text_query", "image_query"):
+            for name, seconds in _in_turns(workers, kind, 0, QUERY_TURN_S, rounds).items():
+                for percentile in (50, 95):
+                    rows[name][f"{kind}_p{percentile}_ms"] = 1000 * float(np.percentile(seconds, percentile))
     return rows
 
 
-def _bind(work: Callable[[DualEncoders, int], object], encoders: DualEncoders, size: int) -> Callable[[], object]:
-    return lambda: work(encoders, size)
+def _write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> None:
+    """What every worker embeds: pictures and captions of the split, and a gallery to search."""
+    table = embeds.table
+    paths = [table.image_paths[row % len(table.image_paths)] for row in range(max(IMAGE_BATCHES))]
+    step = max(1, len(table.captions) // max(TEXT_BATCHES))
+    texts = (table.captions[::step] * max(TEXT_BATCHES))[: max(TEXT_BATCHES)]
+    generator = np.random.default_rng(0)
+    noise = generator.standard_normal((GALLERY_ROWS, embeds.image_embeds.shape[1]), dtype=np.float32)
+    image_embeds = np.concatenate([embeds.image_embeds, noise / np.linalg.norm(noise, axis=1, keepdims=True)])
+    np.savez(
+        path,
+        pixel_values=np.stack([transform.load(path) for path in paths]),
+        texts=np.asarray(texts, dtype=np.str_),
+        picture=np.frombuffer(paths[0].read_bytes(), dtype=np.uint8),
+        image_embeds=image_embeds[:GALLERY_ROWS],
+    )
 
 
-def _query_ms(encode: Callable[[Any], np.ndarray], gallery: Gallery, query: Any) -> float:
-    """From words, or a file's bytes, to the ten best of the gallery."""
-    started = time.perf_counter()
-    gallery.top_k(encode(query), 10)
-    return 1000 * (time.perf_counter() - started)
-
-
-def in_turns(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of one pass of each, measured in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in passes}
-    for run_once in passes.values():
-        run_once()
+def _in_turns(workers: list[Worker], kind: str, size: int, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every pass of each; a first turn, which warms up, does not count."""
+    for worker in workers:
+        worker.turn(kind, size, 0)
+    passes: dict[str, list[float]] = {worker.name: [] for worker in workers}
     for _ in range(rounds):
-        for name, run_once in passes.items():
-            until = time.perf_counter() + TURN_S
-            while True:
-                started = time.perf_counter()
-                run_once()
-                ended = time.perf_counter()
-                seconds[name].append(ended - started)
-                if ended > until:
-                    break
-    return {name: float(np.median(values)) for name, values in seconds.items()}
+        for worker in workers:
+            passes[worker.name] += worker.turn(kind, size, seconds)
+    return passes

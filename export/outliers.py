@@ -3,59 +3,78 @@
 One channel in a hundred of a transformer's activations is ten times as large as the others, and one scale a tensor
 then leaves the others few of the 256 steps. Such a channel is divided by a constant, and its row of the weights
 multiplied by it: the same product (G. Xiao et al., "SmoothQuant", ICML 2023, section 4). Unlike there, only channels
-above a limit are touched, and each product's limit is the one that 8 bits serve best on calibration data.
+above a limit are touched, and each product's limit is the one that 8 bits serve best on calibration data. Where a layer
+before can be divided instead, the division costs nothing.
 """
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph import Feeds, drop_unused, look_inside
+from export.graph import Feeds, Wiring, constant_products, drop_unused, look_inside
 
 LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: untouched
 SAMPLED_ROWS = 64  # of each batch
 LEAST_GAIN = 2.0  # a division that costs a multiplication at run time must halve the squared error
+
+Divisor = tuple[onnx.NodeProto, int, slice]  # a node's constant input, by its place, and the columns meant
 
 
 def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     """The same function, with a division before each matrix product that gains from it."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
-    constants = {item.name: item for item in graph.initializer}
-    products: dict[str, list[onnx.NodeProto]] = {}  # by input: query, key and value share theirs
-    for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in constants:
-            products.setdefault(node.input[0], []).append(node)
+    products = constant_products(model)
     largest, rows = _activations(model, list(products), feeds)
     for name, nodes in products.items():
-        weights = [numpy_helper.to_array(constants[node.input[1]]) for node in nodes]
-        norm = _norm_before(graph, name, nodes)
-        least_gain = 1.0 if norm is not None else LEAST_GAIN
-        scales = _best_scales(largest[name], rows[name], np.concatenate(weights, axis=1), least_gain)
+        known = Wiring(graph)
+        weights = [numpy_helper.to_array(known.constants[node.input[1]]) for node in nodes]
+        free = _free_divisors(known, name, nodes)
+        scales = _best_scales(largest[name], rows[name], np.concatenate(weights, axis=1), 1.0 if free else LEAST_GAIN)
         if (scales == 1).all():
             continue
-        scaled = _divide(graph, name, nodes[0], scales) if norm is None else _divide_norm(graph, norm, scales)
+        if free:
+            _divide_constants(graph, free, scales)
+        else:
+            name = _divide(graph, name, nodes[0], scales)
         for node, weight in zip(nodes, weights, strict=True):
-            node.input[0], node.input[1] = scaled, f"{node.name}_weight"
+            node.input[0], node.input[1] = name, f"{node.name}_weight"
             graph.initializer.append(numpy_helper.from_array(weight * scales[:, None], node.input[1]))
     drop_unused(model)
     return model
 
 
-def _norm_before(graph: onnx.GraphProto, name: str, nodes: list[onnx.NodeProto]) -> onnx.NodeProto | None:
-    """The LayerNormalization whose result only `nodes` read: its own scale and bias can be divided, at no cost."""
-    maker = next((node for node in graph.node if name in node.output), None)
-    readers = [node for node in graph.node if name in node.input]
-    return maker if maker is not None and maker.op_type == "LayerNormalization" and readers == nodes else None
+def _free_divisors(known: Wiring, name: str, nodes: list[onnx.NodeProto]) -> list[Divisor]:
+    """Constants that divide the tensor when they are divided: a norm's scale and bias, or, for the result of attention,
+    weight and bias of its values. None where others than `nodes` read the tensor.
+    """
+    maker = known.producers.get(name)
+    if maker is None or known.readers[name] != nodes:
+        return []
+    if maker.op_type == "LayerNormalization":
+        return [(maker, place, slice(None)) for place in range(1, len(maker.input))]
+    if maker.op_type != "Attention" or known.read_by(maker.input[2], "Attention") is None:
+        return []
+    value, columns = maker.input[2], slice(None)
+    split = known.made_by(value, "Split")  # query, key and value from one product
+    if split is not None and split.output[-1] == value and (widths := known.constant(split.input[1])) is not None:
+        value, columns = split.input[0], slice(int(widths[:-1].sum()), None)
+    add = known.made_by(value, "Add")
+    product = add and known.made_by(add.input[0], "MatMul")
+    if add is None or product is None:
+        return []
+    if known.constant(add.input[1]) is None or known.constant(product.input[1]) is None:
+        return []
+    return [(product, 1, columns), (add, 1, columns)]
 
 
-def _divide_norm(graph: onnx.GraphProto, norm: onnx.NodeProto, scales: np.ndarray) -> str:
+def _divide_constants(graph: onnx.GraphProto, divisors: list[Divisor], scales: np.ndarray) -> None:
     constants = {item.name: item for item in graph.initializer}
-    for place in range(1, len(norm.input)):
-        values = numpy_helper.to_array(constants[norm.input[place]])
-        norm.input[place] = f"{norm.name}_scaled_{place}"
-        graph.initializer.append(numpy_helper.from_array(values / scales, norm.input[place]))
-    return str(norm.output[0])
+    for node, place, columns in divisors:
+        values = numpy_helper.to_array(constants[node.input[place]]).copy()
+        values[..., columns] /= scales
+        node.input[place] = f"{node.name}_scaled_{place}"
+        graph.initializer.append(numpy_helper.from_array(values, node.input[place]))
 
 
 def _divide(graph: onnx.GraphProto, name: str, first: onnx.NodeProto, scales: np.ndarray) -> str:

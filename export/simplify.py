@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph import drop_unused
+from export.graph import Wiring, drop_unused
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,6 @@ class Projection:
     head_dim: int
 
 
-class _Graph:
-    """Who makes a tensor, who reads it, and what constants hold."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.producers = {name: node for node in graph.node for name in node.output}
-        self.constants = {item.name: item for item in graph.initializer}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-
-    def constant(self, name: str) -> np.ndarray | None:
-        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
-
-    def made_by(self, name: str, operator: str) -> onnx.NodeProto | None:
-        node = self.producers.get(name)
-        return node if node is not None and node.op_type == operator else None
-
-    def read_by(self, name: str, operator: str) -> onnx.NodeProto | None:
-        """The only reader, if it is such a node."""
-        nodes = self.readers.get(name, [])
-        return nodes[0] if len(nodes) == 1 and nodes[0].op_type == operator else None
-
-
 def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) -> None:
     """Rewrite every `Attention` of the graph that has the exporter's shape; others stay as they are.
 
@@ -61,7 +37,7 @@ def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) ->
     for attention in [node for node in graph.node if node.op_type == "Attention"]:
         if drop_masks:
             del attention.input[3:]
-        known = _Graph(graph)
+        known = Wiring(graph)
         found = [_projection(known, name) for name in attention.input[:3]]
         projections = [projection for projection in found if projection is not None]
         back = known.read_by(attention.output[0], "Transpose")
@@ -84,7 +60,7 @@ def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) ->
 def fold_scales(model: onnx.ModelProto) -> None:
     """Mul(Add(MatMul(x, weight), bias), scale) with a constant scale -> the same without Mul."""
     graph = model.graph
-    known = _Graph(graph)
+    known = Wiring(graph)
     for node in [node for node in graph.node if node.op_type == "Mul"]:
         scales = [name for name in node.input if name in known.constants]
         add = known.made_by(next((name for name in node.input if name not in scales), ""), "Add")
@@ -105,7 +81,7 @@ def fold_scales(model: onnx.ModelProto) -> None:
     drop_unused(model)
 
 
-def _projection(known: _Graph, name: str) -> Projection | None:
+def _projection(known: Wiring, name: str) -> Projection | None:
     """Transpose(Reshape(Add(MatMul(x, weight), bias))) with heads second, read backwards from `name`."""
     transpose = known.made_by(name, "Transpose")
     if transpose is None or list(transpose.attribute[0].ints) != [0, 2, 1, 3]:

@@ -8,7 +8,9 @@ In: texts, or pictures as paths or bytes. Out: `(N, D)` float32 rows of unit len
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnxruntime as ort
@@ -20,6 +22,7 @@ from miniclip.tokenizer import Tokenizer
 
 PROVIDER_CHOICES = ("auto", "cuda", "cpu")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+IMAGE_BATCH = max(16, os.cpu_count() or 1)  # decoded at a time
 TEXT_BATCH = 16  # 64 captions in four batches by length take about half the time of one padded batch
 
 
@@ -56,7 +59,7 @@ class DualEncoders(ABC):
         self,
         sources: Sequence[ImageSource],
         on_error: Callable[[int, str], None] | None = None,
-        batch_size: int = 16,
+        batch_size: int = IMAGE_BATCH,
         progress: Callable[[int], object] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pictures -> `(rows (M,) int64, image_embeds (M, D))`, M the number that could be read.
@@ -146,24 +149,25 @@ class OnnxEncoders(DualEncoders):
         self.precision = self.choice.precision
         self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
         self.logit_scale = bundle.logit_scale
-        self._vision = self._open("vision", threads)
+        self._threads = threads or os.cpu_count() or 1
+        self._vision = self._open("vision", self._threads)
         self.running_on = self.choice.message
         if CUDA in self.choice.providers and CUDA not in self._vision.get_providers():
             if strict:
                 raise MiniClipError("the GPU was asked for, but CUDA did not start; check the driver, or omit --strict")
             self.choice = choose_provider("cpu", precision, available, bundle.precisions)  # fp16 is slow on a CPU
             self.precision = self.choice.precision
-            self._vision = self._open("vision", threads)
+            self._vision = self._open("vision", self._threads)
             self.running_on = f"{self.choice.message}: the GPU was asked for, but CUDA did not start"
         if not bundle.manifest:
             self.running_on += "; the bundle has no manifest, so its files are unchecked"
-        self._text = self._open("text", threads)
+        self._text = self._open("text", self._threads)
         self.providers: tuple[str, ...] = tuple(self._vision.get_providers())
         self._image_output = _output_name(self._vision, "image_embeds")
         self._text_output = _output_name(self._text, "text_embeds")
         self.dim = int(self._dimension())
 
-    def _open(self, tower: str, threads: int | None) -> ort.InferenceSession:
+    def _open(self, tower: str, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(tower, self.precision)
         try:
             return ort.InferenceSession(path, session_options(threads), providers=list(self.choice.providers))
@@ -176,8 +180,27 @@ class OnnxEncoders(DualEncoders):
         return declared if isinstance(declared, int) else self.embed_tokens(*self.tokenizer(["a"])).shape[-1]
 
     def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
-        (image_embeds,) = self._vision.run([self._image_output], {"pixel_values": pixel_values})
-        return self._unit(image_embeds)
+        """On a CPU each picture of a batch is computed by one core, and one alone by all.
+
+        What a picture needs then stays in its core's cache, no core waits for another, and 8-bit scales that are found
+        on the fly are the picture's own: its embedding does not depend on what else is in the batch.
+        """
+
+        def run(session: ort.InferenceSession, pictures: np.ndarray) -> np.ndarray:
+            (image_embeds,) = session.run([self._image_output], {"pixel_values": pictures})
+            return np.asarray(image_embeds)
+
+        if len(pixel_values) <= 1 or CUDA in self.providers:
+            return self._unit(run(self._vision, pixel_values))
+        session, pool = self._side_by_side
+        rows = [pixel_values[row : row + 1] for row in range(len(pixel_values))]
+        return self._unit(np.concatenate(list(pool.map(run, [session] * len(rows), rows))))
+
+    @cached_property
+    def _side_by_side(self) -> tuple[ort.InferenceSession, ThreadPoolExecutor]:
+        """A vision session of one thread, and as many threads to call it; opened with the first batch."""
+        session = self._vision if self._threads == 1 else self._open("vision", 1)
+        return session, ThreadPoolExecutor(self._threads)
 
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         names = {node.name for node in self._text.get_inputs()}  # CLIP's own exports take no attention_mask

@@ -146,3 +146,12 @@ def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, pictures: list[
         threaded_images = list(pool.map(lambda path: encoders.encode_images([path])[1], pictures * 3))
     assert np.array_equal(np.vstack(threaded_texts), np.vstack(texts * 3))
     assert np.array_equal(np.vstack(threaded_images), np.vstack(images * 3))
+
+
+def test_a_pictures_embedding_does_not_depend_on_its_batch(encoders: OnnxEncoders, pictures: list[Path]) -> None:
+    """Scales found on the fly are one picture's: what stands beside it cannot change them."""
+    pixel_values = np.stack([encoders.transform.load(path) for path in pictures[:3]])
+    batch = encoders.embed_pixels(pixel_values)
+    brighter = np.concatenate([pixel_values[:1], 50 * pixel_values[1:]])
+    assert (encoders.embed_pixels(brighter)[0] == batch[0]).all()
+    np.testing.assert_allclose(encoders.embed_pixels(pixel_values[:1]), batch[:1], atol=1e-5)

@@ -22,7 +22,7 @@ import train.__main__ as train_command
 from export.__main__ import build_bundle
 from export.benchmark import MEAN_TOLERANCE, TOLERANCE, parity_failures
 from export.machine import measure_machine
-from export.peak import peak_memory_mb
+from export.measure import Worker
 from export.to_onnx import export_text
 from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
 from miniclip.calibration import Calibration
@@ -130,11 +130,10 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory, learned_run: Path) 
 
 
 def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, result: Path) -> int:
-    """The command with speeds measured hastily; `test_peak_memory` has what is left out."""
+    """The command with speeds measured hastily."""
     patch.setattr(export.measure, "TURN_S", 0.0)
-    patch.setattr(export.measure, "QUERY_REPEATS", 5)
+    patch.setattr(export.measure, "QUERY_TURN_S", 0.0)
     patch.setattr(benchmark_command, "measure_machine", lambda: measure_machine(0.01))
-    patch.setattr(benchmark_command, "peak_memory_mb", lambda *_: 1.0)
     flags = ["--run", run, "--bundle", bundle, "--data", data, "--split", "val", "--provider", "cpu", "--json", result]
     flags += ["--turns", "1"]
     return run_here(patch, benchmark_command, *flags)
@@ -161,6 +160,7 @@ def test_benchmark_certifies_a_bundle_that_retrieves_like_its_run(
         wanted = {*RECALLS, "largest_difference", "smallest_cosine", "images_per_s", "texts_per_s", "megabytes"}
         assert wanted <= set(model), name
         assert all(0 <= model[recall] <= 1 for recall in RECALLS)
+        assert 50 < model["peak_memory_mb"] < 1500
     models = result["models"]
     assert models["torch"]["mean_recall"] > 0.95  # chance is 0.33
     assert models["fp32"]["largest_difference"] < 1e-4 < models["int8"]["largest_difference"]
@@ -214,8 +214,9 @@ def test_benchmark_refuses_the_bundle_of_another_run(
         run_here(monkeypatch, benchmark_command, "--run", learned_run, "--bundle", tiny_bundle, "--data", colours)
 
 
-def test_peak_memory_is_that_of_one_model_in_its_own_process(learned_bundle: Path) -> None:
-    assert 50 < peak_memory_mb(learned_bundle, "int8") < 1500
+def test_a_model_that_cannot_be_measured_is_one_line(learned_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(MiniClipError, match="measuring int4 failed: error: --precision int4: the bundle has"):
+        Worker("int4", learned_bundle, tmp_path / "inputs.npz", "cpu")
 
 
 def test_export_does_not_replace_the_bundle_of_another_run(
