@@ -261,24 +261,23 @@ def _transformers_class(model_type: str, kind: str) -> tuple[Any, dict[str, Any]
     return known[kind][model_type]
 
 
-def reuse_freed_memory(reuse: bool = True) -> None:
+def reuse_freed_memory() -> None:
     """Tell glibc to keep large freed blocks for the next layer instead of returning them to the system.
 
     Each convolution's output is larger than glibc's threshold for a mapping of its own, so every layer would ask the
-    kernel for fresh zeroed pages: that alone took two thirds of the time here. `reuse=False` gives back the thresholds
-    that glibc reaches by itself in a program with large arrays. Elsewhere than on glibc nothing happens.
+    kernel for fresh zeroed pages: that alone took two thirds of the time here. Elsewhere than on glibc nothing happens.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_threshold, 1 << 30 if reuse else 32 << 20)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1 if reuse else 64 << 20)
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
 class TorchEncoders(DualEncoders):
     """The PyTorch model behind the same interface as a bundle, so that both are measured by the same code.
 
-    `autocast` computes in bfloat16; `reuse_memory` is what `reuse_freed_memory` does, for the whole process.
+    `autocast` computes in bfloat16; `reuse_memory` calls `reuse_freed_memory`, which is for the whole process.
     """
 
     def __init__(
@@ -293,10 +292,11 @@ class TorchEncoders(DualEncoders):
         self.transform, self.tokenizer = transform, tokenizer
         self.dim = int(model.text_head.fc.out_features)
         self.logit_scale = float(model.logit_scale.detach().clamp(max=LOGIT_SCALE_MAX))
-        self._autocast, self._reuse_memory = autocast, reuse_memory
+        self._autocast = autocast
+        if reuse_memory:
+            reuse_freed_memory()
 
     def _run(self, encode: Any, *arrays: np.ndarray) -> np.ndarray:
-        reuse_freed_memory(self._reuse_memory)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             embeds = encode(*(torch.from_numpy(array) for array in arrays))
         return cast(np.ndarray, embeds.float().numpy())
