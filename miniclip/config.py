@@ -46,16 +46,30 @@ class DataConfig:
 class TrainConfig:
     """One training run."""
 
-    setup: int = _option(1, "1: projection heads only, on cached features of the frozen backbones")
-    epochs: int = _option(12, "passes over the training captions")
-    batch_size: int = _option(1024, "pairs a step; every other pair of the batch is a negative")
+    setup: int = _option(1, "1: heads only · 2: everything · 3: the last two blocks of each tower and the heads")
+    start_from: str = _option("", "run folder whose weights are the start; setup 3 wants a run of setup 2")
+    vision_blocks: int = _option(-1, "train the last N vision blocks instead of what the setup says; 99: all of it")
+    text_blocks: int = _option(-1, "train the last N text blocks instead of what the setup says; 99: all of it")
+    epochs: int = _option(12, "passes over the training pictures")
+    batch_size: int = _option(1024, "captions a step; all but those of the same picture are negatives")
+    captions_per_image: int = _option(0, "captions of each picture an epoch, in one batch; 0: all, in any order")
+    micro_batch: int = _option(0, "GradCache: so many captions at a time through the towers; 0: the whole batch")
     learning_rate: float = _option(1e-3, "peak learning rate of the heads")
+    vision_learning_rate: float = _option(1e-5, "peak learning rate of the vision tower's trained blocks")
+    text_learning_rate: float = _option(1e-5, "peak learning rate of the text tower's trained blocks")
+    layer_decay: float = _option(1.0, "each block's learning rate is so many times that of the block above it")
     weight_decay: float = _option(0.1, "AdamW weight decay")
     warmup_fraction: float = _option(0.05, "share of the steps in which the learning rate rises")
+    loss: str = _option("infonce", "infonce | sigmoid | multi-positive | triplet")
+    margin: float = _option(0.2, "margin of the triplet loss")
     feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
+    mixup: float = _option(0.0, "latent mixup: pairs are mixed by Beta(a, a) of this a; 0: off")
+    views: int = _option(1, "views of each picture that are cached: itself, then random crops and mirror images")
+    ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
     patience: int = _option(5, "stop after so many epochs without a better mean recall")
-    seed: int = _option(0, "seed of weights, order and noise")
+    save_minutes: float = _option(2.0, "what is lost at most when training is killed")
+    seed: int = _option(0, "seed of weights, order, noise and crops")
 
 
 @dataclass(frozen=True)
@@ -161,7 +175,20 @@ def _check(config: Config) -> None:
         (train.feature_noise >= 0, "--train.feature_noise", "at least 0", train.feature_noise),
         (train.clip_norm > 0, "--train.clip_norm", "above 0", train.clip_norm),
         (train.patience >= 1, "--train.patience", "at least 1", train.patience),
-        (train.setup == 1, "--train.setup", "1 (heads only)", train.setup),
+        (train.setup in (1, 2, 3), "--train.setup", "1, 2 or 3", train.setup),
+        (train.captions_per_image >= 0, "--train.captions_per_image", "at least 0", train.captions_per_image),
+        (train.micro_batch >= 0, "--train.micro_batch", "at least 0", train.micro_batch),
+        (train.vision_learning_rate > 0, "--train.vision_learning_rate", "above 0", train.vision_learning_rate),
+        (train.text_learning_rate > 0, "--train.text_learning_rate", "above 0", train.text_learning_rate),
+        (0 < train.layer_decay <= 1, "--train.layer_decay", "in (0, 1]", train.layer_decay),
+        (train.vision_blocks >= -1, "--train.vision_blocks", "at least -1", train.vision_blocks),
+        (train.text_blocks >= -1, "--train.text_blocks", "at least -1", train.text_blocks),
+        (train.loss in LOSSES, "--train.loss", LOSSES, train.loss),
+        (train.margin > 0, "--train.margin", "above 0", train.margin),
+        (train.mixup >= 0, "--train.mixup", "at least 0", train.mixup),
+        (train.views >= 1, "--train.views", "at least 1", train.views),
+        (0 <= train.ema < 1, "--train.ema", "in [0, 1)", train.ema),
+        (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
         (0 <= model.dropout < 1, "--model.dropout", "in [0, 1)", model.dropout),
         (model.projection_dim >= 2, "--model.projection_dim", "at least 2", model.projection_dim),
         (model.image_size_px >= 32, "--model.image_size_px", "at least 32", model.image_size_px),
@@ -177,4 +204,5 @@ def _check(config: Config) -> None:
 
 
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
+LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
 TEXT_POOLINGS = ("auto", "cls", "mean", "eos")

@@ -73,7 +73,7 @@ class DualEncoders(ABC):
             raise MiniClipError(f"{'the picture' if isinstance(source, bytes) else source}: {reason}")
 
         rows, image_embeds = [np.empty(0, dtype=np.int64)], [np.empty((0, self.dim), dtype=np.float32)]
-        for batch_rows, pixel_values in load_batches(sources, self.transform, batch_size, on_error or refuse):
+        for batch_rows, pixel_values in load_batches(sources, self.transform.load, batch_size, on_error or refuse):
             rows.append(batch_rows)
             image_embeds.append(self.embed_pixels(pixel_values))
             if progress is not None:

@@ -246,16 +246,19 @@ def load_ahead(
 
 
 def load_batches(
-    sources: Sequence[ImageSource], transform: ImageTransform, batch_size: int, on_error: Callable[[int, str], None]
+    sources: Sequence[ImageSource],
+    load: Callable[[ImageSource], np.ndarray],
+    batch_size: int,
+    on_error: Callable[[int, str], None],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Decode pictures in threads, in order, and stack them into batches.
+    """Decode pictures in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
 
     Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. A picture that cannot be read is left out and
     told to `on_error(row, reason)`. Memory is bounded: at most two batches are decoded ahead.
     """
     rows: list[int] = []
     batch: list[np.ndarray] = []
-    for row, loaded in load_ahead(sources, transform.load, ahead=2 * batch_size):
+    for row, loaded in load_ahead(sources, load, ahead=2 * batch_size):
         if isinstance(loaded, MiniClipError):
             on_error(row, str(loaded))
             continue

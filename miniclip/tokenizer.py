@@ -56,6 +56,10 @@ class Tokenizer:
         attention_mask = np.asarray([encoding.attention_mask for encoding in encodings], dtype=np.int64)
         return input_ids, attention_mask
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, padding left out."""
+        return [encoding.ids[: sum(encoding.attention_mask)] for encoding in self._encode(texts)]
+
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of each text, (B,) int64, padding not counted: batches are sorted by this."""
         return np.asarray([sum(encoding.attention_mask) for encoding in self._encode(texts)], dtype=np.int64)

@@ -11,15 +11,15 @@ import torch
 from tqdm import tqdm
 
 from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.checkpoint import begin_run, replace_atomically
-from miniclip.config import add_config_flags, load_config
+from miniclip.checkpoint import begin_run, load_run, replace_atomically
+from miniclip.config import Config, add_config_flags, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.images import ImageTransform
-from miniclip.model import build_model, load_backbone, reuse_freed_memory
+from miniclip.model import DualEncoder, build_model, load_backbone, reuse_freed_memory
 from miniclip.pretrained import resolve_backbone
 from train.curves import draw_curves
-from train.data import load_features
-from train.loop import train_heads
+from train.data import load_data
+from train.loop import Trainer, fit_heads
 
 
 def parse_arguments() -> ArgumentParser:
@@ -47,6 +47,8 @@ def main() -> int:
     torch.manual_seed(config.train.seed)
     vision_folder, text_folder = resolve_backbone(config.model.vision), resolve_backbone(config.model.text)
     model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
+    if config.train.start_from:
+        _start_from(model, config)
     pretrained = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
     size_px = config.model.image_size_px
     transform = ImageTransform(size_px, size_px, pretrained.mean, pretrained.std, pretrained.resample)
@@ -57,13 +59,28 @@ def main() -> int:
             f"got {tokenizer.max_tokens}"
         )
 
-    features = load_features(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
-    calibration = Calibration.choose(features.table, transform)
+    data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
+    calibration = Calibration.choose(data.table, transform)
     replace_atomically(out / CALIBRATION_FILE, calibration.save)
-    best = train_heads(out, config, model, features, arguments["resume"])
+    if not config.train.start_from:
+        fit_heads(model, data)
+    trainer = Trainer(out, config, model, data)
+    if arguments["resume"]:
+        trainer.resume()
+    best = trainer.run()
     curves = draw_curves(out)
     tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, curves in {curves}")
     return 0
+
+
+def _start_from(model: DualEncoder, config: Config) -> None:
+    """Take the weights of another run of the same model."""
+    start = load_run(config.train.start_from)
+    if start.config.model != config.model:
+        raise MiniClipError(
+            f"--train.start_from {config.train.start_from}: that run has another [model] section; use the same one"
+        )
+    model.load_state_dict(start.model.state_dict())
 
 
 def _same_config(out: Path, resolved: dict[str, dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
-"""What a run trains and validates on: caption tables and, for heads, cached features.
+"""What a run trains and validates on: the caption table, and the two sides that turn its rows into features.
 
-In: `--data` and the config. Out: `PairFeatures`, pairs of picture and caption in the feature spaces of both backbones.
+In: `--data` and the config. Out: `TrainingData`, with unreadable pictures left out and prototypes, if any, put in.
 """
 
 from dataclasses import dataclass
@@ -13,36 +13,40 @@ from miniclip.caption_table import CaptionTable, check_skipped
 from miniclip.captions import read_captions
 from miniclip.config import Config
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
+from miniclip.images import ImageTransform, load_ahead
 from miniclip.model import DualEncoder
 from miniclip.pretrained import class_prototypes
 from miniclip.tokenizer import Tokenizer
-from train.features import image_features, text_features
+from train.inputs import Images, Texts
+from train.setups import trained_blocks
+from train.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class PairFeatures:
-    """Features of one split, images once and captions once each."""
+class TrainingData:
+    """Training and validation pictures with their captions; `table` holds only pictures that could be read.
 
-    images: Tensor  # (N_images, d_vision) float32
-    texts: Tensor  # (N_texts, d_text) float32
-    image_of_caption: Tensor  # (N_texts,) int64
+    Texts are the table's captions and, behind them, those of the prototypes.
+    """
 
-
-@dataclass(frozen=True)
-class TrainingFeatures:
-    """Training and validation split, and the prototypes that join the training batches, if any."""
-
-    train: PairFeatures
-    val: PairFeatures
-    prototypes: PairFeatures | None
     table: CaptionTable
+    images: Images
+    texts: Texts
+    prototypes: Tensor | None  # (K, d_vision) standardised image features whose names are texts
+
+    def image_rows(self, split: str) -> np.ndarray:
+        """Rows of the split's pictures."""
+        return np.flatnonzero([own == split for own in self.table.splits])
+
+    def text_rows(self, split: str) -> np.ndarray:
+        """Rows of the split's captions."""
+        return np.flatnonzero(np.isin(self.table.image_of_caption, self.image_rows(split)))
 
 
-def load_features(
+def load_data(
     data: str, config: Config, model: DualEncoder, transform: ImageTransform, tokenizer: Tokenizer, allow_missing: bool
-) -> TrainingFeatures:
-    """Read the captions, pass every picture and caption through the frozen backbones once, drop what is unreadable.
+) -> TrainingData:
+    """Read the captions, compute what is frozen, drop what is unreadable.
 
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
@@ -50,37 +54,38 @@ def load_features(
     if not table.captions:
         raise MiniClipError(f"{data} has no captions to train on; see README for the caption formats")
     check_skipped(table, allow_missing)
-    vision = image_features(model.vision, transform, table.image_paths)
-    kept_rows = np.asarray([row for row in range(len(table.image_paths)) if row not in vision.skipped])
-    table = table.without(vision.skipped)
+    vision_blocks, text_blocks = trained_blocks(config.train)
+    views, seed = config.train.views, config.train.seed
+    images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed)
+    skipped = images.skipped or (_unreadable(table, transform) if images.whole else {})
+    if skipped:
+        table = table.without(skipped)
+        images.keep(np.asarray([row for row in range(len(images.paths)) if row not in skipped]))
     print("\n".join([*table.skipped_lines(), table.summary()]))
     check_skipped(table, allow_missing)
-    texts = text_features(model.text, tokenizer, table.captions)
-    all_images = torch.from_numpy(vision.values[kept_rows].astype(np.float32))
-    all_texts = torch.from_numpy(np.asarray(texts.values, dtype=np.float32))
 
-    def pairs(split: str) -> PairFeatures:
-        image_rows = np.flatnonzero([s == split for s in table.splits])
-        text_rows = np.flatnonzero(np.isin(table.image_of_caption, image_rows))
-        image_of_caption = np.searchsorted(image_rows, table.image_of_caption[text_rows])
-        return PairFeatures(all_images[image_rows], all_texts[text_rows], torch.from_numpy(image_of_caption))
-
-    prototypes = prototype_features(config, model, tokenizer) if config.data.prototypes else None
-    return TrainingFeatures(pairs("train"), pairs("val"), prototypes, table)
+    captions, prototypes = list(table.captions), None
+    if config.data.prototypes:
+        prototypes, names = prototype_features(config)
+        captions += [f"a photo of {_article(name)} {name}" for name in names]
+    return TrainingData(table, images, Texts(model.text, text_blocks, Tokens(tokenizer, captions)), prototypes)
 
 
-def prototype_features(config: Config, model: DualEncoder, tokenizer: Tokenizer) -> PairFeatures:
-    """The ImageNet classifier's weight rows as pictures, their class names as captions.
+def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:
+    """Rows of pictures that cannot be read, with the reason: better known now than after an hour."""
+    loaded = load_ahead(table.image_paths, transform.load, ahead=64)
+    return {row: str(result) for row, result in loaded if isinstance(result, MiniClipError)}
+
+
+def prototype_features(config: Config) -> tuple[Tensor, list[str]]:
+    """The ImageNet classifier's weight rows as pictures (K, d), and their class names.
 
     A row of the classifier points where its class lies in the backbone's own feature space, so a thousand concepts come
     for free. Rows have another scale than features, so they are standardised among themselves, as pictures are.
     """
     weights, names = class_prototypes(config.model.vision)
     rows = torch.from_numpy(weights)
-    standardised = (rows - rows.mean(dim=0)) / rows.std(dim=0).clamp_min(1e-4)
-    captions = [f"a photo of {_article(name)} {name}" for name in names]
-    texts = text_features(model.text, tokenizer, captions)
-    return PairFeatures(standardised, torch.from_numpy(np.asarray(texts.values, np.float32)), torch.arange(len(names)))
+    return (rows - rows.mean(dim=0)) / rows.std(dim=0).clamp_min(1e-4), names
 
 
 def _article(noun: str) -> str:

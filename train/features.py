@@ -1,7 +1,8 @@
-"""Features of a frozen backbone, computed once and kept on disk.
+"""What frozen parts of a tower compute, computed once and kept on disk.
 
-In: a tower and a list of pictures or captions. Out: a memory-mapped `(N, d)` float16 array. The cache lies under a key
-of weights, preprocessing and inputs: any change of them is another cache. A killed pass continues where it stopped.
+In: a tower, how many of its blocks learn, and pictures or tokens. Out: memory-mapped float16 arrays: features where none
+does, else the input of the first block that does. The cache lies under a key of weights, preprocessing and inputs: any
+change of them is another cache. A killed pass continues where it stopped.
 """
 
 import hashlib
@@ -13,14 +14,16 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from miniclip.bundle import write_json
 from miniclip.cache import cache_folder
-from miniclip.images import ImageTransform, load_batches
+from miniclip.images import load_batches
 from miniclip.model import TextTower, VisionTower
-from miniclip.tokenizer import Tokenizer
+from train.augment import View
+from train.blocks import blocks_of, lower_part
+from train.tokens import Tokens
 
 IMAGE_BATCH, TEXT_BATCH = 16, 64  # small picture batches stay near the caches
 SAVE_EVERY = 32  # batches between two notes of how far the pass came
@@ -28,7 +31,7 @@ SAVE_EVERY = 32  # batches between two notes of how far the pass came
 
 @dataclass(frozen=True)
 class Features:
-    """`values (N, d)` float16, memory-mapped; `skipped` has the rows whose picture could not be read."""
+    """`values` float16, memory-mapped; `skipped` has the rows whose picture could not be read."""
 
     values: np.ndarray
     skipped: dict[int, str]
@@ -39,64 +42,95 @@ def has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over every parameter and buffer, by name."""
+def weights_hash(module: nn.Module, without: Sequence[nn.Module] = ()) -> str:
+    """SHA-256 over every parameter and buffer, by name, but those of the modules in `without`."""
+    left_out = {id(tensor) for part in without for tensor in part.state_dict(keep_vars=True).values()}
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
+        if id(tensor) not in left_out:
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
-def tokens_hash(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
-    """SHA-256 over the tokens of all texts: another tokenizer or another limit of length gives another hash."""
-    digest = hashlib.sha256()
-    for start in range(0, len(texts), 1024):
-        for array in tokenizer(texts[start : start + 1024]):
-            digest.update(str(array.shape).encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+def image_features(tower: VisionTower, view: View, paths: Sequence[Path], trained_blocks: int = 0) -> Features:
+    """Pictures -> `image_features (N, d)`, or the input `(N, ...)` of the first of the blocks that learn.
 
-
-def image_features(tower: VisionTower, transform: ImageTransform, paths: Sequence[Path]) -> Features:
-    """Pictures -> `image_features (N, d)`; the row of an unreadable picture is zero and listed in `skipped`."""
+    The row of an unreadable picture is zero and listed in `skipped`.
+    """
     tower.eval()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
+    encode = _frozen(tower, trained_blocks)
     stamps = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
-    key = [weights_hash(tower), tower.pooling, transform.to_dict(), stamps]
+    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, view.transform.to_dict(), stamps]
+    key += [trained_blocks, view.number, view.seed] if trained_blocks or view.number else []
 
-    def encode(rows: np.ndarray, skip: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    def passes(rows: np.ndarray, skip: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
         def skip_row(position: int, reason: str) -> None:
             skip(int(rows[position]), reason)
 
-        for positions, pixel_values in load_batches([paths[r] for r in rows], transform, IMAGE_BATCH, skip_row):
+        for positions, pixel_values in load_batches([paths[r] for r in rows], view.load, IMAGE_BATCH, skip_row):
             pixels = torch.from_numpy(pixel_values).contiguous(memory_format=torch.channels_last)
-            yield rows[positions], tower(pixels).float().numpy()
+            yield rows[positions], encode(pixels).float().numpy()
 
-    return _cached("image features", key, np.arange(len(paths)), tower.feature_dim, encode)
+    with torch.inference_mode(), _bfloat16():
+        size = (3, view.transform.height_px, view.transform.width_px)
+        row_shape = tuple(encode(torch.zeros(1, *size)).shape[1:])
+    return _cached("image features", key, np.arange(len(paths)), (len(paths), *row_shape), passes)
 
 
-def text_features(tower: TextTower, tokenizer: Tokenizer, texts: Sequence[str]) -> Features:
-    """Captions -> `text_features (N, d)`, computed in order of length so that little padding is."""
-    tower = tower.eval()
-    key = [weights_hash(tower), tower.pooling, tokens_hash(tokenizer, texts)]
+def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0) -> Features:
+    """Texts -> `text_features (N, d)`, or `(total tokens, d)`, the input of the first of the blocks that learn.
 
-    def encode(rows: np.ndarray, skip: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    Computed in order of length so that little padding is; padding itself is not kept.
+    """
+    tower.eval()
+    encode = _frozen(tower, trained_blocks)
+    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, tokens.digest()]
+    key += [trained_blocks] if trained_blocks else []
+
+    def passes(rows: np.ndarray, _: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
         for start in range(0, len(rows), TEXT_BATCH):
             batch = rows[start : start + TEXT_BATCH]
-            tokens = tokenizer([texts[row] for row in batch])
-            yield batch, tower(*(torch.from_numpy(array) for array in tokens)).float().numpy()
+            yield batch, encode(*tokens.padded(batch)).float().numpy()
 
-    order = np.argsort(tokenizer.lengths(texts), kind="stable") if texts else np.arange(0)
-    return _cached("text features", key, order, tower.feature_dim, encode)
+    def store(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:
+        for row, hidden in zip(rows, batch, strict=True):
+            values[tokens.offsets[row] : tokens.offsets[row + 1]] = hidden[: tokens.lengths[row]]
+
+    if trained_blocks == 0:
+        return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes)
+    width = int(cast(Any, tower.backbone).config.hidden_size)
+    return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, store)
+
+
+def _bfloat16() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
+
+
+def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:
+    if trained_blocks == 0:
+        return cast(Callable[..., Tensor], tower)
+    first = len(blocks_of(tower)) - trained_blocks
+    return lambda *inputs: lower_part(tower, first, *inputs)
+
+
+def _frozen_hash(tower: nn.Module, trained_blocks: int) -> str:
+    """Of all weights that what is cached may depend on: not of the blocks that learn."""
+    return weights_hash(tower, blocks_of(tower)[-trained_blocks:] if trained_blocks else [])
+
+
+def _store_rows(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:
+    values[rows] = batch
 
 
 def _cached(
     description: str,
     key: object,
     order: np.ndarray,
-    dim: int,
-    encode: Callable[[np.ndarray, Callable[[int, str], None]], Iterable[tuple[np.ndarray, np.ndarray]]],
+    shape: tuple[int, ...],
+    passes: Callable[[np.ndarray, Callable[[int, str], None]], Iterable[tuple[np.ndarray, np.ndarray]]],
+    store: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = _store_rows,
 ) -> Features:
     """Fill or continue the cache of `key`, visiting rows in `order`."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
@@ -107,7 +141,6 @@ def _cached(
         json.loads(progress_path.read_text()) if progress_path.exists() else {"done": 0, "skipped": {}}
     )
     done, skipped = int(progress["done"]), {int(row): why for row, why in progress["skipped"].items()}
-    shape = (len(order), dim)
     if done == 0 or not (folder / "features.npy").exists():
         done, skipped = 0, {}
         values = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape)
@@ -119,15 +152,14 @@ def _cached(
         write_json(progress_path, {"done": finished, "skipped": skipped})
 
     position_of_row = np.argsort(order)
-    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
     with (
         torch.inference_mode(),
-        bfloat16,
+        _bfloat16(),
         tqdm(total=len(order), initial=done, desc=description, disable=True if done == len(order) else None) as bar,
     ):
         finished = done
-        for number, (rows, batch) in enumerate(encode(order[done:], skipped.__setitem__), 1):
-            values[rows] = batch
+        for number, (rows, batch) in enumerate(passes(order[done:], skipped.__setitem__), 1):
+            store(values, rows, batch)
             position = int(position_of_row[rows[-1]]) + 1
             bar.update(position - finished)
             finished = position

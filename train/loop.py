@@ -1,35 +1,45 @@
-"""The training loop of setup 1: projection heads on cached features of frozen backbones.
+"""The training loop of all setups: batches of captions and their pictures in, the best epoch's run folder out.
 
-In: `TrainingFeatures` and a model. Out: a run folder whose weights are those of the epoch with the best mean recall on
-the whole validation split. Every epoch is seeded by its number, so a resumed run repeats an uninterrupted one.
+Every step is seeded by its number, and every epoch's order by the epoch's, so that a run that was killed and resumed
+repeats an uninterrupted one. The kept weights are those with the best mean recall on the whole validation split.
 """
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from miniclip.checkpoint import load_training_state, save_run, save_training_state
-from miniclip.config import Config
+from miniclip.config import Config, TrainConfig
 from miniclip.errors import MiniClipError
 from miniclip.metrics import retrieval_recalls
 from miniclip.model import LOGIT_SCALE_MAX, DualEncoder
-from train.data import PairFeatures, TrainingFeatures
-from train.loss import contrastive_loss
+from train.average import MovingAverage
+from train.data import TrainingData
+from train.loss import make_loss
 from train.setups import parameter_groups
+from train.step import Embedder
+
+FITTED_ROWS = 4096  # pictures and captions that the heads' standardisation is fitted on where features are not cached
+VALIDATION_BATCH = 64
 
 
 @dataclass
 class Progress:
-    """Where a run stands: enough to go on after a stop."""
+    """Where a run stands: enough to go on after a stop. `step` counts the finished steps of the epoch under way."""
 
-    epoch: int = 0
+    epoch: int = 0  # finished
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
     best_epoch: int = 0
     best_recall: float = -1.0
 
@@ -42,116 +52,164 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
 
 
-def train_heads(folder: Path, config: Config, model: DualEncoder, features: TrainingFeatures, resume: bool) -> float:
-    """Train the heads; returns the best mean recall on validation. Weights and metrics are in `folder`."""
-    train, settings = features.train, config.train
-    heads = torch.nn.ModuleDict({"vision": model.vision_head, "text": model.text_head})
-    model.vision_head.fit_features(train.images)
-    model.text_head.fit_features(train.texts)
-    optimiser = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate)
-    steps_per_epoch = max(1, len(train.texts) // settings.batch_size)
-    steps = settings.epochs * steps_per_epoch
+def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list[np.ndarray]:
+    """The caption rows of each step of an epoch."""
+    generator = np.random.default_rng([settings.seed, epoch])
+    rows = data.text_rows("train")
+    if settings.captions_per_image == 0:
+        order = generator.permutation(rows)
+        size = settings.batch_size
+    else:  # each picture in one batch, with some of its captions
+        ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
+        groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
+        wanted = settings.captions_per_image
+        chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
+        order = np.concatenate(chosen)
+        size = max(wanted, settings.batch_size // wanted * wanted)
+    return [order[start : start + size] for start in range(0, max(1, len(order) - size + 1), size)]
 
-    progress = Progress()
-    if resume and (state := load_training_state(folder)) is not None:
-        heads.load_state_dict(state["heads"])
-        model.logit_scale.data.copy_(state["logit_scale"])
-        optimiser.load_state_dict(state["optimiser"])
-        progress = Progress(**state["progress"])
-        print(f"continuing after epoch {progress.epoch}")
-    _forget_later_epochs(folder / "metrics.jsonl", progress.epoch)
 
-    for epoch in range(progress.epoch + 1, settings.epochs + 1):
-        if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
-            print(f"no better mean recall for {settings.patience} epochs: stopping early")
-            break
-        started = time.perf_counter()
-        first_step = (epoch - 1) * steps_per_epoch
-        loss = _train_epoch(model, heads, optimiser, features, config, epoch, first_step, steps)
-        recall = validate(model, features.val)
-        seconds = round(time.perf_counter() - started, 3)
-        record: dict[str, Any] = {"epoch": epoch, "loss": round(loss, 5), "seconds": seconds, **recall}
-        record["logit_scale"] = float(model.logit_scale.detach())
-        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+class Trainer:
+    """One run: model, data, optimiser, and where it stands."""
+
+    def __init__(self, folder: Path, config: Config, model: DualEncoder, data: TrainingData) -> None:
+        self.folder, self.config, self.model, self.data = folder, config, model, data
+        settings = config.train
+        self.optimiser = torch.optim.AdamW(parameter_groups(model, data.images, data.texts, settings))
+        self.trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.average = MovingAverage(self.trained, settings.ema) if settings.ema else None
+        self.embedder = Embedder(model, data, make_loss(settings), settings, config.data.prototypes_per_batch)
+        self.progress = Progress()
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on where the saved state stands, if there is one."""
+        state = load_training_state(self.folder)
+        if state is not None:
+            for name, value in state["trained"].items():
+                self.trained[name].data.copy_(value)
+            self.optimiser.load_state_dict(state["optimiser"])
+            if self.average is not None:
+                self.average.values = state["average"]
+            self.progress = Progress(**state["progress"])
+            print(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def save(self) -> None:
+        """Keep what `resume` needs."""
+        state = {
+            "trained": {name: value.detach() for name, value in self.trained.items()},
+            "average": self.average.values if self.average is not None else {},
+            "optimiser": self.optimiser.state_dict(),
+            "progress": vars(self.progress),
+        }
+        save_training_state(self.folder, state)
+        self._saved_at = time.monotonic()
+
+    def run(self) -> float:
+        """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder."""
+        settings, progress = self.config.train, self.progress
+        _forget_later_epochs(self.folder / "metrics.jsonl", progress.epoch)
+        for epoch in range(progress.epoch + 1, settings.epochs + 1):
+            if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
+                print(f"no better mean recall for {settings.patience} epochs: stopping early")
+                break
+            self._epoch(epoch)
+        return progress.best_recall
+
+    def _epoch(self, epoch: int) -> None:
+        progress = self.progress
+        batches = epoch_batches(self.data, self.config.train, epoch)
+        started = time.monotonic() - progress.seconds
+        bar = tqdm(
+            range(progress.step, len(batches)),
+            initial=progress.step,
+            total=len(batches),
+            desc=f"epoch {epoch}/{self.config.train.epochs}",
+            unit="step",
+            leave=False,
+            disable=None,
+        )
+        self.model.train()  # the heads' dropout; what of the towers learns is for the sides to say
+        self.data.images.train(True)
+        self.data.texts.train(True)
+        for number in bar:
+            loss = self._step(epoch, number, batches)
+            progress.step, progress.loss_sum = number + 1, progress.loss_sum + loss
+            progress.seconds = time.monotonic() - started
+            bar.set_postfix(loss=f"{loss:.3f}")
+            if time.monotonic() - self._saved_at > 60 * self.config.train.save_minutes:
+                self.save()
+        with self.average.applied() if self.average is not None else contextlib.nullcontext():
+            recall = validate(self.model, self.data)
+            better = recall["mean_recall"] > progress.best_recall
+            if better:
+                progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
+                save_run(self.folder, self.config, self.model, recall)
+        seconds = time.monotonic() - started
+        mean_loss = progress.loss_sum / len(batches)
+        record: dict[str, Any] = {"epoch": epoch, "loss": round(mean_loss, 5), "seconds": round(seconds, 3), **recall}
+        record["logit_scale"] = float(self.model.logit_scale.detach())
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if recall["mean_recall"] > progress.best_recall:
-            progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
-            save_run(folder, config, model, recall)
-        progress.epoch = epoch
-        state = {"heads": heads.state_dict(), "logit_scale": model.logit_scale.detach(), "progress": vars(progress)}
-        save_training_state(folder, {**state, "optimiser": optimiser.state_dict()})
-        star = " *" if progress.best_epoch == epoch else ""
+        progress.epoch, progress.step, progress.loss_sum, progress.seconds = epoch, 0, 0.0, 0.0
+        self.save()
         print(
-            f"epoch {epoch:>3}  loss {loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  {seconds:.1f} s{star}"
+            f"epoch {epoch:>3}  loss {mean_loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  "
+            f"{seconds:.1f} s{' *' if better else ''}",
+            flush=True,
         )
-    return progress.best_recall
 
-
-def _train_epoch(
-    model: DualEncoder,
-    heads: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    features: TrainingFeatures,
-    config: Config,
-    epoch: int,
-    first_step: int,
-    steps: int,
-) -> float:
-    """One pass over the captions in random order; returns the mean loss."""
-    settings = config.train
-    torch.manual_seed(settings.seed * 100_003 + epoch)
-    heads.train()
-    order = torch.randperm(len(features.train.texts))
-    count = max(1, len(order) // settings.batch_size)
-    total = 0.0
-    bar = tqdm(range(count), desc=f"epoch {epoch}/{settings.epochs}", unit="step", leave=False, disable=None)
-    for number in bar:
-        factor = learning_rate_factor(first_step + number, steps, settings.warmup_fraction)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * factor
-        batch = order[number * settings.batch_size : (number + 1) * settings.batch_size]
-        images, texts, image_ids = _batch(model, features, batch, config.data.prototypes_per_batch)
-        images = images + settings.feature_noise * torch.randn_like(images)
-        texts = texts + settings.feature_noise * torch.randn_like(texts)
-        loss = contrastive_loss(
-            model.vision_head.project(images), model.text_head.project(texts), model.logit_scale, image_ids
-        )
-        if not torch.isfinite(loss):
-            raise _diverged(f"the loss became {loss.item()} in epoch {epoch}")
-        optimiser.zero_grad(set_to_none=True)
-        cast(Any, loss).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimiser.step()
-        model.logit_scale.data.clamp_(0, LOGIT_SCALE_MAX)
-        total += loss.item()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-    return total / count
-
-
-def _batch(
-    model: DualEncoder, features: TrainingFeatures, rows: Tensor, prototypes_per_batch: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Standardised features of the captions `rows` and their images, with some prototypes behind them."""
-    image_ids = features.train.image_of_caption[rows]
-    images = model.vision_head.standardise(features.train.images[image_ids])
-    texts = model.text_head.standardise(features.train.texts[rows])
-    extra = features.prototypes
-    if extra is not None:
-        chosen = torch.randperm(len(extra.images))[:prototypes_per_batch]
-        images = torch.cat([images, extra.images[chosen]])  # they are standardised already
-        texts = torch.cat([texts, model.text_head.standardise(extra.texts[chosen])])
-        image_ids = torch.cat([image_ids, len(features.train.images) + chosen])
-    return images, texts, image_ids
+    def _step(self, epoch: int, number: int, batches: list[np.ndarray]) -> float:
+        settings = self.config.train
+        step = (epoch - 1) * len(batches) + number
+        factor = learning_rate_factor(step, settings.epochs * len(batches), settings.warmup_fraction)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.embedder.backward(batches[number], view=epoch)
+        if not math.isfinite(loss):
+            raise _diverged(f"the loss became {loss} in epoch {epoch}")
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), settings.clip_norm)
+        self.optimiser.step()
+        self.model.logit_scale.data.clamp_(0, LOGIT_SCALE_MAX)
+        if self.average is not None:
+            self.average.update()
+        return loss
 
 
 @torch.inference_mode()
-def validate(model: DualEncoder, pairs: PairFeatures) -> dict[str, float]:
-    """Recall@K of the heads on a whole split of cached features."""
+def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
+    """Recall@K of the model on the whole validation split (protocol karpathy)."""
     model.eval()
-    image_embeds, text_embeds = model.vision_head(pairs.images), model.text_head(pairs.texts)
+    data.images.train(False)
+    data.texts.train(False)
+    image_rows, text_rows = data.image_rows("val"), data.text_rows("val")
+    text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
+    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows)])
+    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows)])
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
         raise _diverged("the weights are no longer finite")  # NaN ranks no picture above the right one: 100 % recall
-    return retrieval_recalls(text_embeds.numpy(), image_embeds.numpy(), pairs.image_of_caption.numpy())
+    image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
+    order = np.argsort(text_rows)
+    return retrieval_recalls(text_embeds.numpy()[order], image_embeds.numpy(), image_of_text[order])
+
+
+@torch.inference_mode()
+def fit_heads(model: DualEncoder, data: TrainingData) -> None:
+    """Give both heads the mean and deviation of their tower's features on the training split."""
+    for head, side, rows in (
+        (model.vision_head, data.images, data.image_rows("train")),
+        (model.text_head, data.texts, data.text_rows("train")),
+    ):
+        side.train(False)
+        if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
+            rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
+        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows)]))
+
+
+def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + VALIDATION_BATCH] for start in range(0, len(rows), VALIDATION_BATCH))
 
 
 def _diverged(what: str) -> MiniClipError:

@@ -1,22 +1,69 @@
-"""The contrastive loss on unit embeddings.
+"""Losses on unit embeddings.
 
-In: `image_embeds, text_embeds (B, D)`, pair by pair, and the image each pair shows. Out: a scalar.
+In: `image_embeds (I, D)`, `text_embeds (T, D)`, `image_of_text (T,)`, the row of each text's picture (several texts may
+show one picture), and `logit_scale () = log(1/T)`. Out: a scalar.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from miniclip.config import TrainConfig
 
-def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, image_ids: Tensor) -> Tensor:
-    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), other captions of the same image masked out.
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+NOTHING = -1e30  # a score that no softmax sees; minus infinity would make a gradient of an empty sum NaN
+SIGMOID_BIAS = -10.0
 
-    image_embeds, text_embeds (B, D), logit_scale () = log(1/T), image_ids (B,). A caption of the same picture is a
-    right answer, so it must not be pushed away as a negative; it is no positive either, its own row is.
+
+def make_loss(settings: TrainConfig) -> Loss:
+    """The loss that `--train.loss` names."""
+    if settings.loss == "triplet":
+        return lambda images, texts, owner, _: triplet(images, texts, owner, settings.margin)
+    return {"infonce": infonce, "sigmoid": sigmoid, "multi-positive": multi_positive}[settings.loss]
+
+
+def infonce(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), other captions of the same picture masked out.
+
+    Such a caption is a right answer, so it must not be pushed away as a negative; it is no positive either, its own row
+    is.
     """
-    logits = logit_scale.exp() * text_embeds @ image_embeds.T  # (B_texts, B_images)
-    same_image = image_ids[:, None] == image_ids[None, :]
-    same_image.fill_diagonal_(False)
-    logits = logits.masked_fill(same_image, float("-inf"))
-    target = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+    logits = logit_scale.exp() * text_embeds @ image_embeds.T  # (T, I)
+    by_text = functional.cross_entropy(logits, image_of_text)
+    scores = logits.gather(1, image_of_text[:, None])[:, 0]
+    others = logits.masked_fill(_own(image_of_text, logits), NOTHING).logsumexp(dim=0)  # (I,) texts of other pictures
+    by_image = torch.logaddexp(others[image_of_text], scores) - scores
+    return (by_text + by_image.mean()) / 2
+
+
+def multi_positive(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
+    """All captions of a picture are its positives at once (P. Khosla et al., NeurIPS 2020, equation 2)."""
+    logits = logit_scale.exp() * text_embeds @ image_embeds.T
+    by_text = functional.cross_entropy(logits, image_of_text)
+    own = _own(image_of_text, logits)
+    by_image = -(logits.log_softmax(dim=0) * own).sum(dim=0) / own.sum(dim=0).clamp_min(1)
+    return (by_text + by_image.mean()) / 2
+
+
+def sigmoid(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
+    """Each pair is right or wrong by itself (X. Zhai et al., "Sigmoid Loss", ICCV 2023, algorithm 1); bias fixed."""
+    logits = logit_scale.exp() * text_embeds @ image_embeds.T + SIGMOID_BIAS
+    sign = 2.0 * _own(image_of_text, logits) - 1
+    return -functional.logsigmoid(sign * logits).sum() / len(text_embeds)
+
+
+def triplet(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, margin: float) -> Tensor:
+    """A caption must be nearer to its picture than the hardest wrong one by a margin, both ways (F. Faghri et al.,
+    "VSE++", BMVC 2018, equation 6)."""
+    cosines = text_embeds @ image_embeds.T
+    right = cosines.gather(1, image_of_text[:, None])[:, 0]  # (T,)
+    wrong = cosines.masked_fill(_own(image_of_text, cosines), -1)
+    hardest_image, hardest_text = wrong.amax(dim=1), wrong.amax(dim=0)[image_of_text]
+    return (functional.relu(margin + hardest_image - right) + functional.relu(margin + hardest_text - right)).mean()
+
+
+def _own(image_of_text: Tensor, logits: Tensor) -> Tensor:
+    """(T, I) bool: which picture each text shows."""
+    return image_of_text[:, None] == torch.arange(logits.shape[1], device=logits.device)[None, :]

@@ -331,15 +331,15 @@ def test_batches_leave_out_what_cannot_be_read_and_say_so() -> None:
     good = encode(noise(30, 30), "PNG")
     sources = [good, b"no", good, good, b"", good, good]
     told: dict[int, str] = {}
-    batches = list(load_batches(sources, SQUASH, 2, told.__setitem__))
+    batches = list(load_batches(sources, SQUASH.load, 2, told.__setitem__))
     assert [rows.tolist() for rows, _ in batches] == [[0, 2], [3, 5], [6]]
     assert [pixel_values.shape for _, pixel_values in batches] == [(2, 3, 24, 32), (2, 3, 24, 32), (1, 3, 24, 32)]
     assert sorted(told) == [1, 4] and "not a picture" in told[1]
-    assert list(load_batches([], SQUASH, 2, told.__setitem__)) == []
+    assert list(load_batches([], SQUASH.load, 2, told.__setitem__)) == []
 
 
 def test_threads_leave_pythons_warnings_as_they_were() -> None:
     sources = [encode(Image.new("P", (8, 8)), "PNG", transparency=b"\x00\x10")] * 200
     before = list(warnings.filters)
-    assert sum(len(rows) for rows, _ in load_batches(sources, SQUASH, 16, lambda row, reason: None)) == 200
+    assert sum(len(rows) for rows, _ in load_batches(sources, SQUASH.load, 16, lambda row, reason: None)) == 200
     assert list(warnings.filters) == before

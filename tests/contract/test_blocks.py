@@ -1,0 +1,47 @@
+"""A tower cut at any of its blocks computes what the whole one does, and learns in its upper part alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from miniclip.model import TextTower, VisionTower, load_backbone
+from tests.contract.test_backbones import TEXTS, VISION, padded, pictures, randomise, save_backbone, sentences
+from train.blocks import UpperPart, blocks_of, lower_part
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
+    row = VISION[name]
+    tower = VisionTower(randomise(row.make()), "auto").eval()
+    pixel_values = pictures(3, row.size_px, seed=1)
+    expected = tower(pixel_values)
+    assert len(blocks_of(tower)) >= 2
+    for first in range(len(blocks_of(tower))):
+        with torch.no_grad():
+            hidden = lower_part(tower, first, pixel_values)
+        features = UpperPart(tower, first)(hidden)
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tower(pixel_values), expected)  # the tower itself is as it was
+
+    last = UpperPart(tower, len(blocks_of(tower)) - 1)
+    last(hidden).square().sum().backward()
+    learned = {name for name, parameter in tower.named_parameters() if parameter.grad is not None}
+    assert learned
+    for block in blocks_of(tower)[:-1]:
+        assert all(parameter.grad is None for parameter in block.parameters())
+    assert any(parameter.grad is not None for parameter in blocks_of(tower)[-1].parameters())
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_tower_cut_at_any_block_computes_the_same(name: str, tmp_path: Path) -> None:
+    row = TEXTS[name]
+    backbone = load_backbone(save_backbone(randomise(row.make()), tmp_path / "backbone"), "text")
+    tower = TextTower(backbone, "auto").eval()
+    tokens = [torch.from_numpy(array) for array in padded(row, sentences(row, [4, 9, 6], seed=1)).values()]
+    expected = tower(*tokens)
+    for first in range(len(blocks_of(tower))):
+        with torch.no_grad():
+            hidden = lower_part(tower, first, *tokens)
+        torch.testing.assert_close(UpperPart(tower, first)(hidden, *tokens), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tower(*tokens), expected)

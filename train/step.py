@@ -1,0 +1,99 @@
+"""One step of training: a batch of captions in, gradients on all that learns out.
+
+Each picture is computed once, however many of its captions are in the batch. With `micro_batch`, the towers see that
+many captions at a time, while the loss sees the whole batch (L. Gao et al., "GradCache", RepL4NLP 2021, section 3):
+embeddings are computed without gradients, the loss gives each of them its gradient, and each part is computed again to
+carry that on. Dropout and noise of the second pass are those of the first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from miniclip.config import TrainConfig
+from miniclip.model import DualEncoder
+from train.data import TrainingData
+from train.loss import Loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of texts, of pictures, and the place of each text's picture among the latter; prototypes are last."""
+
+    texts: np.ndarray
+    images: np.ndarray
+    prototypes: np.ndarray
+    image_of_text: Tensor
+
+
+class Embedder:
+    """Computes the loss of a batch and its gradients."""
+
+    def __init__(self, model: DualEncoder, data: TrainingData, loss: Loss, settings: TrainConfig, prototypes: int):
+        self.model, self.data, self.loss, self.settings = model, data, loss, settings
+        self.prototypes = prototypes if data.prototypes is not None else 0
+
+    def backward(self, captions: np.ndarray, view: int) -> float:
+        """Gradients of the loss of these captions and their pictures, in the view of that number; returns the loss."""
+        batch = self._batch(captions)
+        size = self.settings.micro_batch or len(batch.texts)
+        image_parts = np.array_split(np.arange(len(batch.images)), max(1, -(-len(batch.images) // size)))
+        text_parts = np.array_split(np.arange(len(batch.texts)), max(1, -(-len(batch.texts) // size)))
+        work: list[Callable[[], Tensor]] = [
+            *(partial(self._images, batch.images[part], view) for part in image_parts),
+            *([partial(self._prototypes, batch.prototypes)] if len(batch.prototypes) else []),
+            *(partial(self._texts, batch.texts[part]) for part in text_parts),
+        ]
+        count = len(work) - len(text_parts)  # of them are pictures
+        if not self.settings.micro_batch:
+            embeds = [compute() for compute in work]
+            loss = self._loss(embeds[:count], embeds[count:], batch.image_of_text)
+            cast(Any, loss).backward()
+            return float(loss.detach())
+
+        states, leaves = [], []
+        for compute in work:
+            states.append(torch.get_rng_state())
+            with torch.no_grad():
+                leaves.append(compute().requires_grad_())
+        loss = self._loss(leaves[:count], leaves[count:], batch.image_of_text)
+        cast(Any, loss).backward()
+        after = torch.get_rng_state()
+        for compute, state, leaf in zip(work, states, leaves, strict=True):
+            torch.set_rng_state(state)
+            cast(Any, compute()).backward(leaf.grad)
+        torch.set_rng_state(after)
+        return float(loss.detach())
+
+    def _batch(self, captions: np.ndarray) -> Batch:
+        images, owner = np.unique(self.data.table.image_of_caption[captions], return_inverse=True)
+        chosen = np.empty(0, dtype=np.int64)
+        if self.prototypes and self.data.prototypes is not None:
+            chosen = torch.randperm(len(self.data.prototypes))[: self.prototypes].numpy()
+        texts = np.concatenate([captions, len(self.data.table.captions) + chosen])
+        owners = np.concatenate([owner, len(images) + np.arange(len(chosen))])
+        return Batch(texts, images, chosen, torch.from_numpy(owners))
+
+    def _images(self, rows: np.ndarray, view: int) -> Tensor:
+        head = self.model.vision_head
+        return head.project(self._noisy(head.standardise(self.data.images.features(rows, view))))
+
+    def _prototypes(self, rows: np.ndarray) -> Tensor:
+        assert self.data.prototypes is not None
+        return self.model.vision_head.project(self._noisy(self.data.prototypes[rows]))  # standardised already
+
+    def _texts(self, rows: np.ndarray) -> Tensor:
+        head = self.model.text_head
+        return head.project(self._noisy(head.standardise(self.data.texts.features(rows))))
+
+    def _noisy(self, features: Tensor) -> Tensor:
+        noise = self.settings.feature_noise
+        return features + noise * torch.randn_like(features) if noise else features
+
+    def _loss(self, images: list[Tensor], texts: list[Tensor], image_of_text: Tensor) -> Tensor:
+        return self.loss(torch.cat(images), torch.cat(texts), image_of_text, self.model.logit_scale)

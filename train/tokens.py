@@ -1,0 +1,43 @@
+"""Texts as tokens, kept without padding, and padded to the longest of a batch when they are asked for."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from miniclip.tokenizer import Tokenizer
+
+
+class Tokens:
+    """N texts tokenised once: `lengths (N,)`, and where each begins, `offsets (N + 1,)`."""
+
+    def __init__(self, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+        self.pad_id = tokenizer.pad_id
+        rows = tokenizer.ids(texts)
+        self.lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        self._ids = np.asarray([token for row in rows for token in row], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """`input_ids, attention_mask` (B, L) of some texts, L their longest."""
+        longest = int(self.lengths[rows].max(initial=1))
+        input_ids = np.full((len(rows), longest), self.pad_id, dtype=np.int64)
+        attention_mask = np.zeros_like(input_ids)
+        for place, row in enumerate(rows):
+            length = self.lengths[row]
+            input_ids[place, :length] = self._ids[self.offsets[row] : self.offsets[row + 1]]
+            attention_mask[place, :length] = 1
+        return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
+
+    def by_length(self) -> np.ndarray:
+        """All rows, the shortest first."""
+        return np.argsort(self.lengths, kind="stable")
+
+    def digest(self) -> str:
+        """SHA-256 over the tokens of all texts: another tokenizer or another limit of length gives another."""
+        return hashlib.sha256(self.lengths.tobytes() + self._ids.tobytes()).hexdigest()
