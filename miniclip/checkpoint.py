@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from miniclip.bundle import fingerprint_of, sha256_of, write_json
+from miniclip.clip import is_clip, load_clip
 from miniclip.config import Config, config_from_dict
 from miniclip.errors import MiniClipError
 from miniclip.hub import CARD, FILES, check_hub_name, local_folder, model_card, no_run, public_settings, upload
@@ -155,12 +156,18 @@ def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str
 def load_run(name_or_folder: str | Path) -> Run:
     """Open a run: its folder, or if there is none, the run USER/NAME from the Hugging Face hub (see `miniclip.hub`).
 
+    A plain CLIP of Hugging Face's counts as a run that nobody has trained further.
+
     Errors: `MiniClipError` when it is none, cannot be downloaded, is damaged, or comes from a newer format.
     """
     folder = local_folder(name_or_folder)
     settings_path = folder / "config.json"
     if not settings_path.exists():
         raise no_run(name_or_folder)
+    if is_clip(folder):
+        model_config, model = load_clip(folder, str(name_or_folder))
+        transform = ImageTransform.from_file(folder / "preprocessor_config.json")
+        return Run(folder, Config(model=model_config), model, transform, Tokenizer.from_folder(folder), {})
     try:
         settings = json.loads(settings_path.read_text(encoding="utf-8"))
         if settings["format"] > RUN_FORMAT:

@@ -38,14 +38,19 @@ def parser() -> ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="Recall@K of a bundle or a run on a split")
     source = evaluate.add_mutually_exclusive_group(required=True)
     source.add_argument("--bundle", type=Path, help="bundle to measure")
-    source.add_argument("--run", dest="run_folder", type=Path, help="run folder to measure (needs torch)")
+    source.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        help="run, or a CLIP of Hugging Face's: a folder or USER/NAME (needs torch)",
+    )
     _add_data_flags(evaluate)
     _add_runtime_flags(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     compare = commands.add_parser("compare", help="Recall@K of two bundles or runs on the same split")
-    compare.add_argument("a", type=Path, help="bundle or run folder")
-    compare.add_argument("b", type=Path, help="bundle or run folder")
+    compare.add_argument("a", type=Path, help="bundle, run or CLIP")
+    compare.add_argument("b", type=Path, help="bundle, run or CLIP")
     _add_data_flags(compare)
     _add_runtime_flags(compare)
     compare.set_defaults(run=_compare)
@@ -136,7 +141,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     folders = (arguments.a, arguments.b)
     if arguments.a == arguments.b:
         raise MiniClipError(f"compare takes two different models, and both are {arguments.a}")
-    results = {str(folder): _measure(arguments, folder, (folder / "model.safetensors").exists()) for folder in folders}
+    results = {str(folder): _measure(arguments, folder, not (folder / "onnx").is_dir()) for folder in folders}
     _print_results(arguments, results)
     first, second = results.values()
     difference = second["mean_recall"] - first["mean_recall"]

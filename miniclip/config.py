@@ -27,6 +27,7 @@ class ModelConfig:
     text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
     vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: what is taken from the vision backbone")
     text_pooling: str = _option("auto", "auto | cls | mean | eos: what is taken from the text backbone")
+    head: str = _option("mlp", "mlp, or linear: the projections of the CLIP that vision and text both name")
     projection_dim: int = _option(256, "dimension of the shared embedding space")
     dropout: float = _option(0.1, "dropout inside the projection heads")
     image_size_px: int = _option(224, "height and width of the pictures the vision tower sees")
@@ -189,6 +190,8 @@ def _check(config: Config) -> None:
         (train.views >= 1, "--train.views", "at least 1", train.views),
         (0 <= train.ema < 1, "--train.ema", "in [0, 1)", train.ema),
         (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
+        (model.head in HEADS, "--model.head", HEADS, model.head),
+        (model.head == "mlp" or model.text == model.vision, "--model.text", "the CLIP of --model.vision", model.text),
         (0 <= model.dropout < 1, "--model.dropout", "in [0, 1)", model.dropout),
         (model.projection_dim >= 2, "--model.projection_dim", "at least 2", model.projection_dim),
         (model.image_size_px >= 32, "--model.image_size_px", "at least 32", model.image_size_px),
@@ -204,5 +207,6 @@ def _check(config: Config) -> None:
 
 
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
+HEADS = ("mlp", "linear")
 LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
 TEXT_POOLINGS = ("auto", "cls", "mean", "eos")

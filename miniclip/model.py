@@ -69,6 +69,27 @@ class ProjectionHead(nn.Module):
         return self.project(self.standardise(features))
 
 
+class LinearHead(nn.Module):
+    """CLIP's own head: one matrix, no bias. `project(standardise(x))` as in `ProjectionHead`, without standardising."""
+
+    def __init__(self, feature_dim: int, projection_dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(feature_dim, projection_dim, bias=False)
+
+    def fit_features(self, features: Tensor) -> None:
+        """Nothing to fit."""
+
+    def standardise(self, features: Tensor) -> Tensor:
+        return features
+
+    def project(self, features: Tensor) -> Tensor:
+        """(B, d) -> (B, p), unit length."""
+        return functional.normalize(self.projection(features), dim=-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.project(features)
+
+
 class VisionTower(nn.Module):
     """A vision backbone and what is taken from it: `pixel_values` -> `image_features (B, d)`."""
 
@@ -142,14 +163,21 @@ class TextTower(nn.Module):
         return int(config.max_position_embeddings) - offset
 
 
+def make_head(feature_dim: int, config: ModelConfig) -> ProjectionHead | LinearHead:
+    """The head that `--model.head` names."""
+    if config.head == "linear":
+        return LinearHead(feature_dim, config.projection_dim)
+    return ProjectionHead(feature_dim, config.projection_dim, config.dropout)
+
+
 class DualEncoder(nn.Module):
     """Two towers, two heads, one temperature: the whole idea in `forward`."""
 
     def __init__(self, vision: VisionTower, text: TextTower, config: ModelConfig) -> None:
         super().__init__()
         self.vision, self.text = vision, text
-        self.vision_head = ProjectionHead(vision.feature_dim, config.projection_dim, config.dropout)
-        self.text_head = ProjectionHead(text.feature_dim, config.projection_dim, config.dropout)
+        self.vision_head = make_head(vision.feature_dim, config)
+        self.text_head = make_head(text.feature_dim, config)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE_START))
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
@@ -290,7 +318,7 @@ class TorchEncoders(DualEncoders):
     ) -> None:
         self.model = model.eval()
         self.transform, self.tokenizer = transform, tokenizer
-        self.dim = int(model.text_head.fc.out_features)
+        self.dim = int(model.text_head.projection.out_features)
         self.logit_scale = float(model.logit_scale.detach().clamp(max=LOGIT_SCALE_MAX))
         self._autocast = autocast
         if reuse_memory:

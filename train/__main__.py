@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.checkpoint import begin_run, load_run, replace_atomically
+from miniclip.clip import is_clip, load_clip
 from miniclip.config import Config, add_config_flags, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.images import ImageTransform
@@ -46,12 +47,18 @@ def main() -> int:
     reuse_freed_memory()
     torch.manual_seed(config.train.seed)
     vision_folder, text_folder = resolve_backbone(config.model.vision), resolve_backbone(config.model.text)
-    model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
+    pretrained = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
+    if config.model.head == "linear":
+        if not is_clip(vision_folder):
+            raise MiniClipError(f"--model.head linear: {config.model.vision} is no CLIP; use mlp, or name one")
+        _, model = load_clip(vision_folder, config.model.vision)
+        transform = pretrained
+    else:
+        model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
+        size_px = config.model.image_size_px
+        transform = ImageTransform(size_px, size_px, pretrained.mean, pretrained.std, pretrained.resample)
     if config.train.start_from:
         _start_from(model, config)
-    pretrained = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
-    size_px = config.model.image_size_px
-    transform = ImageTransform(size_px, size_px, pretrained.mean, pretrained.std, pretrained.resample)
     tokenizer = begin_run(out, config, transform, text_folder)
     if tokenizer.max_tokens > model.text.max_positions:
         raise MiniClipError(

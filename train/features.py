@@ -1,8 +1,8 @@
 """What frozen parts of a tower compute, computed once and kept on disk.
 
-In: a tower, how many of its blocks learn, and pictures or tokens. Out: memory-mapped float16 arrays: features where none
-does, else the input of the first block that does. The cache lies under a key of weights, preprocessing and inputs: any
-change of them is another cache. A killed pass continues where it stopped.
+In: a tower, how many of its blocks learn, and pictures or tokens. Out: memory-mapped float16 arrays: features where no
+block learns, else the input of the first that does. The cache lies under a key of weights, preprocessing and inputs:
+any change of them is another cache. A killed pass continues where it stopped.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Features:
     skipped: dict[int, str]
 
 
-def has_bfloat16() -> bool:
+def hasbfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively; elsewhere autocast would be slower than float32."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -73,7 +73,7 @@ def image_features(tower: VisionTower, view: View, paths: Sequence[Path], traine
             pixels = torch.from_numpy(pixel_values).contiguous(memory_format=torch.channels_last)
             yield rows[positions], encode(pixels).float().numpy()
 
-    with torch.inference_mode(), _bfloat16():
+    with torch.inference_mode(), bfloat16():
         size = (3, view.transform.height_px, view.transform.width_px)
         row_shape = tuple(encode(torch.zeros(1, *size)).shape[1:])
     return _cached("image features", key, np.arange(len(paths)), (len(paths), *row_shape), passes)
@@ -104,8 +104,9 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0) -> 
     return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, store)
 
 
-def _bfloat16() -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
+def bfloat16() -> torch.autocast:
+    """Autocast where the processor gains from it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=hasbfloat16())
 
 
 def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:
@@ -154,7 +155,7 @@ def _cached(
     position_of_row = np.argsort(order)
     with (
         torch.inference_mode(),
-        _bfloat16(),
+        bfloat16(),
         tqdm(total=len(order), initial=done, desc=description, disable=True if done == len(order) else None) as bar,
     ):
         finished = done

@@ -18,7 +18,7 @@ from miniclip.images import ImageTransform, load_ahead
 from miniclip.model import TextTower, VisionTower
 from train.augment import View
 from train.blocks import UpperPart, blocks_of
-from train.features import Features, has_bfloat16, image_features, text_features
+from train.features import Features, bfloat16, image_features, text_features
 from train.tokens import Tokens
 
 
@@ -58,7 +58,7 @@ class Side:
                     part.training = not isinstance(part, nn.modules.batchnorm._BatchNorm)
 
     def _run(self, module: nn.Module, *inputs: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        with bfloat16():
             return cast(Tensor, module(*inputs)).float()
 
 

@@ -109,6 +109,8 @@ class Trainer:
         """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder."""
         settings, progress = self.config.train, self.progress
         _forget_later_epochs(self.folder / "metrics.jsonl", progress.epoch)
+        trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
+        print(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
         for epoch in range(progress.epoch + 1, settings.epochs + 1):
             if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
                 print(f"no better mean recall for {settings.patience} epochs: stopping early")

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from miniclip.config import TrainConfig
-from miniclip.model import DualEncoder
+from miniclip.model import DualEncoder, LinearHead
 from train.inputs import Side
 
 EVERYTHING = 99
@@ -25,7 +25,9 @@ def parameter_groups(model: DualEncoder, images: Side, texts: Side, settings: Tr
     above it (after J. Howard and S. Ruder, "ULMFiT", ACL 2018, section 3.2).
     """
     model.requires_grad_(False)
-    heads = [*model.vision_head.parameters(), *model.text_head.parameters(), model.logit_scale]
+    heads = [*model.vision_head.parameters(), *model.text_head.parameters()]
+    if not isinstance(model.text_head, LinearHead):  # a linear probe trains exactly the two matrices
+        heads.append(model.logit_scale)
     rates: dict[tuple[float, bool], list[nn.Parameter]] = {}
     trained = [(parameter, settings.learning_rate) for parameter in heads]
     for side, rate in ((images, settings.vision_learning_rate), (texts, settings.text_learning_rate)):

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from miniclip.config import TrainConfig
-from miniclip.model import DualEncoder
+from miniclip.model import DualEncoder, LinearHead, ProjectionHead
 from train.data import TrainingData
+from train.features import bfloat16
 from train.loss import Loss
 
 
@@ -80,20 +81,23 @@ class Embedder:
         return Batch(texts, images, chosen, torch.from_numpy(owners))
 
     def _images(self, rows: np.ndarray, view: int) -> Tensor:
-        head = self.model.vision_head
-        return head.project(self._noisy(head.standardise(self.data.images.features(rows, view))))
+        features = self.data.images.features(rows, view)
+        return self._project(self.model.vision_head, self.model.vision_head.standardise(features))
 
     def _prototypes(self, rows: np.ndarray) -> Tensor:
         assert self.data.prototypes is not None
-        return self.model.vision_head.project(self._noisy(self.data.prototypes[rows]))  # standardised already
+        return self._project(self.model.vision_head, self.data.prototypes[rows])  # standardised already
 
     def _texts(self, rows: np.ndarray) -> Tensor:
-        head = self.model.text_head
-        return head.project(self._noisy(head.standardise(self.data.texts.features(rows))))
+        return self._project(self.model.text_head, self.model.text_head.standardise(self.data.texts.features(rows)))
 
-    def _noisy(self, features: Tensor) -> Tensor:
+    def _project(self, head: ProjectionHead | LinearHead, standardised: Tensor) -> Tensor:
+        """Unit embeddings, of features with noise."""
         noise = self.settings.feature_noise
-        return features + noise * torch.randn_like(features) if noise else features
+        if noise:
+            standardised = standardised + noise * torch.randn_like(standardised)
+        with bfloat16():
+            return head.project(standardised).float()
 
     def _loss(self, images: list[Tensor], texts: list[Tensor], image_of_text: Tensor) -> Tensor:
         return self.loss(torch.cat(images), torch.cat(texts), image_of_text, self.model.logit_scale)
