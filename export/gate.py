@@ -13,10 +13,11 @@ import onnx
 from export.graph import Feeds, embed, look_inside
 from export.int8 import quantise
 from miniclip.bundle import TOWERS, onnx_name
+from miniclip.calibration import PICTURES
 from miniclip.errors import MiniClipError
 from miniclip.metrics import retrieval_recalls
 
-MOST_RECALL_CHANGE = 0.03  # of mean recall on the calibration pictures
+MOST_RECALL_CHANGE = 0.03  # of mean recall on as many calibration pictures as a run keeps
 LARGEST_FP16 = 65_504
 ARITHMETIC = ("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul")
 
@@ -26,9 +27,9 @@ def check_recall(
 ) -> dict[str, float]:
     """Mean recall by precision, fp32 among them; `feeds` by tower.
 
-    Errors: `MiniClipError` when a precision's mean recall is more than `MOST_RECALL_CHANGE` from that of fp32, or not a
-    number; for int8 with the set of layers that moves it most when they alone are quantised. Also when a tower computes
-    values that half precision does not hold, and fp16 is wanted.
+    Errors: `MiniClipError` when a precision's mean recall is further from that of fp32 than `most_recall_change`, or
+    not a number; for int8 with the set of layers that moves it most when they alone are quantised. Also when a tower
+    computes values that half precision does not hold, and fp16 is wanted.
     """
     for tower in TOWERS if "fp16" in precisions else ():
         # not seen in what a CPU computes, which has no half precision and keeps such a value
@@ -47,12 +48,13 @@ def check_recall(
             return float("nan")
         return retrieval_recalls(text_embeds, image_embeds, image_of_caption)["mean_recall"]
 
+    allowed = most_recall_change(image_of_caption)
     expected = embeds("fp32")
     recalls = {"fp32": mean_recall(expected["vision"], expected["text"])}
     for precision in [p for p in precisions if p != "fp32"]:
         recalls[precision] = mean_recall(*(embeds(precision)[tower] for tower in TOWERS))
         change = abs(recalls[precision] - recalls["fp32"])
-        if change <= MOST_RECALL_CHANGE:  # a NaN is not
+        if change <= allowed:  # a NaN is not
             continue
         blame = ""
         if precision == "int8":
@@ -66,10 +68,15 @@ def check_recall(
         others = " ".join(p for p in precisions if p != precision) or "fp32"
         raise MiniClipError(
             f"{precision}: mean recall on the run's calibration pictures is {recalls[precision]:.3f} and "
-            f"{recalls['fp32']:.3f} in fp32, more than {MOST_RECALL_CHANGE} apart{blame}; leave it out with "
+            f"{recalls['fp32']:.3f} in fp32, more than {allowed:.2g} apart{blame}; leave it out with "
             f"--precision {others}"
         )
     return recalls
+
+
+def most_recall_change(image_of_caption: np.ndarray) -> float:
+    """How far mean recall may move: on fewer pictures chance alone moves it further, as one over their square root."""
+    return MOST_RECALL_CHANGE * max(1.0, float(PICTURES / len(np.unique(image_of_caption))) ** 0.5)
 
 
 def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]:

@@ -45,6 +45,7 @@ def parser() -> ArgumentParser:
         help="run, or a CLIP of Hugging Face's: a folder or USER/NAME (needs torch)",
     )
     _add_data_flags(evaluate)
+    evaluate.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark would")
     _add_runtime_flags(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -131,28 +132,46 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from miniclip.evaluation import clip_benchmark_json
+
     folder = arguments.bundle or arguments.run_folder
-    result = _measure(arguments, folder, is_run=arguments.run_folder is not None)
+    result, _ = _measure(arguments, folder, is_run=arguments.run_folder is not None)
     _print_results(arguments, {folder.name: result})
+    low, high = result["confidence_95"]["mean_recall"]
+    print(f"mean recall lies between {100 * low:.1f} and {100 * high:.1f} (95 %, bootstrap over pictures)")
+    _write(arguments.clip_benchmark, clip_benchmark_json(result))
     return _write(arguments.json, result)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from miniclip.confidence import difference_intervals
+
     folders = (arguments.a, arguments.b)
     if arguments.a == arguments.b:
         raise MiniClipError(f"compare takes two different models, and both are {arguments.a}")
-    results = {str(folder): _measure(arguments, folder, not (folder / "onnx").is_dir()) for folder in folders}
+    measured = {str(folder): _measure(arguments, folder, not (folder / "onnx").is_dir()) for folder in folders}
+    results = {name: result for name, (result, _) in measured.items()}
     _print_results(arguments, results)
     first, second = results.values()
+    if first["images"] != second["images"]:
+        raise MiniClipError("a picture became unreadable between the two models; run it again")
     difference = second["mean_recall"] - first["mean_recall"]
-    print(f"mean recall of the second minus the first: {100 * difference:+.2f} points")
-    return _write(arguments.json, {"models": results, "mean_recall_difference": difference})
+    ends = difference_intervals(*(ranks for _, ranks in reversed(measured.values())))
+    low, high = ends["mean_recall"]
+    verdict = "" if low > 0 or high < 0 else "; they may be equal"
+    print(
+        f"mean recall of the second minus the first: {100 * difference:+.2f} points, "
+        f"95 % between {100 * low:+.2f} and {100 * high:+.2f}{verdict}"
+    )
+    comparison = {"mean_recall_difference": difference, "difference_confidence_95": ends}
+    return _write(arguments.json, {"models": results, **comparison})
 
 
-def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> dict[str, Any]:
-    """Recalls of one model on the split, with what a reader needs to repeat them."""
+def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[dict[str, Any], Any]:
+    """Recalls of one model on the split, with what a reader needs to repeat them; and the ranks behind them."""
     from miniclip.caption_table import check_skipped
     from miniclip.captions import read_captions
+    from miniclip.confidence import intervals
     from miniclip.evaluation import check_protocol, embed_split
 
     check_protocol(arguments.protocol)
@@ -171,7 +190,8 @@ def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> dict[
     for line in embedded.table.skipped_lines():
         print(line)
     check_skipped(embedded.table, arguments.allow_missing)
-    return {
+    ranks = embedded.ranks(arguments.protocol)
+    result = {
         "model": str(folder),
         "precision": precision,
         "data": arguments.data,
@@ -179,8 +199,10 @@ def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> dict[
         "protocol": arguments.protocol,
         "images": len(embedded.table.image_paths),
         "captions": len(embedded.table.captions),
-        **embedded.recalls(arguments.protocol),
+        **ranks.recalls(),
+        "confidence_95": intervals(ranks),
     }
+    return result, ranks
 
 
 def _print_results(arguments: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:

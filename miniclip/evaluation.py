@@ -4,14 +4,17 @@ In: `DualEncoders` and a `CaptionTable`. Out: embeddings of the whole split, and
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from miniclip.caption_table import CaptionTable
+from miniclip.confidence import Ranks
 from miniclip.encoders import DualEncoders
 from miniclip.errors import MiniClipError
-from miniclip.metrics import PROTOCOLS, retrieval_recalls
+from miniclip.metrics import KS, PROTOCOLS, first_captions, retrieval_ranks
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,17 @@ class SplitEmbeds:
     image_embeds: np.ndarray  # (N_images, D) float32
     text_embeds: np.ndarray  # (N_texts, D) float32
 
+    def ranks(self, protocol: str = "karpathy") -> Ranks:
+        """Ranks of all texts and pictures."""
+        check_protocol(protocol)
+        owner = self.table.image_of_caption
+        rows = first_captions(owner) if protocol == "paired" else np.arange(len(owner))
+        text_ranks, image_ranks = retrieval_ranks(self.text_embeds[rows], self.image_embeds, owner[rows])
+        return Ranks(text_ranks, image_ranks, owner[rows])
+
     def recalls(self, protocol: str = "karpathy") -> dict[str, float]:
         """The six recalls and their mean; see `miniclip.metrics`."""
-        check_protocol(protocol)
-        return retrieval_recalls(self.text_embeds, self.image_embeds, self.table.image_of_caption, protocol)
+        return self.ranks(protocol).recalls()
 
 
 def check_protocol(protocol: str) -> None:
@@ -56,3 +66,21 @@ def recall_table(columns: dict[str, dict[str, float]]) -> str:
         text_to_image = "/".join(f"{100 * recall[f'text_to_image_recall@{k}']:.1f}" for k in (1, 5, 10))
         lines.append(f"{name:<24}{image_to_text:>24}{text_to_image:>26}{100 * recall['mean_recall']:>8.1f}")
     return "\n".join(lines)
+
+
+def clip_benchmark_json(result: dict[str, Any]) -> dict[str, Any]:
+    """A result in the form that LAION's clip_benchmark writes, for those who compare with its tables."""
+    metrics = {
+        f"{ours}_retrieval_recall@{k}": result[f"{way}_recall@{k}"]
+        for ours, way in (("image", "text_to_image"), ("text", "image_to_text"))
+        for k in KS
+    }
+    return {
+        "dataset": Path(result["data"]).name,
+        "split": result["split"],
+        "model": Path(result["model"]).name,
+        "pretrained": result["precision"],
+        "task": "zeroshot_retrieval",
+        "language": "en",
+        "metrics": metrics,
+    }

@@ -63,11 +63,16 @@ def recalls(text_ranks: np.ndarray, image_ranks: np.ndarray) -> dict[str, float]
     return result
 
 
+def first_captions(image_of_caption: np.ndarray) -> np.ndarray:
+    """Rows of the captions that protocol `paired` keeps: the first of each image."""
+    return np.unique(image_of_caption, return_index=True)[1]
+
+
 def retrieval_recalls(
     text_embeds: np.ndarray, image_embeds: np.ndarray, image_of_caption: np.ndarray, protocol: str = "karpathy"
 ) -> dict[str, float]:
     """Embeddings -> the recalls of one protocol; shapes as in `retrieval_ranks`."""
     if protocol == "paired":
-        image_of_caption, first = np.unique(image_of_caption, return_index=True)
-        text_embeds = text_embeds[first]
+        first = first_captions(image_of_caption)
+        text_embeds, image_of_caption = text_embeds[first], image_of_caption[first]
     return recalls(*retrieval_ranks(text_embeds, image_embeds, image_of_caption))

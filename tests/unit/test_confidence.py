@@ -1,0 +1,57 @@
+"""Intervals of recalls: as wide as theory says, and narrow for the difference of two models on the same pictures."""
+
+import numpy as np
+import pytest
+
+from miniclip.confidence import Ranks, difference_intervals, intervals
+from miniclip.metrics import recalls
+
+PICTURES, CAPTIONS = 400, 5
+
+
+def ranks(hit: np.ndarray, texts_follow: bool = True) -> Ranks:
+    """Rank 0 where `hit`, else 20; all captions of a picture fare as the picture does."""
+    images = np.where(hit, 0, 20)
+    owner = np.repeat(np.arange(PICTURES), CAPTIONS)
+    return Ranks(images[owner] if texts_follow else np.zeros(len(owner), int), images, owner)
+
+
+@pytest.fixture
+def hit() -> np.ndarray:
+    return np.random.default_rng(0).random(PICTURES) < 0.4
+
+
+def test_the_interval_is_that_of_a_share_among_independent_pictures(hit: np.ndarray) -> None:
+    share = hit.mean()
+    deviation = np.sqrt(share * (1 - share) / PICTURES)
+    for name, (low, high) in intervals(ranks(hit)).items():
+        # captions of one picture fare alike, so five times as many of them tell no more
+        assert low == pytest.approx(share - 1.96 * deviation, abs=0.006), name
+        assert high == pytest.approx(share + 1.96 * deviation, abs=0.006), name
+
+
+def test_what_never_fails_has_no_width(hit: np.ndarray) -> None:
+    ends = intervals(ranks(hit, texts_follow=False))
+    assert ends["text_to_image_recall@1"] == (1, 1)
+    assert ends["image_to_text_recall@1"][0] < hit.mean() < ends["image_to_text_recall@1"][1]
+
+
+def test_the_recalls_are_those_of_the_ranks(hit: np.ndarray) -> None:
+    own = ranks(hit)
+    assert own.recalls() == recalls(own.texts, own.images)
+    for name, (low, high) in intervals(own).items():
+        assert low < own.recalls()[name] < high
+
+
+def test_a_difference_on_the_same_pictures_is_known_better_than_either(hit: np.ndarray) -> None:
+    better = hit.copy()
+    better[np.flatnonzero(~hit)[:12]] = True  # 3 points more
+    low, high = difference_intervals(ranks(better), ranks(hit))["mean_recall"]
+    assert 0 < low < 0.03 < high < 0.06
+    own_low, own_high = intervals(ranks(hit))["mean_recall"]
+    assert high - low < (own_high - own_low) / 2
+    assert difference_intervals(ranks(hit), ranks(hit))["mean_recall"] == (0, 0)
+
+
+def test_the_same_seed_gives_the_same_interval(hit: np.ndarray) -> None:
+    assert intervals(ranks(hit)) == intervals(ranks(hit))
