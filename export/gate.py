@@ -4,6 +4,7 @@ In: the exported files and the run's calibration data. Out: nothing, or one erro
 A thousand captions are a coarse measure, so the bound is wide; `export.benchmark` measures on whole splits.
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def check_recall(
 
 def most_recall_change(image_of_caption: np.ndarray) -> float:
     """How far mean recall may move: on fewer pictures chance alone moves it further, as one over their square root."""
-    return MOST_RECALL_CHANGE * max(1.0, float(PICTURES / len(np.unique(image_of_caption))) ** 0.5)
+    return MOST_RECALL_CHANGE * max(1.0, math.sqrt(PICTURES / len(np.unique(image_of_caption))))
 
 
 def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]:

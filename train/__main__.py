@@ -1,6 +1,7 @@
 """Train a dual encoder.
 
 python -m train --config configs/setup1.toml --data PATH --out runs/NAME [--resume] [--section.field value]
+torchrun --nproc-per-node 2 -m train ...    (the same flags; several processes share each batch)
 """
 
 import json
@@ -18,8 +19,10 @@ from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder, build_model, load_backbone, reuse_freed_memory
 from miniclip.pretrained import resolve_backbone
+from miniclip.tokenizer import Tokenizer
 from train.curves import draw_curves
 from train.data import load_data
+from train.distributed import begin, end, first_process_first, rank
 from train.loop import Trainer, fit_heads
 
 
@@ -44,40 +47,55 @@ def main() -> int:
     if arguments["resume"]:
         _same_config(out, config.to_dict())
 
+    begin()
+    try:
+        return _train(config, out, arguments["data"], arguments["resume"], arguments["allow_missing"])
+    finally:
+        end()
+
+
+def _train(config: Config, out: Path, data_spec: str, resume: bool, allow_missing: bool) -> int:
     reuse_freed_memory()
     torch.manual_seed(config.train.seed)
+    with first_process_first():
+        model, transform, text_folder = _start_model(config)
+        tokenizer = begin_run(out, config, transform, text_folder) if rank() == 0 else Tokenizer.from_folder(out)
+        if tokenizer.max_tokens > model.text.max_positions:
+            raise MiniClipError(
+                f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
+                f"got {tokenizer.max_tokens}"
+            )
+        data = load_data(data_spec, config, model, transform, tokenizer, allow_missing)
+        calibration = Calibration.choose(data.table, transform)
+        if rank() == 0:
+            replace_atomically(out / CALIBRATION_FILE, calibration.save)
+    if not config.train.start_from:
+        fit_heads(model, data)
+    trainer = Trainer(out, config, model, data)
+    if resume:
+        trainer.resume()
+    best = trainer.run()
+    if rank() == 0:
+        curves = draw_curves(out)
+        tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, curves in {curves}")
+    return 0
+
+
+def _start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
+    """The model before its first step, its preprocessing, and the folder of its tokenizer."""
     vision_folder, text_folder = resolve_backbone(config.model.vision), resolve_backbone(config.model.text)
-    pretrained = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
+    transform = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
     if config.model.head == "linear":
         if not is_clip(vision_folder):
             raise MiniClipError(f"--model.head linear: {config.model.vision} is no CLIP; use mlp, or name one")
         _, model = load_clip(vision_folder, config.model.vision)
-        transform = pretrained
     else:
         model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
         size_px = config.model.image_size_px
-        transform = ImageTransform(size_px, size_px, pretrained.mean, pretrained.std, pretrained.resample)
+        transform = ImageTransform(size_px, size_px, transform.mean, transform.std, transform.resample)
     if config.train.start_from:
         _start_from(model, config)
-    tokenizer = begin_run(out, config, transform, text_folder)
-    if tokenizer.max_tokens > model.text.max_positions:
-        raise MiniClipError(
-            f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
-            f"got {tokenizer.max_tokens}"
-        )
-
-    data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
-    calibration = Calibration.choose(data.table, transform)
-    replace_atomically(out / CALIBRATION_FILE, calibration.save)
-    if not config.train.start_from:
-        fit_heads(model, data)
-    trainer = Trainer(out, config, model, data)
-    if arguments["resume"]:
-        trainer.resume()
-    best = trainer.run()
-    curves = draw_curves(out)
-    tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, curves in {curves}")
-    return 0
+    return model, transform, text_folder
 
 
 def _start_from(model: DualEncoder, config: Config) -> None:

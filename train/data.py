@@ -17,6 +17,7 @@ from miniclip.images import ImageTransform, load_ahead
 from miniclip.model import DualEncoder
 from miniclip.pretrained import class_prototypes
 from miniclip.tokenizer import Tokenizer
+from train.distributed import say
 from train.inputs import Images, Texts
 from train.setups import trained_blocks
 from train.tokens import Tokens
@@ -61,7 +62,7 @@ def load_data(
     if skipped:
         table = table.without(skipped)
         images.keep(np.asarray([row for row in range(len(images.paths)) if row not in skipped]))
-    print("\n".join([*table.skipped_lines(), table.summary()]))
+    say("\n".join([*table.skipped_lines(), table.summary()]))
     check_skipped(table, allow_missing)
 
     captions, prototypes = list(table.captions), None

@@ -37,7 +37,7 @@ class Features:
     skipped: dict[int, str]
 
 
-def hasbfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively; elsewhere autocast would be slower than float32."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -106,7 +106,7 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0) -> 
 
 def bfloat16() -> torch.autocast:
     """Autocast where the processor gains from it."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=hasbfloat16())
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
 
 
 def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:

@@ -24,6 +24,7 @@ from miniclip.metrics import retrieval_recalls
 from miniclip.model import LOGIT_SCALE_MAX, DualEncoder
 from train.average import MovingAverage
 from train.data import TrainingData
+from train.distributed import rank, say, sum_gradients
 from train.loss import make_loss
 from train.setups import parameter_groups
 from train.step import Embedder
@@ -92,10 +93,13 @@ class Trainer:
             if self.average is not None:
                 self.average.values = state["average"]
             self.progress = Progress(**state["progress"])
-            print(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
+            say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def save(self) -> None:
         """Keep what `resume` needs."""
+        self._saved_at = time.monotonic()
+        if rank() > 0:
+            return
         state = {
             "trained": {name: value.detach() for name, value in self.trained.items()},
             "average": self.average.values if self.average is not None else {},
@@ -103,17 +107,17 @@ class Trainer:
             "progress": vars(self.progress),
         }
         save_training_state(self.folder, state)
-        self._saved_at = time.monotonic()
 
     def run(self) -> float:
         """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder."""
         settings, progress = self.config.train, self.progress
-        _forget_later_epochs(self.folder / "metrics.jsonl", progress.epoch)
+        if rank() == 0:
+            _forget_later_epochs(self.folder / "metrics.jsonl", progress.epoch)
         trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
-        print(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
+        say(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
         for epoch in range(progress.epoch + 1, settings.epochs + 1):
             if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
-                print(f"no better mean recall for {settings.patience} epochs: stopping early")
+                say(f"no better mean recall for {settings.patience} epochs: stopping early")
                 break
             self._epoch(epoch)
         return progress.best_recall
@@ -129,7 +133,7 @@ class Trainer:
             desc=f"epoch {epoch}/{self.config.train.epochs}",
             unit="step",
             leave=False,
-            disable=None,
+            disable=True if rank() else None,
         )
         self.model.train()  # the heads' dropout; what of the towers learns is for the sides to say
         self.data.images.train(True)
@@ -146,19 +150,20 @@ class Trainer:
             better = recall["mean_recall"] > progress.best_recall
             if better:
                 progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
-                save_run(self.folder, self.config, self.model, recall)
+                if rank() == 0:
+                    save_run(self.folder, self.config, self.model, recall)
         seconds = time.monotonic() - started
         mean_loss = progress.loss_sum / len(batches)
         record: dict[str, Any] = {"epoch": epoch, "loss": round(mean_loss, 5), "seconds": round(seconds, 3), **recall}
         record["logit_scale"] = float(self.model.logit_scale.detach())
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        if rank() == 0:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
         progress.epoch, progress.step, progress.loss_sum, progress.seconds = epoch, 0, 0.0, 0.0
         self.save()
-        print(
+        say(
             f"epoch {epoch:>3}  loss {mean_loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  "
-            f"{seconds:.1f} s{' *' if better else ''}",
-            flush=True,
+            f"{seconds:.1f} s{' *' if better else ''}"
         )
 
     def _step(self, epoch: int, number: int, batches: list[np.ndarray]) -> float:
@@ -172,6 +177,7 @@ class Trainer:
         loss = self.embedder.backward(batches[number], view=epoch)
         if not math.isfinite(loss):
             raise _diverged(f"the loss became {loss} in epoch {epoch}")
+        sum_gradients(list(self.trained.values()))
         torch.nn.utils.clip_grad_norm_(self.trained.values(), settings.clip_norm)
         self.optimiser.step()
         self.model.logit_scale.data.clamp_(0, LOGIT_SCALE_MAX)

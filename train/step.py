@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from miniclip.config import TrainConfig
+from miniclip.errors import MiniClipError
 from miniclip.model import DualEncoder, LinearHead, ProjectionHead
 from train.data import TrainingData
+from train.distributed import gather, rank, shares, world
 from train.features import bfloat16
 from train.loss import Loss
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of texts, of pictures, and the place of each text's picture among the latter; prototypes are last."""
+    """Rows of the texts, pictures and prototypes that this process computes, and for every text of all processes
+    the place of its picture among all pictures; prototypes are last."""
 
     texts: np.ndarray
     images: np.ndarray
@@ -53,32 +56,39 @@ class Embedder:
         count = len(work) - len(text_parts)  # of them are pictures
         if not self.settings.micro_batch:
             embeds = [compute() for compute in work]
-            loss = self._loss(embeds[:count], embeds[count:], batch.image_of_text)
-            cast(Any, loss).backward()
-            return float(loss.detach())
+            return self._backward(embeds[:count], embeds[count:], batch.image_of_text)
 
         states, leaves = [], []
         for compute in work:
             states.append(torch.get_rng_state())
             with torch.no_grad():
                 leaves.append(compute().requires_grad_())
-        loss = self._loss(leaves[:count], leaves[count:], batch.image_of_text)
-        cast(Any, loss).backward()
+        loss = self._backward(leaves[:count], leaves[count:], batch.image_of_text)
         after = torch.get_rng_state()
         for compute, state, leaf in zip(work, states, leaves, strict=True):
             torch.set_rng_state(state)
             cast(Any, compute()).backward(leaf.grad)
         torch.set_rng_state(after)
-        return float(loss.detach())
+        return loss
 
     def _batch(self, captions: np.ndarray) -> Batch:
         images, owner = np.unique(self.data.table.image_of_caption[captions], return_inverse=True)
         chosen = np.empty(0, dtype=np.int64)
         if self.prototypes and self.data.prototypes is not None:
             chosen = torch.randperm(len(self.data.prototypes))[: self.prototypes].numpy()
-        texts = np.concatenate([captions, len(self.data.table.captions) + chosen])
-        owners = np.concatenate([owner, len(images) + np.arange(len(chosen))])
-        return Batch(texts, images, chosen, torch.from_numpy(owners))
+        owners = len(images) + np.arange(len(chosen))
+        if world() == 1:
+            texts = np.concatenate([captions, len(self.data.table.captions) + chosen])
+            return Batch(texts, images, chosen, torch.from_numpy(np.concatenate([owner, owners])))
+        own = shares(len(images))
+        if len(own[-1]) == 0:
+            raise MiniClipError(f"--train.batch_size {len(captions)} is too small for {world()} processes; raise it")
+        by_process = np.argsort(owner, kind="stable")  # pictures in order: those of one process are together
+        texts = captions[by_process][np.isin(owner[by_process], own[rank()])]
+        chosen = chosen if rank() == world() - 1 else chosen[:0]
+        texts = np.concatenate([texts, len(self.data.table.captions) + chosen])
+        torch.manual_seed(torch.initial_seed() + 7919 * rank())  # other noise and dropout than the other processes'
+        return Batch(texts, images[own[rank()]], chosen, torch.from_numpy(np.concatenate([owner[by_process], owners])))
 
     def _images(self, rows: np.ndarray, view: int) -> Tensor:
         features = self.data.images.features(rows, view)
@@ -99,5 +109,11 @@ class Embedder:
         with bfloat16():
             return head.project(standardised).float()
 
-    def _loss(self, images: list[Tensor], texts: list[Tensor], image_of_text: Tensor) -> Tensor:
-        return self.loss(torch.cat(images), torch.cat(texts), image_of_text, self.model.logit_scale)
+    def _backward(self, images: list[Tensor], texts: list[Tensor], image_of_text: Tensor) -> float:
+        """The loss of all processes' embeddings; its gradient flows into this process's."""
+        image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
+        # every process computes the same loss and gradients are summed: what is not a share, one of them adds
+        logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
+        loss = self.loss(image_embeds, text_embeds, image_of_text, logit_scale)
+        cast(Any, loss).backward()
+        return float(loss.detach())

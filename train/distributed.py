@@ -1,0 +1,85 @@
+"""Training in several processes, started by `torchrun` or `accelerate launch`.
+
+Every process holds the whole model and a share of each batch's pictures, with their captions. Embeddings are gathered,
+so that the loss is that of the whole batch, every other pair of which is a negative, and gradients are summed: the step
+is the one that a single process would take.
+Without such a start there is one process, and nothing here does anything.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+
+def begin() -> None:
+    """Join the other processes, if this one was started as one of several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+
+
+def end() -> None:
+    """Leave the other processes."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number; 0 is the one that writes."""
+    return int(distributed.get_rank()) if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes train together."""
+    return int(distributed.get_world_size()) if distributed.is_initialized() else 1
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+    """What is inside, process 0 does alone, and the others afterwards: they find files and caches made."""
+    if rank() > 0:
+        distributed.barrier()
+    yield
+    if rank() == 0 and world() > 1:
+        distributed.barrier()
+
+
+def say(line: str) -> None:
+    """Print a line once, whatever the number of processes."""
+    if rank() == 0:
+        print(line, flush=True)
+
+
+def shares(count: int) -> list[np.ndarray]:
+    """What each process takes of `count` things in a row."""
+    return np.array_split(np.arange(count), world())
+
+
+def gather(embeds: Tensor) -> Tensor:
+    """(B, D) of this process -> (sum of all B, D), the processes in order.
+
+    Only this process's rows have a gradient. Every process computes the same loss, so that is all each has to do.
+    """
+    if world() == 1:
+        return embeds
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+    distributed.all_gather(sizes, torch.tensor([len(embeds)]))
+    longest = max(int(size) for size in sizes)
+    padded = torch.cat([embeds.detach(), embeds.new_zeros(longest - len(embeds), embeds.shape[1])])
+    gathered = [torch.empty_like(padded) for _ in range(world())]
+    distributed.all_gather(gathered, padded)
+    parts = [part[: int(size)] for part, size in zip(gathered, sizes, strict=True)]
+    parts[rank()] = embeds
+    return torch.cat(parts)
+
+
+def sum_gradients(parameters: list[nn.Parameter]) -> None:
+    """Add up what every process found for each parameter."""
+    if world() > 1:
+        for parameter in parameters:
+            if parameter.grad is None:  # nothing of this process's share has used it
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
