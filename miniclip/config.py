@@ -27,7 +27,7 @@ class ModelConfig:
     text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
     vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: what is taken from the vision backbone")
     text_pooling: str = _option("auto", "auto | cls | mean | eos: what is taken from the text backbone")
-    head: str = _option("mlp", "mlp, or linear: the projections of the CLIP that vision and text both name")
+    head: str = _option("mlp", "mlp; linear: those of the CLIP that vision and text both name; affine: with bias")
     projection_dim: int = _option(256, "dimension of the shared embedding space")
     dropout: float = _option(0.1, "dropout inside the projection heads")
     image_size_px: int = _option(224, "height and width of the pictures the vision tower sees")
@@ -64,7 +64,6 @@ class TrainConfig:
     loss: str = _option("infonce", "infonce | sigmoid | multi-positive | triplet")
     margin: float = _option(0.2, "margin of the triplet loss")
     feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
-    mixup: float = _option(0.0, "latent mixup: pairs are mixed by Beta(a, a) of this a; 0: off")
     views: int = _option(1, "views of each picture that are cached: itself, then random crops and mirror images")
     ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
@@ -186,12 +185,12 @@ def _check(config: Config) -> None:
         (train.text_blocks >= -1, "--train.text_blocks", "at least -1", train.text_blocks),
         (train.loss in LOSSES, "--train.loss", LOSSES, train.loss),
         (train.margin > 0, "--train.margin", "above 0", train.margin),
-        (train.mixup >= 0, "--train.mixup", "at least 0", train.mixup),
         (train.views >= 1, "--train.views", "at least 1", train.views),
         (0 <= train.ema < 1, "--train.ema", "in [0, 1)", train.ema),
         (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
         (model.head in HEADS, "--model.head", HEADS, model.head),
-        (model.head == "mlp" or model.text == model.vision, "--model.text", "the CLIP of --model.vision", model.text),
+        (model.head != "linear" or model.text == model.vision,
+         "--model.text", "the CLIP of --model.vision", model.text),
         (0 <= model.dropout < 1, "--model.dropout", "in [0, 1)", model.dropout),
         (model.projection_dim >= 2, "--model.projection_dim", "at least 2", model.projection_dim),
         (model.image_size_px >= 32, "--model.image_size_px", "at least 32", model.image_size_px),
@@ -207,6 +206,6 @@ def _check(config: Config) -> None:
 
 
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
-HEADS = ("mlp", "linear")
+HEADS = ("mlp", "linear", "affine")
 LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
 TEXT_POOLINGS = ("auto", "cls", "mean", "eos")

@@ -32,6 +32,14 @@ def blocks_of(tower: nn.Module) -> list[nn.Module]:
     return [block for stage in found for block in cast(Any, stage).layers] if place.endswith("stages") else found
 
 
+def frozen_parts(tower: nn.Module, first: int) -> list[nn.Module]:
+    """What the input of block `first` depends on: the embeddings or stem, and the blocks below."""
+    below, _ = _places(tower)
+    names = [f"backbone.{below}", "backbone.pre_layrnorm"]  # CLIP's norm before its first block (spelled so)
+    parts = dict(tower.named_modules())
+    return [*(parts[name] for name in names if name in parts), *blocks_of(tower)[:first]]
+
+
 class _ReachedError(Exception):
     """Carries the input of the block at which the lower part ends."""
 
@@ -66,7 +74,7 @@ class UpperPart(nn.Module):
         blocks = nn.Sequential(*upper) if place == "blocks" else upper
         backbone = _replaced(tower.backbone, place, blocks)
         backbone = _replaced(backbone, below, self._entry)
-        if "pre_layrnorm" in backbone._modules:  # CLIP's norm before its first block (spelled so) is below the cut
+        if "pre_layrnorm" in backbone._modules:
             backbone = _replaced(backbone, "pre_layrnorm", nn.Identity())
         self.tower = _replaced(tower, "backbone", backbone)
 

@@ -22,7 +22,7 @@ from miniclip.cache import cache_folder
 from miniclip.images import load_batches
 from miniclip.model import TextTower, VisionTower
 from train.augment import View
-from train.blocks import blocks_of, lower_part
+from train.blocks import blocks_of, frozen_parts, lower_part
 from train.tokens import Tokens
 
 IMAGE_BATCH, TEXT_BATCH = 16, 64  # small picture batches stay near the caches
@@ -42,12 +42,11 @@ def has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def weights_hash(module: nn.Module, without: Sequence[nn.Module] = ()) -> str:
-    """SHA-256 over every parameter and buffer, by name, but those of the modules in `without`."""
-    left_out = {id(tensor) for part in without for tensor in part.state_dict(keep_vars=True).values()}
+def weights_hash(*modules: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer, by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
-        if id(tensor) not in left_out:
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
@@ -63,7 +62,8 @@ def image_features(tower: VisionTower, view: View, paths: Sequence[Path], traine
     encode = _frozen(tower, trained_blocks)
     stamps = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, view.transform.to_dict(), stamps]
-    key += [trained_blocks, view.number, view.seed] if trained_blocks or view.number else []
+    key += [trained_blocks] if trained_blocks else []
+    key += [view.number, view.seed] if view.number else []
 
     def passes(rows: np.ndarray, skip: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
         def skip_row(position: int, reason: str) -> None:
@@ -117,8 +117,10 @@ def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:
 
 
 def _frozen_hash(tower: nn.Module, trained_blocks: int) -> str:
-    """Of all weights that what is cached may depend on: not of the blocks that learn."""
-    return weights_hash(tower, blocks_of(tower)[-trained_blocks:] if trained_blocks else [])
+    """Of all weights that what is cached depends on."""
+    if trained_blocks == 0:
+        return weights_hash(tower)
+    return weights_hash(*frozen_parts(tower, len(blocks_of(tower)) - trained_blocks))
 
 
 def _store_rows(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:

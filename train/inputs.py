@@ -5,7 +5,7 @@ where something learns. Three cases, from none to all: cached features; cached i
 whole tower, fed with pictures or tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform, load_ahead
 from miniclip.model import TextTower, VisionTower
 from train.augment import View
-from train.blocks import UpperPart, blocks_of
+from train.blocks import UpperPart, blocks_of, frozen_parts
 from train.features import Features, bfloat16, image_features, text_features
 from train.tokens import Tokens
 
@@ -36,18 +36,13 @@ class Side:
         """Every parameter that learns, and how many blocks are above it."""
         if not self.learns:
             return []
-        depth: dict[int, int] = {}
-        blocks = blocks_of(self.tower)[::-1]
-        for number, block in enumerate(blocks[: self.trained_blocks]):
-            depth |= {id(parameter): number for parameter in block.parameters()}
-        below = {id(p) for block in blocks[self.trained_blocks :] for p in block.parameters()}
-        learning = self.tower if self.upper is None else self.upper.tower
-        return [
-            # neither in a block nor below one: embeddings count as below all blocks, norms at the end as above them
-            (parameter, depth.get(id(parameter), len(blocks) if "embed" in name or "stem" in name else 0))
-            for name, parameter in learning.named_parameters()
-            if id(parameter) not in below
-        ]
+        blocks = blocks_of(self.tower)
+        frozen = set() if self.whole else _ids(frozen_parts(self.tower, len(blocks) - self.trained_blocks))
+        depth = dict.fromkeys(_ids(frozen_parts(self.tower, 0)), len(blocks))
+        for number, block in enumerate(reversed(blocks)):
+            depth |= dict.fromkeys(_ids([block]), number)
+        # what is neither in a block nor below all of them is above: final norms, the last convolution
+        return [(p, depth.get(id(p), 0)) for p in self.tower.parameters() if id(p) not in frozen]
 
     def train(self, mode: bool) -> None:
         """Dropout on or off. Batch norms keep their statistics: small batches of bfloat16 would spoil them."""
@@ -133,3 +128,7 @@ class Texts(Side):
             start, end = self.tokens.offsets[row], self.tokens.offsets[row + 1]
             hidden[place, : end - start] = torch.from_numpy(self._values[start:end].astype(np.float32))
         return self._run(self.upper, hidden, input_ids, attention_mask)
+
+
+def _ids(parts: Iterable[nn.Module]) -> set[int]:
+    return {id(parameter) for part in parts for parameter in part.parameters()}

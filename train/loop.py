@@ -56,18 +56,20 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
 def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list[np.ndarray]:
     """The caption rows of each step of an epoch."""
     generator = np.random.default_rng([settings.seed, epoch])
-    rows = data.text_rows("train")
-    if settings.captions_per_image == 0:
+    rows, wanted = data.text_rows("train"), settings.captions_per_image
+    if wanted == 0:
         order = generator.permutation(rows)
-        size = settings.batch_size
-    else:  # each picture in one batch, with some of its captions
-        ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
-        groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
-        wanted = settings.captions_per_image
-        chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
-        order = np.concatenate(chosen)
-        size = max(wanted, settings.batch_size // wanted * wanted)
-    return [order[start : start + size] for start in range(0, max(1, len(order) - size + 1), size)]
+        return [order[start : start + settings.batch_size] for start in _starts(len(order), settings.batch_size)]
+    ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
+    groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
+    chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
+    size = max(1, settings.batch_size // wanted)  # in pictures: each is in one batch, with its captions
+    return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
+
+
+def _starts(count: int, size: int) -> range:
+    """Where batches begin; an incomplete one at the end is left out, unless it is the only one."""
+    return range(0, max(1, count - size + 1), size)
 
 
 class Trainer:
@@ -147,6 +149,7 @@ class Trainer:
                 self.save()
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
             recall = validate(self.model, self.data)
+            logit_scale = float(self.model.logit_scale.detach())
             better = recall["mean_recall"] > progress.best_recall
             if better:
                 progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
@@ -155,7 +158,7 @@ class Trainer:
         seconds = time.monotonic() - started
         mean_loss = progress.loss_sum / len(batches)
         record: dict[str, Any] = {"epoch": epoch, "loss": round(mean_loss, 5), "seconds": round(seconds, 3), **recall}
-        record["logit_scale"] = float(self.model.logit_scale.detach())
+        record["logit_scale"] = logit_scale
         if rank() == 0:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")

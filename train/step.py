@@ -64,11 +64,9 @@ class Embedder:
             with torch.no_grad():
                 leaves.append(compute().requires_grad_())
         loss = self._backward(leaves[:count], leaves[count:], batch.image_of_text)
-        after = torch.get_rng_state()
         for compute, state, leaf in zip(work, states, leaves, strict=True):
             torch.set_rng_state(state)
             cast(Any, compute()).backward(leaf.grad)
-        torch.set_rng_state(after)
         return loss
 
     def _batch(self, captions: np.ndarray) -> Batch:

@@ -1,12 +1,10 @@
-"""Training of heads: the loss by hand, features computed once, and runs that stop and go on as if they had not."""
+"""Training as a whole: what a run learns and keeps, which captions an epoch shows, and what it refuses."""
 
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,109 +14,18 @@ import pytest
 import torch
 
 import train.__main__
-import train.features
-import train.loop
+import train.data
 from miniclip.calibration import CALIBRATION_FILE
-from miniclip.checkpoint import begin_run, load_run, load_training_state
-from miniclip.config import Config, load_config
+from miniclip.checkpoint import load_run, load_training_state
+from miniclip.config import Config, TrainConfig
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, VisionTower, build_model, load_backbone
-from miniclip.tokenizer import Tokenizer
-from train.data import TrainingFeatures, load_features
-from train.features import image_features, text_features
-from train.loop import learning_rate_factor, train_heads, validate
-from train.loss import contrastive_loss
+from tests.conftest import COLOURS, SHAPES, draw_picture
+from tests.unit.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
+from train.data import TrainingData, load_data
+from train.loop import Trainer, epoch_batches, learning_rate_factor, validate
+from train.loss import infonce
 
-TRANSFORM = ImageTransform(64, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-def new_model(config: Config) -> DualEncoder:
-    torch.manual_seed(config.train.seed)
-    vision, text = (load_backbone(Path(spec), kind) for spec, kind in zip(
-        (config.model.vision, config.model.text), ("vision", "text"), strict=True
-    ))  # fmt: skip
-    norms = [part for part in vision.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    for norm in norms:  # statistics as after training: with fresh ones, features come out at 1e-8
-        norm.reset_running_stats()
-        norm.momentum = None
-    with torch.no_grad():
-        vision.train()(torch.randn(16, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3))
-    return build_model(config.model, vision.eval(), text)
-
-
-@pytest.fixture(scope="module")
-def config(tiny_config: Path) -> Config:
-    return load_config(tiny_config)
-
-
-@pytest.fixture(scope="module")
-def features(config: Config, captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingFeatures:
-    tokenizer = Tokenizer.from_folder(Path(config.model.text))
-    return load_features(str(captioned_folder), config, new_model(config), TRANSFORM, tokenizer, False)
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def start(folder: Path, config: Config) -> DualEncoder:
-    """What `python -m train` does before the loop: a run folder and an untrained model."""
-    begin_run(folder, config, TRANSFORM, Path(config.model.text))
-    return new_model(config)
-
-
-def with_train(config: Config, **values: object) -> Config:
-    return replace(config, train=replace(config.train, **values))
-
-
-def records_of(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_loss_equals_the_value_computed_by_hand() -> None:
-    images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    texts = torch.tensor([[0.6, 0.8], [0.0, 1.0]])
-    # cosines, texts x images: ((0.6, 0.8), (0, 1)); times 2
-    by_text = (math.log(math.exp(1.2) + math.exp(1.6)) - 1.2 + math.log(1 + math.exp(2)) - 2) / 2
-    by_image = (math.log(math.exp(1.2) + 1) - 1.2 + math.log(math.exp(1.6) + math.exp(2)) - 2) / 2
-    loss = contrastive_loss(images, texts, torch.tensor(math.log(2)), torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx((by_text + by_image) / 2, abs=1e-6)
-
-
-def test_another_caption_of_the_same_picture_is_no_negative() -> None:
-    torch.manual_seed(0)
-    images, texts = (torch.nn.functional.normalize(torch.randn(3, 4), dim=-1) for _ in range(2))
-    images[1] = images[0]
-    scale = torch.tensor(1.0)
-    # text 0 against pictures 0 and 2, text 1 against 1 and 2, text 2 against all; and the other way round alike
-    logits = (math.e * texts @ images.T).double()
-    rows = [logits[0, [0, 2]], logits[1, [1, 2]], logits[2, [2, 0, 1]]]
-    columns = [logits[[0, 2], 0], logits[[1, 2], 1], logits[[2, 0, 1], 2]]
-    expected = [sum(torch.logsumexp(v, 0) - v[0] for v in part) / 3 for part in (rows, columns)]
-    loss = contrastive_loss(images, texts, scale, torch.tensor([7, 7, 2]))
-    assert loss.item() == pytest.approx(float(sum(expected)) / 2, abs=1e-6)
-
-
-def test_gradient_between_a_masked_pair_is_zero() -> None:
-    """Text 0 is turned into a direction that only picture 1 (the same photo) has: the loss must not notice."""
-    images = torch.eye(4)[:3]
-    texts = torch.eye(4)[:3].clone().requires_grad_()
-    contrastive_loss(images, texts, torch.tensor(2.0), torch.tensor([5, 5, 6])).backward()
-    assert texts.grad is not None
-    assert texts.grad[0, 1] == 0 and texts.grad[1, 0] == 0
-    assert texts.grad[0, 2] > 0 and texts.grad[0, 0] < 0  # another photo is pushed away, its own drawn near
-    assert torch.isfinite(texts.grad).all()
-
-
-def test_a_batch_of_one_photo_has_no_loss_and_no_nan() -> None:
-    embeds = torch.eye(3).requires_grad_()
-    loss = contrastive_loss(embeds, embeds, torch.tensor(1.0), torch.zeros(3, dtype=torch.long))
-    loss.backward()
-    assert loss.item() == 0
-    assert torch.isfinite(embeds.grad).all()
+__all__ = ["config"]  # fixtures
 
 
 def test_learning_rate_rises_to_its_peak_and_falls_to_zero_by_a_cosine() -> None:
@@ -131,162 +38,35 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero_by_a_cosine() -> None
     assert learning_rate_factor(0, 1, 0.0) == 1
 
 
-def test_features_are_computed_once(config: Config, picture_folder: Path, own_cache: Path) -> None:
-    model, tokenizer = new_model(config), Tokenizer.from_folder(Path(config.model.text))
-    paths = sorted(picture_folder.glob("*.*g"))
-    texts = ["a red circle", "photo of the blue square", "a dog"]
-    images, words = image_features(model.vision, TRANSFORM, paths), text_features(model.text, tokenizer, texts)
-    with torch.inference_mode():
-        expected = model.vision(torch.from_numpy(np.stack([TRANSFORM.load(path) for path in paths]))).numpy()
-    assert np.abs(images.values - expected).max() < 0.1 * np.abs(expected).max()  # computed in bfloat16
-    assert words.values.shape == (3, 32)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("computed again")
-
-    for tower in (model.vision, model.text):
-        tower.register_forward_pre_hook(refuse)
-    np.testing.assert_array_equal(image_features(model.vision, TRANSFORM, paths).values, images.values)
-    np.testing.assert_array_equal(text_features(model.text, tokenizer, texts).values, words.values)
+def training_rows_as_validation(data: TrainingData) -> TrainingData:
+    """The training pictures once more, called validation: what was learned by heart shows there."""
+    splits = ["val" if split == "train" else "" for split in data.table.splits]
+    return replace(data, table=replace(data.table, splits=splits))
 
 
-def test_any_change_of_weights_preprocessing_files_or_tokenizer_is_another_cache(
-    config: Config, captioned_folder: Path, own_cache: Path, tmp_path: Path
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid", "multi-positive", "triplet"])
+def test_training_lifts_recall_far_above_chance(
+    loss: str, config: Config, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    model, tokenizer = new_model(config), Tokenizer.from_folder(Path(config.model.text))
-    path = tmp_path / "picture.png"
-    path.write_bytes(sorted(captioned_folder.glob("*.png"))[0].read_bytes())
-    texts = ["a red circle on white"]
-
-    def caches() -> int:
-        image_features(model.vision, TRANSFORM, [path])
-        text_features(model.text, tokenizer, texts)
-        return len(list(own_cache.glob("features/*/progress.json")))
-
-    assert (caches(), caches()) == (2, 2)
-    with torch.no_grad():
-        next(model.vision.parameters()).add_(1e-3)
-    assert caches() == 3
-    next(module for module in model.vision.modules() if isinstance(module, torch.nn.BatchNorm2d)).running_mean.add_(1)
-    assert caches() == 4
-    image_features(model.vision, replace(TRANSFORM, mean=(0.4, 0.5, 0.5)), [path])
-    assert caches() == 5
-    os.utime(path, ns=(1, 1))
-    assert caches() == 6
-    path.write_bytes(sorted(captioned_folder.glob("*.png"))[1].read_bytes())
-    os.utime(path, ns=(1, 1))
-    assert caches() == 7
-    other = json.loads((Path(config.model.text) / "tokenizer.json").read_text())
-    words = other["model"]["vocab"]
-    words["red"], words["blue"] = words["blue"], words["red"]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
-    text_features(model.text, Tokenizer.from_folder(tmp_path), texts)
-    assert caches() == 8
-
-
-def test_a_pass_that_fails_midway_continues_where_it_was_noted(
-    config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train.features, "SAVE_EVERY", 2)
-    paths = sorted(captioned_folder.glob("*.*g"))
-    tower = new_model(config).vision
-    calls = {"count": 0, "stop": 4}
-
-    def count(*_: object) -> None:
-        calls["count"] += 1
-        if calls["count"] == calls["stop"]:
-            raise RuntimeError("the power went")
-
-    tower.register_forward_pre_hook(count)
-    with pytest.raises(RuntimeError, match="the power went"):
-        image_features(tower, TRANSFORM, paths)
-    calls |= {"count": 0, "stop": 0}
-    continued = image_features(tower, TRANSFORM, paths).values.copy()
-    batches = math.ceil(len(paths) / train.features.IMAGE_BATCH)
-    assert calls["count"] == batches - 2  # two batches had been noted, the third was lost
-    monkeypatch.setenv("MINICLIP_CACHE", str(own_cache / "other"))
-    np.testing.assert_array_equal(continued, image_features(tower, TRANSFORM, paths).values)
-
-
-KILLED_PASS = """
-import os, signal, sys
-from pathlib import Path
-import train.features as features
-from miniclip.images import ImageTransform
-from miniclip.model import VisionTower, load_backbone
-features.SAVE_EVERY = 1
-tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
-def kill(*_):
-    calls.append(1)
-    if len(calls) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-tower.register_forward_pre_hook(kill)
-paths = sorted(Path(sys.argv[2]).glob("*.*g"))
-features.image_features(tower, ImageTransform(64, 64, (0.5,) * 3, (0.5,) * 3), paths)
-"""
-
-
-def test_a_killed_pass_continues(config: Config, captioned_folder: Path, own_cache: Path) -> None:
-    command = [sys.executable, "-c", KILLED_PASS, config.model.vision, str(captioned_folder)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    paths = sorted(captioned_folder.glob("*.*g"))
-    tower = VisionTower(load_backbone(Path(config.model.vision), "vision"), "auto")
-    calls: list[int] = []
-    tower.register_forward_pre_hook(lambda *_: calls.append(1))
-    continued = image_features(tower, TRANSFORM, paths).values.copy()
-    assert len(calls) == math.ceil(len(paths) / train.features.IMAGE_BATCH) - 3
-    os.environ["MINICLIP_CACHE"] = str(own_cache / "other")  # own_cache puts it back
-    np.testing.assert_array_equal(continued, image_features(tower, TRANSFORM, paths).values)
-
-
-def test_an_unreadable_picture_is_named_and_dropped(
-    config: Config, picture_folder: Path, own_cache: Path, tmp_path: Path
-) -> None:
-    for path in picture_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    good = sorted(path.name for path in tmp_path.glob("*.jpg"))
-    (tmp_path / good[0]).write_bytes(b"no picture")
-    (tmp_path / good[1]).write_bytes((tmp_path / good[1]).read_bytes()[:300])
-    paths = sorted(path for path in tmp_path.iterdir() if path.suffix in (".jpg", ".png"))
-    model, tokenizer = new_model(config), Tokenizer.from_folder(Path(config.model.text))
-    found = image_features(model.vision, TRANSFORM, paths)
-    assert {paths[row].name for row in found.skipped} == set(good[:2])
-    assert all("picture" in reason for reason in found.skipped.values())
-    readable = [row for row in range(len(paths)) if row not in found.skipped]
-    alone = image_features(model.vision, TRANSFORM, [paths[row] for row in readable])
-    np.testing.assert_allclose(found.values[readable], alone.values, rtol=0.02, atol=1e-9)
-    assert image_features(model.vision, TRANSFORM, paths).skipped == found.skipped  # also from the cache
-
-    with pytest.raises(MiniClipError, match="--allow-missing"):
-        load_features(str(tmp_path), config, model, TRANSFORM, tokenizer, allow_missing=False)
-    kept = load_features(str(tmp_path), config, model, TRANSFORM, tokenizer, allow_missing=True)
-    names = {path.name for path in kept.table.image_paths}
-    assert names.isdisjoint(good[:2])
-    assert {skipped.name for skipped in kept.table.skipped} <= set(good[:2])  # the test split is not read
-    assert kept.table.skipped
-    assert len(kept.train.images) + len(kept.val.images) == len(names)
-    assert len(kept.train.texts) + len(kept.val.texts) == 2 * len(names)
-
-
-def test_training_lifts_recall_far_above_chance(config: Config, features: TrainingFeatures, tmp_path: Path) -> None:
-    config = with_train(config, epochs=20, learning_rate=1e-2, patience=20)
-    model = start(tmp_path, config)
-    untrained = validate(model, features.train)
+    config = with_train(config, epochs=20, learning_rate=1e-2, patience=20, loss=loss)
+    trainer = start(tmp_path, config, captioned_folder)
+    seen = training_rows_as_validation(trainer.data)
+    untrained = validate(trainer.model, seen)
     assert untrained["mean_recall"] < 0.08  # 96 pictures
-    train_heads(tmp_path, config, model, features, resume=False)
-    trained = validate(model, features.train)
+    trainer.run()
+    trained = validate(trainer.model, seen)
     assert trained["mean_recall"] > 0.18  # eight pictures share their colour and shape, so 1 is out of reach
     assert trained["text_to_image_recall@10"] > 0.35
     losses = [record["loss"] for record in records_of(tmp_path)]
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0] - (0.3 if loss in ("infonce", "multi-positive") else 0.05)
 
 
 def test_the_best_epoch_is_kept_and_training_stops_when_nothing_improves(
-    config: Config, features: TrainingFeatures, tmp_path: Path, capsys: pytest.CaptureFixture
+    config: Config, captioned_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     config = with_train(config, epochs=30, patience=2, learning_rate=0.1)
-    best = train_heads(tmp_path, config, start(tmp_path, config), features, resume=False)
+    trainer = start(tmp_path, config, captioned_folder)
+    best = trainer.run()
     records = records_of(tmp_path)
     recalls = [record["mean_recall"] for record in records]
     best_epoch = recalls.index(max(recalls)) + 1
@@ -294,77 +74,47 @@ def test_the_best_epoch_is_kept_and_training_stops_when_nothing_improves(
     assert "stopping early" in capsys.readouterr().out
     run = load_run(tmp_path)
     assert best == max(recalls) == run.metrics["mean_recall"]
-    assert validate(run.model, features.val)["mean_recall"] == pytest.approx(best)  # the weights are that epoch's
+    kept = validate(run.model, trainer.data)  # its features are cached: the towers are not asked
+    assert kept["mean_recall"] == pytest.approx(best)  # the weights are that epoch's
     assert run.model.logit_scale.item() == pytest.approx(records[best_epoch - 1]["logit_scale"])
 
 
-def fail_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Let the machine fail while epoch `epoch` is validated, after its last step."""
-    count = 0
+def poison_features(trainer: Trainer) -> None:
+    own, poisoned = trainer.data.images.features, trainer.data.image_rows("train")[0]
 
-    def validate_or_fail(*arguments: object) -> dict[str, float]:
-        nonlocal count
-        count += 1
-        if count == epoch:
-            raise KeyboardInterrupt
-        return validate(*arguments)  # type: ignore[arg-type]
+    def features(rows: np.ndarray, view: int = 0) -> torch.Tensor:
+        values = own(rows, view).clone()
+        values[torch.from_numpy(rows == poisoned)] = float("nan")
+        return values
 
-    monkeypatch.setattr(train.loop, "validate", validate_or_fail)
+    trainer.data.images.features = features  # type: ignore[method-assign]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    config: Config, features: TrainingFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = with_train(config, feature_noise=0.1)
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    last = start(whole, config)
-    train_heads(whole, config, last, features, resume=False)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        fail_at(patch, 3)
-        train_heads(stopped, config, start(stopped, config), features, resume=False)
-    assert len(records_of(stopped)) == 2
-    resumed = new_model(config)
-    torch.manual_seed(123)  # the generator's state at the start must not matter
-    train_heads(stopped, config, resumed, features, resume=True)
-    for (name, ours), theirs in zip(resumed.state_dict().items(), last.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs), name
-    assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
-    assert (whole / "config.json").read_bytes() == (stopped / "config.json").read_bytes()
-    for ours, theirs in zip(records_of(stopped), records_of(whole), strict=True):
-        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
-
-
-def poison_features(features: TrainingFeatures, model: DualEncoder) -> TrainingFeatures:
-    images = features.train.images.clone()
-    images[0] = float("nan")
-    return replace(features, train=replace(features.train, images=images))
-
-
-def poison_weights(features: TrainingFeatures, model: DualEncoder) -> TrainingFeatures:
+def poison_weights(trainer: Trainer) -> None:
     """A gradient that is not finite spoils the weights after the loss was looked at: here, in the only step."""
-    model.vision_head.layer_norm.bias.register_hook(lambda gradient: gradient * float("nan"))
-    texts = features.train.image_of_caption < 32
-    return replace(
-        features,
-        train=replace(
-            features.train,
-            texts=features.train.texts[texts][:32],
-            image_of_caption=features.train.image_of_caption[texts][:32],
-        ),
-    )
+    trainer.model.vision_head.layer_norm.bias.register_hook(lambda gradient: gradient * float("nan"))
 
 
-@pytest.mark.parametrize("poison", [poison_features, poison_weights])
+@pytest.mark.parametrize(
+    ("poison", "batch_size", "what"),
+    [(poison_features, 32, "the loss became nan"), (poison_weights, 192, "the weights are no longer finite")],
+)
 def test_a_loss_or_weights_that_are_not_finite_keep_the_last_good_checkpoint(
-    poison: Callable, config: Config, features: TrainingFeatures, tmp_path: Path
+    poison: Callable[[Trainer], None],
+    batch_size: int,
+    what: str,
+    config: Config,
+    captioned_folder: Path,
+    tmp_path: Path,
 ) -> None:
-    good = with_train(config, epochs=1)
-    train_heads(tmp_path, good, start(tmp_path, good), features, resume=False)
+    start(tmp_path, with_train(config, epochs=1), captioned_folder).run()
     kept = {name: (tmp_path / name).read_bytes() for name in ("model.safetensors", "training_state.pt", "config.json")}
-    model = new_model(config)
+    trainer = start(tmp_path, with_train(config, epochs=2, batch_size=batch_size), captioned_folder)
+    trainer.resume()
+    poison(trainer)
     with pytest.raises(MiniClipError, match=r"last good checkpoint is kept, lower --train\.learning_rate") as error:
-        train_heads(tmp_path, with_train(config, epochs=2), model, poison(features, model), resume=True)
-    assert "\n" not in str(error.value)
+        trainer.run()
+    assert what in str(error.value) and "\n" not in str(error.value)
     assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
     assert all(torch.isfinite(value).all() for value in load_run(tmp_path).model.state_dict().values())
 
@@ -385,6 +135,11 @@ def test_a_run_folder_holds_weights_config_metrics_and_curves(tiny_run: Path) ->
     assert load_training_state(tiny_run)["progress"]["epoch"] == 4
 
 
+def run_command(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, flags)])
+    train.__main__.main()
+
+
 def test_captions_longer_than_the_backbone_can_read_are_refused(
     tiny_config: Path, captioned_folder: Path, tiny_backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +147,145 @@ def test_captions_longer_than_the_backbone_can_read_are_refused(
     (text / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')  # says no model_max_length
     flags = ["--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "run"]
     flags += ["--model.text", text, "--model.max_tokens", "40"]
-    monkeypatch.setattr(sys, "argv", ["train", *map(str, flags)])
     with pytest.raises(MiniClipError, match=r"--model\.max_tokens must be at most 32, the positions of .*, got 40"):
-        train.__main__.main()
+        run_command(monkeypatch, *flags)
+
+
+@pytest.mark.parametrize("setup", [1, 3])
+def test_a_run_started_from_another_one_begins_with_its_recall(
+    setup: int, tiny_config: Path, captioned_folder: Path, tiny_run: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    flags = ["--config", tiny_config, "--data", captioned_folder, "--train.epochs", 1, "--train.setup", setup]
+    for part in ("learning_rate", "vision_learning_rate", "text_learning_rate"):
+        flags += [f"--train.{part}", 1e-12]  # nothing is learned
+    run_command(monkeypatch, *flags, "--out", tmp_path / "from", "--train.start_from", tiny_run)
+    run_command(monkeypatch, *flags, "--out", tmp_path / "anew")
+    expected = load_run(tiny_run).metrics
+    found, anew = records_of(tmp_path / "from")[0], records_of(tmp_path / "anew")[0]
+    if setup == 1:
+        assert {name: found[name] for name in expected} == expected
+    assert found["mean_recall"] == pytest.approx(expected["mean_recall"], abs=0.03)  # another cut rounds otherwise
+    assert abs(anew["mean_recall"] - expected["mean_recall"]) > 0.1
+
+
+def test_a_run_started_from_another_one_keeps_its_standardisation_on_other_pictures(
+    tiny_config: Path, picture_folder: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--config", tiny_config, "--data", picture_folder, "--out", tmp_path, "--train.epochs", 1]
+    run_command(monkeypatch, *flags, "--train.start_from", tiny_run)
+    ours, theirs = load_run(tmp_path).model.state_dict(), load_run(tiny_run).model.state_dict()
+    for name in ("vision_head.feature_mean", "vision_head.feature_std", "text_head.feature_mean"):
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_a_start_from_a_run_of_another_model_is_refused_in_one_line(
+    tiny_config: Path, captioned_folder: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "run"]
+    with pytest.raises(MiniClipError, match=r"--train\.start_from .*\[model\].*use the same") as error:
+        run_command(monkeypatch, *flags, "--train.start_from", tiny_run, "--model.projection_dim", 16)
+    assert "\n" not in str(error.value)
+    with pytest.raises(MiniClipError, match="no run") as error:
+        run_command(monkeypatch, *flags, "--train.start_from", tmp_path / "nothing")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.fixture(scope="module")
+def uneven_data(config: Config, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    """Forty pictures, in turn with one to five captions."""
+    folder = tmp_path_factory.mktemp("uneven")
+    lines = ["file_name,text"]
+    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    for number in range(40):
+        colour, shape = kinds[number % len(kinds)]
+        draw_picture(colour, shape, seed=number).save(folder / f"{number}.png")
+        lines += [f"{number}.png,a {colour} {shape} number {number} {copy}" for copy in range(1 + number % 5)]
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return load(folder, config, new_model(config))
+
+
+@pytest.mark.parametrize("captions_per_image", [1, 2, 3, 5, 9])
+def test_an_epoch_shows_each_picture_with_so_many_of_its_captions(
+    captions_per_image: int, uneven_data: TrainingData
+) -> None:
+    settings = TrainConfig(captions_per_image=captions_per_image, batch_size=1000)
+    owner, pictures = uneven_data.table.image_of_caption, uneven_data.image_rows("train")
+    epochs = [np.concatenate(epoch_batches(uneven_data, settings, epoch)) for epoch in (1, 2, 1)]
+    for rows in epochs:
+        assert len(set(rows)) == len(rows)
+        shown = Counter(owner[rows].tolist())
+        assert shown == {row: min(captions_per_image, int((owner == row).sum())) for row in pictures.tolist()}
+    assert np.array_equal(epochs[0], epochs[2])  # the same epoch shows the same
+    assert not np.array_equal(owner[epochs[0]], owner[epochs[1]])  # another one another order
+    if captions_per_image < 5:
+        assert set(epochs[0]) != set(epochs[1])  # and other captions
+
+
+@pytest.mark.parametrize(("captions_per_image", "batch_size"), [(2, 8), (3, 12), (5, 10), (5, 3)])
+def test_the_captions_of_a_picture_are_in_one_batch(
+    captions_per_image: int, batch_size: int, uneven_data: TrainingData
+) -> None:
+    settings = TrainConfig(captions_per_image=captions_per_image, batch_size=batch_size)
+    owner = uneven_data.table.image_of_caption
+    batches = epoch_batches(uneven_data, settings, epoch=1)
+    assert len(batches) > 3
+    for batch in batches:
+        assert len(batch) <= max(batch_size, captions_per_image)
+        for row in set(owner[batch].tolist()):
+            assert (owner[batch] == row).sum() == min(captions_per_image, int((owner == row).sum()))
+    pictures = [row for batch in batches for row in set(owner[batch].tolist())]
+    assert len(pictures) == len(set(pictures))  # none is in two batches
+    left_out = set(uneven_data.image_rows("train").tolist()) - set(pictures)
+    assert sum(min(captions_per_image, int((owner == row).sum())) for row in left_out) < max(batch_size, 6)
+
+
+def test_without_a_number_of_captions_an_epoch_shows_every_caption_once(uneven_data: TrainingData) -> None:
+    rows = uneven_data.text_rows("train")
+    settings = TrainConfig(batch_size=8)
+    batches = epoch_batches(uneven_data, settings, epoch=1)
+    assert [len(batch) for batch in batches] == [8] * (len(rows) // 8)  # what is left makes no batch
+    shown = np.concatenate(batches)
+    assert len(set(shown)) == len(shown) and set(shown) <= set(rows)
+    whole = np.concatenate(epoch_batches(uneven_data, TrainConfig(batch_size=1000), epoch=1))
+    assert sorted(whole) == sorted(rows)
+    assert set(np.concatenate(epoch_batches(uneven_data, settings, epoch=2))) != set(shown)  # another rest is left
+
+
+def test_prototypes_join_a_batch_as_pairs_with_their_names(
+    config: Config, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    names = ["dog", "cat", "ant"]
+    weights = generator.normal(5, 3, (3, 64)).astype(np.float32)
+    monkeypatch.setattr(train.data, "class_prototypes", lambda _: (weights, names))
+    config = replace(config, data=replace(config.data, prototypes=True, prototypes_per_batch=8))
+    trainer = start(tmp_path, config, captioned_folder)
+    data, model = trainer.data, trainer.model.eval()
+    captions = data.text_rows("train")[:6]
+    loss = trainer.embedder.backward(captions, view=0)
+
+    tokens = tokenizer_of(config)(["a photo of a dog", "a photo of a cat", "a photo of an ant"])
+    images = sorted(set(data.table.image_of_caption[captions].tolist()))
+    with torch.no_grad():
+        standardised = torch.from_numpy((weights - weights.mean(0)) / weights.std(0, ddof=1))
+        pictures = torch.cat(
+            [model.vision_head(data.images.features(np.asarray(images))), model.vision_head.project(standardised)]
+        )
+        texts = torch.cat(
+            [
+                model.text_head(data.texts.features(captions)),
+                model.encode_text(*map(torch.from_numpy, tokens)),
+            ]
+        )
+    owner = [images.index(row) for row in data.table.image_of_caption[captions].tolist()] + [3, 4, 5]
+    expected = infonce(pictures, texts, torch.tensor(owner), model.logit_scale)
+    assert math.isclose(loss, expected.item(), rel_tol=0.02)  # bfloat16
+
+
+def test_a_data_set_without_captions_is_refused(config: Config, tmp_path: Path) -> None:
+    for number in range(3):
+        draw_picture("red", "circle", seed=number).save(tmp_path / f"{number}.png")
+    with pytest.raises(MiniClipError, match="no captions to train on"):
+        load_data(str(tmp_path), config, new_model(config), TRANSFORM, tokenizer_of(config), False)
