@@ -1,7 +1,7 @@
-"""The `miniclip` command: index, search, evaluate, compare, info.
+"""The `miniclip` command: index, search, evaluate, compare, import, info.
 
 In: flags. Out: lines for people, or one JSON object with `--json`. Exit status: 0 done, 2 wrong input.
-Only `evaluate` and `compare` on a run folder load torch.
+Only `import`, and `evaluate` and `compare` on a run folder, load torch.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from miniclip.errors import ArgumentParser, MiniClipError, run_command
 def parser() -> ArgumentParser:
     """All commands and their flags."""
     top = ArgumentParser(prog="miniclip", description="Search pictures with words, and measure how well that works.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="index | search | evaluate | compare | info")
+    names = "index | search | evaluate | compare | import | info"
+    commands = top.add_subparsers(dest="command", required=True, metavar=names)
 
     index = commands.add_parser("index", help="embed a folder of pictures; run again to update")
     index.add_argument("images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
@@ -55,6 +56,20 @@ def parser() -> ArgumentParser:
     _add_data_flags(compare)
     _add_runtime_flags(compare)
     compare.set_defaults(run=_compare)
+
+    original = commands.add_parser("import", help="turn a checkpoint of the original miniCLIP_DL into a run")
+    original.add_argument("checkpoint", type=Path, help="its .pt file: model.state_dict(), saved by torch.save")
+    original.add_argument(
+        "--vision",
+        metavar="SPEC",
+        help="vision backbone it began as: a folder or Hugging Face id, of which only config and preprocessing are "
+        "read (default facebook/dino-vits16 or microsoft/resnet-101, as the weights are)",
+    )
+    original.add_argument(
+        "--text", metavar="SPEC", default="roberta-base", help="its text backbone, likewise (default roberta-base)"
+    )
+    original.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
+    original.set_defaults(run=_import)
 
     info = commands.add_parser("info", help="what a bundle or an index is, and what really runs here")
     info.add_argument("folder", type=Path, help="bundle or index folder")
@@ -222,6 +237,16 @@ def _write(path: Path | None, value: dict[str, Any]) -> int:
             write_json(path, value)
         except OSError as error:
             raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    try:
+        from miniclip.original import import_original
+    except ImportError as error:
+        raise MiniClipError(f'import needs {error.name}: pip install "miniclip[train]"') from None
+    done = import_original(arguments.checkpoint, arguments.vision, arguments.text, arguments.out)
+    print(f"{done}; run in {arguments.out}")
     return 0
 
 

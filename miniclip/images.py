@@ -167,8 +167,8 @@ class ImageTransform:
             size = values["size"]
             crop = values.get("crop_size") if values.get("do_center_crop") else None
             shortest = None
-            if isinstance(size, int):
-                size = {"shortest_edge": size}
+            if isinstance(size, int):  # older files: CLIP crops what it has resized, ViT squashes
+                size = {"shortest_edge": size} if crop else {"height": size, "width": size}
             if isinstance(crop, int):
                 crop = {"height": crop, "width": crop}
             if "shortest_edge" in size:

@@ -70,11 +70,15 @@ class ProjectionHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """CLIP's own head: one matrix, no bias. `project(standardise(x))` as in `ProjectionHead`, without standardising."""
+    """One matrix. `project(standardise(x))` as in `ProjectionHead`, without standardising.
 
-    def __init__(self, feature_dim: int, projection_dim: int) -> None:
+    Without a bias it is CLIP's own head (`linear`); with one, that of old checkpoints which `miniclip import` opens
+    (`affine`).
+    """
+
+    def __init__(self, feature_dim: int, projection_dim: int, bias: bool = False) -> None:
         super().__init__()
-        self.projection = nn.Linear(feature_dim, projection_dim, bias=False)
+        self.projection = nn.Linear(feature_dim, projection_dim, bias=bias)
 
     def fit_features(self, features: Tensor) -> None:
         """Nothing to fit."""
@@ -165,8 +169,8 @@ class TextTower(nn.Module):
 
 def make_head(feature_dim: int, config: ModelConfig) -> ProjectionHead | LinearHead:
     """The head that `--model.head` names."""
-    if config.head == "linear":
-        return LinearHead(feature_dim, config.projection_dim)
+    if config.head in ("linear", "affine"):
+        return LinearHead(feature_dim, config.projection_dim, bias=config.head == "affine")
     return ProjectionHead(feature_dim, config.projection_dim, config.dropout)
 
 

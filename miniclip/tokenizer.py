@@ -38,9 +38,11 @@ class Tokenizer:
         except Exception as error:  # the Rust side raises plain Exception for bad JSON
             raise MiniClipError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}") from None
         settings = read_tokenizer_config(folder)
-        pad_token = settings.get("pad_token") or "[PAD]"
+        pad_token = settings.get("pad_token")
         if isinstance(pad_token, dict):  # an AddedToken written out in full
-            pad_token = pad_token.get("content", "[PAD]")
+            pad_token = pad_token.get("content")
+        if not pad_token:  # BERT's, unless the vocabulary has RoBERTa's
+            pad_token = "<pad>" if rust.token_to_id("<pad>") is not None else "[PAD]"
         longest = settings.get("model_max_length", 64)
         # 3: the two special tokens and a word; the library would silently cut nothing below that
         if not isinstance(longest, int | float) or not longest >= 3:

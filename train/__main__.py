@@ -58,7 +58,7 @@ def _train(config: Config, out: Path, data_spec: str, resume: bool, allow_missin
     reuse_freed_memory()
     torch.manual_seed(config.train.seed)
     with first_process_first():
-        model, transform, text_folder = _start_model(config)
+        model, transform, text_folder = start_model(config)
         tokenizer = begin_run(out, config, transform, text_folder) if rank() == 0 else Tokenizer.from_folder(out)
         if tokenizer.max_tokens > model.text.max_positions:
             raise MiniClipError(
@@ -81,7 +81,7 @@ def _train(config: Config, out: Path, data_spec: str, resume: bool, allow_missin
     return 0
 
 
-def _start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
+def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
     """The model before its first step, its preprocessing, and the folder of its tokenizer."""
     vision_folder, text_folder = resolve_backbone(config.model.vision), resolve_backbone(config.model.text)
     transform = ImageTransform.from_file(vision_folder / "preprocessor_config.json")

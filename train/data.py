@@ -47,7 +47,7 @@ class TrainingData:
 def load_data(
     data: str, config: Config, model: DualEncoder, transform: ImageTransform, tokenizer: Tokenizer, allow_missing: bool
 ) -> TrainingData:
-    """Read the captions, compute what is frozen, drop what is unreadable.
+    """Read the captions and prepare them.
 
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
@@ -55,6 +55,18 @@ def load_data(
     if not table.captions:
         raise MiniClipError(f"{data} has no captions to train on; see README for the caption formats")
     check_skipped(table, allow_missing)
+    return prepare(table, config, model, transform, tokenizer, allow_missing)
+
+
+def prepare(
+    table: CaptionTable,
+    config: Config,
+    model: DualEncoder,
+    transform: ImageTransform,
+    tokenizer: Tokenizer,
+    allow_missing: bool = False,
+) -> TrainingData:
+    """Compute what is frozen, drop what is unreadable."""
     vision_blocks, text_blocks = trained_blocks(config.train)
     views, seed = config.train.views, config.train.seed
     images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed)

@@ -141,7 +141,7 @@ class Trainer:
         self.data.images.train(True)
         self.data.texts.train(True)
         for number in bar:
-            loss = self._step(epoch, number, batches)
+            loss = self.step(epoch, number, batches)
             progress.step, progress.loss_sum = number + 1, progress.loss_sum + loss
             progress.seconds = time.monotonic() - started
             bar.set_postfix(loss=f"{loss:.3f}")
@@ -169,7 +169,8 @@ class Trainer:
             f"{seconds:.1f} s{' *' if better else ''}"
         )
 
-    def _step(self, epoch: int, number: int, batches: list[np.ndarray]) -> float:
+    def step(self, epoch: int, number: int, batches: list[np.ndarray]) -> float:
+        """Take step `number` of an epoch; returns the loss."""
         settings = self.config.train
         step = (epoch - 1) * len(batches) + number
         factor = learning_rate_factor(step, settings.epochs * len(batches), settings.warmup_fraction)

@@ -26,7 +26,8 @@ def parameter_groups(model: DualEncoder, images: Side, texts: Side, settings: Tr
     """
     model.requires_grad_(False)
     heads = [*model.vision_head.parameters(), *model.text_head.parameters()]
-    if not isinstance(model.text_head, LinearHead):  # a linear probe trains exactly the two matrices
+    if not isinstance(model.text_head, LinearHead) or model.text_head.projection.bias is not None:
+        # a linear probe trains exactly the two matrices
         heads.append(model.logit_scale)
     rates: dict[tuple[float, bool], list[nn.Parameter]] = {}
     trained = [(parameter, settings.learning_rate) for parameter in heads]

@@ -58,6 +58,14 @@ def test_length_without_bound_is_bounded(folder: Path) -> None:
     assert Tokenizer.from_folder(folder).max_tokens == 64
 
 
+def test_without_a_named_padding_token_robertas_is_found(folder: Path) -> None:
+    """roberta-base's own settings name none."""
+    configure(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    configure(folder, pad_token="<pad>")
+    assert tokenizer.pad_id == Tokenizer.from_folder(folder).pad_id
+
+
 @pytest.mark.parametrize("text", ["\udcff red", "red\x00dog", "🐕" * 3, "\u202e dog", "dog " * 5000])
 def test_no_text_is_an_error(folder: Path, text: str) -> None:
     input_ids, _ = Tokenizer.from_folder(folder)([text, "dog"])
@@ -68,7 +76,7 @@ def test_no_text_is_an_error(folder: Path, text: str) -> None:
     ("settings", "words"),
     [
         ({"pad_token": "<nothing>"}, "no token '<nothing>'"),
-        ({}, r"no token '\[PAD\]'"),
+        ({"pad_token": "[PAD]"}, r"no token '\[PAD\]'"),
         ({"pad_token": 7}, "no token '7'"),
         ({"pad_token": "<pad>", "model_max_length": None}, "model_max_length must be"),
         ({"pad_token": "<pad>", "model_max_length": "long"}, "model_max_length must be"),

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np, torch
 import train.features
 from miniclip.config import load_config
-from train.__main__ import _start_model
+from train.__main__ import start_model
 from train.data import load_data
 from train.distributed import begin, end, first_process_first, rank, sum_gradients
 from train.loop import Trainer, epoch_batches
@@ -31,7 +31,7 @@ config = load_config(Path(config_path), dict(flag.split("=") for flag in flags))
 torch.manual_seed(0)
 begin()
 with first_process_first():
-    model, transform, text_folder = _start_model(config)
+    model, transform, text_folder = start_model(config)
     data = load_data(data_path, config, model, transform, Tokenizer.from_folder(text_folder), False)
 for part in model.modules():
     if isinstance(part, torch.nn.Dropout):
