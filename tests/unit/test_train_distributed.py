@@ -44,7 +44,7 @@ torch.manual_seed(1)
 loss = trainer.embedder.backward(epoch_batches(data, config.train, 1)[0], view=0)
 sum_gradients(list(trainer.trained.values()))
 if rank() == 0:
-    grads = {n: torch.zeros(1) if p.grad is None else p.grad for n, p in trainer.trained.items()}
+    grads = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in trainer.trained.items()}
     torch.save({"loss": torch.tensor(loss)} | grads, out)
 end()
 """
