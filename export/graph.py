@@ -39,7 +39,8 @@ def embed(model: onnx.ModelProto | Path, feeds: Feeds) -> np.ndarray:
 
 
 def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
-    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row a picture, token or text, no padding."""
+    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row a picture, token, text or place of a
+    convolution's input, no padding."""
     opened = onnx.ModelProto.FromString(model.SerializeToString())
     for name in names:
         opened.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
@@ -52,6 +53,8 @@ def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Itera
 def _rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     if values.ndim == 3 and mask is not None:
         return np.asarray(values[mask.astype(bool)])
+    if values.ndim == 4:  # (B, C, H, W)
+        values = values.transpose(0, 2, 3, 1)
     return np.reshape(values, (-1, values.shape[-1]))
 
 

@@ -64,7 +64,9 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
     measured, judged = feeds[::2], feeds[1::2] or feeds
     with quiet_tools():
         if is_convolutional(model):
-            return _finished(_static(model, measured, exclude), model, measured, exclude), "fixed scales"
+            kept = {*exclude, *first_convolutions(model, FIRST_IN_FP32)}
+            rounded = round_weights(model, measured, kept)
+            return _finished(_static(rounded, measured, exclude), model, measured, exclude), "fixed scales"
         rounded = round_weights(scale_outliers(model, measured), measured, exclude)
         expected = embed(model, judged)
         tried = []

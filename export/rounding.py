@@ -1,4 +1,4 @@
-"""The weights of a transformer's products rounded to 8 bits so that their errors cancel.
+"""The weights of matrix products and of 1 x 1 convolutions rounded to 8 bits so that their errors cancel.
 
 Rounding each weight to the nearest step is best for each weight, not for the product: the inputs of a layer are
 correlated, so the error of one row can be made good by the rows that are still to be rounded (E. Frantar et al.,
@@ -24,16 +24,35 @@ def round_weights(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
     constants = {item.name: item for item in model.graph.initializer}
-    products = constant_products(model)
-    squares = _squares(model, list(products), feeds)
-    for name, nodes in products.items():
+    layers = {
+        name: kept
+        for name, nodes in [*constant_products(model).items(), *_pointwise_convolutions(model).items()]
+        if (kept := [node for node in nodes if node.name not in exclude])
+    }
+    squares = _squares(model, list(layers), feeds)
+    for name, nodes in layers.items():
         update = _inverse_factor(squares[name])
-        for node in [node for node in nodes if node.name not in exclude]:
+        for node in nodes:
             weight = numpy_helper.to_array(constants[node.input[1]])
+            if node.op_type == "Conv":  # (d_out, d_in, 1, 1)
+                rounded = _rounded(weight[:, :, 0, 0].T, update).T[:, :, None, None]
+            else:
+                rounded = _rounded(weight, update)
             node.input[1] = f"{node.name}_rounded"
-            model.graph.initializer.append(numpy_helper.from_array(_rounded(weight, update), node.input[1]))
+            model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(rounded), node.input[1]))
     drop_unused(model)
     return model
+
+
+def _pointwise_convolutions(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Convolutions that are a matrix product at every place, by their input."""
+    shapes = {item.name: list(item.dims) for item in model.graph.initializer}
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        grouped = any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
+        if node.op_type == "Conv" and shapes.get(node.input[1], [])[2:] == [1, 1] and not grouped:
+            found.setdefault(node.input[0], []).append(node)
+    return found
 
 
 def steps(weight: np.ndarray) -> np.ndarray:

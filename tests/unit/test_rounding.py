@@ -72,6 +72,23 @@ def test_an_input_that_is_always_zero_is_rounded_to_the_nearest(weight: np.ndarr
     assert np.abs(rounded[7] - weight[7]).max() <= steps(weight).max() / 2 * 1.01
 
 
+def test_a_one_by_one_convolution_is_rounded_as_the_product_that_it_is(weight: np.ndarray) -> None:
+    kernel = np.ascontiguousarray(weight.T[:, :, None, None])
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "kernel"], ["y"], name="convolution")],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", INPUTS, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", OUTPUTS, "h", "w"])],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    rows = [correlated(16, seed) for seed in range(40)]
+    pictures = [{"x": np.ascontiguousarray(part.reshape(1, 4, 4, INPUTS).transpose(0, 3, 1, 2))} for part in rows]
+    ours = weight_of(round_weights(model, pictures))
+    theirs = weight_of(round_weights(layer(weight), [{"x": part} for part in rows]))
+    np.testing.assert_allclose(ours[:, :, 0, 0].T, theirs, atol=1e-6)
+
+
 def test_excluded_nodes_keep_their_weights(weight: np.ndarray) -> None:
     model = round_weights(layer(weight), [{"x": correlated(100, 0)}], exclude={"product"})
     assert (weight_of(model) == weight).all()
