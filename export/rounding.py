@@ -29,7 +29,7 @@ def round_weights(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]
         for name, nodes in [*constant_products(model).items(), *_pointwise_convolutions(model).items()]
         if (kept := [node for node in nodes if node.name not in exclude])
     }
-    squares = _squares(model, list(layers), feeds)
+    squares = _squares(model, list(layers), feeds) if layers else {}
     for name, nodes in layers.items():
         update = _inverse_factor(squares[name])
         for node in nodes:
