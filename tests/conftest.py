@@ -132,7 +132,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory, tiny_backbones: tuple[
     path = tmp_path_factory.mktemp("config") / "tiny.toml"
     path.write_text(
         f'[model]\nvision = "{vision}"\ntext = "{text}"\nprojection_dim = 32\nimage_size_px = 64\nmax_tokens = 16\n'
-        "[train]\nepochs = 4\nbatch_size = 32\nlearning_rate = 3e-3\npatience = 4\n"
+        "[train]\nepochs = 4\nbatch_size = 32\nlearning_rate = 1e-2\npatience = 4\n"
     )
     return path
 
