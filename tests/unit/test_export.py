@@ -116,8 +116,9 @@ def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_ba
         assert run_here(patch, train_command, *flags) == 0
     # the first epoch with every recall at 1 was kept; the last one tells the pictures apart more clearly
     run, state = load_run(tmp / "run"), load_training_state(tmp / "run")
-    for kind, head in (("vision", run.model.vision_head), ("text", run.model.text_head)):
-        head.load_state_dict({k.removeprefix(f"{kind}."): v for k, v in state["heads"].items() if k.startswith(kind)})
+    parameters = dict(run.model.named_parameters())
+    for name, value in state["trained"].items():
+        parameters[name].data.copy_(value)
     save_run(run.folder, run.config, run.model, run.metrics)
     return run.folder
 
