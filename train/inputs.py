@@ -6,6 +6,7 @@ whole tower, fed with pictures or tokens.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,6 +74,8 @@ class Images(Side):
         self.paths, self.transform, self.views, self.seed = list(paths), transform, views, seed
         self._kept = np.arange(len(paths))
         cast(Any, tower).to(memory_format=torch.channels_last)
+        if self.learns:
+            _depthwise_in_float32(tower)
         self._cached: list[Features] = []
         if not self.whole:
             learning = self.trained_blocks if self.learns else 0
@@ -128,6 +131,23 @@ class Texts(Side):
             start, end = self.tokens.offsets[row], self.tokens.offsets[row + 1]
             hidden[place, : end - start] = torch.from_numpy(self._values[start:end].astype(np.float32))
         return self._run(self.upper, hidden, input_ids, attention_mask)
+
+
+def _depthwise_in_float32(tower: nn.Module) -> None:
+    """Wide or strided depthwise convolutions have slow gradients in bfloat16 on CPUs: these take float32, which is two
+    to three times as fast in parts of 64 pictures."""
+    for part in tower.modules():
+        if (
+            isinstance(part, nn.Conv2d)
+            and part.groups == part.in_channels > 1
+            and (part.stride != (1, 1) or max(part.kernel_size) > 3)
+        ):
+            cast(Any, part).forward = partial(_in_float32, part)
+
+
+def _in_float32(convolution: nn.Conv2d, values: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return nn.Conv2d.forward(convolution, values.float()).to(values.dtype)
 
 
 def _ids(parts: Iterable[nn.Module]) -> set[int]:

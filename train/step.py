@@ -21,7 +21,10 @@ from miniclip.model import DualEncoder, LinearHead, ProjectionHead
 from train.data import TrainingData
 from train.distributed import gather, rank, shares, world
 from train.features import bfloat16
+from train.inputs import Side
 from train.loss import Loss
+
+PART = 64  # pictures or captions that go through a tower together: what they need stays near the caches
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,12 @@ class Embedder:
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Gradients of the loss of these captions and their pictures, in the view of that number; returns the loss."""
         batch = self._batch(captions)
-        size = self.settings.micro_batch or len(batch.texts)
-        image_parts = np.array_split(np.arange(len(batch.images)), max(1, -(-len(batch.images) // size)))
-        text_parts = np.array_split(np.arange(len(batch.texts)), max(1, -(-len(batch.texts) // size)))
         work: list[Callable[[], Tensor]] = [
-            *(partial(self._images, batch.images[part], view) for part in image_parts),
+            *(partial(self._images, part, view) for part in self._parts(batch.images, self.data.images)),
             *([partial(self._prototypes, batch.prototypes)] if len(batch.prototypes) else []),
-            *(partial(self._texts, batch.texts[part]) for part in text_parts),
         ]
-        count = len(work) - len(text_parts)  # of them are pictures
+        count = len(work)  # of them are pictures
+        work += [partial(self._texts, part) for part in self._parts(batch.texts, self.data.texts)]
         if not self.settings.micro_batch:
             embeds = [compute() for compute in work]
             return self._backward(embeds[:count], embeds[count:], batch.image_of_text)
@@ -75,18 +75,22 @@ class Embedder:
         if self.prototypes and self.data.prototypes is not None:
             chosen = torch.randperm(len(self.data.prototypes))[: self.prototypes].numpy()
         owners = len(images) + np.arange(len(chosen))
-        if world() == 1:
-            texts = np.concatenate([captions, len(self.data.table.captions) + chosen])
-            return Batch(texts, images, chosen, torch.from_numpy(np.concatenate([owner, owners])))
         own = shares(len(images))
         if len(own[-1]) == 0:
             raise MiniClipError(f"--train.batch_size {len(captions)} is too small for {world()} processes; raise it")
-        by_process = np.argsort(owner, kind="stable")  # pictures in order: those of one process are together
-        texts = captions[by_process][np.isin(owner[by_process], own[rank()])]
+        # the processes' captions in order, and those of one process by length: parts of them have little padding
+        process = np.searchsorted([rows[-1] for rows in own], owner)
+        order = np.lexsort((self.data.texts.tokens.lengths[captions], process))
+        texts = captions[order][process[order] == rank()]
         chosen = chosen if rank() == world() - 1 else chosen[:0]
         texts = np.concatenate([texts, len(self.data.table.captions) + chosen])
-        torch.manual_seed(torch.initial_seed() + 7919 * rank())  # other noise and dropout than the other processes'
-        return Batch(texts, images[own[rank()]], chosen, torch.from_numpy(np.concatenate([owner[by_process], owners])))
+        if rank() > 0:  # other noise and dropout than the other processes'
+            torch.manual_seed(torch.initial_seed() + 7919 * rank())
+        return Batch(texts, images[own[rank()]], chosen, torch.from_numpy(np.concatenate([owner[order], owners])))
+
+    def _parts(self, rows: np.ndarray, side: Side) -> list[np.ndarray]:
+        size = self.settings.micro_batch or (PART if side.learns else len(rows))
+        return np.array_split(rows, max(1, -(-len(rows) // max(1, size))))
 
     def _images(self, rows: np.ndarray, view: int) -> Tensor:
         features = self.data.images.features(rows, view)
