@@ -61,6 +61,17 @@ class CaptionTable:
         ]
         return self._only(keep, self.skipped + dropped)
 
+    def and_train(self, other: "CaptionTable") -> "CaptionTable":
+        """This table with the training pictures of another one behind it; validation and test stay this one's."""
+        more = other.split("train")
+        return CaptionTable(
+            image_paths=self.image_paths + more.image_paths,
+            splits=self.splits + more.splits,
+            captions=self.captions + more.captions,
+            image_of_caption=np.concatenate([self.image_of_caption, more.image_of_caption + len(self.image_paths)]),
+            skipped=self.skipped + more.skipped,
+        )
+
     def captions_of(self, image_row: int) -> list[str]:
         start, end = np.searchsorted(self.image_of_caption, [image_row, image_row + 1])
         return self.captions[start:end]

@@ -1,6 +1,6 @@
 """Train a dual encoder.
 
-python -m train --config configs/setup1.toml --data PATH --out runs/NAME [--resume] [--section.field value]
+python -m train --config configs/setup1.toml --data PATH [PATH ...] --out runs/NAME [--resume] [--section.field value]
 torchrun --nproc-per-node 2 -m train ...    (the same flags; several processes share each batch)
 """
 
@@ -29,7 +29,12 @@ from train.loop import Trainer, fit_heads
 def parse_arguments() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m train", description="Train a dual encoder on pictures with captions.")
     parser.add_argument("--config", type=Path, help="recipe, such as configs/setup1.toml")
-    parser.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji; of further ones only the training split",
+    )
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
@@ -54,7 +59,7 @@ def main() -> int:
         end()
 
 
-def _train(config: Config, out: Path, data_spec: str, resume: bool, allow_missing: bool) -> int:
+def _train(config: Config, out: Path, sources: list[str], resume: bool, allow_missing: bool) -> int:
     reuse_freed_memory()
     torch.manual_seed(config.train.seed)
     with first_process_first():
@@ -65,7 +70,7 @@ def _train(config: Config, out: Path, data_spec: str, resume: bool, allow_missin
                 f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
                 f"got {tokenizer.max_tokens}"
             )
-        data = load_data(data_spec, config, model, transform, tokenizer, allow_missing)
+        data = load_data(sources, config, model, transform, tokenizer, allow_missing)
         calibration = Calibration.choose(data.table, transform)
         if rank() == 0:
             replace_atomically(out / CALIBRATION_FILE, calibration.save)

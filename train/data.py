@@ -3,7 +3,9 @@
 In: `--data` and the config. Out: `TrainingData`, with unreadable pictures left out and prototypes, if any, put in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -45,16 +47,25 @@ class TrainingData:
 
 
 def load_data(
-    data: str, config: Config, model: DualEncoder, transform: ImageTransform, tokenizer: Tokenizer, allow_missing: bool
+    sources: Sequence[str],
+    config: Config,
+    model: DualEncoder,
+    transform: ImageTransform,
+    tokenizer: Tokenizer,
+    allow_missing: bool,
 ) -> TrainingData:
-    """Read the captions and prepare them.
+    """Read the captions and prepare them: all of the first source, and the training splits of the others.
 
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
-    table = read_captions(data, seed=config.data.seed).split("train", "val")
-    if not table.captions:
-        raise MiniClipError(f"{data} has no captions to train on; see README for the caption formats")
-    check_skipped(table, allow_missing)
+    tables = []
+    for source in sources:
+        table = read_captions(source, seed=config.data.seed).split("train", "val")
+        if not table.captions:
+            raise MiniClipError(f"{source} has no captions to train on; see README for the caption formats")
+        check_skipped(table, allow_missing)
+        tables.append(table)
+    table = reduce(CaptionTable.and_train, tables)
     return prepare(table, config, model, transform, tokenizer, allow_missing)
 
 

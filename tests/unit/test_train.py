@@ -17,6 +17,8 @@ import train.__main__
 import train.data
 from miniclip.calibration import CALIBRATION_FILE
 from miniclip.checkpoint import load_run, load_training_state
+from miniclip.caption_table import CaptionTable
+from miniclip.captions import read_captions
 from miniclip.config import Config, TrainConfig
 from miniclip.errors import MiniClipError
 from tests.conftest import COLOURS, SHAPES, draw_picture
@@ -288,4 +290,19 @@ def test_a_data_set_without_captions_is_refused(config: Config, tmp_path: Path) 
     for number in range(3):
         draw_picture("red", "circle", seed=number).save(tmp_path / f"{number}.png")
     with pytest.raises(MiniClipError, match="no captions to train on"):
-        load_data(str(tmp_path), config, new_model(config), TRANSFORM, tokenizer_of(config), False)
+        load_data([str(tmp_path)], config, new_model(config), TRANSFORM, tokenizer_of(config), False)
+
+
+def test_of_a_second_source_only_the_training_split_is_used(
+    captioned_folder: Path, picture_folder: Path, config: Config
+) -> None:
+    def table(*sources: Path) -> CaptionTable:
+        names = [str(source) for source in sources]
+        return load_data(names, config, new_model(config), TRANSFORM, tokenizer_of(config), False).table
+
+    first, more = table(captioned_folder), read_captions(str(picture_folder)).split("train")
+    both = table(captioned_folder, picture_folder)
+    assert both.image_paths == first.image_paths + more.image_paths
+    assert both.split("val").captions == first.split("val").captions
+    assert both.captions_of(len(first.image_paths)) == more.captions_of(0)
+    assert both.captions_of(len(both.image_paths) - 1) == more.captions_of(len(more.image_paths) - 1)

@@ -32,7 +32,7 @@ torch.manual_seed(0)
 begin()
 with first_process_first():
     model, transform, text_folder = start_model(config)
-    data = load_data(data_path, config, model, transform, Tokenizer.from_folder(text_folder), False)
+    data = load_data([data_path], config, model, transform, Tokenizer.from_folder(text_folder), False)
 for part in model.modules():
     if isinstance(part, torch.nn.Dropout):
         part.p = 0.0

@@ -180,8 +180,8 @@ def test_an_unreadable_picture_is_named_and_dropped(
     for setup in (1, 2, 3):  # features are cached, nothing is, the input of a block is
         chosen = replace(config, train=replace(config.train, setup=setup))
         with pytest.raises(MiniClipError, match="--allow-missing"):
-            load_data(str(tmp_path), chosen, model, TRANSFORM, tokenizer, allow_missing=False)
-        kept = load_data(str(tmp_path), chosen, model, TRANSFORM, tokenizer, allow_missing=True)
+            load_data([str(tmp_path)], chosen, model, TRANSFORM, tokenizer, allow_missing=False)
+        kept = load_data([str(tmp_path)], chosen, model, TRANSFORM, tokenizer, allow_missing=True)
         names = [path.name for path in kept.table.image_paths]
         assert set(names).isdisjoint(good[:2])
         assert {skipped.name for skipped in kept.table.skipped} <= set(good[:2])  # the test split is not read

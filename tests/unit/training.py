@@ -37,7 +37,7 @@ def tokenizer_of(config: Config) -> Tokenizer:
 
 
 def load(pictures: Path, config: Config, model: DualEncoder) -> TrainingData:
-    return load_data(str(pictures), config, model, TRANSFORM, tokenizer_of(config), False)
+    return load_data([str(pictures)], config, model, TRANSFORM, tokenizer_of(config), False)
 
 
 def start(folder: Path, config: Config, pictures: Path) -> Trainer:

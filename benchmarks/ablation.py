@@ -1,0 +1,117 @@
+"""What each lever of training does to mean recall: the table of docs/recipes.md.
+
+python -m benchmarks.ablation --data PATH [--config configs/setup1.toml] [--seeds 3] [--levers views noise ...]
+
+Every row changes one thing of the recipe and trains it anew with each seed: the heads' start, the order of the
+pictures, dropout and noise. Crops are the same for all seeds, so that the cache serves them. Heads only: a row of
+three seeds then takes a minute or two, and what helps there is tried on whole towers afterwards.
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from miniclip.captions import read_captions
+from miniclip.checkpoint import begin_run
+from miniclip.config import Config, DataConfig, ModelConfig, TrainConfig, load_config
+from miniclip.errors import ArgumentParser, run_command
+from train.__main__ import start_model
+from train.data import TrainingData, prepare
+from train.loop import Trainer, fit_heads
+
+LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "recipe": [("the recipe itself", {})],
+    "views": [("one view: no crops (4 in the recipe)", {"views": 1}), ("two views", {"views": 2})],
+    "noise": [("no noise on features (0.5)", {"feature_noise": 0.0}), ("noise 0.3", {"feature_noise": 0.3})],
+    "captions": [
+        ("one caption a picture and epoch (2)", {"captions_per_image": 1}),
+        ("all captions, in any order", {"captions_per_image": 0}),
+    ],
+    "batch": [("batch of 256 (1024)", {"batch_size": 256}), ("batch of 4096", {"batch_size": 4096})],
+    "dropout": [("dropout 0.1 in the heads (0.5)", {"dropout": 0.1})],
+    "dimension": [("256 dimensions (512)", {"projection_dim": 256})],
+    "loss": [
+        ("sigmoid loss (InfoNCE)", {"loss": "sigmoid"}),
+        ("multi-positive loss", {"loss": "multi-positive"}),
+        ("hard-negative triplet", {"loss": "triplet"}),
+    ],
+    "ema": [("moving average of the weights, 0.95", {"ema": 0.95})],
+    "prototypes": [("256 prototypes a batch", {"prototypes": True})],
+}
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.ablation", description="What each lever does to mean recall.")
+    parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
+    parser.add_argument("--config", type=Path, default=Path("configs/setup1.toml"), help="the recipe to change")
+    parser.add_argument("--seeds", type=int, default=3, help="runs a row (default 3)")
+    parser.add_argument("--epochs", type=int, default=25, help="epochs a run (default 25)")
+    parser.add_argument("--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="which rows (default all)")
+    arguments = parser.parse_args()
+    recipe = _changed(
+        load_config(arguments.config), {"epochs": arguments.epochs, "patience": arguments.epochs, "setup": 1}
+    )
+    load = _loader(arguments.data)
+    print("| lever | mean recall, % | spread | to the recipe |\n|---|---|---|---|", flush=True)
+    recipes_mean = None
+    for lever in arguments.levers:
+        for name, changes in LEVERS[lever]:
+            config = _changed(recipe, changes)
+            found = [100 * _train(_changed(config, {"seed": seed}), load(config)) for seed in range(arguments.seeds)]
+            mean = float(np.mean(found))
+            recipes_mean = mean if recipes_mean is None else recipes_mean
+            spread = f"{min(found):.2f} to {max(found):.2f}"
+            print(f"| {name} | {mean:.2f} | {spread} | {mean - recipes_mean:+.2f} |", flush=True)
+    return 0
+
+
+def _changed(config: Config, changes: dict[str, Any]) -> Config:
+    """The config with some fields replaced, each in the section that has it."""
+
+    def of(kind: type) -> dict[str, Any]:
+        return {name: changes[name] for name in {field.name for field in dataclasses.fields(kind)} & set(changes)}
+
+    data = {name: value for name, value in of(DataConfig).items() if name != "seed"}  # that of the split stays
+    return Config(
+        dataclasses.replace(config.model, **of(ModelConfig)),
+        dataclasses.replace(config.data, **data),
+        dataclasses.replace(config.train, **of(TrainConfig)),
+    )
+
+
+def _loader(spec: str) -> Callable[[Config], TrainingData]:
+    """Prepares data once for every number of views, with and without prototypes."""
+    loaded: dict[tuple[int, bool], TrainingData] = {}
+    table = read_captions(spec).split("train", "val")
+
+    def load(config: Config) -> TrainingData:
+        key = config.train.views, config.data.prototypes
+        if key not in loaded:
+            model, transform, text_folder = start_model(config)
+            with tempfile.TemporaryDirectory() as tmp:
+                tokenizer = begin_run(Path(tmp), config, transform, text_folder)
+            loaded[key] = prepare(table, config, model, transform, tokenizer)
+        return loaded[key]
+
+    return load
+
+
+def _train(config: Config, data: TrainingData) -> float:
+    """The best mean recall on validation of one run from scratch."""
+    torch.manual_seed(config.train.seed)
+    model, transform, text_folder = start_model(config)
+    fit_heads(model, data)
+    with tempfile.TemporaryDirectory() as tmp:
+        begin_run(Path(tmp), config, transform, text_folder)
+        with contextlib.redirect_stdout(None):  # the table alone is printed
+            return Trainer(Path(tmp), config, model, data).run()
+
+
+if __name__ == "__main__":
+    run_command(main)
