@@ -16,9 +16,9 @@ import torch
 import train.__main__
 import train.data
 from miniclip.calibration import CALIBRATION_FILE
-from miniclip.checkpoint import load_run, load_training_state
 from miniclip.caption_table import CaptionTable
 from miniclip.captions import read_captions
+from miniclip.checkpoint import load_run, load_training_state
 from miniclip.config import Config, TrainConfig
 from miniclip.errors import MiniClipError
 from tests.conftest import COLOURS, SHAPES, draw_picture
