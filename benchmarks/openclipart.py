@@ -1,0 +1,68 @@
+"""Drawings that no model here was trained on: Debian's package openclipart-svg, drawn and named, for `miniclip evaluate`.
+
+apt-get download openclipart-svg && dpkg -x openclipart-svg_*.deb tree
+python -m benchmarks.openclipart tree/usr/share/openclipart/svg out
+miniclip evaluate --bundle bundles/NAME --data out --split all
+
+A drawing's caption is the title that its author wrote into it. One drawing a title is kept ("jigsaw red 07" and
+"jigsaw red 08" are one), since no search could tell the others apart. The drawings are in the public domain.
+"""
+
+import csv
+import re
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+from miniclip.errors import ArgumentParser, MiniClipError, run_command
+
+SIZE_PX = 384
+TITLE = ".//{http://purl.org/dc/elements/1.1/}title"
+LONGEST_BYTES = 300_000  # a few drawings take minutes
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.openclipart", description="Named drawings as an imagefolder.")
+    parser.add_argument("drawings", type=Path, help="the folder of SVG files of Debian's openclipart-svg")
+    parser.add_argument("out", type=Path, help="folder to make")
+    arguments = parser.parse_args()
+    try:
+        import resvg_py
+    except ImportError:
+        raise MiniClipError('drawing needs resvg-py: pip install "miniclip[demo]"') from None
+    named = named_drawings(arguments.drawings)
+    if not named:
+        raise MiniClipError(f"{arguments.drawings} has no drawings with titles; unpack openclipart-svg there")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (title, path) in enumerate(sorted(named.items())):
+        try:
+            png = resvg_py.svg_to_bytes(svg_path=str(path), background="white", width=SIZE_PX, skip_system_fonts=True)
+        except (ValueError, RuntimeError):  # not every file is whole
+            continue
+        (arguments.out / f"{number:05}.png").write_bytes(png)
+        rows.append((f"{number:05}.png", title))
+    with (arguments.out / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("file_name", "text"), *rows])
+    print(f"{len(rows):,} named drawings in {arguments.out}")
+    return 0
+
+
+def named_drawings(folder: Path) -> dict[str, Path]:
+    """Title -> file, the first of each title; titles without a word of three letters are left out."""
+    named: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.svg")):
+        if path.stat().st_size > LONGEST_BYTES:
+            continue
+        try:
+            found = xml.parse(path).find(TITLE)
+        except (xml.ParseError, ValueError, LookupError):
+            continue
+        words = re.findall(r"[A-Za-z]+", found.text or "") if found is not None else []
+        title = " ".join(word.lower() for word in words)
+        if any(len(word) >= 3 for word in words):
+            named.setdefault(title, path)
+    return named
+
+
+if __name__ == "__main__":
+    run_command(main)
