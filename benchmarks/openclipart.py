@@ -1,4 +1,4 @@
-"""Drawings that no model here was trained on: Debian's package openclipart-svg, drawn and named, for `miniclip evaluate`.
+"""Drawings that no model here was trained on: Debian's package openclipart-svg, drawn and named.
 
 apt-get download openclipart-svg && dpkg -x openclipart-svg_*.deb tree
 python -m benchmarks.openclipart tree/usr/share/openclipart/svg out
@@ -10,8 +10,8 @@ A drawing's caption is the title that its author wrote into it. One drawing a ti
 
 import csv
 import re
-import xml.etree.ElementTree as xml
 from pathlib import Path
+from xml.etree import ElementTree
 
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 
@@ -54,8 +54,8 @@ def named_drawings(folder: Path) -> dict[str, Path]:
         if path.stat().st_size > LONGEST_BYTES:
             continue
         try:
-            found = xml.parse(path).find(TITLE)
-        except (xml.ParseError, ValueError, LookupError):
+            found = ElementTree.parse(path).find(TITLE)
+        except (ElementTree.ParseError, ValueError, LookupError):
             continue
         words = re.findall(r"[A-Za-z]+", found.text or "") if found is not None else []
         title = " ".join(word.lower() for word in words)
