@@ -37,7 +37,7 @@ def main() -> int:
     for number, (title, path) in enumerate(sorted(named.items())):
         try:
             png = resvg_py.svg_to_bytes(svg_path=str(path), background="white", width=SIZE_PX, skip_system_fonts=True)
-        except (ValueError, RuntimeError):  # not every file is whole
+        except (ValueError, RuntimeError):  # most of these give no size
             continue
         (arguments.out / f"{number:05}.png").write_bytes(png)
         rows.append((f"{number:05}.png", title))
