@@ -24,6 +24,7 @@ from train.curves import draw_curves
 from train.data import load_data
 from train.distributed import begin, end, first_process_first, rank
 from train.loop import Trainer, fit_heads
+from train.tracker import TRACKERS, open_tracker
 
 
 def parse_arguments() -> ArgumentParser:
@@ -37,6 +38,7 @@ def parse_arguments() -> ArgumentParser:
     )
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")
+    parser.add_argument("--tracker", default=TRACKERS[0], help=f"{' | '.join(TRACKERS)} (default {TRACKERS[0]})")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
     add_config_flags(parser)
     return parser
@@ -54,12 +56,13 @@ def main() -> int:
 
     begin()
     try:
-        return _train(config, out, arguments["data"], arguments["resume"], arguments["allow_missing"])
+        return _train(config, out, arguments)
     finally:
         end()
 
 
-def _train(config: Config, out: Path, sources: list[str], resume: bool, allow_missing: bool) -> int:
+def _train(config: Config, out: Path, arguments: dict[str, Any]) -> int:
+    track = open_tracker(arguments["tracker"] if rank() == 0 else "none", out, config)
     reuse_freed_memory()
     torch.manual_seed(config.train.seed)
     with first_process_first():
@@ -70,16 +73,16 @@ def _train(config: Config, out: Path, sources: list[str], resume: bool, allow_mi
                 f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
                 f"got {tokenizer.max_tokens}"
             )
-        data = load_data(sources, config, model, transform, tokenizer, allow_missing)
+        data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
         calibration = Calibration.choose(data.table, transform)
         if rank() == 0:
             replace_atomically(out / CALIBRATION_FILE, calibration.save)
     if not config.train.start_from:
         fit_heads(model, data)
     trainer = Trainer(out, config, model, data)
-    if resume:
+    if arguments["resume"]:
         trainer.resume()
-    best = trainer.run()
+    best = trainer.run(track)
     if rank() == 0:
         curves = draw_curves(out)
         tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, curves in {curves}")

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from train.distributed import rank, say, sum_gradients
 from train.loss import make_loss
 from train.setups import parameter_groups
 from train.step import Embedder
+from train.tracker import Record, Track
 
 FITTED_ROWS = 4096  # pictures and captions that the heads' standardisation is fitted on where features are not cached
 VALIDATION_BATCH = 64
@@ -110,8 +110,11 @@ class Trainer:
         }
         save_training_state(self.folder, state)
 
-    def run(self) -> float:
-        """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder."""
+    def run(self, track: Track | None = None) -> float:
+        """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder.
+
+        `track` takes the record of each epoch, too.
+        """
         settings, progress = self.config.train, self.progress
         if rank() == 0:
             _forget_later_epochs(self.folder / "metrics.jsonl", progress.epoch)
@@ -121,10 +124,10 @@ class Trainer:
             if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
                 say(f"no better mean recall for {settings.patience} epochs: stopping early")
                 break
-            self._epoch(epoch)
+            self._epoch(epoch, track)
         return progress.best_recall
 
-    def _epoch(self, epoch: int) -> None:
+    def _epoch(self, epoch: int, track: Track | None) -> None:
         progress = self.progress
         batches = epoch_batches(self.data, self.config.train, epoch)
         started = time.monotonic() - progress.seconds
@@ -157,17 +160,29 @@ class Trainer:
                     save_run(self.folder, self.config, self.model, recall)
         seconds = time.monotonic() - started
         mean_loss = progress.loss_sum / len(batches)
-        record: dict[str, Any] = {"epoch": epoch, "loss": round(mean_loss, 5), "seconds": round(seconds, 3), **recall}
-        record["logit_scale"] = logit_scale
+        record: Record = {"epoch": epoch, "loss": round(mean_loss, 5), "seconds": round(seconds, 3), **recall}
+        record |= {"logit_scale": logit_scale, **self._learning_rates()}
         if rank() == 0:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+            if track is not None:
+                track(record)
         progress.epoch, progress.step, progress.loss_sum, progress.seconds = epoch, 0, 0.0, 0.0
         self.save()
         say(
             f"epoch {epoch:>3}  loss {mean_loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  "
             f"{seconds:.1f} s{' *' if better else ''}"
         )
+
+    def _learning_rates(self) -> Record:
+        """Of the heads and of the uppermost block of each tower that learns, at the last step."""
+        settings, first = self.config.train, self.optimiser.param_groups[0]
+        factor = first["lr"] / first["peak_lr"]
+        rates = {"learning_rate": settings.learning_rate * factor}
+        for name, side in (("vision", self.data.images), ("text", self.data.texts)):
+            if side.learns:
+                rates[f"{name}_learning_rate"] = getattr(settings, f"{name}_learning_rate") * factor
+        return rates
 
     def step(self, epoch: int, number: int, batches: list[np.ndarray]) -> float:
         """Take step `number` of an epoch; returns the loss."""

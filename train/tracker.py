@@ -1,0 +1,94 @@
+"""A run's numbers where people follow them: TensorBoard, or Weights & Biases.
+
+In: the record of each epoch, as in `metrics.jsonl`. Out: event files in RUN/tensorboard (`tensorboard --logdir runs`
+shows them), or a run of wandb's. A tracker that can no longer be written says so once, and training goes on.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from miniclip.config import Config
+from miniclip.errors import MiniClipError
+from train.distributed import say
+
+TRACKERS = ("tensorboard", "wandb", "none")
+Record = dict[str, float]
+Track = Callable[[Record], None]
+
+
+def open_tracker(name: str, folder: Path, config: Config) -> Track:
+    """What takes the record of each epoch.
+
+    Errors: `MiniClipError` for an unknown name, or a tracker that is not installed or cannot be reached.
+    """
+    if name not in TRACKERS:
+        raise MiniClipError(f"--tracker must be one of {', '.join(TRACKERS)}, got {name}")
+    try:
+        if name == "tensorboard":
+            return TensorBoard(folder / "tensorboard")
+        if name == "wandb":
+            return _wandb(folder, config)
+    except ImportError as error:
+        raise MiniClipError(f"--tracker {name}: {error.name} is not installed: pip install {name}") from None
+    return lambda _: None
+
+
+def tag(name: str) -> str:
+    """Where a number of the record is shown: TensorBoard and wandb both make a group of what is before the slash."""
+    groups = {"recall": "recall", "learning_rate": "learning rate"}
+    return next((f"{group}/{name}" for part, group in groups.items() if part in name), f"training/{name}")
+
+
+class TensorBoard:
+    """One event file a start. It is written here and now: torch's `SummaryWriter` has a thread for that, whose death
+    by a full disk nobody would notice but by a traceback."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._events, self._summaries, self._writer = event_pb2, summary_pb2, RecordWriter
+        self.path = folder / f"events.out.tfevents.{time.time_ns()}"  # read in the order of their names
+        self._begun = self._broken = False
+
+    def __call__(self, record: Record) -> None:
+        if self._broken:
+            return
+        step = int(record["epoch"])
+        values = [
+            self._summaries.Summary.Value(tag=tag(name), simple_value=value)
+            for name, value in record.items()
+            if name != "epoch"
+        ]
+        events = [self._event(step=step, summary=self._summaries.Summary(value=values))]
+        if not self._begun:  # steps from here on that an earlier start left in its file are void
+            start = self._events.SessionLog(status=self._events.SessionLog.START)
+            events = [self._event(file_version="brain.Event:2"), self._event(step=step, session_log=start), *events]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                for event in events:
+                    self._writer(file).write(event.SerializeToString())
+            self._begun = True
+        except OSError as error:
+            self._broken = True  # half an event may be there: nothing behind it could be read
+            say(f"cannot write {self.path}: {error.strerror}; going on without TensorBoard")
+
+    def _event(self, **content: Any) -> Any:
+        return self._events.Event(wall_time=time.time(), **content)
+
+
+def _wandb(folder: Path, config: Config) -> Track:
+    """A run of wandb's by the run's name; in the same folder, a run that was stopped is continued."""
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(
+            project="miniclip", name=folder.resolve().name, dir=folder, config=config.to_dict(), resume="auto"
+        )
+    except wandb.Error as error:
+        raise MiniClipError(f"--tracker wandb: {error}; log in with wandb login, or use --tracker none") from None
+    return lambda record: run.log({tag(name): value for name, value in record.items()}, step=int(record["epoch"]))
