@@ -1,7 +1,8 @@
 """Run folders: what training leaves and export reads. Every file appears whole or not at all.
 
     model.safetensors  config.json  tokenizer.json  tokenizer_config.json  preprocessor_config.json
-    metrics.jsonl  curves.png  tensorboard/  training_state.pt (while training; what `--resume` continues from)
+    metrics.jsonl  curves.png  retrieval.png  tensorboard/
+    calibration.npz  training_state.pt (what `--resume` continues from)
 
 `config.json` holds the resolved configuration and both backbones' own configs, so that a run opens without a hub.
 `miniclip.hub` says which of these files are shared.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from miniclip.calibration import CALIBRATION_FILE, Calibration
@@ -21,9 +22,10 @@ from miniclip.model import DualEncoder, build_model, load_backbone, reuse_freed_
 from miniclip.pretrained import resolve_backbone
 from miniclip.tokenizer import Tokenizer
 from train.curves import draw_curves
-from train.data import load_data
+from train.data import TrainingData, load_data
 from train.distributed import begin, end, first_process_first, rank
-from train.loop import Trainer, fit_heads
+from train.loop import Trainer, embed_validation, fit_heads
+from train.sheet import Shown, draw_sheet
 from train.tracker import TRACKERS, open_tracker
 
 
@@ -84,8 +86,8 @@ def _train(config: Config, out: Path, arguments: dict[str, Any]) -> int:
         trainer.resume()
     best = trainer.run(track)
     if rank() == 0:
-        curves = draw_curves(out)
-        tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, curves in {curves}")
+        pictures = f"{draw_curves(out)}, {draw_validation(out, model, data)}"
+        tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, see {pictures}")
     return 0
 
 
@@ -104,6 +106,14 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
     if config.train.start_from:
         _start_from(model, config)
     return model, transform, text_folder
+
+
+def draw_validation(folder: Path, model: DualEncoder, data: TrainingData) -> Path:
+    """What the kept weights find on the validation split, drawn into the run's folder."""
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    text_embeds, image_embeds, image_of_text = embed_validation(model, data)
+    table = data.table.split("val")
+    return draw_sheet(folder, Shown(table.image_paths, table.captions, image_of_text, image_embeds, text_embeds))
 
 
 def _start_from(model: DualEncoder, config: Config) -> None:

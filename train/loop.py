@@ -205,9 +205,14 @@ class Trainer:
         return loss
 
 
-@torch.inference_mode()
 def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
     """Recall@K of the model on the whole validation split (protocol karpathy)."""
+    return retrieval_recalls(*embed_validation(model, data))
+
+
+@torch.inference_mode()
+def embed_validation(model: DualEncoder, data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the validation split, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`, `image_of_text (N_texts,)`."""
     model.eval()
     data.images.train(False)
     data.texts.train(False)
@@ -219,7 +224,7 @@ def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
         raise _diverged("the weights are no longer finite")  # NaN ranks no picture above the right one: 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
     order = np.argsort(text_rows)
-    return retrieval_recalls(text_embeds.numpy()[order], image_embeds.numpy(), image_of_text[order])
+    return text_embeds.numpy()[order], image_embeds.numpy(), image_of_text[order]
 
 
 @torch.inference_mode()

@@ -1,0 +1,145 @@
+"""The retrieval sheet shows what the embeddings find, and marks what is right."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miniclip.captions import read_captions
+from miniclip.checkpoint import load_run
+from miniclip.config import Config
+from miniclip.errors import MiniClipError
+from miniclip.model import DualEncoder
+from tests.unit.training import config, start, with_train
+from train.__main__ import draw_validation
+from train.data import TrainingData
+from train.loop import embed_validation
+from train.sheet import (
+    CAPTIONS,
+    GAP_PX,
+    GREEN,
+    LINE_PX,
+    PAPER,
+    PICTURES,
+    ROWS,
+    SHEET_FILE,
+    TEXT_PX,
+    TICK_PX,
+    TILE_PX,
+    WIDTH_PX,
+    Shown,
+    draw_sheet,
+)  # fmt: skip
+
+__all__ = ["config"]  # fixtures
+TITLE_PX = 2 * LINE_PX + GAP_PX
+CAPTION_ROWS = (0, 4, 9, 13, 18, 23)  # of 24, evenly
+
+
+@pytest.fixture(scope="module")
+def shown(picture_folder: Path) -> Shown:
+    """Twelve pictures, two captions each, and embeddings that find some and miss others."""
+    table = read_captions(picture_folder)
+    generator = np.random.default_rng(0)
+    image_embeds = generator.normal(size=(12, 8))
+    text_embeds = image_embeds[table.image_of_caption] + 2 * generator.normal(size=(24, 8))
+    unit = [
+        (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32) for rows in (image_embeds, text_embeds)
+    ]
+    return Shown(table.image_paths, table.captions, table.image_of_caption, *unit)
+
+
+def sheet_of(shown: Shown, folder: Path) -> np.ndarray:
+    folder.mkdir(exist_ok=True)
+    assert draw_sheet(folder, shown) == folder / SHEET_FILE
+    return np.asarray(Image.open(folder / SHEET_FILE))
+
+
+def test_the_right_picture_has_a_green_frame_where_it_ranks(shown: Shown, tmp_path: Path) -> None:
+    pixels = sheet_of(shown, tmp_path)
+    framed, expected = [], []
+    for number, row in enumerate(CAPTION_ROWS):
+        top = TITLE_PX + number * (TILE_PX + GAP_PX)
+        lefts = [TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX) for place in range(PICTURES)]
+        framed.append([tuple(pixels[top, left]) == GREEN for left in lefts])
+        similarity = shown.image_embeds @ shown.text_embeds[row]
+        rank = int((similarity > similarity[shown.image_of_caption[row]]).sum())
+        expected.append([place == rank for place in range(PICTURES)])
+    assert framed == expected
+    assert 0 < np.sum(expected) < ROWS  # some were found, some not
+
+
+def test_the_found_pictures_are_the_nearest_in_order(shown: Shown, tmp_path: Path) -> None:
+    pixels = sheet_of(shown, tmp_path)
+    for number, row in enumerate(CAPTION_ROWS):
+        order = np.argsort(-(shown.image_embeds @ shown.text_embeds[row]))
+        for place in range(PICTURES):
+            left, top = TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX), TITLE_PX + number * (TILE_PX + GAP_PX)
+            tile = pixels[top + 10 : top + TILE_PX - 10, left + 10 : left + TILE_PX - 10].reshape(-1, 3)
+            colour = shown.image_paths[order[place]].name.split("-")[0]
+            drawn = tile[np.ptp(tile.astype(int), axis=1) > 100].mean(axis=0)  # the shape, not the white around it
+            strongest = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}[colour]
+            weakest = [channel for channel in range(3) if channel not in strongest]
+            assert drawn[strongest].min() > drawn[weakest].max() + 40, (row, place)
+
+
+def test_right_captions_are_ticked_and_no_others(shown: Shown, tmp_path: Path) -> None:
+    pixels = sheet_of(shown, tmp_path)
+    begin = 2 * TITLE_PX + ROWS * (TILE_PX + GAP_PX)
+    ticked, expected = [], []
+    for number, row in enumerate((0, 2, 4, 6, 8, 11)):  # of 12, evenly
+        top, left = begin + number * (TILE_PX + GAP_PX), TILE_PX + 3 * GAP_PX
+        order = np.argsort(-(shown.text_embeds @ shown.image_embeds[row]))
+        for place in range(CAPTIONS):
+            line = pixels[top + place * LINE_PX : top + (place + 1) * LINE_PX, left : left + TICK_PX]
+            ticked.append(bool((line != PAPER).any()))
+            expected.append(bool(shown.image_of_caption[order[place]] == row))
+    assert ticked == expected and 0 < sum(expected) < len(expected)
+
+
+def test_the_sheet_is_the_same_every_time(shown: Shown, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        sheet_of(shown, tmp_path / name)
+    assert (tmp_path / "one" / SHEET_FILE).read_bytes() == (tmp_path / "two" / SHEET_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("caption", ["W" * 300, "WIDE LETTERS " * 30, "красный круг " * 30, ""])
+def test_words_stay_beside_the_pictures(caption: str, shown: Shown, tmp_path: Path) -> None:
+    wordy = Shown(shown.image_paths, [caption] * 24, shown.image_of_caption, shown.image_embeds, shown.text_embeds)
+    pixels = sheet_of(wordy, tmp_path)
+    bottom = TITLE_PX + ROWS * (TILE_PX + GAP_PX)
+    assert (pixels[TITLE_PX:bottom, TEXT_PX : TEXT_PX + GAP_PX] == PAPER).all()
+    assert (pixels[bottom:, WIDTH_PX - GAP_PX // 2 :] == PAPER).all()
+
+
+def test_a_small_split_and_a_picture_that_is_gone(shown: Shown, tmp_path: Path) -> None:
+    few = Shown(
+        shown.image_paths[:2], shown.captions[:2], np.asarray([0, 0]), shown.image_embeds[:2], shown.text_embeds[:2]
+    )
+    assert sheet_of(few, tmp_path).shape[0] < sheet_of(shown, tmp_path).shape[0]
+    gone = Shown(
+        [tmp_path / "gone.png"], shown.captions[:1], np.asarray([0]), shown.image_embeds[:1], shown.text_embeds[:1]
+    )
+    with pytest.raises(MiniClipError, match=r"gone\.png: no such file"):
+        draw_sheet(tmp_path, gone)
+
+
+def test_training_leaves_the_sheet_of_the_kept_weights(
+    tiny_run: Path, config: Config, captioned_folder: Path, tmp_path: Path
+) -> None:
+    assert Image.open(tiny_run / SHEET_FILE).width == WIDTH_PX  # by the command
+
+    trainer = start(tmp_path, with_train(config, epochs=20, patience=2, learning_rate=0.1), captioned_folder)
+    trainer.run()
+    last = sheet_of(of_validation(trainer.model, trainer.data), tmp_path / "last")
+    draw_validation(tmp_path, trainer.model, trainer.data)
+    kept = sheet_of(of_validation(load_run(tmp_path).model, trainer.data), tmp_path / "kept")
+    assert (tmp_path / SHEET_FILE).read_bytes() == (tmp_path / "kept" / SHEET_FILE).read_bytes()
+    assert (last != kept).any()
+
+
+def of_validation(model: DualEncoder, data: TrainingData) -> Shown:
+    text_embeds, image_embeds, image_of_text = embed_validation(model, data)
+    table = data.table.split("val")
+    return Shown(table.image_paths, table.captions, image_of_text, image_embeds, text_embeds)
