@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from tqdm import tqdm
 
 
 def begin() -> None:
@@ -48,9 +49,10 @@ def first_process_first() -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Print a line once, whatever the number of processes."""
+    """Print a line once, whatever the number of processes, and above the progress bar if there is one."""
     if rank() == 0:
-        print(line, flush=True)
+        with tqdm.external_write_mode():
+            print(line, flush=True)
 
 
 def shares(count: int) -> list[np.ndarray]:

@@ -120,34 +120,36 @@ class Trainer:
             _forget_later_epochs(self.folder / "metrics.jsonl", progress.epoch)
         trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
         say(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
-        for epoch in range(progress.epoch + 1, settings.epochs + 1):
-            if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
-                say(f"no better mean recall for {settings.patience} epochs: stopping early")
-                break
-            self._epoch(epoch, track)
-        return progress.best_recall
-
-    def _epoch(self, epoch: int, track: Track | None) -> None:
-        progress = self.progress
-        batches = epoch_batches(self.data, self.config.train, epoch)
-        started = time.monotonic() - progress.seconds
-        bar = tqdm(
-            range(progress.step, len(batches)),
-            initial=progress.step,
-            total=len(batches),
-            desc=f"epoch {epoch}/{self.config.train.epochs}",
+        steps = len(epoch_batches(self.data, settings, 1))
+        with tqdm(
+            initial=progress.epoch * steps + progress.step,
+            total=settings.epochs * steps,  # so that the time left is that of the whole run
+            smoothing=0,  # validation between epochs counts, too
             unit="step",
             leave=False,
             disable=True if rank() else None,
-        )
+        ) as bar:
+            for epoch in range(progress.epoch + 1, settings.epochs + 1):
+                if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
+                    say(f"no better mean recall for {settings.patience} epochs: stopping early")
+                    break
+                self._epoch(epoch, bar, track)
+        return progress.best_recall
+
+    def _epoch(self, epoch: int, bar: tqdm, track: Track | None) -> None:
+        progress = self.progress
+        batches = epoch_batches(self.data, self.config.train, epoch)
+        started = time.monotonic() - progress.seconds
+        bar.set_description(f"epoch {epoch}/{self.config.train.epochs}", refresh=False)
         self.model.train()  # the heads' dropout; what of the towers learns is for the sides to say
         self.data.images.train(True)
         self.data.texts.train(True)
-        for number in bar:
+        for number in range(progress.step, len(batches)):
             loss = self.step(epoch, number, batches)
             progress.step, progress.loss_sum = number + 1, progress.loss_sum + loss
             progress.seconds = time.monotonic() - started
-            bar.set_postfix(loss=f"{loss:.3f}")
+            self._show(bar, loss)
+            bar.update()
             if time.monotonic() - self._saved_at > 60 * self.config.train.save_minutes:
                 self.save()
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
@@ -169,10 +171,15 @@ class Trainer:
                 track(record)
         progress.epoch, progress.step, progress.loss_sum, progress.seconds = epoch, 0, 0.0, 0.0
         self.save()
+        self._show(bar, mean_loss)
         say(
             f"epoch {epoch:>3}  loss {mean_loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  "
             f"{seconds:.1f} s{' *' if better else ''}"
         )
+
+    def _show(self, bar: tqdm, loss: float) -> None:
+        best = f"{100 * self.progress.best_recall:.2f}" if self.progress.best_epoch else "none yet"
+        bar.set_postfix_str(f"loss {loss:.3f}, best recall {best}", refresh=False)
 
     def _learning_rates(self) -> Record:
         """Of the heads and of the uppermost block of each tower that learns, at the last step."""
