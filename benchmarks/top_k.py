@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from export.machine import best_seconds, measure_machine
-from miniclip.bundle import write_json
 from miniclip.errors import ArgumentParser, run_command
+from miniclip.files import write_json
 from miniclip.retrieval import Gallery
 
 

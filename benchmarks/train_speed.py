@@ -17,12 +17,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from miniclip.bundle import write_json
 from miniclip.caption_table import CaptionTable
 from miniclip.captions import read_captions
 from miniclip.checkpoint import begin_run
 from miniclip.config import Config, load_config
 from miniclip.errors import ArgumentParser, run_command
+from miniclip.files import write_json
 from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder, reuse_freed_memory
 from miniclip.tokenizer import Tokenizer

@@ -14,11 +14,12 @@ from export.gate import check_recall
 from export.graph import picture_feeds, text_feeds
 from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
-from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, Bundle, list_files, onnx_name, write_json
+from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, Bundle, list_files, onnx_name
 from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.files import write_json
 
 
 def parse_arguments() -> ArgumentParser:

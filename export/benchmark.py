@@ -20,13 +20,14 @@ from export.card import write_card
 from export.machine import measure_machine
 from export.measure import quality, speeds
 from export.report import draw_chart, format_table
-from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
+from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name
 from miniclip.caption_table import check_skipped
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
 from miniclip.encoders import DualEncoders, OnnxEncoders
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.evaluation import check_protocol, embed_split
+from miniclip.files import write_json
 
 # of any recall: noise as small as that of int8 moves a single one of 1,000 pictures by 0.004, one standard deviation
 TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.02}

@@ -31,4 +31,6 @@ def write_cached(file: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise MiniClipError(f"cannot write {file} ({reason}); set MINICLIP_CACHE to a folder you can write") from None
+        raise MiniClipError(
+            f"cannot write {file} ({reason}); free some space, or set MINICLIP_CACHE to a folder you can write"
+        ) from None

@@ -9,10 +9,8 @@
 """
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,10 +20,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from miniclip.bundle import fingerprint_of, sha256_of, write_json
+from miniclip.bundle import fingerprint_of, sha256_of
 from miniclip.clip import is_clip, load_clip
 from miniclip.config import Config, config_from_dict
 from miniclip.errors import MiniClipError
+from miniclip.files import replace_atomically, write_json
 from miniclip.hub import CARD, FILES, check_hub_name, local_folder, model_card, no_run, public_settings, upload
 from miniclip.images import ImageTransform
 from miniclip.model import (
@@ -74,17 +73,14 @@ class Run:
 
     def _copy_to(self, folder: Path) -> None:
         """The shared files that there are, `config.json` last: without it, half a copy is no run."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
+        _make_folder(folder)
         names = [name for name in FILES if (self.folder / name).exists() and name != "config.json"]
         if (self.folder / CARD).exists() and not (folder / CARD).exists():
             names.append(CARD)
         for name in names:
             replace_atomically(folder / name, partial(shutil.copyfile, self.folder / name))
         settings = public_settings(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
-        replace_atomically(folder / "config.json", partial(write_json, value=settings))
+        write_json(folder / "config.json", settings)
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload what `save_pretrained` writes to USER/NAME on the Hugging Face hub; returns the model's address.
@@ -111,29 +107,13 @@ class Run:
         return TorchEncoders(self.model, self.transform, self.tokenizer, autocast, reuse_memory)
 
 
-def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, flush it to the disk, and only then put it in place.
-
-    Errors: `MiniClipError` when the disk is full or the folder cannot be written; `path` is then as it was.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise MiniClipError(f"cannot write {path}: {error}; free some space or choose another --out") from None
-
-
 def begin_run(folder: Path, config: Config, transform: ImageTransform, text_folder: Path) -> Tokenizer:
     """Make a run folder with tokenizer and preprocessing; returns the tokenizer as the run will use it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     write_json(folder / "preprocessor_config.json", transform.to_dict())
     if not (text_folder / "tokenizer.json").exists():
         raise MiniClipError(f"{text_folder} has no tokenizer.json (the fast tokenizer); save it with transformers")
-    shutil.copyfile(text_folder / "tokenizer.json", folder / "tokenizer.json")
+    replace_atomically(folder / "tokenizer.json", partial(shutil.copyfile, text_folder / "tokenizer.json"))
     settings = read_tokenizer_config(text_folder)
     longest = min(config.model.max_tokens, int(min(settings.get("model_max_length", 512), 512)))
     write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest})
@@ -143,7 +123,7 @@ def begin_run(folder: Path, config: Config, transform: ImageTransform, text_fold
 def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str, float]) -> None:
     """Write weights and configuration; `metrics` are those of the saved weights."""
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    replace_atomically(folder / "model.safetensors", lambda path: save_file(state, path))
+    replace_atomically(folder / "model.safetensors", partial(_save_weights, state))
     settings = {
         "format": RUN_FORMAT,
         "config": config.to_dict(),
@@ -189,7 +169,26 @@ def load_run(name_or_folder: str | Path) -> Run:
 
 def save_training_state(folder: Path, state: dict[str, Any]) -> None:
     """Keep what `--resume` needs: parameters, optimiser, schedule and epoch."""
-    replace_atomically(folder / "training_state.pt", lambda path: torch.save(state, path))
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:  # given a path, torch would not say why it could not write
+            torch.save(state, file)
+
+    replace_atomically(folder / "training_state.pt", save)
+
+
+def _save_weights(state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(state, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
 
 
 def load_training_state(folder: Path) -> dict[str, Any] | None:

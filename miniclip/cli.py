@@ -230,7 +230,7 @@ def _print_results(arguments: argparse.Namespace, results: dict[str, dict[str, A
 
 def _write(path: Path | None, value: dict[str, Any]) -> int:
     if path is not None:
-        from miniclip.bundle import write_json
+        from miniclip.files import write_json
 
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The one error a user sees, and the one place where a command turns it into an exit status."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,11 @@ class ArgumentParser(argparse.ArgumentParser):
         raise MiniClipError(f"{message} (see {self.prog} --help)")
 
 
+def _drop_output() -> None:
+    """Python would try to write what is left of it once more at its exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run a command's `main` and exit: 0 done, 1 a check failed, 2 wrong input with one line on standard error."""
     try:
@@ -28,8 +34,15 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         print(f"error: {message}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its exit
+        _drop_output()
         status = 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
+        where = f" for {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{where}; free some space and start again", file=sys.stderr)
+        status = 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = 130

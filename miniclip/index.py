@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from miniclip.bundle import write_json
 from miniclip.caption_table import CaptionTable, Skipped
 from miniclip.captions import read_captions
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.files import write_json
 
 INDEX_FORMAT = 1
 COMMIT_EVERY_S = 5.0

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniclip.bundle import write_json
 from miniclip.checkpoint import begin_run, save_run
 from miniclip.config import Config, config_from_dict
 from miniclip.errors import MiniClipError
+from miniclip.files import write_json
 from miniclip.images import ImageTransform
 from miniclip.model import (
     LOGIT_SCALE_MAX,

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from miniclip.bundle import write_json
 from miniclip.cache import cache_folder
 from miniclip.errors import MiniClipError
+from miniclip.files import write_json
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.checkpoint import begin_run, load_run, replace_atomically
+from miniclip.checkpoint import begin_run, load_run
 from miniclip.clip import is_clip, load_clip
 from miniclip.config import Config, add_config_flags, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.files import replace_atomically
 from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder, build_model, load_backbone, reuse_freed_memory
 from miniclip.pretrained import resolve_backbone

@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")  # no screen is needed
 from matplotlib import pyplot as plt
 
+from miniclip.files import replace_atomically
+
 
 def draw_curves(folder: Path) -> Path:
     """Draw `folder/metrics.jsonl` into `folder/curves.png` and return that path."""
@@ -29,6 +31,6 @@ def draw_curves(folder: Path) -> Path:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     path = folder / "curves.png"
-    figure.savefig(path, dpi=110)
+    replace_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=110))
     plt.close(figure)
     return path

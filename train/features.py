@@ -7,6 +7,7 @@ any change of them is another cache. A killed pass continues where it stopped.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from miniclip.bundle import write_json
-from miniclip.cache import cache_folder
+from miniclip.cache import cache_folder, write_cached
+from miniclip.errors import MiniClipError
 from miniclip.images import load_batches
 from miniclip.model import TextTower, VisionTower
 from train.augment import View
@@ -127,6 +128,25 @@ def _store_rows(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None
     values[rows] = batch
 
 
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Zeros on disk, with all their room taken at once (not on macOS): on a full disk, writing to a mapped file that
+    has its room still to find ends the process by SIGBUS.
+
+    Errors: `MiniClipError` when there is no room, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        why = f"cannot write {path} ({error.strerror})"
+        raise MiniClipError(f"{why}; free some space, or set MINICLIP_CACHE to a folder with more") from None
+    return values
+
+
 def _cached(
     description: str,
     key: object,
@@ -138,7 +158,6 @@ def _cached(
     """Fill or continue the cache of `key`, visiting rows in `order`."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_folder() / "features" / digest
-    folder.mkdir(parents=True, exist_ok=True)
     progress_path = folder / "progress.json"
     progress: dict[str, Any] = (
         json.loads(progress_path.read_text()) if progress_path.exists() else {"done": 0, "skipped": {}}
@@ -146,13 +165,13 @@ def _cached(
     done, skipped = int(progress["done"]), {int(row): why for row, why in progress["skipped"].items()}
     if done == 0 or not (folder / "features.npy").exists():
         done, skipped = 0, {}
-        values = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=shape)
+        values = _new_array(folder / "features.npy", shape)
     else:
         values = np.load(folder / "features.npy", mmap_mode="r+" if done < len(order) else "r")
 
     def note(finished: int) -> None:
         values.flush()
-        write_json(progress_path, {"done": finished, "skipped": skipped})
+        write_cached(progress_path, json.dumps({"done": finished, "skipped": skipped}).encode())
 
     position_of_row = np.argsort(order)
     with (

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from miniclip.checkpoint import load_training_state, save_run, save_training_state
 from miniclip.config import Config, TrainConfig
 from miniclip.errors import MiniClipError
+from miniclip.files import replace_atomically
 from miniclip.metrics import retrieval_recalls
 from miniclip.model import LOGIT_SCALE_MAX, DualEncoder
 from train.average import MovingAverage
@@ -116,8 +117,6 @@ class Trainer:
         `track` takes the record of each epoch, too.
         """
         settings, progress = self.config.train, self.progress
-        if rank() == 0:
-            _forget_later_epochs(self.folder / "metrics.jsonl", progress.epoch)
         trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
         say(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
         steps = len(epoch_batches(self.data, settings, 1))
@@ -165,8 +164,7 @@ class Trainer:
         record: Record = {"epoch": epoch, "loss": round(mean_loss, 5), "seconds": round(seconds, 3), **recall}
         record |= {"logit_scale": logit_scale, **self._learning_rates()}
         if rank() == 0:
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            _add_record(self.folder / "metrics.jsonl", record)
             if track is not None:
                 track(record)
         progress.epoch, progress.step, progress.loss_sum, progress.seconds = epoch, 0, 0.0, 0.0
@@ -255,8 +253,9 @@ def _diverged(what: str) -> MiniClipError:
     return MiniClipError(f"{what}; the last good checkpoint is kept, lower --train.learning_rate and start again")
 
 
-def _forget_later_epochs(path: Path, last_epoch: int) -> None:
-    """Drop lines of epochs that a resumed run is about to repeat."""
+def _add_record(path: Path, record: Record) -> None:
+    """Put the record behind those of earlier epochs; one of this epoch or a later one is of a run that was stopped."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["epoch"] <= last_epoch]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    kept = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
+    text = "".join(line + "\n" for line in [*kept, json.dumps(record)])
+    replace_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))

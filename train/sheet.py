@@ -14,8 +14,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from miniclip.checkpoint import replace_atomically
 from miniclip.errors import MiniClipError
+from miniclip.files import replace_atomically
 from miniclip.images import open_image
 
 SHEET_FILE = "retrieval.png"

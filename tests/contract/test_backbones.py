@@ -161,7 +161,7 @@ def save_backbone(module: nn.Module, folder: Path) -> Path:
 
         from safetensors.torch import save_file
 
-        from miniclip.bundle import write_json
+        from miniclip.files import write_json
 
         folder.mkdir()
         save_file(module.state_dict(), folder / "model.safetensors")

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from miniclip.bundle import Bundle, list_files, write_json
+from miniclip.bundle import Bundle, list_files
 from miniclip.encoders import OnnxEncoders
+from miniclip.files import write_json
 from miniclip.images import open_image
 
 NODE_FILES = Path(__file__).parent / "node"

@@ -24,10 +24,11 @@ from export.benchmark import MEAN_TOLERANCE, TOLERANCE, parity_failures
 from export.machine import measure_machine
 from export.measure import Worker
 from export.to_onnx import export_text
-from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name, write_json
+from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name
 from miniclip.calibration import Calibration
 from miniclip.checkpoint import load_run, load_training_state, save_run
 from miniclip.errors import MiniClipError
+from miniclip.files import write_json
 
 RECALLS = [f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)] + ["mean_recall"]
 SUBJECTS = ["red circle", "green square", "blue triangle", "yellow dog", "white cat", "small photo"]

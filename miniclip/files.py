@@ -1,0 +1,36 @@
+"""Writing files so that a reader sees the old one or the new one, never half of it; a full disk is an error, not that.
+
+In: a path and what fills it. Out: the file, whole, or a `MiniClipError` and the file as it was.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from miniclip.errors import MiniClipError
+
+
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, flush it to the disk, and only then put it in place.
+
+    Errors: `MiniClipError` when the disk is full or the folder cannot be written; `path` is then as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch closes its archive by a RuntimeError on top of the disk's own
+        partial.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = getattr(cause, "strerror", None) or error
+        raise MiniClipError(f"cannot write {path}: {reason}; free some space or choose another folder") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; errors as in `replace_atomically`."""
+    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    replace_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))

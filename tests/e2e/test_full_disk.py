@@ -1,0 +1,139 @@
+"""A full disk ends training by one line, breaks no file, and training goes on when there is room again.
+
+The disk is a real one: a small tmpfs. Where mounting is not permitted, only the tests without it run.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from miniclip.checkpoint import load_run, load_training_state
+from miniclip.errors import MiniClipError
+from miniclip.files import replace_atomically, write_json
+from tests.conftest import REPOSITORY, run_module
+from tests.unit.training import records_of
+
+
+class SmallDisk:
+    """A tmpfs whose size can be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a small disk is not permitted here")
+
+    def resize(self, kib: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={kib}k", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    disk = SmallDisk(tmp_path / "disk")
+    yield disk
+    subprocess.run(["umount", str(disk.folder)], check=True)
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and "Traceback" not in done.stderr
+    assert [word for word in words if word not in line] == []
+
+
+def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_later(
+    disk: SmallDisk, tiny_config: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    # setup 2: its state is larger than anything else, so that is what finds no room beside the one of epoch 1
+    common = ["train", "--config", tiny_config, "--data", captioned_folder, "--train.setup", 2, "--train.epochs", 2]
+    done = run_module(*common, "--out", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    drawn = {"curves.png", "retrieval.png"}  # at the end only
+    used = sum(file.stat().st_size for file in (tmp_path / "whole").iterdir() if file.name not in drawn)
+    weights = (tmp_path / "whole/model.safetensors").stat().st_size
+
+    run = disk.folder / "run"
+    disk.resize(used // 1024 + weights // 1024 + 200)  # new weights fit beside the old, a new state does not
+    assert_one_line(
+        run_module(*common, "--out", run), "training_state.pt", "No space left on device", "free some space"
+    )
+    names = {file.name for file in run.iterdir()}
+    assert not [name for name in names if "partial" in name]
+    assert names == {file.name for file in (tmp_path / "whole").iterdir()} - drawn
+    state = load_training_state(run)
+    assert state is not None and state["progress"]["epoch"] == 1
+    load_run(run)
+
+    disk.resize((used + weights) // 1024 - 500)  # still too small
+    before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file() and file.name != "metrics.jsonl"}
+    assert_one_line(run_module(*common, "--out", run, "--resume"), "No space left on device")
+    assert {name: (run / name).read_bytes() for name in before} == before
+    assert records_of(run)[0]["epoch"] == 1
+
+    disk.resize(64 * 1024)
+    done = run_module(*common, "--out", run, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "continuing after epoch 1" in done.stdout
+    for name in ("model.safetensors", "config.json"):
+        assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    ours, theirs = ([{**record, "seconds": 0} for record in records_of(folder)] for folder in (run, tmp_path / "whole"))
+    assert ours == theirs
+
+
+def test_features_that_do_not_fit_are_told_before_they_are_computed(
+    disk: SmallDisk, tiny_config: Path, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped file without room would end the process without a word."""
+    command = ["train", "--config", tiny_config, "--data", captioned_folder, "--train.epochs", 1]
+    monkeypatch.setenv("MINICLIP_CACHE", str(disk.folder))
+    disk.resize(8)
+    advice = ("cannot write", "No space left on device", "free some space, or set MINICLIP_CACHE")
+    assert_one_line(run_module(*command, "--out", tmp_path / "run"), "features.npy", *advice)
+    assert not list(disk.folder.rglob("*.npy"))
+    disk.resize(20)  # 16 KiB for the pictures' features, 4 for the note of how far they came, none for those of texts
+    assert_one_line(run_module(*command, "--out", tmp_path / "run"), "features.npy", *advice)
+    assert len(list(disk.folder.rglob("progress.json"))) == 1
+    disk.resize(1024)
+    done = run_module(*command, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_log_that_does_not_fit_is_one_line(tiny_config: Path, captioned_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "train", *map(str, arguments)]
+    with open("/dev/full", "w") as log:
+        done = subprocess.run(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.PIPE, text=True, check=False)
+    assert_one_line(done, "No space left on device; free some space")
+
+
+def save_tensors(path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save({str(number): torch.zeros(4096) for number in range(16)}, file)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [save_tensors, lambda path: path.write_bytes(bytes(1 << 18)), lambda path: write_json(path, "x" * (1 << 18))],
+    ids=["tensors", "bytes", "json"],
+)
+def test_a_file_that_cannot_be_written_is_as_it_was(write: object, tmp_path: Path) -> None:
+    """Any file that outgrows a limit of the system; no mount is needed."""
+    path = tmp_path / "file"
+    path.write_text(json.dumps("before"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(MiniClipError, match=r"cannot write .*file.*: File too large; free some space"):
+            replace_atomically(path, write)  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == json.dumps("before")
+    assert list(tmp_path.iterdir()) == [path]
