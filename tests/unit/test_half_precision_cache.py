@@ -1,0 +1,65 @@
+"""What is cached in half precision finds what float32 finds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miniclip.config import Config
+from tests.conftest import WORDS
+from tests.unit.training import config, load, no_bfloat16, own_cache, start, with_train
+from train.data import TrainingData
+from train.features import Features
+from train.loop import validate
+
+__all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
+TOLERANCE = 0.001  # of mean recall
+
+
+@pytest.fixture(scope="module")
+def many_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five hundred pictures of coloured squares with two captions each: one rank more or less is little among them."""
+    folder, generator = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    lines = ["file_name,text"]
+    for number in range(500):
+        squares = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        squares.resize((64, 64), Image.Resampling.NEAREST).save(folder / f"{number}.png")
+        lines += [f"{number}.png,{' '.join(generator.choice(WORDS, 8))}" for _ in range(2)]
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def training_pictures(data: TrainingData) -> TrainingData:
+    """As validation: what was learned by heart shows there."""
+    splits = ["val" if split == "train" else "" for split in data.table.splits]
+    return replace(data, table=replace(data.table, splits=splits))
+
+
+def rounded(values: np.ndarray, bits: int) -> np.ndarray:
+    """With so many bits behind the first; half precision has 10."""
+    mantissa, exponent = np.frexp(values.astype(np.float32))
+    return np.ldexp(np.round(mantissa * 2 ** (bits + 1)) / 2 ** (bits + 1), exponent)
+
+
+@pytest.mark.parametrize("setup", [1, 3], ids=["features", "input of the first block that learns"])
+def test_mean_recall_with_the_cache_is_that_of_float32(
+    setup: int, config: Config, many_pictures: Path, tmp_path: Path, own_cache: Path, no_bfloat16: None
+) -> None:
+    settings = {"setup": setup, "epochs": 30, "patience": 30, "batch_size": 128}
+    trainer = start(tmp_path, with_train(config, **settings), many_pictures)
+    trainer.run()
+    cached = training_pictures(trainer.data)
+    images, texts = cached.images, cached.texts
+    assert images._cached[0].values.dtype == texts._values.dtype == np.float16
+    # setup 2 caches nothing: towers are fed with pictures and tokens, here in float32
+    plain = training_pictures(load(many_pictures, with_train(config, setup=2), trainer.model))
+    expected = validate(trainer.model, plain)["mean_recall"]
+    assert 0.1 < expected < 0.9
+    assert abs(validate(trainer.model, cached)["mean_recall"] - expected) <= TOLERANCE
+
+    # with 3 bits instead of 10 it would show
+    images._cached = [Features(rounded(view.values, 3), view.skipped) for view in images._cached]
+    texts._values = rounded(texts._values, 3)
+    assert abs(validate(trainer.model, cached)["mean_recall"] - expected) > 2 * TOLERANCE
