@@ -34,3 +34,11 @@ class MovingAverage:
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, value in self.trained.items():
             value.data.copy_(values[name])
+
+
+def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """(1 - alpha) before + alpha after, of two state dicts of one model; counts are those of `after`."""
+    return {
+        name: torch.lerp(value, after[name], alpha) if value.is_floating_point() else after[name]
+        for name, value in before.items()
+    }

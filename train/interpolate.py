@@ -1,0 +1,93 @@
+"""Mix a run with the one it began from, and keep the mix that finds most on the dev split.
+
+python -m train.interpolate --before runs/setup1 --after runs/setup2 --data PATH --out runs/mixed [--steps 11]
+
+In: two runs of one model. Out: the recalls of each mix, and a run folder of the best one. All weights are mixed, (1 -
+alpha) before + alpha after (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3): what
+fine-tuning learned is kept, and some of what it forgot comes back, at no cost for the finished model.
+"""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from miniclip.calibration import CALIBRATION_FILE
+from miniclip.caption_table import CaptionTable, check_skipped
+from miniclip.captions import read_captions
+from miniclip.checkpoint import Run, begin_run, load_run, save_run
+from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.evaluation import embed_split, recall_table
+from miniclip.files import replace_atomically
+from train.average import mix
+
+
+def parse_arguments() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m train.interpolate", description="Mix the weights of two runs of one model.")
+    parser.add_argument("--before", required=True, type=Path, help="run that --after began from")
+    parser.add_argument("--after", required=True, type=Path, help="run that was trained further")
+    parser.add_argument("--data", required=True, help="captions that tell which mix is best, by their dev split")
+    parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
+    parser.add_argument("--steps", type=int, default=11, help="how many mixes, both ends included (default 11)")
+    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    return parser
+
+
+def main() -> int:
+    arguments = parse_arguments().parse_args()
+    if arguments.steps < 2:
+        raise MiniClipError(f"--steps must be at least 2, the two runs themselves, got {arguments.steps}")
+    if (arguments.out / "config.json").exists():
+        raise MiniClipError(f"{arguments.out} holds a run already; choose another --out")
+    before, after = load_run(arguments.before), load_run(arguments.after)
+    check_same_model(before, after)
+    table = read_captions(arguments.data, seed=after.config.data.seed).split("val")
+    check_skipped(table, arguments.allow_missing)
+    alphas = [float(alpha) for alpha in np.linspace(0, 1, arguments.steps)]
+    recalls = sweep(before, after, table, alphas)
+    print(recall_table({f"alpha {alpha:.2f}": recall for alpha, recall in zip(alphas, recalls, strict=True)}))
+    best = int(np.argmax([recall["mean_recall"] for recall in recalls]))
+    write_mix(before, after, alphas[best], recalls[best], arguments.out)
+    print(
+        f"best: alpha {alphas[best]:.2f}, mean recall {100 * recalls[best]['mean_recall']:.2f}; run in {arguments.out}"
+    )
+    return 0
+
+
+def check_same_model(before: Run, after: Run) -> None:
+    """`MiniClipError` unless the runs differ in nothing but their weights."""
+    shapes = [{name: value.shape for name, value in run.model.state_dict().items()} for run in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise MiniClipError(f"{before.folder} and {after.folder} are of different models; mix a run and its start")
+    tokenizers = [(run.folder / "tokenizer.json").read_bytes() for run in (before, after)]
+    if tokenizers[0] != tokenizers[1] or before.transform != after.transform:
+        raise MiniClipError(
+            f"{before.folder} and {after.folder} read texts or pictures otherwise; mix a run and its start"
+        )
+
+
+def sweep(before: Run, after: Run, table: CaptionTable, alphas: list[float]) -> list[dict[str, float]]:
+    """Recalls (protocol karpathy) of the mix of each alpha on a split."""
+    start = {name: value.clone() for name, value in before.model.state_dict().items()}
+    end = after.model.state_dict()
+    recalls = []
+    for alpha in tqdm(alphas, desc="mixes", unit="mix", leave=False, disable=None):
+        before.model.load_state_dict(mix(start, end, alpha))
+        recalls.append(embed_split(before.encoders(), table).recalls())
+    before.model.load_state_dict(start)
+    return recalls
+
+
+def write_mix(before: Run, after: Run, alpha: float, recall: dict[str, float], out: Path) -> None:
+    """The mix as a run folder like any other; what training keeps for int8 is that of `after`."""
+    begin_run(out, after.config, after.transform, after.folder)
+    if (after.folder / CALIBRATION_FILE).exists():
+        replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, after.folder / CALIBRATION_FILE))
+    before.model.load_state_dict(mix(before.model.state_dict(), after.model.state_dict(), alpha))
+    save_run(out, after.config, before.model, recall)
+
+
+if __name__ == "__main__":
+    run_command(main)
