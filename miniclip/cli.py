@@ -154,7 +154,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     _print_results(arguments, {folder.name: result})
     low, high = result["confidence_95"]["mean_recall"]
     print(f"mean recall lies between {100 * low:.1f} and {100 * high:.1f} (95 %, bootstrap over pictures)")
-    _write(arguments.clip_benchmark, clip_benchmark_json(result))
+    _write(arguments.clip_benchmark, clip_benchmark_json(result), "--clip-benchmark")
     return _write(arguments.json, result)
 
 
@@ -228,7 +228,7 @@ def _print_results(arguments: argparse.Namespace, results: dict[str, dict[str, A
     print(recall_table({f"{Path(name).name} {result['precision']}": result for name, result in results.items()}))
 
 
-def _write(path: Path | None, value: dict[str, Any]) -> int:
+def _write(path: Path | None, value: dict[str, Any], flag: str = "--json") -> int:
     if path is not None:
         from miniclip.files import write_json
 
@@ -236,7 +236,7 @@ def _write(path: Path | None, value: dict[str, Any]) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, value)
         except OSError as error:
-            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
+            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another {flag}") from None
     return 0
 
 

@@ -98,6 +98,10 @@ MISTAKES = {
         f"{EVALUATE} --json {{tmp}}/file/x.json",
         r"cannot write .*x\.json: .*; choose another --json",
     ),
+    "unwritable --clip-benchmark": (
+        f"{EVALUATE} --clip-benchmark {{tmp}}/file/x.json",
+        r"cannot write .*x\.json: .*; choose another --clip-benchmark",
+    ),
     "data without captions": (f"{EVALUATE} --data {{tmp}}/uncaptioned", "has no captions"),
     "missing pictures": (
         f"{EVALUATE} --data {{tmp}}/one_missing",
@@ -124,6 +128,9 @@ COMMANDS = {
     "evaluate": f"{EVALUATE} --precision fp32 --json {{tmp}}/made/bundle.json",
     "evaluate paired": f"{EVALUATE} --protocol paired --json {{tmp}}/paired.json",
     "evaluate --run": "miniclip.cli evaluate --run {run} --data {data} --split all --json {tmp}/run.json",
+    "evaluate --clip-benchmark": (
+        f"{EVALUATE} --precision fp32 --json {{tmp}}/plain.json --clip-benchmark {{tmp}}/made/clip_benchmark.json"
+    ),
     "evaluate --allow-missing": f"{EVALUATE} --data {{tmp}}/one_missing --allow-missing",
     "compare": (
         "miniclip.cli compare {bundle} {tmp}/changed --precision fp32 --data {data} --split all --json {tmp}/c.json"
@@ -242,6 +249,28 @@ def test_evaluate_writes_the_contracts_keys(
     assert (result["images"], result["captions"]) == (12, 24)
     assert all(0 <= result[key] <= 1 for key in RECALLS)
     assert result["mean_recall"] == pytest.approx(sum(result[key] for key in RECALLS) / 6)
+
+
+def test_clip_benchmark_file_has_the_keys_of_that_tool(place: dict[str, Path], outcome: Outcome) -> None:
+    """In LAION's tool a retrieval is named by what is found: image retrieval is text to image."""
+    succeeded(outcome("evaluate --clip-benchmark"))
+    result = json.loads((place["tmp"] / "plain.json").read_text())
+    written = json.loads((place["tmp"] / "made/clip_benchmark.json").read_text())
+    metrics = written.pop("metrics")
+    assert written == {
+        "dataset": "shapes",
+        "split": "all",
+        "model": "tiny",
+        "pretrained": "fp32",
+        "task": "zeroshot_retrieval",
+        "language": "en",
+    }
+    ways = {"image": "text_to_image", "text": "image_to_text"}
+    assert set(metrics) == {f"{found}_retrieval_recall@{k}" for found in ways for k in (1, 5, 10)}
+    for found, way in ways.items():
+        for k in (1, 5, 10):
+            assert metrics[f"{found}_retrieval_recall@{k}"] == result[f"{way}_recall@{k}"]
+    assert metrics["image_retrieval_recall@5"] != metrics["text_retrieval_recall@5"]  # else they could be swapped
 
 
 def test_run_and_its_fp32_bundle_retrieve_alike(place: dict[str, Path], outcome: Outcome) -> None:
