@@ -64,6 +64,7 @@ class TrainConfig:
     loss: str = _option("infonce", "infonce | sigmoid | multi-positive | triplet")
     margin: float = _option(0.2, "margin of the triplet loss")
     feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
+    mixup: float = _option(0.0, "mix pairs on both sides by shares drawn from Beta(N, N), for cached features; 0: off")
     views: int = _option(1, "views of each picture that are cached: itself, then random crops and mirror images")
     ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
@@ -173,6 +174,7 @@ def _check(config: Config) -> None:
         (train.weight_decay >= 0, "--train.weight_decay", "at least 0", train.weight_decay),
         (0 <= train.warmup_fraction < 1, "--train.warmup_fraction", "in [0, 1)", train.warmup_fraction),
         (train.feature_noise >= 0, "--train.feature_noise", "at least 0", train.feature_noise),
+        (train.mixup >= 0, "--train.mixup", "at least 0", train.mixup),
         (train.clip_norm > 0, "--train.clip_norm", "above 0", train.clip_norm),
         (train.patience >= 1, "--train.patience", "at least 1", train.patience),
         (train.setup in (1, 2, 3), "--train.setup", "1, 2 or 3", train.setup),

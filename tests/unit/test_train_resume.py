@@ -61,11 +61,11 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     "values",
     [
         {"setup": 1},
-        {"setup": 1, "save_minutes": 1e-9, "ema": 0.9},
+        {"setup": 1, "save_minutes": 1e-9, "ema": 0.9, "mixup": 1.0},
         {"setup": 2, "save_minutes": 1e-9, "views": 2, "epochs": 3, "captions_per_image": 2, "batch_size": 48},
         {"setup": 3, "save_minutes": 1e-9, "ema": 0.9, "views": 2, "micro_batch": 12, "captions_per_image": 1},
     ],
-    ids=["heads", "heads, each step saved, averaged", "everything", "last blocks, in parts, averaged"],
+    ids=["heads", "heads, each step saved, averaged, mixed", "everything", "last blocks, in parts, averaged"],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     values: dict[str, object],
