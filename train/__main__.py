@@ -15,7 +15,7 @@ from tqdm import tqdm
 from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.checkpoint import begin_run, load_run
 from miniclip.clip import is_clip, load_clip
-from miniclip.config import Config, add_config_flags, load_config
+from miniclip.config import Config, add_config_flags, config_from_dict, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.files import replace_atomically
 from miniclip.images import ImageTransform
@@ -55,7 +55,7 @@ def main() -> int:
     if (out / "config.json").exists() and not arguments["resume"]:
         raise MiniClipError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
     if arguments["resume"]:
-        _same_config(out, config.to_dict())
+        _same_config(out, config)
 
     begin()
     try:
@@ -127,10 +127,13 @@ def _start_from(model: DualEncoder, config: Config) -> None:
     model.load_state_dict(start.model.state_dict())
 
 
-def _same_config(out: Path, resolved: dict[str, dict[str, Any]]) -> None:
-    """A resumed run must be the run it continues."""
+def _same_config(out: Path, config: Config) -> None:
+    """A resumed run must be the run it continues; an option that is newer than it has its default there."""
     path = out / "config.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["config"] != resolved:
+    if not path.exists():
+        return
+    begun = config_from_dict(json.loads(path.read_text(encoding="utf-8"))["config"], source=str(path))
+    if begun != config:
         raise MiniClipError(f"--resume: the config differs from that of {out}; use the same one, or another --out")
 
 

@@ -1,6 +1,7 @@
 """Runs that stop, fail or are killed go on as if they had not, with a moving average of the weights or without."""
 
 import contextlib
+import json
 import random
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from safetensors.torch import load_file
 import train.loop
 from miniclip.checkpoint import load_run
 from miniclip.config import Config
+from miniclip.errors import MiniClipError
 from tests.conftest import REPOSITORY, run_module
 from tests.unit.training import config, records_of, start, with_train
+from train.__main__ import _same_config
 from train.loop import Trainer, validate
 
 __all__ = ["config"]  # fixtures
@@ -168,6 +171,18 @@ def test_training_goes_on_with_the_raw_weights(config: Config, captioned_folder:
     assert losses[0] == losses[1]
     kept = [load_file(tmp_path / name / "model.safetensors") for name in ("averaged", "plain")]
     assert not torch.equal(*(weights["text_head.fc.weight"] for weights in kept))
+
+
+def test_a_resumed_run_has_the_config_it_began_with_and_may_be_older_than_an_option(
+    config: Config, tiny_run: Path, tmp_path: Path
+) -> None:
+    settings = json.loads((tiny_run / "config.json").read_text())
+    del settings["config"]["train"]["mixup"]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    _same_config(tmp_path, config)
+    for changed in (with_train(config, mixup=1.0), with_train(config, seed=5)):
+        with pytest.raises(MiniClipError, match="--resume: the config differs from that of"):
+            _same_config(tmp_path, changed)
 
 
 def kill_after(saves: int, command: list[str], state: Path, output: Path) -> None:
