@@ -142,7 +142,8 @@ COMMANDS = {
 }
 
 HELP = {
-    "train": "--config --data --out --resume --train.epochs --train.batch_size --model.vision",
+    "train": "--config --data --out --resume --tracker --train.epochs --train.batch_size --model.vision",
+    "train.interpolate": "--before --after --data --out --steps",
     "export": "--run --out --precision fp32 fp16 int8",
     "export.benchmark": "--run --bundle --data --split --json",
     "demo": "--bundle --images --index --share --auth --port 7860",
