@@ -28,7 +28,7 @@ def test_tree_names_every_file_of_the_rooms() -> None:
 
 def test_tree_names_no_file_that_is_gone() -> None:
     tree = README.split("## The house")[1].split("Arrows point down")[0]
-    names = set(re.findall(r"[\w./]+\.(?:py|toml|css|js|md|png)\b", tree))
+    names = set(re.findall(r"[\w./-]+\.(?:py|toml|css|js|md|png)\b", tree))
     there = {path.name for path in REPOSITORY.rglob("*") if ".venv" not in path.parts}
     assert {name for name in names if Path(name).name not in there} == set()
 
