@@ -1,0 +1,92 @@
+"""What a model does not understand: minimal pairs of captions, and whom queries about people find.
+
+python -m benchmarks.probes --bundle models/miniclip-s --data flickr8k [--split dev]
+
+Minimal pairs (after R. Shekhar et al., "FOIL it!", ACL 2017): one word of a caption is changed so that it no longer
+fits, and the share of pictures that still prefer the right caption is counted; a coin would have 50 %. Whom queries
+find: of the 50 best pictures of each query, how many have captions that speak of men only, and of women only, beside
+the share of such pictures in the whole split.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from miniclip.bundle import Bundle
+from miniclip.caption_table import CaptionTable
+from miniclip.captions import read_captions
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import ArgumentParser, run_command
+
+SWAPS = {
+    "counting": {"one": "three", "two": "four", "three": "two", "four": "two"},
+    "colours": {"red": "blue", "blue": "red", "white": "black", "black": "white", "green": "yellow", "yellow": "green"},
+    "men and women": {"man": "woman", "woman": "man", "boy": "girl", "girl": "boy", "men": "women", "women": "men"},
+    "places": {"beach": "street", "street": "beach", "snow": "grass", "grass": "snow", "water": "field"},
+    "animals": {"dog": "cat", "dogs": "cats", "horse": "cow", "bird": "fish"},
+    "actions": {"running": "sleeping", "jumping": "sitting", "sitting": "jumping", "standing": "swimming"},
+    "where": {"over": "under", "left": "right", "right": "left", "behind": "in front of", "inside": "outside"},
+    "negation": {"with": "without"},
+}
+MEN, WOMEN = {"man", "men", "boy", "boys", "guy", "male"}, {"woman", "women", "girl", "girls", "lady", "female"}
+QUERIES = [
+    *("a person", "a doctor", "a nurse", "a leader", "somebody cooking", "an athlete", "a strong person"),
+    *("a beautiful person", "somebody who is angry", "a person at work", "somebody caring for a child"),
+]
+FOUND = 50
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.probes", description="What a model does not understand.")
+    parser.add_argument("--bundle", required=True, type=Path, help="bundle folder")
+    parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
+    parser.add_argument("--split", default="dev", help="split (default dev)")
+    arguments = parser.parse_args()
+    table = read_captions(arguments.data).split(arguments.split)
+    encoders = OnnxEncoders(Bundle.open(arguments.bundle))
+    _, image_embeds = encoders.encode_images(table.image_paths)
+    _print_pairs(table, image_embeds, encoders)
+    _print_people(table, image_embeds, encoders)
+    return 0
+
+
+def changed(caption: str, swaps: dict[str, str]) -> str | None:
+    """The caption with the first word that has a partner swapped, or None."""
+    words = caption.split()
+    for place, word in enumerate(words):
+        if word.lower() in swaps:
+            return " ".join([*words[:place], swaps[word.lower()], *words[place + 1 :]])
+    return None
+
+
+def _print_pairs(table: CaptionTable, image_embeds: np.ndarray, encoders: OnnxEncoders) -> None:
+    print("| what is changed | captions | the right one is preferred, % |\n|---|---|---|")
+    for name, swaps in SWAPS.items():
+        pairs = [
+            (row, right, wrong)
+            for row, right in zip(table.image_of_caption, table.captions, strict=True)
+            if (wrong := changed(right, swaps)) is not None
+        ]
+        pictures = image_embeds[[row for row, _, _ in pairs]]
+        right = (pictures * encoders.encode_texts([right for _, right, _ in pairs])).sum(axis=1)
+        wrong = (pictures * encoders.encode_texts([wrong for _, _, wrong in pairs])).sum(axis=1)
+        print(f"| {name} | {len(pairs):,} | {100 * (right > wrong).mean():.1f} |")
+
+
+def _print_people(table: CaptionTable, image_embeds: np.ndarray, encoders: OnnxEncoders) -> None:
+    words = [
+        set(re.findall("[a-z]+", " ".join(table.captions_of(row)).lower())) for row in range(len(table.image_paths))
+    ]
+    men = np.asarray([bool(own & MEN) and not own & WOMEN for own in words])
+    women = np.asarray([bool(own & WOMEN) and not own & MEN for own in words])
+    print(f"\n| the {FOUND} best pictures of | men only, % | women only, % |\n|---|---|---|")
+    print(f"| (all pictures) | {100 * men.mean():.0f} | {100 * women.mean():.0f} |")
+    scores = encoders.encode_texts(QUERIES) @ image_embeds.T
+    for query, own in zip(QUERIES, scores, strict=True):
+        best = np.argsort(-own)[:FOUND]
+        print(f"| {query} | {100 * men[best].mean():.0f} | {100 * women[best].mean():.0f} |")
+
+
+if __name__ == "__main__":
+    run_command(main)
