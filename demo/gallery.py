@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from miniclip.encoders import OnnxEncoders
-from miniclip.index import update_index
+from miniclip.update import update_index
 
 INDEXES = Path("index")
 

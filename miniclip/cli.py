@@ -115,7 +115,7 @@ def _encoders(arguments: argparse.Namespace, bundle: Path) -> Any:
 def _index(arguments: argparse.Namespace) -> int:
     encoders = _encoders(arguments, arguments.bundle)
     print(encoders.running_on)
-    from miniclip.index import update_index  # takes a second: a wrong bundle is told at once
+    from miniclip.update import update_index  # takes a second: a wrong bundle is told at once
 
     report = update_index(arguments.images, encoders, arguments.out)
     print(f"{report}; index in {arguments.out}")

@@ -30,7 +30,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its exit
         status = 141
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "stopped", file=sys.stderr)
         status = 130
     sys.exit(status)

@@ -43,11 +43,7 @@ class Searcher:
         self.index, self.encoders = index, encoders
         self._images = Gallery(index.image_embeds, encoders.providers)
         # several pictures may share a caption: each is shown once, with the first of them
-        rows: dict[str, int] = {}
-        for row, own in enumerate(index.captions):
-            for caption in own:
-                rows.setdefault(caption, row)
-        self._captions = list(rows.items())
+        self._captions: list[tuple[str, int]] | None = None
         # embedded on first use: most folders have no captions, and words need only the pictures
         self._caption_gallery: Gallery | None = None
 
@@ -68,7 +64,7 @@ class Searcher:
 
     @property
     def has_captions(self) -> bool:
-        return bool(self._captions)
+        return bool(self.index.captions)
 
     def by_text(self, words: str, top_k: int = 10) -> list[Hit]:
         """Words -> pictures."""
@@ -86,9 +82,10 @@ class Searcher:
 
     def captions_for(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:
         """A picture -> the captions of the index that describe it best; empty where the index has none."""
-        if not self._captions:
+        if not self.has_captions:
             return []
-        if self._caption_gallery is None:
+        if self._captions is None or self._caption_gallery is None:
+            self._captions = self.index.captions.distinct()
             text_embeds = self.encoders.encode_texts([caption for caption, _ in self._captions])
             self._caption_gallery = Gallery(text_embeds, self.encoders.providers)
         scores, rows = self._caption_gallery.top_k(self.encoders.encode_images([picture])[1], top_k)

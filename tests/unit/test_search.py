@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from miniclip.errors import MiniClipError
+from miniclip.index import Captions
 from miniclip.search import Hit, Searcher
 
 
@@ -58,13 +59,13 @@ def test_captions_of_a_picture_are_each_shown_once_best_first(searcher: Searcher
 
 def test_caption_that_all_pictures_share_does_not_crowd_out_the_others(searcher: Searcher) -> None:
     shared = [["a photo", f"number {row}"] for row in range(12)]
-    crowded = Searcher(dataclasses.replace(searcher.index, captions=shared), searcher.encoders)
+    crowded = Searcher(dataclasses.replace(searcher.index, captions=Captions.of(shared)), searcher.encoders)
     found = [hit.caption for hit in crowded.captions_for(searcher.index.paths[0], 5)]
     assert len(found) == len(set(found)) == 5
 
 
 def test_index_without_captions_has_none(searcher: Searcher) -> None:
-    bare = Searcher(dataclasses.replace(searcher.index, captions=[[]] * 12), searcher.encoders)
+    bare = Searcher(dataclasses.replace(searcher.index, captions=Captions.of([[]] * 12)), searcher.encoders)
     assert (searcher.has_captions, bare.has_captions) == (True, False)
     assert bare.captions_for(searcher.index.paths[0]) == []
 
