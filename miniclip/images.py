@@ -1,6 +1,6 @@
 """Pictures to `pixel_values`: open, check, orient, convert, resize, normalise. The only image code, for all rooms.
 
-In: paths, bytes or open files of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, and HEIC with the extra `heic`. Out:
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, and HEIC with the extra `heic`. Out:
 `(3, H, W)` float32, or a `MiniClipError` that says why a picture cannot be read. No torch: training, serving and the
 page see exactly the same pixels.
 """
@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -56,7 +56,7 @@ def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Ima
     return read_picture(source, min_size_px).image
 
 
-def read_picture(source: ImageSource | BinaryIO, min_size_px: int | None = None) -> Picture:
+def read_picture(source: ImageSource, min_size_px: int | None = None) -> Picture:
     """Decode one picture to upright RGB; transparency becomes white, of an animation the first frame is taken.
 
     With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the

@@ -151,7 +151,7 @@ def _write(plan: _Plan, found: Found, encoders: OnnxEncoders, writer: Writer, st
         nonlocal added, reused
         if waiting:
             again = any(reading.file.path in plan.known_paths for reading in waiting)
-            writer.put(_rows(waiting, writer, encoders.dim), replace=again)
+            writer.put(rows_of(waiting, writer, encoders.dim), replace=again)
         if problems:
             writer.put_problems(problems)
             writer.remove([problem.path for problem in problems if problem.path in plan.known_paths])
@@ -206,22 +206,27 @@ def read_file(file: PictureFile, encoders: OnnxEncoders, offset_of: dict[bytes, 
 
     Errors: `MiniClipError` with the reason why it cannot be read.
     """
-    try:
-        with open(real_path(file.path), "rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").digest()
-            if sha256 in offset_of:
-                return Reading(file, sha256, known_at=offset_of[sha256])
-            stream.seek(0)
-            picture = read_picture(stream, encoders.transform.min_size_px)
-    except PermissionError:
-        raise MiniClipError("no permission to read it") from None
-    except OSError as error:
-        raise MiniClipError(f"cannot be read ({error.strerror})") from None
+    path = real_path(file.path)
+    sha256 = hash_file(path)
+    if sha256 in offset_of:
+        return Reading(file, sha256, known_at=offset_of[sha256])
+    picture = read_picture(path, encoders.transform.min_size_px)
     pixel_values = encoders.transform(picture.image)
     facts = (file, sha256, None, picture.width_px, picture.height_px, picture.taken)
     if encoders.wants_batches:
         return Reading(*facts, pixel_values=pixel_values)
     return Reading(*facts, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
+
+
+def hash_file(path: str) -> bytes:
+    """SHA-256 of a file's content, 32 bytes; `MiniClipError` with the reason when it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except PermissionError:
+        raise MiniClipError("no permission to read it") from None
+    except OSError as error:
+        raise MiniClipError(f"cannot be read ({error.strerror})") from None
 
 
 def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[PictureFile, Reading]]:
@@ -235,7 +240,7 @@ def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[Pictu
         yield reading.file, Reading(*facts, image_embed=image_embed)
 
 
-def _rows(readings: Sequence[Reading], writer: Writer, dim: int) -> dict[str, Any]:
+def rows_of(readings: Sequence[Reading], writer: Writer, dim: int) -> dict[str, Any]:
     """Columns of the index. States are from before the files were read: one that changed meanwhile is read again."""
     known = writer.take([reading.known_at for reading in readings if reading.known_at is not None])
     now = datetime.now(UTC).replace(tzinfo=None)
