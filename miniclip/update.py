@@ -190,7 +190,7 @@ def read_all(
         return read_file(file, encoders, offset_of)
 
     batch: list[Reading] = []
-    for row, result in load_ahead(files, read, ahead=AHEAD * cores, workers=cores):
+    for row, result in load_ahead(files, read, ahead=AHEAD * cores, workers=cores + 1):  # one may wait for a disk
         if isinstance(result, MiniClipError) or result.pixel_values is None:
             yield files[row], result
             continue
