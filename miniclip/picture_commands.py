@@ -110,7 +110,9 @@ def run_index(arguments: argparse.Namespace) -> int:
 
 def run_search(arguments: argparse.Namespace) -> int:
     if not arguments.words and not arguments.image and not arguments.like:
-        raise MiniClipError('give words, as in miniclip search "a red car", or --image FILE, or --like FILE')
+        raise MiniClipError('give either words, as in miniclip search "a red car", or --image FILE, or both')
+    import numpy as np
+
     from miniclip.query import Query
     from miniclip.search import Searcher
 
@@ -139,7 +141,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         raise MiniClipError(_no_probability(query.texts, searcher) + "; leave --matches out")
     hits = [] if arguments.matches and answer.nothing_matches else answer.hits
     if arguments.matches and searcher.match is not None:
-        least = float(searcher.match.probability(searcher.match.cutoff))
+        least = float(searcher.match.probability(np.asarray(searcher.match.cutoff)))
         hits = [hit for hit in hits if hit.probability is not None and hit.probability >= least]
     alone = arguments.image[0] if len(arguments.image) == 1 and not (arguments.words or arguments.like) else None
     captions = searcher.captions_for(alone) if alone is not None else []

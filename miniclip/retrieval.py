@@ -65,9 +65,8 @@ class Gallery:
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
         self.bound = CUDA in providers
         self._threads = threads or os.cpu_count() or 1
-        options = session_options(None if self.bound else 1)
-        self._open = lambda filtered: ort.InferenceSession(top_k_graph(filtered), options, providers=list(providers))
-        self._session = self._open(False)
+        self._providers = list(providers)
+        self._session = self._open()
         if self.bound:  # the gallery crosses to the device once, not with every query
             device = "cuda" if CUDA in self._session.get_providers() else "cpu"
             self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, device, 0)
@@ -77,9 +76,13 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.image_embeds)
 
+    def _open(self, filtered: bool = False) -> ort.InferenceSession:
+        options = session_options(None if self.bound else 1)
+        return ort.InferenceSession(top_k_graph(filtered), options, providers=self._providers)
+
     @cached_property
     def _filtered_session(self) -> ort.InferenceSession:
-        return self._open(True)
+        return self._open(filtered=True)
 
     def top_k(
         self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None

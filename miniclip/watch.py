@@ -18,14 +18,16 @@ LEAST_PAUSE_S = 1.0
 
 def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
     """Update for ever; `tell` gets a line for each update that changed something. Ctrl-C ends it."""
-    before = _state(images)
     tell(f"watching {images}; Ctrl-C ends it")
+    before: object = None  # whatever changed since the last update is seen at the first look
     while True:
         started = time.monotonic()
         now = _state(images)
         if now != before:
             try:
-                tell(str(update_index(images, encoders, out)))
+                report = update_index(images, encoders, out)
+                if before is not None or report.added or report.removed:
+                    tell(str(report))
             except MiniClipError as error:  # every picture gone, or somebody else writing: look again
                 tell(f"not updated: {error}")
                 now = before
