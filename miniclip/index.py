@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from miniclip.errors import MiniClipError
 from miniclip.ingest import Problem, real_path, stored_path
-from miniclip.store import PICTURES, Settings, damaged, open_table, read_problems, read_settings
+from miniclip.store import PICTURES, damaged, open_table, read_problems, read_settings
 
 FACTS = ("path", "sha256", "taken", "captions")
 READ_ROWS = 8192  # at a time: 16 MB of 512 dimensions
@@ -99,10 +99,11 @@ class PictureIndex:
     sha256: pa.Array  # (N,) 32 bytes each
     taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
     skipped: list[Problem] = field(repr=False)
+    stored: "StoredEmbeds" = field(repr=False)
 
     @classmethod
-    def open(cls, folder: str | Path) -> "PictureIndex":
-        """Open an index at its last commit.
+    def open(cls, folder: str | Path, in_memory: bool = True) -> "PictureIndex":
+        """Open an index at its last commit; unless `in_memory`, embeddings stay on disk and `image_embeds` is empty.
 
         Errors: `MiniClipError` when it is none, is empty, or comes from another format.
         """
@@ -115,15 +116,12 @@ class PictureIndex:
                     f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
                 )
             table.checkout(table.version)  # one version for the two reads below
-            facts, embeds = _read(table)
+            facts, stored = _facts(table)
+            embeds = stored.read() if in_memory else np.empty((0, stored.dim), dtype=np.float32)
         except MiniClipError:
             raise
         except Exception as error:  # LanceDB raises many types; each means that its files are not whole
             raise damaged(folder, error) from None
-        return cls._of(folder, settings, facts, embeds)
-
-    @classmethod
-    def _of(cls, folder: Path, settings: Settings, facts: pa.Table, embeds: np.ndarray) -> "PictureIndex":
         return cls(
             folder=folder,
             fingerprint=settings.fingerprint,
@@ -134,6 +132,7 @@ class PictureIndex:
             sha256=facts["sha256"].combine_chunks(),
             taken=facts["taken"].to_numpy().astype("datetime64[s]"),
             skipped=read_problems(folder),
+            stored=stored,
         )
 
     def check_bundle(self, fingerprint: str) -> None:
@@ -145,7 +144,12 @@ class PictureIndex:
             )
 
     def __len__(self) -> int:
-        return len(self.image_embeds)
+        return len(self.paths)
+
+    def embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(K, D) embeddings of some rows, from memory or from disk."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return self.image_embeds[rows] if len(self.image_embeds) else self.stored.take(rows)
 
     @cached_property
     def content(self) -> np.ndarray:
@@ -166,30 +170,57 @@ class PictureIndex:
         return row if row >= 0 else None
 
 
-def _read(table: Any) -> tuple[pa.Table, np.ndarray]:
-    """Facts sorted by path, and embeddings (N, D) in the same order; the embeddings are in memory once."""
-    facts = table.search().select(list(FACTS)).with_row_id(True).to_arrow().combine_chunks()
-    order = pc.sort_indices(facts["path"]).to_numpy()
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    is_sorted = bool((order == np.arange(len(order))).all())
-    row_ids = facts["_rowid"].to_numpy()
-    embeds = np.empty((len(order), table.schema.field("embedding").type.list_size), dtype=np.float32)
-    done = 0
-    for batch in _batches(table):
-        part = batch["embedding"].flatten().to_numpy().reshape(batch.num_rows, -1)
-        rows = slice(done, done + batch.num_rows)
-        if not np.array_equal(batch["_rowid"].to_numpy(), row_ids[rows]):
-            raise ValueError("its rows came in another order")
-        if is_sorted:
+class StoredEmbeds:
+    """The embeddings of one version of the table, on disk, by row of the index."""
+
+    def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray) -> None:
+        """row_ids (N,) as the table is read, order (N,) the places in it of the index's rows."""
+        self.table, self._row_ids, self._order = table, row_ids, order
+        self.dim = int(table.schema.field("embedding").type.list_size)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Parts of the whole, some megabytes each: rows (B,) and embeddings (B, D)."""
+        place = np.empty(len(self), dtype=np.int64)
+        place[self._order] = np.arange(len(self))
+        done = 0
+        query = self.table.search().select(["embedding"]).with_row_id(True)
+        for batch in query.to_batches(batch_size=READ_ROWS):
+            part = slice(done, done + batch.num_rows)
+            if not np.array_equal(batch["_rowid"].to_numpy(), self._row_ids[part]):
+                raise ValueError("its rows came in another order")
+            yield place[part], batch["embedding"].flatten().to_numpy().reshape(batch.num_rows, -1)
+            done += batch.num_rows
+        if done != len(self):
+            raise ValueError("rows are missing")
+
+    def read(self) -> np.ndarray:
+        """(N, D) float32; in memory once, and no more than a batch beside it."""
+        embeds = np.empty((len(self), self.dim), dtype=np.float32)
+        for rows, part in self.batches():
             embeds[rows] = part
-        else:
-            embeds[place[rows]] = part
-        done += batch.num_rows
-    if done != len(order):
-        raise ValueError("rows are missing")
-    return facts.take(pa.array(order)), embeds
+        return embeds
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """rows (K,) -> (K, D) float32."""
+        offsets, back = np.unique(self._order[rows], return_inverse=True)
+        if len(offsets) == 0:
+            return np.empty((0, self.dim), dtype=np.float32)
+        found = self.table.take_offsets(offsets.tolist()).select(["embedding"]).to_arrow()
+        embeds = found["embedding"].combine_chunks().flatten().to_numpy().reshape(len(offsets), -1)
+        return np.asarray(embeds[back])
+
+    def rows_of(self, row_ids: np.ndarray) -> np.ndarray:
+        """Rows of the index, by the table's own row ids."""
+        ids = self._row_ids[self._order]
+        by_id = np.argsort(ids)
+        return np.asarray(by_id[np.searchsorted(ids, row_ids, sorter=by_id)])
 
 
-def _batches(table: Any) -> Iterator[pa.RecordBatch]:
-    yield from table.search().select(["embedding"]).with_row_id(True).to_batches(batch_size=READ_ROWS)
+def _facts(table: Any) -> tuple[pa.Table, StoredEmbeds]:
+    """Facts sorted by path, and where their embeddings are."""
+    facts = table.search().select(list(FACTS)).with_row_id(True).to_arrow().combine_chunks()
+    order = pc.sort_indices(facts["path"])
+    return facts.take(order), StoredEmbeds(table, facts["_rowid"].to_numpy(), order.to_numpy().astype(np.int64))

@@ -22,6 +22,7 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
     index.add_argument("images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
     index.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
     index.add_argument("--out", required=True, type=Path, help="index folder to make or update")
+    index.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
     index.add_argument("--watch", action="store_true", help="stay, and follow what changes in the folder")
     add_runtime_flags(index)
     index.set_defaults(run=run_index)
@@ -44,6 +45,9 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
     search.add_argument("--matches", action="store_true", help="only what probably matches; that may be nothing")
     search.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
     search.add_argument("--bundle", type=Path, help="bundle of the index, if it was moved")
+    search.add_argument(
+        "--gallery", default="exact", help="exact | int8 (a quarter of the memory) | ann (default exact)"
+    )
     search.add_argument("--top-k", type=_positive, default=10, help="how many pictures (default 10)")
     _add_output_flags(search)
     add_runtime_flags(search)
@@ -101,6 +105,8 @@ def run_index(arguments: argparse.Namespace) -> int:
 
     report = update_index(arguments.images, encoders, arguments.out)
     print(f"{report}; index in {arguments.out}", flush=True)
+    if arguments.ann:
+        _make_ann(arguments.out, encoders)
     if arguments.watch:
         from miniclip.watch import watch
 
@@ -108,17 +114,30 @@ def run_index(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _make_ann(folder: Path, encoders: Any) -> None:
+    from miniclip.approximate import make_ann, measured_recall, open_gallery
+    from miniclip.index import PictureIndex
+
+    make_ann(PictureIndex.open(folder, in_memory=False))
+    index = PictureIndex.open(folder, in_memory=False)
+    recall, queries = measured_recall("ann", open_gallery("ann", index), index, encoders)
+    print(f"vector index made; it finds {100 * recall:.1f} % of the exact top 10 ({queries})", flush=True)
+
+
 def run_search(arguments: argparse.Namespace) -> int:
     if not arguments.words and not arguments.image and not arguments.like:
         raise MiniClipError('give either words, as in miniclip search "a red car", or --image FILE, or both')
     import numpy as np
 
+    from miniclip.approximate import measured_recall
     from miniclip.query import Query
     from miniclip.search import Searcher
 
-    searcher = Searcher.open(
-        arguments.index, arguments.bundle, arguments.provider, arguments.precision, arguments.strict
-    )
+    runtime = (arguments.provider, arguments.precision, arguments.strict)
+    searcher = Searcher.open(arguments.index, arguments.bundle, *runtime, gallery=arguments.gallery)
+    if arguments.gallery != "exact":
+        recall, queries = measured_recall(arguments.gallery, searcher.gallery, searcher.index, searcher.encoders)
+        print(f"{arguments.gallery} finds {100 * recall:.1f} % of the exact top 10 ({queries})", file=sys.stderr)
     rows = [searcher.index.row_of(path) for path in arguments.like]
     for path, row in zip(arguments.like, rows, strict=True):
         if row is None:
@@ -164,6 +183,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     for hit in hits:
         likely = "" if hit.probability is None else f"\t{hit.probability:.3f}"
         print(f"{hit.score:.4f}\t{printable(str(hit.path))}{likely}")
+    sys.stdout.flush()  # a reader that went away is told nothing more
     if answer.nothing_matches:
         print("nothing here matches: even the best score is below the bundle's cut-off", file=sys.stderr)
     elif query.texts and not answer.is_calibrated:

@@ -54,10 +54,10 @@ class Composed:
     text_embed: np.ndarray | None  # (1, D): its words alone, None where there are none
 
 
-def compose(query: Query, encoders: OnnxEncoders, image_embeds: np.ndarray) -> Composed:
-    """Average what is asked for, take away what is not wanted; `image_embeds` (N, D) are those of the index."""
+def compose(query: Query, encoders: OnnxEncoders, index: PictureIndex) -> Composed:
+    """Average what is asked for, take away what is not wanted."""
     text_embed = _mean(encoders.encode_texts(query.texts)) if query.texts else None
-    pictures = [image_embeds[list(query.rows)]] if query.rows else []
+    pictures = [index.embeds(query.rows)] if query.rows else []
     pictures += [encoders.encode_images([image])[1] for image in query.images]
     image_embed = _mean(np.concatenate(pictures)) if pictures else None
     if text_embed is None or image_embed is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from miniclip.approximate import AnyGallery, open_gallery
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from miniclip.images import ImageSource
@@ -49,11 +50,12 @@ class CaptionHit:
 class Searcher:
     """Everything loaded once; each question is one encoder run and one top-k. Thread-safe."""
 
-    def __init__(self, index: PictureIndex, encoders: OnnxEncoders) -> None:
+    def __init__(self, index: PictureIndex, encoders: OnnxEncoders, gallery: AnyGallery | None = None) -> None:
+        """`gallery` answers instead of exact search in memory; it belongs to the same index."""
         index.check_bundle(encoders.bundle.fingerprint)
         self.index, self.encoders = index, encoders
         self.match = encoders.bundle.match
-        self._images = Gallery(index.image_embeds, encoders.providers)
+        self.gallery: AnyGallery = gallery or Gallery(index.image_embeds, encoders.providers)
         # several pictures may share a caption: each is shown once, with the first of them
         self._captions: list[tuple[str, int]] | None = None
         # embedded on first use: most folders have no captions, and words need only the pictures
@@ -67,12 +69,13 @@ class Searcher:
         provider: str = "auto",
         precision: str = "auto",
         strict: bool = False,
+        gallery: str = "exact",
     ) -> "Searcher":
-        """Open an index with the bundle that made it, or with `bundle`."""
-        opened = PictureIndex.open(index)
+        """Open an index with the bundle that made it, or with `bundle`; `gallery` is `exact`, `int8` or `ann`."""
+        opened = PictureIndex.open(index, in_memory=gallery == "exact")
         encoders = OnnxEncoders(Bundle.open(bundle or opened.bundle_folder), provider, precision, strict)
         encoders.warm_up()
-        return cls(opened, encoders)
+        return cls(opened, encoders, None if gallery == "exact" else open_gallery(gallery, opened))
 
     @property
     def has_captions(self) -> bool:
@@ -81,14 +84,14 @@ class Searcher:
     def search(self, query: Query) -> Answer:
         """Any question; `MiniClipError` when it is empty or cannot be answered."""
         query.check(len(self.index))
-        composed = compose(query, self.encoders, self.index.image_embeds)
+        composed = compose(query, self.encoders, self.index)
         allowed = allowed_rows(query, self.index)
-        scores, rows = self._images.top_k(composed.query_embed, query.top_k, allowed)
+        scores, rows = self.gallery.top_k(composed.query_embed, query.top_k, allowed)
         if composed.text_embed is None or self.match is None:
             return Answer(self._hits(scores[0], rows[0]))
         found = rows[0]
         if query.images or query.rows or query.minus:  # what is known about scores is known of words alone
-            text_scores = self.index.image_embeds[found] @ composed.text_embed[0]
+            text_scores = self.index.embeds(found) @ composed.text_embed[0]
         else:
             text_scores = scores[0]
         hits = self._hits(scores[0], found, self.match.probability(text_scores))
@@ -104,7 +107,7 @@ class Searcher:
 
     def by_row(self, row: int, top_k: int = 10) -> list[Hit]:
         """A picture of the index -> itself and the pictures most like it."""
-        scores, rows = self._images.top_k(self.index.image_embeds[row : row + 1], top_k)
+        scores, rows = self.gallery.top_k(self.index.embeds([row]), top_k)
         return self._hits(scores[0], rows[0])
 
     def captions_for(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:

@@ -132,3 +132,37 @@ def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, pictures
     stopped = re.fullmatch(r"stopped: ([\d,]+) pictures are in the index .*; the same command goes on from there", line)
     assert stopped
     assert 0 < len(PictureIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
+
+
+def test_watching_follows_changes(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "watched", tmp_path / "index"
+    folder.mkdir()
+    first, second, *_ = sorted(pictures.glob("*.png"))
+    os.link(first, folder / "first.png")
+    command = [sys.executable, "-u", "-m", "miniclip.cli", "index", str(folder), "--bundle", str(tiny_bundle)]
+    process = subprocess.Popen(
+        [*command, "--out", str(out), "--watch"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+
+    def until(words: str) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if words in line:
+                return
+        raise AssertionError(f"it ended without saying {words!r}")
+
+    until("watching")
+    os.link(second, folder / "second.png")
+    until("1 pictures embedded, 1 unchanged, 0 removed")
+    assert {path.name for path in PictureIndex.open(out).paths} == {"first.png", "second.png"}
+    (folder / "first.png").rename(folder / "renamed.png")
+    until("1 pictures embedded, 1 unchanged, 1 removed, 1 of the embedded known by their content")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.strip()) == (130, "stopped")
+    assert {path.name for path in PictureIndex.open(out).paths} == {"renamed.png", "second.png"}

@@ -1,4 +1,4 @@
-"""Scores to probabilities: the curve is the truth where the truth is known, and the cut-off lets through what it says."""
+"""Scores to probabilities: the curve is true where the truth is known, and the cut-off lets through what it says."""
 
 import json
 from pathlib import Path
