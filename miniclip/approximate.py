@@ -140,7 +140,13 @@ class AnnGallery:
         found = []
         for query in np.atleast_2d(query_embeds):
             search = self._stored.table.search(query.astype(np.float32)).distance_type("dot").nprobes(self._probes)
-            ids = search.refine_factor(CANDIDATES).limit(k).with_row_id(True).select(["path"]).to_arrow()["_rowid"]
+            ids = (
+                search.refine_factor(CANDIDATES)
+                .limit(k)
+                .with_row_id(True)
+                .select(["path", "_distance"])
+                .to_arrow()["_rowid"]
+            )
             rows = self._stored.rows_of(ids.to_numpy())
             scores, rows_of_one = _rescore(query[None], rows[None], self._stored, len(rows))
             found.append((scores[0], rows_of_one[0]))
