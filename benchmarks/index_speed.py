@@ -29,7 +29,7 @@ from miniclip.errors import ArgumentParser, run_command
 from miniclip.images import read_picture
 from miniclip.ingest import find_pictures
 from miniclip.store import Settings, open_writer
-from miniclip.update import hash_file, read_file, rows_of
+from miniclip.update import hash_file, read_file, row_columns
 
 SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # pictures/s that are wanted of each
 SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.85, 700.0, 10_000, 3.0
@@ -141,7 +141,7 @@ def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
         settings = Settings(encoders.bundle.fingerprint, Path(place), "")
         with open_writer(Path(place, "index"), settings, encoders.dim) as writer:
             started = time.process_time()
-            writer.put(rows_of(rows, writer, encoders.dim), replace=False)
+            writer.put(row_columns(rows, {}, encoders.dim), replace=False)
             return 1000 * (time.process_time() - started) / len(rows)
 
 

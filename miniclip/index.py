@@ -38,7 +38,11 @@ class Paths(Sequence[Path]):
     def __getitem__(self, row: int | slice) -> Path | list[Path]:
         if isinstance(row, slice):
             return [self[one] for one in range(*row.indices(len(self)))]
-        return Path(real_path(self.stored[row].as_py()))
+        return Path(self.text(row))
+
+    def text(self, row: int) -> str:
+        """As it was indexed: also a place in object storage, which is no path."""
+        return real_path(self.stored[row].as_py())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

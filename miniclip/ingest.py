@@ -5,6 +5,7 @@ with the reason. Nothing is opened here. Links to folders are followed, each fol
 """
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ def find_pictures(source: str) -> Found:
 
     Errors: `MiniClipError` when there is no picture at all, or as of `read_captions`.
     """
+    if is_uri(source):
+        return _of_storage(source)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         return _of_captions(source)
@@ -92,6 +95,42 @@ def real_path(stored: str) -> str:
         return stored
     low, high = PRIVATE_USE + 0x80, PRIVATE_USE + 0xFF
     return "".join(chr(ord(char) - PRIVATE_USE + 0xDC00) if low <= ord(char) <= high else char for char in stored)
+
+
+def is_uri(source: str) -> bool:
+    """Whether it is a place in object storage, such as s3://bucket/folder."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", source) is not None
+
+
+def read_uri(uri: str) -> bytes:
+    """A whole object; `MiniClipError` with the reason when it cannot be read."""
+    from pyarrow import fs
+
+    try:
+        system, path = fs.FileSystem.from_uri(uri)
+        with system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except (OSError, ValueError) as error:
+        raise MiniClipError(f"cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _of_storage(uri: str) -> Found:
+    """Every object below a place that is named like a picture."""
+    from pyarrow import fs
+
+    try:
+        system, place = fs.FileSystem.from_uri(uri)
+        infos = system.get_file_info(fs.FileSelector(place, recursive=True))
+    except (OSError, ValueError) as error:
+        raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from None
+    found, scheme = Found(root=uri.rstrip("/")), uri.split("://")[0]
+    for info in sorted(infos, key=lambda info: info.path):
+        if info.is_file and info.base_name.lower().endswith(SUFFIXES) and not info.base_name.startswith("."):
+            path = f"{scheme}://{info.path}"
+            found.files[path] = PictureFile(path, info.size, info.mtime_ns or 0)
+    if not found.files:
+        raise MiniClipError(f"{uri} holds no pictures; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}")
+    return found
 
 
 def printable(name: str) -> str:

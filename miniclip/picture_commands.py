@@ -22,6 +22,7 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
     index.add_argument("images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
     index.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
     index.add_argument("--out", required=True, type=Path, help="index folder to make or update")
+    index.add_argument("--ray", metavar="ADDRESS", help="embed on a Ray cluster: auto, HOST:PORT, or ray://HOST:PORT")
     index.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
     index.add_argument("--watch", action="store_true", help="stay, and follow what changes in the folder")
     add_runtime_flags(index)
@@ -103,7 +104,12 @@ def run_index(arguments: argparse.Namespace) -> int:
     print(encoders.running_on)
     from miniclip.update import update_index  # takes a second: a wrong bundle is told at once
 
-    report = update_index(arguments.images, encoders, arguments.out)
+    write = None
+    if arguments.ray:
+        from miniclip.ray_index import on_cluster
+
+        write = on_cluster(arguments.ray)
+    report = update_index(arguments.images, encoders, arguments.out, write)
     print(f"{report}; index in {arguments.out}", flush=True)
     if arguments.ann:
         _make_ann(arguments.out, encoders)
@@ -164,9 +170,10 @@ def run_search(arguments: argparse.Namespace) -> int:
         hits = [hit for hit in hits if hit.probability is not None and hit.probability >= least]
     alone = arguments.image[0] if len(arguments.image) == 1 and not (arguments.words or arguments.like) else None
     captions = searcher.captions_for(alone) if alone is not None else []
+    paths = searcher.index.paths
     if arguments.json:
         results = [
-            {"score": hit.score, "path": str(hit.path), "captions": hit.captions, "probability": hit.probability}
+            {"score": hit.score, "path": paths.text(hit.row), "captions": hit.captions, "probability": hit.probability}
             for hit in hits
         ]
         found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
@@ -175,14 +182,14 @@ def run_search(arguments: argparse.Namespace) -> int:
         print(json.dumps({"query": asked, "results": results, "captions": found, **told}))
         return 0
     if arguments.null:
-        return _print_paths(hit.path for hit in hits)
+        return _print_paths(paths.text(hit.row) for hit in hits)
     from miniclip.ingest import printable
 
     for caption in captions:
         print(f"{caption.score:.4f}\t{printable(caption.caption)}")
     for hit in hits:
         likely = "" if hit.probability is None else f"\t{hit.probability:.3f}"
-        print(f"{hit.score:.4f}\t{printable(str(hit.path))}{likely}")
+        print(f"{hit.score:.4f}\t{printable(paths.text(hit.row))}{likely}")
     sys.stdout.flush()  # a reader that went away is told nothing more
     if answer.nothing_matches:
         print("nothing here matches: even the best score is below the bundle's cut-off", file=sys.stderr)
@@ -205,14 +212,14 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
     index = PictureIndex.open(arguments.index)
     groups = find_duplicates(index, arguments.threshold)
     if arguments.json:
-        print(json.dumps({"groups": [[str(index.paths[row]) for row in rows] for rows in groups]}))
+        print(json.dumps({"groups": [[index.paths.text(row) for row in rows] for rows in groups]}))
         return 0
     if arguments.null:  # all but the first of each group: what could be deleted
-        return _print_paths(index.paths[row] for rows in groups for row in rows[1:])
+        return _print_paths(index.paths.text(row) for rows in groups for row in rows[1:])
     for number, rows in enumerate(groups, 1):
         for row in rows:
             is_copy = "equal" if index.content[row] == index.content[rows[0]] else "similar"
-            print(f"{number}\t{'first' if row == rows[0] else is_copy}\t{printable(str(index.paths[row]))}")
+            print(f"{number}\t{'first' if row == rows[0] else is_copy}\t{printable(index.paths.text(row))}")
     return 0
 
 
@@ -253,7 +260,7 @@ def _suffixes() -> tuple[str, ...]:
     return SUFFIXES
 
 
-def _print_paths(paths: Iterable[Path]) -> int:
+def _print_paths(paths: Iterable[str]) -> int:
     for path in paths:
         sys.stdout.buffer.write(os.fsencode(path) + b"\0")
     return 0

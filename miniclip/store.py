@@ -119,9 +119,9 @@ class Writer:
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder = folder
-        self._schema = picture_schema(dim)
+        self.schema = picture_schema(dim)
         try:
-            self._pictures = open_table(folder, PICTURES) or _create(folder, PICTURES, self._schema)
+            self._pictures = open_table(folder, PICTURES) or _create(folder, PICTURES, self.schema)
             self._problems = open_table(folder, PROBLEMS) or _create(folder, PROBLEMS, PROBLEM_SCHEMA)
             self._before = lancedb.connect(str(folder)).open_table(PICTURES)
             self._before.checkout(self._pictures.version)  # offsets below stay what they are while we write
@@ -153,12 +153,17 @@ class Writer:
 
     def put(self, rows: dict[str, Any], replace: bool) -> None:
         """Add pictures by column; with `replace`, in place of those of the same path, in the same commit."""
-        batch = pa.table(rows, schema=self._schema)
+        batch = pa.table(rows, schema=self.schema)
         if replace:
             merge = self._pictures.merge_insert("path")
             merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
         else:
             self._pictures.add(batch)
+
+    @property
+    def pictures_uri(self) -> str:
+        """Where the pictures' table is, for engines that write it from other machines."""
+        return str((self.folder / f"{PICTURES}.lance").resolve())
 
     def remove(self, paths: Sequence[str]) -> None:
         """Take pictures out by path."""
@@ -175,6 +180,7 @@ class Writer:
         _delete(self._problems, paths)
 
     def count(self) -> int:
+        self._pictures.checkout_latest()  # others may have written it for us
         return int(self._pictures.count_rows())
 
     def tidy(self) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from miniclip.ahead import load_ahead
 from miniclip.encoders import IMAGE_BATCH, OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.images import read_picture
-from miniclip.ingest import Found, PictureFile, Problem, find_pictures, printable, real_path
+from miniclip.ingest import Found, PictureFile, Problem, find_pictures, is_uri, printable, read_uri, real_path
 from miniclip.store import Settings, Writer, open_writer, read_problems
 
 COMMIT_EVERY_S = 4.0  # a kill loses at most what came since: five seconds, the commit included
@@ -66,7 +66,7 @@ class Reading:
 
 
 @dataclass
-class _Plan:
+class Plan:
     """What there is to do, from comparing files with the index."""
 
     fresh: list[PictureFile] = field(default_factory=list)
@@ -77,8 +77,13 @@ class _Plan:
     problems: dict[str, Problem] = field(default_factory=dict)  # those still true, by path
 
 
-def update_index(images: str, encoders: OnnxEncoders, out: Path) -> IndexReport:
+Write = Callable[[Plan, Found, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
+
+
+def update_index(images: str, encoders: OnnxEncoders, out: Path, write: Write | None = None) -> IndexReport:
     """Make the index `out` equal to the pictures in `images`, computing only what is new or changed.
+
+    `write` embeds the fresh files and commits them; without it this process does.
 
     Errors: `MiniClipError` when `images` holds no picture, or `out` is an index of another bundle or being written.
     Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
@@ -94,7 +99,7 @@ def update_index(images: str, encoders: OnnxEncoders, out: Path) -> IndexReport:
         writer.put_problems(found.problems)
         plan.problems |= {problem.path: problem for problem in found.problems}
         started = time.monotonic()
-        added, reused = _write(plan, found, encoders, writer, stop)
+        added, reused = (write or write_here)(plan, found, encoders, writer, stop)
         seconds = time.monotonic() - started
         if stop.is_set():
             raise KeyboardInterrupt(
@@ -109,10 +114,10 @@ def update_index(images: str, encoders: OnnxEncoders, out: Path) -> IndexReport:
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
 
 
-def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> _Plan:
+def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
     """Files against rows: what is new, changed, gone; what could not be read and did not change since."""
     known = writer.known()
-    plan = _Plan()
+    plan = Plan()
     rows: dict[str, tuple[int, int]] = {}
     captions: dict[str, tuple[str, ...]] = {}
     columns = [known[name].to_pylist() for name in ("path", "sha256", "bytes", "mtime_ns", "captions")]
@@ -141,7 +146,9 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> _Plan
     return plan
 
 
-def _write(plan: _Plan, found: Found, encoders: OnnxEncoders, writer: Writer, stop: threading.Event) -> tuple[int, int]:
+def write_here(
+    plan: Plan, found: Found, encoders: OnnxEncoders, writer: Writer, stop: threading.Event
+) -> tuple[int, int]:
     """Embed the fresh files and commit them every few seconds; how many were written, and of these were known."""
     added = reused = 0
     waiting: list[Reading] = []
@@ -151,7 +158,12 @@ def _write(plan: _Plan, found: Found, encoders: OnnxEncoders, writer: Writer, st
         nonlocal added, reused
         if waiting:
             again = any(reading.file.path in plan.known_paths for reading in waiting)
-            writer.put(rows_of(waiting, writer, encoders.dim), replace=again)
+            writer.put(
+                row_columns(
+                    waiting, writer.take([r.known_at for r in waiting if r.known_at is not None]), encoders.dim
+                ),
+                replace=again,
+            )
         if problems:
             writer.put_problems(problems)
             writer.remove([problem.path for problem in problems if problem.path in plan.known_paths])
@@ -206,11 +218,16 @@ def read_file(file: PictureFile, encoders: OnnxEncoders, offset_of: dict[bytes, 
 
     Errors: `MiniClipError` with the reason why it cannot be read.
     """
-    path = real_path(file.path)
-    sha256 = hash_file(path)
+    source: str | bytes
+    if is_uri(file.path):
+        source = read_uri(file.path)
+        sha256 = hashlib.sha256(source).digest()
+    else:
+        source = real_path(file.path)
+        sha256 = hash_file(source)
     if sha256 in offset_of:
         return Reading(file, sha256, known_at=offset_of[sha256])
-    picture = read_picture(path, encoders.transform.min_size_px)
+    picture = read_picture(source, encoders.transform.min_size_px)
     pixel_values = encoders.transform(picture.image)
     facts = (file, sha256, None, picture.width_px, picture.height_px, picture.taken)
     if encoders.wants_batches:
@@ -240,9 +257,11 @@ def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[Pictu
         yield reading.file, Reading(*facts, image_embed=image_embed)
 
 
-def rows_of(readings: Sequence[Reading], writer: Writer, dim: int) -> dict[str, Any]:
-    """Columns of the index. States are from before the files were read: one that changed meanwhile is read again."""
-    known = writer.take([reading.known_at for reading in readings if reading.known_at is not None])
+def row_columns(readings: Sequence[Reading], known: dict[int, dict[str, Any]], dim: int) -> dict[str, Any]:
+    """Columns of the index; `known` has, by offset, what `Writer.take` says of the rows that readings refer to.
+
+    States are from before the files were read: one that changed meanwhile is read again.
+    """
     now = datetime.now(UTC).replace(tzinfo=None)
     columns: dict[str, Any] = {name: [] for name in ("width_px", "height_px", "taken")}
     embeds = []
