@@ -8,6 +8,7 @@ chunk at most. Pictures (or object storage), bundle and index must have the same
     miniclip index s3://bucket/pictures --bundle B --out /shared/index --ray auto
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ class Embedder:
         self._schema = result_schema(dim)
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        """path, bytes, mtime_ns, captions (B rows) -> as many rows of the index, or with the reason why there is none."""
+        """path, bytes, mtime_ns, captions (B rows) -> as many rows, with a reason where there is no embedding."""
         return embed_block(files, self._encoders, self._schema)
 
 
@@ -75,7 +76,7 @@ def on_cluster(address: str) -> Write:
         raise MiniClipError(f'--ray needs {error.name}: pip install "miniclip[ray]"') from None
     if not ray.is_initialized():
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or ["no answer"])[0]
             raise MiniClipError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from None
@@ -111,10 +112,13 @@ def _embedded(files: Sequence[PictureFile], encoders: OnnxEncoders) -> Any:
     """A Ray data set of results, computed and held by the cluster."""
     import ray
 
+    cluster: Any = ray  # its functions carry no types
     columns = {name: [getattr(file, name) for file in files] for name in ("path", "bytes", "mtime_ns")}
     table = pa.table({**columns, "captions": pa.array([file.captions for file in files], pa.list_(pa.string()))})
     blocks = [table.slice(start, BLOCK).combine_chunks() for start in range(0, len(files), BLOCK)]
-    slots = max(1, int(ray.cluster_resources().get("CPU", 1)) - len(ray.nodes()))  # one of each machine is for the rest
+    slots = max(
+        1, int(cluster.cluster_resources().get("CPU", 1)) - len(cluster.nodes())
+    )  # one of each machine is for the rest
     embedded = ray.data.from_arrow(blocks).map_batches(
         Embedder,
         fn_constructor_args=(str(encoders.bundle.folder.resolve()), encoders.precision, encoders.dim),
