@@ -72,6 +72,7 @@ def on_cluster(address: str) -> Write:
     try:
         import lance_ray
         import ray
+        from ray.data.expressions import col
     except ImportError as error:
         raise MiniClipError(f'--ray needs {error.name}: pip install "miniclip[ray]"') from None
     if not ray.is_initialized():
@@ -91,11 +92,11 @@ def on_cluster(address: str) -> Write:
                 chunk = plan.fresh[start : start + CHUNK]
                 writer.remove([file.path for file in chunk if file.path in plan.known_paths])
                 done = _embedded(chunk, encoders)
-                good = done.filter(expr=f"{REASON} is null").drop_columns([REASON])
+                good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON])
                 added += (count := good.count())
                 if count:
                     lance_ray.write_lance(good, writer.pictures_uri, schema=writer.schema, mode="append")
-                problems = _problems(done)
+                problems = _problems(done.filter(expr=col(REASON).is_not_null()))
                 writer.put_problems(problems)
                 plan.problems.update((problem.path, problem) for problem in problems)
                 for problem in problems:
@@ -130,6 +131,6 @@ def _embedded(files: Sequence[PictureFile], encoders: OnnxEncoders) -> Any:
     return embedded.materialize()
 
 
-def _problems(done: Any) -> list[Problem]:
-    rows = done.filter(expr=f"{REASON} is not null").select_columns(["path", "bytes", "mtime_ns", REASON]).take_all()
+def _problems(failed: Any) -> list[Problem]:
+    rows = failed.select_columns(["path", "bytes", "mtime_ns", REASON]).take_all()
     return [Problem(row["path"], row[REASON], row["bytes"], row["mtime_ns"]) for row in rows]
