@@ -28,8 +28,8 @@ from miniclip.encoders import OnnxEncoders
 from miniclip.errors import ArgumentParser, run_command
 from miniclip.images import read_picture
 from miniclip.ingest import find_pictures
+from miniclip.reading import hash_file, read_file, row_columns
 from miniclip.store import Settings, open_writer
-from miniclip.update import hash_file, read_file, row_columns
 
 SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # pictures/s that are wanted of each
 SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.85, 700.0, 10_000, 3.0

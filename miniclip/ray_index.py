@@ -21,8 +21,9 @@ from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.ingest import Found, PictureFile, Problem, printable
+from miniclip.reading import read_file, row_columns
 from miniclip.store import Writer, picture_schema
-from miniclip.update import Plan, Write, read_file, row_columns
+from miniclip.update import Plan, Write
 
 CHUNK = 100_000  # files between two commits
 BLOCK = 256  # files that an actor gets at a time
