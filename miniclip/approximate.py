@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
+from lancedb.index import IvfPq
 from onnx import TensorProto, helper
 
 from miniclip.bundle import write_json
@@ -167,14 +168,12 @@ def make_ann(index: PictureIndex) -> None:
         raise MiniClipError(f"--ann pays from {SMALLEST_ANN:,} pictures on, and there are {len(index):,}; leave it out")
     dim = index.stored.dim
     index.stored.table.checkout_latest()
-    index.stored.table.create_index(
-        metric="dot",
-        vector_column_name="embedding",
-        index_type="IVF_PQ",
+    settings = IvfPq(
+        distance_type="dot",
         num_partitions=max(1, round(len(index) ** 0.5)),
         num_sub_vectors=max(1, dim // 8),
-        replace=True,
     )
+    index.stored.table.create_index("embedding", config=settings, replace=True)
 
 
 def recall_of(gallery: AnyGallery, index: PictureIndex, text_embeds: np.ndarray, k: int = 10) -> float:

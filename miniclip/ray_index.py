@@ -121,13 +121,14 @@ def _embedded(files: Sequence[PictureFile], encoders: OnnxEncoders) -> Any:
     slots = max(
         1, int(cluster.cluster_resources().get("CPU", 1)) - len(cluster.nodes())
     )  # one of each machine is for the rest
+    most = min(slots, len(blocks))
     embedded = ray.data.from_arrow(blocks).map_batches(
         Embedder,
         fn_constructor_args=(str(encoders.bundle.folder.resolve()), encoders.precision, encoders.dim),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
-        concurrency=(1, min(slots, len(blocks))),  # at least one: a cluster that lost machines goes on
+        concurrency=(1, most, most),  # all at once, but one is enough: a cluster that lost machines goes on
     )
     return embedded.materialize()
 

@@ -28,14 +28,22 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from miniclip import ray_index  # noqa: E402
 
 GOOD, BAD, BLOCK = 240, 4, 10
-MARKERS = "MINICLIP_TEST_MARKERS"
+MARKERS, KILLED = "MINICLIP_TEST_MARKERS", "killed"
 
 
 class MarkingEmbedder(ray_index.Embedder):
-    """The real actor; it also leaves a file, named after its node, for every block that it has done."""
+    """The real actor; it also leaves a file, named after its node, for every block that it has done.
+
+    After two blocks it waits for the kill, so that this comes half-way however fast the machine is.
+    """
+
+    blocks = 0
 
     def __call__(self, files: pa.Table) -> pa.Table:
         result = super().__call__(files)
+        self.blocks += 1
+        while self.blocks > 2 and not Path(os.environ[MARKERS], KILLED).exists():
+            time.sleep(0.05)  # between two looks
         node = ray.get_runtime_context().get_node_id()
         Path(os.environ[MARKERS], f"{node}-{uuid.uuid4().hex}").touch()
         return result
@@ -47,10 +55,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     patch.setenv("PYTHONPATH", str(REPOSITORY))  # workers import what this test imports
     patch.setenv(MARKERS, str(tmp_path_factory.mktemp("markers")))
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    settings = {"num_cpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False}
+    # the head only leads, so that whichever of the others is killed was at work
+    settings = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=settings)
     for _ in range(2):
-        cluster.add_node(num_cpus=2, object_store_memory=100_000_000)
+        cluster.add_node(num_cpus=3, object_store_memory=100_000_000)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -95,6 +104,7 @@ def test_table_equals_that_of_one_process_though_a_node_is_killed(
             if busy and len(done) >= 4:
                 cluster.remove_node(busy[0], allow_graceful=False)
                 killed.append((busy[0].node_id, len(done)))
+                (markers / KILLED).touch()
                 return
             time.sleep(0.01)  # between two looks
 
