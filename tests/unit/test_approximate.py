@@ -63,7 +63,6 @@ def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -
     gallery = Int8Gallery(lean.stored)
     scores, rows = gallery.top_k(queries, 10)
     np.testing.assert_array_equal(rows, exact_rows)
-    found = index.stored.take(rows.ravel()).reshape(9, 10, DIM)
     np.testing.assert_allclose(scores, exact_scores, atol=1e-6)
     np.testing.assert_array_equal(exact_top_k(lean.stored, queries, 10), exact_rows)
     assert recall_of(gallery, lean, queries) == 1.0
