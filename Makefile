@@ -14,7 +14,7 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: data-given help setup train export benchmark demo test lint clean
+.PHONY: data-given help setup train export benchmark demo test test-slow lint clean
 
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
@@ -41,6 +41,11 @@ $(VENV)/.train: $(VENV)/.serve
 $(VENV)/.dev: $(VENV)/.train
 	@echo "installing what tests need (once)"
 	@$(PIP) -e ".[$(EXTRA),demo,train,dev]"
+	@touch $@
+
+$(VENV)/.slow: $(VENV)/.dev
+	@echo "installing what a cluster needs (once; Ray is large)"
+	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,heic]"
 	@touch $@
 
 data-given: # before anything is installed
@@ -70,6 +75,9 @@ bundles/quickstart/manifest.json:
 
 test: $(VENV)/.dev ## install and pass all tests
 	@$(PY) -m pytest -q
+
+test-slow: $(VENV)/.slow ## tests on a Ray cluster of several nodes (installs more than 1 GB)
+	@$(PY) -m pytest -q -m slow
 
 lint: $(VENV)/.dev ## formatting, lint and types
 	@$(VENV)/bin/ruff format --check .

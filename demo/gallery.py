@@ -8,17 +8,18 @@ import re
 from pathlib import Path
 
 from miniclip.encoders import OnnxEncoders
-from miniclip.index import update_index
+from miniclip.store import INDEX_FORMAT
+from miniclip.update import update_index
 
 INDEXES = Path("index")
 
 
 def index_folder(images: str, fingerprint: str) -> Path:
-    """`index/NAME-HASH`: two folders of one name, or two bundles on one folder, never share an index."""
+    """`index/NAME-HASH`: two folders of one name, two bundles on one folder, or two formats share no index."""
     is_path = Path(images).expanduser().exists()
     place = str(Path(images).expanduser().resolve()) if is_path else images
     name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "pictures").strip("-.") or "pictures"
-    digest = hashlib.sha256(f"{place}\n{fingerprint}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{place}\n{fingerprint}\n{INDEX_FORMAT}".encode()).hexdigest()
     return INDEXES / f"{name}-{digest[:8]}"
 
 

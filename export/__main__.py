@@ -11,7 +11,7 @@ from pathlib import Path
 from export.card import write_card
 from export.fp16 import write_fp16
 from export.gate import check_recall
-from export.graph import picture_feeds, text_feeds
+from export.graph import embed, picture_feeds, text_feeds
 from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
 from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, Bundle, list_files, onnx_name
@@ -20,6 +20,7 @@ from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.files import write_json
+from miniclip.matching import MatchCalibration, calibrate
 
 
 def parse_arguments() -> ArgumentParser:
@@ -81,6 +82,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
             print(f"quantised the {tower} tower: {how}")
     if calibration and feeds:
         check_recall(folder, precisions, feeds, calibration.image_of_caption)
+    match = calibrate_match(run, fp32, calibration) if calibration else None
     if "fp32" not in precisions:
         for path in fp32.values():
             path.unlink()
@@ -91,9 +93,23 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
         "embedding_dim": dim,
         "logit_scale": float(run.model.logit_scale.detach()),
         "certificate": None,
+        "match": match and match.to_dict(),
     }
     write_card(folder, run.config, run.metrics, None)
     write_json(folder / "manifest.json", {**manifest, "files": list_files(folder)})
+
+
+def calibrate_match(run: Run, fp32: dict[str, Path], calibration: Calibration) -> MatchCalibration | None:
+    """How likely a score is a match, from the run's held-out pictures, or from those it was trained on."""
+    own, split = (calibration.held_out, "val") if calibration.held_out else (calibration, "train")
+    image_embeds = embed(fp32["vision"], picture_feeds(own.pixel_values(run.transform)))
+    text_embeds = embed(fp32["text"], text_feeds(run.tokenizer, own.captions))
+    match = calibrate(text_embeds, image_embeds, own.image_of_caption, split)
+    if match is None:
+        print("scores could not be calibrated: matching pairs score no higher than others")
+    elif split == "train":
+        print("scores are calibrated on training pictures, since the run keeps no others: probabilities are too high")
+    return match
 
 
 def _calibration(run: Run, data: str | None) -> Calibration | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
+from miniclip.matching import MatchCalibration
 from miniclip.tokenizer import Tokenizer
 
 MANIFEST_FORMAT = 1
@@ -91,6 +92,11 @@ class Bundle:
     def certificate(self) -> dict[str, Any] | None:
         """The measured parity and speed of every precision, if `export.benchmark` has run on this bundle."""
         return self.manifest.get("certificate")
+
+    @cached_property
+    def match(self) -> MatchCalibration | None:
+        """How likely a score is a match, if the export could measure it."""
+        return MatchCalibration.from_manifest(self.manifest.get("match"), str(self.folder / "manifest.json"))
 
     @cached_property
     def transform(self) -> ImageTransform:

@@ -1,11 +1,12 @@
-"""What a run keeps of its training data for int8 export: some pictures as the tower sees them, and their captions.
+"""What a run keeps of its data for export: some pictures as the tower sees them, and their captions.
 
-In, when training: a caption table. Out, when exporting: pictures to measure activations on, and captions that tell
-whether an 8-bit tower still finds them. They are training data, so they stay in the run and go into no bundle.
+In, when training: a caption table. Out, when exporting: training pictures to measure activations on, with captions
+that tell whether an 8-bit tower still finds them; and `held_out`, validation pictures that tell how likely a score is a
+match. They are other people's data, so they stay in the run and go into no bundle.
 """
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +18,26 @@ from miniclip.images import ImageTransform, open_image
 
 CALIBRATION_FILE = "calibration.npz"
 PICTURES, CAPTIONS_A_PICTURE = 256, 2
+HELD_OUT = "held_out_"
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Training pictures and some of their captions."""
+    """Pictures of a split and some of their captions."""
 
     pictures: np.ndarray  # (N, H, W, 3) uint8, resized already
     captions: list[str]  # N_texts
     image_of_caption: np.ndarray  # (N_texts,) row in pictures, ascending
+    held_out: "Calibration | None" = None  # of the validation split
 
     @classmethod
     def choose(cls, table: CaptionTable, transform: ImageTransform) -> "Calibration":
-        """Take `PICTURES` of the training pictures, evenly over the split."""
-        train = table.split("train")
-        rows = np.linspace(0, len(train.image_paths) - 1, min(PICTURES, len(train.image_paths)), dtype=int)
-        pictures = [_picture(train.image_paths[row], transform) for row in rows]
-        captions = [train.captions_of(row)[:CAPTIONS_A_PICTURE] for row in rows]
-        if not any(captions):
+        """Take `PICTURES` of the training pictures, evenly over the split, and as many of the validation pictures."""
+        train = _of_split(table.split("train"), transform)
+        if not train.captions:
             raise MiniClipError("the pictures have no captions, and int8 is calibrated on both; name other data")
-        return cls(
-            np.stack(pictures),
-            [caption for group in captions for caption in group],
-            np.repeat(np.arange(len(rows)), [len(group) for group in captions]),
-        )
+        held_out = _of_split(table.split("val"), transform) if "val" in table.splits else None
+        return replace(train, held_out=held_out if held_out and held_out.captions else None)
 
     @classmethod
     def load(cls, folder: Path) -> "Calibration | None":
@@ -50,22 +47,40 @@ class Calibration:
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["pictures"], arrays["captions"].tolist(), arrays["image_of_caption"])
+
+                def part(prefix: str) -> Calibration:
+                    own = [arrays[prefix + name] for name in ("pictures", "captions", "image_of_caption")]
+                    return cls(own[0], own[1].tolist(), own[2])
+
+                held_out = part(HELD_OUT) if f"{HELD_OUT}pictures" in arrays else None  # older runs kept none
+                return replace(part(""), held_out=held_out)
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from None
 
     def save(self, path: Path) -> None:
+        arrays = self._arrays("") | (self.held_out._arrays(HELD_OUT) if self.held_out else {})
         with path.open("wb") as file:  # np.savez would add a suffix to the name
-            np.savez(
-                file,
-                pictures=self.pictures,
-                captions=np.asarray(self.captions, dtype=np.str_),
-                image_of_caption=self.image_of_caption,
-            )
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def _arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        captions = np.asarray(self.captions, dtype=np.str_)
+        values = {"pictures": self.pictures, "captions": captions, "image_of_caption": self.image_of_caption}
+        return {prefix + name: value for name, value in values.items()}
 
     def pixel_values(self, transform: ImageTransform) -> np.ndarray:
         """(N, 3, H, W) float32, as the vision tower takes them."""
         return np.stack([transform(Image.fromarray(picture)) for picture in self.pictures])
+
+
+def _of_split(split: CaptionTable, transform: ImageTransform) -> Calibration:
+    rows = np.linspace(0, len(split.image_paths) - 1, min(PICTURES, len(split.image_paths)), dtype=int)
+    pictures = [_picture(split.image_paths[row], transform) for row in rows]
+    captions = [split.captions_of(row)[:CAPTIONS_A_PICTURE] for row in rows]
+    return Calibration(
+        np.stack(pictures),
+        [caption for group in captions for caption in group],
+        np.repeat(np.arange(len(rows)), [len(group) for group in captions]),
+    )
 
 
 def _picture(path: Path, transform: ImageTransform) -> np.ndarray:

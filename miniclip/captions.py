@@ -51,17 +51,29 @@ def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
             raise MiniClipError(f"{path} does not exist; give a folder, a caption file, hf:USER/NAME or openmoji")
         if path.is_file():
             return _read_file(path, seed)
-        if file := caption_file_in(path):
-            return _read_file(file, seed)
-        if split_files := caption_files_of_splits(path):
-            rows = [row for file in split_files for row in _split_rows(file)]
-            return _build(rows, {}, seed, source, _uncaptioned(rows))
-        for folder in IMAGE_FOLDERS:  # Kaggle's Flickr30k has its captions inside the pictures' folder
-            if (path / folder).is_dir() and (file := caption_file_in(path / folder)):
-                return _read_file(file, seed)
-        return _picture_folder(path, seed)
+        return _captioned_folder(path, seed) or _picture_folder(path, seed)
     except (OSError, csv.Error) as error:
         raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_folder_captions(folder: Path) -> CaptionTable | None:
+    """The captions that lie in a folder of pictures, or None where there are none; errors as of `read_captions`."""
+    try:
+        return _captioned_folder(folder, seed=0)
+    except (OSError, csv.Error) as error:
+        raise MiniClipError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _captioned_folder(path: Path, seed: int) -> CaptionTable | None:
+    if file := caption_file_in(path):
+        return _read_file(file, seed)
+    if split_files := caption_files_of_splits(path):
+        rows = [row for file in split_files for row in _split_rows(file)]
+        return _build(rows, {}, seed, str(path), _uncaptioned(rows))
+    for folder in IMAGE_FOLDERS:  # Kaggle's Flickr30k has its captions inside the pictures' folder
+        if (path / folder).is_dir() and (file := caption_file_in(path / folder)):
+            return _read_file(file, seed)
+    return None
 
 
 @dataclass

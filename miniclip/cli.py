@@ -1,4 +1,4 @@
-"""The `miniclip` command: index, search, evaluate, compare, import, info.
+"""The `miniclip` command: index, search, duplicates, classify, evaluate, compare, import, info.
 
 In: flags. Out: lines for people, or one JSON object with `--json`. Exit status: 0 done, 2 wrong input.
 Only `import`, and `evaluate` and `compare` on a run folder, load torch.
@@ -11,30 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.picture_commands import add_commands
 
 
 def parser() -> ArgumentParser:
     """All commands and their flags."""
     top = ArgumentParser(prog="miniclip", description="Search pictures with words, and measure how well that works.")
-    names = "index | search | evaluate | compare | import | info"
+    names = "index | search | duplicates | classify | evaluate | compare | import | info"
     commands = top.add_subparsers(dest="command", required=True, metavar=names)
 
-    index = commands.add_parser("index", help="embed a folder of pictures; run again to update")
-    index.add_argument("images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
-    index.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
-    index.add_argument("--out", required=True, type=Path, help="index folder to make or update")
-    _add_runtime_flags(index)
-    index.set_defaults(run=_index)
-
-    search = commands.add_parser("search", help="find pictures by words, or by a picture")
-    search.add_argument("words", nargs="?", help="what the picture should show")
-    search.add_argument("--image", type=Path, help="search by this picture instead of words")
-    search.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
-    search.add_argument("--bundle", type=Path, help="bundle of the index, if it was moved")
-    search.add_argument("--top-k", type=_positive, default=10, help="how many pictures (default 10)")
-    search.add_argument("--json", action="store_true", help="print one JSON object")
-    _add_runtime_flags(search)
-    search.set_defaults(run=_search)
+    add_commands(commands, _add_runtime_flags)
 
     evaluate = commands.add_parser("evaluate", help="Recall@K of a bundle or a run on a split")
     source = evaluate.add_mutually_exclusive_group(required=True)
@@ -98,52 +84,11 @@ def _add_data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", type=Path, help="also write the result to this file")
 
 
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
-    return number
-
-
 def _encoders(arguments: argparse.Namespace, bundle: Path) -> Any:
     from miniclip.bundle import Bundle
     from miniclip.encoders import OnnxEncoders
 
     return OnnxEncoders(Bundle.open(bundle), arguments.provider, arguments.precision, arguments.strict)
-
-
-def _index(arguments: argparse.Namespace) -> int:
-    encoders = _encoders(arguments, arguments.bundle)
-    print(encoders.running_on)
-    from miniclip.index import update_index  # takes a second: a wrong bundle is told at once
-
-    report = update_index(arguments.images, encoders, arguments.out)
-    print(f"{report}; index in {arguments.out}")
-    return 0
-
-
-def _search(arguments: argparse.Namespace) -> int:
-    if (arguments.words is None) == (arguments.image is None):
-        raise MiniClipError('give either words, as in miniclip search "a red car", or --image FILE')
-    from miniclip.search import Searcher
-
-    searcher = Searcher.open(
-        arguments.index, arguments.bundle, arguments.provider, arguments.precision, arguments.strict
-    )
-    query = arguments.words if arguments.words is not None else arguments.image
-    find = searcher.by_text if arguments.words is not None else searcher.by_image
-    hits = find(query, arguments.top_k)
-    captions = searcher.captions_for(arguments.image) if arguments.image is not None else []
-    if arguments.json:
-        results = [{"score": hit.score, "path": str(hit.path), "captions": hit.captions} for hit in hits]
-        found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
-        print(json.dumps({"query": str(query), "results": results, "captions": found}))
-        return 0
-    for caption in captions:
-        print(f"{caption.score:.4f}\t{caption.caption}")
-    for hit in hits:
-        print(f"{hit.score:.4f}\t{hit.path}")
-    return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         where = f" for {error.filename}" if error.filename else ""
         print(f"error: {error.strerror}{where}; free some space and start again", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "stopped", file=sys.stderr)
         status = 130
     sys.exit(status)

@@ -1,54 +1,83 @@
 """Pictures to `pixel_values`: open, check, orient, convert, resize, normalise. The only image code, for all rooms.
 
-In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF. Out: `(3, H, W)` float32, or a `MiniClipError` that
-says why a picture cannot be read. No torch: training, serving and the page see exactly the same pixels.
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, and HEIC with the extra `heic`. Out:
+`(3, H, W)` float32, or a `MiniClipError` that says why a picture cannot be read. No torch: training, serving and the
+page see exactly the same pixels.
 """
 
+import contextlib
 import io
 import json
+import re
+import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from miniclip.errors import MiniClipError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")  # Pillow opens MPO as JPEG
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif")
+FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"]  # Pillow opens MPO as JPEG
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
+HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 MAX_PIXELS = (
     178_000_000  # takes 530 MB once decoded; larger ones are refused before (Pillow itself refuses 179 million)
 )
+LARGE_PIXELS = 40_000_000
+_one_large = threading.Lock()
 
 # Pillow warns about size and metadata; the checks below decide. Once, here: `catch_warnings` is not made for threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
+with contextlib.suppress(ImportError):  # the extra `heic`
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS.append("HEIF")
 
 ImageSource = str | Path | bytes
-Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture: upright RGB, perhaps at a reduced scale, and what its file says of it."""
+
+    image: Image.Image
+    width_px: int  # of the file, upright
+    height_px: int
+    taken: datetime | None  # EXIF's date, in the camera's own time
 
 
 def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Image:
+    """Decode one picture to upright RGB; see `read_picture`."""
+    return read_picture(source, min_size_px).image
+
+
+def read_picture(source: ImageSource, min_size_px: int | None = None) -> Picture:
     """Decode one picture to upright RGB; transparency becomes white, of an animation the first frame is taken.
 
     With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the
-    decoder then skips most of the work (`Image.draft`).
+    decoder then skips most of the work (`Image.draft`). Large pictures are decoded one at a time, whatever the threads.
     Errors: `MiniClipError` with the reason, which does not repeat the path.
     """
     stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(stream, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+            width_px, height_px = image.size
+            if width_px * height_px > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if min_size_px is not None:
                 image.draft("RGB", (min_size_px, min_size_px))
-            image.load()
-            return _to_rgb(_upright(image))
+            with _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+                image.load()
+                is_wide = image.width > image.height
+                upright = _to_rgb(_upright(image))
+            if (upright.width > upright.height) != is_wide and width_px != height_px:
+                width_px, height_px = height_px, width_px
+            return Picture(upright, width_px, height_px, _taken(image))
     except FileNotFoundError:
         raise MiniClipError("no such file") from None
     except IsADirectoryError:
@@ -56,12 +85,41 @@ def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Ima
     except PermissionError:
         raise MiniClipError("no permission to read it") from None
     except UnidentifiedImageError:
-        raise MiniClipError("not a picture in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF)") from None
+        raise MiniClipError(_unidentified(stream)) from None
     except Image.DecompressionBombError:
         raise MiniClipError(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from None
     except Exception as error:  # Pillow's decoders raise many types for damaged files; each means the same to a user
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MiniClipError(f"damaged picture ({reason})") from None
+
+
+def _unidentified(stream: Any) -> str:
+    """Why Pillow knows no format for it."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if isinstance(stream, str | Path):
+            with open(stream, "rb") as file:
+                start = file.read(12)
+        else:
+            stream.seek(0)
+            start = stream.read(12)
+        if not start:
+            return "an empty file, not a picture in a known format"
+        if HEIC.match(start) and "HEIF" not in FORMATS:
+            return 'HEIC pictures need one more package: pip install "miniclip[heic]"'
+    return f"not a picture in a known format ({', '.join('WebP' if f == 'WEBP' else f for f in FORMATS)})"
+
+
+def _taken(image: Image.Image) -> datetime | None:
+    """EXIF's date of the exposure, else of the file; None where there is none that is a date."""
+    try:
+        exif = image.getexif()
+        tags = {**exif, **exif.get_ifd(0x8769)} if exif else {}
+    except Exception:  # metadata that cannot be read dates nothing
+        return None
+    for tag in (0x9003, 0x9004, 0x0132):  # DateTimeOriginal, DateTimeDigitized, DateTime
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(str(tags.get(tag, "")).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    return None
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -213,59 +271,3 @@ def _three(value: Any) -> tuple[float, ...]:
     if len(values) != 3:
         raise ValueError("image_mean and image_std need three values")
     return values
-
-
-def load_ahead(
-    sources: Sequence[ImageSource], load: Callable[[ImageSource], Loaded], ahead: int, workers: int | None = None
-) -> Iterator[tuple[int, Loaded | MiniClipError]]:
-    """Run `load` on every source in threads, in order, at most `ahead` of whoever consumes.
-
-    Yields `(row, what load returned)`, or `(row, the MiniClipError it raised)`.
-    """
-
-    def attempt(source: ImageSource) -> Loaded | MiniClipError:
-        try:
-            return load(source)
-        except MiniClipError as error:
-            return error
-
-    upcoming = iter(enumerate(sources))
-    pending: deque[tuple[int, Future[Loaded | MiniClipError]]] = deque()
-    with ThreadPoolExecutor(workers or min(8, cpu_count() or 1)) as pool:
-        try:
-            while True:
-                while len(pending) < ahead and (following := next(upcoming, None)) is not None:
-                    pending.append((following[0], pool.submit(attempt, following[1])))
-                if not pending:
-                    return
-                row, future = pending.popleft()
-                yield row, future.result()
-        finally:  # a consumer that stops early must not wait for the whole queue
-            for _, future in pending:
-                future.cancel()
-
-
-def load_batches(
-    sources: Sequence[ImageSource],
-    load: Callable[[ImageSource], np.ndarray],
-    batch_size: int,
-    on_error: Callable[[int, str], None],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Decode pictures in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
-
-    Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. A picture that cannot be read is left out and
-    told to `on_error(row, reason)`. Memory is bounded: at most two batches are decoded ahead.
-    """
-    rows: list[int] = []
-    batch: list[np.ndarray] = []
-    for row, loaded in load_ahead(sources, load, ahead=2 * batch_size):
-        if isinstance(loaded, MiniClipError):
-            on_error(row, str(loaded))
-            continue
-        rows.append(row)
-        batch.append(loaded)
-        if len(batch) == batch_size:
-            yield np.asarray(rows, dtype=np.int64), np.stack(batch)
-            rows, batch = [], []
-    if batch:
-        yield np.asarray(rows, dtype=np.int64), np.stack(batch)

@@ -1,81 +1,144 @@
-"""A picture index: a LanceDB table of embeddings, with the bundle that made it.
+"""An opened picture index: every embedding in memory, everything else where it was read, on one version of the table.
 
-In: a folder of pictures (or any caption format) and encoders. Out: `INDEX/pictures.lance` with one row a picture, and
-`INDEX/index.json` with the bundle's fingerprint and what was skipped. Rows are committed as they are computed, so a
-stopped run loses little and the next one continues; pictures that did not change keep their embedding.
+In: an index folder. Out: `PictureIndex`, rows in the order of their paths. A writer that goes on meanwhile changes
+nothing here; open the index again to see it.
 """
 
-import json
 import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import lancedb
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
+import pyarrow.compute as pc
 
-from miniclip.caption_table import CaptionTable, Skipped
-from miniclip.captions import read_captions
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.files import write_json
+from miniclip.ingest import Problem, real_path, stored_path
+from miniclip.store import PICTURES, damaged, open_table, read_problems, read_settings
 
-INDEX_FORMAT = 1
-COMMIT_EVERY_S = 5.0
+FACTS = ("path", "sha256", "taken", "captions")
+READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
 
 
-@dataclass(frozen=True)
-class IndexReport:
-    """What one update did."""
+class Paths(Sequence[Path]):
+    """Paths by row, made when asked for: a million of them would take seconds and a gigabyte."""
 
-    added: int
-    kept: int
-    removed: int
-    skipped: list[Skipped]
+    def __init__(self, stored: pa.Array) -> None:
+        self.stored = stored
 
-    def __str__(self) -> str:
-        text = f"{self.added:,} pictures embedded, {self.kept:,} unchanged, {self.removed:,} removed"
-        return text + (f", {len(self.skipped):,} skipped" if self.skipped else "")
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Path]: ...
+    def __getitem__(self, row: int | slice) -> Path | list[Path]:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        return Path(self.text(row))
+
+    def text(self, row: int) -> str:
+        """As it was indexed: also a place in object storage, which is no path."""
+        return real_path(self.stored[row].as_py())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of any sequence that compares by content
+
+
+class Captions(Sequence[list[str]]):
+    """Captions by row, made when asked for."""
+
+    def __init__(self, lists: pa.Array) -> None:
+        self.lists = lists
+
+    @classmethod
+    def of(cls, captions: Sequence[Sequence[str]]) -> "Captions":
+        return cls(pa.array(captions, pa.list_(pa.string())))
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    @overload
+    def __getitem__(self, row: int) -> list[str]: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[list[str]]: ...
+    def __getitem__(self, row: int | slice) -> list[str] | list[list[str]]:
+        captions: list[Any] = self.lists[row].to_pylist() if isinstance(row, slice) else self.lists[row].as_py()
+        return captions
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        """Whether any picture has a caption."""
+        return len(self.lists.flatten()) > 0
+
+    def distinct(self) -> list[tuple[str, int]]:
+        """Every caption once, with the first row that has it."""
+        rows: dict[str, int] = {}
+        for caption, row in zip(
+            self.lists.flatten().to_pylist(), self.lists.value_parent_indices().to_pylist(), strict=True
+        ):
+            rows.setdefault(caption, row)
+        return list(rows.items())
 
 
 @dataclass(frozen=True)
 class PictureIndex:
-    """An opened index, read whole into memory. Row i of every field is the same picture."""
+    """Row i of every field is the same picture."""
 
     folder: Path
     fingerprint: str
     bundle_folder: Path
-    paths: list[Path]
-    captions: list[list[str]]
+    paths: Paths
+    captions: Captions
     image_embeds: np.ndarray  # (N, D) float32, unit length
-    skipped: list[Skipped]
+    sha256: pa.Array  # (N,) 32 bytes each
+    taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
+    skipped: list[Problem] = field(repr=False)
+    stored: "StoredEmbeds" = field(repr=False)
 
     @classmethod
-    def open(cls, folder: str | Path) -> "PictureIndex":
-        """Open an index; `MiniClipError` when it is none, is empty, or comes from a newer format."""
+    def open(cls, folder: str | Path, in_memory: bool = True) -> "PictureIndex":
+        """Open an index at its last commit; unless `in_memory`, embeddings stay on disk and `image_embeds` is empty.
+
+        Errors: `MiniClipError` when it is none, is empty, or comes from another format.
+        """
         folder = Path(folder)
-        settings = _read_settings(folder)
+        settings = read_settings(folder)
+        table = open_table(folder, PICTURES)
         try:
-            table = _connect(folder).open_table("pictures").to_arrow().sort_by("path")
+            if table is None or table.count_rows() == 0:
+                raise MiniClipError(
+                    f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
+                )
+            table.checkout(table.version)  # one version for the two reads below
+            facts, stored = _facts(table)
+            embeds = stored.read() if in_memory else np.empty((0, stored.dim), dtype=np.float32)
+        except MiniClipError:
+            raise
         except Exception as error:  # LanceDB raises many types; each means that its files are not whole
-            raise _damaged(folder, error) from None
-        if table.num_rows == 0:
-            raise MiniClipError(
-                f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
-            )
-        embeds = table["embedding"].combine_chunks()
+            raise damaged(folder, error) from None
         return cls(
             folder=folder,
-            fingerprint=settings["fingerprint"],
-            bundle_folder=Path(settings["bundle"]),
-            paths=[Path(path) for path in table["path"].to_pylist()],
-            captions=table["captions"].to_pylist(),
-            image_embeds=embeds.flatten().to_numpy().reshape(table.num_rows, -1),
-            skipped=settings["skipped"],
+            fingerprint=settings.fingerprint,
+            bundle_folder=settings.bundle,
+            paths=Paths(facts["path"].combine_chunks()),
+            captions=Captions(facts["captions"].combine_chunks()),
+            image_embeds=embeds,
+            sha256=facts["sha256"].combine_chunks(),
+            taken=facts["taken"].to_numpy().astype("datetime64[s]"),
+            skipped=read_problems(folder),
+            stored=stored,
         )
 
     def check_bundle(self, fingerprint: str) -> None:
@@ -86,165 +149,97 @@ class PictureIndex:
                 "or index the pictures again into another --out"
             )
 
+    def __len__(self) -> int:
+        return len(self.paths)
 
-def update_index(images: str, encoders: OnnxEncoders, out: Path) -> IndexReport:
-    """Make the index `out` equal to the pictures in `images`, computing only what is new or changed.
+    def embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(K, D) embeddings of some rows, from memory or from disk."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return self.image_embeds[rows] if len(self.image_embeds) else self.stored.take(rows)
 
-    Errors: `MiniClipError` when `images` holds no picture, or `out` is an index of another bundle.
-    """
-    found = read_captions(images)
-    if out.exists() and not out.is_dir():
-        raise MiniClipError(f"{out} is a file; choose another --out")
-    if (out / "index.json").exists():
-        if _read_settings(out)["fingerprint"] != encoders.bundle.fingerprint:
-            raise MiniClipError(f"{out} is an index made by another bundle; choose another --out, or delete it")
-    elif out.exists() and any(out.iterdir()):
-        raise MiniClipError(f"{out} exists and is no index; choose another --out")
-    settings = {
-        "format": INDEX_FORMAT,
-        "fingerprint": encoders.bundle.fingerprint,
-        "bundle": str(encoders.bundle.folder.resolve()),
-        "images": images,
-        "skipped": [],
-    }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "index.json", settings)
-    except OSError as error:
-        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    try:
-        table = _connect(out).create_table("pictures", schema=_schema(encoders.dim), exist_ok=True)
-        known = _known_rows(table)
-    except Exception as error:  # LanceDB raises many types; each means that its files are not whole
-        raise _damaged(out, error) from None
+    @cached_property
+    def content(self) -> np.ndarray:
+        """(N,) int32: equal numbers for pictures of equal content, each the first row that has it."""
+        codes = self.sha256.dictionary_encode().indices.to_numpy()
+        first = np.full(codes.max() + 1, len(codes), dtype=np.int32)
+        np.minimum.at(first, codes, np.arange(len(codes), dtype=np.int32))
+        return np.asarray(first[codes])
 
-    skipped = list(found.skipped)
-    states = _states(found, skipped)
-    stale = [path for path, state in known.items() if states.get(path) != state]
-    kept = len(known) - len(stale)
-    _delete(table, stale)
-    fresh = [path for path, state in states.items() if known.get(path) != state]
-    unreadable: list[Skipped] = []
-    for rows in _embed(fresh, encoders, unreadable):
-        embedded = {fresh[row]: states[fresh[row]] for row, _ in rows}
-        table.add(_record_batch(embedded, [embedding for _, embedding in rows], encoders.dim))
-    skipped += unreadable
-    settings["skipped"] = [{"name": item.name, "reason": item.reason} for item in skipped]
-    write_json(out / "index.json", settings)
-    if table.count_rows() == 0:
-        reason = f"; the first: {skipped[0].name}: {skipped[0].reason}" if skipped else ""
-        raise MiniClipError(f"no picture in {images} could be read{reason}")
-    removed = sum(path not in states for path in stale)
-    return IndexReport(added=len(fresh) - len(unreadable), kept=kept, removed=removed, skipped=skipped)
+    def below(self, folder: str | Path) -> np.ndarray:
+        """(N,) bool: which pictures lie in this folder or below it."""
+        start = stored_path(str(Path(folder).expanduser().resolve())).rstrip("/") + "/"
+        return np.asarray(pc.starts_with(self.paths.stored, start))
+
+    def row_of(self, path: str | Path) -> int | None:
+        """The row of a picture, by its path."""
+        row = pc.index(self.paths.stored, stored_path(str(Path(path).expanduser().absolute()))).as_py()
+        return row if row >= 0 else None
 
 
-def _embed(
-    paths: list[str], encoders: OnnxEncoders, unreadable: list[Skipped]
-) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Embed pictures and hand them out every few seconds, so that a kill loses no more than that."""
-    chunk, started = 256, time.monotonic()
-    waiting: list[tuple[int, np.ndarray]] = []
-    disable = None if paths else True  # None: no bar where nobody watches, in a pipe or a log
-    with tqdm(total=len(paths), desc="embedding pictures", unit="picture", disable=disable) as bar:
-        for start in range(0, len(paths), chunk):
-            sources = [Path(path) for path in paths[start : start + chunk]]
+class StoredEmbeds:
+    """The embeddings of one version of the table, on disk, by row of the index."""
 
-            def skip(row: int, reason: str, sources: list[Path] = sources) -> None:
-                unreadable.append(Skipped(str(sources[row]), reason))
-                tqdm.write(f"skipping {printable(sources[row].name)}: {reason}")
-                bar.update(1)
+    def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray) -> None:
+        """row_ids (N,) as the table is read, order (N,) the places in it of the index's rows."""
+        self.table, self._row_ids, self._order = table, row_ids, order
+        self._place = np.empty(len(order), dtype=np.int64)
+        self._place[order] = np.arange(len(order))
+        self.dim = int(table.schema.field("embedding").type.list_size)
 
-            rows, embeds = encoders.encode_images(sources, skip, progress=bar.update)
-            waiting += [(start + int(row), embedding) for row, embedding in zip(rows, embeds, strict=True)]
-            if waiting and time.monotonic() - started > COMMIT_EVERY_S:
-                yield waiting
-                waiting, started = [], time.monotonic()
-    if waiting:
-        yield waiting
+    def __len__(self) -> int:
+        return len(self._order)
 
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Parts of the whole, some megabytes each: rows (B,) and embeddings (B, D)."""
+        for start in range(0, len(self), READ_ROWS):
+            yield from self._part(start)
 
-def _schema(dim: int) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("bytes", pa.int64(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-            pa.field("captions", pa.list_(pa.string()), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-        ]
-    )
+    def read(self) -> np.ndarray:
+        """(N, D) float32; in memory once, and a few batches beside it. Cores read side by side."""
+        embeds = np.empty((len(self), self.dim), dtype=np.float32)
 
+        def fill(start: int) -> None:
+            for rows, part in self._part(start):
+                if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+                    embeds[rows[0] : rows[-1] + 1] = part
+                else:
+                    embeds[rows] = part
 
-State = tuple[int, int, tuple[str, ...]]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            list(pool.map(fill, range(0, len(self), READ_ROWS)))
+        return embeds
 
+    def _part(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Read by ranges: a scan of everything reads far ahead, and would be in memory twice."""
+        query = self.table.search().select(["embedding"]).with_row_id(True).offset(start).limit(READ_ROWS)
+        done = start
+        for batch in query.to_arrow().to_batches():
+            part = slice(done, done + batch.num_rows)
+            if not np.array_equal(batch["_rowid"].to_numpy(), self._row_ids[part]):
+                raise ValueError("its rows came in another order")
+            yield self._place[part], batch["embedding"].flatten().to_numpy().reshape(batch.num_rows, -1)
+            done += batch.num_rows
+        if done != min(start + READ_ROWS, len(self)):
+            raise ValueError("rows are missing")
 
-def _states(found: CaptionTable, skipped: list[Skipped]) -> dict[str, State]:
-    """By full path, what tells that a picture or its captions changed; pictures without that go to `skipped`."""
-    states: dict[str, State] = {}
-    for row, image_path in enumerate(found.image_paths):
-        path = str(image_path.resolve())
-        try:
-            path.encode("utf-8")
-            stat = os.stat(path)
-        except UnicodeEncodeError:
-            skipped.append(Skipped(printable(image_path.name), "its path is not UTF-8; rename it"))
-        except OSError as error:  # it went since the folder was read
-            skipped.append(Skipped(image_path.name, str(error.strerror)))
-        else:
-            states[path] = (stat.st_size, stat.st_mtime_ns, tuple(found.captions_of(row)))
-            continue
-        tqdm.write(f"skipping {skipped[-1].name}: {skipped[-1].reason}")
-    return states
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """rows (K,) -> (K, D) float32."""
+        offsets, back = np.unique(self._order[rows], return_inverse=True)
+        if len(offsets) == 0:
+            return np.empty((0, self.dim), dtype=np.float32)
+        found = self.table.take_offsets(offsets.tolist()).select(["embedding"]).to_arrow()
+        embeds = found["embedding"].combine_chunks().flatten().to_numpy().reshape(len(offsets), -1)
+        return np.asarray(embeds[back])
 
-
-def printable(name: str) -> str:
-    """A file's name on one line of valid text: names may hold line ends, and bytes that are not UTF-8."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    def rows_of(self, row_ids: np.ndarray) -> np.ndarray:
+        """Rows of the index, by the table's own row ids."""
+        ids = self._row_ids[self._order]
+        by_id = np.argsort(ids)
+        return np.asarray(by_id[np.searchsorted(ids, row_ids, sorter=by_id)])
 
 
-def _known_rows(table: Any) -> dict[str, State]:
-    columns = table.to_arrow().select(["path", "bytes", "mtime_ns", "captions"]).to_pydict()
-    rows = zip(columns["path"], columns["bytes"], columns["mtime_ns"], columns["captions"], strict=True)
-    return {path: (size, mtime_ns, tuple(captions)) for path, size, mtime_ns, captions in rows}
-
-
-def _delete(table: Any, paths: list[str]) -> None:
-    for start in range(0, len(paths), 500):
-        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths[start : start + 500])
-        table.delete(f"path IN ({quoted})")
-
-
-def _record_batch(embedded: dict[str, State], embeds: list[np.ndarray], dim: int) -> pa.Table:
-    """Rows with the states from before the pictures were read: one that changed meanwhile is read again next time."""
-    columns = {
-        "path": list(embedded),
-        "bytes": [size for size, _, _ in embedded.values()],
-        "mtime_ns": [mtime_ns for _, mtime_ns, _ in embedded.values()],
-        "captions": [list(captions) for _, _, captions in embedded.values()],
-        "embedding": pa.FixedSizeListArray.from_arrays(np.concatenate(embeds).astype(np.float32), dim),
-    }
-    return pa.table(columns, schema=_schema(dim))
-
-
-def _damaged(folder: Path, error: Exception) -> MiniClipError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MiniClipError(f"the index {folder} is damaged ({reason}); delete it and index the pictures again")
-
-
-def _connect(folder: Path) -> Any:
-    return lancedb.connect(str(folder))
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "index.json"
-    if not path.exists():
-        raise MiniClipError(f"no index at {folder}; make one with: miniclip index IMAGES --bundle B --out {folder}")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if settings["format"] > INDEX_FORMAT:
-            raise MiniClipError(f"{path} has format {settings['format']}, newer than this MiniCLIP; update it")
-        skipped = [Skipped(item["name"], item["reason"]) for item in settings.get("skipped", [])]
-        return {"fingerprint": str(settings["fingerprint"]), "bundle": str(settings["bundle"]), "skipped": skipped}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(folder, error) from None
+def _facts(table: Any) -> tuple[pa.Table, StoredEmbeds]:
+    """Facts sorted by path, and where their embeddings are."""
+    facts = table.search().select(list(FACTS)).with_row_id(True).to_arrow().combine_chunks()
+    order = pc.sort_indices(facts["path"])
+    return facts.take(order), StoredEmbeds(table, facts["_rowid"].to_numpy(), order.to_numpy().astype(np.int64))

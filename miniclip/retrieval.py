@@ -11,6 +11,7 @@ are answered some at a time.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -24,18 +25,24 @@ LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
 QUERIES = 64  # answered at a time
 
 
-def top_k_graph() -> bytes:
-    """The ONNX graph: `gallery (N, D)`, `queries (D, Q)`, `k (1,)` -> `scores (K, Q)`, `rows (K, Q)`."""
+def top_k_graph(filtered: bool = False) -> bytes:
+    """The ONNX graph: `gallery (N, D)`, `queries (D, Q)`, `k (1,)` -> `scores (K, Q)`, `rows (K, Q)`.
+
+    With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores.
+    """
+    nodes = [helper.make_node("MatMul", ["gallery", "queries"], ["similarity"])]  # (N, Q)
+    if filtered:
+        nodes.append(helper.make_node("Add", ["similarity", "bias"], ["biased"]))
+    nodes.append(helper.make_node("TopK", [nodes[-1].output[0], "k"], ["scores", "rows"], axis=0, largest=1, sorted=1))
+    bias = [helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N", 1])] if filtered else []
     graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["gallery", "queries"], ["similarity"]),  # (N, Q)
-            helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=0, largest=1, sorted=1),
-        ],
+        nodes,
         "top_k",
         [
             helper.make_tensor_value_info("gallery", TensorProto.FLOAT, ["N", "D"]),
             helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["D", "Q"]),
             helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
+            *bias,
         ],
         [
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["K", "Q"]),
@@ -58,8 +65,8 @@ class Gallery:
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
         self.bound = CUDA in providers
         self._threads = threads or os.cpu_count() or 1
-        options = session_options(None if self.bound else 1)
-        self._session = ort.InferenceSession(top_k_graph(), options, providers=list(providers))
+        self._providers = list(providers)
+        self._session = self._open()
         if self.bound:  # the gallery crosses to the device once, not with every query
             device = "cuda" if CUDA in self._session.get_providers() else "cpu"
             self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, device, 0)
@@ -69,34 +76,52 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.image_embeds)
 
-    def top_k(self, query_embeds: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """query_embeds (Q, D) -> scores (Q, K) float32 and rows (Q, K) int64, K = min(k, N), best first."""
+    def _open(self, filtered: bool = False) -> ort.InferenceSession:
+        options = session_options(None if self.bound else 1)
+        return ort.InferenceSession(top_k_graph(filtered), options, providers=self._providers)
+
+    @cached_property
+    def _filtered_session(self) -> ort.InferenceSession:
+        return self._open(filtered=True)
+
+    def top_k(
+        self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """query_embeds (Q, D) -> scores (Q, K) float32 and rows (Q, K) int64, K = min(k, N), best first.
+
+        With `allowed` (N,) bool, only those rows are found, and N is their number.
+        """
         queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
-        k = min(k, len(self))
+        bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]
+        k = min(k, len(self) if allowed is None else int(allowed.sum()))
         if k <= 0 or len(queries) == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         search = self._top_k_bound if self.bound else self._top_k_blocks
         parts = [
-            search(np.ascontiguousarray(queries[start : start + QUERIES].T), k)
+            search(np.ascontiguousarray(queries[start : start + QUERIES].T), k, bias)
             for start in range(0, len(queries), QUERIES)
         ]
         scores, rows = (np.concatenate(part, axis=1).T for part in zip(*parts, strict=True))
         return np.ascontiguousarray(scores), np.ascontiguousarray(rows)
 
-    def _top_k_bound(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """queries (D, Q) -> scores and rows (K, Q)."""
-        binding = self._session.io_binding()
+    def _top_k_bound(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """queries (D, Q), bias (N, 1) -> scores and rows (K, Q)."""
+        session = self._session if bias is None else self._filtered_session
+        binding = session.io_binding()
+        if bias is not None:
+            binding.bind_cpu_input("bias", bias)
         binding.bind_ortvalue_input("gallery", self._on_device)
         binding.bind_cpu_input("queries", queries)
         binding.bind_cpu_input("k", np.asarray([k], dtype=np.int64))
         binding.bind_output("scores")
         binding.bind_output("rows")
-        self._session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         scores, rows = binding.copy_outputs_to_cpu()
         return scores, rows
 
-    def _top_k_blocks(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """queries (D, Q) -> scores and rows (K, Q)."""
+    def _top_k_blocks(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """queries (D, Q), bias (N, 1) -> scores and rows (K, Q)."""
+        session = self._session if bias is None else self._filtered_session
         # every thread gets work even in a small gallery
         block = min(LARGEST_BLOCK, BLOCK_SCORES // queries.shape[1], -(-len(self) // self._threads))
         starts = range(0, len(self), max(block, SMALLEST_BLOCK))
@@ -104,7 +129,9 @@ class Gallery:
         def search(start: int) -> tuple[np.ndarray, np.ndarray]:
             gallery = self.image_embeds[start : start + starts.step]
             feeds = {"gallery": gallery, "queries": queries, "k": np.asarray([min(k, len(gallery))], dtype=np.int64)}
-            scores, rows = self._session.run(["scores", "rows"], feeds)
+            if bias is not None:
+                feeds["bias"] = bias[start : start + starts.step]
+            scores, rows = session.run(["scores", "rows"], feeds)
             return scores, rows + start
 
         blocks = [search(0)] if len(starts) == 1 else list(self._pool.map(search, starts))

@@ -1,6 +1,7 @@
-"""Search: an index, its bundle's encoders and a gallery, behind the three questions that terminal and page ask.
+"""Search: an index, its bundle's encoders and a gallery, behind the questions that terminal and page ask.
 
-In: words or a picture. Out: `Hit` and `CaptionHit` lists, best first.
+In: a `Query`, or words, a picture, a row. Out: `Hit` and `CaptionHit` lists, best first, with the probability that a
+picture matches the words where the bundle is calibrated.
 """
 
 from dataclasses import dataclass
@@ -8,22 +9,33 @@ from pathlib import Path
 
 import numpy as np
 
+from miniclip.approximate import AnyGallery, open_gallery
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
-from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource
 from miniclip.index import PictureIndex
+from miniclip.query import Query, allowed_rows, compose
 from miniclip.retrieval import Gallery
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One picture found. `row` is its place in the index, `score` the cosine similarity."""
+    """One picture found. `row` is its place in the index, `score` the cosine similarity to the whole query."""
 
     row: int
     score: float
     path: Path
     captions: list[str]
+    probability: float | None = None  # that it matches the query's words; None without words or calibration
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Pictures, best first. `nothing_matches` tells that even the best is below the bundle's cut-off."""
+
+    hits: list[Hit]
+    nothing_matches: bool = False
+    is_calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,16 +50,14 @@ class CaptionHit:
 class Searcher:
     """Everything loaded once; each question is one encoder run and one top-k. Thread-safe."""
 
-    def __init__(self, index: PictureIndex, encoders: OnnxEncoders) -> None:
+    def __init__(self, index: PictureIndex, encoders: OnnxEncoders, gallery: AnyGallery | None = None) -> None:
+        """`gallery` answers instead of exact search in memory; it belongs to the same index."""
         index.check_bundle(encoders.bundle.fingerprint)
         self.index, self.encoders = index, encoders
-        self._images = Gallery(index.image_embeds, encoders.providers)
+        self.match = encoders.bundle.match
+        self.gallery: AnyGallery = gallery or Gallery(index.image_embeds, encoders.providers)
         # several pictures may share a caption: each is shown once, with the first of them
-        rows: dict[str, int] = {}
-        for row, own in enumerate(index.captions):
-            for caption in own:
-                rows.setdefault(caption, row)
-        self._captions = list(rows.items())
+        self._captions: list[tuple[str, int]] | None = None
         # embedded on first use: most folders have no captions, and words need only the pictures
         self._caption_gallery: Gallery | None = None
 
@@ -59,45 +69,63 @@ class Searcher:
         provider: str = "auto",
         precision: str = "auto",
         strict: bool = False,
+        gallery: str = "exact",
     ) -> "Searcher":
-        """Open an index with the bundle that made it, or with `bundle`."""
-        opened = PictureIndex.open(index)
+        """Open an index with the bundle that made it, or with `bundle`; `gallery` is `exact`, `int8` or `ann`."""
+        opened = PictureIndex.open(index, in_memory=gallery == "exact")
         encoders = OnnxEncoders(Bundle.open(bundle or opened.bundle_folder), provider, precision, strict)
         encoders.warm_up()
-        return cls(opened, encoders)
+        return cls(opened, encoders, None if gallery == "exact" else open_gallery(gallery, opened))
 
     @property
     def has_captions(self) -> bool:
-        return bool(self._captions)
+        return bool(self.index.captions)
+
+    def search(self, query: Query) -> Answer:
+        """Any question; `MiniClipError` when it is empty or cannot be answered."""
+        query.check(len(self.index))
+        composed = compose(query, self.encoders, self.index)
+        allowed = allowed_rows(query, self.index)
+        scores, rows = self.gallery.top_k(composed.query_embed, query.top_k, allowed)
+        if composed.text_embed is None or self.match is None:
+            return Answer(self._hits(scores[0], rows[0]))
+        found = rows[0]
+        if query.images or query.rows or query.minus:  # what is known about scores is known of words alone
+            text_scores = self.index.embeds(found) @ composed.text_embed[0]
+        else:
+            text_scores = scores[0]
+        hits = self._hits(scores[0], found, self.match.probability(text_scores))
+        return Answer(hits, not (text_scores >= self.match.cutoff).any(), is_calibrated=True)
 
     def by_text(self, words: str, top_k: int = 10) -> list[Hit]:
         """Words -> pictures."""
-        if not words.strip():
-            raise MiniClipError("the query is empty; type what the picture should show")
-        return self._hits(self.encoders.encode_texts([words]), top_k)
+        return self.search(Query(texts=(words,), top_k=top_k)).hits
 
     def by_image(self, picture: ImageSource, top_k: int = 10) -> list[Hit]:
         """A picture -> the pictures most like it."""
-        return self._hits(self.encoders.encode_images([picture])[1], top_k)
+        return self.search(Query(images=(picture,), top_k=top_k)).hits
 
     def by_row(self, row: int, top_k: int = 10) -> list[Hit]:
-        """More like a picture of the index."""
-        return self._hits(self.index.image_embeds[row : row + 1], top_k)
+        """A picture of the index -> itself and the pictures most like it."""
+        scores, rows = self.gallery.top_k(self.index.embeds([row]), top_k)
+        return self._hits(scores[0], rows[0])
 
     def captions_for(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:
         """A picture -> the captions of the index that describe it best; empty where the index has none."""
-        if not self._captions:
+        if not self.has_captions:
             return []
-        if self._caption_gallery is None:
+        if self._captions is None or self._caption_gallery is None:
+            self._captions = self.index.captions.distinct()
             text_embeds = self.encoders.encode_texts([caption for caption, _ in self._captions])
             self._caption_gallery = Gallery(text_embeds, self.encoders.providers)
         scores, rows = self._caption_gallery.top_k(self.encoders.encode_images([picture])[1], top_k)
         found = [(self._captions[int(row)], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]
         return [CaptionHit(caption, score, image_row) for (caption, image_row), score in found]
 
-    def _hits(self, query_embeds: np.ndarray, top_k: int) -> list[Hit]:
-        scores, rows = self._images.top_k(query_embeds, top_k)
+    def _hits(self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray | None = None) -> list[Hit]:
+        index = self.index
+        likely = [None] * len(rows) if probabilities is None else [float(one) for one in probabilities]
         return [
-            Hit(int(row), float(score), self.index.paths[int(row)], self.index.captions[int(row)])
-            for score, row in zip(scores[0], rows[0], strict=True)
+            Hit(int(row), float(score), index.paths[int(row)], index.captions[int(row)], probability)
+            for score, row, probability in zip(scores, rows, likely, strict=True)
         ]

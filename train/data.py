@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miniclip.ahead import load_ahead
 from miniclip.caption_table import CaptionTable, check_skipped
 from miniclip.captions import read_captions
 from miniclip.config import Config
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform, load_ahead
+from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder
 from miniclip.pretrained import class_prototypes
 from miniclip.tokenizer import Tokenizer

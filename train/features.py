@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from miniclip.ahead import load_batches
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
-from miniclip.images import load_batches
 from miniclip.model import TextTower, VisionTower
 from train.augment import View
 from train.blocks import blocks_of, frozen_parts, lower_part

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from miniclip.ahead import load_ahead
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform, load_ahead
+from miniclip.images import ImageTransform
 from miniclip.model import TextTower, VisionTower
 from train.augment import View
 from train.blocks import UpperPart, blocks_of, frozen_parts

@@ -70,7 +70,7 @@ def demo_process() -> type[DemoProcess]:
 def picture_index(tiny_bundle: Path, picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from miniclip.bundle import Bundle
     from miniclip.encoders import OnnxEncoders
-    from miniclip.index import update_index
+    from miniclip.update import update_index
 
     folder = tmp_path_factory.mktemp("page") / "index"
     update_index(str(picture_folder), OnnxEncoders(Bundle.open(tiny_bundle), provider="cpu"), folder)

@@ -81,10 +81,17 @@ MISTAKES = {
     ),
     "no command": ("miniclip.cli", r"required: index \| search"),
     "truncated JPEG": ("miniclip.cli search --image {tmp}/cut.jpg --index {index}", r"cut\.jpg: damaged .*truncated"),
-    "words and a picture": (
+    "words and a truncated picture": (
         "miniclip.cli search red --image {tmp}/cut.jpg --index {index}",
-        "give either words, .*--image",
+        r"cut\.jpg: damaged .*truncated",
     ),
+    "picture that is not indexed": (
+        "miniclip.cli search --like {tmp}/cut.jpg --index {index}",
+        r"cut\.jpg is not in the index; search by any picture with --image",
+    ),
+    "no day": ("miniclip.cli search red --index {index} --after yesterday", "--after: must be a day such as"),
+    "one label": ("miniclip.cli classify {data} --labels cat --bundle {bundle}", "needs two or more different labels"),
+    "threshold 2": ("miniclip.cli duplicates --index {index} --threshold 2", "--threshold must be above 0"),
     "no words and no picture": ("miniclip.cli search --index {index}", "give either words, .* or --image"),
     "empty words": ("miniclip.cli search ' ' --index {index}", "the query is empty"),
     "no index": ("miniclip.cli search red --index {tmp}/empty", "no index at .*; make one with: miniclip index"),
@@ -124,6 +131,15 @@ COMMANDS = {
     "search": "miniclip.cli search 'a red circle' --index {index} --top-k 5",
     "search --json": "miniclip.cli search 'a red circle' --index {index} --top-k 5 --json",
     "search --image": "miniclip.cli search --image {data}/blue-circle-0.png --index {index} --json",
+    "search -0": "miniclip.cli search 'a red circle' --index {index} --top-k 5 -0",
+    "search composed": "miniclip.cli search 'red circle' 'a big red circle' --minus square --folder {data} --distinct "
+    "--image {data}/blue-circle-0.png --text-weight 0.7 --index {index} --json",
+    "search --like": "miniclip.cli search --like {data}/blue-circle-0.png --index {index} --top-k 3 --json",
+    "search --matches": "miniclip.cli search 'a red circle' --index {index} --matches --top-k 12 --json",
+    "duplicates": "miniclip.cli duplicates --index {index} --threshold 0.5",
+    "duplicates --json": "miniclip.cli duplicates --index {index} --threshold 0.5 --json",
+    "classify": "miniclip.cli classify {data} --labels circle square 'red car' --bundle {bundle}",
+    "classify --json": "miniclip.cli classify {data}/blue-circle-0.png --labels circle square --bundle {bundle} --json",
     "search not UTF-8": "miniclip.cli search 'caf\udce9' --index {index} --json",
     "evaluate": f"{EVALUATE} --precision fp32 --json {{tmp}}/made/bundle.json",
     "evaluate paired": f"{EVALUATE} --protocol paired --json {{tmp}}/paired.json",
@@ -147,9 +163,11 @@ HELP = {
     "export": "--run --out --precision fp32 fp16 int8",
     "export.benchmark": "--run --bundle --data --split --json",
     "demo": "--bundle --images --index --share --auth --port 7860",
-    "miniclip.cli": "index search evaluate compare info",
-    "miniclip.cli index": "images --bundle --out",
-    "miniclip.cli search": "words --index --top-k --json",
+    "miniclip.cli": "index search duplicates classify evaluate compare info",
+    "miniclip.cli index": "images --bundle --out --watch --ray",
+    "miniclip.cli search": "words --image --like --minus --folder --after --distinct --index --top-k --json --null",
+    "miniclip.cli duplicates": "--index --threshold --json",
+    "miniclip.cli classify": "--labels --bundle --json",
     "miniclip.cli evaluate": "--bundle --run --data --split --protocol karpathy paired --json",
     "miniclip.cli compare": "--data --split --json",
 }
@@ -206,16 +224,58 @@ def succeeded(done: Done) -> str:
 def test_search_prints_one_line_a_picture_best_first(place: dict[str, Path], outcome: Outcome) -> None:
     lines = [line.split("\t") for line in succeeded(outcome("search")).splitlines()]
     assert len(lines) == 5
-    assert all(Path(path).parent == place["data"].resolve() for _, path in lines)
-    assert [float(score) for score, _ in lines] == sorted((float(score) for score, _ in lines), reverse=True)
+    assert all(Path(path).parent == place["data"].resolve() for _, path, _ in lines)
+    assert [float(score) for score, _, _ in lines] == sorted((float(score) for score, _, _ in lines), reverse=True)
+    assert all(0 < float(probability) < 1 for _, _, probability in lines)
 
 
 def test_search_json_is_one_object_with_the_same_results(outcome: Outcome) -> None:
     found = json.loads(succeeded(outcome("search --json")))
-    assert set(found) == {"query", "results", "captions"} and found["query"] == "a red circle"
+    assert set(found) == {"query", "results", "captions", "nothing_matches", "calibrated"}
+    assert (found["query"], found["calibrated"]) == ("a red circle", True)
     printed = [line.split("\t") for line in outcome("search").stdout.splitlines()]
-    assert [[f"{hit['score']:.4f}", hit["path"]] for hit in found["results"]] == printed
-    assert all(set(hit) == {"score", "path", "captions"} and len(hit["captions"]) == 2 for hit in found["results"])
+    shown = [[f"{hit['score']:.4f}", hit["path"], f"{hit['probability']:.3f}"] for hit in found["results"]]
+    assert shown == printed
+    keys = {"score", "path", "captions", "probability"}
+    assert all(set(hit) == keys and len(hit["captions"]) == 2 for hit in found["results"])
+
+
+def test_search_0_prints_the_same_paths_and_zero_bytes(outcome: Outcome) -> None:
+    paths = [line.split("\t")[1] for line in outcome("search").stdout.splitlines()]
+    assert succeeded(outcome("search -0")) == "".join(path + "\0" for path in paths)
+
+
+def test_composed_search_leaves_out_what_it_should(outcome: Outcome) -> None:
+    found = json.loads(succeeded(outcome("search composed")))
+    assert found["query"].startswith("red circle | a big red circle | ") and len(found["results"]) == 10
+    like = json.loads(succeeded(outcome("search --like")))
+    assert len(like["results"]) == 3 and "blue-circle" not in " ".join(hit["path"] for hit in like["results"])
+
+
+def test_search_for_matches_shows_no_others(place: dict[str, Path], outcome: Outcome) -> None:
+    from miniclip.bundle import Bundle
+
+    match = Bundle.open(place["bundle"]).match
+    assert match is not None
+    hits = json.loads(succeeded(outcome("search --matches")))["results"]
+    assert all(hit["score"] >= match.cutoff - 1e-6 for hit in hits)
+
+
+def test_duplicates_are_printed_in_groups(outcome: Outcome) -> None:
+    groups = json.loads(succeeded(outcome("duplicates --json")))["groups"]
+    lines = [line.split("\t") for line in succeeded(outcome("duplicates")).splitlines()]
+    assert [[path for number, _, path in lines if int(number) == n] for n in range(1, len(groups) + 1)] == groups
+    assert groups and all(len(group) > 1 for group in groups)
+    assert {kind for _, kind, _ in lines} == {"first", "similar"}
+
+
+def test_classify_names_a_label_for_each_picture(outcome: Outcome) -> None:
+    lines = [line.split("\t") for line in succeeded(outcome("classify")).splitlines()]
+    assert len(lines) == 12 and {label for _, label, _ in lines} <= {"circle", "square", "red car"}
+    one = json.loads(succeeded(outcome("classify --json")))
+    (result,) = one["results"]
+    assert result["label"] == one["labels"][max(range(2), key=result["probabilities"].__getitem__)]
+    assert sum(result["probabilities"]) == pytest.approx(1) and one["skipped"] == []
 
 
 def test_search_by_a_picture_finds_it_and_captions(place: dict[str, Path], outcome: Outcome) -> None:

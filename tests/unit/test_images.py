@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from miniclip.ahead import load_ahead, load_batches
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform, load_ahead, load_batches, open_image
+from miniclip.images import ImageTransform, open_image
 
 # Pillow's own warnings: pytest lifts the filter that `miniclip.images` sets for them
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")

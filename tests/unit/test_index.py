@@ -1,32 +1,26 @@
 """An index follows its pictures: what did not change is kept, what did is embedded again, a kill loses little."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
-import subprocess
-import sys
-import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import lancedb
 import numpy as np
 import pytest
+from PIL import Image
 
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.index import IndexReport, PictureIndex, printable, update_index
-
-REPOSITORY = Path(__file__).parents[2]
-# 256 pictures a commit, and no 5 seconds of waiting for the first
-INDEX_EAGERLY = """
-import sys, miniclip.index
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-miniclip.index.COMMIT_EVERY_S = 0.0
-bundle, pictures, out = sys.argv[1:]
-encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
-miniclip.index.update_index(pictures, encoders, miniclip.index.Path(out))
-"""
+from miniclip.index import PictureIndex
+from miniclip.ingest import printable
+from miniclip.store import Settings, open_writer
+from miniclip.update import IndexReport, update_index
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +50,7 @@ def contents(index: Path) -> dict[str, list[float]]:
 def test_index_holds_each_picture_with_its_embedding(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
     report = update_index(str(pictures), encoders, tmp_path / "index")
     assert counts(report) == (6, 0, 0, 0)
-    assert str(report) == "6 pictures embedded, 0 unchanged, 0 removed"
+    assert re.fullmatch(r"6 pictures embedded, 0 unchanged, 0 removed \(\d+ pictures/s\)", str(report))
     index = PictureIndex.open(tmp_path / "index")
     assert index.paths == sorted(pictures.resolve().iterdir())
     assert index.captions == [[]] * 6
@@ -124,17 +118,27 @@ def test_names_of_every_kind_work(encoders: OnnxEncoders, pictures: Path, tmp_pa
     assert counts(update_index(str(pictures), encoders, out)) == (0, 6, 7, 0)
 
 
-def test_name_that_is_not_utf8_is_skipped_with_its_reason(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_name_that_is_not_utf8_is_indexed_and_found_again(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
 ) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
     try:
-        shutil.copy(next(pictures.glob("*.png")), os.fsencode(pictures) + b"/caf\xe9.png")
+        shutil.copy(next(pictures.glob("*.png")), pictures / name)
     except OSError:
         pytest.skip("this file system takes no such names")
-    report = update_index(str(pictures), encoders, tmp_path / "index")
-    assert counts(report) == (6, 0, 0, 1)
-    assert "skipping caf\\xe9.png: its path is not UTF-8; rename it" in capsys.readouterr().out
-    assert PictureIndex.open(tmp_path / "index").skipped[0].name == "caf\\xe9.png"
+    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (7, 0, 0, 0)
+    index = PictureIndex.open(tmp_path / "index")
+    (path,) = [path for path in index.paths if path.name == name]
+    assert path.exists() and index.row_of(path) == list(index.paths).index(path)
+    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (0, 7, 0, 0)
+
+
+def test_private_use_name_is_never_mistaken_for_another(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(next(pictures.glob("*.png")), pictures / "\U0010dce9.png")
+    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (6, 0, 0, 1)
+    assert "private-use character; rename it" in capsys.readouterr().out
 
 
 def test_printable_names_are_one_line() -> None:
@@ -188,14 +192,11 @@ def test_damaged_index_is_one_line(encoders: OnnxEncoders, pictures: Path, tmp_p
     update_index(str(pictures), encoders, out)
     settings = (out / "index.json").read_text()
     newer = json.dumps({**json.loads(settings), "format": 99})
-    for content in ("", "[]", "{", "null", "{}", '{"format": 1}', '{"format": "x"}', newer, "[" * 100_000):
+    for content in ("", "[]", "{", "null", "{}", '{"format": 2}', '{"format": "x"}', newer, "[" * 100_000):
         (out / "index.json").write_text(content)
         with pytest.raises(MiniClipError, match=r"damaged|newer than this MiniCLIP") as refused:
             PictureIndex.open(out)
         assert "\n" not in str(refused.value)
-    (out / "index.json").write_text(json.dumps({**json.loads(settings), "skipped": [3]}))
-    with pytest.raises(MiniClipError, match="damaged"):
-        PictureIndex.open(out)
     (out / "index.json").write_text(settings)
     for file in (out / "pictures.lance/data").iterdir():
         file.write_bytes(b"")
@@ -203,40 +204,148 @@ def test_damaged_index_is_one_line(encoders: OnnxEncoders, pictures: Path, tmp_p
         PictureIndex.open(out)
     assert "\n" not in str(refused.value)
     shutil.rmtree(out / "pictures.lance")
-    with pytest.raises(MiniClipError, match="is damaged"):
+    with pytest.raises(MiniClipError, match="is empty; fill it with"):
         PictureIndex.open(out)
     with pytest.raises(MiniClipError, match=r"no index at .*; make one with: miniclip index"):
         PictureIndex.open(tmp_path / "none")
 
 
-# a kill
-
-
-@pytest.mark.skipif(not hasattr(os, "kill") or sys.platform == "win32", reason="needs SIGKILL")
-def test_killed_run_is_continued_to_the_same_index(
-    encoders: OnnxEncoders, tiny_bundle: Path, picture_folder: Path, tmp_path: Path
+def test_index_of_the_older_format_is_refused_with_the_way_to_mend(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
 ) -> None:
-    pictures, out = tmp_path / "many", tmp_path / "index"
-    pictures.mkdir()
-    originals = sorted(picture_folder.glob("*-*"))
-    for number in range(1500):
-        source = originals[number % len(originals)]
-        os.link(source, pictures / f"{number:04}{source.suffix}")
-    command = [sys.executable, "-c", INDEX_EAGERLY, str(tiny_bundle), str(pictures), str(out)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((out / "pictures.lance/data").glob("*.lance")):
-        assert process.poll() is None, "it ended before its first commit"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks
-    process.kill()
-    assert process.wait() == -9, "it was done before the kill"
+    out = tmp_path / "index"
+    update_index(str(pictures), encoders, out)
+    settings = json.loads((out / "index.json").read_text())
+    (out / "index.json").write_text(json.dumps({**settings, "format": 1}))
+    for use in (lambda: PictureIndex.open(out), lambda: update_index(str(pictures), encoders, out)):
+        with pytest.raises(MiniClipError, match="older format 1; delete it and index the pictures again"):
+            use()
+
+
+# what is used again, and what is kept
+
+
+def test_renamed_copied_and_touched_pictures_keep_their_embedding(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    update_index(str(pictures), encoders, out)
+    before = contents(out)
+    first, second, third, *_ = sorted(pictures.iterdir())
+    first.rename(pictures / "renamed.jpg")
+    shutil.copy(second, pictures / "copied.jpg")
+    os.utime(third, ns=(1, 1))
     report = update_index(str(pictures), encoders, out)
-    assert report.added + report.kept == 1500
-    assert report.kept % 256 == 0 and report.added > 0
-    continued = contents(out)
-    assert len(continued) == 1500
-    expected = encoders.encode_images(originals)[1]
-    rows = np.array([continued[name] for name in sorted(continued)])
-    assert np.abs(rows - expected[np.arange(1500) % len(originals)]).max() < 1e-5
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 1500, 0, 0)
+    assert (report.added, report.reused, report.kept, report.removed) == (3, 3, 4, 1)
+    after = contents(out)
+    assert after["renamed.jpg"] == before[first.name] and first.name not in after
+    assert after["copied.jpg"] == after[second.name] == before[second.name]
+    assert after[third.name] == before[third.name]
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 7, 0, 0)
+
+
+def test_row_says_what_the_file_is(encoders: OnnxEncoders, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    exif.get_ifd(0x8769)[0x9003] = "2019:07:14 18:30:05"
+    Image.new("RGB", (1000, 400), (200, 30, 30)).save(folder / "a.jpg", exif=exif)
+    Image.new("RGB", (70, 50)).save(folder / "b.png")
+    update_index(str(folder), encoders, tmp_path / "index")
+    table = lancedb.connect(str(tmp_path / "index")).open_table("pictures").to_arrow().sort_by("path").to_pylist()
+    dated, plain = table
+    assert dated["path"] == str(folder / "a.jpg")
+    assert dated["sha256"] == hashlib.sha256((folder / "a.jpg").read_bytes()).digest()
+    status = (folder / "a.jpg").stat()
+    assert (dated["bytes"], dated["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+    assert (dated["width_px"], dated["height_px"]) == (400, 1000)
+    assert dated["taken"] == datetime(2019, 7, 14, 18, 30, 5) and plain["taken"] is None
+    assert (plain["width_px"], plain["height_px"]) == (70, 50)
+
+
+def test_unreadable_picture_is_tried_again_only_when_it_changed(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "index"
+    (pictures / "text.jpg").write_text("no picture")
+    update_index(str(pictures), encoders, out)
+    capsys.readouterr()
+    report = update_index(str(pictures), encoders, out)
+    assert counts(report) == (0, 6, 0, 1) and report.skipped[0].path.endswith("text.jpg")
+    assert "skipping" not in capsys.readouterr().out  # it was not opened again
+    os.utime(pictures / "text.jpg", ns=(1, 1))
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 6, 0, 1)
+    assert "skipping text.jpg" in capsys.readouterr().out
+    (pictures / "text.jpg").unlink()
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 6, 0, 0)
+    assert PictureIndex.open(out).skipped == []
+
+
+def test_picture_that_turned_bad_leaves_the_index(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    update_index(str(pictures), encoders, out)
+    victim = sorted(pictures.iterdir())[0]
+    victim.write_text("no picture any more")
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 5, 0, 1)
+    assert victim.name not in contents(out)
+
+
+def test_folder_that_cannot_be_read_keeps_its_pictures(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, inner = tmp_path / "index", pictures / "inner"
+    inner.mkdir()
+    shutil.copy(next(pictures.glob("*.png")), inner / "kept.png")
+    update_index(str(pictures), encoders, out)
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:  # root may read everything, so permissions alone cannot show it
+        if str(path) == str(inner):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = update_index(str(pictures), encoders, out)
+    assert counts(report) == (0, 7, 0, 1)
+    assert report.skipped[0].reason == "folder cannot be read (Permission denied)"
+    assert "kept.png" in contents(out)
+
+
+def test_links_in_a_circle_end(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "below").mkdir()
+    (pictures / "below/loop").symlink_to(pictures)
+    (pictures / "self").symlink_to(pictures / "self")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(next(pictures.glob("*.png")), elsewhere / "linked.png")
+    (pictures / "link").symlink_to(elsewhere)
+    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (7, 0, 0, 0)
+
+
+def test_pictures_without_captions_beside_captioned_ones_are_indexed(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    first = sorted(path.name for path in pictures.iterdir())[0]
+    (pictures / "metadata.csv").write_text(f"file_name,text\n{first},the only caption\nlost.jpg,no picture\n")
+    report = update_index(str(pictures), encoders, tmp_path / "index")
+    assert counts(report) == (6, 0, 0, 1) and "lost.jpg" in report.skipped[0].path
+    assert list(PictureIndex.open(tmp_path / "index").captions) == [["the only caption"], *[[]] * 5]
+
+
+# one writer, many readers
+
+
+def test_second_writer_is_refused_and_readers_keep_their_snapshot(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    update_index(str(pictures), encoders, out)
+    before = PictureIndex.open(out)
+    with open_writer(out, Settings(encoders.bundle.fingerprint, tmp_path, "x"), encoders.dim) as writer:
+        with pytest.raises(MiniClipError, match=r"another process \(process \d+\) is writing the index .*wait for it"):
+            update_index(str(pictures), encoders, out)
+        writer.remove([str(before.paths[0])])
+        assert len(PictureIndex.open(out)) == 5  # a commit is seen by whoever opens next
+    assert len(before) == 6 and before.paths[0].exists()
+    assert counts(update_index(str(pictures), encoders, out)) == (1, 5, 0, 0)

@@ -2,13 +2,21 @@
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from miniclip.classify import classify, label_embeds
+from miniclip.duplicates import find_duplicates
 from miniclip.errors import MiniClipError
+from miniclip.index import Captions, PictureIndex
+from miniclip.query import Query
 from miniclip.search import Hit, Searcher
+from miniclip.update import update_index
+from tests.conftest import draw_picture
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +66,13 @@ def test_captions_of_a_picture_are_each_shown_once_best_first(searcher: Searcher
 
 def test_caption_that_all_pictures_share_does_not_crowd_out_the_others(searcher: Searcher) -> None:
     shared = [["a photo", f"number {row}"] for row in range(12)]
-    crowded = Searcher(dataclasses.replace(searcher.index, captions=shared), searcher.encoders)
+    crowded = Searcher(dataclasses.replace(searcher.index, captions=Captions.of(shared)), searcher.encoders)
     found = [hit.caption for hit in crowded.captions_for(searcher.index.paths[0], 5)]
     assert len(found) == len(set(found)) == 5
 
 
 def test_index_without_captions_has_none(searcher: Searcher) -> None:
-    bare = Searcher(dataclasses.replace(searcher.index, captions=[[]] * 12), searcher.encoders)
+    bare = Searcher(dataclasses.replace(searcher.index, captions=Captions.of([[]] * 12)), searcher.encoders)
     assert (searcher.has_captions, bare.has_captions) == (True, False)
     assert bare.captions_for(searcher.index.paths[0]) == []
 
@@ -97,3 +105,164 @@ def test_questions_from_many_threads_get_the_same_answers(searcher: Searcher) ->
     serial: list[list[Hit]] = [searcher.by_text(words) for words in questions]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(searcher.by_text, questions * 10)) == serial * 10
+
+
+# composed questions
+
+
+def test_several_phrasings_are_averaged(searcher: Searcher) -> None:
+    texts = ("a red circle", "photo of the red circle")
+    mean = searcher.encoders.encode_texts(texts).mean(axis=0)
+    scores = searcher.index.image_embeds @ (mean / np.linalg.norm(mean))
+    hits = searcher.search(Query(texts=texts, top_k=12)).hits
+    assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1].tolist(), abs=1e-5)
+
+
+def test_weight_goes_from_picture_to_words(searcher: Searcher) -> None:
+    def order(query: Query) -> list[int]:
+        return [hit.row for hit in searcher.search(query).hits]
+
+    picture, words = searcher.index.paths[0], ("a blue triangle",)
+    both = {weight: order(Query(words, (picture,), text_weight=weight)) for weight in (0.0, 0.5, 1.0)}
+    assert both[0.0] == order(Query(images=(picture,))) and both[1.0] == order(Query(words))
+    assert both[0.0] != both[1.0]
+
+
+def test_minus_takes_away_what_is_not_wanted(searcher: Searcher) -> None:
+    plain = {hit.row: hit.score for hit in searcher.search(Query(("a red circle",), top_k=12)).hits}
+    less = {hit.row: hit.score for hit in searcher.search(Query(("a red circle",), minus=("circle",), top_k=12)).hits}
+    circles = searcher.index.image_embeds @ searcher.encoders.encode_texts(["circle"])[0]
+    change = np.array([less[row] - plain[row] for row in range(12)])
+    assert np.corrcoef(change, circles)[0, 1] < 0  # what looks most like it falls most
+
+
+def test_more_like_this_leaves_out_the_picture_itself(searcher: Searcher) -> None:
+    hits = searcher.search(Query(rows=(3,), top_k=12)).hits
+    assert [hit.row for hit in hits] == [hit.row for hit in searcher.by_row(3, 12) if hit.row != 3]
+    assert all(hit.probability is None for hit in hits)
+
+
+@pytest.fixture
+def sorted_away(searcher: Searcher, tmp_path: Path) -> Searcher:
+    """Four pictures in two folders, one of them twice, some with a date."""
+    for folder, name, colour, taken in (
+        ("a", "x.png", "red", "2020:05:01 10:00:00"),
+        ("a", "y.png", "blue", "2021:05:01 23:59:59"),
+        ("ab", "x copy.png", "red", "2020:05:01 10:00:00"),
+        ("ab", "z.png", "green", None),
+    ):
+        (tmp_path / "p" / folder).mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        if taken:
+            exif[0x0132] = taken
+        draw_picture(colour, "circle").save(tmp_path / "p" / folder / name, exif=exif)
+    update_index(str(tmp_path / "p"), searcher.encoders, tmp_path / "index")
+    return Searcher(PictureIndex.open(tmp_path / "index"), searcher.encoders)
+
+
+def names(searcher: Searcher, **limits: object) -> set[str]:
+    return {hit.path.name for hit in searcher.search(Query(("a circle",), **limits)).hits}  # type: ignore[arg-type]
+
+
+def test_filters_keep_to_folder_and_days(sorted_away: Searcher, tmp_path: Path) -> None:
+    assert names(sorted_away) == {"x.png", "y.png", "x copy.png", "z.png"}
+    assert names(sorted_away, folder=tmp_path / "p/a") == {"x.png", "y.png"}  # and not "ab"
+    assert names(sorted_away, after=date(2021, 1, 1)) == {"y.png"}
+    assert names(sorted_away, before=date(2021, 5, 1)) == {"x.png", "x copy.png", "y.png"}  # that day included
+    assert names(sorted_away, after=date(2020, 5, 1), before=date(2020, 5, 1)) == {"x.png", "x copy.png"}
+    assert names(sorted_away, folder=tmp_path / "nowhere") == set()
+    assert names(sorted_away, folder=tmp_path / "p/ab", before=date(2021, 1, 1)) == {"x copy.png"}
+
+
+def test_distinct_shows_one_row_a_picture(sorted_away: Searcher, tmp_path: Path) -> None:
+    assert names(sorted_away, distinct=True) == {"x.png", "y.png", "z.png"}
+    assert names(sorted_away, distinct=True, folder=tmp_path / "p/ab") == {"x copy.png", "z.png"}
+    row = sorted_away.index.row_of(tmp_path / "p/a/x.png")
+    assert row is not None
+    like = sorted_away.search(Query(rows=(row,), distinct=True)).hits
+    assert {hit.path.name for hit in like} == {"y.png", "z.png"}
+
+
+def test_probability_is_the_curve_of_the_words_alone(searcher: Searcher) -> None:
+    match = searcher.match
+    assert match is not None and match.slope > 0 and match.split == "val"
+    answer = searcher.search(Query(("a red circle",), images=(searcher.index.paths[0],), top_k=12))
+    words = searcher.index.image_embeds @ searcher.encoders.encode_texts(["a red circle"])[0]
+    expected = match.probability(words)
+    assert [hit.probability for hit in answer.hits] == pytest.approx(
+        [expected[hit.row] for hit in answer.hits], abs=1e-5
+    )
+    assert answer.is_calibrated and answer.nothing_matches == bool((words < match.cutoff).all())
+
+
+def test_nothing_matches_is_an_answer(searcher: Searcher) -> None:
+    strict = Searcher(searcher.index, searcher.encoders)
+    assert searcher.match is not None
+    strict.match = dataclasses.replace(searcher.match, cutoff=1.1)
+    answer = strict.search(Query(("a red circle",)))
+    assert answer.nothing_matches and len(answer.hits) == 10
+    strict.match = dataclasses.replace(searcher.match, cutoff=-1.1)
+    assert not strict.search(Query(("a red circle",))).nothing_matches
+
+
+def test_bundle_without_calibration_answers_without_probabilities(searcher: Searcher) -> None:
+    bare = Searcher(searcher.index, searcher.encoders)
+    bare.match = None
+    answer = bare.search(Query(("a red circle",)))
+    assert not answer.is_calibrated and not answer.nothing_matches
+    assert len(answer.hits) == 10 and all(hit.probability is None for hit in answer.hits)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        (Query(), "query is empty"),
+        (Query(minus=("a dog",)), "query is empty"),
+        (Query(("a dog", " ")), "query is empty"),
+        (Query(("a",), text_weight=1.5), "--text-weight must be from 0 to 1, got 1.5"),
+        (Query(("a",), minus=("b",), minus_weight=-1), "--minus-weight must be from 0 to 2"),
+        (Query(rows=(12,)), "there are rows 0 to 11"),
+        (Query(("a",), after=date(2021, 1, 2), before=date(2021, 1, 1)), "swap --after and --before"),
+    ],
+)
+def test_question_without_an_answer_is_one_line(searcher: Searcher, query: Query, words: str) -> None:
+    with pytest.raises(MiniClipError, match=words):
+        searcher.search(query)
+
+
+# duplicates and labels
+
+
+def test_duplicates_are_equal_files_and_pictures_that_look_the_same(sorted_away: Searcher, tmp_path: Path) -> None:
+    def groups(threshold: float) -> list[list[str]]:
+        index = PictureIndex.open(tmp_path / "index")
+        return [[index.paths[row].name for row in rows] for rows in find_duplicates(index, threshold)]
+
+    assert groups(1.0) == [["x.png", "x copy.png"]]
+    draw_picture("blue", "circle").resize((192, 160)).save(tmp_path / "p/larger.png")
+    update_index(str(tmp_path / "p"), sorted_away.encoders, tmp_path / "index")
+    similarity = {
+        (a.row, b.row): b.score
+        for again in [Searcher(PictureIndex.open(tmp_path / "index"), sorted_away.encoders)]
+        for a in again.by_text("circle", 9)
+        for b in again.by_row(a.row, 9)
+    }
+    index = PictureIndex.open(tmp_path / "index")
+    rows = {path.name: row for row, path in enumerate(index.paths)}
+    alike = similarity[rows["y.png"], rows["larger.png"]]
+    assert ["y.png", "larger.png"] in [sorted(group, reverse=True) for group in groups(alike - 1e-4)]
+    assert groups(1.0) == [["x.png", "x copy.png"]]
+    with pytest.raises(MiniClipError, match="--threshold must be above 0 and at most 1, got 2"):
+        find_duplicates(index, 2.0)
+
+
+def test_labels_get_probabilities_that_sum_to_one(searcher: Searcher) -> None:
+    labels = ["red circle", "blue triangle", "dog"]
+    rows, probabilities = classify(list(searcher.index.paths), labels, searcher.encoders)
+    assert rows.tolist() == list(range(12)) and probabilities.shape == (12, 3)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(12), abs=1e-5)
+    scores = searcher.index.image_embeds @ label_embeds(labels, searcher.encoders).T
+    assert (probabilities.argmax(axis=1) == scores.argmax(axis=1)).all()
+    for wrong in (["one"], ["a", "a"], ["a", ""]):
+        with pytest.raises(MiniClipError, match="--labels needs two or more different labels"):
+            classify(list(searcher.index.paths), wrong, searcher.encoders)

@@ -1,0 +1,195 @@
+"""How fast `miniclip index` is on JPEGs of two sizes, against what its steps cost one by one.
+
+python -m benchmarks.index_speed --bundle bundles/mine [--pictures 2000] [--json FILE]
+
+Each step (read and hash, decode, resize, encode, write) is timed in CPU seconds a picture, alone but on all cores at a
+time, as in the index. Cores over the sum of the steps is then the rate that no order of work can beat. The command runs
+in a process of its own; files are in the page cache, so disks are not measured. Exit status 1 when a figure is missed.
+"""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import ArgumentParser, run_command
+from miniclip.files import write_json
+from miniclip.images import read_picture
+from miniclip.ingest import find_pictures
+from miniclip.reading import hash_file, read_file, row_columns
+from miniclip.store import Settings, open_writer
+
+SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # pictures/s that are wanted of each
+SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.85, 700.0, 10_000, 3.0
+CORES = os.cpu_count() or 1
+LAUNCH = """
+import os, resource, subprocess, sys
+subprocess.run([sys.executable, *sys.argv[1:]], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="The index against its own steps.")
+    parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds")
+    parser.add_argument(
+        "--pictures", type=int, default=2000, help="small pictures; of large ones a fifth (default 2000)"
+    )
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    arguments = parser.parse_args()
+    encoders = OnnxEncoders(Bundle.open(arguments.bundle), "cpu")
+    result: dict[str, Any] = {"cores": CORES, "bundle": arguments.bundle.name}
+    ok = True
+    with tempfile.TemporaryDirectory() as place:
+        for (width, height), wanted in SIZES.items():
+            folder = Path(place, f"{width}x{height}")
+            count = arguments.pictures if width < 1000 else arguments.pictures // 5
+            size_kb = make_pictures(folder, width, height, count)
+            own = measure(folder, encoders, arguments.bundle, count)
+            result[folder.name] = {"kilobytes": size_kb, **own}
+            passed = own["share"] >= SHARE and own["pictures_per_s"] >= wanted and own["memory_mb"] <= MEMORY_MB
+            ok = ok and passed
+            print_size(folder.name, size_kb, own, wanted)
+        second_s = unchanged(Path(place, "500x375"), arguments.bundle)
+    result["unchanged_s"] = second_s
+    ok = ok and second_s <= UNCHANGED_S
+    print(f"second run over {UNCHANGED:,} unchanged files: {second_s:.2f} s (wanted: at most {UNCHANGED_S:.0f})")
+    if arguments.json:
+        write_json(arguments.json, result)
+    print("every figure is met" if ok else "a figure was missed")
+    return 0 if ok else 1
+
+
+def make_pictures(folder: Path, width: int, height: int, count: int) -> float:
+    """JPEGs with the detail of photographs, a few drawn and then told apart by their last bytes; their mean KB."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    drawn = []
+    for _ in range(8):
+        coarse = generator.integers(0, 256, (height // 25, width // 25, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        grain = generator.integers(-8, 9, (height, width, 3), dtype=np.int16)
+        pixels = (np.asarray(smooth).astype(np.int16) + grain).clip(0, 255).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=90)
+        drawn.append(stream.getvalue())
+    for number in range(count):
+        (folder / f"{number:06}.jpg").write_bytes(drawn[number % len(drawn)] + b"%d" % number)
+    return sum(len(jpeg) for jpeg in drawn) / len(drawn) / 1000
+
+
+def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> dict[str, Any]:
+    """CPU milliseconds of each step, and what the command reaches."""
+    files = list(find_pictures(str(folder)).files.values())[: max(64, count // 10)]
+    transform = encoders.transform
+    paths = [file.path for file in files]
+    steps = {"read": cpu_ms(hash_file, paths)[0]}
+    steps["decode"], pictures = cpu_ms(lambda path: read_picture(path, transform.min_size_px), paths)
+    steps["resize"], pixel_values = cpu_ms(lambda picture: transform(picture.image), pictures)
+    del pictures
+    steps["encode"], _ = cpu_ms(lambda pixels: encoders.embed_on_one_core(pixels[None]), pixel_values)
+    steps["write"] = write_ms(files, encoders, count)
+    before = time.monotonic()
+    out = folder.with_name(folder.name + ".index")
+    printed, memory_mb = run_index(folder, bundle, out)
+    wall_s = time.monotonic() - before
+    found = re.search(r"\((\d+(?:\.\d+)?) pictures/s\)", printed)
+    assert found, printed
+    rate, limit = float(found[1]), 1000 * CORES / sum(steps.values())
+    return {
+        "cpu_ms": steps,
+        "limit_per_s": limit,
+        "pictures_per_s": rate,
+        "share": rate / limit,
+        "memory_mb": memory_mb,
+        "pictures": count,
+        "wall_s": wall_s,
+    }
+
+
+def cpu_ms(step: Callable[[Any], Any], items: Sequence[Any]) -> tuple[float, list[Any]]:
+    """CPU milliseconds of a step an item while all cores do it, and what it returned."""
+
+    def timed(item: Any) -> tuple[float, Any]:
+        started = time.thread_time()
+        value = step(item)
+        return time.thread_time() - started, value
+
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(step, items[: 4 * CORES]))
+        done = list(pool.map(timed, items))
+    return 1000 * sum(seconds for seconds, _ in done) / len(done), [value for _, value in done]
+
+
+def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
+    """CPU milliseconds of committing a picture, some seconds' worth of pictures at a time."""
+    reading = read_file(files[0], encoders, {})
+    rows = [replace(reading, file=replace(files[0], path=f"{number}.jpg")) for number in range(count // 2)]
+    with tempfile.TemporaryDirectory() as place:
+        settings = Settings(encoders.bundle.fingerprint, Path(place), "")
+        with open_writer(Path(place, "index"), settings, encoders.dim) as writer:
+            started = time.process_time()
+            writer.put(row_columns(rows, {}, encoders.dim), replace=False)
+            return 1000 * (time.process_time() - started) / len(rows)
+
+
+def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float]:
+    """What the command prints, and the most memory that it took, in MB."""
+    command = [
+        "-m",
+        "miniclip.cli",
+        "index",
+        str(folder),
+        "--bundle",
+        str(bundle),
+        "--out",
+        str(out),
+        "--provider",
+        "cpu",
+    ]
+    # a small process between: the most memory of a child counts what its parent had when it was forked
+    launched = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True, check=True)
+    printed, _, peak = launched.stdout.rstrip().rpartition("\n")
+    return printed, int(peak) / (1000 if sys.platform != "darwin" else 1e6)
+
+
+def unchanged(folder: Path, bundle: Path) -> float:
+    """Seconds of the second run over many unchanged files."""
+    originals = sorted(folder.iterdir())
+    for number in range(UNCHANGED - len(originals)):
+        os.link(originals[number % len(originals)], folder / f"link-{number:06}.jpg")
+    out = folder.with_name(folder.name + ".index")
+    run_index(folder, bundle, out)
+    started = time.monotonic()
+    printed, _ = run_index(folder, bundle, out)
+    assert f"0 pictures embedded, {UNCHANGED:,} unchanged" in printed, printed
+    return time.monotonic() - started
+
+
+def print_size(name: str, size_kb: float, own: dict[str, Any], wanted: float) -> None:
+    steps = ", ".join(f"{step} {value:.2f}" for step, value in own["cpu_ms"].items())
+    print(f"{name} ({size_kb:.0f} KB a JPEG, {own['pictures']:,} pictures)")
+    print(f"  CPU ms a picture: {steps}; sum {sum(own['cpu_ms'].values()):.2f}")
+    print(
+        f"  miniclip index: {own['pictures_per_s']:.0f} pictures/s (wanted {wanted:.0f}), {100 * own['share']:.0f} % "
+        f"of {CORES} cores / sum = {own['limit_per_s']:.0f}/s (wanted {100 * SHARE:.0f} %); {own['memory_mb']:.0f} MB "
+        f"(at most {MEMORY_MB:.0f}); {own['wall_s']:.1f} s with start and end",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

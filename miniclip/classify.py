@@ -1,0 +1,42 @@
+"""Which of some labels fits a picture best, without training (CLIP, section 3.1.2): labels become short texts.
+
+In: pictures, labels, encoders. Out: for every picture a probability for every label, and for unreadable ones a reason.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from miniclip.encoders import DualEncoders
+from miniclip.errors import MiniClipError
+from miniclip.images import ImageSource
+
+TEMPLATES = ("{}", "a photo of a {}", "a picture of {}")  # averaged: no one wording decides
+
+
+def label_embeds(labels: Sequence[str], encoders: DualEncoders) -> np.ndarray:
+    """L labels -> (L, D) unit rows; `MiniClipError` for fewer than two, or one that is there twice."""
+    labels = [label.strip() for label in labels]
+    if len(set(labels)) < 2 or len(set(labels)) < len(labels) or not all(labels):
+        raise MiniClipError("--labels needs two or more different labels, such as: --labels cat dog 'red car'")
+    texts = [template.format(label) for label in labels for template in TEMPLATES]
+    embeds = encoders.encode_texts(texts).reshape(len(labels), len(TEMPLATES), -1).mean(axis=1)
+    return np.asarray(embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
+
+
+def classify(
+    pictures: Sequence[ImageSource],
+    labels: Sequence[str],
+    encoders: DualEncoders,
+    on_error: Callable[[int, str], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures and L labels -> rows (M,) and probabilities (M, L) that sum to 1 over the labels.
+
+    The probabilities say how the labels compare, not whether any of them is true. Pictures that cannot be read go to
+    `on_error(row, reason)`, or raise.
+    """
+    text_embeds = label_embeds(labels, encoders)
+    rows, image_embeds = encoders.encode_images(pictures, on_error)
+    logits = np.exp(encoders.logit_scale) * image_embeds @ text_embeds.T  # (M, L)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return rows, odds / odds.sum(axis=1, keepdims=True)

@@ -1,0 +1,223 @@
+"""What there is to index: every picture below a folder, or of a data set, with what tells that it changed.
+
+In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `Found`: files by path, and what cannot even be tried,
+with the reason. Nothing is opened here. Links to folders are followed, each folder once, so that a loop ends.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from miniclip.captions import UNCAPTIONED, read_captions, read_folder_captions
+from miniclip.errors import MiniClipError
+from miniclip.images import SUFFIXES
+
+MAX_BYTES = 2 << 30
+PRIVATE_USE = (
+    0x10DC00  # where a name's bytes that are not UTF-8 go, as U+DC00 does in Python; no writing system is there
+)
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """One file to index. `path` is as the index stores it (`stored_path`); `state` tells that its content changed."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    captions: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> tuple[int, int]:
+        return self.bytes, self.mtime_ns
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 where nothing can be read."""
+
+    path: str
+    reason: str
+    bytes: int = -1
+    mtime_ns: int = -1
+
+
+@dataclass
+class Found:
+    """Everything below a folder. What was indexed below `unreadable_folders` is kept, since nobody knows it is gone."""
+
+    files: dict[str, PictureFile] = field(default_factory=dict)  # by stored path
+    problems: list[Problem] = field(default_factory=list)
+    unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
+    root: str = ""  # what names are shown relative to
+
+
+def find_pictures(source: str) -> Found:
+    """All pictures of a folder (hidden ones are passed over) or of a data set, with their captions if it has any.
+
+    Errors: `MiniClipError` when there is no picture at all, or as of `read_captions`.
+    """
+    if is_uri(source):
+        return _of_storage(source)
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return _of_captions(source)
+    try:
+        root = str(folder.resolve(strict=True))
+    except (OSError, RuntimeError) as error:
+        raise MiniClipError(f"cannot read {folder}: {error}") from None
+    found = Found(root=root)
+    captions = _captions_of(folder, found)
+    for path in _walk(root, found):
+        _add(path, captions.pop(path, ()), found)
+    for path, own in captions.items():  # named by the caption file, but not like a picture
+        _add(path, own, found)
+    if not found.files and not found.problems:
+        raise MiniClipError(
+            f"{folder} holds no caption file and no pictures; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}"
+        )
+    return found
+
+
+def stored_path(path: str) -> str:
+    """A path as valid text: bytes that are not UTF-8 become characters that nobody writes; `real_path` undoes it."""
+    if path.isascii() or path.isprintable():
+        return path
+    return "".join(chr(ord(char) - 0xDC00 + PRIVATE_USE) if 0xDC80 <= ord(char) <= 0xDCFF else char for char in path)
+
+
+def real_path(stored: str) -> str:
+    """The path to open, from how the index stores it."""
+    if stored.isascii() or stored.isprintable():
+        return stored
+    low, high = PRIVATE_USE + 0x80, PRIVATE_USE + 0xFF
+    return "".join(chr(ord(char) - PRIVATE_USE + 0xDC00) if low <= ord(char) <= high else char for char in stored)
+
+
+def is_uri(source: str) -> bool:
+    """Whether it is a place in object storage, such as s3://bucket/folder."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", source) is not None
+
+
+def read_uri(uri: str) -> bytes:
+    """A whole object; `MiniClipError` with the reason when it cannot be read."""
+    from pyarrow import fs
+
+    try:
+        system, path = fs.FileSystem.from_uri(uri)
+        with system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except (OSError, ValueError) as error:
+        raise MiniClipError(f"cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _of_storage(uri: str) -> Found:
+    """Every object below a place that is named like a picture."""
+    from pyarrow import fs
+
+    try:
+        system, place = fs.FileSystem.from_uri(uri)
+        infos = system.get_file_info(fs.FileSelector(place, recursive=True))
+    except (OSError, ValueError) as error:
+        raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from None
+    found, scheme = Found(root=uri.rstrip("/")), uri.split("://")[0]
+    for info in sorted(infos, key=lambda info: info.path):
+        if info.is_file and info.base_name.lower().endswith(SUFFIXES) and not info.base_name.startswith("."):
+            path = f"{scheme}://{info.path}"
+            found.files[path] = PictureFile(path, info.size, info.mtime_ns or 0)
+    if not found.files:
+        raise MiniClipError(f"{uri} holds no pictures; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}")
+    return found
+
+
+def printable(name: str) -> str:
+    """A file's name on one line of valid text: names may hold line ends, and bytes that are not UTF-8."""
+    text = real_path(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _walk(root: str, found: Found) -> Iterator[str]:
+    """Paths of what is named like a picture, folder by folder in the order of names."""
+    seen: set[tuple[int, int]] = set()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            found.problems.append(Problem(stored_path(folder), f"folder cannot be read ({error.strerror})"))
+            found.unreadable_folders.append(stored_path(folder) + "/")
+            continue
+        subfolders = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is(entry.is_dir):
+                subfolders.append(entry.path)
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield entry.path
+        folders += reversed(subfolders)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # a link to itself
+        return False
+
+
+def _add(path: str, captions: tuple[str, ...], found: Found) -> None:
+    stored = stored_path(path)
+    if real_path(stored) != path:  # it holds one of the private characters itself
+        found.problems.append(Problem(printable(stored), "its name holds a private-use character; rename it"))
+        return
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        reason = "a link that leads nowhere" if os.path.islink(path) else str(error.strerror)
+        found.problems.append(Problem(stored, reason))
+        return
+    if not stat.S_ISREG(status.st_mode):
+        found.problems.append(Problem(stored, "a folder, pipe, socket or device, not a picture"))
+    elif status.st_size > MAX_BYTES:
+        found.problems.append(Problem(stored, f"larger than {MAX_BYTES >> 30} GB", status.st_size, status.st_mtime_ns))
+    else:
+        found.files[stored] = PictureFile(stored, status.st_size, status.st_mtime_ns, captions)
+
+
+def _captions_of(folder: Path, found: Found) -> dict[str, tuple[str, ...]]:
+    """Captions by real path; caption rows that name no picture become problems."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return {}  # the walk says it
+    try:
+        table = read_folder_captions(folder)
+    except MiniClipError as error:  # some other table that lies among the pictures
+        found.problems.append(Problem(stored_path(str(folder)), f"captions not read: {error}"))
+        return {}
+    if table is None:
+        return {}
+    # without a caption a picture is indexed all the same
+    lost = [entry for entry in table.skipped if entry.reason != UNCAPTIONED]
+    found.problems += [Problem(entry.name, entry.reason) for entry in lost]
+    parents = {path.parent: path.parent.resolve() for path in table.image_paths}
+    return {
+        str(parents[path.parent] / path.name): tuple(table.captions_of(row))
+        for row, path in enumerate(table.image_paths)
+    }
+
+
+def _of_captions(source: str) -> Found:
+    table = read_captions(source)
+    found = Found()
+    found.problems = [Problem(entry.name, entry.reason) for entry in table.skipped]
+    for row, path in enumerate(table.image_paths):
+        _add(str(path.resolve()), tuple(table.captions_of(row)), found)
+    return found

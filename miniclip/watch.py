@@ -1,0 +1,44 @@
+"""Follow a folder: look again every few seconds, and update the index when something changed.
+
+Looking is `stat` on every file, on any file system, those of other machines too. The pause is at least ten times what
+the last look took, so that watching costs at most a tenth of a core.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.ingest import find_pictures
+from miniclip.update import update_index
+
+LEAST_PAUSE_S = 1.0
+
+
+def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
+    """Update for ever; `tell` gets a line for each update that changed something. Ctrl-C ends it."""
+    tell(f"watching {images}; Ctrl-C ends it")
+    before: object = None  # whatever changed since the last update is seen at the first look
+    while True:
+        started = time.monotonic()
+        now = _state(images)
+        if now != before:
+            try:
+                report = update_index(images, encoders, out)
+                if before is not None or report.added or report.removed:
+                    tell(str(report))
+            except MiniClipError as error:  # every picture gone, or somebody else writing: look again
+                tell(f"not updated: {error}")
+                now = before
+        before = now
+        time.sleep(max(LEAST_PAUSE_S, 10 * (time.monotonic() - started)))
+
+
+def _state(images: str) -> object:
+    """What tells that something changed."""
+    try:
+        found = find_pictures(images)
+    except MiniClipError as error:
+        return str(error)
+    return found.files, found.problems

@@ -1,0 +1,148 @@
+"""On a real Ray cluster of three nodes, one killed half-way, the table is the one that one process writes."""
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import pyarrow as pa
+import pytest
+
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.store import read_problems
+from miniclip.update import update_index
+from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_picture
+
+pytestmark = pytest.mark.slow
+ray: Any = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+pytest.importorskip("lance_ray", reason="the extra [ray] is not installed")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from miniclip import ray_index  # noqa: E402
+
+GOOD, BAD, BLOCK = 240, 4, 10
+MARKERS, KILLED = "MINICLIP_TEST_MARKERS", "killed"
+
+
+class MarkingEmbedder(ray_index.Embedder):
+    """The real actor; it also leaves a file, named after its node, for every block that it has done.
+
+    After two blocks it waits for the kill, so that this comes half-way however fast the machine is.
+    """
+
+    blocks = 0
+
+    def __call__(self, files: pa.Table) -> pa.Table:
+        result = super().__call__(files)
+        self.blocks += 1
+        while self.blocks > 2 and not Path(os.environ[MARKERS], KILLED).exists():
+            time.sleep(0.05)  # between two looks
+        node = ray.get_runtime_context().get_node_id()
+        Path(os.environ[MARKERS], f"{node}-{uuid.uuid4().hex}").touch()
+        return result
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(REPOSITORY))  # workers import what this test imports
+    patch.setenv(MARKERS, str(tmp_path_factory.mktemp("markers")))
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    # the head only leads, so that whichever of the others is killed was at work
+    settings = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=settings)
+    for _ in range(2):
+        cluster.add_node(num_cpus=3, object_store_memory=100_000_000)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cluster")
+    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    for number in range(GOOD):
+        image = draw_picture(*kinds[number % len(kinds)], seed=number)
+        image.putpixel((0, 0), (number, 0, 0))
+        image.save(folder / f"{number:03}.png")
+    for number in range(BAD):
+        (folder / f"bad-{number}.jpg").write_bytes(b"no picture %d" % number)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+
+
+def rows(index: Path) -> list[dict[str, Any]]:
+    table = lancedb.connect(str(index)).open_table("pictures").to_arrow().drop_columns(["indexed_at"])
+    return list(table.sort_by("path").to_pylist())
+
+
+def test_table_equals_that_of_one_process_though_a_node_is_killed(
+    cluster: Any, encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update_index(str(pictures), encoders, tmp_path / "alone")
+    markers, killed = Path(os.environ[MARKERS]), []
+    finished = threading.Event()
+
+    def kill_half_way() -> None:
+        """Kill a node that works, once some blocks are done and most are not."""
+        while not finished.is_set():
+            done = [marker.name.split("-")[0] for marker in markers.iterdir()]
+            busy = [node for node in cluster.worker_nodes if node.node_id in done]
+            if busy and len(done) >= 4:
+                cluster.remove_node(busy[0], allow_graceful=False)
+                killed.append((busy[0].node_id, len(done)))
+                (markers / KILLED).touch()
+                return
+            time.sleep(0.01)  # between two looks
+
+    monkeypatch.setattr(ray_index, "BLOCK", BLOCK)
+    monkeypatch.setattr(ray_index, "Embedder", MarkingEmbedder)
+    killer = threading.Thread(target=kill_half_way)
+    killer.start()
+    try:
+        report = update_index(str(pictures), encoders, tmp_path / "together", ray_index.on_cluster(cluster.address))
+    finally:
+        finished.set()
+        killer.join()
+    assert killed and killed[0][1] < (GOOD + BAD) / BLOCK, "no node was killed half-way"
+    assert (report.added, report.kept, len(report.skipped)) == (GOOD, 0, BAD)
+    assert rows(tmp_path / "together") == rows(tmp_path / "alone")
+    assert read_problems(tmp_path / "together") == read_problems(tmp_path / "alone")
+
+    # the index goes on in one process, and on the cluster, now from object storage
+    again = update_index(str(pictures), encoders, tmp_path / "together")
+    assert (again.added, again.kept) == (0, GOOD)
+
+
+def test_object_storage_is_indexed(cluster: Any, encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(pictures.glob("00*.png")):
+        os.link(path, few / path.name)
+    report = update_index(f"file://{few}", encoders, tmp_path / "index", ray_index.on_cluster(cluster.address))
+    assert (report.added, len(report.skipped)) == (10, 0)
+    update_index(str(few), encoders, tmp_path / "alone")
+    found, expected = rows(tmp_path / "index"), rows(tmp_path / "alone")
+    assert [row.pop("path") for row in found] == [f"file://{row.pop('path')}" for row in expected]
+    assert found == expected
+    assert update_index(f"file://{few}", encoders, tmp_path / "index").kept == 10
+
+
+def test_no_cluster_is_one_line() -> None:
+    if ray.is_initialized():
+        ray.shutdown()
+    with pytest.raises(MiniClipError, match=r"no Ray cluster at 127\.0\.0\.1:1 .*start one with: ray start --head"):
+        ray_index.on_cluster("127.0.0.1:1")

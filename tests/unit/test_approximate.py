@@ -1,0 +1,107 @@
+"""Search that is not exact says how much it finds; where it can be exact, it is."""
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import miniclip.approximate
+from miniclip.approximate import Int8Gallery, exact_top_k, make_ann, measured_recall, open_gallery, recall_of
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.index import PictureIndex
+from miniclip.retrieval import Gallery
+from miniclip.store import Settings, open_writer
+
+ROWS, DIM = 900, 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of made-up pictures, in two commits, stored in another order than that of their paths."""
+    folder = tmp_path_factory.mktemp("index") / "many"
+    generator = np.random.default_rng(0)
+    embeds = generator.standard_normal((ROWS, DIM), dtype=np.float32)
+    embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
+    with open_writer(folder, Settings("0" * 64, folder, "x"), DIM) as writer:
+        for numbers in np.array_split(generator.permutation(ROWS), 2):
+            columns = {
+                "path": [f"/p/{number % 3}/{number:04}.jpg" for number in numbers],
+                "sha256": [int(number).to_bytes(32, "big") for number in numbers],
+                "indexed_at": [datetime(2024, 1, 1)] * len(numbers),
+                "taken": pa.nulls(len(numbers), pa.timestamp("s")),
+                "captions": [[]] * len(numbers),
+                "embedding": pa.FixedSizeListArray.from_arrays(embeds[numbers].ravel(), DIM),
+            }
+            columns |= {name: [1] * len(numbers) for name in ("bytes", "mtime_ns", "width_px", "height_px")}
+            writer.put(columns, replace=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def queries() -> np.ndarray:
+    queries = np.random.default_rng(1).standard_normal((9, DIM), dtype=np.float32)
+    return np.asarray(queries / np.linalg.norm(queries, axis=1, keepdims=True))
+
+
+def test_embeddings_on_disk_are_those_in_memory(folder: Path) -> None:
+    whole, lean = PictureIndex.open(folder), PictureIndex.open(folder, in_memory=False)
+    assert lean.image_embeds.shape == (0, DIM) and len(lean) == len(whole) == ROWS
+    assert [path.as_posix() for path in whole.paths] == sorted(f"/p/{n % 3}/{n:04}.jpg" for n in range(ROWS))
+    rows = np.array([899, 3, 3, 450])
+    np.testing.assert_array_equal(lean.embeds(rows), whole.image_embeds[rows])
+    for some, part in lean.stored.batches():
+        np.testing.assert_array_equal(part, whole.image_embeds[some])
+
+
+def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -> None:
+    whole, lean = PictureIndex.open(folder), PictureIndex.open(folder, in_memory=False)
+    exact_scores, exact_rows = Gallery(whole.image_embeds).top_k(queries, 10)
+    gallery = Int8Gallery(lean.stored)
+    scores, rows = gallery.top_k(queries, 10)
+    np.testing.assert_array_equal(rows, exact_rows)
+    np.testing.assert_allclose(scores, exact_scores, atol=1e-6)
+    np.testing.assert_array_equal(exact_top_k(lean.stored, queries, 10), exact_rows)
+    assert recall_of(gallery, lean, queries) == 1.0
+    allowed = whole.below("/p/1")
+    _, filtered = gallery.top_k(queries, 10, allowed)
+    np.testing.assert_array_equal(filtered, Gallery(whole.image_embeds).top_k(queries, 10, allowed)[1])
+    assert allowed[filtered].all() and gallery.top_k(queries, 5, np.zeros(ROWS, dtype=bool))[0].shape == (9, 0)
+
+
+def test_filter_is_exact_search_among_those_rows(folder: Path, queries: np.ndarray) -> None:
+    image_embeds = PictureIndex.open(folder).image_embeds
+    allowed = np.random.default_rng(2).random(ROWS) < 0.01
+    scores, rows = Gallery(image_embeds).top_k(queries, 50, allowed)
+    similarity = np.where(allowed, queries @ image_embeds.T, -np.inf)
+    assert rows.shape == (9, allowed.sum()) and np.isfinite(scores).all()
+    np.testing.assert_array_equal(rows, np.argsort(-similarity, axis=1, kind="stable")[:, : allowed.sum()])
+
+
+def test_vector_index_finds_most_and_says_how_much(
+    folder: Path, queries: np.ndarray, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MiniClipError, match=r"has no vector index; make it with: miniclip index \.\.\. --ann"):
+        open_gallery("ann", PictureIndex.open(folder, in_memory=False))
+    with pytest.raises(MiniClipError, match="--ann pays from 10,000 pictures on, and there are 900"):
+        make_ann(PictureIndex.open(folder, in_memory=False))
+    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    make_ann(PictureIndex.open(folder, in_memory=False))
+    index = PictureIndex.open(folder, in_memory=False)
+    gallery = open_gallery("ann", index)
+    assert recall_of(gallery, index, queries) > 0.8
+    scores, rows = gallery.top_k(queries, 10)
+    found = index.stored.take(rows.ravel()).reshape(9, 10, DIM)
+    np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, found), atol=1e-5)
+    with pytest.raises(MiniClipError, match="takes no filters"):
+        gallery.top_k(queries, 10, np.ones(ROWS, dtype=bool))
+
+    encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", threads=1)
+    recall, texts = measured_recall("ann", gallery, index, encoders)
+    assert 0.5 < recall <= 1 and texts == "64 everyday phrases"
+    assert measured_recall("ann", gallery, index, encoders) == (recall, texts)  # read, not measured again
+    with pytest.raises(MiniClipError, match="--gallery must be one of exact, int8, ann, got fast"):
+        open_gallery("fast", index)

@@ -1,0 +1,168 @@
+"""An indexer that is killed, or stopped by Ctrl-C, leaves an index that opens, continues, and ends as if nothing was.
+
+Real processes: forked after their imports, so that thirty of them start in the time of one.
+"""
+
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import pytest
+
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.index import PictureIndex
+from miniclip.store import read_problems
+from miniclip.update import update_index
+from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_picture
+
+KILLS, GOOD, BAD = 30, 120, 6
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["miniclip.update"])
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return open_encoders(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of different content, and some that cannot be read."""
+    folder = tmp_path_factory.mktemp("many")
+    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    for number in range(GOOD):
+        image = draw_picture(*kinds[number % len(kinds)], seed=number)
+        image.putpixel((0, 0), (number, 0, 0))
+        image.save(folder / f"{number:03}.png")
+    for number in range(BAD):
+        (folder / f"bad-{number}.jpg").write_bytes(b"no picture %d" % number)
+    return folder
+
+
+def open_encoders(bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
+
+
+def index_eagerly(bundle: Path, pictures: Path, out: Path, begins: Event) -> None:
+    """What the killed process runs: as the command does, but with a commit after every picture."""
+    import miniclip.update
+
+    miniclip.update.COMMIT_EVERY_S = 0.0
+    encoders = open_encoders(bundle)
+    begins.set()
+    miniclip.update.update_index(str(pictures), encoders, out)
+
+
+def rows(index: Path) -> list[dict[str, Any]]:
+    """Every row but for the moment at which it was written."""
+    table = lancedb.connect(str(index)).open_table("pictures").to_arrow().drop_columns(["indexed_at"])
+    return list(table.sort_by("path").to_pylist())
+
+
+def test_thirty_kills_at_random_moments_lose_nothing(
+    encoders: OnnxEncoders, tiny_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    began = FORKS.Event()
+    whole = FORKS.Process(target=index_eagerly, args=(tiny_bundle, pictures, tmp_path / "whole", began))
+    whole.start()
+    assert began.wait(120)
+    started = time.monotonic()
+    whole.join(300)
+    seconds = time.monotonic() - started
+    expected = rows(tmp_path / "whole")
+    assert len(expected) == GOOD and whole.exitcode == 0
+
+    moments, kept, killed = random.Random(0), [], 0
+    for kill in range(KILLS):
+        out, began = tmp_path / f"index-{kill}", FORKS.Event()
+        process = FORKS.Process(target=index_eagerly, args=(tiny_bundle, pictures, out, began))
+        process.start()
+        assert began.wait(120)
+        process.join(moments.uniform(0, seconds))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        try:
+            kept.append(len(PictureIndex.open(out)))
+        except MiniClipError as nothing_yet:
+            assert re.search("is empty; fill it with|no index at", str(nothing_yet))
+            kept.append(0)
+        report = update_index(str(pictures), encoders, out)
+        assert (report.kept, report.added) == (kept[-1], GOOD - kept[-1])
+        assert rows(out) == expected
+        assert len(read_problems(out)) == len(report.skipped) == BAD
+    assert killed >= KILLS * 2 // 3  # the others were done before
+    assert len(set(kept)) > KILLS // 3, f"the kills did not come at different moments: {kept}"
+
+
+def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    many, out = tmp_path / "many", tmp_path / "index"
+    many.mkdir()
+    originals = sorted(pictures.glob("*.png"))
+    for number in range(20_000):
+        os.link(originals[number % GOOD], many / f"{number:05}.png")
+    command = [
+        sys.executable,
+        "-c",
+        "import miniclip.update, miniclip.cli; miniclip.update.COMMIT_EVERY_S = 0.2; miniclip.cli.main()",
+    ]
+    flags = ["index", str(many), "--bundle", str(tiny_bundle), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, *flags], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((out / "pictures.lance/data").glob("*.lance")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)  # between two looks
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    (line,) = errors.strip().splitlines()
+    stopped = re.fullmatch(r"stopped: ([\d,]+) pictures are in the index .*; the same command goes on from there", line)
+    assert stopped
+    assert 0 < len(PictureIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
+
+
+def test_watching_follows_changes(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "watched", tmp_path / "index"
+    folder.mkdir()
+    first, second, *_ = sorted(pictures.glob("*.png"))
+    os.link(first, folder / "first.png")
+    command = [sys.executable, "-u", "-m", "miniclip.cli", "index", str(folder), "--bundle", str(tiny_bundle)]
+    process = subprocess.Popen(
+        [*command, "--out", str(out), "--watch"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+
+    def until(words: str) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if words in line:
+                return
+        raise AssertionError(f"it ended without saying {words!r}")
+
+    until("watching")
+    os.link(second, folder / "second.png")
+    until("1 pictures embedded, 1 unchanged, 0 removed")
+    assert {path.name for path in PictureIndex.open(out).paths} == {"first.png", "second.png"}
+    (folder / "first.png").rename(folder / "renamed.png")
+    until("1 pictures embedded, 1 unchanged, 1 removed, 1 of the embedded known by their content")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.strip()) == (130, "stopped")
+    assert {path.name for path in PictureIndex.open(out).paths} == {"renamed.png", "second.png"}
