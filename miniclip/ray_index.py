@@ -9,6 +9,7 @@ chunk at most. Pictures (or object storage), bundle and index must have the same
 """
 
 import logging
+import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,8 +79,9 @@ def on_cluster(address: str) -> Write:
         raise MiniClipError(f'--ray needs {error.name}: pip install "miniclip[ray]"') from None
     if not ray.is_initialized():
         try:
+            _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or ["no answer"])[0]
             raise MiniClipError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from None
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -108,6 +110,13 @@ def on_cluster(address: str) -> Write:
         return added, 0
 
     return write
+
+
+def _knock(address: str) -> None:
+    """`OSError` at once where nothing listens: Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _embedded(files: Sequence[PictureFile], encoders: OnnxEncoders) -> Any:
