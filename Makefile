@@ -7,7 +7,7 @@ EXTRA  ?= cpu
 PORT   ?= 7860
 CONFIG ?= configs/setup1.toml
 RUN    ?= runs/$(basename $(notdir $(CONFIG)))
-BUNDLE ?= $(if $(wildcard models/miniclip-s/manifest.json),models/miniclip-s,bundles/quickstart)
+BUNDLE ?= models/miniclip-s
 IMAGES ?= openmoji
 SPLIT  ?= test
 PY     := $(VENV)/bin/python
@@ -54,24 +54,19 @@ data-given: # before anything is installed
 train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME]
 	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)"
 
-export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME BUNDLE=bundles/NAME
+# the released bundle is replaced only when it is named
+benchmark export: BUNDLE = bundles/$(notdir $(RUN))
+
+export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME [BUNDLE=bundles/NAME]
 	@$(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
 
 benchmark: data-given $(VENV)/.train ## parity and speed of a bundle: make benchmark RUN= BUNDLE= DATA= [SPLIT=test]
 	@$(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \
 	  --json "$(BUNDLE).benchmark.json"
 
-demo: $(VENV)/.serve $(filter bundles/quickstart/%,$(BUNDLE)/manifest.json) ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
+demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
 	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
-
-# While the project ships no bundle, the first `make demo` makes one: heads trained on the OpenMoji pictures and the
-# classes of ImageNet, on cached features of pretrained backbones from the package index.
-bundles/quickstart/manifest.json:
-	@$(MAKE) --no-print-directory $(VENV)/.train
-	@echo "no bundle is here yet: making bundles/quickstart (a few minutes, once)"
-	@$(PY) -m train --config configs/quickstart.toml --data openmoji --out runs/quickstart --resume
-	@$(PY) -m export --run runs/quickstart --out bundles/quickstart
 
 test: $(VENV)/.dev ## install and pass all tests
 	@$(PY) -m pytest -q

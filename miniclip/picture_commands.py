@@ -50,6 +50,7 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
         "--gallery", default="exact", help="exact | int8 (a quarter of the memory) | ann (default exact)"
     )
     search.add_argument("--top-k", type=_positive, default=10, help="how many pictures (default 10)")
+    search.add_argument("--sheet", type=Path, metavar="FILE", help="also draw what is found into this PNG")
     _add_output_flags(search)
     add_runtime_flags(search)
     search.set_defaults(run=run_search)
@@ -168,6 +169,11 @@ def run_search(arguments: argparse.Namespace) -> int:
     if arguments.matches and searcher.match is not None:
         least = float(searcher.match.probability(np.asarray(searcher.match.cutoff)))
         hits = [hit for hit in hits if hit.probability is not None and hit.probability >= least]
+    asked = " | ".join([*query.texts, *map(str, [*arguments.image, *arguments.like])])
+    if arguments.sheet:
+        from miniclip.sheet import draw_contact_sheet
+
+        draw_contact_sheet(arguments.sheet, asked, hits)
     alone = arguments.image[0] if len(arguments.image) == 1 and not (arguments.words or arguments.like) else None
     captions = searcher.captions_for(alone) if alone is not None else []
     paths = searcher.index.paths
@@ -177,7 +183,6 @@ def run_search(arguments: argparse.Namespace) -> int:
             for hit in hits
         ]
         found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
-        asked = " | ".join([*query.texts, *map(str, [*arguments.image, *arguments.like])])
         told = {"nothing_matches": answer.nothing_matches, "calibrated": answer.is_calibrated}
         print(json.dumps({"query": asked, "results": results, "captions": found, **told}))
         return 0

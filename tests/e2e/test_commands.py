@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).parents[2]
 EVALUATE = "miniclip.cli evaluate --bundle {bundle} --data {data} --split all"
@@ -124,6 +126,10 @@ MISTAKES = {
     "unknown flag": (f"{TRAIN} --train.nope 3", r"--train\.nope"),
     "missing config": (f"{TRAIN} --config {{tmp}}/none.toml", r"cannot read the config .*none\.toml"),
     "existing run": ("train --data {data} --out {run}", "holds a run already; add --resume"),
+    "search --sheet over a file": (
+        "miniclip.cli search red --index {index} --sheet {tmp}/unknown_key.toml",
+        "unknown_key.toml is there already; choose another --sheet",
+    ),
     "export into a folder of other things": ("export --run {run} --out {tmp}/notes", "notes exists and is no bundle"),
 }
 
@@ -131,6 +137,7 @@ COMMANDS = {
     "search": "miniclip.cli search 'a red circle' --index {index} --top-k 5",
     "search --json": "miniclip.cli search 'a red circle' --index {index} --top-k 5 --json",
     "search --image": "miniclip.cli search --image {data}/blue-circle-0.png --index {index} --json",
+    "search --sheet": "miniclip.cli search 'a red circle' --index {index} --top-k 7 --sheet {tmp}/sheet.png",
     "search -0": "miniclip.cli search 'a red circle' --index {index} --top-k 5 -0",
     "search composed": "miniclip.cli search 'red circle' 'a big red circle' --minus square --folder {data} --distinct "
     "--image {data}/blue-circle-0.png --text-weight 0.7 --index {index} --json",
@@ -243,6 +250,13 @@ def test_search_json_is_one_object_with_the_same_results(outcome: Outcome) -> No
 def test_search_0_prints_the_same_paths_and_zero_bytes(outcome: Outcome) -> None:
     paths = [line.split("\t")[1] for line in outcome("search").stdout.splitlines()]
     assert succeeded(outcome("search -0")) == "".join(path + "\0" for path in paths)
+
+
+def test_search_draws_what_it_finds(place: dict[str, Path], outcome: Outcome) -> None:
+    succeeded(outcome("search --sheet"))
+    sheet = np.asarray(Image.open(place["tmp"] / "sheet.png").convert("RGB"))
+    assert sheet.shape[0] > 2 * 144  # seven pictures are two rows
+    assert (sheet[..., 0].astype(int) - sheet[..., 1:].max(axis=2) > 120).any()  # and a red one is among them
 
 
 def test_composed_search_leaves_out_what_it_should(outcome: Outcome) -> None:

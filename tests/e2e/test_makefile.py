@@ -66,24 +66,29 @@ def test_demo_passes_its_variables_on(venv: Path, tmp_path: Path) -> None:
     assert re.findall("<(.*?)>", make("demo", f"VENV={venv}", *variables).stdout) == expected
 
 
-def test_demo_takes_any_bundle_and_makes_only_its_own(venv: Path, tmp_path: Path) -> None:
+def test_demo_takes_any_bundle_and_makes_none(venv: Path, tmp_path: Path) -> None:
     variables = ("IMAGES=/pictures", "PORT=9000", "SHARE=1", "AUTH=a:b", f"VENV={venv}")
     # a folder without a manifest may be a bundle made by others, and whether it is one `python -m demo` says best
     done = make("-n", "demo", *variables, f"BUNDLE={tmp_path}")
     command = " ".join(done.stdout.replace("\\\n", " ").split())
-    assert f'-m demo --bundle "{tmp_path}" --images "/pictures" --port 9000 --share --auth "a:b"' in command
-    assert "-m train" not in command
-    own = make("-n", "demo", *variables, "BUNDLE=bundles/quickstart").stdout
-    made = (REPOSITORY / "bundles/quickstart/manifest.json").exists()
-    assert made or "-m train --config configs/quickstart.toml --data openmoji" in own
+    assert (
+        command
+        == f'{venv}/bin/python -m demo --bundle "{tmp_path}" --images "/pictures" --port 9000 --share --auth "a:b"'
+    )
+    assert '--bundle "models/miniclip-s"' in make("-n", "demo", *variables).stdout
+
+
+def test_export_replaces_the_released_bundle_only_when_it_is_named(venv: Path) -> None:
+    assert '--out "bundles/x"' in make("-n", "export", "RUN=runs/x", f"VENV={venv}").stdout
+    assert '--out "models/y"' in make("-n", "export", "RUN=runs/x", "BUNDLE=models/y", f"VENV={venv}").stdout
 
 
 def test_train_export_and_benchmark_pass_their_variables_on(venv: Path) -> None:
     def asked(*arguments: str) -> list[str]:
         return re.findall("<(.*?)>", make(*arguments, f"VENV={venv}").stdout)
 
-    assert asked("train", "DATA=my data", "CONFIG=configs/quickstart.toml") == [
-        *("-m", "train", "--config", "configs/quickstart.toml", "--data", "my data", "--out", "runs/quickstart")
+    assert asked("train", "DATA=my data", "CONFIG=configs/setup2.toml") == [
+        *("-m", "train", "--config", "configs/setup2.toml", "--data", "my data", "--out", "runs/setup2")
     ]
     assert asked("export", "RUN=runs/x", "BUNDLE=bundles/y") == [
         *("-m", "export", "--run", "runs/x", "--out", "bundles/y")
