@@ -135,11 +135,12 @@ def duplicates(groups: list[list[Card]], total: int) -> str:
     if not groups:
         return message("No picture is here twice.")
     shown = "" if len(groups) == total else f" The first {len(groups)} are shown."
+    found = f"{total:,} groups" if total > 1 else "One group"
     items = "".join(
-        f'<li><h4>{len(cards)} times</h4><ul class="cards small">{"".join(card(one, 99) for one in cards)}</ul></li>'
+        f'<li><h4>{len(cards)} alike</h4><ul class="cards small">{"".join(card(one, 99) for one in cards)}</ul></li>'
         for cards in groups
     )
-    return f'<p>{total:,} pictures are here more than once.{shown}</p><ul class="groups">{items}</ul>'
+    return f'<p>{found} of pictures that look alike.{shown}</p><ul class="groups">{items}</ul>'
 
 
 def sides(both: list[Side]) -> str:

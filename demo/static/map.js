@@ -30,14 +30,14 @@ function draw() {
     canvas.height = canvas.clientHeight * sharp;
     const context = canvas.getContext('2d');
     context.scale(sharp, sharp);
-    const radius = Math.max(1.6, Math.min(7, 90 / Math.sqrt(map.rows.length) * Math.sqrt(view.zoom)));
+    const radius = Math.max(1.8, Math.min(8, 170 / Math.sqrt(map.rows.length) * Math.sqrt(view.zoom)));
     const dark = document.body.classList.contains('dark');
     for (const dot of order) {
         const [x, y] = place(dot);
         if (x < -9 || y < -9 || x > canvas.clientWidth + 9 || y > canvas.clientHeight + 9) continue;
         const share = shades ? shades[dot] : 1;
         context.beginPath();
-        context.arc(x, y, shades ? radius * (0.7 + 0.9 * Math.max(share, 0) ** 2) : radius, 0, 7);
+        context.arc(x, y, shades ? radius * (0.8 + 0.8 * Math.max(share, 0) ** 2) : radius, 0, 7);
         context.fillStyle = shades ? shade(share, dark) : HUES[map.group[dot] % HUES.length];
         context.fill();
     }
@@ -53,9 +53,9 @@ function draw() {
 
 function shade(share, dark) {
     if (share < 0) return dark ? '#33415580' : '#e2e8f080';
-    const strong = share ** 2;
-    const lightness = dark ? 30 + 35 * strong : 80 - 38 * strong;
-    return `hsl(${210 - 195 * strong} ${20 + 70 * strong}% ${lightness}%)`;
+    const strong = share ** 1.5;
+    const lightness = dark ? 34 + 26 * strong : 82 - 34 * strong;
+    return `hsl(16 ${8 + 84 * strong}% ${lightness}%)`;
 }
 
 function nearest(x, y, within) {
