@@ -83,7 +83,8 @@ def _models(desk: Desk) -> str:
         f'<th scope="col">{head}</th>'
         for head in ("Model", "Recall", "Pictures/s", "Query", "Size", '<span class="hidden-label">Choice</span>')
     )
-    return f'<div class="wide" tabindex="0" role="region" aria-label="Models"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="Models">{table}</div>'
 
 
 def _model_row(bundle: Bundle, precision: str, is_open: bool) -> str:
