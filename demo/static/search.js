@@ -13,6 +13,7 @@ let picture = null;  // an upload: { path, name, preview }
 let like = null;  // a picture of the gallery: { id, title, preview }
 let shown = STEP;
 let newest = 0;
+let isTouched = false;  // by a user who was faster than the first answer
 let resting;
 
 const question = () => ({
@@ -72,6 +73,7 @@ function countFilters() {
 }
 
 async function takePicture(file) {
+    isTouched = true;
     results.setAttribute('aria-busy', 'true');
     const taken = await page.upload(upload, file);
     fields.file.value = '';
@@ -103,6 +105,7 @@ form.addEventListener('submit', (event) => {
     ask({ newAddress: true });
 });
 form.addEventListener('input', (event) => {
+    isTouched = true;
     if (event.target === fields.file) return;
     clearTimeout(resting);
     countFilters();
@@ -160,7 +163,8 @@ addEventListener('popstate', () => {
     element.querySelector('#status-line').textContent = about.status ?? '';
     element.querySelector('#attribution').textContent = about.attribution ?? '';
     const linked = page.fromAddress();
-    if (!fields.q.value) fill(Object.keys(linked).length ? linked : { q: about.examples?.[0] ?? '' });
+    if (isTouched) return;
+    fill(Object.keys(linked).length ? linked : { q: about.examples?.[0] ?? '' });
     await ask();
     if (matchMedia('(pointer: fine)').matches) fields.q.focus({ preventScroll: true });
 })();

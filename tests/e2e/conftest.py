@@ -42,19 +42,22 @@ class DemoProcess:
         self.url = f"http://127.0.0.1:{port}/"
         command = [sys.executable, "-m", "demo", "--no-browser", "--port", str(port), *flags]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(
+        self._process = self.start(command, environment)
+
+    def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def __enter__(self) -> Self:
-        self.lines = self._until(self.url.rstrip("/"))
+        self.lines = self.until(self.url.rstrip("/"))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
         self._process.communicate(timeout=30)
 
-    def _until(self, words: str) -> list[str]:
+    def until(self, words: str) -> list[str]:
         """Lines up to the one that holds `words`. A process that ends earlier fails the test with all it said."""
         assert self._process.stdout is not None
         lines: list[str] = []
