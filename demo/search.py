@@ -140,7 +140,7 @@ class PictureSearch:
         upload = read_picture_file(question.picture) if question.picture else None
         query = self.places.query(question, upload, 1)
         query.check(len(self.index))
-        composed = compose(query, self.searcher.encoders, self.index.image_embeds)
+        composed = compose(query, self.searcher.encoders, self.index)
         scores = self.index.image_embeds @ composed.query_embed[0]  # (N,)
         allowed = allowed_rows(query, self.index)
         return scores if allowed is None else np.where(allowed, scores, np.nan)
