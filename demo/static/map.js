@@ -76,6 +76,7 @@ function point(dot) {
     if (dot >= 0) {
         const [x, y] = place(dot);
         hover.querySelector('img').src = `${map.preview}/${map.rows[dot]}.webp`;
+        canvas.dataset.at = `${x.toFixed(1)} ${y.toFixed(1)}`;
         hover.style.left = `${Math.min(Math.max(x - 80, 4), canvas.clientWidth - 168)}px`;
         hover.style.top = `${y > 190 ? y - 184 : y + 18}px`;
     }
