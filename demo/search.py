@@ -7,6 +7,7 @@ exception. Neither Gradio's components nor HTML are in here.
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from miniclip.ingest import printable
 from miniclip.query import allowed_rows, compose
 from miniclip.search import CaptionHit, Hit, Searcher
 
-OPENMOJI_EXAMPLES = ("a cat", "birthday party", "something to eat", "musical instrument", "rainy weather", "in love")
+OPENMOJI_EXAMPLES = ("a cat", "a red car", "fruit", "musical instrument", "rainy weather", "a sad face")
 PHOTO_EXAMPLES = ("a dog running", "people at the beach", "a child playing", "mountains", "a city street", "food")
 EXAMPLES = 6
 MOST_LABELS = 100
@@ -172,7 +173,7 @@ class PictureSearch:
         card = self.card(Hit(row, score, self.index.paths[row], captions, probability))
         moment = self.index.taken[row]
         taken = "" if np.isnat(moment) else str(moment).replace("T", " ")[:16]
-        path = "" if self.is_public else printable(str(self.index.paths[row]))
+        path = "" if self.is_public else _from_home(printable(str(self.index.paths[row])))
         return Detail(card, self.previews.address(row, "large"), captions, taken, path)
 
     def prepare_captions(self) -> None:
@@ -209,3 +210,9 @@ class PictureSearch:
 
     def card_of(self, row: int) -> Card:
         return self.card(Hit(row, 0.0, self.index.paths[row], self.index.captions[row]))
+
+
+def _from_home(path: str) -> str:
+    """A path as people say it: `~/Pictures/cat.jpg`."""
+    home = str(Path.home()).rstrip("/") + "/"
+    return f"~/{path.removeprefix(home)}" if path.startswith(home) else path

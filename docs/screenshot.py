@@ -21,7 +21,7 @@ from playwright.sync_api import sync_playwright
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SIZES = {"desktop": (1440, 900, "light"), "laptop": (1280, 800, "dark"), "phone": (390, 844, "light")}
 DARK_PHONE = {"phone-dark": (390, 844, "dark")}
-WORDS = "birthday party"
+WORDS = "a red car"
 
 
 def main() -> int:
@@ -45,7 +45,8 @@ def main() -> int:
                 tab.wait_for_load_state("networkidle")
                 # lazy thumbnails below the screen are never loaded: those on it are waited for
                 tab.wait_for_function(
-                    "[...document.images].every(i => i.complete || i.getBoundingClientRect().top > innerHeight)"
+                    "[...document.images].every("
+                    "i => i.complete || !i.offsetParent || i.getBoundingClientRect().top > innerHeight)"
                 )
                 png = tab.screenshot()
                 title = step.__name__.replace("_", "-")

@@ -182,7 +182,7 @@ def test_login_gives_page_and_previews_and_without_it_there_is_neither(
 def test_page_with_an_existing_index_takes_few_seconds_of_the_cores(
     tiny_bundle: Path, picture_index: Path, demo_process: Any
 ) -> None:
-    """CPU time on all cores, start to stop: the clock would measure what else runs here. page_load.py measures the clock."""
+    """CPU time, start to stop: the clock would measure what else runs here; benchmarks/page_load.py reads the clock."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with demo_process("--index", str(picture_index), "--bundle", str(tiny_bundle)) as running:
         assert get(running.url)[0] == 200
