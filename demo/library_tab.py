@@ -81,7 +81,7 @@ def _models(desk: Desk) -> str:
     ]
     heads = "".join(
         f'<th scope="col">{head}</th>'
-        for head in ("Model", "Recall", "Pictures/s", "Query", "Size", '<span class="hidden-label">Choice</span>')
+        for head in ("Model", '<span class="hidden-label">Choice</span>', "Recall", "Pictures/s", "Query", "Size")
     )
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f'<div class="wide" tabindex="0" role="region" aria-label="Models">{table}</div>'
@@ -107,7 +107,7 @@ def _model_row(bundle: Bundle, precision: str, is_open: bool) -> str:
     )
     tested = f' title="measured on {escape(str(certificate.get("data", "")), quote=True)}"' if measured else ""
     name = f'<th scope="row">{escape(bundle.name)} <span class="precision">{precision}</span></th>'
-    return f"<tr{tested}>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}<td>{choice}</td></tr>"
+    return f"<tr{tested}>{name}{''.join(f'<td>{cell}</td>' for cell in (choice, *cells))}</tr>"
 
 
 def _belongs(file: str, precision: str) -> bool:
