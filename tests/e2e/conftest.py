@@ -99,6 +99,13 @@ def captioned_url(tiny_bundle: Path, captioned_folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def openmoji_url(tiny_bundle: Path) -> Iterator[str]:
+    """A page of the built-in gallery, as `make demo` opens it."""
+    with DemoProcess("--images", "openmoji", "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
+        yield process.url
+
+
+@pytest.fixture(scope="session")
 def dated_url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page of four JPEGs in two folders, with dates, two of them equal; its bundle says that nothing ever matches."""
     folder = tmp_path_factory.mktemp("dated") / "photos"

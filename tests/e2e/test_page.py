@@ -256,3 +256,16 @@ def test_more_is_shown_on_demand(tab: Any, captioned_url: str) -> None:
     expect(tab.locator(CARDS)).to_have_count(24)
     tab.get_by_role("button", name="Show more").click()
     expect(tab.locator(CARDS)).to_have_count(48)
+
+
+def test_openmoji_gallery_names_its_makers_and_is_searched(open_tab: Any, openmoji_url: str) -> None:
+    tab = open_tab(openmoji_url)
+    expect(tab.locator("#attribution")).to_have_text("Pictures: OpenMoji, CC BY-SA 4.0")
+    expect(tab.locator(".examples button").first).to_have_text("a cat")
+    expect(tab.locator(CARDS)).to_have_count(24)
+    expect(tab.get_by_label("In folder")).to_be_hidden()  # they lie in one
+    tab.locator(CARDS).first.click()
+    expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
+    tab.keyboard.press("Escape")
+    tab.get_by_role("tab", name="Map").click()
+    expect(tab.locator("#map canvas")).to_have_attribute("data-dots", "1918")
