@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from demo.sharing import generated_login, share
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 
 HOST = "127.0.0.1"
@@ -54,54 +55,36 @@ def main() -> int:
     importing.join()
     try:
         from demo.app import build_page, launch_options
-        from demo.search import PictureSearch
+        from demo.desk import Desk
     except ImportError as error:
         raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
 
-    search = PictureSearch(searcher)
+    desk = Desk(searcher, arguments.provider, is_public=arguments.share)
     if searcher.has_captions:
-        threading.Thread(target=search.prepare_captions, daemon=True).start()
+        threading.Thread(target=desk.search.prepare_captions, daemon=True).start()
     login, generated = arguments.auth, False
     if arguments.share and login is None:
-        from secrets import token_urlsafe
-
-        login, generated = ("guest", token_urlsafe(9)), True
-    page = build_page(search)
+        login, generated = generated_login(), True
+    page = build_page(desk)
     try:
         page.launch(
             server_name=HOST,
             server_port=arguments.port,
             auth=login,
-            inbrowser=not arguments.no_browser and _has_display(),
+            inbrowser=not (arguments.no_browser or arguments.share) and _has_display(),
             prevent_thread_lock=True,
-            **launch_options(search),
+            **launch_options(desk),
         )
     except OSError:  # somebody took the port while the index was opened
         raise _port_in_use(arguments.port) from None
-    print(search.status, flush=True)
+    print(desk.search.status, flush=True)
     print(f"The search page is at http://{HOST}:{arguments.port} (stop it with Ctrl-C)", flush=True)
     if generated and login:
         print(f"login: {login[0]}, password: {login[1]}", flush=True)
     if arguments.share:
-        print(share(page), flush=True)
+        print(share(page, HOST), flush=True)
     page.block_thread()
     return 0
-
-
-def share(page: Any) -> str:
-    """Open Gradio's tunnel to a running page; says the public address, or that there is none.
-
-    Not by `launch(share=True)`: that makes every visitor's browser, the local one too, load Gradio's scripts from a
-    server elsewhere, and prints a page of advice where the tunnel cannot be had.
-    """
-    from gradio import networking
-
-    try:
-        address = networking.setup_tunnel(HOST, page.server_port, page.share_token, None, None)
-    except Exception as error:  # no network, blocked, a damaged download: each means the same to a user
-        reason = str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
-        return f"no public link: {reason}; the page stays at http://{HOST}:{page.server_port}"
-    return f"public link: {address} (for at most a week, as long as this runs)"
 
 
 def check_port(port: int) -> None:

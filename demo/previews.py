@@ -6,7 +6,7 @@ server. Behind a login, a preview asks for it like everything else.
 
 import io
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,23 +51,32 @@ class Previews:
         image.save(stream, "WEBP", quality=82, method=1)
         return stream.getvalue()
 
-    def route(self) -> APIRoute:
-        """The address above as a route of Gradio's server."""
-        return APIRoute("/preview/{version}/{size}/{name}", self._respond, methods=["GET"], include_in_schema=False)
+    def row_at(self, version: str, name: str) -> int | None:
+        """The row of `ROW.webp`, or None for anything else: another gallery's, no number, out of range."""
+        number = name.removesuffix(".webp")
+        if version != self._version or not (number.isascii() and number.isdigit()) or len(number) > 9:
+            return None
+        return int(number) if int(number) < len(self._paths) else None
 
-    async def _respond(self, request: Request, version: str, size: str, name: str) -> Response:
+
+def preview_route(current: Callable[[], Previews]) -> APIRoute:
+    """The address above as a route of Gradio's server; `current` are the previews of the gallery that is open."""
+
+    async def respond(request: Request, version: str, size: str, name: str) -> Response:
         if not _is_logged_in(request):
             return Response("log in first", status_code=401)
-        number = name.removesuffix(".webp")
-        known = version == self._version and size in SIZES_PX and number.isascii() and number.isdigit()
-        if not known or len(number) > 9 or int(number) >= len(self._paths):
+        previews = current()
+        row = previews.row_at(version, name)
+        if row is None or size not in SIZES_PX:
             return Response("no such preview", status_code=404)
         headers = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
         try:
-            webp = await run_in_threadpool(self.webp, int(number), size)
+            webp = await run_in_threadpool(previews.webp, row, size)
         except MiniClipError:  # moved since it was indexed: a grey field says so, where a broken image would not
             return Response(MISSING, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
         return Response(webp, media_type="image/webp", headers=headers)
+
+    return APIRoute("/preview/{version}/{size}/{name}", respond, methods=["GET"], include_in_schema=False)
 
 
 def _is_logged_in(request: Request) -> bool:

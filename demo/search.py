@@ -1,41 +1,45 @@
-"""What the page's buttons call: a question in, an answer in words and cards out.
+"""What the page asks of one gallery: a question in, an answer in words and cards out.
 
-In: a `Searcher`, and questions (words, a picture of the index, an uploaded picture). Out: `Answer` and `Detail`; what
-went wrong is a short message in them, never an exception. Neither Gradio nor HTML is in here.
+In: a `Searcher`, and questions. Out: `Answer` and `Detail`; what went wrong is a short message in them, never an
+exception. Neither Gradio's components nor HTML are in here.
 """
 
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from demo.previews import Previews
+from demo.question import Places, Question
+from demo.uploads import read_picture_file, sentence
+from miniclip.classify import TEMPLATES, classify
 from miniclip.errors import MiniClipError
+from miniclip.images import ImageSource
+from miniclip.ingest import printable
+from miniclip.query import allowed_rows, compose
 from miniclip.search import CaptionHit, Hit, Searcher
 
-PAGE_SIZE = 24  # fills 4 rows on a desktop; "show more" adds as many again
-MAX_WORDS = 500  # characters; the tokenizer cuts far below that
-OPENMOJI_EXAMPLES = ("a cat", "birthday party", "something to eat", "musical instrument", "rainy weather", "in love")
+OPENMOJI_EXAMPLES = ("a cat", "a red car", "fruit", "musical instrument", "rainy weather", "a sad face")
 PHOTO_EXAMPLES = ("a dog running", "people at the beach", "a child playing", "mountains", "a city street", "food")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What was asked last, so that "show more" can ask it again. One of the three is set."""
-
-    words: str = ""
-    row: int | None = None
-    picture: Path | None = None
+EXAMPLES = 6
+MOST_LABELS = 100
+EMPTY = "Type a few words that say what the picture should show, or drop a picture."
 
 
 @dataclass(frozen=True)
 class Card:
-    """One picture as the page shows it: never a path, only a file name and the number of its preview."""
+    """One picture as the page shows it: a name, a date, and the number of its preview."""
 
     row: int
+    content_id: str
     title: str
-    file_name: str
+    name: str  # below the gallery's folder; on a public page the file name alone
     score: float
     preview: str  # address of the thumbnail, relative to the page
+    probability: float | None = None
+    captions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -46,131 +50,169 @@ class Answer:
     cards: list[Card] = field(default_factory=list)
     message: str = ""
     has_more: bool = False
+    nothing_matches: bool = False
+    search_ms: float = 0.0
 
 
 @dataclass(frozen=True)
 class Detail:
-    """One picture, large. `found` is None until captions were asked for."""
+    """One picture, large."""
 
     card: Card
     large: str
     captions: list[str]
-    can_find_captions: bool
-    found: list[CaptionHit] | None = None
-    message: str = ""
+    taken: str  # "" where the file has no date
+    path: str  # "" on a public page
 
 
 class PictureSearch:
     """The page's questions to one index. Thread-safe: the page's users share it."""
 
-    def __init__(self, searcher: Searcher) -> None:
-        self.searcher = searcher
-        self.previews = Previews(searcher.index.paths)
+    def __init__(self, searcher: Searcher, is_public: bool = False) -> None:
+        self.searcher, self.is_public = searcher, is_public
+        self.index = searcher.index
+        self.places = Places(self.index)
+        self.previews = Previews(self.index.paths)
         self._captions_lock = threading.Lock()
 
     @property
     def is_openmoji(self) -> bool:
         """Whether the drawings of the built-in dataset are here: they need their attribution."""
-        return any(path.parent.name.startswith("openmoji") for path in self.searcher.index.paths)
+        return any(path.parent.name.startswith("openmoji") for path in self.index.paths[:1])
 
     @property
     def examples(self) -> tuple[str, ...]:
-        return OPENMOJI_EXAMPLES if self.is_openmoji else PHOTO_EXAMPLES
+        """Words to try that this gallery can answer: what its captions say, else what most photographs show."""
+        if self.is_openmoji:
+            return OPENMOJI_EXAMPLES
+        if not self.searcher.has_captions:
+            return PHOTO_EXAMPLES
+        rows = np.linspace(0, len(self.index) - 1, 4 * EXAMPLES).astype(int)
+        captions = (own[0].strip(" .") for row in rows if (own := self.index.captions[int(row)]))
+        short = sorted(dict.fromkeys(captions), key=lambda text: abs(len(text) - 24))
+        return tuple(short[:EXAMPLES])
 
     @property
     def status(self) -> str:
         """What is searched, with what, and what really runs, in one line."""
-        encoders, skipped = self.searcher.encoders, len(self.searcher.index.skipped)
+        encoders, skipped = self.searcher.encoders, len(self.index.skipped)
         left_out = f" ({skipped:,} could not be read)" if skipped else ""
         return f"{self.count} pictures{left_out} · bundle {encoders.bundle.name} · {encoders.running_on}"
 
     @property
     def count(self) -> str:
-        return f"{len(self.searcher.index.paths):,}"
+        return f"{len(self.index):,}"
 
-    def answer(self, question: Question, shown: int = PAGE_SIZE) -> Answer:
-        """The best `shown` pictures for any kind of question."""
+    @property
+    def days(self) -> tuple[str, str] | None:
+        """The first and the last day that a picture was taken on, where any says so."""
+        days = self.index.taken[~np.isnat(self.index.taken)].astype("datetime64[D]")
+        return (str(days.min()), str(days.max())) if len(days) else None
+
+    def answer(self, question: Question) -> Answer:
+        """The best pictures for any kind of question."""
+        started = time.perf_counter()
+        if question.is_empty:
+            return Answer(message=EMPTY)
         try:
-            heading, hits = self._ask(question, shown)
+            upload = read_picture_file(question.picture) if question.picture else None
+            query = self.places.query(question, upload, question.shown + 1)  # one more tells whether there are more
+            found = self.searcher.search(query)
         except MiniClipError as error:
-            return Answer(message=_sentence(error))
-        has_more = shown < len(self.searcher.index.paths) - (question.row is not None)
-        return Answer(heading, [self._card(hit) for hit in hits], has_more=has_more)
+            return Answer(message=sentence(error))
+        cards = [self.card(hit) for hit in found.hits[: question.shown]]
+        if not cards:
+            return Answer(message="No picture is in that folder and from that time: loosen the filters.")
+        elapsed_ms = 1000 * (time.perf_counter() - started)
+        has_more = len(found.hits) > question.shown
+        return Answer(self._heading(question), cards, "", has_more, found.nothing_matches, elapsed_ms)
 
-    def _ask(self, question: Question, shown: int) -> tuple[str, list[Hit]]:
-        if question.picture is not None:
-            return "Most similar pictures", self.searcher.by_image(_read(question.picture), shown)
-        if question.row is not None:
-            row = self.check_row(question.row)
-            # the picture itself is always its own best match, and nobody asks for that
-            hits = [hit for hit in self.searcher.by_row(row, shown + 1) if hit.row != row]
-            return f"More like “{self._title(row)}”", hits[:shown]
-        words = " ".join(question.words.split())[:MAX_WORDS]
-        if not words:
-            raise MiniClipError("Type a few words that say what the picture should show.")
-        return f"Best matches for “{words}”", self.searcher.by_text(words, shown)
+    def _heading(self, question: Question) -> str:
+        words = f"“{question.words}”"
+        if question.like:
+            like = f"“{self.title(self.places.row_of(question.like))}”"
+            return f"{words}, and like {like}" if question.words else f"More like {like}"
+        if question.picture:
+            return f"{words}, and like your picture" if question.words else "Most similar to your picture"
+        return f"Best matches for {words}"
 
-    def captions_of_upload(self, picture: Path) -> tuple[list[CaptionHit], str]:
-        """The captions that describe an uploaded picture best, and a message if there are none."""
-        try:
-            found = self._find_captions(picture)
-        except MiniClipError as error:
-            return [], _sentence(error)
-        return found, "" if found else "The pictures here have no captions to choose from."
+    def similarity(self, question: Question) -> np.ndarray:
+        """(N,) of every picture to a question; rows that its filters leave out are NaN."""
+        upload = read_picture_file(question.picture) if question.picture else None
+        query = self.places.query(question, upload, 1)
+        query.check(len(self.index))
+        composed = compose(query, self.searcher.encoders, self.index)
+        scores = self.index.image_embeds @ composed.query_embed[0]  # (N,)
+        allowed = allowed_rows(query, self.index)
+        return scores if allowed is None else np.where(allowed, scores, np.nan)
 
-    def detail(self, row: int, score: float, find_captions: bool = False) -> Detail:
+    def captions_of(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:
+        """The index's captions that describe a picture best; `MiniClipError` where it cannot be read."""
+        with self._captions_lock:  # the first call embeds every caption; nobody should start that twice
+            return self.searcher.captions_for(picture, top_k)
+
+    def labels_of(
+        self, picture: ImageSource, labels: list[str], templates: list[str] | None = None
+    ) -> list[tuple[str, float]]:
+        """Labels with their probabilities, the likeliest first; `MiniClipError` as of `classify`."""
+        if len(labels) < 2:
+            raise MiniClipError("Give two labels or more, with commas between them.")
+        if len(labels) > MOST_LABELS:
+            raise MiniClipError(f"At most {MOST_LABELS} labels at a time.")
+        _, probabilities = classify([picture], labels, self.searcher.encoders, templates=templates or TEMPLATES)
+        return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
+
+    def picture(self, row: int) -> bytes:
+        """A picture of the index as bytes; `MiniClipError` when it has gone."""
+        return read_picture_file(self.index.paths[self.check_row(row)])
+
+    def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
         """Everything that the large view shows of one picture; `MiniClipError` for a row that is none."""
         row = self.check_row(row)
-        found, message = None, ""
-        if find_captions:
-            try:
-                found = self._find_captions(self.searcher.index.paths[row])
-            except MiniClipError as error:
-                message = _sentence(error)
-        captions = self.searcher.index.captions[row]
-        card = self._card(Hit(row, score, self.searcher.index.paths[row], captions))
-        large = self.previews.address(row, "large")
-        return Detail(card, large, captions, self.searcher.has_captions, found, message)
+        captions = self.index.captions[row]
+        card = self.card(Hit(row, score, self.index.paths[row], captions, probability))
+        moment = self.index.taken[row]
+        taken = "" if np.isnat(moment) else str(moment).replace("T", " ")[:16]
+        path = "" if self.is_public else _from_home(printable(str(self.index.paths[row])))
+        return Detail(card, self.previews.address(row, "large"), captions, taken, path)
 
     def prepare_captions(self) -> None:
         """Embed the captions before anybody asks: tens of thousands take half a minute on a small CPU."""
-        for path in self.searcher.index.paths:
+        for row in range(len(self.index)):
             try:
-                self._find_captions(path)
+                self.captions_of(self.picture(row))
                 return
             except MiniClipError:  # moved or damaged since it was indexed: the next one will do
                 continue
 
     def check_row(self, row: object) -> int:
         """A row as it came from a browser, which may send anything."""
-        if not isinstance(row, int) or not 0 <= row < len(self.searcher.index.paths):
+        if not isinstance(row, int) or not 0 <= row < len(self.index):
             raise MiniClipError("There is no such picture.")
         return row
 
-    def _find_captions(self, picture: Path) -> list[CaptionHit]:
-        with self._captions_lock:  # the first call embeds every caption; nobody should start that twice
-            return self.searcher.captions_for(_read(picture), top_k=5)
+    def title(self, row: int) -> str:
+        captions = self.index.captions[row]
+        return captions[0] if captions else self.index.paths[row].name
 
-    def _title(self, row: int) -> str:
-        captions = self.searcher.index.captions[row]
-        return captions[0] if captions else self.searcher.index.paths[row].name
+    def card(self, hit: Hit) -> Card:
+        title = hit.captions[0] if hit.captions else hit.path.name
+        return Card(
+            row=hit.row,
+            content_id=self.places.content_id(hit.row),
+            title=title,
+            name=hit.path.name if self.is_public else self.places.name_of(hit.row),
+            score=hit.score,
+            preview=self.previews.address(hit.row),
+            probability=hit.probability,
+            captions=hit.captions,
+        )
 
-    def _card(self, hit: Hit) -> Card:
-        return Card(hit.row, self._title(hit.row), hit.path.name, hit.score, self.previews.address(hit.row))
+    def card_of(self, row: int) -> Card:
+        return self.card(Hit(row, 0.0, self.index.paths[row], self.index.captions[row]))
 
 
-def _read(picture: Path) -> bytes:
-    """A picture's bytes: the library's messages about bytes name no path, so none can reach the page."""
-    try:
-        return picture.read_bytes()
-    except OSError:
-        raise MiniClipError("This picture has gone since it was indexed.") from None
-
-
-def _sentence(error: MiniClipError) -> str:
-    """An error of the library as the page says it."""
-    text = " ".join(str(error).split())
-    if text.startswith("the picture: "):
-        text = "This file cannot be shown or searched: " + text.removeprefix("the picture: ")
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else text + "."
+def _from_home(path: str) -> str:
+    """A path as people say it: `~/Pictures/cat.jpg`."""
+    home = str(Path.home()).rstrip("/") + "/"
+    return f"~/{path.removeprefix(home)}" if path.startswith(home) else path

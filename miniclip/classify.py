@@ -14,13 +14,18 @@ from miniclip.images import ImageSource
 TEMPLATES = ("{}", "a photo of a {}", "a picture of {}")  # averaged: no one wording decides
 
 
-def label_embeds(labels: Sequence[str], encoders: DualEncoders) -> np.ndarray:
-    """L labels -> (L, D) unit rows; `MiniClipError` for fewer than two, or one that is there twice."""
+def label_embeds(labels: Sequence[str], encoders: DualEncoders, templates: Sequence[str] = TEMPLATES) -> np.ndarray:
+    """L labels -> (L, D) unit rows, each the mean over the templates; `{}` in a template is the label's place.
+
+    Errors: `MiniClipError` for fewer than two labels, one that is there twice, or a template without its place.
+    """
     labels = [label.strip() for label in labels]
     if len(set(labels)) < 2 or len(set(labels)) < len(labels) or not all(labels):
         raise MiniClipError("--labels needs two or more different labels, such as: --labels cat dog 'red car'")
-    texts = [template.format(label) for label in labels for template in TEMPLATES]
-    embeds = encoders.encode_texts(texts).reshape(len(labels), len(TEMPLATES), -1).mean(axis=1)
+    if not templates or not all("{}" in template for template in templates):
+        raise MiniClipError("a prompt template needs {} where the label goes, as in: a photo of a {}")
+    texts = [template.replace("{}", label) for label in labels for template in templates]
+    embeds = encoders.encode_texts(texts).reshape(len(labels), len(templates), -1).mean(axis=1)
     return np.asarray(embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
 
 
@@ -29,13 +34,14 @@ def classify(
     labels: Sequence[str],
     encoders: DualEncoders,
     on_error: Callable[[int, str], None] | None = None,
+    templates: Sequence[str] = TEMPLATES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures and L labels -> rows (M,) and probabilities (M, L) that sum to 1 over the labels.
 
     The probabilities say how the labels compare, not whether any of them is true. Pictures that cannot be read go to
     `on_error(row, reason)`, or raise.
     """
-    text_embeds = label_embeds(labels, encoders)
+    text_embeds = label_embeds(labels, encoders, templates)
     rows, image_embeds = encoders.encode_images(pictures, on_error)
     logits = np.exp(encoders.logit_scale) * image_embeds @ text_embeds.T  # (M, L)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -126,9 +126,17 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
 
 
 def write_here(
-    plan: Plan, found: Found, encoders: OnnxEncoders, writer: Writer, stop: threading.Event
+    plan: Plan,
+    found: Found,
+    encoders: OnnxEncoders,
+    writer: Writer,
+    stop: threading.Event,
+    progress: Callable[[int, int], object] | None = None,
 ) -> tuple[int, int]:
-    """Embed the fresh files and commit them every few seconds; how many were written, and of these were known."""
+    """Embed the fresh files and commit them every few seconds; how many were written, and of these were known.
+
+    `progress(done, total)` is told of every file.
+    """
     added = reused = 0
     waiting: list[Reading] = []
     problems: list[Problem] = []
@@ -155,8 +163,10 @@ def write_here(
     last_commit = time.monotonic()
     disable = None if plan.fresh else True  # None: no bar where nobody watches, in a pipe or a log
     with tqdm(total=len(plan.fresh), desc="embedding pictures", unit="picture", disable=disable) as bar:
-        for file, read in read_all(plan.fresh, encoders, plan.offset_of):
+        for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
             bar.update(1)
+            if progress is not None:
+                progress(done, len(plan.fresh))
             if isinstance(read, MiniClipError):
                 problems.append(Problem(file.path, str(read), *file.state))
                 tqdm.write(f"skipping {_shown(file.path, found)}: {read}")

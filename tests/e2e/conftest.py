@@ -4,17 +4,21 @@ In: the fixtures `tiny_bundle` and `picture_folder`. Out: the address of a runni
 their test on a console error or on a request to any other machine.
 """
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
+
+from tests.conftest import draw_picture
 
 REPOSITORY = Path(__file__).parents[2]
 CHROMIUM_FLAGS = [
@@ -38,19 +42,22 @@ class DemoProcess:
         self.url = f"http://127.0.0.1:{port}/"
         command = [sys.executable, "-m", "demo", "--no-browser", "--port", str(port), *flags]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(
+        self._process = self.start(command, environment)
+
+    def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def __enter__(self) -> Self:
-        self.lines = self._until(self.url.rstrip("/"))
+        self.lines = self.until(self.url.rstrip("/"))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
         self._process.communicate(timeout=30)
 
-    def _until(self, words: str) -> list[str]:
+    def until(self, words: str) -> list[str]:
         """Lines up to the one that holds `words`. A process that ends earlier fails the test with all it said."""
         assert self._process.stdout is not None
         lines: list[str] = []
@@ -85,6 +92,43 @@ def page_url(tiny_bundle: Path, picture_index: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def captioned_url(tiny_bundle: Path, captioned_folder: Path) -> Iterator[str]:
+    """A page of a hundred and twenty pictures."""
+    with DemoProcess("--images", str(captioned_folder), "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
+        yield process.url
+
+
+@pytest.fixture(scope="session")
+def openmoji_url(tiny_bundle: Path) -> Iterator[str]:
+    """A page of the built-in gallery, as `make demo` opens it."""
+    with DemoProcess("--images", "openmoji", "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
+        yield process.url
+
+
+@pytest.fixture(scope="session")
+def dated_url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page of four JPEGs in two folders, with dates, two of them equal; its bundle says that nothing ever matches."""
+    folder = tmp_path_factory.mktemp("dated") / "photos"
+    for name, day, colour in [
+        ("summer/beach.jpg", "2024:07:01", "red"),
+        ("summer/lake.jpg", "2024:07:15", "blue"),
+        ("winter/snow.jpg", "2024:01:20", "green"),
+    ]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0132] = f"{day} 12:00:00"
+        draw_picture(colour, "circle").save(folder / name, exif=exif)
+    shutil.copy(folder / "winter/snow.jpg", folder / "winter/snow again.jpg")
+    bundle = folder.parent / "strict"
+    shutil.copytree(tiny_bundle, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    match = {"slope": 10.0, "intercept": -9.0, "cutoff": 1.1, "pictures": 12, "captions": 24, "split": "val"}
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "match": match}))
+    with DemoProcess("--images", str(folder), "--bundle", str(bundle), "--provider", "cpu") as process:
+        yield process.url
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     chromium = shutil.which("chromium")
@@ -97,8 +141,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(params=[(1440, 900, "light"), (390, 844, "dark")], ids=["desktop", "phone"])
-def tab(request: pytest.FixtureRequest, browser: Any, page_url: str) -> Iterator[Any]:
-    """The open page at one size; afterwards, no console error, no outside request, nothing wider than the screen."""
+def open_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[[str], Any]]:
+    """Opens an address at one size; afterwards, no console error, no outside request, nothing wider than the screen."""
     width, height, scheme = request.param
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     context.set_default_timeout(20_000)
@@ -106,12 +150,22 @@ def tab(request: pytest.FixtureRequest, browser: Any, page_url: str) -> Iterator
     tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on("request", lambda sent: None if _is_local(sent.url) else problems.append(f"request to {sent.url}"))
-    tab.goto(page_url)
-    yield tab
+
+    def open_page(url: str) -> Any:
+        tab.goto(url)
+        return tab
+
+    yield open_page
     overflow = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     context.close()
     assert problems == []
     assert overflow <= 0, f"the page is {overflow} px wider than the screen"
+
+
+@pytest.fixture
+def tab(open_tab: Callable[[str], Any], page_url: str) -> Any:
+    """The open page, at both sizes."""
+    return open_tab(page_url)
 
 
 def _is_local(url: str) -> bool:

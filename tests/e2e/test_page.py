@@ -1,8 +1,12 @@
-"""The search page in a real browser: words, pictures, the large view, uploads good and bad.
+"""Search in a real browser: words, pictures, filters, the large view, the address, downloads, uploads good and bad.
 
-Every test runs at desktop and phone size; `tab` (conftest) fails it on a console error or an outside request.
+Every test runs at desktop and phone size, one light, one dark; `tab` (conftest) fails it on a console error or an
+outside request.
 """
 
+import csv
+import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,25 +15,33 @@ import pytest
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
-CARDS = "#words-results .card"
+CARDS = "#results .card"
 ALL_DECODED = "images => images.length > 0 && images.every(image => image.complete && image.naturalWidth > 0)"
 
 
 def ask(tab: Any, words: str) -> None:
-    tab.locator("#words").get_by_role("textbox").fill(words)
+    tab.locator("#words").fill(words)
     tab.keyboard.press("Enter")
+
+
+def heading(tab: Any) -> Any:
+    return tab.locator("#results h2")
+
+
+def one_picture(folder: Path) -> Path:
+    return next(path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
 
 
 def test_first_load_already_shows_pictures(tab: Any) -> None:
     expect(tab.locator(CARDS)).to_have_count(12)
     expect(tab.locator("#status-line")).to_contain_text("12 pictures")
     expect(tab.locator("#status-line")).to_contain_text("running on the CPU")
-    expect(tab.locator("#attribution")).to_have_count(0)  # nothing of OpenMoji's is shown
+    expect(tab.locator("#attribution")).to_have_text("")  # nothing of OpenMoji's is shown
 
 
 def test_words_and_enter_find_pictures_that_really_load(tab: Any) -> None:
     ask(tab, "a red circle")
-    expect(tab.locator("#words-results .heading")).to_have_text("Best matches for “a red circle”")
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     expect(tab.locator(CARDS)).to_have_count(12)
     tab.locator(CARDS).last.scroll_into_view_if_needed()
     tab.wait_for_function(f"({ALL_DECODED})([...document.querySelectorAll('{CARDS} img')])")
@@ -37,17 +49,33 @@ def test_words_and_enter_find_pictures_that_really_load(tab: Any) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_results_come_while_one_types_and_the_newest_question_wins(tab: Any) -> None:
+    tab.locator("#words").fill("")
+    tab.locator("#words").press_sequentially("a blue square", delay=15)
+    expect(heading(tab)).to_have_text("Best matches for “a blue square”")
+    # the answer to an older question comes last, and is thrown away
+    held: list[Any] = []
+    tab.route("**/component_server**", lambda route: held.append(route) if not held else route.continue_())
+    with tab.expect_request("**/component_server**"):
+        tab.locator("#words").fill("two dogs")
+    ask(tab, "a green triangle")
+    expect(heading(tab)).to_have_text("Best matches for “a green triangle”")
+    with tab.expect_response("**/component_server**"):
+        held[0].continue_()
+    expect(heading(tab)).to_have_text("Best matches for “a green triangle”")
+
+
 def test_example_fills_the_box_and_searches(tab: Any) -> None:
-    chip = tab.locator("#examples button").nth(1)
+    chip = tab.locator(".examples button").nth(1)
     words = chip.inner_text().strip()
     chip.click()
-    expect(tab.locator("#words-results .heading")).to_have_text(f"Best matches for “{words}”")
-    expect(tab.locator("#words").get_by_role("textbox")).to_have_value(words)
+    expect(heading(tab)).to_have_text(f"Best matches for “{words}”")
+    expect(tab.locator("#words")).to_have_value(words)
 
 
 def test_empty_query_is_answered_with_a_message(tab: Any) -> None:
     ask(tab, "   ")
-    expect(tab.locator("#words-results .message")).to_contain_text("Type a few words")
+    expect(tab.locator("#results .message")).to_contain_text("Type a few words")
     ask(tab, "a dog")
     expect(tab.locator(CARDS)).to_have_count(12)
 
@@ -55,38 +83,134 @@ def test_empty_query_is_answered_with_a_message(tab: Any) -> None:
 def test_words_are_shown_as_text_and_never_run(tab: Any) -> None:
     words = "${document.title='broken'} `{{x}}` <img src=x onerror=alert(1)>"
     ask(tab, words)
-    expect(tab.locator("#words-results .heading")).to_have_text(f"Best matches for “{words}”")
+    expect(heading(tab)).to_have_text(f"Best matches for “{words}”")
     assert tab.title() == "MiniCLIP"
 
 
-def test_large_view_opens_finds_captions_and_more_like_this(tab: Any) -> None:
+def test_what_is_not_wanted_changes_the_order_and_stands_in_the_address(tab: Any) -> None:
+    ask(tab, "a red circle")
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+    before = tab.locator(f"{CARDS} .title").all_text_contents()
+    tab.get_by_role("button", name="Filters", exact=True).click()
+    tab.get_by_label("Without").fill("circle, red")
+    tab.wait_for_url("**not=circle*")
+    tab.wait_for_function(
+        "before => [...document.querySelectorAll('#results .title')].map(t => t.textContent).join() !== before.join()",
+        arg=before,
+    )
+    expect(tab.get_by_role("button", name="Filters (1)")).to_be_visible()
+
+
+def test_a_link_reopens_the_question(tab: Any) -> None:
+    ask(tab, "a yellow square")
+    tab.wait_for_url("**q=a+yellow+square*")
+    titles = tab.locator(f"{CARDS} .title").all_text_contents()
+    tab.goto(tab.url)
+    expect(tab.locator("#words")).to_have_value("a yellow square")
+    expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
+    assert tab.locator(f"{CARDS} .title").all_text_contents() == titles
+
+
+def test_back_returns_to_the_question_before(tab: Any) -> None:
+    ask(tab, "a yellow square")
+    expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
+    tab.locator(".examples button").first.click()
+    expect(heading(tab)).not_to_have_text("Best matches for “a yellow square”")
+    tab.go_back()
+    expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
+
+
+def test_results_are_downloaded_as_json_and_csv(tab: Any) -> None:
+    ask(tab, "a red circle")
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+    files = {}
+    for kind in ("JSON", "CSV"):
+        with tab.expect_download() as download:
+            tab.get_by_role("link", name=f"Download the results as {kind}").click()
+        files[kind] = Path(download.value.path()).read_text(encoding="utf-8")
+    results = json.loads(files["JSON"])["results"]
+    rows = list(csv.DictReader(io.StringIO(files["CSV"])))
+    assert len(results) == len(rows) == 12
+    assert [row["picture"] for row in rows] == [one["picture"] for one in results]
+    assert results[0]["captions"] and results[0]["score"] >= results[-1]["score"]
+
+
+def test_large_view_tells_more_and_leads_on(tab: Any, picture_folder: Path) -> None:
     card = tab.locator(CARDS).nth(2)
     title = card.locator(".title").inner_text()
     card.click()
     dialog = tab.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text(title)
-    expect(dialog.locator(".file")).to_contain_text(re.compile(r"\.(jpg|png|jpeg)\b.* similarity"))
-    tab.wait_for_function(f"({ALL_DECODED})([...document.querySelectorAll('dialog img')])")
-    dialog.get_by_role("button", name="Find captions").click()
-    expect(dialog.locator(".bars li")).not_to_have_count(0)
-
+    expect(dialog.locator("dl")).to_contain_text(str(picture_folder))
+    expect(dialog.locator("dl")).to_contain_text(re.compile(r"Similarity-?0\.\d{3}"))
+    tab.wait_for_function(f"({ALL_DECODED})([...document.querySelectorAll('dialog .frame img')])")
+    tab.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("heading", level=2)).to_have_text(
+        tab.locator(CARDS).nth(3).locator(".title").inner_text()
+    )
+    dialog.get_by_role("button", name="Previous picture").click()
+    expect(dialog.get_by_role("heading", level=2)).to_have_text(title)
     tab.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     card.click()  # the same picture again
     dialog.get_by_role("button", name="More like this").click()
     expect(dialog).to_be_hidden()
-    expect(tab.locator("#words-results .heading")).to_have_text(f"More like “{title}”")
+    expect(heading(tab)).to_have_text(f"More like “{title}”")
     expect(tab.locator(CARDS)).to_have_count(11)  # all but the picture itself
+    tab.goto(tab.url)  # a link to that, too
+    expect(heading(tab)).to_have_text(f"More like “{title}”")
 
 
-def test_uploaded_picture_gets_captions_and_similar_pictures(tab: Any, picture_folder: Path) -> None:
-    picture = next(path for path in sorted(picture_folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
-    tab.get_by_role("tab", name="Picture").click()
-    tab.locator("#upload input[type=file]").set_input_files(picture)
-    expect(tab.locator("#captions .bars li")).not_to_have_count(0)
-    expect(tab.locator("#picture-results .card")).to_have_count(12)
-    tab.locator("#picture-results .card").first.click()
-    expect(tab.get_by_role("dialog").locator(".file")).to_contain_text(picture.name)  # itself is the best match
+def test_words_and_picture_together_have_a_weight(tab: Any) -> None:
+    ask(tab, "a red circle")
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+    tab.locator(CARDS).nth(5).click()
+    tab.get_by_role("dialog").get_by_role("button", name="Use as query").click()
+    expect(heading(tab)).to_contain_text("“a red circle”, and like")
+    scores = tab.locator(f"{CARDS} .score").all_text_contents()
+    tab.get_by_label("Weight: from words to picture").fill("100")
+    tab.wait_for_function(
+        "before => [...document.querySelectorAll('#results .score')].map(t => t.textContent).join() !== before.join()",
+        arg=scores,
+    )
+    tab.get_by_role("button", name="Remove the picture from the query").click()
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+
+
+def test_heat_map_lies_exactly_on_the_picture(tab: Any) -> None:
+    ask(tab, "a red circle")
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+    tab.locator(CARDS).first.click()
+    dialog = tab.get_by_role("dialog")
+    dialog.get_by_role("button", name="Why “a red circle”?").click()
+    expect(dialog.locator(".told")).to_have_text(re.compile("similarity|matters alone"))
+    heat = dialog.locator(".heat")
+    if heat.count():
+        picture = dialog.locator(".frame img").first.bounding_box()
+        over = heat.bounding_box()
+        assert all(abs(picture[side] - over[side]) < 1.5 for side in ("x", "y", "width", "height"))
+
+
+def test_uploaded_picture_finds_itself(tab: Any, picture_folder: Path) -> None:
+    picture = one_picture(picture_folder)
+    tab.locator("#words").fill("")
+    tab.locator("#search input[type=file]").set_input_files(picture)
+    expect(heading(tab)).to_have_text("Most similar to your picture")
+    tab.locator(CARDS).first.click()
+    expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(picture.name)  # itself is the best match
+
+
+def test_pasted_picture_is_taken(tab: Any, picture_folder: Path) -> None:
+    tab.locator("#words").fill("")
+    tab.evaluate(
+        """bytes => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
+            document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: files, bubbles: true}));
+        }""",
+        list(one_picture(picture_folder).read_bytes()),
+    )
+    expect(heading(tab)).to_have_text("Most similar to your picture")
 
 
 def test_text_file_named_jpg_gets_a_message_and_then_a_good_one_works(
@@ -94,12 +218,54 @@ def test_text_file_named_jpg_gets_a_message_and_then_a_good_one_works(
 ) -> None:
     bad = tmp_path / "holiday.jpg"
     bad.write_text("this is no picture")
-    tab.get_by_role("tab", name="Picture").click()
-    chooser = tab.locator("#upload input[type=file]")
+    chooser = tab.locator("#search input[type=file]")
     chooser.set_input_files(bad)
-    expect(tab.locator("#captions .message")).to_contain_text("not a picture in a known format")
-    expect(tab.locator("#picture-results .card")).to_have_count(0)
+    expect(tab.locator("#results .message")).to_contain_text("not a picture in a known format")
+    expect(tab.locator(CARDS)).to_have_count(0)
     assert str(tmp_path) not in tab.content()
-    good = next(path for path in sorted(picture_folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
-    chooser.set_input_files(good)
-    expect(tab.locator("#picture-results .card")).to_have_count(12)
+    chooser.set_input_files(one_picture(picture_folder))
+    expect(tab.locator(CARDS)).to_have_count(12)
+
+
+def test_folder_and_date_filters(tab: Any, dated_url: str) -> None:
+    tab.goto(f"{dated_url}?q=photo")
+    expect(tab.locator(CARDS)).to_have_count(3)  # four files, two of them equal
+    tab.get_by_role("button", name="Filters", exact=True).click()
+    tab.get_by_label("Show copies, too").check()
+    expect(tab.locator(CARDS)).to_have_count(4)
+    tab.get_by_label("In folder").select_option("summer")
+    expect(tab.locator(CARDS)).to_have_count(2)
+    tab.get_by_label("From", exact=True).fill("2024-07-02")
+    expect(tab.locator(CARDS)).to_have_count(1)
+    tab.locator(CARDS).click()
+    expect(tab.get_by_role("dialog").locator("dl")).to_contain_text("2024-07-15")
+    tab.keyboard.press("Escape")
+    tab.get_by_label("To", exact=True).fill("2024-07-03")
+    expect(tab.locator("#results .message")).to_contain_text("loosen the filters")
+    tab.get_by_role("button", name="Clear filters").click()
+    expect(tab.locator(CARDS)).to_have_count(3)
+
+
+def test_nothing_matches_well_is_said(tab: Any, dated_url: str) -> None:
+    tab.goto(f"{dated_url}?q=photo")
+    expect(tab.locator("#results .note")).to_contain_text("Nothing here matches well")
+
+
+def test_more_is_shown_on_demand(tab: Any, captioned_url: str) -> None:
+    tab.goto(f"{captioned_url}?q=a+red+circle")
+    expect(tab.locator(CARDS)).to_have_count(24)
+    tab.get_by_role("button", name="Show more").click()
+    expect(tab.locator(CARDS)).to_have_count(48)
+
+
+def test_openmoji_gallery_names_its_makers_and_is_searched(open_tab: Any, openmoji_url: str) -> None:
+    tab = open_tab(openmoji_url)
+    expect(tab.locator("#attribution")).to_have_text("Pictures: OpenMoji, CC BY-SA 4.0")
+    expect(tab.locator(".examples button").first).to_have_text("a cat")
+    expect(tab.locator(CARDS)).to_have_count(24)
+    expect(tab.get_by_label("In folder")).to_be_hidden()  # they lie in one
+    tab.locator(CARDS).first.click()
+    expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
+    tab.keyboard.press("Escape")
+    tab.get_by_role("tab", name="Map").click()
+    expect(tab.locator("#map canvas")).to_have_attribute("data-dots", "1918")

@@ -1,0 +1,213 @@
+"""From a key press to shown results, in a real browser; then the same while sixteen people search.
+
+In: a bundle, and pictures (5,000 of them by default; fewer are copied to make up the number). Out: a table: how long it
+takes from a key press until the new cards are painted with their first row of thumbnails, the server's own part of it,
+and both again with fifteen more people who type as well.
+
+    python -m benchmarks.page_load --bundle bundles/f8k --images ../Pictures
+
+What is measured: the last key of a query is pressed at t0; t1 is the first frame after the new cards stand in the page
+and the thumbnails of the first row are decoded. The page's own rest in typing is in it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).parents[1]
+WORDS = [
+    "dog",
+    "cat",
+    "beach",
+    "child",
+    "red",
+    "car",
+    "snow",
+    "street",
+    "food",
+    "water",
+    "people",
+    "night",
+    "old",
+    "big",
+]
+OTHERS = 15  # people who search beside the measured one
+THINK_S = 1.0  # between two questions of one of them: a fast typist's words
+
+# In the page: a promise of the time from a key press to painted results
+WATCH = """words => {
+    const results = document.querySelector('#results');
+    const input = document.querySelector('#words');
+    return new Promise(resolve => {
+        let pressed;
+        input.addEventListener('keydown', () => { pressed = performance.now(); }, {once: true, capture: true});
+        const observer = new MutationObserver(async () => {
+            if (!results.querySelector('.card') || results.dataset.answered !== words) return;
+            observer.disconnect();
+            const shown = performance.now();
+            const first = [...results.querySelectorAll('img')].slice(0, 6);
+            await Promise.all(first.map(image => image.decode().catch(() => {})));
+            requestAnimationFrame(() => requestAnimationFrame(() => resolve({
+                cards: shown - pressed, painted: performance.now() - pressed, server: Number(results.dataset.searchMs),
+            })));
+        });
+        observer.observe(results, {childList: true, attributes: true});
+    });
+}"""
+
+
+def main() -> int:
+    flags = argparse.ArgumentParser(description="Measure the page from a key press to shown results.")
+    flags.add_argument("--bundle", type=Path, required=True)
+    flags.add_argument("--images", type=Path, required=True, help="folder of JPEGs")
+    flags.add_argument("--pictures", type=int, default=5000)
+    flags.add_argument("--queries", type=int, default=60, help="in each of the two parts")
+    flags.add_argument("--json", type=Path, help="write the figures here, too")
+    arguments = flags.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = gather(arguments.images, Path(scratch) / "pictures", arguments.pictures)
+        with Page(arguments.bundle, folder, Path(scratch) / "index") as page:
+            start = f"page there {page.start_s:.1f} s after its start"
+            print(f"{arguments.pictures:,} pictures, {os.cpu_count()} cores; {start}", flush=True)
+            figures = {"pictures": arguments.pictures, "start_s": page.start_s}
+            figures["one"] = measure(page.url, arguments.queries)
+            stop = threading.Event()
+            people = [threading.Thread(target=search_on, args=(page.url, seed, stop)) for seed in range(OTHERS)]
+            for person in people:
+                person.start()
+            figures["sixteen"] = measure(page.url, arguments.queries)
+            stop.set()
+            for person in people:
+                person.join()
+    print(f"{'':26}{'cards p50':>11}{'p95':>9}{'painted p50':>13}{'p95':>9}{'server p50':>12}{'p95':>9}")
+    for name, label in (("one", "one person"), ("sixteen", "sixteen people at once")):
+        values = [figures[name][f"{what}_p{q}_ms"] for what in ("cards", "painted", "server") for q in (50, 95)]
+        print(
+            f"{label:26}"
+            + "".join(f"{value:{width}.0f} ms" for value, width in zip(values, (8, 6, 10, 6, 9, 6), strict=True))
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def gather(images: Path, folder: Path, count: int) -> Path:
+    """`count` JPEGs in one folder: links to those there are, over and over until they are enough."""
+    sources = sorted(path for path in images.expanduser().rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not sources:
+        sys.exit(f"error: no JPEGs in {images}")
+    folder.mkdir(parents=True)
+    for number in range(count):
+        source = sources[number % len(sources)]
+        target = folder / f"{number:06d}.jpg"
+        if number < len(sources):
+            target.symlink_to(source.resolve())
+        else:  # another content, so that it is a picture of its own: a comment at a JPEG's end changes nothing else
+            shutil.copy(source, target)
+            with target.open("ab") as file:
+                file.write(number.to_bytes(8, "big"))
+    return folder
+
+
+class Page:
+    """`python -m demo` on a free port with an index that is there already."""
+
+    def __init__(self, bundle: Path, images: Path, index: Path) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "miniclip.cli",
+            "index",
+            str(images),
+            "--bundle",
+            str(bundle),
+            "--out",
+            str(index),
+        ]
+        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/"
+        self._command = [sys.executable, "-m", "demo", "--index", str(index), "--bundle", str(bundle)]
+        self._command += ["--no-browser", "--port", str(port)]
+
+    def __enter__(self) -> "Page":
+        started = time.perf_counter()
+        self._process = subprocess.Popen(self._command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if "search page is at" in line:
+                break
+        self.start_s = time.perf_counter() - started
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+def measure(url: str, queries: int) -> dict[str, float]:
+    """Type queries that were not asked before; percentiles in ms."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        sys.exit("error: no chromium here; install Debian's package chromium")
+    random = np.random.default_rng(0)
+    taken: list[dict[str, float]] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        tab.goto(url)
+        tab.locator("#results .card").first.wait_for()
+        for number in range(queries + 3):
+            words = f"{' '.join(random.choice(WORDS, 3))} {number:03d}"
+            tab.locator("#words").fill(words[:-1])
+            tab.wait_for_function(
+                "words => document.querySelector('#results').dataset.answered === words", arg=words[:-1].strip()
+            )
+            tab.keyboard.press("End")
+            tab.evaluate(f"words => {{ window.measured = ({WATCH})(words); }}", words)
+            tab.keyboard.type(words[-1])
+            taken.append(tab.evaluate("window.measured"))
+        browser.close()
+    return {
+        f"{what}_p{q}_ms": float(np.percentile([one[what] for one in taken[3:]], q))
+        for what in ("cards", "painted", "server")
+        for q in (50, 95)
+    }
+
+
+def search_on(url: str, seed: int, stop: threading.Event) -> None:
+    """One of the other people: a question, its first thumbnails, a moment's thought, the next question."""
+    random = np.random.default_rng(100 + seed)
+    with urllib.request.urlopen(f"{url}config", timeout=60) as answer:
+        components = json.load(answer)["components"]
+    search = next(one["id"] for one in components if one["props"].get("elem_id") == "search")
+    while not stop.is_set():
+        body = {"session_hash": f"person{seed}", "component_id": search, "fn_name": "search"}
+        body["data"] = {"q": " ".join(random.choice(WORDS, 3))}
+        request = urllib.request.Request(
+            f"{url}gradio_api/component_server", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            html = json.load(answer)["html"]
+        for part in html.split('src="')[1:13]:
+            urllib.request.urlopen(url + part.partition('"')[0], timeout=60).read()
+        stop.wait(THINK_S * random.uniform(0.5, 1.5))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

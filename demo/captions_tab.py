@@ -1,0 +1,65 @@
+"""The tab Describe: a picture -> the captions that fit it best, and which of the user's own labels does."""
+
+from pathlib import Path
+from typing import Any
+
+from demo import markup
+from demo.desk import Desk
+from demo.page import Answering
+from demo.question import MAX_WORDS
+from demo.uploads import read_picture_file, uploaded_path
+from miniclip.classify import TEMPLATES
+from miniclip.errors import MiniClipError
+
+SUGGESTED_LABELS = "person, animal, food, vehicle, building, landscape, text"
+SUGGESTED_PICTURES = 8
+
+
+def functions(desk: Desk) -> tuple[Answering, ...]:
+    def offers(values: Any) -> dict[str, Any]:
+        """Pictures to choose from, labels and templates to start with."""
+        search = desk.search
+        step = max(1, len(search.index) // SUGGESTED_PICTURES)
+        rows = range(0, len(search.index), step)[:SUGGESTED_PICTURES]
+        return {
+            "cards": [
+                {"row": row, "preview": search.previews.address(row), "title": search.title(row)} for row in rows
+            ],
+            "labels": SUGGESTED_LABELS,
+            "templates": "\n".join(TEMPLATES),
+        }
+
+    def describe(values: Any) -> dict[str, Any]:
+        """A picture -> captions as bars; nothing where the index has none."""
+        search = desk.search
+        picture, row = _picture(desk, values)
+        if not search.searcher.has_captions:
+            told = "The pictures here have no captions to choose from: try labels of your own."
+            search.labels_of(picture, ["a", "b"])  # a picture that cannot be read says so, not that captions lack
+            return {"html": markup.message(told)}
+        found = search.captions_of(picture)
+        preview = search.previews.address(row, "large") if row is not None else ""
+        return {"html": markup.caption_bars(found), "preview": preview}
+
+    def label(values: Any) -> dict[str, Any]:
+        """A picture, labels and templates -> probabilities as bars."""
+        picture, _ = _picture(desk, values)
+        labels = list(dict.fromkeys(_parts(values.get("labels"), ",")))
+        found = desk.search.labels_of(picture, labels, _parts(values.get("templates"), "\n"))
+        return {"html": markup.bars(found, 1.0, is_share=True)}
+
+    return offers, describe, label
+
+
+def _picture(desk: Desk, values: Any) -> tuple[bytes, int | None]:
+    """The picture that a browser means: one of the gallery, or an upload."""
+    if values.get("row") is not None:
+        return desk.search.picture(values["row"]), int(values["row"])
+    path: Path | None = uploaded_path(values.get("picture"))
+    if path is None:
+        raise MiniClipError("Choose a picture first.")
+    return read_picture_file(path), None
+
+
+def _parts(text: Any, separator: str) -> list[str]:
+    return [part for one in str(text or "")[: 10 * MAX_WORDS].split(separator) if (part := " ".join(one.split()))]

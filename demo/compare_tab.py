@@ -1,0 +1,22 @@
+"""The tab Compare: two models, one question. It opens bundles of the server, so a public page does not have it."""
+
+from typing import Any
+
+from demo import markup
+from demo.compare import choices, compare
+from demo.desk import Desk
+from demo.page import Answering
+from demo.question import MAX_WORDS
+
+
+def functions(desk: Desk) -> tuple[Answering, ...]:
+    def models(values: Any) -> dict[str, Any]:
+        """What can be compared, and which one is open."""
+        encoders = desk.search.searcher.encoders
+        return {"choices": choices(desk), "open": f"{encoders.bundle.name} · {encoders.precision}"}
+
+    def both(values: Any) -> dict[str, Any]:
+        sides = compare(desk, str(values["q"])[:MAX_WORDS], (str(values["first"]), str(values["second"])))
+        return {"html": markup.sides(sides)}
+
+    return models, both

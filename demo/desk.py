@@ -1,0 +1,117 @@
+"""What the page works on now: one gallery, one bundle at one precision; and how that is changed while the page runs.
+
+In: an opened `Searcher`. Out: the current `PictureSearch`, and at most one `Job` that indexes a folder beside it. When
+the job is done the new gallery takes the old one's place at once, for everybody who looks at the page.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from demo.gallery import index_folder
+from demo.picture_map import PictureMap
+from demo.search import PictureSearch
+from demo.uploads import sentence
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.index import PictureIndex
+from miniclip.search import Searcher
+from miniclip.store import read_settings
+from miniclip.update import update_index, write_here
+
+BUNDLE_FOLDERS = ("bundles", "models")  # where commands leave them
+
+
+@dataclass
+class Job:
+    """One indexing that runs or has ended. Written by its thread, read by the page."""
+
+    title: str
+    done: int = 0
+    total: int = 0
+    report: str = ""
+    error: str = ""
+    is_running: bool = True
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # name and reason
+
+    def tell(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+
+class Desk:
+    """The one open gallery of the page. A public page never changes it."""
+
+    def __init__(self, searcher: Searcher, provider: str = "auto", is_public: bool = False) -> None:
+        self.provider, self.is_public = provider, is_public
+        self.job: Job | None = None
+        self._lock = threading.Lock()
+        self._put(searcher)
+
+    def _put(self, searcher: Searcher) -> None:
+        search = PictureSearch(searcher, self.is_public)
+        self.map = PictureMap(search)
+        self.search = search
+
+    @property
+    def images(self) -> str:
+        """What the open index was made of: a folder, a caption file, or `openmoji`."""
+        return read_settings(self.search.index.folder).images
+
+    def bundles(self) -> list[Bundle]:
+        """The open bundle, its neighbours, and those where commands leave them; what is no bundle is passed over."""
+        own = self.search.searcher.encoders.bundle
+        found = {own.folder.resolve(): own}
+        for parent in (own.folder.resolve().parent, *map(Path, BUNDLE_FOLDERS)):
+            for manifest in sorted(parent.glob("*/manifest.json")):
+                try:
+                    found.setdefault(manifest.parent.resolve(), Bundle.open(manifest.parent))
+                except MiniClipError:
+                    continue
+        return list(found.values())
+
+    def bundle_named(self, name: str) -> Bundle:
+        for bundle in self.bundles():
+            if bundle.name == name:
+                return bundle
+        raise MiniClipError(f"There is no bundle {name} here.")
+
+    def use(self, name: str, precision: str) -> Job | None:
+        """Go on with another bundle or precision. Another embedding space needs the pictures indexed anew: a job."""
+        bundle = self.bundle_named(name)
+        if bundle.fingerprint != self.search.index.fingerprint:
+            return self.index(self.images, bundle, precision)
+        encoders = OnnxEncoders(bundle, self.provider, precision)
+        encoders.warm_up()
+        self._put(Searcher(self.search.index, encoders))
+        return None
+
+    def index(self, images: str, bundle: Bundle | None = None, precision: str | None = None) -> Job:
+        """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs."""
+        if not images.strip():
+            raise MiniClipError("Give the path of a folder with pictures.")
+        with self._lock:
+            if self.job is not None and self.job.is_running:
+                raise MiniClipError("Another folder is being indexed: wait for it.")
+            self.job = job = Job(f"Indexing {images.strip()}")
+        threading.Thread(target=self._run, args=(job, images.strip(), bundle, precision), daemon=True).start()
+        return job
+
+    def _run(self, job: Job, images: str, bundle: Bundle | None, precision: str | None) -> None:
+        try:
+            encoders = self.search.searcher.encoders
+            if bundle is not None:
+                encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
+            place = str(Path(images).expanduser()) if images.startswith("~") else images
+            folder = index_folder(place, encoders.bundle.fingerprint)
+            report = update_index(place, encoders, folder, partial(write_here, progress=job.tell))
+            job.skipped = [(Path(problem.path).name, problem.reason) for problem in report.skipped]
+            self._put(Searcher(PictureIndex.open(folder), encoders))
+            job.report = str(report)
+        except MiniClipError as error:
+            job.error = sentence(error)
+        except Exception as error:  # a thread's traceback would reach nobody: the page says that it failed
+            job.error = f"Indexing failed ({type(error).__name__}); the gallery stays as it was."
+        finally:
+            job.is_running = False

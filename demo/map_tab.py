@@ -1,0 +1,26 @@
+"""The tab Map: every picture as a point near those like it, coloured by folder or by the current question."""
+
+from typing import Any
+
+from demo.desk import Desk
+from demo.page import Answering
+from demo.picture_map import has_umap
+from demo.question import Question
+from demo.uploads import uploaded_path
+from miniclip.errors import MiniClipError
+
+
+def functions(desk: Desk) -> tuple[Answering, ...]:
+    def points(values: Any) -> dict[str, Any]:
+        """A layout -> all that the script draws."""
+        layout = "umap" if values.get("layout") == "umap" else "pca"
+        return {**desk.map.points(layout), "has_umap": has_umap() and not desk.is_public}
+
+    def shades(values: Any) -> dict[str, Any]:
+        """A question -> how like it each point is."""
+        question = Question.of_page(values, uploaded_path(values.get("picture")))
+        if question.is_empty:
+            raise MiniClipError("Ask something in Search first: the map is then coloured by it.")
+        return {"shades": desk.map.shades(desk.search.similarity(question))}
+
+    return points, shades

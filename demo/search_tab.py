@@ -1,0 +1,38 @@
+"""The tab Search: words, a picture, or both -> pictures. The form's values are the question, and the page's address."""
+
+from typing import Any
+
+from demo import markup
+from demo.desk import Desk
+from demo.page import Answering
+from demo.question import Question
+from demo.uploads import uploaded_path
+
+
+def functions(desk: Desk) -> tuple[Answering, ...]:
+    def about(values: Any) -> dict[str, Any]:
+        """What the form offers for the gallery that is open now."""
+        search = desk.search
+        return {
+            "count": search.count,
+            "examples": search.examples,
+            "folders": [] if desk.is_public else search.places.folders,
+            "days": search.days,
+            "status": search.status,
+            "attribution": "Pictures: OpenMoji, CC BY-SA 4.0" if search.is_openmoji else "",
+        }
+
+    def search(values: Any) -> dict[str, Any]:
+        """A question -> the gallery as HTML."""
+        question = Question.of_page(values, uploaded_path(values.get("picture")))
+        found = desk.search.answer(question)
+        like = _like(desk, question.like) if question.like and found.cards else None
+        return {"html": markup.answer(found), "more": found.has_more, "search_ms": found.search_ms, "like": like}
+
+    return about, search
+
+
+def _like(desk: Desk, content_id: str) -> dict[str, Any]:
+    """The picture that a question starts from, for a page that knows it by its address alone."""
+    card = desk.search.card_of(desk.search.places.row_of(content_id))
+    return {"title": card.title, "preview": card.preview}

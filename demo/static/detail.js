@@ -1,0 +1,92 @@
+// The large view is a modal <dialog>: the browser itself keeps the focus inside, closes on Esc and dims the page.
+const page = window.miniclip;
+const dialog = element.querySelector('dialog');
+let opened = null;  // { card, row, siblings, q }
+let answer = {};
+
+const cardsAround = (card) => card ? [...card.closest('ul').querySelectorAll('button.card')] : [];
+
+async function open({ card, row }) {
+    const asked = page.question.q ?? '';
+    const values = card ? card.dataset : { row };
+    const mine = opened = { card, row: Number(values.row), siblings: cardsAround(card), q: asked };
+    answer = await page.call(server.detail, {
+        row: mine.row, score: Number(values.score ?? 0), probability: values.probability ?? null, q: asked,
+    });
+    if (mine !== opened) return;
+    dialog.innerHTML = answer.html ?? page.message(answer.message);
+    for (const turn of dialog.querySelectorAll('.turn')) turn.hidden = !neighbour(turn.dataset.action);
+    if (!dialog.open) dialog.showModal();
+}
+
+function neighbour(direction) {
+    const place = opened.siblings.indexOf(opened.card);
+    return place < 0 ? undefined : opened.siblings[place + (direction === 'next' ? 1 : -1)];
+}
+
+function turn(direction) {
+    const card = neighbour(direction);
+    if (card) open({ card });
+}
+
+async function why(button) {
+    const frame = dialog.querySelector('.frame');
+    const heat = frame.querySelector('.heat');
+    if (heat) {
+        heat.hidden = !heat.hidden;
+        button.setAttribute('aria-pressed', String(!heat.hidden));
+        return;
+    }
+    const told = dialog.querySelector('.told');
+    const mine = opened;
+    button.disabled = true;
+    told.textContent = 'Looking…';
+    const found = await page.call(server.why, { row: opened.row, q: opened.q });
+    if (mine !== opened) return;
+    button.disabled = false;
+    told.textContent = found.told ?? found.message;
+    if (!found.heat) return;
+    button.setAttribute('aria-pressed', 'true');
+    const image = document.createElement('img');
+    image.className = 'heat';
+    image.alt = `Heat map: where “${opened.q}” is found`;
+    image.src = found.heat;
+    const [left, top, width, height] = found.box.map((share) => `${100 * share}%`);
+    Object.assign(image.style, { left, top, width, height });
+    frame.append(image);
+}
+
+const actions = {
+    close: () => dialog.close(),
+    previous: () => turn('previous'),
+    next: () => turn('next'),
+    why,
+    like: () => {
+        dialog.close();
+        page.tell('ask', { like: answer.like, title: answer.title, preview: small() });
+    },
+    add: () => {
+        dialog.close();
+        page.tell('ask', { like: answer.like, title: answer.title, preview: small(), keepWords: true });
+    },
+    describe: () => {
+        dialog.close();
+        page.pending.describe = { row: opened.row, preview: large(), title: answer.title };
+        page.show('captions');
+        page.tell('describe');
+    },
+};
+const large = () => dialog.querySelector('.frame img').getAttribute('src');
+const small = () => large().replace('/large/', '/small/');
+
+dialog.addEventListener('click', (event) => {
+    if (event.target === dialog) dialog.close();  // the dimmed page around it
+    const button = event.target.closest('[data-action]');
+    if (button) actions[button.dataset.action](button);
+});
+dialog.addEventListener('keydown', (event) => {
+    if (event.key === 'ArrowRight') turn('next');
+    if (event.key === 'ArrowLeft') turn('previous');
+});
+dialog.addEventListener('close', () => opened?.card?.isConnected && opened.card.focus());
+page.hear('open', open);

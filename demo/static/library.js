@@ -1,0 +1,98 @@
+// Status, indexing with its progress, models, duplicates. A gallery that has changed is shown by loading the page anew.
+const page = window.miniclip;
+const LOOK_EVERY_MS = 300;
+const place = (name) => element.querySelector(name);
+const job = place('.job');
+let following = false;
+
+async function status() {
+    const answer = await page.call(server.status);
+    place('.facts-of-index').innerHTML = answer.html ?? page.message(answer.message);
+    place('.models').innerHTML = answer.models ?? '';
+    if (answer.job?.running) follow();
+    else if (answer.job) showJob(answer.job);
+}
+
+function showJob({ title, done, total, report, error, running, skipped }) {
+    job.replaceChildren();
+    const line = document.createElement('p');
+    line.textContent = error || (running ? `${title}: ${total ? `${done} of ${total}` : 'looking for pictures'}` : `Done: ${report}.`);
+    line.className = error ? 'message' : '';
+    job.append(line);
+    if (running) {
+        const bar = document.createElement('progress');
+        bar.setAttribute('aria-label', title);
+        if (total) [bar.max, bar.value] = [total, done];
+        job.append(bar);
+    }
+    if (!skipped.length) return;
+    const list = document.createElement('ul');
+    list.className = 'skipped';
+    list.append(...skipped.map(({ name, reason }) => {
+        const item = document.createElement('li');
+        const bold = document.createElement('b');
+        bold.textContent = name;
+        item.append(bold, ` ${reason}`);
+        return item;
+    }));
+    const heading = document.createElement('p');
+    heading.textContent = `${skipped.length} skipped:`;
+    job.append(heading, list);
+}
+
+async function follow() {
+    if (following) return;
+    following = true;
+    for (;;) {
+        const answer = await page.call(server.progress);
+        if (answer.message) {
+            job.innerHTML = page.message(answer.message);
+            break;
+        }
+        showJob(answer.job);
+        if (!answer.job.running) {
+            if (!answer.job.error) await changed();
+            break;
+        }
+        await new Promise((resolve) => { setTimeout(resolve, LOOK_EVERY_MS); });
+    }
+    following = false;
+}
+
+// What other tabs show belongs to the gallery before: they start anew, and this tab says what came of it.
+async function changed() {
+    await status();
+    const open = document.createElement('button');
+    [open.type, open.className, open.textContent] = ['button', 'primary', 'Open the gallery'];
+    open.addEventListener('click', () => location.assign(location.pathname));
+    job.append(open);
+    open.focus();
+}
+
+place('form.index').addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const answer = await page.call(server.index, { folder: event.target.elements.folder.value });
+    if (answer.message) job.innerHTML = page.message(answer.message);
+    else follow();
+});
+place('.models').addEventListener('click', async (event) => {
+    const button = event.target.closest('[data-bundle]');
+    if (!button) return;
+    button.disabled = true;
+    button.textContent = 'Opening…';
+    const answer = await page.call(server.use, { ...button.dataset });
+    if (answer.message) {
+        await status();
+        job.innerHTML = page.message(answer.message);
+    } else if (answer.job) follow();
+    else location.assign(location.href);
+});
+const twice = place('form.twice');
+twice.addEventListener('input', () => { place('output').value = Number(twice.elements.threshold.value).toFixed(2); });
+twice.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    place('.copies').textContent = 'Looking…';
+    const answer = await page.call(server.duplicates, { threshold: twice.elements.threshold.value });
+    place('.copies').innerHTML = answer.html ?? page.message(answer.message);
+});
+status();
