@@ -205,3 +205,5 @@ def _stop_when_interrupted() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, previous)
+    if stop.is_set():  # it came when there was nothing left to stop: whoever called is to hear it
+        raise KeyboardInterrupt

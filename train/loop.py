@@ -160,8 +160,8 @@ class Trainer:
                 if rank() == 0:
                     save_run(self.folder, self.config, self.model, recall)
         seconds = time.monotonic() - started
-        mean_loss = progress.loss_sum / len(batches)
-        record: Record = {"epoch": epoch, "loss": round(mean_loss, 5), "seconds": round(seconds, 3), **recall}
+        mean_loss = round(progress.loss_sum / len(batches), 5)
+        record: Record = {"epoch": epoch, "loss": mean_loss, "seconds": round(seconds, 3), **recall}
         record |= {"logit_scale": logit_scale, **self._learning_rates()}
         if rank() == 0:
             _add_record(self.folder / "metrics.jsonl", record)
