@@ -61,6 +61,10 @@ class CaptionTable:
         ]
         return self._only(keep, self.skipped + dropped)
 
+    def first(self, images: int) -> "CaptionTable":
+        """The first pictures with their captions, the others not counted as lost: a sample to measure with."""
+        return self._only(np.arange(len(self.image_paths)) < images, [])
+
     def and_train(self, other: "CaptionTable") -> "CaptionTable":
         """This table with the training pictures of another one behind it; validation and test stay this one's."""
         more = other.split("train")
