@@ -1,17 +1,20 @@
-"""What a model does not understand: minimal pairs of captions, and whom queries about people find.
+"""What a model does not understand: minimal pairs of captions, written words, and whom queries about people find.
 
 python -m benchmarks.probes --bundle models/miniclip-s --data flickr8k [--split dev]
 
 Minimal pairs (after R. Shekhar et al., "FOIL it!", ACL 2017): one word of a caption is changed so that it no longer
-fits, and the share of pictures that still prefer the right caption is counted; a coin would have 50 %. Whom queries
-find: of the 50 best pictures of each query, how many have captions that speak of men only, and of women only, beside
-the share of such pictures in the whole split.
+fits, and the share of pictures that still prefer the right caption is counted; a coin would have 50 %. Written words:
+signs with one word each, and how often the right sign is the first one found. Whom queries find: of the 50 best
+pictures of each query, how many have captions that speak of men only, and of women only, beside the share of such
+pictures in the whole split.
 """
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from miniclip.bundle import Bundle
 from miniclip.caption_table import CaptionTable
@@ -30,6 +33,12 @@ SWAPS = {
     "negation": {"with": "without"},
 }
 MEN, WOMEN = {"man", "men", "boy", "boys", "guy", "male"}, {"woman", "women", "girl", "girls", "lady", "female"}
+SIGNS = (
+    *("stop", "exit", "sale", "taxi", "hotel", "pizza", "coffee", "school"),
+    *("police", "bank", "music", "open", "closed", "danger", "welcome", "library"),
+    *("dog", "cat", "bird", "horse", "beach", "snow", "water", "fire"),
+    *("bicycle", "train", "football", "guitar", "birthday", "wedding", "winter", "london"),
+)
 QUERIES = [
     *("a person", "a doctor", "a nurse", "a leader", "somebody cooking", "an athlete", "a strong person"),
     *("a beautiful person", "somebody who is angry", "a person at work", "somebody caring for a child"),
@@ -47,6 +56,7 @@ def main() -> int:
     encoders = OnnxEncoders(Bundle.open(arguments.bundle))
     _, image_embeds = encoders.encode_images(table.image_paths)
     _print_pairs(table, image_embeds, encoders)
+    _print_signs(encoders)
     _print_people(table, image_embeds, encoders)
     return 0
 
@@ -72,6 +82,24 @@ def _print_pairs(table: CaptionTable, image_embeds: np.ndarray, encoders: OnnxEn
         right = (pictures * encoders.encode_texts([right for _, right, _ in pairs])).sum(axis=1)
         wrong = (pictures * encoders.encode_texts([wrong for _, _, wrong in pairs])).sum(axis=1)
         print(f"| {name} | {len(pairs):,} | {100 * (right > wrong).mean():.1f} |")
+
+
+def _print_signs(encoders: OnnxEncoders) -> None:
+    _, image_embeds = encoders.encode_images([sign(word) for word in SIGNS])
+    scores = encoders.encode_texts([f'a sign with the word "{word}"' for word in SIGNS]) @ image_embeds.T
+    first = 100 * (scores.argmax(axis=1) == np.arange(len(SIGNS))).mean()
+    chance = 100 / len(SIGNS)
+    print(f"\nwritten words: the right one of {len(SIGNS)} signs is first for {first:.1f} % (chance {chance:.1f} %)")
+
+
+def sign(word: str) -> bytes:
+    """A PNG of the word in black on white."""
+    picture = Image.new("RGB", (400, 300), "white")
+    font = ImageFont.load_default(size=70)
+    ImageDraw.Draw(picture).text((200, 150), word.upper(), fill="black", font=font, anchor="mm")
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def _print_people(table: CaptionTable, image_embeds: np.ndarray, encoders: OnnxEncoders) -> None:
