@@ -113,6 +113,7 @@ def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> N
                 "embedding": pa.FixedSizeListArray.from_arrays(embeds.ravel(), dim),
             }
             writer.put(columns, replace=False)
+        PictureIndex.open(folder, in_memory=False).stored.keep_flat(folder)
 
 
 def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
     gallery = Gallery(index.image_embeds)
     query = text_embeds[:1]
     gallery.top_k(query, 10)
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1000 if sys.platform != "darwin" else 1e6)
+    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1) / 1e6
     embeds_mb = index.image_embeds.nbytes / 1e6
     query_s, read_s = p50_in_turns(lambda: gallery.top_k(query, 10), reader(index.image_embeds), 2 * seconds)
     limits = Query(("x",), folder="/pictures/07", distinct=True)

@@ -1,14 +1,14 @@
-"""An opened picture index: every embedding in memory, everything else where it was read, on one version of the table.
+"""An opened picture index: embeddings in memory or mapped, all else where it was read, on one version of the table.
 
 In: an index folder. Out: `PictureIndex`, rows in the order of their paths. A writer that goes on meanwhile changes
 nothing here; open the index again to see it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miniclip.errors import MiniClipError
+from miniclip.flat import IDENTITY, Put, identity_of, map_flat, write_flat
 from miniclip.ingest import Problem, real_path, stored_path
 from miniclip.store import PICTURES, damaged, open_table, read_problems, read_settings
 
-FACTS = ("path", "sha256", "taken", "captions")
+FACTS = (*IDENTITY, "taken", "captions")
 READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
 
 
@@ -101,7 +102,7 @@ class PictureIndex:
     bundle_folder: Path
     paths: Paths
     captions: Captions
-    image_embeds: np.ndarray  # (N, D) float32, unit length
+    image_embeds: np.ndarray  # (N, D) float32, unit length; read-only
     sha256: pa.Array  # (N,) 32 bytes each
     taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
     skipped: list[Problem] = field(repr=False)
@@ -122,8 +123,8 @@ class PictureIndex:
                     f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
                 )
             table.checkout(table.version)  # one version for the two reads below
-            facts, stored = _facts(table)
-            embeds = stored.read() if in_memory else np.empty((0, stored.dim), dtype=np.float32)
+            facts, stored = _facts(table, settings.fingerprint)
+            embeds = stored.open(folder) if in_memory else np.empty((0, stored.dim), dtype=np.float32)
         except MiniClipError:
             raise
         except Exception as error:  # LanceDB raises many types; each means that its files are not whole
@@ -132,10 +133,10 @@ class PictureIndex:
             folder=folder,
             fingerprint=settings.fingerprint,
             bundle_folder=settings.bundle,
-            paths=Paths(facts["path"].combine_chunks()),
-            captions=Captions(facts["captions"].combine_chunks()),
+            paths=Paths(facts["path"].chunk(0)),
+            captions=Captions(facts["captions"].chunk(0)),
             image_embeds=embeds,
-            sha256=facts["sha256"].combine_chunks(),
+            sha256=facts["sha256"].chunk(0),
             taken=facts["taken"].to_numpy().astype("datetime64[s]"),
             skipped=read_problems(folder),
             stored=stored,
@@ -179,9 +180,9 @@ class PictureIndex:
 class StoredEmbeds:
     """The embeddings of one version of the table, on disk, by row of the index."""
 
-    def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray) -> None:
+    def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray, identity: Callable[[], bytes]) -> None:
         """row_ids (N,) as the table is read, order (N,) the places in it of the index's rows."""
-        self.table, self._row_ids, self._order = table, row_ids, order
+        self.table, self._row_ids, self._order, self._identity = table, row_ids, order, identity
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
         self.dim = int(table.schema.field("embedding").type.list_size)
@@ -194,20 +195,40 @@ class StoredEmbeds:
         for start in range(0, len(self), READ_ROWS):
             yield from self._part(start)
 
+    def open(self, folder: Path) -> np.ndarray:
+        """(N, D) float32, read-only: mapped where `keep_flat` left a file of these rows, else read into memory."""
+        mapped = map_flat(folder, (len(self), self.dim), self._identity)
+        return self.read() if mapped is None else mapped
+
+    def keep_flat(self, folder: Path) -> None:
+        """See to it that the next `open` of a large index is quick; see `flat.write_flat`."""
+        shape = len(self), self.dim
+        if map_flat(folder, shape, self._identity) is None:
+            write_flat(folder, shape, self._identity(), self._put_all)
+
     def read(self) -> np.ndarray:
-        """(N, D) float32; in memory once, and a few batches beside it. Cores read side by side."""
+        """(N, D) float32; in memory once, and a few batches beside it."""
         embeds = np.empty((len(self), self.dim), dtype=np.float32)
 
-        def fill(start: int) -> None:
+        def put(rows: np.ndarray, part: np.ndarray) -> None:
+            if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+                embeds[rows[0] : rows[-1] + 1] = part
+            else:
+                embeds[rows] = part
+
+        self._put_all(put)
+        embeds.flags.writeable = False
+        return embeds
+
+    def _put_all(self, put: Put) -> None:
+        """Hand over all parts, in any order. Cores read side by side."""
+
+        def read(start: int) -> None:
             for rows, part in self._part(start):
-                if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-                    embeds[rows[0] : rows[-1] + 1] = part
-                else:
-                    embeds[rows] = part
+                put(rows, part)
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            list(pool.map(fill, range(0, len(self), READ_ROWS)))
-        return embeds
+            list(pool.map(read, range(0, len(self), READ_ROWS)))
 
     def _part(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read by ranges: a scan of everything reads far ahead, and would be in memory twice."""
@@ -238,8 +259,13 @@ class StoredEmbeds:
         return np.asarray(by_id[np.searchsorted(ids, row_ids, sorter=by_id)])
 
 
-def _facts(table: Any) -> tuple[pa.Table, StoredEmbeds]:
+def _facts(table: Any, fingerprint: str) -> tuple[pa.Table, StoredEmbeds]:
     """Facts sorted by path, and where their embeddings are."""
     facts = table.search().select(list(FACTS)).with_row_id(True).to_arrow().combine_chunks()
+    row_ids = facts["_rowid"].to_numpy()
     order = pc.sort_indices(facts["path"])
-    return facts.take(order), StoredEmbeds(table, facts["_rowid"].to_numpy(), order.to_numpy().astype(np.int64))
+    for place, name in enumerate(facts.column_names):  # one at a time: of a million rows each copy counts
+        facts = facts.set_column(place, facts.field(name), facts[name].take(order).combine_chunks())
+    pa.default_memory_pool().release_unused()  # else the copies stay beside the embeddings
+    identity = partial(identity_of, fingerprint, facts.select(IDENTITY))
+    return facts, StoredEmbeds(table, row_ids, order.to_numpy().astype(np.int64), identity)

@@ -3,6 +3,7 @@
     INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed
     INDEX/pictures.lance   one row a picture: path, hash, size, times, width, height, EXIF date, captions, embedding
     INDEX/problems.lance   one row a file that could not be indexed, with the reason
+    INDEX/embeds.f32       of a large index: its embeddings once more, to be mapped (miniclip.flat)
     INDEX/writer.lock      held by the process that writes; goes with it, however it ends
 
 Every commit is one new version of a table, there whole or not at all: a process killed at any moment leaves the last

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.index import PictureIndex
 from miniclip.ingest import Found, PictureFile, Problem, find_pictures, printable
 from miniclip.reading import Reading, read_all, row_columns
 from miniclip.store import Settings, Writer, open_writer, read_problems
@@ -59,10 +60,13 @@ class Plan:
 Write = Callable[[Plan, Found, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
 
 
-def update_index(images: str, encoders: OnnxEncoders, out: Path, write: Write | None = None) -> IndexReport:
+def update_index(
+    images: str, encoders: OnnxEncoders, out: Path, write: Write | None = None, flat: bool = True
+) -> IndexReport:
     """Make the index `out` equal to the pictures in `images`, computing only what is new or changed.
 
-    `write` embeds the fresh files and commits them; without it this process does.
+    `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
+    ready to be mapped (`miniclip.flat`).
 
     Errors: `MiniClipError` when `images` holds no picture, or `out` is an index of another bundle or being written.
     Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
@@ -70,26 +74,29 @@ def update_index(images: str, encoders: OnnxEncoders, out: Path, write: Write | 
     found = find_pictures(images)
     bundle = encoders.bundle
     settings = Settings(bundle.fingerprint, bundle.folder.resolve(), images)
-    with open_writer(out, settings, encoders.dim) as writer, _stop_when_interrupted() as stop:
-        plan = _compare(found, writer, read_problems(out))
-        for problem in found.problems:
-            if problem.path not in plan.problems:
-                tqdm.write(f"skipping {_shown(problem.path, found)}: {problem.reason}")
-        writer.put_problems(found.problems)
-        plan.problems |= {problem.path: problem for problem in found.problems}
-        started = time.monotonic()
-        added, reused = (write or write_here)(plan, found, encoders, writer, stop)
-        seconds = time.monotonic() - started
-        if stop.is_set():
-            raise KeyboardInterrupt(
-                f"stopped: {writer.count():,} pictures are in the index {out}; the same command goes on from there"
-            )
-        writer.remove(plan.gone)
-        writer.tidy()
-        problems = sorted(plan.problems.values(), key=lambda problem: problem.path)
-        if writer.count() == 0:
-            reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
-            raise MiniClipError(f"no picture in {images} could be read{reason}")
+    with open_writer(out, settings, encoders.dim) as writer:
+        with _stop_when_interrupted() as stop:
+            plan = _compare(found, writer, read_problems(out))
+            for problem in found.problems:
+                if problem.path not in plan.problems:
+                    tqdm.write(f"skipping {_shown(problem.path, found)}: {problem.reason}")
+            writer.put_problems(found.problems)
+            plan.problems |= {problem.path: problem for problem in found.problems}
+            started = time.monotonic()
+            added, reused = (write or write_here)(plan, found, encoders, writer, stop)
+            seconds = time.monotonic() - started
+            if stop.is_set():
+                raise KeyboardInterrupt(
+                    f"stopped: {writer.count():,} pictures are in the index {out}; the same command goes on from there"
+                )
+            writer.remove(plan.gone)
+            writer.tidy()
+            problems = sorted(plan.problems.values(), key=lambda problem: problem.path)
+            if writer.count() == 0:
+                reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
+                raise MiniClipError(f"no picture in {images} could be read{reason}")
+        if flat:
+            PictureIndex.open(out, in_memory=False).stored.keep_flat(out)
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
 
 

@@ -25,7 +25,8 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
         now = _state(images)
         if now != before:
             try:
-                report = update_index(images, encoders, out)
+                # a large index would be written once more for every picture that changed
+                report = update_index(images, encoders, out, flat=before is None)
                 if before is not None or report.added or report.removed:
                     tell(str(report))
             except MiniClipError as error:  # every picture gone, or somebody else writing: look again

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lancedb
+import numpy as np
 import pytest
 
 from miniclip.bundle import Bundle
@@ -55,10 +56,12 @@ def open_encoders(bundle: Path) -> OnnxEncoders:
 
 
 def index_eagerly(bundle: Path, pictures: Path, out: Path, begins: Event) -> None:
-    """What the killed process runs: as the command does, but with a commit after every picture."""
+    """What the killed process runs: as the command does, but with a commit after every picture, and a flat file."""
+    import miniclip.flat
     import miniclip.update
 
     miniclip.update.COMMIT_EVERY_S = 0.0
+    miniclip.flat.LEAST_BYTES = 0
     encoders = open_encoders(bundle)
     begins.set()
     miniclip.update.update_index(str(pictures), encoders, out)
@@ -94,7 +97,9 @@ def test_thirty_kills_at_random_moments_lose_nothing(
         process.join()
         killed += process.exitcode == -signal.SIGKILL
         try:
-            kept.append(len(PictureIndex.open(out)))
+            index = PictureIndex.open(out)
+            np.testing.assert_array_equal(index.image_embeds, index.stored.read())
+            kept.append(len(index))
         except MiniClipError as nothing_yet:
             assert re.search("is empty; fill it with|no index at", str(nothing_yet))
             kept.append(0)
