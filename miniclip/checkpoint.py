@@ -162,7 +162,8 @@ def load_run(name_or_folder: str | Path) -> Run:
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except Exception as error:  # the disk, safetensors and torch have types of their own
-        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {error}; copy the run again") from None
+        reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
+        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from None
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
     return Run(folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}))
 

@@ -12,8 +12,9 @@ PATH_TRICKS = (
     "/dev/zero", "/proc/self/environ", "nul\0byte.png", "n" * 5000, "\u202egnp.exe", "a\nb", "-rf", "$(id)", "https://example.invalid/x",
 )  # fmt: skip
 HOSTILE_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 2**31, 2**63, 2**64, 10**400, 1e308, -0.0, float("nan"), float("inf"), "", "x", "\0", "\ud800",
-    "9" * 400, "x" * 100_000, [], {}, [None], [[]], {"": None}, {"a": {"b": {"c": []}}}, [1] * 10_000, "../../etc/passwd",
+    None, True, False, 0, -1, 2**31, 2**63, 2**64, 10**400, 1e308, -0.0, float("nan"), float("inf"), "", "x", "\0",
+    "\ud800", "9" * 400, "x" * 100_000, [], {}, [None], [[]], {"": None}, {"a": {"b": {"c": []}}}, [1] * 10_000,
+    "../../etc/passwd",
 )  # fmt: skip
 ENCODINGS = ("utf-16", "utf-32", "utf-8-sig", "cp1252", "utf-7", "shift_jis", "cp037")
 DEEP = {
