@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from miniclip.index import PictureIndex
 from tests.hostile.damage import DEEP, ENCODINGS, PATH_TRICKS, every_place, spoiled, with_value, wrong_documents
 from tests.hostile.seeds import CAPTIONS, KARPATHY, make_bundle, make_index, make_run
 from tests.hostile.targets import Target, open_target
+from tests.unit.test_index_hostile import png_of
 
 FAST = ("pictures", "captions", "bundle", "config")
 JSON_VALUES = st.recursive(
@@ -176,10 +176,7 @@ def test_manifest_that_names_files_elsewhere_reads_none_of_them(trick: str, tmp_
 
 
 def test_picture_bombs_are_refused_by_their_header() -> None:
-    png = (
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    )
-    assert "million pixels" in refusal(read_picture, png + bytes(4))
+    assert "million pixels" in refusal(read_picture, png_of(60_000, 60_000))
 
 
 @pytest.mark.parametrize("name", ["index.json", "pictures.lance", "problems.lance"])
