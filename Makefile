@@ -71,7 +71,7 @@ demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHA
 test: $(VENV)/.dev ## install and pass all tests
 	@$(PY) -m pytest -q
 
-test-slow: $(VENV)/.slow ## tests on a Ray cluster of several nodes (installs more than 1 GB)
+test-slow: $(VENV)/.slow ## fuzzing, kills, a Ray cluster of several nodes (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
 
 lint: $(VENV)/.dev ## formatting, lint and types

@@ -19,7 +19,7 @@ from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
-from miniclip.files import write_json
+from miniclip.files import exchange, write_json
 from miniclip.matching import MatchCalibration, calibrate
 
 
@@ -122,6 +122,8 @@ def _calibration(run: Run, data: str | None) -> Calibration | None:
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
     """Swap the finished bundle in; a bundle that was there goes only when the new one is in its place."""
     if out.exists():
+        if exchange(bundle, out):
+            return
         os.rename(out, old)
     try:
         os.rename(bundle, out)

@@ -162,7 +162,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise MiniClipError(f"{path} lists no files with hashes; copy or export the bundle again")
     if not isinstance(manifest.get("fingerprint"), str):
         raise MiniClipError(f"{path} has no fingerprint; copy or export the bundle again")
-    if not isinstance(manifest.get("logit_scale", 0.0), int | float):
+    scale = manifest.get("logit_scale", 0.0)
+    if not isinstance(scale, int | float) or not abs(scale) < 100:  # no NaN, and nothing that exp could not take
         raise MiniClipError(f"{path}: logit_scale is no number; copy or export the bundle again")
     if not isinstance(manifest.get("certificate"), dict | None):
         raise MiniClipError(f"{path}: certificate is no object; copy or export the bundle again")

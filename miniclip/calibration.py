@@ -5,7 +5,6 @@ that tell whether an 8-bit tower still finds them; and `held_out`, validation pi
 match. They are other people's data, so they stay in the run and go into no bundle.
 """
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from miniclip.images import ImageTransform, open_image
 
 CALIBRATION_FILE = "calibration.npz"
 PICTURES, CAPTIONS_A_PICTURE = 256, 2
+MOST_BYTES = 4_000_000_000  # 256 pictures at 518 pixels are 0.2 GB; an archive may claim anything
 HELD_OUT = "held_out_"
 
 
@@ -47,15 +47,30 @@ class Calibration:
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
+                if sum(entry.file_size for entry in arrays.zip.infolist()) > MOST_BYTES:
+                    raise ValueError("it unpacks to more than 4 GB")
 
                 def part(prefix: str) -> Calibration:
                     own = [arrays[prefix + name] for name in ("pictures", "captions", "image_of_caption")]
-                    return cls(own[0], own[1].tolist(), own[2])
+                    return cls(own[0], own[1].tolist(), own[2])._checked()
 
                 held_out = part(HELD_OUT) if f"{HELD_OUT}pictures" in arrays else None  # older runs kept none
                 return replace(part(""), held_out=held_out)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        except Exception as error:  # the disk, zip, zlib and numpy have types of their own for a damaged file
             raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from None
+
+    def _checked(self) -> "Calibration":
+        """Itself, or `ValueError` for arrays that export could not use."""
+        if self.pictures.dtype != np.uint8 or self.pictures.ndim != 4 or self.pictures.shape[3] != 3:
+            raise ValueError("its pictures are no 8-bit RGB")
+        if not self.captions or not all(isinstance(caption, str) for caption in self.captions):
+            raise ValueError("its captions are no texts")
+        rows = self.image_of_caption
+        if rows.dtype.kind not in "iu" or rows.shape != (len(self.captions),):
+            raise ValueError("its captions belong to no pictures")
+        if rows.min() < 0 or rows.max() >= len(self.pictures):
+            raise ValueError("a caption belongs to a picture that is not there")
+        return self
 
     def save(self, path: Path) -> None:
         arrays = self._arrays("") | (self.held_out._arrays(HELD_OUT) if self.held_out else {})

@@ -159,7 +159,7 @@ def read_karpathy(file: Path) -> list[Row]:
             captions = [str(sentence["raw"]) for sentence in image["sentences"]]
             where = f"{file.name} image {number}"
             rows += [Row(name, caption, str(image["split"]), where) for caption in captions or NO_CAPTION]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MiniClipError(
             f"{file} is not in Karpathy's form, images with filename, split and sentences[].raw ({error!r})"
         ) from None
@@ -175,7 +175,7 @@ def read_json_lines(file: Path) -> list[Row]:
             caption = next((entry[column] for column in CAPTION_COLUMNS if column in entry), None)
             split = str(entry.get("split") or "")
             name = str(entry.get("file_name") or "")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise MiniClipError(f"{file} line {number} is not a JSON object; mend or remove it") from None
         rows += [Row(name, text, split, _at(file, number)) for text in _texts(caption) or NO_CAPTION]
     return rows

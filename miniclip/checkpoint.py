@@ -37,6 +37,7 @@ from miniclip.model import (
 from miniclip.tokenizer import Tokenizer, read_tokenizer_config
 
 RUN_FORMAT = 1
+STATE_FORMAT = 1  # of training_state.pt, where it says none, too
 
 
 @dataclass(frozen=True)
@@ -149,22 +150,40 @@ def load_run(name_or_folder: str | Path) -> Run:
         model_config, model = load_clip(folder, str(name_or_folder))
         transform = ImageTransform.from_file(folder / "preprocessor_config.json")
         return Run(folder, Config(model=model_config), model, transform, Tokenizer.from_folder(folder), {})
+    settings, config = read_run_config(folder)
     try:
-        settings = json.loads(settings_path.read_text(encoding="utf-8"))
-        if settings["format"] > RUN_FORMAT:
-            raise MiniClipError(f"{settings_path} has format {settings['format']}, newer than this MiniCLIP; update it")
-        config = config_from_dict(settings["config"], source=str(settings_path))
         vision = backbone_from_config(settings["vision_backbone"], "vision")
         text = backbone_from_config(settings["text_backbone"], "text")
-    except (KeyError, TypeError, ValueError) as error:
-        raise MiniClipError(f"{settings_path} is not a run's config ({error!r})") from None
-    model = build_model(config.model, vision, text)
+        model = build_model(config.model, vision, text)
+    except MiniClipError:
+        raise
+    except Exception as error:  # wrong types and absurd sizes fail anywhere inside the backbones
+        raise no_config(settings_path, error) from None
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {error}") from None
+    except Exception as error:  # the disk, safetensors and torch have types of their own
+        reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
+        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from None
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
     return Run(folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}))
+
+
+def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
+    """A run's `config.json`, whole and as a `Config`; `MiniClipError` when it is none, or of a newer format."""
+    path = folder / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings["format"] > RUN_FORMAT:
+            raise MiniClipError(f"{path} has format {settings['format']}, newer than this MiniCLIP; update it")
+        if not isinstance(settings.get("metrics", {}), dict):
+            raise TypeError("metrics")
+        return settings, config_from_dict(settings["config"], source=str(path))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise no_config(path, error) from None
+
+
+def no_config(path: Path, error: Exception) -> MiniClipError:
+    return MiniClipError(f"{path} is not a run's config ({error!r}); copy the run again, or train anew")
 
 
 def save_training_state(folder: Path, state: dict[str, Any]) -> None:
@@ -172,7 +191,7 @@ def save_training_state(folder: Path, state: dict[str, Any]) -> None:
 
     def save(path: Path) -> None:
         with path.open("wb") as file:  # given a path, torch would not say why it could not write
-            torch.save(state, file)
+            torch.save({"format": STATE_FORMAT, **state}, file)
 
     replace_atomically(folder / "training_state.pt", save)
 
@@ -197,6 +216,10 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+        state = cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+        written = int(state.get("format", STATE_FORMAT))
     except Exception as error:  # torch raises many types for a damaged file
         raise MiniClipError(f"cannot resume from {path}: {error}; delete it to begin anew") from None
+    if written > STATE_FORMAT:
+        raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
+    return state

@@ -19,7 +19,7 @@ def is_clip(folder: Path) -> bool:
     """Whether the folder holds a whole CLIP of Hugging Face's."""
     try:
         return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "clip")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 

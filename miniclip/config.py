@@ -115,6 +115,8 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
 
 def config_from_dict(values: dict[str, Any], source: str) -> Config:
     """Build a checked `Config` from nested dictionaries; `source` names them in errors."""
+    if not isinstance(values, dict):
+        raise MiniClipError(f"{source}: the config must be sections of keys, not {type(values).__name__}")
     sections: dict[str, Any] = {}
     for section, fields_of_section in values.items():
         if section not in SECTIONS:
@@ -139,7 +141,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MiniClipError(f"cannot read the config {path}: {error.strerror}; see configs/ for the recipes") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MiniClipError(f"{path} is not TOML: {error}") from None
 
 

@@ -167,6 +167,7 @@ class OnnxEncoders(DualEncoders):
         self._image_output = _output_name(self._vision, "image_embeds")
         self._text_output = _output_name(self._text, "text_embeds")
         self.dim = int(self._dimension())
+        self._check_parts()
 
     def _open(self, tower: str, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(tower, self.precision)
@@ -175,6 +176,34 @@ class OnnxEncoders(DualEncoders):
         except Exception as error:  # onnxruntime raises its own types, none of them public
             reason = " ".join(str(error).split())
             raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from None
+
+    def _check_parts(self) -> None:
+        """Refuse parts that do not belong together, which hashes cannot tell in a bundle without a manifest."""
+        *_, height_px, width_px = self._vision.get_inputs()[0].shape
+        for declared, own in ((height_px, self.transform.height_px), (width_px, self.transform.width_px)):
+            if isinstance(declared, int) and declared != own:
+                raise MiniClipError(
+                    f"{self.bundle.folder}: preprocessor_config.json makes pictures of {own} pixels, the vision model "
+                    f"takes {declared}; they are of different bundles, so copy or export the bundle again"
+                )
+        image_dim = self._vision.get_outputs()[_output_index(self._vision, self._image_output)].shape[-1]
+        for other, what in (
+            (image_dim, "the vision model"),
+            (self.bundle.manifest.get("embedding_dim"), "the manifest"),
+        ):
+            if isinstance(other, int) and other != self.dim:
+                raise MiniClipError(
+                    f"{self.bundle.folder}: the text model has {self.dim} dimensions, {what} {other}; "
+                    "they are of different bundles, so copy or export the bundle again"
+                )
+        if not self.bundle.manifest:
+            try:
+                self.embed_tokens(np.array([[self.tokenizer.highest_id]]), np.ones((1, 1), dtype=np.int64))
+            except Exception as error:  # as above
+                raise MiniClipError(
+                    f"{self.bundle.folder}: the text model cannot take what tokenizer.json gives ({error}); "
+                    "they are of different bundles, so copy or export the bundle again"
+                ) from None
 
     def _dimension(self) -> int:
         declared = self._text.get_outputs()[_output_index(self._text, self._text_output)].shape[-1]

@@ -3,6 +3,7 @@
 In: a path and what fills it. Out: the file, whole, or a `MiniClipError` and the file as it was.
 """
 
+import ctypes
 import json
 import os
 from collections.abc import Callable
@@ -28,6 +29,16 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or error
         raise MiniClipError(f"cannot write {path}: {reason}; free some space or choose another folder") from None
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that a kill finds one of them in each place; False where that is unknown."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2  # Linux; os.rename replaces no folder that holds something
+    except (AttributeError, OSError):
+        return False
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(swap(here, os.fsencode(one), here, os.fsencode(other), both) == 0)
 
 
 def write_json(path: Path, value: Any) -> None:

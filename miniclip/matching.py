@@ -42,7 +42,7 @@ class MatchCalibration:
         try:
             numbers = {name: float(value[name]) for name in ("slope", "intercept", "cutoff")}
             own = cls(**numbers, pictures=int(value["pictures"]), captions=int(value["captions"]), split=value["split"])
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             raise MiniClipError(f"{where}: match is no calibration; copy or export the bundle again") from None
         if not np.isfinite(list(numbers.values())).all():
             raise MiniClipError(f"{where}: match is no calibration; copy or export the bundle again")

@@ -266,7 +266,7 @@ def read_backbone_config(folder: Path) -> dict[str, Any]:
     """`config.json` of a Hugging Face folder."""
     try:
         return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MiniClipError(f"cannot read {folder / 'config.json'}: {error}") from None
 
 

@@ -82,7 +82,7 @@ def read_settings(folder: Path) -> Settings:
                 f"the index {folder} has the older format {written}; delete it and index the pictures again"
             )
         return Settings(str(values["fingerprint"]), Path(values["bundle"]), str(values.get("images", "")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise damaged(folder, error) from None
 
 

@@ -19,7 +19,7 @@ class Tokenizer:
     """A text tower's tokenizer with its padding token and its longest length."""
 
     def __init__(self, rust: RustTokenizer, pad_token: str, max_tokens: int) -> None:
-        pad_id = rust.token_to_id(pad_token)
+        pad_id = rust.token_to_id(_without_surrogates(pad_token))
         if pad_id is None:
             raise MiniClipError(f"tokenizer.json has no token {pad_token!r}, which tokenizer_config.json pads with")
         rust.enable_truncation(max_tokens)
@@ -51,6 +51,10 @@ class Tokenizer:
             )
         return cls(rust, str(pad_token), int(min(longest, 512)))
 
+    @property
+    def highest_id(self) -> int:
+        return max(self._rust.get_vocab().values())
+
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """B texts -> `input_ids`, `attention_mask`, each (B, L) int64 with L the longest of this batch."""
         encodings = self._encode(texts)
@@ -67,8 +71,17 @@ class Tokenizer:
         return np.asarray([sum(encoding.attention_mask) for encoding in self._encode(texts)], dtype=np.int64)
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
-        # bytes that are not UTF-8 reach us from a command line as lone surrogates, which the library refuses
-        return list(self._rust.encode_batch([text.encode("utf-8", "replace").decode() for text in texts]))
+        try:
+            return list(self._rust.encode_batch([_without_surrogates(text) for text in texts]))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a damaged tokenizer.json panics in Rust, which is no Exception
+            raise MiniClipError(f"tokenizer.json cannot be used ({error}); copy or export the bundle again") from None
+
+
+def _without_surrogates(text: str) -> str:
+    """Bytes that are not UTF-8 reach us from a command line as lone surrogates, which the library refuses."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:

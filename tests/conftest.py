@@ -100,9 +100,8 @@ def _settled(model: "torch.nn.Module") -> "torch.nn.Module":
     return model.eval()
 
 
-@pytest.fixture(scope="session")
-def tiny_backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of a narrow EfficientNet-Lite and a two-layer BERT, random weights, as save_pretrained leaves them."""
+def write_backbones(vision: Path, text: Path) -> None:
+    """A narrow EfficientNet-Lite and a two-layer BERT, random weights, as save_pretrained leaves them."""
     import torch
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
@@ -110,7 +109,7 @@ def tiny_backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
     torch.manual_seed(0)
-    vision, text = tmp_path_factory.mktemp("vision"), tmp_path_factory.mktemp("text")
+    vision.mkdir(parents=True, exist_ok=True)
     config = EfficientNetLiteConfig(width=0.25, depth=0.5, hidden_size=64)
     save_file(_settled(EfficientNetLite(config)).state_dict(), vision / "model.safetensors")
     settings = {"model_type": config.model_type, "variant": "lite0", "width": 0.25, "depth": 0.5, "hidden_size": 64}
@@ -122,6 +121,13 @@ def tiny_backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
         text
     )
     write_tokenizer(text)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Their folders."""
+    vision, text = tmp_path_factory.mktemp("vision"), tmp_path_factory.mktemp("text")
+    write_backbones(vision, text)
     return vision, text
 
 

@@ -4,7 +4,6 @@ python -m train --config configs/setup1.toml --data PATH [PATH ...] --out runs/N
 torchrun --nproc-per-node 2 -m train ...    (the same flags; several processes share each batch)
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.checkpoint import begin_run, load_run
+from miniclip.checkpoint import begin_run, load_run, read_run_config
 from miniclip.clip import is_clip, load_clip
-from miniclip.config import Config, add_config_flags, config_from_dict, load_config
+from miniclip.config import Config, add_config_flags, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.files import replace_atomically
 from miniclip.images import ImageTransform
@@ -132,7 +131,7 @@ def _same_config(out: Path, config: Config) -> None:
     path = out / "config.json"
     if not path.exists():
         return
-    begun = config_from_dict(json.loads(path.read_text(encoding="utf-8"))["config"], source=str(path))
+    _, begun = read_run_config(out)
     if begun != config:
         raise MiniClipError(f"--resume: the config differs from that of {out}; use the same one, or another --out")
 

@@ -90,12 +90,16 @@ class Trainer:
         """Go on where the saved state stands, if there is one."""
         state = load_training_state(self.folder)
         if state is not None:
-            for name, value in state["trained"].items():
-                self.trained[name].data.copy_(value)
-            self.optimiser.load_state_dict(state["optimiser"])
-            if self.average is not None:
-                self.average.values = state["average"]
-            self.progress = Progress(**state["progress"])
+            try:
+                for name, value in state["trained"].items():
+                    self.trained[name].data.copy_(value)
+                self.optimiser.load_state_dict(state["optimiser"])
+                if self.average is not None:
+                    self.average.values = state["average"]
+                self.progress = Progress(**state["progress"])
+            except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+                path = self.folder / "training_state.pt"
+                raise MiniClipError(f"{path} is of another run ({error!r}); delete it to begin anew") from None
             say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def save(self) -> None:

@@ -3,6 +3,7 @@
 The disk is a real one: a small tmpfs. Where mounting is not permitted, only the tests without it run.
 """
 
+import contextlib
 import json
 import resource
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from miniclip.bundle import Bundle
 from miniclip.checkpoint import load_run, load_training_state
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically, write_json
+from miniclip.index import PictureIndex
 from tests.conftest import REPOSITORY, run_module
 from tests.unit.training import records_of
 
@@ -85,6 +88,46 @@ def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_later(
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     ours, theirs = ([{**record, "seconds": 0} for record in records_of(folder)] for folder in (run, tmp_path / "whole"))
     assert ours == theirs
+
+
+def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk, tiny_run: Path) -> None:
+    bundle = disk.folder / "bundle"
+    export = ["export", "--run", tiny_run, "--out", bundle, "--precision", "fp32"]
+    disk.resize(64 * 1024)
+    done = run_module(*export)
+    assert done.returncode == 0, done.stderr
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    used = sum(len(content) for content in before.values())
+    disk.resize(used // 1024 + 300)  # no room for a second one beside it
+    assert_one_line(run_module(*export), "No space left on device", "free some space")
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+    assert [path.name for path in disk.folder.iterdir()] == ["bundle"]
+    Bundle.open(bundle).model_path("vision", "fp32")
+    disk.resize(64 * 1024)
+    done = run_module(*export)
+    assert done.returncode == 0, done.stderr
+
+
+def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
+    disk: SmallDisk, tiny_bundle: Path, picture_folder: Path, captioned_folder: Path
+) -> None:
+    index = disk.folder / "index"
+    command = ("miniclip.cli", "index")
+    flags = ("--bundle", tiny_bundle, "--out", index, "--provider", "cpu")
+    disk.resize(16 * 1024)
+    done = run_module(*command, picture_folder, *flags)
+    assert done.returncode == 0, done.stderr
+    kept = len(PictureIndex.open(index))
+    filler = disk.folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    assert_one_line(run_module(*command, captioned_folder, *flags), "No space left on device", "free some space")
+    assert len(PictureIndex.open(index)) == kept
+    filler.unlink()
+    done = run_module(*command, captioned_folder, *flags)
+    assert done.returncode == 0, done.stderr
+    assert len(PictureIndex.open(index)) == 120
 
 
 def test_features_that_do_not_fit_are_told_before_they_are_computed(

@@ -1,0 +1,129 @@
+"""Whole, small files of every kind that MiniCLIP reads: where damage starts from."""
+
+import io
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from miniclip.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
+from miniclip.images import ImageTransform
+from miniclip.matching import MatchCalibration
+from miniclip.store import Settings, open_writer
+from tests.conftest import draw_picture, write_backbones, write_tokenizer
+
+DIM = 8
+TRANSFORM = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3)
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+KARPATHY = {
+    "images": [
+        {"filename": f"{name}.png", "filepath": "", "split": split, "sentences": [{"raw": f"a {name}"}, {"raw": "two"}]}
+        for name, split in (("a", "train"), ("b", "restval"), ("c", "test"))
+    ]
+}
+CAPTIONS = {
+    "captions.txt": b'image,caption\na.png,a red circle\na.png,"it is, one"\nb.png,a dog, two cats\n',
+    "results.csv": b"image_name| comment_number| comment\na.png| 0| a dog\nb.png| 4   A dog runs .\n",
+    "flickr.token": b"a.png#0\ta red circle\na.png#1\tone\nb.png#0\ttwo\n",
+    "dataset_own.json": json.dumps(KARPATHY).encode(),
+    "metadata.jsonl": b'{"file_name": "a.png", "text": "one"}\n{"file_name": "b.png", "caption": ["x", "y"]}\n',
+    "metadata.csv": "file_name,text,split\na.png,größe,train\nb.png,two,val\nc.png,three,test\n".encode(),
+    "captions.tsv": b"filename\tcaption\na.png\tone\nb.png\ttwo\n",
+}
+
+
+def pictures() -> dict[str, bytes]:
+    """One small picture of each format, the JPEG with EXIF."""
+    whole = {}
+    image = draw_picture("red", "circle", (64, 48)).resize((24, 18))
+    exif = image.getexif()
+    exif[0x0112], exif[0x0132] = 6, "2024:05:06 07:08:09"
+    for name in PICTURE_FORMATS:
+        stream = io.BytesIO()
+        image.save(stream, name, **({"exif": exif} if name == "JPEG" else {}))
+        whole[f"a.{name.lower()}"] = stream.getvalue()
+    for mode, name in (("RGBA", "PNG"), ("P", "PNG"), ("I;16", "TIFF"), ("CMYK", "JPEG"), ("LA", "PNG")):
+        stream = io.BytesIO()
+        image.convert("L" if mode == "I;16" else "RGBA" if mode == "LA" else mode).convert(mode).save(stream, name)
+        whole[f"{mode.replace(';', '')}.{name.lower()}"] = stream.getvalue()
+    return whole
+
+
+def make_bundle(folder: Path) -> dict[str, bytes]:
+    """A bundle whose models are a word each: nothing here opens them. Returns its files."""
+    (folder / "onnx").mkdir(parents=True)
+    write_tokenizer(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(TRANSFORM.to_dict()))
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip", "projection_dim": DIM}))
+    for tower in ("vision", "text"):
+        (folder / onnx_name(tower, "fp32")).write_bytes(tower.encode())
+    manifest = {
+        "format": MANIFEST_FORMAT,
+        "fingerprint": fingerprint_of(["a", "b"]),
+        "embedding_dim": DIM,
+        "logit_scale": 3.5,
+        "certificate": {"split": "val", "precisions": {"fp32": {"mean_recall": 0.5}}},
+        "match": MatchCalibration(20.0, -5.0, 0.2, 100, 500, "val").to_dict(),
+        "files": list_files(folder),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return _files(folder)
+
+
+def make_index(folder: Path, rows: int = 5) -> dict[str, bytes]:
+    """An index of pictures that nobody looks at. Returns its files."""
+    random = np.random.default_rng(0)
+    embeds = random.standard_normal((rows, DIM)).astype(np.float32)
+    columns = {
+        "path": [f"/pictures/{row}.png" for row in range(rows)],
+        "sha256": [random.bytes(32) for _ in range(rows)],
+        "bytes": list(range(rows)),
+        "mtime_ns": list(range(rows)),
+        "indexed_at": [datetime(2024, 5, 6)] * rows,
+        "width_px": [9] * rows,
+        "height_px": [9] * rows,
+        "taken": [datetime(2024, 5, 6)] * (rows - 1) + [None],
+        "captions": [["one", "two"]] + [[]] * (rows - 1),
+        "embedding": list(embeds / np.linalg.norm(embeds, axis=1, keepdims=True)),
+    }
+    with open_writer(folder, Settings("0" * 64, folder, "/pictures"), DIM) as writer:
+        writer.put(columns, replace=False)
+        from miniclip.ingest import Problem
+
+        writer.put_problems([Problem("/pictures/x.png", "an empty file", 0, 0)])
+    return _files(folder)
+
+
+def make_run(folder: Path) -> dict[str, bytes]:
+    """A run of the tiny backbones that nobody trained. Returns its files."""
+    import torch
+
+    from miniclip.calibration import Calibration
+    from miniclip.checkpoint import begin_run, save_run, save_training_state
+    from miniclip.config import Config, ModelConfig
+    from miniclip.model import build_model, load_backbone
+
+    vision, text = folder.parent / "vision", folder.parent / "text"
+    write_backbones(vision, text)
+    model_config = ModelConfig(str(vision), str(text), projection_dim=DIM, image_size_px=32, max_tokens=16)
+    config = Config(model=model_config)
+    begin_run(folder, config, TRANSFORM, text)
+    model = build_model(model_config, load_backbone(vision, "vision"), load_backbone(text, "text"))
+    save_run(folder, config, model, {"mean_recall": 0.5})
+    save_training_state(folder, {"trained": {"a": torch.ones(2)}, "progress": {"epoch": 1, "step": 0}})
+    grey = np.full((2, 32, 32, 3), 128, np.uint8)
+    held_out = Calibration(grey, ["a dog", "a cat"], np.arange(2))
+    Calibration(grey, ["red", "green"], np.arange(2), held_out).save(folder / "calibration.npz")
+    torch.save({"temperature": torch.tensor(0.07), "a.weight": torch.ones(2, 2)}, folder / "original.pt")
+    return _files(folder)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but locks; the smallest first, so that a fuzzer meets the settings before the data."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files, key=_size)}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

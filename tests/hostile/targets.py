@@ -1,0 +1,165 @@
+"""What reads files that others made, each as a function of bytes: what tests and the fuzzer feed.
+
+A target keeps whole files in a folder of its own, puts the bytes in the place of one of them, and lets the library read
+them to the end. The first byte says which file; that way one target covers a whole folder.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from miniclip.errors import MiniClipError
+from tests.hostile.seeds import CAPTIONS, make_bundle, make_index, make_run, pictures
+
+
+@dataclass(frozen=True)
+class Target:
+    """`names` are the files that the first byte chooses from; `seeds` are whole inputs."""
+
+    name: str
+    names: tuple[str, ...]
+    seeds: list[bytes]
+    read: Callable[[str, bytes], object]  # the file's name, and its content
+
+    def __call__(self, data: bytes) -> bool:
+        """Feed one input; whether the library refused it. Anything but `MiniClipError` comes through."""
+        chosen, content = data[:1] or b"\0", data[1:]
+        return self.feed(self.names[chosen[0] % len(self.names)], content)
+
+    def feed(self, name: str, content: bytes) -> bool:
+        try:
+            self.read(name, content)
+        except MiniClipError as error:
+            assert str(error).strip(), "an error without a word"
+            return True
+        return False
+
+
+def open_target(name: str, folder: Path) -> Target:
+    """Make the whole files of a target in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {"pictures": _pictures, "captions": _captions, "bundle": _bundle, "index": _index, "config": _config,
+            "run": _run}[name](folder)  # fmt: skip
+
+
+def _target(name: str, whole: dict[str, bytes], read: Callable[[str, bytes], object]) -> Target:
+    seeds = [bytes([number]) + content for number, content in enumerate(whole.values())]
+    return Target(name, tuple(whole), seeds, read)
+
+
+def _pictures(folder: Path) -> Target:
+    from miniclip.images import ImageTransform, read_picture
+
+    transform = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3, resize_shortest_px=36)
+
+    def read(name: str, content: bytes) -> None:
+        picture = read_picture(content, transform.min_size_px)
+        assert picture.image.mode == "RGB" and picture.width_px > 0
+        assert transform(picture.image).shape == (3, 32, 32)
+
+    return _target("pictures", pictures(), read)
+
+
+def _captions(folder: Path) -> Target:
+    from miniclip.caption_table import SPLITS
+    from miniclip.captions import read_captions
+
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(b"never opened")
+
+    def read(name: str, content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        try:
+            for source in (folder, folder / name):
+                table = read_captions(source)
+                assert all(path.resolve().parent == folder.resolve() for path in table.image_paths)
+                assert set(table.splits) <= {*SPLITS, ""} and len(table.captions) == len(table.image_of_caption)
+        finally:
+            (folder / name).unlink()
+
+    return _target("captions", CAPTIONS, read)
+
+
+def _bundle(folder: Path) -> Target:
+    from miniclip.bundle import Bundle
+
+    whole = make_bundle(folder)
+
+    def read(name: str, content: bytes) -> None:
+        if name != "manifest.json":  # its hash would end the matter: these are read where there is no manifest
+            (folder / "manifest.json").unlink(missing_ok=True)
+        (folder / name).write_bytes(content)
+        try:
+            bundle = Bundle.open(folder)
+            assert bundle.fingerprint is not None and math.isfinite(bundle.logit_scale) and bundle.match is not ...
+            assert bundle.certificate is None or bundle.certificate.keys() is not None
+            for tower in ("vision", "text"):
+                bundle.model_path(tower, bundle.precisions[0])
+            bundle.tokenizer(["a red circle", "dog"])
+            assert bundle.transform.height_px
+        finally:
+            for own in {name, "manifest.json"}:
+                (folder / own).write_bytes(whole[own])
+
+    readable = {name: content for name, content in whole.items() if not name.startswith("onnx/")}
+    return _target("bundle", readable, read)
+
+
+def _index(folder: Path) -> Target:
+    from miniclip.index import PictureIndex
+
+    whole = make_index(folder)
+
+    def read(name: str, content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        try:
+            index = PictureIndex.open(folder)
+            assert len(index.image_embeds) == len(index) == len(index.content) and index.captions.distinct() is not None
+            assert len([index.paths.text(row) for row in range(len(index))]) and len(index.embeds([0])) == 1
+        finally:
+            (folder / name).write_bytes(whole[name])
+
+    return _target("index", whole, read)
+
+
+def _config(folder: Path) -> Target:
+    from miniclip.config import config_from_dict, load_config
+
+    def read(name: str, content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        config = load_config(folder / name)
+        assert config_from_dict(json.loads(json.dumps(config.to_dict())), "itself") == config
+
+    recipes = Path(__file__).parents[2] / "configs"
+    return _target("config", {path.name: path.read_bytes() for path in sorted(recipes.glob("*.toml"))}, read)
+
+
+def _run(folder: Path) -> Target:
+    from miniclip.calibration import Calibration
+    from miniclip.checkpoint import load_run, load_training_state
+    from miniclip.original import read_checkpoint
+
+    whole = make_run(folder)
+
+    def read(name: str, content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        try:
+            if name == "calibration.npz":
+                calibration = Calibration.load(folder)
+                assert calibration is not None
+                calibration.pixel_values(TRANSFORM)
+            elif name == "training_state.pt":
+                load_training_state(folder)
+            elif name == "original.pt":
+                read_checkpoint(folder / name)
+            else:
+                run = load_run(folder)
+                assert run.fingerprint and run.encoders() is not None
+        finally:
+            (folder / name).write_bytes(whole[name])
+
+    from tests.unit.training import TRANSFORM
+
+    return _target("run", whole, read)

@@ -1,0 +1,28 @@
+"""Short fuzzing of everything that reads files of others, and the guards taken away one at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.fuzz import TARGETS, fuzz
+from tests.mutations import MUTATIONS, copy_checkout, outcome
+from tests.slow.conftest import Record
+
+pytestmark = pytest.mark.slow
+SECONDS = 5
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_fuzzing_finds_nothing(target: str, tmp_path: Path, record: Record) -> None:
+    pytest.importorskip("atheris", reason="the fuzzer has no build for this Python or system")
+    result = fuzz(target, SECONDS, tmp_path / target)
+    assert result.findings == []
+    assert result.cases > 20
+    record(f"cases tried: fuzz of {target}", result.cases, f"cases in {SECONDS} s, {result.refused:,} of them refused")
+
+
+def test_each_guard_that_is_taken_away_makes_a_test_fail(tmp_path: Path, record: Record) -> None:
+    checkout = copy_checkout(tmp_path)
+    outcomes = {mutation.name: outcome(checkout, mutation) for mutation in MUTATIONS}
+    assert set(outcomes.values()) == {"a test failed"}, outcomes
+    record("guards taken away and missed", len(outcomes), f"of {len(MUTATIONS)}")
