@@ -1,0 +1,46 @@
+"""What the slow tests measured, as a table at the end of their run: the one that docs/reliability.md shows.
+
+With `MINICLIP_RECORD=FILE`, each row is also appended there as one line of JSON.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+
+class Figure(NamedTuple):
+    """One row: what was done, how often or how well, and the unit."""
+
+    name: str
+    figure: float
+    of: str
+
+
+Record = Callable[[str, float, str], None]
+figures: list[Figure] = []
+
+
+@pytest.fixture
+def record() -> Record:
+    """`record("kills survived: train", 40, "kills")` adds a row to the table."""
+
+    def add(name: str, figure: float, of: str) -> None:
+        figures.append(Figure(name, figure, of))
+        if "MINICLIP_RECORD" in os.environ:
+            with Path(os.environ["MINICLIP_RECORD"]).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(figures[-1]._asdict()) + "\n")
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not figures:
+        return
+    terminalreporter.section("cases tried, kills survived, requests refused, load held")
+    width = max(len(row.name) for row in figures)
+    for row in figures:
+        terminalreporter.write_line(f"{row.name:{width}}  {row.figure:>12,.6g}  {row.of}")
