@@ -1,5 +1,6 @@
 # MiniCLIP. `make` alone prints what there is.
-# Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU)
+# Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
+#            LOCKED=1 for exactly the versions of requirements.lock)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -12,16 +13,18 @@ IMAGES ?= openmoji
 SPLIT  ?= test
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet install
+UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo --extra train --extra dev \
+          --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: data-given help setup train export benchmark demo test test-slow lint clean
+.PHONY: data-given help setup lock train export benchmark demo test test-slow lint clean
 
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password EXTRA=gpu"
+	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1"
 
-setup: $(VENV)/.dev ## install everything into .venv
+setup: $(VENV)/$(if $(LOCKED),.locked,.dev) ## install everything into .venv [LOCKED=1: exactly what requirements.lock names]
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -48,6 +51,26 @@ $(VENV)/.slow: $(VENV)/.dev
 	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,heic]"
 	@touch $@
 
+# every file is compared with its hash; nothing else is taken, for building neither
+define install-locked
+	@test "$(EXTRA)" = cpu || { echo "error: $(1) is for EXTRA=cpu; leave out LOCKED=1 or EXTRA=$(EXTRA)" >&2; exit 2; }
+	@echo "installing exactly what $(1) names (once; PyTorch is large)"
+	@$(PIP) --require-hashes -r $(1)
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.serve $(VENV)/.train $(VENV)/.dev $@
+endef
+
+$(VENV)/.locked: $(PY) requirements.lock pyproject.toml
+	$(call install-locked,requirements.lock)
+
+$(VENV)/.locked-slow: $(PY) requirements-slow.lock pyproject.toml
+	$(call install-locked,requirements-slow.lock)
+
+lock: $(PY) ## renew requirements.lock and requirements-slow.lock: newest versions, with hashes
+	@$(PIP) "uv>=0.9"
+	@echo 'setuptools>=77' | $(UV) --output-file requirements.lock
+	@echo 'setuptools>=77' | $(UV) --extra ray --extra heic -c requirements.lock --output-file requirements-slow.lock
+
 data-given: # before anything is installed
 	@test -n "$(DATA)" || { echo "error: say which captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
 
@@ -71,7 +94,7 @@ demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHA
 test: $(VENV)/.dev ## install and pass all tests
 	@$(PY) -m pytest -q
 
-test-slow: $(VENV)/.slow ## fuzzing, kills, a Ray cluster of several nodes (installs more than 1 GB)
+test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster of several nodes (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
 
 lint: $(VENV)/.dev ## formatting, lint and types

@@ -8,12 +8,15 @@
 """
 
 import argparse
+import atexit
 import contextlib
 import errno
 import importlib
 import os
+import signal
 import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,7 @@ def main() -> int:
     login, generated = arguments.auth, False
     if arguments.share and login is None:
         login, generated = generated_login(), True
+    _keep_uploads_apart()
     page = build_page(desk)
     try:
         page.launch(
@@ -122,6 +126,15 @@ def _open_searcher(arguments: argparse.Namespace) -> Any:
     folder = index_pictures(arguments.images, encoders)
     encoders.warm_up()
     return Searcher(PictureIndex.open(folder), encoders)
+
+
+def _keep_uploads_apart() -> None:
+    """Uploads lie in a folder of this page alone, which goes when it stops: no other page fills it, none reads it."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="miniclip-uploads-")
+        os.environ["GRADIO_TEMP_DIR"] = folder.name
+        atexit.register(folder.cleanup)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else a stopped page would leave it
 
 
 def _import_page() -> None:

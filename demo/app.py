@@ -12,13 +12,15 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from demo import captions_tab, compare_tab, detail_view, library_tab, map_tab, search_tab
 from demo.desk import Desk
+from demo.gate import Gate
 from demo.page import STATIC, part, read_static
 from demo.previews import preview_route
 from demo.public_api import add_public_api
-from demo.uploads import MAX_UPLOAD
+from demo.uploads import MAX_UPLOAD_BYTES
 
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
@@ -27,11 +29,12 @@ LOCAL_CLAIM = "Find pictures by what they show. Everything stays on this machine
 PUBLIC_CLAIM = "Find pictures by what they show."
 QUEUE = 32  # calls that may wait; more are told to come back
 PUBLIC_THREADS, LOCAL_THREADS = 8, 40
+CLEAN_EVERY_S, KEEP_UPLOADS_S = 300, 3600
 
 
 def build_page(desk: Desk) -> gr.Blocks:
     """The page of one desk. Its public API: `search_text`, `search_image` and `classify`."""
-    page = gr.Blocks(title=TITLE, analytics_enabled=False)
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_UPLOADS_S))
     with page:
         claim = PUBLIC_CLAIM if desk.is_public else LOCAL_CLAIM
         gr.HTML(
@@ -82,9 +85,12 @@ def launch_options(desk: Desk) -> dict[str, Any]:
         "favicon_path": STATIC / "icon.svg",
         "pwa": True,
         "footer_links": [],
-        "max_file_size": MAX_UPLOAD,
+        "max_file_size": MAX_UPLOAD_BYTES,
         "max_threads": PUBLIC_THREADS if desk.is_public else LOCAL_THREADS,
-        "app_kwargs": {"routes": [preview_route(lambda: desk.search.previews)]},
+        "app_kwargs": {
+            "routes": [preview_route(lambda: desk.search.previews)],
+            "middleware": [Middleware(Gate)],
+        },
         "ssr_mode": False,
         "quiet": True,
     }

@@ -63,7 +63,7 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
     """The address above as a route of Gradio's server; `current` are the previews of the gallery that is open."""
 
     async def respond(request: Request, version: str, size: str, name: str) -> Response:
-        if not _is_logged_in(request):
+        if not is_logged_in(request):
             return Response("log in first", status_code=401)
         previews = current()
         row = previews.row_at(version, name)
@@ -79,7 +79,7 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
     return APIRoute("/preview/{version}/{size}/{name}", respond, methods=["GET"], include_in_schema=False)
 
 
-def _is_logged_in(request: Request) -> bool:
+def is_logged_in(request: Request) -> bool:
     """Gradio's own rule: a cookie it gave out at the login. An unknown future Gradio would refuse, not leak."""
     app = request.app
     if app.auth is None and app.auth_dependency is None:

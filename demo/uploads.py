@@ -10,7 +10,7 @@ from gradio.utils import get_upload_folder
 
 from miniclip.errors import MiniClipError
 
-MAX_UPLOAD = "20mb"
+MAX_UPLOAD_BYTES = 20 << 20
 
 
 def uploaded_path(value: Any) -> Path | None:

@@ -9,6 +9,7 @@ checked against their SHA-256 before anything opened them. A bundle without a ma
 
 import hashlib
 import json
+import mmap
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from miniclip.tokenizer import Tokenizer
 MANIFEST_FORMAT = 1
 PRECISION_SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}  # the layout's own suffixes
 TOWERS = ("vision", "text")
+EXTERNAL_DATA = b"\x0a\x08location"  # the first entry of every TensorProto.external_data, as protobuf writes it
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -112,6 +114,10 @@ class Bundle:
             raise MiniClipError(f"{self.folder} has no {precision}; it has {', '.join(self.precisions)}")
         name = onnx_name(tower, precision)
         self.check_file(name)
+        if _names_other_files(self.folder / name):
+            raise MiniClipError(
+                f"{self.folder / name} keeps its weights in other files, which nothing checks; export the bundle again"
+            )
         return self.folder / name
 
     def check_file(self, name: str) -> None:
@@ -130,6 +136,14 @@ class Bundle:
             raise MiniClipError(f"cannot read {path}: {error.strerror}; copy or export the bundle again") from None
         if not matches:
             raise MiniClipError(f"{path} does not match its SHA-256 in manifest.json; copy or export the bundle again")
+
+
+def _names_other_files(path: Path) -> bool:
+    """Whether an ONNX file has external data. By its bytes: such a tensor may lie in any graph of the model."""
+    if not path.exists() or path.stat().st_size == 0:
+        return False  # onnxruntime says what is wrong with it
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(EXTERNAL_DATA) >= 0
 
 
 def fingerprint_of(parts: list[str]) -> str:

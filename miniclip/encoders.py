@@ -6,6 +6,8 @@ In: texts, or pictures as paths or bytes. Out: `(N, D)` float32 rows of unit len
 """
 
 import os
+import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 
 from miniclip.ahead import load_batches
-from miniclip.bundle import Bundle
+from miniclip.bundle import TOWERS, Bundle
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource, ImageTransform
 from miniclip.tokenizer import Tokenizer
@@ -150,24 +152,34 @@ class OnnxEncoders(DualEncoders):
         self.precision = self.choice.precision
         self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
         self.logit_scale = bundle.logit_scale
-        self._threads = threads or os.cpu_count() or 1
-        self._vision = self._open("vision", self._threads)
-        self.running_on = self.choice.message
-        if CUDA in self.choice.providers and CUDA not in self._vision.get_providers():
-            if strict:
-                raise MiniClipError("the GPU was asked for, but CUDA did not start; check the driver, or omit --strict")
-            self.choice = choose_provider("cpu", precision, available, bundle.precisions)  # fp16 is slow on a CPU
-            self.precision = self.choice.precision
-            self._vision = self._open("vision", self._threads)
-            self.running_on = f"{self.choice.message}: the GPU was asked for, but CUDA did not start"
-        if not bundle.manifest:
-            self.running_on += "; the bundle has no manifest, so its files are unchecked"
-        self._text = self._open("text", self._threads)
-        self.providers: tuple[str, ...] = tuple(self._vision.get_providers())
+        self._strict, self._threads = strict, threads or os.cpu_count() or 1
+        self._on_cpu = choose_provider("cpu", precision, available, bundle.precisions)  # fp16 is slow on a CPU
+        self._falling_back = threading.Lock()
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._open_towers("")
+        if CUDA in self.choice.providers and CUDA not in self.providers:
+            self._fall_back("CUDA did not start")
         self._image_output = _output_name(self._vision, "image_embeds")
         self._text_output = _output_name(self._text, "text_embeds")
         self.dim = int(self._dimension())
         self._check_parts()
+
+    def _open_towers(self, why: str) -> None:
+        """Both towers as they are chosen now; `why` they no longer are as they were asked for."""
+        sessions = {tower: self._open(tower, self._threads) for tower in TOWERS}
+        if not self.bundle.manifest:
+            why += "; the bundle has no manifest, so its files are unchecked"
+        self.running_on = self.choice.message + why
+        self.providers: tuple[str, ...] = tuple(sessions["vision"].get_providers())
+        self._sessions = sessions  # at once: other threads go on with the old ones or the new ones
+
+    @property
+    def _vision(self) -> ort.InferenceSession:
+        return self._sessions["vision"]
+
+    @property
+    def _text(self) -> ort.InferenceSession:
+        return self._sessions["text"]
 
     def _open(self, tower: str, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(tower, self.precision)
@@ -205,6 +217,29 @@ class OnnxEncoders(DualEncoders):
                     "they are of different bundles, so copy or export the bundle again"
                 ) from None
 
+    def _fall_back(self, what: str) -> None:
+        """From the GPU to the CPU, for good: what the page and the commands show says so from now on."""
+        if self._strict:
+            raise MiniClipError(f"the GPU was asked for, but {what}; check the driver, or omit --strict")
+        self.choice, self.precision = self._on_cpu, self._on_cpu.precision
+        self._open_towers(f": the GPU was asked for, but {what}")
+
+    def _run(self, tower: str, output: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        """Run one tower. A GPU that fails meanwhile (no memory, a lost driver) is left, and the CPU does the same."""
+        session = self._sessions[tower]
+        try:
+            (embeds,) = session.run([output], feeds)
+        except Exception as error:
+            if CUDA not in session.get_providers():
+                raise
+            with self._falling_back:
+                if self._sessions[tower] is session:  # of threads that fail together, one opens the others' sessions
+                    reason = " ".join(str(error).split())[:200]
+                    print(f"the GPU failed while it ran, going on with the CPU: {reason}", file=sys.stderr)
+                    self._fall_back("CUDA failed while it ran")
+            (embeds,) = self._sessions[tower].run([output], feeds)
+        return np.asarray(embeds)
+
     def _dimension(self) -> int:
         declared = self._text.get_outputs()[_output_index(self._text, self._text_output)].shape[-1]
         return declared if isinstance(declared, int) else self.embed_tokens(*self.tokenizer(["a"])).shape[-1]
@@ -215,16 +250,10 @@ class OnnxEncoders(DualEncoders):
         What a picture needs then stays in its core's cache, no core waits for another, and 8-bit scales that are found
         on the fly are the picture's own: its embedding does not depend on what else is in the batch.
         """
-
-        def run(session: ort.InferenceSession, pictures: np.ndarray) -> np.ndarray:
-            (image_embeds,) = session.run([self._image_output], {"pixel_values": pictures})
-            return np.asarray(image_embeds)
-
         if len(pixel_values) <= 1 or CUDA in self.providers:
-            return self._unit(run(self._vision, pixel_values))
-        session, pool = self._side_by_side
+            return self._unit(self._run("vision", self._image_output, {"pixel_values": pixel_values}))
         rows = [pixel_values[row : row + 1] for row in range(len(pixel_values))]
-        return self._unit(np.concatenate(list(pool.map(run, [session] * len(rows), rows))))
+        return np.concatenate(list(self._side_by_side[1].map(self.embed_on_one_core, rows)))
 
     @property
     def wants_batches(self) -> bool:
@@ -245,8 +274,7 @@ class OnnxEncoders(DualEncoders):
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         names = {node.name for node in self._text.get_inputs()}  # CLIP's own exports take no attention_mask
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
-        (text_embeds,) = self._text.run([self._text_output], {k: v for k, v in feeds.items() if k in names})
-        return self._unit(text_embeds)
+        return self._unit(self._run("text", self._text_output, {k: v for k, v in feeds.items() if k in names}))
 
     def _unit(self, embeds: np.ndarray) -> np.ndarray:
         """Our graphs give unit rows; those of a bundle made by others are normalised here."""

@@ -28,6 +28,8 @@ MAX_PIXELS = (
     178_000_000  # takes 530 MB once decoded; larger ones are refused before (Pillow itself refuses 179 million)
 )
 LARGE_PIXELS = 40_000_000
+# below 13, Pillow lets four bytes of such a BMP stand for 255 of its rows (CVE-2026-96638): a file of 1 kB, 45 GB
+RUN_LENGTHS, RUN_LENGTH_PX = (1, 2), 8192
 _one_large = threading.Lock()
 
 # Pillow warns about size and metadata; the checks below decide. Once, here: `catch_warnings` is not made for threads
@@ -69,6 +71,8 @@ def read_picture(source: ImageSource, min_size_px: int | None = None) -> Picture
             width_px, height_px = image.size
             if width_px * height_px > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
+                raise OSError(f"a run-length BMP of more than {RUN_LENGTH_PX:,} pixels an edge; save it as PNG")
             if min_size_px is not None:
                 image.draft("RGB", (min_size_px, min_size_px))
             with _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():

@@ -9,6 +9,7 @@ are answered some at a time.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -66,6 +67,7 @@ class Gallery:
         self.bound = CUDA in providers
         self._threads = threads or os.cpu_count() or 1
         self._providers = list(providers)
+        self._instead: Gallery | None = None  # once the GPU has failed
         self._session = self._open()
         if self.bound:  # the gallery crosses to the device once, not with every query
             device = "cuda" if CUDA in self._session.get_providers() else "cpu"
@@ -91,6 +93,18 @@ class Gallery:
 
         With `allowed` (N,) bool, only those rows are found, and N is their number.
         """
+        if self._instead is None:
+            try:
+                return self._top_k(query_embeds, k, allowed)
+            except Exception as error:  # onnxruntime's own types: no memory on the device, a lost driver
+                if not self.bound:
+                    raise
+                reason = " ".join(str(error).split())[:200]
+                print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
+                self._instead = Gallery(self.image_embeds, threads=self._threads)
+        return self._instead.top_k(query_embeds, k, allowed)
+
+    def _top_k(self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
         bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]
         k = min(k, len(self) if allowed is None else int(allowed.sum()))

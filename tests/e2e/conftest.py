@@ -53,6 +53,10 @@ class DemoProcess:
         self.lines = self.until(self.url.rstrip("/"))
         return self
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
         self._process.communicate(timeout=30)

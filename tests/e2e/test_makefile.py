@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-TARGETS = ("setup", "train", "export", "benchmark", "demo", "test", "lint")
-VARIABLES = ("DATA=", "CONFIG=", "RUN=", "BUNDLE=", "IMAGES=", "PORT=", "SHARE=1", "AUTH=user:password")
+TARGETS = ("setup", "lock", "train", "export", "benchmark", "demo", "test", "lint")
+VARIABLES = ("DATA=", "CONFIG=", "RUN=", "BUNDLE=", "IMAGES=", "PORT=", "SHARE=1", "AUTH=user:password", "LOCKED=1")
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="GNU make is not installed")
 
 
@@ -126,3 +126,17 @@ def test_lint_runs_the_formatter_the_linter_and_the_types(venv: Path) -> None:
     done = make("lint", f"VENV={venv}")
     assert done.returncode == 0, done.stderr
     assert re.findall("<(.*?)>", done.stdout.replace("\n", "|"))[:3] == ["format", "--check", "."]
+
+
+@pytest.mark.parametrize(("target", "lock"), [("setup", "requirements.lock"), ("test-slow", "requirements-slow.lock")])
+def test_locked_install_takes_only_what_has_its_hash(target: str, lock: str, tmp_path: Path) -> None:
+    lines = make("-n", target, "LOCKED=1", f"VENV={tmp_path}/venv").stdout.splitlines()
+    installs = [line.partition(" install ")[2] for line in lines if " install " in line]
+    assert installs == [f"--require-hashes -r {lock}", "--no-deps --no-build-isolation -e ."]
+
+
+def test_lock_is_not_for_a_gpu(tmp_path: Path) -> None:
+    done = make("setup", "LOCKED=1", "EXTRA=gpu", f"VENV={tmp_path}/venv")
+    assert done.returncode == 2
+    said = "error: requirements.lock is for EXTRA=cpu; leave out LOCKED=1 or EXTRA=gpu\n"
+    assert done.stderr.startswith(said)

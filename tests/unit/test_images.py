@@ -344,3 +344,20 @@ def test_threads_leave_pythons_warnings_as_they_were() -> None:
     before = list(warnings.filters)
     assert sum(len(rows) for rows, _ in load_batches(sources, SQUASH.load, 16, lambda row, reason: None)) == 200
     assert list(warnings.filters) == before
+
+
+def test_run_length_bmp_that_four_bytes_make_gigabytes_of_is_refused() -> None:
+    def bitmap(width_px: int, height_px: int) -> bytes:
+        """8 bits a pixel, black, and one jump of 255 rows: CVE-2026-96638."""
+        size = 54 + 1024
+        head = b"BM" + struct.pack("<IHHI", size + 4, 0, 0, size)
+        return (
+            head
+            + struct.pack("<IiiHHIIiiII", 40, width_px, height_px, 1, 8, 1, 0, 0, 0, 256, 0)
+            + bytes(1024)
+            + b"\x00\x02\xff\xff"
+        )
+
+    with pytest.raises(MiniClipError, match="a run-length BMP of more than 8,192 pixels an edge; save it as PNG"):
+        open_image(bitmap(170_000_000, 1))
+    assert open_image(bitmap(64, 64)).size == (64, 64)

@@ -1,0 +1,31 @@
+"""The table's row of refused requests: every door with every path, and every made-up upload, counted.
+
+`tests/security/test_attacks.py` says of each what it gets; here they are sent once more, many at a time.
+"""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from tests.security.site import Site, harmless, site  # noqa: F401
+from tests.security.test_attacks import CLOSED, CLOSED_POSTS, DOORS, PATHS
+
+pytestmark = pytest.mark.slow
+
+
+def test_requests_refused(site: Site, record: Callable[[str, float, str], None]) -> None:  # noqa: F811
+    asked = [("GET", door + site.trick(path), None) for door, path in itertools.product(DOORS, PATHS)]
+    asked += [("GET", place, None) for place in CLOSED]
+    asked += [("POST", place, {"data": [{"path": site.trick(path)}]}) for place in CLOSED_POSTS for path in PATHS]
+
+    def send(one: tuple[str, str, object]) -> tuple[int, bytes]:
+        return replace(site).send(*one)  # a copy: a site keeps the headers of its last answer
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(send, asked))
+    got = [one for one, (status, reply) in zip(asked, answers, strict=True) if status < 400 or not harmless(reply)]
+    assert got == [] and site.canary.asked == []
+    record("attacks on the shared page: refused", len(asked), f"of {len(asked)} requests")

@@ -1,0 +1,120 @@
+"""A GPU that fails while it works is left for the CPU, with a word, and the answers are the CPU's."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniclip.bundle import Bundle
+from miniclip.encoders import CPU, CUDA, OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.retrieval import Gallery
+
+TEXTS = [f"a red dog {number}" for number in range(24)]
+
+
+class FailingSession:
+    """In the GPU's place: a session that says it is on CUDA, and fails after a number of runs."""
+
+    def __init__(self, session: Any, runs: int) -> None:
+        self._session, self.left = session, runs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def run(self, outputs: list[str], feeds: dict[str, np.ndarray]) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("CUDA failure 2: out of memory\nat line 7")
+        return self._session.run(outputs, feeds)
+
+
+class OnFailingGpu(OnnxEncoders):
+    """The encoders themselves; only what they would get from CUDA is replaced."""
+
+    runs = 2
+
+    def _open(self, tower: str, threads: int) -> Any:
+        if CUDA not in self.choice.providers:
+            return super()._open(tower, threads)
+        asked, self.choice = self.choice, self._on_cpu
+        try:
+            return FailingSession(super()._open(tower, threads), self.runs)
+        finally:
+            self.choice = asked
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", threads=1)
+
+
+def on_gpu(bundle: Path, **options: Any) -> OnFailingGpu:
+    return OnFailingGpu(Bundle.open(bundle), "cuda", threads=1, available=[CUDA, CPU], **options)
+
+
+def test_failing_gpu_is_left_with_a_word(
+    tiny_bundle: Path, on_cpu: OnnxEncoders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoders = on_gpu(tiny_bundle)
+    assert (encoders.running_on, encoders.precision) == ("running on the GPU (CUDA) in fp16", "fp16")
+    embeds = np.vstack([encoders.encode_texts([text]) for text in TEXTS])
+    assert encoders.running_on == "running on the CPU in int8: the GPU was asked for, but CUDA failed while it ran"
+    assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
+    expected = np.vstack([on_cpu.encode_texts([text]) for text in TEXTS])
+    assert np.array_equal(embeds[encoders.runs :], expected[encoders.runs :])
+    said = capsys.readouterr().err
+    assert said == "the GPU failed while it ran, going on with the CPU: CUDA failure 2: out of memory at line 7\n"
+
+
+def test_pictures_go_on_too(tiny_bundle: Path, on_cpu: OnnxEncoders, picture_folder: Path) -> None:
+    pictures = sorted(picture_folder.glob("*.png"))
+    encoders = on_gpu(tiny_bundle)
+    for _ in range(encoders.runs + 1):
+        _, embeds = encoders.encode_images(pictures)
+    assert CUDA not in encoders.providers and not encoders.wants_batches
+    assert np.array_equal(embeds, on_cpu.encode_images(pictures)[1])
+
+
+def test_threads_that_fail_together_fall_back_once(
+    tiny_bundle: Path, on_cpu: OnnxEncoders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoders = on_gpu(tiny_bundle)
+    encoders.encode_texts(TEXTS[:1])
+    encoders.encode_texts(TEXTS[:1])  # no run is left
+    with ThreadPoolExecutor(16) as pool:
+        embeds = np.vstack(list(pool.map(lambda text: encoders.encode_texts([text]), TEXTS)))
+    assert np.array_equal(embeds, np.vstack([on_cpu.encode_texts([text]) for text in TEXTS]))
+    assert capsys.readouterr().err.count("going on with the CPU") == 1
+
+
+def test_strict_does_not_fall_back(tiny_bundle: Path) -> None:
+    encoders = on_gpu(tiny_bundle, strict=True)
+    with pytest.raises(MiniClipError, match="the GPU was asked for, but CUDA failed while it ran; check the driver"):
+        for text in TEXTS:
+            encoders.encode_texts([text])
+
+
+def test_cpu_that_fails_is_no_reason_to_try_again(on_cpu: OnnxEncoders) -> None:
+    with pytest.raises(Exception, match="input_ids"):
+        on_cpu.embed_tokens(np.zeros((1, 2, 3), np.int64), np.zeros((1, 2), np.int64))
+
+
+class FailingGallery(Gallery):
+    def _top_k_bound(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+    gallery, expected = FailingGallery(embeds, (CUDA, CPU)), Gallery(embeds)
+    for _ in range(2):
+        for found, wanted in zip(gallery.top_k(embeds[:3], 5), expected.top_k(embeds[:3], 5), strict=True):
+            assert np.array_equal(found, wanted)
+    assert capsys.readouterr().err.count("the GPU failed while it searched, going on with the CPU") == 1

@@ -1,0 +1,66 @@
+"""Wrong logins are slowed down, by address and in all, and nobody is locked out for good."""
+
+from collections.abc import Callable
+
+import pytest
+
+from demo.login_limit import MOST_ADDRESSES, TRIES, TRIES_OF_ALL, TRY_EVERY_S, LoginLimit
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limit(clock: Callable[[], float]) -> LoginLimit:
+    return LoginLimit(clock)
+
+
+def test_an_address_has_five_tries_and_then_one_each_half_minute(limit: LoginLimit, clock: Clock) -> None:
+    assert [limit.take("a") for _ in range(TRIES)] == [0] * TRIES
+    assert limit.take("a") == pytest.approx(TRY_EVERY_S)
+    clock.now_s += TRY_EVERY_S - 1
+    assert limit.take("a") == pytest.approx(1)
+    clock.now_s += 1.001
+    assert limit.take("a") == 0
+    assert limit.take("a") > 0
+    clock.now_s += 3600
+    assert [limit.take("a") for _ in range(TRIES)] == [0] * TRIES
+
+
+def test_what_one_address_tries_costs_another_nothing(limit: LoginLimit) -> None:
+    for _ in range(100):
+        limit.take("guesses")
+    assert limit.take("another") == 0
+
+
+def test_right_logins_cost_nothing(limit: LoginLimit) -> None:
+    for _ in range(10 * TRIES_OF_ALL):
+        assert limit.take("a") == 0
+        limit.was_right("a")
+
+
+def test_many_addresses_are_limited_together_but_not_one_that_was_right_before(limit: LoginLimit, clock: Clock) -> None:
+    assert limit.take("owner") == 0
+    limit.was_right("owner")
+    admitted = sum(limit.take(f"made up {number}") == 0 for number in range(1000))
+    assert admitted == TRIES_OF_ALL
+    assert limit.take("new") > 0
+    assert limit.take("owner") == 0
+    clock.now_s += 1.001
+    assert limit.take("new") == 0
+
+
+def test_memory_is_bounded(limit: LoginLimit, clock: Clock) -> None:
+    for number in range(3 * MOST_ADDRESSES):
+        clock.now_s += 1.0
+        limit.take(str(number))
+    assert len(limit._of) <= MOST_ADDRESSES
