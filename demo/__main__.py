@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from demo.quick_import import quick_import
 from demo.sharing import generated_login, share
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 
@@ -125,7 +126,7 @@ def _open_searcher(arguments: argparse.Namespace) -> Any:
 
 
 def _import_page() -> None:
-    with contextlib.suppress(ImportError):  # the main thread imports it again, and says what is missing
+    with contextlib.suppress(ImportError), quick_import():  # the main thread imports it again, and says what is missing
         importlib.import_module("demo.app")
 
 
