@@ -100,9 +100,8 @@ def main() -> int:
         )
     for name, wanted in WANTED_MS.items():
         most = max(figures[part][f"{name}_ms"] for part in ("one", "sixteen"))
-        print(
-            f"{name.replace('_', ' '):12} wanted: at most {wanted} ms: {'met' if most <= wanted else 'MISSED'} ({most:.0f} ms)"
-        )
+        verdict = "met" if most <= wanted else "MISSED"
+        print(f"{name.replace('_', ' '):12} wanted: at most {wanted} ms: {verdict} ({most:.0f} ms)")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
