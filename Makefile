@@ -47,8 +47,8 @@ $(VENV)/.dev: $(VENV)/.train
 	@touch $@
 
 $(VENV)/.slow: $(VENV)/.dev
-	@echo "installing what a cluster needs (once; Ray is large)"
-	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,heic]"
+	@echo "installing what a cluster and UMAP need (once; Ray is large)"
+	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,heic,map]"
 	@touch $@
 
 # every file is compared with its hash; nothing else is taken, for building neither
@@ -94,7 +94,7 @@ demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHA
 test: $(VENV)/.dev ## install and pass all tests
 	@$(PY) -m pytest -q
 
-test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster of several nodes (installs more than 1 GB)
+test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
 
 lint: $(VENV)/.dev ## formatting, lint and types

@@ -21,6 +21,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from demo.quick_import import quick_import
 from demo.sharing import generated_login, share
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 
@@ -138,7 +139,7 @@ def _keep_uploads_apart() -> None:
 
 
 def _import_page() -> None:
-    with contextlib.suppress(ImportError):  # the main thread imports it again, and says what is missing
+    with contextlib.suppress(ImportError), quick_import():  # the main thread imports it again, and says what is missing
         importlib.import_module("demo.app")
 
 

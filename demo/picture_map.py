@@ -15,6 +15,8 @@ from miniclip.errors import MiniClipError
 
 MOST_POINTS = 40_000  # what a browser still draws smoothly
 PCA_ROWS = 20_000  # enough for two directions
+NEIGHBOURS = 15  # of each picture, that UMAP keeps near it
+FEWEST_FOR_UMAP = 5  # pictures: fewer have no neighbourhoods
 MOST_GROUPS = 10  # folders with a colour of their own
 
 
@@ -37,7 +39,11 @@ def umap(image_embeds: np.ndarray) -> np.ndarray:
         from umap import UMAP
     except ImportError:
         raise MiniClipError('UMAP is not installed; get it with: pip install "miniclip[map]"') from None
-    return np.asarray(UMAP(n_components=2, metric="cosine", random_state=0).fit_transform(image_embeds), np.float32)
+    if len(image_embeds) < FEWEST_FOR_UMAP:
+        return pca(image_embeds)
+    neighbours = min(NEIGHBOURS, len(image_embeds) - 1)
+    layout = UMAP(n_neighbors=neighbours, n_components=2, metric="cosine", random_state=0, n_jobs=1)
+    return np.asarray(layout.fit_transform(image_embeds), np.float32)
 
 
 def fit_square(points: np.ndarray) -> np.ndarray:

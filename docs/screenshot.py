@@ -4,7 +4,8 @@
     python docs/screenshot.py http://127.0.0.1:7860 docs
 
 Every tab at 1440, 1280 and 390 pixels, light and dark in turn, and the README's picture. On a gallery whose pictures
-may be shown: OpenMoji's may, with their attribution.
+may be shown: OpenMoji's may, with their attribution. Compare shows a second model where one is below bundles/ and its
+index of the same pictures was made: the first command once more, with `--bundle bundles/f8k`.
 """
 
 import argparse
@@ -88,8 +89,8 @@ def library(tab: Any) -> None:
 
 def compare(tab: Any) -> None:
     tab.get_by_role("tab", name="Compare").click()
-    tab.wait_for_function("document.querySelector('#compare select').options.length > 1")
-    tab.get_by_role("button", name="Compare", exact=True).click()
+    tab.wait_for_function("document.querySelector('#compare select').options.length > 0")
+    tab.get_by_role("button", name="Compare", exact=True).click()  # a model alone is compared with itself
     tab.locator(".sides").wait_for(timeout=60_000)
 
 

@@ -160,6 +160,7 @@ async function load() {
     element.querySelector('.layout').hidden = !answer.has_umap;
     colour.querySelector('[value=folder]').disabled = !map.groups.length;
     await paint();
+    canvas.dataset.layout = layout.value;
 }
 
 async function paint() {

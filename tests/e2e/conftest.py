@@ -30,6 +30,12 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+SCREENS = {
+    "desktop": (1440, 900, "light"),
+    "phone": (390, 844, "dark"),
+    "desktop-dark": (1440, 900, "dark"),
+    "phone-light": (390, 844, "light"),
+}
 
 
 class DemoProcess:
@@ -144,10 +150,17 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(params=[(1440, 900, "light"), (390, 844, "dark")], ids=["desktop", "phone"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of the page runs on a light and a dark screen; one marked `all_screens`, at both sizes in both."""
+    if "open_tab" in metafunc.fixturenames:
+        names = list(SCREENS) if metafunc.definition.get_closest_marker("all_screens") else ["desktop", "phone"]
+        metafunc.parametrize("open_tab", names, indirect=True)
+
+
+@pytest.fixture
 def open_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[[str], Any]]:
     """Opens an address at one size; afterwards, no console error, no outside request, nothing wider than the screen."""
-    width, height, scheme = request.param
+    width, height, scheme = SCREENS[request.param]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     context.set_default_timeout(20_000)
     tab, problems = context.new_page(), []
@@ -168,7 +181,7 @@ def open_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[
 
 @pytest.fixture
 def tab(open_tab: Callable[[str], Any], page_url: str) -> Any:
-    """The open page, at both sizes."""
+    """The open page."""
     return open_tab(page_url)
 
 

@@ -1,7 +1,6 @@
 """Search in a real browser: words, pictures, filters, the large view, the address, downloads, uploads good and bad.
 
-Every test runs at desktop and phone size, one light, one dark; `tab` (conftest) fails it on a console error or an
-outside request.
+Every test runs on the screens that conftest.py names for it, and fails there on a console error or an outside request.
 """
 
 import csv
@@ -39,6 +38,7 @@ def test_first_load_already_shows_pictures(tab: Any) -> None:
     expect(tab.locator("#attribution")).to_have_text("")  # nothing of OpenMoji's is shown
 
 
+@pytest.mark.all_screens
 def test_words_and_enter_find_pictures_that_really_load(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
@@ -135,6 +135,7 @@ def test_results_are_downloaded_as_json_and_csv(tab: Any) -> None:
     assert results[0]["captions"] and results[0]["score"] >= results[-1]["score"]
 
 
+@pytest.mark.all_screens
 def test_large_view_tells_more_and_leads_on(tab: Any, picture_folder: Path) -> None:
     card = tab.locator(CARDS).nth(2)
     title = card.locator(".title").inner_text()
@@ -191,6 +192,7 @@ def test_heat_map_lies_exactly_on_the_picture(tab: Any) -> None:
         assert all(abs(picture[side] - over[side]) < 1.5 for side in ("x", "y", "width", "height"))
 
 
+@pytest.mark.all_screens
 def test_uploaded_picture_finds_itself(tab: Any, picture_folder: Path) -> None:
     picture = one_picture(picture_folder)
     tab.locator("#words").fill("")
@@ -200,17 +202,35 @@ def test_uploaded_picture_finds_itself(tab: Any, picture_folder: Path) -> None:
     expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(picture.name)  # itself is the best match
 
 
+GIVE = """([how, bytes]) => {
+    const files = new DataTransfer();
+    files.items.add(new File([new Uint8Array(bytes)], 'given.png', {type: 'image/png'}));
+    const event = how === 'paste'
+        ? new ClipboardEvent(how, {clipboardData: files, bubbles: true})
+        : new DragEvent(how, {dataTransfer: files, bubbles: true, cancelable: true});
+    document.querySelector('#words').dispatchEvent(event);
+    return event.defaultPrevented;
+}"""
+
+
 def test_pasted_picture_is_taken(tab: Any, picture_folder: Path) -> None:
     tab.locator("#words").fill("")
-    tab.evaluate(
-        """bytes => {
-            const files = new DataTransfer();
-            files.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
-            document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: files, bubbles: true}));
-        }""",
-        list(one_picture(picture_folder).read_bytes()),
-    )
+    tab.evaluate(GIVE, ["paste", list(one_picture(picture_folder).read_bytes())])
     expect(heading(tab)).to_have_text("Most similar to your picture")
+
+
+@pytest.mark.all_screens
+def test_picture_dropped_on_the_search_box_is_taken(tab: Any, picture_folder: Path) -> None:
+    picture = list(one_picture(picture_folder).read_bytes())
+    tab.locator("#words").fill("")
+    assert tab.evaluate(GIVE, ["dragover", picture])  # else the browser would open the file in the page's place
+    expect(tab.locator("html")).to_have_class(re.compile("dragging"))
+    assert tab.evaluate(GIVE, ["drop", picture])
+    expect(tab.locator("html")).not_to_have_class(re.compile("dragging"))
+    expect(heading(tab)).to_have_text("Most similar to your picture")
+    expect(tab.locator(".with .name")).to_have_text("given.png")
+    tab.locator(CARDS).first.click()
+    expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(one_picture(picture_folder).name)
 
 
 def test_text_file_named_jpg_gets_a_message_and_then_a_good_one_works(

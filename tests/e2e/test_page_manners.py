@@ -25,6 +25,7 @@ def serious(tab: Any) -> list[str]:
     ]
 
 
+@pytest.mark.all_screens
 @pytest.mark.parametrize("name", TABS)
 def test_axe_finds_nothing_serious(tab: Any, name: str) -> None:
     pytest.importorskip("axe_playwright_python")
@@ -36,6 +37,7 @@ def test_axe_finds_nothing_serious(tab: Any, name: str) -> None:
     assert serious(tab) == []
 
 
+@pytest.mark.all_screens
 def test_axe_finds_nothing_serious_in_the_large_view(tab: Any) -> None:
     pytest.importorskip("axe_playwright_python")
     tab.locator("#results .card").first.click()

@@ -1,4 +1,4 @@
-"""The other tabs in a real browser: Describe, Map, Library and Compare. Desktop and phone size, as in test_page.py."""
+"""The other tabs in a real browser: Describe, Map, Library and Compare. Screens as in test_page.py."""
 
 import re
 import shutil
@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import run_module
+
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
+
+
+BACKGROUND = "dot => getComputedStyle(dot).backgroundColor.match(/\\d+/g).join()"
+# every colour on the map, such as 13,148,136
+COLOURS = """() => {
+    const canvas = document.querySelector('#map canvas');
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const found = new Set();
+    for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255) found.add(data.slice(at, at + 3).join());
+    return [...found];
+}"""
 
 
 def go(tab: Any, name: str) -> None:
@@ -31,6 +44,7 @@ def test_upload_gets_captions_and_labels_with_probabilities(tab: Any, picture_fo
     expect(tab.locator(".labelled .message")).to_contain_text("needs {} where the label goes")
 
 
+@pytest.mark.all_screens
 def test_picture_of_the_gallery_is_described(tab: Any) -> None:
     tab.locator("#results .card").first.click()
     tab.get_by_role("dialog").get_by_role("button", name="Describe it").click()
@@ -47,6 +61,7 @@ def test_bad_upload_is_a_message(tab: Any, tmp_path: Path) -> None:
     assert str(tmp_path) not in tab.content()
 
 
+@pytest.mark.all_screens
 def test_map_shows_every_picture_and_opens_one(tab: Any) -> None:
     go(tab, "Map")
     canvas = tab.locator("#map canvas")
@@ -81,6 +96,36 @@ def test_mouse_points_and_clicks_on_the_map(tab: Any) -> None:
     expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
 
 
+@pytest.mark.all_screens
+def test_map_is_coloured_by_folder(open_tab: Any, dated_url: str) -> None:
+    tab = open_tab(dated_url)
+    go(tab, "Map")
+    canvas = tab.locator("#map canvas")
+    expect(canvas).to_have_attribute("data-painted", "question")
+    by_similarity = tab.evaluate(COLOURS)
+    tab.get_by_label("Colour by").select_option("folder")
+    expect(canvas).to_have_attribute("data-painted", "folder")
+    expect(tab.locator("#map .legend span")).to_have_text(["summer", "winter"])
+    legend = set(tab.locator("#map .legend i").evaluate_all(f"dots => dots.map({BACKGROUND})"))
+    assert len(legend) == 2
+    assert legend <= set(tab.evaluate(COLOURS)) and not legend & set(by_similarity)
+
+
+@pytest.mark.slow
+def test_umap_is_a_second_layout(tab: Any) -> None:
+    pytest.importorskip("umap", reason='UMAP is not installed; get it with: pip install "miniclip[map]"')
+    go(tab, "Map")
+    canvas = tab.locator("#map canvas")
+    expect(canvas).to_have_attribute("data-layout", "pca")
+    first = canvas.evaluate("canvas => canvas.toDataURL()")
+    tab.get_by_label("Layout").select_option("umap")
+    # the first time, its code is compiled
+    expect(canvas).to_have_attribute("data-layout", "umap", timeout=120_000)
+    expect(canvas).to_have_attribute("data-dots", "12")
+    expect(tab.locator("#map .told")).to_have_text("")
+    assert canvas.evaluate("canvas => canvas.toDataURL()") != first
+
+
 def test_library_tells_status_models_and_duplicates(tab: Any, picture_folder: Path) -> None:
     go(tab, "Library")
     facts = tab.locator(".facts-of-index")
@@ -95,6 +140,7 @@ def test_library_tells_status_models_and_duplicates(tab: Any, picture_folder: Pa
     expect(tab.locator(".copies .message")).to_have_text("No picture is here twice.")
 
 
+@pytest.mark.all_screens
 def test_compare_shows_two_precisions_with_their_times(tab: Any) -> None:
     go(tab, "Compare")
     expect(tab.get_by_label("First")).to_have_value("tiny · int8")
@@ -145,4 +191,43 @@ def test_precision_is_changed_while_the_page_runs(
             tab.get_by_role("button", name="Use tiny in fp32").click()
         expect(tab.locator("#status-line")).to_contain_text("running on the CPU in fp32")
         expect(tab.locator("#results .card")).to_have_count(12)
+        tab.goto("about:blank")
+
+
+@pytest.fixture(scope="module")
+def two_bundles(tiny_bundle: Path, tiny_config: Path, captioned_folder: Path, tmp_path_factory: Any) -> Path:
+    """A folder of two bundles, `tiny` and `other`, each with embeddings of its own."""
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(tiny_bundle, folder / "tiny")
+    run = folder / "run"
+    words = ("--config", tiny_config, "--data", captioned_folder, "--out", run, "--train.epochs", 1)
+    for done in (run_module("train", *words), run_module("export", "--run", run, "--out", folder / "other")):
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_another_bundle_is_opened_and_compared(
+    open_tab: Any, two_bundles: Path, picture_folder: Path, demo_process: Any, tmp_path: Path
+) -> None:
+    """Its embeddings are others, so the pictures are indexed anew; then both answer about the same gallery."""
+    pictures = tmp_path / "pictures"
+    shutil.copytree(picture_folder, pictures)
+    with demo_process("--images", str(pictures), "--bundle", str(two_bundles / "tiny"), "--provider", "cpu") as running:
+        tab = open_tab(running.url)
+        expect(tab.locator("#status-line")).to_contain_text("bundle tiny")
+        go(tab, "Library")
+        tab.get_by_role("button", name="Use other in fp32").click()
+        expect(tab.locator(".job")).to_contain_text("12 pictures embedded")
+        tab.get_by_role("button", name="Open the gallery").click()
+        expect(tab.locator("#status-line")).to_contain_text("bundle other · running on the CPU in fp32")
+        expect(tab.locator("#results .card")).to_have_count(12)
+        go(tab, "Compare")
+        expect(tab.get_by_label("First")).to_have_value("other · fp32")
+        tab.get_by_label("Second").select_option("tiny · fp32")
+        tab.get_by_label("Words", exact=True).fill("a red circle")
+        tab.get_by_role("button", name="Compare", exact=True).click()
+        expect(tab.locator(".sides h3")).to_have_text([re.compile("other · fp32"), re.compile("tiny · fp32")])
+        expect(tab.locator(".compared [role=status]")).to_have_text("12 of 12 pictures are found by both.")
+        scores = [side.locator(".card .score").all_text_contents() for side in tab.locator(".sides section").all()]
+        assert len(scores[0]) == len(scores[1]) == 12 and scores[0] != scores[1]
         tab.goto("about:blank")

@@ -16,6 +16,7 @@ import pytest
 
 from demo.gallery import index_folder
 from demo.sharing import share
+from tests.e2e.conftest import DemoProcess
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -177,6 +178,25 @@ def test_login_gives_page_and_previews_and_without_it_there_is_neither(
         address = re.findall(r"preview/\w+/small/\d+\.webp", html)[0]
         assert visitor.open(running.url + address, timeout=30).headers.get_content_type() == "image/webp"
         assert get(running.url + address)[0] == 401
+
+
+class OpeningDemo(DemoProcess):
+    """`python -m demo` as a user starts it: without `--no-browser`, on a screen."""
+
+    def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+        command.remove("--no-browser")
+        return super().start(command, {**environment, "DISPLAY": ":0"})
+
+
+def test_page_opens_the_browser_by_itself(
+    tiny_bundle: Path, picture_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    with OpeningDemo("--index", str(picture_index), "--bundle", str(tiny_bundle)) as running:
+        assert opened.read_text().strip().rstrip("/") == running.url.rstrip("/")
 
 
 def test_page_with_an_existing_index_takes_few_seconds_of_the_cores(
