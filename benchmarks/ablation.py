@@ -96,7 +96,8 @@ def _loader(spec: str) -> Callable[[Config], TrainingData]:
             model, transform, text_folder = start_model(config)
             with tempfile.TemporaryDirectory() as tmp:
                 tokenizer = begin_run(Path(tmp), config, transform, text_folder)
-            loaded[key] = prepare(table, config, model, transform, tokenizer)
+            with contextlib.redirect_stdout(None):  # the table alone is printed
+                loaded[key] = prepare(table, config, model, transform, tokenizer)
         return loaded[key]
 
     return load
@@ -109,7 +110,7 @@ def _train(config: Config, data: TrainingData) -> float:
     fit_heads(model, data)
     with tempfile.TemporaryDirectory() as tmp:
         begin_run(Path(tmp), config, transform, text_folder)
-        with contextlib.redirect_stdout(None):  # the table alone is printed
+        with contextlib.redirect_stdout(None):
             return Trainer(Path(tmp), config, model, data).run()
 
 
