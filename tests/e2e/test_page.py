@@ -104,6 +104,7 @@ def test_what_is_not_wanted_changes_the_order_and_stands_in_the_address(tab: Any
 def test_a_link_reopens_the_question(tab: Any) -> None:
     ask(tab, "a yellow square")
     tab.wait_for_url("**q=a+yellow+square*")
+    expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
     titles = tab.locator(f"{CARDS} .title").all_text_contents()
     tab.goto(tab.url)
     expect(tab.locator("#words")).to_have_value("a yellow square")
