@@ -181,8 +181,10 @@ def open_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[
 
 @pytest.fixture
 def tab(open_tab: Callable[[str], Any], page_url: str) -> Any:
-    """The open page."""
-    return open_tab(page_url)
+    """The open page, after its own example was answered: what is typed before that may still be replaced by it."""
+    tab = open_tab(page_url)
+    tab.locator("#results .card").first.wait_for()
+    return tab
 
 
 def _is_local(url: str) -> bool:
