@@ -210,6 +210,10 @@ def _stop_when_interrupted() -> Iterator[threading.Event]:
     signal.signal(signal.SIGINT, ask)
     try:
         yield stop
+    except MiniClipError as error:
+        if stop.is_set():  # `watch` goes on after an error, and may not after a Ctrl-C
+            raise KeyboardInterrupt(f"stopped; {error}") from None
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)
     if stop.is_set():  # it came when there was nothing left to stop: whoever called is to hear it

@@ -23,6 +23,7 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
     while True:
         started = time.monotonic()
         now = _state(images)
+        looking_s = time.monotonic() - started
         if now != before:
             try:
                 # a large index would be written once more for every picture that changed
@@ -33,7 +34,7 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
                 tell(f"not updated: {error}")
                 now = before
         before = now
-        time.sleep(max(LEAST_PAUSE_S, 10 * (time.monotonic() - started)))
+        time.sleep(max(LEAST_PAUSE_S, 10 * looking_s))
 
 
 def _state(images: str) -> object:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from miniclip.ahead import load_batches
+from miniclip.bundle import sha256_of
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
 from miniclip.model import TextTower, VisionTower
@@ -61,8 +63,9 @@ def image_features(tower: VisionTower, view: View, paths: Sequence[Path], traine
     tower.eval()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
     encode = _frozen(tower, trained_blocks)
-    stamps = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
-    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, view.transform.to_dict(), stamps]
+    with ThreadPoolExecutor() as pool:  # by content: a folder that was copied or unpacked anew finds what it had
+        contents = list(pool.map(_content, paths))
+    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, view.transform.to_dict(), contents]
     key += [trained_blocks] if trained_blocks else []
     key += [view.number, view.seed] if view.number else []
 
@@ -122,6 +125,13 @@ def _frozen_hash(tower: nn.Module, trained_blocks: int) -> str:
     if trained_blocks == 0:
         return weights_hash(tower)
     return weights_hash(*frozen_parts(tower, len(blocks_of(tower)) - trained_blocks))
+
+
+def _content(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:  # left out by whoever loads it, so that mending it is a change
+        return f"{path.name}: {error.strerror}"
 
 
 def _store_rows(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:

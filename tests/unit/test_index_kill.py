@@ -139,6 +139,20 @@ def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, pictures
     assert 0 < len(PictureIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
 
 
+def test_interrupt_counts_also_where_the_update_fails(
+    encoders: OnnxEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no-picture.jpg").write_bytes(b"no picture")
+
+    def interrupted(*arguments: Any) -> tuple[int, int]:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise MiniClipError("the folder went away")
+
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped; the folder went away$"):
+        update_index(str(tmp_path), encoders, tmp_path / "index", interrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_watching_follows_changes(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "watched", tmp_path / "index"
     folder.mkdir()
