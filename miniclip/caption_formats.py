@@ -111,12 +111,14 @@ def read_columns(file: Path) -> list[Row]:
     A caption may hold commas without being quoted: what a row has too much belongs to its caption.
     """
     text = _text(file)
-    delimiter = _delimiter(next(line for line in text.split("\n") if line.strip()))
-    (_, header), *records = _records(text, delimiter)
-    columns = [column.strip().lower() for column in header]
+    header = next((line for line in text.split("\n") if line.strip()), "")
+    delimiter, columns = _delimiter(header), _columns(header)
     name, caption = _index(columns, NAME_COLUMNS), _index(columns, CAPTION_COLUMNS)
     split = _index(columns, ("split",))
-    assert name is not None and caption is not None  # reader_of has seen them
+    if name is None or caption is None:
+        raise _unknown(file)
+    # the header is read as `reader_of` read it: a stray quote in it must not make another header of it
+    records = _records(text.replace(header, "", 1), delimiter)
     rows = []
     for number, fields in records:
         extra = max(0, len(fields) - len(columns))
@@ -175,7 +177,7 @@ def read_json_lines(file: Path) -> list[Row]:
             caption = next((entry[column] for column in CAPTION_COLUMNS if column in entry), None)
             split = str(entry.get("split") or "")
             name = str(entry.get("file_name") or "")
-        except (ValueError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise MiniClipError(f"{file} line {number} is not a JSON object; mend or remove it") from None
         rows += [Row(name, text, split, _at(file, number)) for text in _texts(caption) or NO_CAPTION]
     return rows
@@ -282,7 +284,8 @@ def _delimiter(header: str) -> str:
 
 
 def _columns(header: str) -> list[str]:
-    return [column.strip().strip('"').lower() for column in header.split(_delimiter(header))]
+    fields = next(csv.reader([header], delimiter=_delimiter(header)), [])
+    return [column.strip().strip('"').lower() for column in fields]
 
 
 def _index(columns: Iterable[str], names: Iterable[str]) -> int | None:
