@@ -21,6 +21,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from demo.memory import keep_memory_together
 from demo.quick_import import quick_import
 from demo.sharing import generated_login, share
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
@@ -52,6 +53,7 @@ def main() -> int:
     if arguments.images is not None and arguments.bundle is None:
         raise MiniClipError("--images needs a bundle that embeds them; add --bundle B (python -m export makes one)")
     check_port(arguments.port)
+    keep_memory_together()
     # importing Gradio takes seconds, and so may opening an index: side by side, nobody waits for both
     importing = threading.Thread(target=_import_page, daemon=True)
     importing.start()
