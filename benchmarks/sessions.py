@@ -16,13 +16,13 @@ import numpy as np
 import onnxruntime as ort
 
 from miniclip.bundle import Bundle
-from miniclip.encoders import CPU
+from miniclip.encoders import CPU, session_options
 from miniclip.errors import ArgumentParser, run_command
 from miniclip.retrieval import Gallery
 
 SPINNING = {
-    "stops": {"session.force_spinning_stop": "1"},
-    "goes on": {},
+    "stops": {},
+    "goes on": {"session.force_spinning_stop": "0"},
     "never": {"session.intra_op.allow_spinning": "0"},
 }
 GALLERY_ROWS, DIM = 10_000, 512
@@ -32,11 +32,9 @@ TURN_S = 0.25
 
 
 def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -> ort.SessionOptions:
-    """One combination of settings."""
-    made = ort.SessionOptions()
-    made.intra_op_num_threads, made.inter_op_num_threads = threads, 1
+    """Ours, but for this combination of settings."""
+    made = session_options(threads)
     made.enable_cpu_mem_arena, made.enable_mem_pattern = arena, pattern
-    made.log_severity_level = 3
     for name, value in entries.items():
         made.add_session_config_entry(name, value)
     return made

@@ -4,12 +4,14 @@ In: a gallery `image_embeds (N, D)` and queries `(Q, D)`, float32. Out: scores a
 scores are ordered by row, as a stable sort would.
 On a CPU the rows are split into blocks that run side by side: onnxruntime computes a matrix-vector product on one
 thread, and one thread cannot read memory as fast as all of them. The gallery is the left factor, which is read as it
-lies; a right factor would be packed first. Memory stays bounded: a block's scores fit a core's cache, and many queries
-are answered some at a time.
+lies; a right factor would be packed first. TopK takes a quarter as long as the product of many queries, so once there
+are k rows for each, only rows that reach the worst of these are looked at. Memory stays bounded: a block's scores fit a
+core's cache, and many queries are answered some at a time.
 """
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,17 +26,21 @@ from miniclip.encoders import CPU, CUDA, session_options
 BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
 QUERIES = 64  # answered at a time
+NO_ROW = np.iinfo(np.int64).max  # sorts behind every row
+MOST_HITS = 1 / 32  # of a block's scores: of more, TopK finds the best in less time than they take to sort
 
 
 def top_k_graph(filtered: bool = False) -> bytes:
     """The ONNX graph: `gallery (N, D)`, `queries (D, Q)`, `k (1,)` -> `scores (K, Q)`, `rows (K, Q)`.
 
-    With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores.
+    With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores. `similarity (N, Q)`, what the
+    best are chosen from, can be had as well, or alone.
     """
-    nodes = [helper.make_node("MatMul", ["gallery", "queries"], ["similarity"])]  # (N, Q)
+    product = "products" if filtered else "similarity"
+    nodes = [helper.make_node("MatMul", ["gallery", "queries"], [product])]
     if filtered:
-        nodes.append(helper.make_node("Add", ["similarity", "bias"], ["biased"]))
-    nodes.append(helper.make_node("TopK", [nodes[-1].output[0], "k"], ["scores", "rows"], axis=0, largest=1, sorted=1))
+        nodes.append(helper.make_node("Add", [product, "bias"], ["similarity"]))
+    nodes.append(helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=0, largest=1, sorted=1))
     bias = [helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N", 1])] if filtered else []
     graph = helper.make_graph(
         nodes,
@@ -48,6 +54,7 @@ def top_k_graph(filtered: bool = False) -> bytes:
         [
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["K", "Q"]),
             helper.make_tensor_value_info("rows", TensorProto.INT64, ["K", "Q"]),
+            helper.make_tensor_value_info("similarity", TensorProto.FLOAT, ["N", "Q"]),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -140,23 +147,63 @@ class Gallery:
         block = min(LARGEST_BLOCK, BLOCK_SCORES // queries.shape[1], -(-len(self) // self._threads))
         starts = range(0, len(self), max(block, SMALLEST_BLOCK))
 
-        def search(start: int) -> tuple[np.ndarray, np.ndarray]:
+        best = _Best(k, queries.shape[1])
+        only_similarity = ort.RunOptions()
+        only_similarity.only_execute_path_to_fetches = True
+
+        def search(start: int) -> None:
             gallery = self.image_embeds[start : start + starts.step]
             feeds = {"gallery": gallery, "queries": queries, "k": np.asarray([min(k, len(gallery))], dtype=np.int64)}
             if bias is not None:
                 feeds["bias"] = bias[start : start + starts.step]
+            if (worst := best.worst) is not None:
+                (similarity,) = session.run(["similarity"], feeds, only_similarity)
+                hits = np.flatnonzero(similarity >= worst)
+                if len(hits) <= MOST_HITS * similarity.size:
+                    best.offer(*_columns(hits, similarity, start))
+                    return
             scores, rows = session.run(["scores", "rows"], feeds)
-            return scores, rows + start
+            best.offer(scores, rows + start)
 
-        blocks = [search(0)] if len(starts) == 1 else list(self._pool.map(search, starts))
-        return _merge(np.concatenate([scores for scores, _ in blocks]), np.concatenate([rows for _, rows in blocks]), k)
+        if len(starts) == 1:
+            search(0)
+        else:
+            list(self._pool.map(search, starts))
+        return best.scores, best.rows
 
 
-def _merge(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best k of all blocks' best, (C, Q) -> (K, Q), the block of the first rows first."""
-    best = np.empty((k, scores.shape[1]), dtype=np.int64)
-    for query, own in enumerate(np.ascontiguousarray(scores.T)):
-        # sorting what is not below the k-th best is faster than sorting all; a stable sort leaves ties in row order
-        candidates = np.flatnonzero(own >= np.partition(own, len(own) - k)[len(own) - k])
-        best[:, query] = candidates[np.argsort(-own[candidates], kind="stable")[:k]]
-    return np.take_along_axis(scores, best, axis=0), np.take_along_axis(rows, best, axis=0)
+class _Best:
+    """The best k rows of each query so far: `scores`, `rows` (k, Q), best first, equal ones by row. Thread-safe."""
+
+    def __init__(self, k: int, queries: int) -> None:
+        self.scores = np.full((k, queries), -np.inf, dtype=np.float32)
+        self.rows = np.full((k, queries), NO_ROW, dtype=np.int64)
+        self._changing = threading.Lock()
+
+    @property
+    def worst(self) -> np.ndarray | None:
+        """(Q,): what a row must reach to be among them; None while some query has no k rows."""
+        worst = self.scores[-1]
+        return worst if np.isfinite(worst).all() else None
+
+    def offer(self, scores: np.ndarray, rows: np.ndarray) -> None:
+        """Take in what is better of these, (C, Q) each, in any order."""
+        with self._changing:
+            all_scores, all_rows = np.concatenate([self.scores, scores]), np.concatenate([self.rows, rows])
+            order = np.lexsort((all_rows, -all_scores), axis=0)[: len(self.scores)]
+            # one after the other: who reads only `scores` meanwhile finds old ones or new ones, both true
+            self.rows = np.take_along_axis(all_rows, order, axis=0)
+            self.scores = np.take_along_axis(all_scores, order, axis=0)
+
+
+def _columns(hits: np.ndarray, similarity: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flat places in `similarity` (N, Q) -> scores and rows (C, Q), columns with fewer hits filled up with no row."""
+    rows, queries = np.divmod(hits, similarity.shape[1])
+    counts = np.bincount(queries, minlength=similarity.shape[1])
+    by_query = np.argsort(queries, kind="stable")
+    place = np.empty_like(rows)  # of each hit in its column
+    place[by_query] = np.arange(len(hits)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = int(counts.max()), similarity.shape[1]
+    scores_of, rows_of = np.full(shape, -np.inf, dtype=np.float32), np.full(shape, NO_ROW, dtype=np.int64)
+    scores_of[place, queries], rows_of[place, queries] = similarity[rows, queries], rows + start
+    return scores_of, rows_of

@@ -25,6 +25,7 @@ from export.to_onnx import export_text, export_vision
 from miniclip.checkpoint import begin_run, load_run, save_run
 from miniclip.config import Config, ModelConfig
 from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+from miniclip.encoders import session_options
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder, build_model, load_backbone
@@ -182,7 +183,7 @@ class Exported:
     files: dict[str, Path]
 
     def run(self, precision: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
-        session = ort.InferenceSession(self.files[precision], providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(self.files[precision], session_options(), providers=["CPUExecutionProvider"])
         (embeds,) = session.run(None, feeds)
         assert embeds.dtype == np.float32
         assert np.isfinite(embeds).all()

@@ -4,10 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from miniclip.bundle import Bundle
-from miniclip.encoders import CPU, CUDA, OnnxEncoders, choose_provider
+from miniclip.encoders import CPU, CUDA, OnnxEncoders, choose_provider, session_options
 from miniclip.errors import MiniClipError
 
 ALL = ("fp32", "fp16", "int8")
@@ -92,6 +94,19 @@ def test_cuda_where_there_is_none_is_one_line(tiny_bundle: Path) -> None:
 
 
 # embeddings
+
+
+def test_8_bit_products_are_exact_on_every_cpu() -> None:
+    """The largest there are: a CPU without VNNI adds two of them in 16 bits, which hold no more than 32,767."""
+    weight = numpy_helper.from_array(np.full((64, 8), 127, dtype=np.int8), "weight")
+    inputs = [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 64])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.INT32, ["N", 8])]
+    product = helper.make_node("MatMulInteger", ["x", "weight"], ["y"])
+    graph = helper.make_graph([product], "product", inputs, outputs, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), session_options(), providers=[CPU])
+    (y,) = session.run(None, {"x": np.full((3, 64), 255, dtype=np.uint8)})
+    assert y.tolist() == [[64 * 255 * 127] * 8] * 3
 
 
 @pytest.mark.parametrize("precision", ALL)

@@ -50,3 +50,30 @@ def test_many_queries_over_many_blocks_equal_numpys() -> None:
     queries = generator.integers(-2, 3, size=(2 * QUERIES + 5, 16)).astype(np.float32)
     _, rows = Gallery(gallery, threads=2).top_k(queries, 12)
     assert rows.tolist() == numpy_top_k(queries, gallery, 12).tolist()
+
+
+@pytest.mark.parametrize("allowed_share", [None, 0.5, 0.0001])
+def test_rows_equal_numpys_when_blocks_have_a_mark_to_reach(allowed_share: float | None) -> None:
+    """Of 64 queries over many blocks only the first blocks are ranked whole; few allowed rows leave them short."""
+    generator = np.random.default_rng(2)
+    gallery = generator.integers(-2, 3, size=(100_003, 16)).astype(np.float32)
+    queries = generator.integers(-2, 3, size=(QUERIES, 16)).astype(np.float32)
+    allowed = None if allowed_share is None else generator.random(len(gallery)) < allowed_share
+    scores, rows = Gallery(gallery, threads=2).top_k(queries, 10, allowed)
+    expected = queries @ gallery.T
+    if allowed is not None:
+        expected[:, ~allowed] = -np.inf
+    expected_rows = np.argsort(-expected, axis=1, kind="stable")[:, : rows.shape[1]]
+    assert rows.shape[1] == (10 if allowed is None else min(10, allowed.sum()))
+    assert rows.tolist() == expected_rows.tolist()
+    assert scores.tolist() == np.take_along_axis(expected, expected_rows, axis=1).tolist()
+
+
+@pytest.mark.parametrize("order", ["better and better", "all equal", "worse and worse"])
+def test_rows_equal_numpys_whatever_the_order_of_the_gallery(order: str) -> None:
+    """Where each row is better than all before it, or as good, all of them reach the mark that was set by the first."""
+    steps = {"better and better": 1, "all equal": 0, "worse and worse": -1}[order]
+    gallery = np.ones((50_000, 4), dtype=np.float32) * (100 + steps * np.arange(50_000, dtype=np.float32)[:, None])
+    queries = np.ones((QUERIES, 4), dtype=np.float32)
+    _, rows = Gallery(gallery, threads=2).top_k(queries, 10)
+    assert rows.tolist() == numpy_top_k(queries, gallery, 10).tolist()

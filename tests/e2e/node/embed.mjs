@@ -20,8 +20,11 @@ env.allowRemoteModels = false;
 
 const tokenizer = await AutoTokenizer.from_pretrained(bundle);
 const processor = await AutoProcessor.from_pretrained(bundle);
-const textModel = await CLIPTextModelWithProjection.from_pretrained(bundle, { dtype, device: "cpu" });
-const visionModel = await CLIPVisionModelWithProjection.from_pretrained(bundle, { dtype, device: "cpu" });
+// as in miniclip/encoders.py: on a CPU without VNNI, 8-bit products would overflow
+const session_options = { extra: { session: { x64quantprecision: "1" } } };
+const options = { dtype, device: "cpu", session_options };
+const textModel = await CLIPTextModelWithProjection.from_pretrained(bundle, options);
+const visionModel = await CLIPVisionModelWithProjection.from_pretrained(bundle, options);
 
 const tokens = tokenizer(texts, { padding: true, truncation: true });
 const { text_embeds } = await textModel(tokens);
