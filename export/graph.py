@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from miniclip.encoders import CPU, session_options
+from miniclip.providers import CPU, session_options
 from miniclip.tokenizer import Tokenizer
 
 PICTURE_BATCH, TEXT_BATCH = 8, 32

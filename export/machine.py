@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from miniclip.encoders import session_options
+from miniclip.providers import session_options
 
 GEMM_SIZE = 1536
 READ_BYTES = 1 << 29  # far more than any cache holds

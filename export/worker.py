@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from miniclip.bundle import Bundle
-from miniclip.encoders import CPU, DualEncoders, OnnxEncoders
+from miniclip.encoders import DualEncoders, OnnxEncoders
 from miniclip.errors import run_command
+from miniclip.providers import CPU
 from miniclip.retrieval import Gallery
 
 Passes = dict[str, Callable[[int], object]]

@@ -18,10 +18,11 @@ import onnxruntime as ort
 from lancedb.index import IvfPq
 from onnx import TensorProto, helper
 
-from miniclip.encoders import OnnxEncoders, session_options
+from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index import PictureIndex, StoredEmbeds
+from miniclip.providers import session_options
 
 GALLERIES = ("exact", "int8", "ann")
 CANDIDATES = 8  # scored again, for each that is wanted

@@ -9,9 +9,8 @@ import os
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,12 +20,14 @@ from miniclip.ahead import load_batches
 from miniclip.bundle import TOWERS, Bundle
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource, ImageTransform
+from miniclip.providers import CUDA, choose_provider, session_options
 from miniclip.tokenizer import Tokenizer
 
-PROVIDER_CHOICES = ("auto", "cuda", "cpu")
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 IMAGE_BATCH = max(16, os.cpu_count() or 1)  # decoded at a time
 TEXT_BATCH = 16  # 64 captions in four batches by length take about half the time of one padded batch
+TEXTS_A_CORE = 4  # at a time, where each core has a batch of its own: as quick as 8, and quicker when texts are few
+
+Tokens = tuple[np.ndarray, np.ndarray]  # `input_ids`, `attention_mask`, each (B, L) int64
 
 
 class DualEncoders(ABC):
@@ -45,18 +46,26 @@ class DualEncoders(ABC):
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """(B, L) int64 twice -> `text_embeds` (B, D) float32, unit length."""
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int = TEXT_BATCH) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
         """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed."""
+        batch_size = batch_size or self.text_batch
         text_embeds = np.empty((len(texts), self.dim), dtype=np.float32)
-        order = (
-            np.argsort(self.tokenizer.lengths(texts), kind="stable")
-            if len(texts) > batch_size
-            else np.arange(len(texts))
-        )
-        for start in range(0, len(texts), batch_size):
-            rows = order[start : start + batch_size]
-            text_embeds[rows] = self.embed_tokens(*self.tokenizer([texts[row] for row in rows]))
+        ids = self.tokenizer.ids(texts)
+        order = np.argsort([len(own) for own in ids], kind="stable") if len(texts) > batch_size else range(len(texts))
+        batches = [order[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+        tokens = [self.tokenizer.pad([ids[row] for row in rows]) for rows in batches]
+        for rows, embeds in zip(batches, self.embed_batches(tokens), strict=True):
+            text_embeds[rows] = embeds
         return text_embeds
+
+    @property
+    def text_batch(self) -> int:
+        """How many texts share a batch."""
+        return TEXT_BATCH
+
+    def embed_batches(self, batches: Sequence[Tokens]) -> Iterable[np.ndarray]:
+        """`text_embeds` of each batch, in their order."""
+        return (self.embed_tokens(*batch) for batch in batches)
 
     def encode_images(
         self,
@@ -82,55 +91,6 @@ class DualEncoders(ABC):
             if progress is not None:
                 progress(len(batch_rows))
         return np.concatenate(rows), np.concatenate(image_embeds)
-
-
-@dataclass(frozen=True)
-class ProviderChoice:
-    """Which execution providers to ask for, at which precision, and what to tell the user about it."""
-
-    providers: tuple[str, ...]
-    precision: str
-    message: str
-
-
-def choose_provider(
-    requested: str, precision: str, available: Sequence[str], precisions: Sequence[str]
-) -> ProviderChoice:
-    """Decide from what was asked, what onnxruntime offers, and which precisions the bundle has.
-
-    fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. Pure, so that every branch is tested without a GPU.
-    Errors: `MiniClipError` for an unknown choice, or `cuda` where onnxruntime has no CUDA provider.
-    """
-    if requested not in PROVIDER_CHOICES:
-        raise MiniClipError(f"--provider must be one of {', '.join(PROVIDER_CHOICES)}, got {requested}")
-    has_cuda = CUDA in available
-    if requested == "cuda" and not has_cuda:
-        raise MiniClipError('--provider cuda: this onnxruntime has no CUDA; install "miniclip[gpu]" instead of [cpu]')
-    use_cuda = has_cuda and requested != "cpu"
-    if precision == "auto":
-        wanted = ("fp16", "fp32", "int8") if use_cuda else ("int8", "fp32", "fp16")
-        precision = next(p for p in wanted if p in precisions)
-    elif precision not in precisions:
-        raise MiniClipError(f"--precision {precision}: the bundle has {', '.join(precisions)}")
-    where = "the GPU (CUDA)" if use_cuda else "the CPU"
-    message = f"running on {where} in {precision}"
-    if requested == "auto" and not has_cuda:
-        message += "; no GPU is used, since this onnxruntime has no CUDA provider"
-    return ProviderChoice((CUDA, CPU) if use_cuda else (CPU,), precision, message)
-
-
-def session_options(threads: int | None = None) -> ort.SessionOptions:
-    """Options for one session on `threads` cores (all by default)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
-    options.inter_op_num_threads = 1
-    # idle threads that spin after a run steal the core that the next step of a query needs: benchmarks/sessions.py
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # a CPU without VNNI adds pairs of 8-bit products in 16 bits, which overflow: onnxruntime then shifts the weights to
-    # unsigned ones, whose sums are exact on every CPU, at a quarter less speed on those
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    options.log_severity_level = 3  # onnxruntime's own warnings go nowhere a user looks; what matters is said by us
-    return options
 
 
 class OnnxEncoders(DualEncoders):
@@ -256,7 +216,7 @@ class OnnxEncoders(DualEncoders):
         if len(pixel_values) <= 1 or CUDA in self.providers:
             return self._unit(self._run("vision", self._image_output, {"pixel_values": pixel_values}))
         rows = [pixel_values[row : row + 1] for row in range(len(pixel_values))]
-        return np.concatenate(list(self._side_by_side[1].map(self.embed_on_one_core, rows)))
+        return np.concatenate(list(self._pool.map(self.embed_on_one_core, rows)))
 
     @property
     def wants_batches(self) -> bool:
@@ -265,19 +225,44 @@ class OnnxEncoders(DualEncoders):
 
     def embed_on_one_core(self, pixel_values: np.ndarray) -> np.ndarray:
         """(1, 3, H, W) -> (1, D) on the calling thread alone: for threads that each see to a whole picture."""
-        (image_embeds,) = self._side_by_side[0].run([self._image_output], {"pixel_values": pixel_values})
+        (image_embeds,) = self._vision_on_one_core.run([self._image_output], {"pixel_values": pixel_values})
         return self._unit(np.asarray(image_embeds))
 
     @cached_property
-    def _side_by_side(self) -> tuple[ort.InferenceSession, ThreadPoolExecutor]:
-        """A vision session of one thread, and as many threads to call it; opened with the first batch."""
-        session = self._vision if self._threads == 1 else self._open("vision", 1)
-        return session, ThreadPoolExecutor(self._threads)
+    def _vision_on_one_core(self) -> ort.InferenceSession:
+        return self._vision if self._threads == 1 else self._open("vision", 1)
+
+    @cached_property
+    def _text_on_one_core(self) -> ort.InferenceSession:
+        return self._text if self._threads == 1 else self._open("text", 1)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """As many threads as cores are used, to call sessions of one thread each."""
+        return ThreadPoolExecutor(self._threads)
 
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        return self._unit(self._run("text", self._text_output, self._text_feeds(input_ids, attention_mask)))
+
+    @property
+    def text_batch(self) -> int:
+        return TEXT_BATCH if CUDA in self.providers else TEXTS_A_CORE
+
+    def embed_batches(self, batches: Sequence[Tokens]) -> Iterable[np.ndarray]:
+        """On a CPU each of several batches is computed by one core, as pictures are."""
+        if len(batches) <= 1 or CUDA in self.providers:
+            return super().embed_batches(batches)
+
+        def embed(batch: Tokens) -> np.ndarray:
+            (text_embeds,) = self._text_on_one_core.run([self._text_output], self._text_feeds(*batch))
+            return self._unit(np.asarray(text_embeds))
+
+        return self._pool.map(embed, batches)
+
+    def _text_feeds(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> dict[str, np.ndarray]:
         names = {node.name for node in self._text.get_inputs()}  # CLIP's own exports take no attention_mask
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return self._unit(self._run("text", self._text_output, {k: v for k, v in feeds.items() if k in names}))
+        return {name: values for name, values in feeds.items() if name in names}
 
     def _unit(self, embeds: np.ndarray) -> np.ndarray:
         """Our graphs give unit rows; those of a bundle made by others are normalised here."""

@@ -21,7 +21,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from miniclip.encoders import CPU, CUDA, session_options
+from miniclip.providers import CPU, CUDA, session_options
 
 BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows

@@ -23,7 +23,7 @@ class Tokenizer:
         if pad_id is None:
             raise MiniClipError(f"tokenizer.json has no token {pad_token!r}, which tokenizer_config.json pads with")
         rust.enable_truncation(max_tokens)
-        rust.enable_padding(pad_id=pad_id, pad_token=pad_token)
+        rust.no_padding()
         self._rust = rust
         self.pad_id = int(pad_id)
         self.max_tokens = max_tokens
@@ -57,18 +57,20 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """B texts -> `input_ids`, `attention_mask`, each (B, L) int64 with L the longest of this batch."""
-        encodings = self._encode(texts)
-        input_ids = np.asarray([encoding.ids for encoding in encodings], dtype=np.int64)
-        attention_mask = np.asarray([encoding.attention_mask for encoding in encodings], dtype=np.int64)
-        return input_ids, attention_mask
+        return self.pad(self.ids(texts))
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, padding left out."""
-        return [encoding.ids[: sum(encoding.attention_mask)] for encoding in self._encode(texts)]
+        """Token ids of each text, without padding."""
+        return [encoding.ids for encoding in self._encode(texts)]
 
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Tokens of each text, (B,) int64, padding not counted: batches are sorted by this."""
-        return np.asarray([sum(encoding.attention_mask) for encoding in self._encode(texts)], dtype=np.int64)
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of B texts -> `input_ids`, `attention_mask` as above."""
+        longest = max(map(len, ids), default=0)
+        input_ids = np.full((len(ids), longest), self.pad_id, dtype=np.int64)
+        attention_mask = np.zeros((len(ids), longest), dtype=np.int64)
+        for row, own in enumerate(ids):
+            input_ids[row, : len(own)], attention_mask[row, : len(own)] = own, 1
+        return input_ids, attention_mask
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
         try:

@@ -25,10 +25,10 @@ from export.to_onnx import export_text, export_vision
 from miniclip.checkpoint import begin_run, load_run, save_run
 from miniclip.config import Config, ModelConfig
 from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
-from miniclip.encoders import session_options
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder, build_model, load_backbone
+from miniclip.providers import session_options
 
 SMALLEST_COSINE = {"fp32": 1 - 1e-6, "fp16": 0.999, "int8": 0.98}
 LARGEST_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.02, "int8": 0.1}

@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from miniclip.bundle import Bundle
-from miniclip.encoders import CPU, CUDA, OnnxEncoders, choose_provider, session_options
+from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.providers import CPU, CUDA, choose_provider, session_options
 
 ALL = ("fp32", "fp16", "int8")
 TEXTS = [" ".join(["red", "dog", "circle", "a"][: 1 + row % 4] * (1 + row % 3)) + f" {row}" for row in range(40)]
@@ -123,6 +124,13 @@ def test_texts_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, 
     one_by_one = np.vstack([encoders.encode_texts([text]) for text in TEXTS])
     assert np.abs(encoders.encode_texts(TEXTS, batch_size) - one_by_one).max() < 1e-5
     assert len(np.unique(one_by_one.round(4), axis=0)) > 5  # texts differ, so a swapped row would show
+
+
+def test_texts_keep_their_rows_when_cores_share_them(encoders: OnnxEncoders) -> None:
+    several = OnnxEncoders(encoders.bundle, "cpu", "fp32", threads=3)
+    for count in (5, 40):
+        one_by_one = np.vstack([encoders.encode_texts([text]) for text in TEXTS[:count]])
+        assert np.abs(several.encode_texts(TEXTS[:count]) - one_by_one).max() < 1e-5
 
 
 def test_pictures_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, pictures: list[Path]) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from miniclip.bundle import Bundle
-from miniclip.encoders import CPU, CUDA, OnnxEncoders
+from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.providers import CPU, CUDA
 from miniclip.retrieval import Gallery
 
 TEXTS = [f"a red dog {number}" for number in range(24)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miniclip.encoders import CPU, CUDA
+from miniclip.providers import CPU, CUDA
 from miniclip.retrieval import QUERIES, Gallery
 
 

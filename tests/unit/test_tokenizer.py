@@ -43,7 +43,7 @@ def test_batch_is_padded_to_its_longest_text(folder: Path) -> None:
 def test_long_text_is_cut_and_keeps_its_special_tokens(folder: Path) -> None:
     tokenizer = Tokenizer.from_folder(folder)
     assert tokenizer(["a red dog a red dog"])[0].tolist() == [[1, 4, 5, 6, 4, 2]]
-    assert tokenizer.lengths(["a red dog a red dog", "dog", ""]).tolist() == [6, 3, 2]
+    assert tokenizer.ids(["a red dog a red dog", "dog", ""]) == [[1, 4, 5, 6, 4, 2], [1, 6, 2], [1, 2]]
 
 
 def test_pad_token_may_be_an_added_token_written_in_full(folder: Path) -> None:
