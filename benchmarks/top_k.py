@@ -51,7 +51,7 @@ def main() -> int:
         "queries_64_against_product": many_s / product_s,
         "rows_equal_numpy": equal,
     }
-    print(f"machine: reads {machine.read_gb_per_s:.0f} GB/s, multiplies {machine.gemm_gflop_per_s:.0f} GFLOP/s")
+    print(f"machine: {machine}")
     print(f"one query:  {1000 * one_s:7.1f} ms, {one_s / read_s:.2f} x reading the matrix ({1000 * read_s:.1f} ms)")
     print(f"64 queries: {1000 * many_s:7.1f} ms, {many_s / product_s:.2f} x the product ({1000 * product_s:.1f} ms)")
     print(f"rows equal numpy's, ties included: {equal}")

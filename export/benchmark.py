@@ -100,7 +100,7 @@ def main() -> int:
         "passed": not failures,
     }
     print(format_table(rows))
-    print(f"machine: multiplies {machine.gemm_gflop_per_s:.0f} GFLOP/s, reads {machine.read_gb_per_s:.0f} GB/s")
+    print(f"machine: {machine}")
     if arguments.json is not None:
         _write(arguments.json, result)
     if failures:

@@ -6,6 +6,7 @@ In: the run's config and metrics, and the certificate of `export.benchmark`. Out
 from pathlib import Path
 from typing import Any
 
+from export.machine import Machine
 from miniclip.config import Config
 from miniclip.hub import public_name
 
@@ -73,10 +74,9 @@ def _certificate_section(certificate: dict[str, Any] | None) -> str:
             f"| {pictures} | {row['texts_per_s']['64']:.0f} "
             f"| {row['text_query_p50_ms']:.1f} / {row['text_query_p95_ms']:.1f} ms | {row['megabytes']:.1f} |"
         )
-    machine = certificate["machine"]
     lines += [
         "",
-        f"The machine: {machine['cores']} cores that multiply {machine['gemm_gflop_per_s']:.0f} GFLOP/s and read "
-        f"{machine['read_gb_per_s']:.0f} GB/s, measured in the same run. A query is words to the ten best of 10,000.",
+        f"The machine: {Machine(**certificate['machine'])}, measured in the same run. A query is words to the ten best "
+        "of 10,000.",
     ]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 
 import numpy as np
 import onnx
@@ -30,33 +29,30 @@ NO_ROW = np.iinfo(np.int64).max  # sorts behind every row
 MOST_HITS = 1 / 32  # of a block's scores: of more, TopK finds the best in less time than they take to sort
 
 
-def top_k_graph(filtered: bool = False) -> bytes:
+def search_graph(filtered: bool = False, ranked: bool = True) -> bytes:
     """The ONNX graph: `gallery (N, D)`, `queries (D, Q)`, `k (1,)` -> `scores (K, Q)`, `rows (K, Q)`.
 
-    With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores. `similarity (N, Q)`, what the
-    best are chosen from, can be had as well, or alone.
+    With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores. Unless `ranked`, it takes no `k`
+    and gives all scores, `similarity (N, Q)`.
     """
     product = "products" if filtered else "similarity"
     nodes = [helper.make_node("MatMul", ["gallery", "queries"], [product])]
+    inputs = [
+        helper.make_tensor_value_info("gallery", TensorProto.FLOAT, ["N", "D"]),
+        helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["D", "Q"]),
+    ]
+    outputs = [helper.make_tensor_value_info("similarity", TensorProto.FLOAT, ["N", "Q"])]
     if filtered:
         nodes.append(helper.make_node("Add", [product, "bias"], ["similarity"]))
-    nodes.append(helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=0, largest=1, sorted=1))
-    bias = [helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N", 1])] if filtered else []
-    graph = helper.make_graph(
-        nodes,
-        "top_k",
-        [
-            helper.make_tensor_value_info("gallery", TensorProto.FLOAT, ["N", "D"]),
-            helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["D", "Q"]),
-            helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
-            *bias,
-        ],
-        [
+        inputs.append(helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N", 1]))
+    if ranked:
+        nodes.append(helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=0, largest=1, sorted=1))
+        inputs.append(helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
+        outputs = [
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["K", "Q"]),
             helper.make_tensor_value_info("rows", TensorProto.INT64, ["K", "Q"]),
-            helper.make_tensor_value_info("similarity", TensorProto.FLOAT, ["N", "Q"]),
-        ],
-    )
+        ]
+    graph = helper.make_graph(nodes, "search", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
@@ -75,9 +71,10 @@ class Gallery:
         self._threads = threads or os.cpu_count() or 1
         self._providers = list(providers)
         self._instead: Gallery | None = None  # once the GPU has failed
-        self._session = self._open()
+        self._sessions: dict[tuple[bool, bool], ort.InferenceSession] = {}
+        session = self._session(filtered=False)
         if self.bound:  # the gallery crosses to the device once, not with every query
-            device = "cuda" if CUDA in self._session.get_providers() else "cpu"
+            device = "cuda" if CUDA in session.get_providers() else "cpu"
             self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, device, 0)
         else:
             self._pool = ThreadPoolExecutor(self._threads)
@@ -85,13 +82,14 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.image_embeds)
 
-    def _open(self, filtered: bool = False) -> ort.InferenceSession:
-        options = session_options(None if self.bound else 1)
-        return ort.InferenceSession(top_k_graph(filtered), options, providers=self._providers)
-
-    @cached_property
-    def _filtered_session(self) -> ort.InferenceSession:
-        return self._open(filtered=True)
+    def _session(self, filtered: bool, ranked: bool = True) -> ort.InferenceSession:
+        """A session of that graph, opened when it is first needed."""
+        session = self._sessions.get((filtered, ranked))
+        if session is None:
+            options = session_options(None if self.bound else 1)
+            session = ort.InferenceSession(search_graph(filtered, ranked), options, providers=self._providers)
+            self._sessions[filtered, ranked] = session
+        return session
 
     def top_k(
         self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None
@@ -127,7 +125,7 @@ class Gallery:
 
     def _top_k_bound(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """queries (D, Q), bias (N, 1) -> scores and rows (K, Q)."""
-        session = self._session if bias is None else self._filtered_session
+        session = self._session(bias is not None)
         binding = session.io_binding()
         if bias is not None:
             binding.bind_cpu_input("bias", bias)
@@ -142,27 +140,25 @@ class Gallery:
 
     def _top_k_blocks(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """queries (D, Q), bias (N, 1) -> scores and rows (K, Q)."""
-        session = self._session if bias is None else self._filtered_session
         # every thread gets work even in a small gallery
         block = min(LARGEST_BLOCK, BLOCK_SCORES // queries.shape[1], -(-len(self) // self._threads))
         starts = range(0, len(self), max(block, SMALLEST_BLOCK))
 
         best = _Best(k, queries.shape[1])
-        only_similarity = ort.RunOptions()
-        only_similarity.only_execute_path_to_fetches = True
 
         def search(start: int) -> None:
             gallery = self.image_embeds[start : start + starts.step]
-            feeds = {"gallery": gallery, "queries": queries, "k": np.asarray([min(k, len(gallery))], dtype=np.int64)}
+            feeds = {"gallery": gallery, "queries": queries}
             if bias is not None:
                 feeds["bias"] = bias[start : start + starts.step]
             if (worst := best.worst) is not None:
-                (similarity,) = session.run(["similarity"], feeds, only_similarity)
+                (similarity,) = self._session(bias is not None, ranked=False).run(["similarity"], feeds)
                 hits = np.flatnonzero(similarity >= worst)
                 if len(hits) <= MOST_HITS * similarity.size:
                     best.offer(*_columns(hits, similarity, start))
                     return
-            scores, rows = session.run(["scores", "rows"], feeds)
+            feeds["k"] = np.asarray([min(k, len(gallery))], dtype=np.int64)
+            scores, rows = self._session(bias is not None).run(["scores", "rows"], feeds)
             best.offer(scores, rows + start)
 
         if len(starts) == 1:

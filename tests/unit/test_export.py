@@ -169,6 +169,7 @@ def test_benchmark_certifies_a_bundle_that_retrieves_like_its_run(
     assert models["fp16"]["smallest_cosine"] > 0.999
     assert models["int8"]["smallest_cosine"] > 0.97
     assert models["fp16"]["megabytes"] < models["fp32"]["megabytes"]
+    assert all(rate > 0 for rate in result["machine"].values())
 
     certified = Bundle.open(bundle)  # and every file still matches the manifest
     assert certified.certificate == result
