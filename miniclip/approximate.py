@@ -27,6 +27,7 @@ from miniclip.providers import session_options
 GALLERIES = ("exact", "int8", "ann")
 CANDIDATES = 8  # scored again, for each that is wanted
 BLOCK = 1 << 16  # rows
+LARGEST_QUERY = 63  # of 8-bit queries: two products with 255 then fit 16 bits, in which a CPU without VNNI adds them
 SMALLEST_ANN = 10_000  # rows; below, exact search is as fast
 PROBES = tuple(
     f"{what} {where}"
@@ -111,7 +112,7 @@ class Int8Gallery:
         if k <= 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         peaks = np.maximum(np.abs(queries).max(axis=1, keepdims=True), 1e-12)
-        coarse = np.ascontiguousarray(np.rint(queries / peaks * 127).astype(np.int8).T)  # (D, Q)
+        coarse = np.ascontiguousarray(np.rint(queries / peaks * LARGEST_QUERY).astype(np.int8).T)  # (D, Q)
         bias = np.zeros(len(self._gallery), np.float32) if allowed is None else np.where(allowed, 0, -np.inf)
 
         def search(start: int) -> tuple[np.ndarray, np.ndarray]:

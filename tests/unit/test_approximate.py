@@ -19,26 +19,28 @@ from miniclip.store import Settings, open_writer
 ROWS, DIM = 900, 32
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_index(folder: Path, embeds: np.ndarray) -> Path:
     """An index of made-up pictures, in two commits, stored in another order than that of their paths."""
-    folder = tmp_path_factory.mktemp("index") / "many"
-    generator = np.random.default_rng(0)
-    embeds = generator.standard_normal((ROWS, DIM), dtype=np.float32)
-    embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
-    with open_writer(folder, Settings("0" * 64, folder, "x"), DIM) as writer:
-        for numbers in np.array_split(generator.permutation(ROWS), 2):
+    rows, dim = embeds.shape
+    with open_writer(folder, Settings("0" * 64, folder, "x"), dim) as writer:
+        for numbers in np.array_split(np.random.default_rng(0).permutation(rows), 2):
             columns = {
                 "path": [f"/p/{number % 3}/{number:04}.jpg" for number in numbers],
                 "sha256": [int(number).to_bytes(32, "big") for number in numbers],
                 "indexed_at": [datetime(2024, 1, 1)] * len(numbers),
                 "taken": pa.nulls(len(numbers), pa.timestamp("s")),
                 "captions": [[]] * len(numbers),
-                "embedding": pa.FixedSizeListArray.from_arrays(embeds[numbers].ravel(), DIM),
+                "embedding": pa.FixedSizeListArray.from_arrays(embeds[numbers].ravel(), dim),
             }
             columns |= {name: [1] * len(numbers) for name in ("bytes", "mtime_ns", "width_px", "height_px")}
             writer.put(columns, replace=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    embeds = np.random.default_rng(0).standard_normal((ROWS, DIM), dtype=np.float32)
+    return make_index(tmp_path_factory.mktemp("index") / "many", embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,16 @@ def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -
     _, filtered = gallery.top_k(queries, 10, allowed)
     np.testing.assert_array_equal(filtered, Gallery(whole.image_embeds).top_k(queries, 10, allowed)[1])
     assert allowed[filtered].all() and gallery.top_k(queries, 5, np.zeros(ROWS, dtype=bool))[0].shape == (9, 0)
+
+
+def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
+    """A CPU without VNNI adds two products in 16 bits: where these are too large for it, much lesser rows would win."""
+    embeds = np.full((ROWS, DIM), 1 / 127, dtype=np.float32)
+    embeds[-1] = [1] * (DIM // 2) + [0] * (DIM // 2)
+    index = PictureIndex.open(make_index(tmp_path / "large", embeds), in_memory=False)
+    query = np.ones((1, DIM), dtype=np.float32)
+    _, rows = Int8Gallery(index.stored).top_k(query, 1)
+    assert rows.tolist() == exact_top_k(index.stored, query, 1).tolist()
 
 
 def test_filter_is_exact_search_among_those_rows(folder: Path, queries: np.ndarray) -> None:
