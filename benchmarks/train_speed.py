@@ -24,8 +24,9 @@ from miniclip.config import Config, load_config
 from miniclip.errors import ArgumentParser, run_command
 from miniclip.files import write_json
 from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, reuse_freed_memory
+from miniclip.model import DualEncoder
 from miniclip.tokenizer import Tokenizer
+from miniclip.torch_encoders import reuse_freed_memory
 from train.__main__ import start_model
 from train.data import prepare
 from train.inputs import Side

@@ -3,8 +3,9 @@
 python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --split test --json FILE
 
 In: a run, the bundle made from it, captions. Out: two tables, JSON, a chart beside it, the certificate in the bundle.
-PyTorch is measured three times: `torch` as it comes, `torch-reuse` with memory kept between layers
-(`miniclip.model.reuse_freed_memory`), and that in bfloat16. Speeds are those of a process with one model alone.
+PyTorch is measured as it comes (`torch`), with memory kept between layers (`torch-reuse`, see
+`miniclip.torch_encoders.reuse_freed_memory`), and so in bfloat16 (`torch-bf16`), unless the processor would have to
+emulate that, at a tenth of the speed. Speeds are those of a process with one model alone.
 Exit status 1 when a precision's recalls, their mean, or its embeddings are further from torch's than it may be.
 """
 
@@ -28,6 +29,7 @@ from miniclip.encoders import DualEncoders, OnnxEncoders
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.evaluation import check_protocol, embed_split
 from miniclip.files import write_json
+from miniclip.torch_encoders import has_bfloat16
 
 # of any recall: noise as small as that of int8 moves a single one of 1,000 pictures by 0.004, one standard deviation
 TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.02}
@@ -62,8 +64,11 @@ def main() -> int:
     models: dict[str, DualEncoders] = {
         "torch": run.encoders(reuse_memory=False),  # as it comes
         "torch-reuse": run.encoders(),  # the same, with memory kept between layers
-        "torch-bf16": run.encoders(autocast=True),
     }
+    if has_bfloat16():
+        models["torch-bf16"] = run.encoders(autocast=True)
+    else:
+        print("leaving out torch-bf16: this processor has no bfloat16 and would emulate it, very slowly")
     for precision in bundle.precisions:
         models[precision] = OnnxEncoders(bundle, arguments.provider, precision)
     embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items() if name != "torch"}

@@ -29,12 +29,12 @@ from miniclip.hub import CARD, FILES, check_hub_name, local_folder, model_card, 
 from miniclip.images import ImageTransform
 from miniclip.model import (
     DualEncoder,
-    TorchEncoders,
     backbone_from_config,
     backbone_settings,
     build_model,
 )
 from miniclip.tokenizer import Tokenizer, read_tokenizer_config
+from miniclip.torch_encoders import TorchEncoders
 
 RUN_FORMAT = 1
 STATE_FORMAT = 1  # of training_state.pt, where it says none, too

@@ -5,24 +5,18 @@ length. After A. Radford et al., "Learning Transferable Visual Models From Natur
 section 2.3 and figure 3.
 """
 
-import contextlib
-import ctypes
 import json
 import math
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from miniclip.config import ModelConfig
 from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
-from miniclip.encoders import DualEncoders
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.tokenizer import Tokenizer
 
 LOGIT_SCALE_START = math.log(1 / 0.07)
 LOGIT_SCALE_MAX = math.log(100)
@@ -291,50 +285,3 @@ def _transformers_class(model_type: str, kind: str) -> tuple[Any, dict[str, Any]
         names = ", ".join([*known[kind], "clip"])
         raise MiniClipError(f"--model.{kind}: no {kind} backbone of type {model_type!r}; known are {names}")
     return known[kind][model_type]
-
-
-def reuse_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks for the next layer instead of returning them to the system.
-
-    Each convolution's output is larger than glibc's threshold for a mapping of its own, so every layer would ask the
-    kernel for fresh zeroed pages: that alone took two thirds of the time here. Elsewhere than on glibc nothing happens.
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
-
-
-class TorchEncoders(DualEncoders):
-    """The PyTorch model behind the same interface as a bundle, so that both are measured by the same code.
-
-    `autocast` computes in bfloat16; `reuse_memory` calls `reuse_freed_memory`, which is for the whole process.
-    """
-
-    def __init__(
-        self,
-        model: DualEncoder,
-        transform: ImageTransform,
-        tokenizer: Tokenizer,
-        autocast: bool = False,
-        reuse_memory: bool = True,
-    ) -> None:
-        self.model = model.eval()
-        self.transform, self.tokenizer = transform, tokenizer
-        self.dim = int(model.text_head.projection.out_features)
-        self.logit_scale = float(model.logit_scale.detach().clamp(max=LOGIT_SCALE_MAX))
-        self._autocast = autocast
-        if reuse_memory:
-            reuse_freed_memory()
-
-    def _run(self, encode: Any, *arrays: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
-            embeds = encode(*(torch.from_numpy(array) for array in arrays))
-        return cast(np.ndarray, embeds.float().numpy())
-
-    def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
-        return self._run(self.model.encode_image, pixel_values)
-
-    def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        return self._run(self.model.encode_text, input_ids, attention_mask)

@@ -18,9 +18,10 @@ from miniclip.config import Config, add_config_flags, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.files import replace_atomically
 from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, build_model, load_backbone, reuse_freed_memory
+from miniclip.model import DualEncoder, build_model, load_backbone
 from miniclip.pretrained import resolve_backbone
 from miniclip.tokenizer import Tokenizer
+from miniclip.torch_encoders import reuse_freed_memory
 from train.curves import draw_curves
 from train.data import TrainingData, load_data
 from train.distributed import begin, end, first_process_first, rank

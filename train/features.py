@@ -24,6 +24,7 @@ from miniclip.bundle import sha256_of
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
 from miniclip.model import TextTower, VisionTower
+from miniclip.torch_encoders import has_bfloat16
 from train.augment import View
 from train.blocks import blocks_of, frozen_parts, lower_part
 from train.tokens import Tokens
@@ -38,11 +39,6 @@ class Features:
 
     values: np.ndarray
     skipped: dict[int, str]
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere autocast would be slower than float32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def weights_hash(*modules: nn.Module) -> str:
