@@ -4,7 +4,7 @@ In: a gallery `image_embeds (N, D)` and queries `(Q, D)`, float32. Out: scores a
 scores are ordered by row, as a stable sort would.
 On a CPU the rows are split into blocks that run side by side: onnxruntime computes a matrix-vector product on one
 thread, and one thread cannot read memory as fast as all of them. The gallery is the left factor, which is read as it
-lies; a right factor would be packed first. Ranking all rows of many queries costs a tenth of their product, so once there
+lies; a right factor would be packed first. Ranking all rows costs a tenth of the product of many queries, so once there
 are k rows for each, only rows that reach the worst of these are looked at. Memory stays bounded: a block's scores fit a
 core's cache, and many queries are answered some at a time.
 """
