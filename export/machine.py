@@ -2,8 +2,8 @@
 
 Out: the rates of a large matrix product in float32 and in 8 bits (GFLOP/s, through onnxruntime, all cores), and the
 rate at which all cores together read memory (GB/s). A model's share of them says how much a better implementation could
-still gain (S. Williams et al., "Roofline", CACM 2009); the first two say what 8 bits can gain at all: four times and
-more on a CPU with VNNI, hardly anything without.
+still gain (S. Williams et al., "Roofline", CACM 2009); the first two say what 8 bits can gain at all: much on a CPU
+with VNNI, little without.
 """
 
 import os
