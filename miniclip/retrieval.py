@@ -143,7 +143,6 @@ class Gallery:
         # every thread gets work even in a small gallery
         block = min(LARGEST_BLOCK, BLOCK_SCORES // queries.shape[1], -(-len(self) // self._threads))
         starts = range(0, len(self), max(block, SMALLEST_BLOCK))
-
         best = _Best(k, queries.shape[1])
 
         def search(start: int) -> None:
