@@ -38,7 +38,8 @@ def main() -> int:
     if out.exists() and any(out.iterdir()) and not (out / "manifest.json").exists():
         raise MiniClipError(f"{out} exists and is no bundle; choose another --out")
     run = load_run(arguments.run)
-    if out.exists() and any(out.iterdir()) and Bundle.open(out).fingerprint != run.fingerprint:
+    replaced = Bundle.open(out) if out.exists() and any(out.iterdir()) else None
+    if replaced and replaced.fingerprint != run.fingerprint:
         raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
     calibration = _calibration(run, arguments.data)
     if "int8" in arguments.precision and calibration is None:
@@ -53,6 +54,8 @@ def main() -> int:
         _put_in_place(bundle, out, Path(tmp) / "old")
     size_mb = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle in {out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
+    if replaced and replaced.certificate:
+        print("its certificate was of the files that were replaced; measure these with: python -m export.benchmark")
     return 0
 
 

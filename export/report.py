@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 
 def format_table(models: dict[str, dict[str, Any]]) -> str:
-    """Two blocks, a row a model: first what it finds, then how fast it is."""
+    """Three blocks, a row a model: what it finds, how fast it is, and how many times as fast as torch, where it is."""
     lines = [
         f"{'':<13}{'image to text':>16}{'text to image':>16}{'mean':>7}{'largest':>10}{'smallest':>10}{'1 % below':>11}"
         f"{'same':>8}{'':>8}",
@@ -47,6 +47,14 @@ def format_table(models: dict[str, dict[str, Any]]) -> str:
             f"{name:<13}{pictures:>26}{texts:>30}{queries[0]:>16}{queries[1]:>16}"
             f"{100 * row['gemm_share']:>9.0f}%{row['peak_memory_mb']:>8.0f}"
         )
+    if "torch" in models:
+        lines += ["", f"{'times torch':<13}{'pictures, batch 1/8/32':>26}{'texts, batch 1/8/32/64':>30}"]
+        for name, row in models.items():
+            pictures, texts = (
+                " / ".join(f"{rate / models['torch'][kind][size]:.2f}" for size, rate in row[kind].items())
+                for kind in ("images_per_s", "texts_per_s")
+            )
+            lines.append(f"{name:<13}{pictures:>26}{texts:>30}")
     return "\n".join(lines)
 
 

@@ -98,19 +98,21 @@ class Gallery:
 
         With `allowed` (N,) bool, only those rows are found, and N is their number.
         """
+        queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
+        if queries.shape[1] != self.image_embeds.shape[1]:  # said here, or a GPU would seem to have failed
+            raise ValueError(f"queries of {queries.shape[1]} dimensions, a gallery of {self.image_embeds.shape[1]}")
         if self._instead is None:
             try:
-                return self._top_k(query_embeds, k, allowed)
+                return self._top_k(queries, k, allowed)
             except Exception as error:  # onnxruntime's own types: no memory on the device, a lost driver
                 if not self.bound:
                     raise
                 reason = " ".join(str(error).split())[:200]
                 print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
                 self._instead = Gallery(self.image_embeds, threads=self._threads)
-        return self._instead.top_k(query_embeds, k, allowed)
+        return self._instead.top_k(queries, k, allowed)
 
-    def _top_k(self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
+    def _top_k(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]
         k = min(k, len(self) if allowed is None else int(allowed.sum()))
         if k <= 0 or len(queries) == 0:

@@ -142,7 +142,12 @@ def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, re
 
 
 def test_benchmark_certifies_a_bundle_that_retrieves_like_its_run(
-    learned_run: Path, learned_bundle: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learned_run: Path,
+    learned_bundle: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     bundle = Path(shutil.copytree(learned_bundle, tmp_path / "bundle"))
     assert Bundle.open(bundle).certificate is None
@@ -170,6 +175,10 @@ def test_benchmark_certifies_a_bundle_that_retrieves_like_its_run(
     assert models["int8"]["smallest_cosine"] > 0.97
     assert models["fp16"]["megabytes"] < models["fp32"]["megabytes"]
     assert all(rate > 0 for rate in result["machine"].values())
+    table = capsys.readouterr().out.partition("times torch")[2]
+    shown = re.search(r"^int8 +\S+ / (\S+) / \S+ ", table, re.M)  # of batches of 1, 8 and 32 pictures
+    ours, torchs = models["int8"]["images_per_s"]["8"], models["torch"]["images_per_s"]["8"]
+    assert shown and float(shown[1]) == pytest.approx(ours / torchs, abs=0.006)
 
     certified = Bundle.open(bundle)  # and every file still matches the manifest
     assert certified.certificate == result
@@ -247,12 +256,15 @@ def test_exporting_again_in_another_process_gives_the_same_bytes_and_prints_no_n
 ) -> None:
     out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     (out / "onnx/text_model.onnx").write_bytes(b"damaged")
+    manifest = json.loads((out / "manifest.json").read_text())
+    write_json(out / "manifest.json", {**manifest, "certificate": {"passed": True}})
     command = [sys.executable, "-m", "export", "--run", str(tiny_run), "--out", str(out)]
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+    assert "certificate was of the files that were replaced" in done.stdout
     for tower in TOWERS:
         for precision in ("fp32", "fp16", "int8"):
             name = onnx_name(tower, precision)

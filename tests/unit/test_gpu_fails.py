@@ -119,3 +119,11 @@ def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFix
         for found, wanted in zip(gallery.top_k(embeds[:3], 5), expected.top_k(embeds[:3], 5), strict=True):
             assert np.array_equal(found, wanted)
     assert capsys.readouterr().err.count("the GPU failed while it searched, going on with the CPU") == 1
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_query_of_another_model_is_no_failure_of_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    gallery = Gallery(np.eye(16, dtype=np.float32), (CUDA, CPU))
+    with pytest.raises(ValueError, match="queries of 8 dimensions, a gallery of 16"):
+        gallery.top_k(np.ones((1, 8), dtype=np.float32), 5)
+    assert (gallery.bound, capsys.readouterr().err) == (True, "")
