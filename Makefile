@@ -1,10 +1,10 @@
 # MiniCLIP. `make` alone prints what there is.
 # Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
-#            LOCKED=1 for exactly the versions of requirements.lock)
+#            LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
 
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRA  ?= cpu
+EXTRA  ?= $(or $(patsubst $(VENV)/.extra-%,%,$(wildcard $(VENV)/.extra-*)),cpu)
 PORT   ?= 7860
 CONFIG ?= configs/setup1.toml
 RUN    ?= runs/$(basename $(notdir $(CONFIG)))
@@ -31,7 +31,13 @@ $(PY):
 	  || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve: $(PY) pyproject.toml
+# onnxruntime and onnxruntime-gpu overwrite each other's files: whoever changes from one to the other gets rid of both
+$(VENV)/.extra-$(EXTRA): $(PY)
+	@$(if $(wildcard $(VENV)/.extra-*),$(PY) -m pip --quiet uninstall --yes onnxruntime onnxruntime-gpu)
+	@rm -f $(VENV)/.extra-*
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.extra-$(EXTRA) pyproject.toml
 	@echo "installing what serving needs (once)"
 	@$(PIP) -e ".[$(EXTRA),demo]"
 	@touch $@
@@ -57,13 +63,13 @@ define install-locked
 	@echo "installing exactly what $(1) names (once; PyTorch is large)"
 	@$(PIP) --require-hashes -r $(1)
 	@$(PIP) --no-deps --no-build-isolation -e .
-	@touch $(VENV)/.serve $(VENV)/.train $(VENV)/.dev $@
+	@touch $(VENV)/.extra-$(EXTRA) $(VENV)/.serve $(VENV)/.train $(VENV)/.dev $@
 endef
 
-$(VENV)/.locked: $(PY) requirements.lock pyproject.toml
+$(VENV)/.locked: $(VENV)/.extra-$(EXTRA) requirements.lock pyproject.toml
 	$(call install-locked,requirements.lock)
 
-$(VENV)/.locked-slow: $(PY) requirements-slow.lock pyproject.toml
+$(VENV)/.locked-slow: $(VENV)/.extra-$(EXTRA) requirements-slow.lock pyproject.toml
 	$(call install-locked,requirements-slow.lock)
 
 lock: $(PY) ## renew requirements.lock and requirements-slow.lock: newest versions, with hashes

@@ -31,7 +31,7 @@ def venv(tmp_path: Path) -> Path:
     python = tmp_path / "venv/bin/python"
     python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\necho\n')
     python.chmod(0o755)
-    for stamp in (".serve", ".train", ".dev"):  # each newer than what it is made from
+    for stamp in (".extra-cpu", ".serve", ".train", ".dev"):  # each newer than what it is made from
         (tmp_path / "venv" / stamp).touch()
     return tmp_path / "venv"
 
@@ -133,6 +133,24 @@ def test_locked_install_takes_only_what_has_its_hash(target: str, lock: str, tmp
     lines = make("-n", target, "LOCKED=1", f"VENV={tmp_path}/venv").stdout.splitlines()
     installs = [line.partition(" install ")[2] for line in lines if " install " in line]
     assert installs == [f"--require-hashes -r {lock}", "--no-deps --no-build-isolation -e ."]
+
+
+def test_an_environment_for_a_gpu_stays_one(venv: Path) -> None:
+    (venv / ".extra-cpu").rename(venv / ".extra-gpu")
+    (venv / ".dev").unlink()
+    lines = make("-n", "lint", f"VENV={venv}").stdout.splitlines()
+    assert [line.partition(" install ")[2] for line in lines if " install " in line] == ['-e ".[gpu,demo,train,dev]"']
+
+
+def test_an_environment_is_changed_for_a_gpu_when_that_is_said(venv: Path) -> None:
+    done = make("setup", "EXTRA=gpu", f"VENV={venv}")
+    assert done.returncode == 0, done.stderr
+    calls = [re.findall("<(.*?)>", line) for line in done.stdout.splitlines() if line.startswith("<")]
+    assert calls[0][-2:] == ["onnxruntime", "onnxruntime-gpu"] and "uninstall" in calls[0]
+    assert [call[-1] for call in calls[1:]] == [".[gpu,demo]", ".[gpu,demo,train]", ".[gpu,demo,train,dev]"]
+    assert [path.name for path in venv.glob(".extra-*")] == [".extra-gpu"]
+    again = make("setup", f"VENV={venv}")
+    assert "installing" not in again.stdout
 
 
 def test_lock_is_not_for_a_gpu(tmp_path: Path) -> None:
