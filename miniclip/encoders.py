@@ -11,7 +11,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 
 import numpy as np
 import onnxruntime as ort
@@ -20,7 +19,7 @@ from miniclip.ahead import load_batches
 from miniclip.bundle import TOWERS, Bundle
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource, ImageTransform
-from miniclip.providers import CUDA, choose_provider, session_options
+from miniclip.providers import CUDA, choose_provider, open_session, session_options
 from miniclip.tokenizer import Tokenizer
 
 IMAGE_BATCH = max(16, os.cpu_count() or 1)  # decoded at a time
@@ -117,11 +116,14 @@ class OnnxEncoders(DualEncoders):
         self.logit_scale = bundle.logit_scale
         self._strict, self._threads = strict, threads or os.cpu_count() or 1
         self._on_cpu = choose_provider("cpu", precision, available, bundle.precisions)  # fp16 is slow on a CPU
-        self._falling_back = threading.Lock()
+        self._falling_back, self._opening = threading.Lock(), threading.Lock()
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self._on_one_core: dict[str, ort.InferenceSession] = {}
+        self._pool = ThreadPoolExecutor(self._threads)  # a thread a core, to call sessions of one thread each
         self._open_towers("")
         if CUDA in self.choice.providers and CUDA not in self.providers:
             self._fall_back("CUDA did not start")
+            print("the GPU was asked for, but CUDA did not start; going on with the CPU", file=sys.stderr)
         self._image_output = _output_name(self._vision, "image_embeds")
         self._text_output = _output_name(self._text, "text_embeds")
         self.dim = int(self._dimension())
@@ -147,14 +149,17 @@ class OnnxEncoders(DualEncoders):
     def _open(self, tower: str, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(tower, self.precision)
         try:
-            return ort.InferenceSession(path, session_options(threads), providers=list(self.choice.providers))
+            return open_session(path, session_options(threads), self.choice.providers)
         except Exception as error:  # onnxruntime raises its own types, none of them public
             reason = " ".join(str(error).split())
             raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from None
 
     def _check_parts(self) -> None:
         """Refuse parts that do not belong together, which hashes cannot tell in a bundle without a manifest."""
-        *_, height_px, width_px = self._vision.get_inputs()[0].shape
+        shape = self._vision.get_inputs()[0].shape
+        if len(shape) != 4:
+            raise MiniClipError(f"{self.bundle.folder}: the vision model takes no pictures; export the bundle again")
+        *_, height_px, width_px = shape
         for declared, own in ((height_px, self.transform.height_px), (width_px, self.transform.width_px)):
             if isinstance(declared, int) and declared != own:
                 raise MiniClipError(
@@ -225,21 +230,18 @@ class OnnxEncoders(DualEncoders):
 
     def embed_on_one_core(self, pixel_values: np.ndarray) -> np.ndarray:
         """(1, 3, H, W) -> (1, D) on the calling thread alone: for threads that each see to a whole picture."""
-        (image_embeds,) = self._vision_on_one_core.run([self._image_output], {"pixel_values": pixel_values})
+        session = self._session_on_one_core("vision")
+        (image_embeds,) = session.run([self._image_output], {"pixel_values": pixel_values})
         return self._unit(np.asarray(image_embeds))
 
-    @cached_property
-    def _vision_on_one_core(self) -> ort.InferenceSession:
-        return self._vision if self._threads == 1 else self._open("vision", 1)
-
-    @cached_property
-    def _text_on_one_core(self) -> ort.InferenceSession:
-        return self._text if self._threads == 1 else self._open("text", 1)
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        """As many threads as cores are used, to call sessions of one thread each."""
-        return ThreadPoolExecutor(self._threads)
+    def _session_on_one_core(self, tower: str) -> ort.InferenceSession:
+        """A second session, opened once, by whichever thread needs it first."""
+        if self._threads == 1:
+            return self._sessions[tower]
+        with self._opening:
+            if tower not in self._on_one_core:
+                self._on_one_core[tower] = self._open(tower, 1)
+            return self._on_one_core[tower]
 
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         return self._unit(self._run("text", self._text_output, self._text_feeds(input_ids, attention_mask)))
@@ -254,7 +256,8 @@ class OnnxEncoders(DualEncoders):
             return super().embed_batches(batches)
 
         def embed(batch: Tokens) -> np.ndarray:
-            (text_embeds,) = self._text_on_one_core.run([self._text_output], self._text_feeds(*batch))
+            session = self._session_on_one_core("text")
+            (text_embeds,) = session.run([self._text_output], self._text_feeds(*batch))
             return self._unit(np.asarray(text_embeds))
 
         return self._pool.map(embed, batches)

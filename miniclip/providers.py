@@ -1,12 +1,13 @@
 """Where onnxruntime computes, in which precision, and with which settings.
 
 In: what the user asked for, what onnxruntime offers, what a bundle has. Out: execution providers, a precision and a
-line for the user; options for a session.
+line for the user; a session and its options.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnxruntime as ort
 
@@ -63,3 +64,16 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3  # onnxruntime's own warnings go nowhere a user looks; what matters is said by us
     return options
+
+
+def open_session(model: Path | bytes, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
+    """A session on `providers`, or on the CPU where CUDA does not start: its `get_providers()` says what it is.
+
+    onnxruntime's own way of going on is off: it writes to standard output, and later leaves the GPU without a word.
+    """
+    try:
+        return ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    except Exception:  # onnxruntime's own types, none of them public
+        if CUDA not in providers:
+            raise
+        return ort.InferenceSession(model, options, providers=[CPU], enable_fallback=0)

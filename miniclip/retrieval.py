@@ -20,7 +20,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from miniclip.providers import CPU, CUDA, session_options
+from miniclip.providers import CPU, CUDA, open_session, session_options
 
 BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
@@ -72,12 +72,14 @@ class Gallery:
         self._providers = list(providers)
         self._instead: Gallery | None = None  # once the GPU has failed
         self._sessions: dict[tuple[bool, bool], ort.InferenceSession] = {}
-        session = self._session(filtered=False)
-        if self.bound:  # the gallery crosses to the device once, not with every query
-            device = "cuda" if CUDA in session.get_providers() else "cpu"
-            self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, device, 0)
-        else:
+        if not self.bound:
             self._pool = ThreadPoolExecutor(self._threads)
+            return
+        try:  # the gallery crosses to the device once, not with every query
+            device = "cuda" if CUDA in self._session(filtered=False).get_providers() else "cpu"
+            self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, device, 0)
+        except Exception as error:
+            self._leave_gpu(error)
 
     def __len__(self) -> int:
         return len(self.image_embeds)
@@ -87,7 +89,7 @@ class Gallery:
         session = self._sessions.get((filtered, ranked))
         if session is None:
             options = session_options(None if self.bound else 1)
-            session = ort.InferenceSession(search_graph(filtered, ranked), options, providers=self._providers)
+            session = open_session(search_graph(filtered, ranked), options, self._providers)
             self._sessions[filtered, ranked] = session
         return session
 
@@ -104,13 +106,18 @@ class Gallery:
         if self._instead is None:
             try:
                 return self._top_k(queries, k, allowed)
-            except Exception as error:  # onnxruntime's own types: no memory on the device, a lost driver
+            except Exception as error:
                 if not self.bound:
                     raise
-                reason = " ".join(str(error).split())[:200]
-                print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
-                self._instead = Gallery(self.image_embeds, threads=self._threads)
+                self._leave_gpu(error)
+        assert self._instead is not None
         return self._instead.top_k(queries, k, allowed)
+
+    def _leave_gpu(self, error: Exception) -> None:
+        """Search on the CPU from now on; `error` is of onnxruntime's own types: no memory there, a lost driver."""
+        reason = " ".join(str(error).split())[:200]
+        print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
+        self._instead = Gallery(self.image_embeds, threads=self._threads)
 
     def _top_k(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]

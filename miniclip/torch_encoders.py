@@ -6,6 +6,7 @@ In: a `DualEncoder` with its preprocessing. Out: `TorchEncoders`, which evaluati
 
 import contextlib
 import ctypes
+import platform
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +20,12 @@ from miniclip.tokenizer import Tokenizer
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively; elsewhere autocast would be slower than float32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    has_onednn = cast(bool, torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    if not has_onednn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # oneDNN takes any AVX-512
 
 
 def reuse_freed_memory() -> None:

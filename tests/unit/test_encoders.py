@@ -89,6 +89,24 @@ def test_gpu_that_does_not_start_is_said_and_the_cpus_precision_is_taken(tiny_bu
         OnnxEncoders(Bundle.open(tiny_bundle), "cuda", strict=True, available=[CUDA, CPU])
 
 
+def test_driver_that_fails_at_the_start_is_one_line_on_standard_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing driver raises, and onnxruntime by itself would print that into the results of a search."""
+    starts = ort.InferenceSession._create_inference_session
+
+    def start(session: ort.InferenceSession, providers: list[str], *others: object) -> None:
+        if CUDA in providers:
+            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient")
+        starts(session, providers, *others)
+
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", start)
+    encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cuda", available=[CUDA, CPU])
+    assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
+    told = "the GPU was asked for, but CUDA did not start; going on with the CPU\n"
+    assert tuple(capsys.readouterr()) == ("", told)
+
+
 def test_cuda_where_there_is_none_is_one_line(tiny_bundle: Path) -> None:
     with pytest.raises(MiniClipError, match="this onnxruntime has no CUDA"):
         OnnxEncoders(Bundle.open(tiny_bundle), "cuda", available=[CPU])
@@ -171,10 +189,31 @@ def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, pictures: list[
     assert np.array_equal(np.vstack(threaded_images), np.vstack(images * 3))
 
 
-def test_a_pictures_embedding_does_not_depend_on_its_batch(encoders: OnnxEncoders, pictures: list[Path]) -> None:
-    """Scales found on the fly are one picture's: what stands beside it cannot change them."""
+def test_threads_open_a_tower_once(tiny_bundle: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "int8", threads=8)
+    opened: list[str] = []
+    opens = encoders._open
+    monkeypatch.setattr(encoders, "_open", lambda tower, threads: opened.append(tower) or opens(tower, threads))
+    encoders.encode_images(pictures)
+    encoders.encode_texts(TEXTS)
+    assert opened == ["vision", "text"]
+
+
+def test_a_pictures_embedding_does_not_depend_on_its_batch(tiny_bundle: Path, pictures: list[Path]) -> None:
+    """In place of the tower, one whose outputs hang on all that it is given at once, as scales found on the fly do."""
+    nodes = [
+        helper.make_node("ReduceMax", ["pixel_values"], ["largest"]),
+        helper.make_node("Sub", ["pixel_values", "largest"], ["shifted"]),
+        helper.make_node("ReduceMean", ["shifted", "places"], ["image_embeds"], keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["B", 3, "H", "W"])]
+    outputs = [helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["B", 3])]
+    places = numpy_helper.from_array(np.array([2, 3]), "places")
+    graph = helper.make_graph(nodes, "tower", inputs, outputs, [places])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    tower = ort.InferenceSession(model.SerializeToString(), session_options(1), providers=[CPU])
+    encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "int8", threads=2)
+    encoders._sessions["vision"] = encoders._on_one_core["vision"] = tower
     pixel_values = np.stack([encoders.transform.load(path) for path in pictures[:3]])
-    batch = encoders.embed_pixels(pixel_values)
-    brighter = np.concatenate([pixel_values[:1], 50 * pixel_values[1:]])
-    assert (encoders.embed_pixels(brighter)[0] == batch[0]).all()
-    np.testing.assert_allclose(encoders.embed_pixels(pixel_values[:1]), batch[:1], atol=1e-5)
+    together = encoders.embed_pixels(pixel_values)
+    assert np.array_equal(together, np.vstack([encoders.embed_pixels(pixel_values[row : row + 1]) for row in range(3)]))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from miniclip.bundle import Bundle
@@ -127,3 +128,19 @@ def test_a_query_of_another_model_is_no_failure_of_the_gpu(capsys: pytest.Captur
     with pytest.raises(ValueError, match="queries of 8 dimensions, a gallery of 16"):
         gallery.top_k(np.ones((1, 8), dtype=np.float32), 5)
     assert (gallery.bound, capsys.readouterr().err) == (True, "")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_gallery_that_does_not_fit_the_gpu_is_searched_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def allocate(*_: object) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(ort.OrtValue, "ortvalue_from_numpy", allocate)
+        gallery = Gallery(embeds, (CUDA, CPU))
+    assert "going on with the CPU: CUDA failure 2: out of memory" in capsys.readouterr().err
+    for found, wanted in zip(gallery.top_k(embeds[:3], 5), Gallery(embeds).top_k(embeds[:3], 5), strict=True):
+        assert np.array_equal(found, wanted)
