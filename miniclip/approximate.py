@@ -173,7 +173,7 @@ def make_ann(index: PictureIndex) -> None:
     settings = IvfPq(
         distance_type="dot",
         num_partitions=max(1, round(len(index) ** 0.5)),
-        num_sub_vectors=max(1, dim // 8),
+        num_sub_vectors=max(parts for parts in range(1, max(1, dim // 8) + 1) if dim % parts == 0),
     )
     index.stored.table.create_index("embedding", config=settings, replace=True)
 
@@ -199,16 +199,16 @@ def exact_top_k(stored: StoredEmbeds, query_embeds: np.ndarray, k: int) -> np.nd
 def measured_recall(kind: str, gallery: AnyGallery, index: PictureIndex, encoders: OnnxEncoders) -> tuple[float, str]:
     """Recall of a gallery, measured once for each version of the index and kept beside it; and on what."""
     path, version = index.folder / "recall.json", int(index.stored.table.version)
-    try:
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    known: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         if known[kind]["version"] == version:
             return float(known[kind]["recall"]), str(known[kind]["queries"])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
     captions = [caption for caption, _ in index.captions.distinct()] if index.captions else []
     texts = captions[:: max(1, len(captions) // 64)][:64] or list(PROBES)
     queries = f"{len(texts)} {'captions of the index' if captions else 'everyday phrases'}"
     recall = recall_of(gallery, index, encoders.encode_texts(texts))
-    with contextlib.suppress(OSError):  # an index that may only be read is measured every time
+    with contextlib.suppress(MiniClipError):  # an index that may only be read is measured every time
         write_json(path, {**known, kind: {"version": version, "recall": recall, "queries": queries}})
     return recall, queries

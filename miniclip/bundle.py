@@ -15,6 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import onnx
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
 from miniclip.matching import MatchCalibration
@@ -23,7 +26,6 @@ from miniclip.tokenizer import Tokenizer
 MANIFEST_FORMAT = 1
 PRECISION_SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}  # the layout's own suffixes
 TOWERS = ("vision", "text")
-EXTERNAL_DATA = b"\x0a\x08location"  # the first entry of every TensorProto.external_data, as protobuf writes it
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -56,7 +58,7 @@ class Bundle:
             raise MiniClipError(f"no bundle at {folder}; make one with: python -m export --run RUN --out {folder}")
         manifest: dict[str, Any] = {}
         if (folder / "manifest.json").exists():
-            manifest = _read_manifest(folder / "manifest.json")
+            manifest = read_manifest(folder / "manifest.json")
         bundle = cls(folder, manifest)
         if not bundle.precisions:
             raise MiniClipError(f"{folder} holds no onnx/vision_model*.onnx with its text_model; is it a bundle?")
@@ -139,11 +141,26 @@ class Bundle:
 
 
 def _names_other_files(path: Path) -> bool:
-    """Whether an ONNX file has external data. By its bytes: such a tensor may lie in any graph of the model."""
+    """Whether an ONNX file has external data."""
     if not path.exists() or path.stat().st_size == 0:
         return False  # onnxruntime says what is wrong with it
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(EXTERNAL_DATA) >= 0
+        if content.find(b"location") < 0:  # the key without which there is none; most models need not be parsed
+            return False
+        try:
+            return _has_external_data(onnx.ModelProto.FromString(content[:]))
+        except DecodeError:
+            return False  # as above
+
+
+def _has_external_data(part: Message) -> bool:
+    """Whether any tensor inside has: such a one may lie in a graph, a graph in a node, a function."""
+    if isinstance(part, onnx.TensorProto):
+        return part.data_location == onnx.TensorProto.EXTERNAL or bool(part.external_data)
+    inside = (value for field, value in part.ListFields() if field.message_type)
+    return any(
+        _has_external_data(own) for value in inside for own in ([value] if isinstance(value, Message) else value)
+    )
 
 
 def fingerprint_of(parts: list[str]) -> str:
@@ -151,16 +168,22 @@ def fingerprint_of(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def file_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of one file."""
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+
+
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Every file of a bundle but the manifest, with its SHA-256 and size: the manifest's `files`."""
     return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        path.relative_to(folder).as_posix(): file_entry(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "manifest.json"
     }
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A bundle's manifest; `MiniClipError` when it cannot be read, is none, or of a newer format."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -115,5 +115,22 @@ def test_vector_index_finds_most_and_says_how_much(
     recall, texts = measured_recall("ann", gallery, index, encoders)
     assert 0.5 < recall <= 1 and texts == "64 everyday phrases"
     assert measured_recall("ann", gallery, index, encoders) == (recall, texts)  # read, not measured again
+    exact = measured_recall("int8", open_gallery("int8", index), index, encoders)
+    assert exact[0] == 1.0
+    monkeypatch.setattr(miniclip.approximate, "recall_of", lambda *_: 0.123)  # neither is measured again
+    assert measured_recall("ann", gallery, index, encoders) == (recall, texts)
+    assert measured_recall("int8", gallery, index, encoders) == exact
+    (index.folder / "recall.json").unlink()
+    (index.folder / "recall.json").mkdir()  # as in an index that may only be read, nothing can be kept
+    assert measured_recall("ann", gallery, index, encoders) == (0.123, texts)
     with pytest.raises(MiniClipError, match="--gallery must be one of exact, int8, ann, got fast"):
         open_gallery("fast", index)
+
+
+def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeds = np.random.default_rng(0).standard_normal((300, 50), dtype=np.float32)  # 50 // 8 parts would not be equal
+    folder = make_index(tmp_path / "odd", embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
+    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    make_ann(PictureIndex.open(folder, in_memory=False))
+    gallery = open_gallery("ann", PictureIndex.open(folder, in_memory=False))
+    assert gallery.top_k(embeds[:2], 1)[1].shape == (2, 1)
