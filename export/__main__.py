@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from export.card import write_card
 from export.fp16 import write_fp16
@@ -14,7 +15,7 @@ from export.gate import check_recall
 from export.graph import embed, picture_feeds, text_feeds
 from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
-from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, Bundle, list_files, onnx_name
+from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, file_entry, list_files, onnx_name, read_manifest
 from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
@@ -34,27 +35,32 @@ def parse_arguments() -> ArgumentParser:
 
 def main() -> int:
     arguments = parse_arguments().parse_args()
-    out: Path = arguments.out
-    if out.exists() and any(out.iterdir()) and not (out / "manifest.json").exists():
-        raise MiniClipError(f"{out} exists and is no bundle; choose another --out")
+    out: Path = arguments.out.resolve()  # of a link, what it leads to
+    if out.exists() and not out.is_dir():
+        raise MiniClipError(f"{arguments.out} is a file; choose another --out")
+    present = out.exists() and any(out.iterdir())
+    if present and not (out / "manifest.json").exists():
+        raise MiniClipError(f"{arguments.out} exists and is no bundle; choose another --out")
     run = load_run(arguments.run)
-    replaced = Bundle.open(out) if out.exists() and any(out.iterdir()) else None
-    if replaced and replaced.fingerprint != run.fingerprint:
-        raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
+    replaced = _replaceable(out, run.fingerprint) if present else {}
     calibration = _calibration(run, arguments.data)
     if "int8" in arguments.precision and calibration is None:
         raise MiniClipError(
             f"int8 needs pictures to measure activations on, and {arguments.run} has no {CALIBRATION_FILE}; "
             "name captions with --data, or leave int8 out with --precision fp32 fp16"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as tmp:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-")
+    except OSError as error:
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    with place as tmp:
         bundle = Path(tmp) / "bundle"
         build_bundle(run, bundle, arguments.precision, calibration)
         _put_in_place(bundle, out, Path(tmp) / "old")
     size_mb = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
-    print(f"bundle in {out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
-    if replaced and replaced.certificate:
+    print(f"bundle in {arguments.out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
+    if replaced.get("certificate"):
         print("its certificate was of the files that were replaced; measure these with: python -m export.benchmark")
     return 0
 
@@ -120,6 +126,25 @@ def _calibration(run: Run, data: str | None) -> Calibration | None:
     if data is None:
         return Calibration.load(run.folder)
     return Calibration.choose(read_captions(data, seed=run.config.data.seed), run.transform)
+
+
+def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
+    """The manifest of the bundle in `out`; `MiniClipError` where replacing it would lose what no export gives back."""
+    try:
+        manifest = read_manifest(out / "manifest.json")
+    except MiniClipError:
+        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out, or delete it") from None
+    if manifest["fingerprint"] != fingerprint:
+        raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
+    files, card = manifest["files"], out / "README.md"
+    others = [name for name in list_files(out) if name not in files]
+    if card.name in files and card.exists() and file_entry(card) != files[card.name]:
+        others.append(f"{card.name}, changed by hand")
+    if others:
+        raise MiniClipError(
+            f"{out} holds what no export made ({'; '.join(others[:3])}); move that away, or choose another --out"
+        )
+    return manifest
 
 
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:

@@ -21,7 +21,7 @@ from export.card import write_card
 from export.machine import measure_machine
 from export.measure import quality, speeds
 from export.report import draw_chart, format_table
-from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name
+from miniclip.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.caption_table import check_skipped
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
@@ -47,6 +47,7 @@ def parse_arguments() -> ArgumentParser:
     parser.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     parser.add_argument("--provider", default="auto", help="auto | cuda | cpu")
+    parser.add_argument("--strict", action="store_true", help="fail where a GPU was asked for and does not start")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
     parser.add_argument("--turns", type=int, default=5, help="how often each speed is measured (default 5)")
     parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
@@ -55,6 +56,8 @@ def parse_arguments() -> ArgumentParser:
 
 def main() -> int:
     arguments = parse_arguments().parse_args()
+    if arguments.json is not None and arguments.json.suffix == ".png":
+        raise MiniClipError(f"--json {arguments.json} is where the chart goes; name the result .json")
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
     if bundle.manifest and bundle.fingerprint != run.fingerprint:
         raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; give the run it came from")
@@ -70,7 +73,8 @@ def main() -> int:
     else:
         print("leaving out torch-bf16: this processor has no bfloat16 and would emulate it, very slowly")
     for precision in bundle.precisions:
-        models[precision] = OnnxEncoders(bundle, arguments.provider, precision)
+        models[precision] = encoders = OnnxEncoders(bundle, arguments.provider, precision, arguments.strict)
+        print(encoders.running_on)
     embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items() if name != "torch"}
     reference = embeds["torch-reuse"]
     embeds = {"torch": reference, **embeds}  # memory changes no figure of theirs but the speed
@@ -112,8 +116,7 @@ def main() -> int:
         for failure in failures:
             print(f"parity failed: {failure}")
         return 1
-    certify(bundle, run, result)
-    print(f"every precision retrieves like torch; the certificate is in {bundle.folder / 'manifest.json'}")
+    print(f"every precision retrieves like torch; {certify(bundle, run, result)}")
     return 0
 
 
@@ -144,14 +147,21 @@ def parity_failures(models: dict[str, dict[str, Any]], pictures: int) -> list[st
     return failures
 
 
-def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> None:
-    """Put the measured result into the bundle's manifest and README."""
-    manifest = dict(bundle.manifest)
-    if not manifest:
-        return
-    manifest["certificate"] = result
-    write_card(bundle.folder, run.config, run.metrics, result)
-    write_json(bundle.folder / "manifest.json", {**manifest, "files": list_files(bundle.folder)})
+def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> str:
+    """Put the measured result into the bundle's manifest and README, and say where it is.
+
+    A README that somebody changed stays as it is.
+    """
+    if not bundle.manifest:
+        return "the bundle has no manifest to keep the certificate in"
+    files, card = dict(bundle.manifest["files"]), bundle.folder / "README.md"
+    is_ours = not card.exists() or file_entry(card) == files.get(card.name)
+    if is_ours:
+        write_card(bundle.folder, run.config, run.metrics, result)
+        files[card.name] = file_entry(card)
+    write_json(bundle.folder / "manifest.json", {**bundle.manifest, "certificate": result, "files": files})
+    where = f"the certificate is in {bundle.folder / 'manifest.json'}"
+    return where if is_ours else f"{where}, not in README.md, which was changed by hand"
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

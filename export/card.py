@@ -8,6 +8,7 @@ from typing import Any
 
 from export.machine import Machine
 from miniclip.config import Config
+from miniclip.files import replace_atomically
 from miniclip.hub import public_name
 
 HEAD = """---
@@ -38,7 +39,7 @@ where onnxruntime's `session.x64quantprecision` is 1, as MiniCLIP sets it; in tr
 
 
 def write_card(folder: Path, config: Config, metrics: dict[str, float], certificate: dict[str, Any] | None) -> None:
-    """Write `README.md`; without a certificate it says how to make one."""
+    """Write `README.md`; without a certificate it says how to make one. Errors as in `replace_atomically`."""
     model = config.model
     head = HEAD.format(
         name=folder.name if certificate else "BUNDLE",
@@ -50,7 +51,7 @@ def write_card(folder: Path, config: Config, metrics: dict[str, float], certific
     if "mean_recall" in metrics:
         recall = 100 * metrics["mean_recall"]
         text += f"\nMean recall on the validation split when it was trained: {recall:.1f} % (karpathy).\n"
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    replace_atomically(folder / "README.md", lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _certificate_section(certificate: dict[str, Any] | None) -> str:

@@ -4,11 +4,11 @@ In: folders of models and a split. Out: one row of figures a model. For its spee
 (`export.worker`). They take turns, so that a noisy machine is noisy for all of them; the median pass counts.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,8 +62,9 @@ class Worker:
     def turn(self, kind: str, size: int, seconds: float) -> list[float]:
         """Seconds of each pass; see `export.worker`."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([kind, size, seconds]) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and reading says how
+            self._process.stdin.write(json.dumps([kind, size, seconds]) + "\n")
+            self._process.stdin.flush()
         return list(json.loads(self._read()))
 
     def _read(self) -> str:
@@ -93,9 +94,9 @@ def speeds(
     `folders` by the names that `export.worker` takes: a run for PyTorch, a bundle for a precision.
     """
     rows: dict[str, dict[str, Any]] = {name: {} for name in folders}
-    with tempfile.TemporaryDirectory() as tmp, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as tmp, contextlib.ExitStack() as stack:
         inputs = Path(tmp) / "inputs.npz"
-        _write_inputs(inputs, embeds, transform)
+        write_inputs(inputs, embeds, transform)
         workers = [stack.enter_context(Worker(name, folder, inputs, provider)) for name, folder in folders.items()]
         for worker in workers:
             rows[worker.name]["peak_memory_mb"] = worker.peak_memory_mb
@@ -110,7 +111,7 @@ def speeds(
     return rows
 
 
-def _write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> None:
+def write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> None:
     """What every worker embeds: pictures and captions of the split, and a gallery to search."""
     table = embeds.table
     paths = [table.image_paths[row % len(table.image_paths)] for row in range(max(IMAGE_BATCHES))]

@@ -15,19 +15,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-import export.__main__ as export_command
 import export.benchmark as benchmark_command
 import export.measure
 import train.__main__ as train_command
 from export.__main__ import build_bundle
-from export.benchmark import MEAN_TOLERANCE, TOLERANCE, parity_failures
+from export.benchmark import MEAN_TOLERANCE, TOLERANCE, certify, parity_failures
 from export.machine import measure_machine
-from export.measure import Worker
+from export.measure import Worker, write_inputs
 from export.to_onnx import export_text
 from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name
 from miniclip.calibration import Calibration
+from miniclip.captions import read_captions
 from miniclip.checkpoint import load_run, load_training_state, save_run
+from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.evaluation import embed_split
 from miniclip.files import write_json
 
 RECALLS = [f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)] + ["mean_recall"]
@@ -231,24 +233,33 @@ def test_a_model_that_cannot_be_measured_is_one_line(learned_bundle: Path, tmp_p
         Worker("int4", learned_bundle, tmp_path / "inputs.npz", "cpu")
 
 
-def test_export_does_not_replace_the_bundle_of_another_run(
-    learned_run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    before = list_files(out)
-    with pytest.raises(MiniClipError, match="is the bundle of another run; choose another --out, or delete it"):
-        run_here(monkeypatch, export_command, "--run", learned_run, "--out", out, "--precision", "fp32")
-    assert list_files(out) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]  # nothing half-made is left beside it
+def test_certificate_leaves_a_card_that_somebody_wrote(learned_run: Path, learned_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(shutil.copytree(learned_bundle, tmp_path / "bundle"))
+    (bundle.folder / "README.md").write_text("mine")
+    assert "not in README.md, which was changed by hand" in certify(bundle, load_run(learned_run), {"passed": True})
+    assert (bundle.folder / "README.md").read_text() == "mine"
+    again = Bundle.open(bundle.folder)
+    assert again.certificate == {"passed": True} and again.manifest["files"] == bundle.manifest["files"]
 
 
-def test_export_does_not_replace_a_folder_that_is_no_bundle(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_result_does_not_go_where_its_chart_goes(
+    learned_run: Path, learned_bundle: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(MiniClipError, match="exists and is no bundle; choose another --out"):
-        run_here(monkeypatch, export_command, "--run", tiny_run, "--out", tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    with pytest.raises(MiniClipError, match="where the chart goes; name the result"):
+        benchmark(monkeypatch, learned_run, learned_bundle, colours, tmp_path / "result.png")
+
+
+def test_a_model_that_is_killed_between_its_turns_is_one_line(
+    learned_bundle: Path, colours: Path, tmp_path: Path
+) -> None:
+    encoders = OnnxEncoders(Bundle.open(learned_bundle), "cpu", "int8")
+    table = read_captions(str(colours), seed=0).split("val")
+    write_inputs(tmp_path / "inputs.npz", embed_split(encoders, table, "int8"), encoders.transform)
+    with Worker("int8", learned_bundle, tmp_path / "inputs.npz", "cpu") as worker:
+        worker._process.kill()
+        worker._process.wait()
+        with pytest.raises(MiniClipError, match="measuring int8 failed: exit status -9"):
+            worker.turn("texts", 1, 0)
 
 
 def test_exporting_again_in_another_process_gives_the_same_bytes_and_prints_no_notes_of_its_tools(
