@@ -25,7 +25,7 @@ from miniclip.caption_formats import (
     reader_for,
 )
 from miniclip.caption_table import CaptionTable, Skipped, normalise_split, seeded_splits
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, expand
 from miniclip.images import SUFFIXES
 
 IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "flickr30k-images", "Flicker8k_Dataset", "Flickr8k_Dataset")
@@ -45,7 +45,7 @@ def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
         return openmoji_table(seed)
     if source.startswith("hf:"):
         return _build(read_hugging_face(source.removeprefix("hf:")), {}, seed, source)
-    path = Path(path).expanduser()
+    path = expand(path)
     try:
         if not path.exists():
             raise MiniClipError(f"{path} does not exist; give a folder, a caption file, hf:USER/NAME or openmoji")

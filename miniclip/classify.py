@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from miniclip.ahead import load_ahead
 from miniclip.encoders import DualEncoders
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource
+from miniclip.ingest import read_uri
 
 TEMPLATES = ("{}", "a photo of a {}", "a picture of {}")  # averaged: no one wording decides
+BLOCK = 32  # objects from storage that are in memory at a time, and as many on their way
 
 
 def label_embeds(labels: Sequence[str], encoders: DualEncoders, templates: Sequence[str] = TEMPLATES) -> np.ndarray:
@@ -46,3 +49,32 @@ def classify(
     logits = np.exp(encoders.logit_scale) * image_embeds @ text_embeds.T  # (M, L)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return rows, odds / odds.sum(axis=1, keepdims=True)
+
+
+def classify_objects(
+    uris: Sequence[str], labels: Sequence[str], encoders: DualEncoders, on_error: Callable[[int, str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`classify` for pictures in object storage, of which some are fetched at a time."""
+    label_embeds(labels, encoders)  # wrong labels are told before anything is fetched
+    rows: list[int] = []
+    parts = [np.empty((0, len(labels)))]
+    block: dict[int, bytes] = {}
+
+    def classify_block() -> None:
+        own = list(block)
+        good, part = classify(
+            list(block.values()), labels, encoders, lambda place, reason: on_error(own[place], reason)
+        )
+        rows.extend(own[place] for place in good)
+        parts.append(part)
+        block.clear()
+
+    for row, content in load_ahead(uris, read_uri, ahead=BLOCK):
+        if isinstance(content, MiniClipError):
+            on_error(row, str(content))
+            continue
+        block[row] = content
+        if len(block) == BLOCK:
+            classify_block()
+    classify_block()
+    return np.asarray(rows, dtype=np.int64), np.concatenate(parts)

@@ -170,7 +170,10 @@ def _print_results(arguments: argparse.Namespace, results: dict[str, dict[str, A
 
     first = next(iter(results.values()))
     print(f"{first['images']:,} pictures, {first['captions']:,} captions; protocol {arguments.protocol}")
-    print(recall_table({f"{Path(name).name} {result['precision']}": result for name, result in results.items()}))
+    short = {name: Path(name).name for name in results}
+    if len(set(short.values())) < len(results):  # old/f8k and new/f8k
+        short = {name: name for name in results}
+    print(recall_table({f"{short[name]} {result['precision']}": result for name, result in results.items()}))
 
 
 def _write(path: Path | None, value: dict[str, Any], flag: str = "--json") -> int:

@@ -4,12 +4,15 @@ In: an index. Out: groups of rows. Equal files have the same content hash; a res
 nearly the same embedding. Every picture is compared with every other, so 10 times the pictures take 100 times as long.
 """
 
+import os
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
+from miniclip.index import Paths, PictureIndex
 
-BLOCK = 2048  # rows compared at a time: 16 MB of scores with as many
+BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many, 16 MB of pairs where all are alike
 
 
 def find_duplicates(index: PictureIndex, threshold: float = 0.97) -> list[list[int]]:
@@ -21,29 +24,45 @@ def find_duplicates(index: PictureIndex, threshold: float = 0.97) -> list[list[i
         raise MiniClipError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
     group = index.content.astype(np.int64).copy()  # (N,) the group's first row, for equal files already there
     for first, second in _similar_pairs(index.image_embeds, threshold) if threshold < 1 else ():
-        one, other = _first_of(group, first), _first_of(group, second)
-        group[max(one, other)] = min(one, other)
+        _join(group, first, second)
     members: dict[int, list[int]] = {}
-    for row in range(len(group)):
-        members.setdefault(_first_of(group, row), []).append(row)
-    return [rows for rows in members.values() if len(rows) > 1]
+    for row in np.flatnonzero(np.bincount(group)[group] > 1).tolist():
+        members.setdefault(int(group[row]), []).append(row)
+    return list(members.values())
 
 
-def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> list[tuple[int, int]]:
-    pairs: list[tuple[int, int]] = []
+def to_delete(groups: Sequence[Sequence[int]], paths: Paths) -> Iterator[str]:
+    """All but the first path of each group, save other names of a file that is kept or was already given.
+
+    A link and what it leads to are one file: without this, the only copy could be among what is not kept.
+    """
+    for rows in groups:
+        seen = {_file_of(paths.text(rows[0]))}
+        for row in rows[1:]:
+            if (file := _file_of(path := paths.text(row))) not in seen:
+                seen.add(file)
+                yield path
+
+
+def _file_of(path: str) -> str:
+    return os.path.realpath(path.removeprefix("file://"))
+
+
+def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows (P,) and (P,) that are alike, of a block at a time: all at once would be gigabytes where many are."""
     for start in range(0, len(image_embeds), BLOCK):
         block = image_embeds[start : start + BLOCK]
         for other in range(start, len(image_embeds), BLOCK):
             similarity = block @ image_embeds[other : other + BLOCK].T  # (BLOCK, BLOCK)
             rows, columns = np.nonzero(similarity >= threshold)
-            pairs += [
-                (start + int(r), other + int(c)) for r, c in zip(rows, columns, strict=True) if start + r < other + c
-            ]
-    return pairs
+            yield start + rows, other + columns
 
 
-def _first_of(group: np.ndarray, row: int) -> int:
-    while group[row] != row:
-        group[row] = group[group[row]]  # halves the way for whoever comes next
-        row = int(group[row])
-    return row
+def _join(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    """Make one group of each pair's two. `group` (N,) has every row's first row, before and after."""
+    while len(apart := np.flatnonzero(group[first] != group[second])):
+        first, second = first[apart], second[apart]
+        one, other = group[first], group[second]
+        np.minimum.at(group, np.maximum(one, other), np.minimum(one, other))
+        while (group != (above := group[group])).any():  # what was joined one after the other is a chain
+            group[:] = above

@@ -5,11 +5,25 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)  # even `Path.exists` raises these
 
 
 class MiniClipError(Exception):
     """Something the user can mend. Its message is one line: what is wrong, and what to do about it."""
+
+
+def expand(path: str | Path) -> Path:
+    """A path with its `~` made the home folder; `MiniClipError` where that is nobody's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        first, *below = Path(path).parts
+        meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
+        raise MiniClipError(f"{first} is nobody's home folder here; write {meant}, or ./{path}") from None
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -37,11 +51,13 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         _drop_output()
         status = 141
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_SPACE + NO_WAY:
             raise
-        _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
-        where = f" for {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{where}; free some space and start again", file=sys.stderr)
+        where = f" for {' '.join(str(error.filename).split())}" if error.filename else ""
+        mend = "free some space and start again" if error.errno in NO_SPACE else "give another path, or allow this one"
+        if error.errno in NO_SPACE:
+            _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
+        print(f"error: {error.strerror}{where}; {mend}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt as error:
         print(str(error) or "stopped", file=sys.stderr)

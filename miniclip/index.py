@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, expand
 from miniclip.flat import IDENTITY, Put, identity_of, map_flat, write_flat
-from miniclip.ingest import Problem, real_path, stored_path
+from miniclip.ingest import Problem, is_uri, real_path, stored_path
 from miniclip.store import PICTURES, damaged, open_table, read_problems, read_settings
 
 FACTS = (*IDENTITY, "taken", "captions")
@@ -168,13 +168,27 @@ class PictureIndex:
 
     def below(self, folder: str | Path) -> np.ndarray:
         """(N,) bool: which pictures lie in this folder or below it."""
-        start = stored_path(str(Path(folder).expanduser().resolve())).rstrip("/") + "/"
-        return np.asarray(pc.starts_with(self.paths.stored, start))
+        inside = np.zeros(len(self), dtype=bool)
+        for name in _names_of(folder):
+            inside |= np.asarray(pc.starts_with(self.paths.stored, name.rstrip("/") + "/"))
+        return inside
 
     def row_of(self, path: str | Path) -> int | None:
         """The row of a picture, by its path."""
-        row = pc.index(self.paths.stored, stored_path(str(Path(path).expanduser().absolute()))).as_py()
-        return row if row >= 0 else None
+        rows = (pc.index(self.paths.stored, name).as_py() for name in _names_of(path))
+        return next((row for row in rows if row >= 0), None)
+
+
+def _names_of(path: str | Path) -> list[str]:
+    """How an index may name a place, first as it is written: links above what was indexed are resolved, others not."""
+    if is_uri(str(path)):
+        return [stored_path(str(path))]
+    written = expand(path)
+    whole = Path(os.path.abspath(written))
+    names = [
+        str(Path(os.path.realpath(above), whole.relative_to(above))) for above in (*reversed(whole.parents), whole)
+    ]
+    return list(dict.fromkeys(stored_path(name) for name in (*names, os.path.realpath(written))))
 
 
 class StoredEmbeds:

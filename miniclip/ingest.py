@@ -4,20 +4,32 @@ In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `Found`: files 
 with the reason. Nothing is opened here. Links to folders are followed, each folder once, so that a loop ends.
 """
 
+import errno
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from miniclip.captions import UNCAPTIONED, read_captions, read_folder_captions
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, expand
 from miniclip.images import SUFFIXES
 
 MAX_BYTES = 2 << 30
 PRIVATE_USE = (
     0x10DC00  # where a name's bytes that are not UTF-8 go, as U+DC00 does in Python; no writing system is there
+)
+
+# how reasons begin (miniclip.reading, miniclip.images) that a permission, a share or a package takes away
+GONE_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE)
+OUTSIDE = (
+    "no permission",
+    "cannot be read (",
+    "no such file",
+    "HEIC pictures need one more package",
+    *(f"damaged picture ({os.strerror(code)})" for code in GONE_AWAY),
 )
 
 
@@ -44,6 +56,11 @@ class Problem:
     bytes: int = -1
     mtime_ns: int = -1
 
+    @property
+    def lies_outside(self) -> bool:
+        """Whether the file itself may be whole, so that it is worth another try although it did not change."""
+        return self.reason.startswith(OUTSIDE)
+
 
 @dataclass
 class Found:
@@ -62,7 +79,7 @@ def find_pictures(source: str) -> Found:
     """
     if is_uri(source):
         return _of_storage(source)
-    folder = Path(source).expanduser()
+    folder = expand(source)
     if not folder.is_dir():
         return _of_captions(source)
     try:
@@ -70,10 +87,15 @@ def find_pictures(source: str) -> Found:
     except (OSError, RuntimeError) as error:
         raise MiniClipError(f"cannot read {folder}: {error}") from None
     found = Found(root=root)
-    captions = _captions_of(folder, found)
+    real_folder = lru_cache(maxsize=256)(os.path.realpath)
+
+    def place_of(path: str) -> str:  # the walk and the caption file may come to a folder by different links
+        return os.path.join(real_folder(os.path.dirname(path)), os.path.basename(path))
+
+    captions = _captions_of(folder, found, place_of)
     for path in _walk(root, found):
-        _add(path, captions.pop(path, ()), found)
-    for path, own in captions.items():  # named by the caption file, but not like a picture
+        _add(path, captions.pop(place_of(path), (path, ()))[1] if captions else (), found)
+    for path, own in captions.values():  # named by the caption file, but not like a picture
         _add(path, own, found)
     if not found.files and not found.problems:
         raise MiniClipError(
@@ -193,8 +215,8 @@ def _add(path: str, captions: tuple[str, ...], found: Found) -> None:
         found.files[stored] = PictureFile(stored, status.st_size, status.st_mtime_ns, captions)
 
 
-def _captions_of(folder: Path, found: Found) -> dict[str, tuple[str, ...]]:
-    """Captions by real path; caption rows that name no picture become problems."""
+def _captions_of(folder: Path, found: Found, place_of: Callable[[str], str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By its place, a picture's path below the root and its captions. Rows without a picture become problems."""
     if not os.access(folder, os.R_OK | os.X_OK):
         return {}  # the walk says it
     try:
@@ -207,11 +229,12 @@ def _captions_of(folder: Path, found: Found) -> dict[str, tuple[str, ...]]:
     # without a caption a picture is indexed all the same
     lost = [entry for entry in table.skipped if entry.reason != UNCAPTIONED]
     found.problems += [Problem(entry.name, entry.reason) for entry in lost]
-    parents = {path.parent: path.parent.resolve() for path in table.image_paths}
-    return {
-        str(parents[path.parent] / path.name): tuple(table.captions_of(row))
-        for row, path in enumerate(table.image_paths)
-    }
+    captions: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for row, path in enumerate(table.image_paths):
+        name = str(Path(found.root, path.relative_to(folder)))
+        name, own = captions.get(place := place_of(name), (name, ()))
+        captions[place] = name, tuple(dict.fromkeys([*own, *table.captions_of(row)]))
+    return captions
 
 
 def _of_captions(source: str) -> Found:

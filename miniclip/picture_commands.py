@@ -33,13 +33,13 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
     search.add_argument(
         "--image", type=Path, action="append", default=[], help="a picture to search by; may be repeated"
     )
-    search.add_argument("--like", type=Path, action="append", default=[], help="more like this picture of the index")
+    search.add_argument("--like", action="append", default=[], help="more like this picture of the index")
     search.add_argument("--minus", action="append", default=[], metavar="WORDS", help="what it should not show")
     search.add_argument(
         "--text-weight", type=float, default=0.5, help="share of the words beside pictures (default 0.5)"
     )
     search.add_argument("--minus-weight", type=float, default=0.5, help="how much --minus takes away (default 0.5)")
-    search.add_argument("--folder", type=Path, help="only pictures below this folder")
+    search.add_argument("--folder", help="only pictures below this folder")
     search.add_argument("--after", type=_day, metavar="YYYY-MM-DD", help="only pictures taken on that day or later")
     search.add_argument("--before", type=_day, metavar="YYYY-MM-DD", help="only pictures taken on that day or earlier")
     search.add_argument("--distinct", action="store_true", help="one line for files of equal content")
@@ -149,6 +149,9 @@ def run_search(arguments: argparse.Namespace) -> int:
     for path, row in zip(arguments.like, rows, strict=True):
         if row is None:
             raise MiniClipError(f"{path} is not in the index; search by any picture with --image {path}")
+    if arguments.folder is not None and not searcher.index.below(arguments.folder).any():
+        first = os.path.dirname(searcher.index.paths.text(0))
+        raise MiniClipError(f"no picture of the index lies below {arguments.folder}; the first lies in {first}")
     query = Query(
         texts=tuple(arguments.words),
         images=tuple(arguments.image),
@@ -210,7 +213,7 @@ def _no_probability(texts: tuple[str, ...], searcher: Any) -> str:
 
 
 def run_duplicates(arguments: argparse.Namespace) -> int:
-    from miniclip.duplicates import find_duplicates
+    from miniclip.duplicates import find_duplicates, to_delete
     from miniclip.index import PictureIndex
     from miniclip.ingest import printable
 
@@ -219,8 +222,8 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"groups": [[index.paths.text(row) for row in rows] for rows in groups]}))
         return 0
-    if arguments.null:  # all but the first of each group: what could be deleted
-        return _print_paths(index.paths.text(row) for rows in groups for row in rows[1:])
+    if arguments.null:
+        return _print_paths(to_delete(groups, index.paths))
     for number, rows in enumerate(groups, 1):
         for row in rows:
             is_copy = "equal" if index.content[row] == index.content[rows[0]] else "similar"
@@ -230,30 +233,31 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
 
 def run_classify(arguments: argparse.Namespace) -> int:
     from miniclip.bundle import Bundle
-    from miniclip.classify import classify
+    from miniclip.classify import classify, classify_objects
     from miniclip.encoders import OnnxEncoders
-    from miniclip.ingest import find_pictures, printable, real_path
+    from miniclip.ingest import find_pictures, is_uri, printable, real_path
 
     encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision, arguments.strict)
-    is_picture = Path(arguments.images).is_file() and arguments.images.lower().endswith(_suffixes())
-    paths = [Path(arguments.images)] if is_picture else []
-    if not is_picture:
-        paths = [Path(real_path(path)) for path in find_pictures(arguments.images).files]
+    in_storage = is_uri(arguments.images)
+    is_picture = arguments.images.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
+    paths = [arguments.images] if is_picture else [real_path(path) for path in find_pictures(arguments.images).files]
     skipped: dict[int, str] = {}
-    rows, probabilities = classify(paths, arguments.labels, encoders, skipped.__setitem__)
+    rows, probabilities = (classify_objects if in_storage else classify)(
+        paths, arguments.labels, encoders, skipped.__setitem__
+    )
     best = probabilities.argmax(axis=1)
     if arguments.json:
         results = [
-            {"path": str(paths[row]), "label": arguments.labels[own.argmax()], "probabilities": own.tolist()}
+            {"path": paths[row], "label": arguments.labels[own.argmax()], "probabilities": own.tolist()}
             for row, own in zip(rows, probabilities, strict=True)
         ]
-        reasons = [{"path": str(paths[row]), "reason": reason} for row, reason in skipped.items()]
+        reasons = [{"path": paths[row], "reason": reason} for row, reason in skipped.items()]
         print(json.dumps({"labels": arguments.labels, "results": results, "skipped": reasons}))
     else:
         for row, own, label in zip(rows, probabilities, best, strict=True):
-            print(f"{own[label]:.3f}\t{arguments.labels[label]}\t{printable(str(paths[row]))}")
+            print(f"{own[label]:.3f}\t{arguments.labels[label]}\t{printable(paths[row])}")
         for row, reason in skipped.items():
-            print(f"skipping {printable(str(paths[row]))}: {reason}", file=sys.stderr)
+            print(f"skipping {printable(paths[row])}: {reason}", file=sys.stderr)
     if len(rows) == 0:
         raise MiniClipError(f"no picture in {arguments.images} could be read")
     return 0

@@ -101,7 +101,7 @@ def update_index(
 
 
 def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
-    """Files against rows: what is new, changed, gone; what could not be read and did not change since."""
+    """Files against rows: what is new, changed, gone; what holds no picture and did not change since."""
     known = writer.known()
     plan = Plan()
     rows: dict[str, tuple[int, int]] = {}
@@ -116,7 +116,7 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
         problem = known_problems.pop(path, None)
         if rows.get(path) == file.state and captions[path] == file.captions:
             plan.kept += 1
-        elif problem and (problem.bytes, problem.mtime_ns) == file.state:
+        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not problem.lies_outside:
             plan.problems[path] = problem
         else:
             plan.fresh.append(file)

@@ -50,10 +50,10 @@ def place(
     jpeg = next(picture_folder.glob("*.jpg")).read_bytes()
     (tmp / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (tmp / "unknown_key.toml").write_text("[train]\nlearning_rat = 1e-3\n")
-    shutil.copytree(tiny_bundle, tmp / "changed")
-    content = bytearray((tmp / "changed/onnx/text_model_quantized.onnx").read_bytes())
+    shutil.copytree(tiny_bundle, tmp / "changed/tiny")
+    content = bytearray((tmp / "changed/tiny/onnx/text_model_quantized.onnx").read_bytes())
     content[-20] ^= 1
-    (tmp / "changed/onnx/text_model_quantized.onnx").write_bytes(content)
+    (tmp / "changed/tiny/onnx/text_model_quantized.onnx").write_bytes(content)
     shutil.copytree(picture_folder, tmp / "uncaptioned", ignore=shutil.ignore_patterns("*.csv"))
     shutil.copytree(picture_folder, tmp / "one_missing")
     sorted((tmp / "one_missing").glob("*-*"))[0].unlink()
@@ -78,7 +78,7 @@ MISTAKES = {
     ),
     "no bundle": ("miniclip.cli index {data} --bundle {tmp}/empty --out {tmp}/i4", r"is it a bundle\?"),
     "bundle with one byte changed": (
-        "miniclip.cli index {data} --bundle {tmp}/changed --out {tmp}/i5",
+        "miniclip.cli index {data} --bundle {tmp}/changed/tiny --out {tmp}/i5",
         r"text_model_quantized\.onnx does not match its SHA-256",
     ),
     "no command": ("miniclip.cli", r"required: index \| search"),
@@ -90,6 +90,10 @@ MISTAKES = {
     "picture that is not indexed": (
         "miniclip.cli search --like {tmp}/cut.jpg --index {index}",
         r"cut\.jpg is not in the index; search by any picture with --image",
+    ),
+    "folder without a picture": (
+        "miniclip.cli search red --folder {data}/nowhere --index {index}",
+        "no picture of the index lies below .*/nowhere; the first lies in .*/shapes",
     ),
     "no day": ("miniclip.cli search red --index {index} --after yesterday", "--after: must be a day such as"),
     "one label": ("miniclip.cli classify {data} --labels cat --bundle {bundle}", "needs two or more different labels"),
@@ -147,6 +151,10 @@ COMMANDS = {
     "duplicates --json": "miniclip.cli duplicates --index {index} --threshold 0.5 --json",
     "classify": "miniclip.cli classify {data} --labels circle square 'red car' --bundle {bundle}",
     "classify --json": "miniclip.cli classify {data}/blue-circle-0.png --labels circle square --bundle {bundle} --json",
+    "classify file://": "miniclip.cli classify file://{data} --labels circle square 'red car' --bundle {bundle}",
+    "classify one file://": (
+        "miniclip.cli classify file://{data}/blue-circle-0.png --labels circle square --bundle {bundle} --json"
+    ),
     "search not UTF-8": "miniclip.cli search 'caf\udce9' --index {index} --json",
     "evaluate": f"{EVALUATE} --precision fp32 --json {{tmp}}/made/bundle.json",
     "evaluate paired": f"{EVALUATE} --protocol paired --json {{tmp}}/paired.json",
@@ -156,7 +164,8 @@ COMMANDS = {
     ),
     "evaluate --allow-missing": f"{EVALUATE} --data {{tmp}}/one_missing --allow-missing",
     "compare": (
-        "miniclip.cli compare {bundle} {tmp}/changed --precision fp32 --data {data} --split all --json {tmp}/c.json"
+        "miniclip.cli compare {bundle} {tmp}/changed/tiny --precision fp32 --data {data} --split all "
+        "--json {tmp}/c.json"
     ),
     "info bundle": "miniclip.cli info {bundle}",
     "info bundle --json": "miniclip.cli info {bundle} --json",
@@ -292,6 +301,14 @@ def test_classify_names_a_label_for_each_picture(outcome: Outcome) -> None:
     assert sum(result["probabilities"]) == pytest.approx(1) and one["skipped"] == []
 
 
+def test_classify_takes_places_in_storage(place: dict[str, Path], outcome: Outcome) -> None:
+    plain = [line.split("\t") for line in succeeded(outcome("classify")).splitlines()]
+    stored = [line.split("\t") for line in succeeded(outcome("classify file://")).splitlines()]
+    assert stored == [[score, label, f"file://{path}"] for score, label, path in plain]
+    (result,) = json.loads(succeeded(outcome("classify one file://")))["results"]
+    assert result["path"] == f"file://{place['data']}/blue-circle-0.png"
+
+
 def test_search_by_a_picture_finds_it_and_captions(place: dict[str, Path], outcome: Outcome) -> None:
     found = json.loads(succeeded(outcome("search --image")))
     assert (
@@ -363,6 +380,8 @@ def test_missing_pictures_may_be_allowed(outcome: Outcome) -> None:
 
 def test_compare_writes_both_results_and_their_difference(place: dict[str, Path], outcome: Outcome) -> None:
     assert "mean recall of the second minus the first: +0.00 points" in succeeded(outcome("compare"))
+    rows = [line.split() for line in outcome("compare").stdout.splitlines() if "/tiny fp32 " in line]
+    assert [name for name, *_ in rows] == [str(place["bundle"]), str(place["tmp"] / "changed/tiny")]
     result = json.loads((place["tmp"] / "c.json").read_text())
     assert result["mean_recall_difference"] == 0
     for recalls in result["models"].values():

@@ -282,6 +282,39 @@ def test_unreadable_picture_is_tried_again_only_when_it_changed(
     assert PictureIndex.open(out).skipped == []
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(107, "not connected")])
+def test_picture_that_could_not_be_opened_is_tried_again_although_it_did_not_change(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    out, victim = tmp_path / "index", sorted(pictures.iterdir())[0]
+
+    def refuse(path: str, mode: str) -> Any:  # root may read everything, so permissions alone cannot show it
+        if str(path) == str(victim):
+            raise error
+        return open(path, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("miniclip.reading.open", refuse, raising=False)
+        assert counts(update_index(str(pictures), encoders, out)) == (5, 0, 0, 1)
+        assert counts(update_index(str(pictures), encoders, out)) == (0, 5, 0, 1)
+    assert counts(update_index(str(pictures), encoders, out)) == (1, 5, 0, 0)
+    assert PictureIndex.open(out).skipped == []
+
+
+def test_heic_is_tried_again_since_the_reader_may_be_there_now(
+    encoders: OnnxEncoders,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("miniclip.images.FORMATS", ["JPEG", "PNG"])
+    (pictures / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    for kept in (0, 6):
+        assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (6 - kept, kept, 0, 1)
+        assert "skipping phone.heic: HEIC pictures need one more package: pip install" in capsys.readouterr().out
+
+
 def test_picture_that_turned_bad_leaves_the_index(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     update_index(str(pictures), encoders, out)

@@ -1,0 +1,79 @@
+"""What lies in the way of a command is one line and status 2, also what Python itself raises."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from miniclip.captions import read_captions
+from miniclip.cli import run
+from miniclip.errors import MiniClipError, expand, run_command
+from miniclip.index import PictureIndex
+from miniclip.ingest import find_pictures
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may not be entered, also where the tests run as root, who may enter all."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    yield folder
+    if user == 0:
+        os.seteuid(0)
+    folder.chmod(0o700)
+
+
+def refused(command: Callable[[], int], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        run_command(command)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_folder_that_may_not_be_entered_is_one_line(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["info", f"{closed}/bundle"],
+        ["search", "a dog", "--index", f"{closed}/index"],
+        ["duplicates", "--index", f"{closed}/index"],
+    ):
+        error = refused(lambda command=command: run(command), capsys)  # type: ignore[misc]
+        assert "Permission denied" in error and str(closed) in error and "give another path" in error
+    with pytest.raises((MiniClipError, PermissionError)):
+        find_pictures(f"{closed}/pictures")
+
+
+def test_name_that_is_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "File name too long" in refused(lambda: run(["info", "n" * 5000]), capsys)
+
+
+def test_bug_is_still_a_traceback() -> None:
+    def command() -> int:
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        run_command(command)
+
+
+# home folders
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand("~/a b/c") == tmp_path / "a b/c" and expand("a/~") == Path("a/~")
+
+
+def test_home_of_nobody_is_one_line_wherever_a_path_is_given(tiny_index: Path) -> None:
+    index = PictureIndex.open(tiny_index)
+    for use in (find_pictures, read_captions, index.below, index.row_of):
+        with pytest.raises(MiniClipError) as error:
+            use("~Pictures/2024")  # type: ignore[operator]
+        assert str(error.value) == (
+            "~Pictures is nobody's home folder here; write ~/Pictures/2024, or ./~Pictures/2024"
+        )

@@ -1,0 +1,131 @@
+"""One picture under two names, by links: one row with its captions, found by either, and never the copy to delete."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from miniclip.bundle import Bundle
+from miniclip.cli import run
+from miniclip.encoders import OnnxEncoders
+from miniclip.index import PictureIndex
+from miniclip.ingest import find_pictures
+from miniclip.update import update_index
+from tests.conftest import draw_picture
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+
+
+def put(path: Path, colour: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_picture(colour, "circle").save(path)
+    return path
+
+
+# captions
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "data/files", "data/zebra"])
+def test_linked_folder_of_pictures_is_one_row_a_picture_with_its_captions(tmp_path: Path, target: str) -> None:
+    """Whether the walk comes to the pictures by the link or by what it leads to."""
+    for name in ("a.png", "b.png"):
+        put(tmp_path / target / name)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data/images").symlink_to(tmp_path / target)
+    (tmp_path / "data/captions.txt").write_text("image,caption\na.png,first\na.png,second\nb.png,third\n")
+    found = find_pictures(str(tmp_path / "data"))
+    assert [file.captions for _, file in sorted(found.files.items())] == [("first", "second"), ("third",)]
+    assert {Path(path).name for path in found.files} == {"a.png", "b.png"} and found.problems == []
+    assert all(path.startswith(f"{tmp_path.resolve()}/data/") for path in found.files)
+
+
+def test_captions_under_both_names_of_a_folder_are_those_of_one_picture(tmp_path: Path) -> None:
+    put(tmp_path / "data/one/a.png")
+    (tmp_path / "data/two").symlink_to("one")
+    (tmp_path / "data/metadata.csv").write_text("file_name,text\none/a.png,first\ntwo/a.png,second\n")
+    (file,) = find_pictures(str(tmp_path / "data")).files.values()
+    assert (file.path, file.captions) == (str(tmp_path.resolve() / "data/one/a.png"), ("first", "second"))
+
+
+def test_captioned_file_that_is_not_named_like_a_picture_is_below_the_folder(tmp_path: Path) -> None:
+    shutil.move(put(tmp_path / "elsewhere/a.png"), tmp_path / "elsewhere/a.dat")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/Images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/captions.txt").write_text("image,caption\na.dat,first\n")
+    (file,) = find_pictures(str(tmp_path / "data")).files.values()
+    assert (file.path, file.captions) == (str(tmp_path.resolve() / "data/Images/a.dat"), ("first",))
+
+
+# what could be deleted
+
+
+def deletable(index: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> list[str]:
+    assert run(["duplicates", "--index", str(index), "--threshold", "1", "-0"]) == 0
+    return [os.path.basename(os.fsdecode(path)) for path in capsysbinary.readouterr().out.split(b"\0")[:-1]]
+
+
+def test_only_copy_is_never_listed_as_a_duplicate(
+    encoders: OnnxEncoders, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    folder, out = tmp_path / "p", tmp_path / "index"
+    (folder / "b-link.png").parent.mkdir()
+    (folder / "b-link.png").symlink_to(put(folder / "z.png"))
+    update_index(str(folder), encoders, out)
+    assert deletable(out, capsysbinary) == []  # z.png is what the link, which is kept, leads to
+    shutil.copy(folder / "z.png", folder / "y.png")
+    update_index(str(folder), encoders, out)
+    assert deletable(out, capsysbinary) == ["y.png"]
+    shutil.copy(folder / "z.png", folder / "a.png")
+    update_index(str(folder), encoders, out)
+    assert deletable(out, capsysbinary) == ["b-link.png", "y.png"]  # one name of z.png will do
+
+
+# places
+
+
+@pytest.fixture
+def linked(encoders: OnnxEncoders, tmp_path: Path) -> PictureIndex:
+    """An index of `p`, which is a link itself, and in which `inner` is a link to a folder elsewhere."""
+    put(tmp_path / "real/z.png")
+    put(tmp_path / "elsewhere/deep/x.png", "blue")
+    (tmp_path / "real/inner").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "p").symlink_to(tmp_path / "real")
+    update_index(str(tmp_path / "p"), encoders, tmp_path / "index")
+    return PictureIndex.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("folder", ["p/inner", "real/inner", "elsewhere", "p/inner/deep", "p/../real/inner/", "p"])
+def test_folder_is_found_by_each_of_its_names(linked: PictureIndex, tmp_path: Path, folder: str) -> None:
+    below = [
+        path.name for path, inside in zip(linked.paths, linked.below(f"{tmp_path}/{folder}"), strict=True) if inside
+    ]
+    # by its own name, nothing leads from elsewhere into the index
+    assert below == {"elsewhere": [], "p": ["x.png", "z.png"]}.get(folder, ["x.png"])
+
+
+@pytest.mark.parametrize("name", ["p/z.png", "real/z.png", "p/inner/../z.png", "p/inner/deep/x.png", "real/./z.png"])
+def test_picture_is_found_by_each_of_its_names(linked: PictureIndex, tmp_path: Path, name: str) -> None:
+    row = linked.row_of(f"{tmp_path}/{name}")
+    assert row is not None and linked.paths[row].name == os.path.basename(name)
+
+
+def test_picture_is_found_from_the_folder_beside_it(
+    linked: PictureIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real/beside").mkdir()
+    monkeypatch.chdir(tmp_path / "real/beside")
+    assert linked.row_of("../z.png") == linked.row_of(tmp_path / "real/z.png") is not None
+    assert linked.row_of("z.png") is None and linked.below("..").all() and not linked.below(".").any()
+
+
+def test_link_to_a_picture_is_the_row_of_its_own_name(encoders: OnnxEncoders, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/a-link.png").symlink_to(put(tmp_path / "p/z.png"))
+    (tmp_path / "outside.png").symlink_to(tmp_path / "p/z.png")
+    update_index(str(tmp_path / "p"), encoders, tmp_path / "index")
+    index = PictureIndex.open(tmp_path / "index")
+    assert [index.row_of(tmp_path / name) for name in ("p/a-link.png", "p/z.png", "outside.png")] == [0, 1, 1]
