@@ -72,6 +72,7 @@ def main() -> int:
     if arguments.share and login is None:
         login, generated = generated_login(), True
     _keep_uploads_apart()
+    pass_by_proxies()
     page = build_page(desk)
     try:
         page.launch(
@@ -129,6 +130,14 @@ def _open_searcher(arguments: argparse.Namespace) -> Any:
     folder = index_pictures(arguments.images, encoders)
     encoders.warm_up()
     return Searcher(PictureIndex.open(folder), encoders)
+
+
+def pass_by_proxies() -> None:
+    """Gradio asks the page that it has just opened for an answer: a proxy elsewhere could not reach it."""
+    names = [name.strip() for kind in ("no_proxy", "NO_PROXY") for name in os.environ.get(kind, "").split(",")]
+    if "*" not in names:
+        hosts = ",".join(dict.fromkeys(filter(None, [*names, HOST, "localhost"])))
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = hosts
 
 
 def _keep_uploads_apart() -> None:

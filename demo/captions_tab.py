@@ -7,6 +7,7 @@ from demo import markup
 from demo.desk import Desk
 from demo.page import Answering
 from demo.question import MAX_WORDS
+from demo.search import PictureSearch
 from demo.uploads import read_picture_file, uploaded_path
 from miniclip.classify import TEMPLATES
 from miniclip.errors import MiniClipError
@@ -32,7 +33,7 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
     def describe(values: Any) -> dict[str, Any]:
         """A picture -> captions as bars; nothing where the index has none."""
         search = desk.search
-        picture, row = _picture(desk, values)
+        picture, row = _picture(search, values)
         if not search.searcher.has_captions:
             told = "The pictures here have no captions to choose from: try labels of your own."
             search.labels_of(picture, ["a", "b"])  # a picture that cannot be read says so, not that captions lack
@@ -43,18 +44,20 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
 
     def label(values: Any) -> dict[str, Any]:
         """A picture, labels and templates -> probabilities as bars."""
-        picture, _ = _picture(desk, values)
+        search = desk.search
+        picture, _ = _picture(search, values)
         labels = list(dict.fromkeys(_parts(values.get("labels"), ",")))
-        found = desk.search.labels_of(picture, labels, _parts(values.get("templates"), "\n"))
+        found = search.labels_of(picture, labels, _parts(values.get("templates"), "\n"))
         return {"html": markup.bars(found, 1.0, is_share=True)}
 
     return offers, describe, label
 
 
-def _picture(desk: Desk, values: Any) -> tuple[bytes, int | None]:
+def _picture(search: PictureSearch, values: Any) -> tuple[bytes, int | None]:
     """The picture that a browser means: one of the gallery, or an upload."""
     if values.get("row") is not None:
-        return desk.search.picture(values["row"]), int(values["row"])
+        row = search.row_on_page(values)
+        return search.picture(row), row
     path: Path | None = uploaded_path(values.get("picture"))
     if path is None:
         raise MiniClipError("Choose a picture first.")

@@ -36,8 +36,8 @@ class Side:
 def choices(desk: Desk) -> list[str]:
     """Every bundle and precision that can answer about the open gallery's pictures."""
     return [
-        f"{bundle.name} · {precision}"
-        for bundle in desk.bundles()
+        f"{name} · {precision}"
+        for name, bundle in desk.bundles().items()
         if bundle.fingerprint == desk.search.index.fingerprint or _has_index(desk, bundle)
         for precision in bundle.precisions
     ]

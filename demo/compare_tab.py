@@ -13,7 +13,7 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
     def models(values: Any) -> dict[str, Any]:
         """What can be compared, and which one is open."""
         encoders = desk.search.searcher.encoders
-        return {"choices": choices(desk), "open": f"{encoders.bundle.name} · {encoders.precision}"}
+        return {"choices": choices(desk), "open": f"{desk.name_of(encoders.bundle)} · {encoders.precision}"}
 
     def both(values: Any) -> dict[str, Any]:
         sides = compare(desk, str(values["q"])[:MAX_WORDS], (str(values["first"]), str(values["second"])))

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from demo.gallery import index_folder
 from demo.picture_map import PictureMap
+from demo.previews import Previews
 from demo.search import PictureSearch
 from demo.uploads import sentence
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, expand
 from miniclip.index import PictureIndex
+from miniclip.ingest import printable
 from miniclip.search import Searcher
 from miniclip.store import read_settings
 from miniclip.update import update_index, write_here
@@ -49,8 +51,8 @@ class Desk:
         self._lock = threading.Lock()
         self._put(searcher)
 
-    def _put(self, searcher: Searcher) -> None:
-        search = PictureSearch(searcher, self.is_public)
+    def _put(self, searcher: Searcher, previews: Previews | None = None) -> None:
+        search = PictureSearch(searcher, self.is_public, previews)
         self.map = PictureMap(search)
         self.search = search
 
@@ -59,8 +61,11 @@ class Desk:
         """What the open index was made of: a folder, a caption file, or `openmoji`."""
         return read_settings(self.search.index.folder).images
 
-    def bundles(self) -> list[Bundle]:
-        """The open bundle, its neighbours, and those where commands leave them; what is no bundle is passed over."""
+    def bundles(self) -> dict[str, Bundle]:
+        """The open bundle, its neighbours, and those where commands leave them, each by a name that is its own.
+
+        What is no bundle is passed over.
+        """
         own = self.search.searcher.encoders.bundle
         found = {own.folder.resolve(): own}
         for parent in (own.folder.resolve().parent, *map(Path, BUNDLE_FOLDERS)):
@@ -69,13 +74,18 @@ class Desk:
                     found.setdefault(manifest.parent.resolve(), Bundle.open(manifest.parent))
                 except MiniClipError:
                     continue
-        return list(found.values())
+        return {_name_among(folder, list(found)): bundle for folder, bundle in found.items()}
 
     def bundle_named(self, name: str) -> Bundle:
-        for bundle in self.bundles():
-            if bundle.name == name:
-                return bundle
-        raise MiniClipError(f"There is no bundle {name} here.")
+        bundles = self.bundles()
+        if name not in bundles:
+            raise MiniClipError(f"There is no bundle {name} here.")
+        return bundles[name]
+
+    def name_of(self, bundle: Bundle) -> str:
+        """The name that `bundles` gives to one of them."""
+        folder = bundle.folder.resolve()
+        return next(name for name, one in self.bundles().items() if one.folder.resolve() == folder)
 
     def use(self, name: str, precision: str) -> Job | None:
         """Go on with another bundle or precision. Another embedding space needs the pictures indexed anew: a job."""
@@ -84,7 +94,8 @@ class Desk:
             return self.index(self.images, bundle, precision)
         encoders = OnnxEncoders(bundle, self.provider, precision)
         encoders.warm_up()
-        self._put(Searcher(self.search.index, encoders))
+        search = self.search
+        self._put(Searcher(search.index, encoders), search.previews)  # the same rows: what is shown stays good
         return None
 
     def index(self, images: str, bundle: Bundle | None = None, precision: str | None = None) -> Job:
@@ -103,10 +114,10 @@ class Desk:
             encoders = self.search.searcher.encoders
             if bundle is not None:
                 encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
-            place = str(Path(images).expanduser()) if images.startswith("~") else images
+            place = str(expand(images)) if images.startswith("~") else images
             folder = index_folder(place, encoders.bundle.fingerprint)
             report = update_index(place, encoders, folder, partial(write_here, progress=job.tell))
-            job.skipped = [(Path(problem.path).name, problem.reason) for problem in report.skipped]
+            job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
             self._put(Searcher(PictureIndex.open(folder), encoders))
             job.report = str(report)
         except MiniClipError as error:
@@ -115,3 +126,13 @@ class Desk:
             job.error = f"Indexing failed ({type(error).__name__}); the gallery stays as it was."
         finally:
             job.is_running = False
+
+
+def _name_among(folder: Path, folders: list[Path]) -> str:
+    """A folder's name, with as many of its parents as it takes to be the only one called so."""
+    others = [other for other in folders if other != folder]
+    for length in range(1, len(folder.parts)):
+        parts = folder.parts[-length:]
+        if all(other.parts[-length:] != parts for other in others):
+            return printable("/".join(parts))
+    return printable(str(folder))

@@ -13,16 +13,18 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
     def detail(values: Any) -> dict[str, Any]:
         """A row, with what its card says -> the dialog's inside."""
         likely = values.get("probability")
-        shown = desk.search.detail(
-            values["row"], float(values.get("score") or 0), None if likely is None else float(likely)
+        search = desk.search
+        shown = search.detail(
+            search.row_on_page(values), float(values.get("score") or 0), None if likely is None else float(likely)
         )
         words = str(values.get("q") or "")[:MAX_WORDS]
         return {"html": markup.detail(shown, words), "like": shown.card.content_id, "title": shown.card.title}
 
     def why(values: Any) -> dict[str, Any]:
         """A row and words -> colours to lay over the picture, where hiding it costs the match."""
-        picture = desk.search.picture(values["row"])
-        heat = heat_map(picture, str(values["q"])[:MAX_WORDS], desk.search.searcher.encoders)
+        search = desk.search
+        picture = search.picture(search.row_on_page(values))
+        heat = heat_map(picture, str(values["q"])[:MAX_WORDS], search.searcher.encoders)
         said = (
             f"Red is what the match rests on: hidden, it costs up to {heat.largest_drop:.2f} of the similarity."
             if heat.matters

@@ -12,6 +12,7 @@ from demo.page import Answering
 from miniclip.bundle import Bundle
 from miniclip.duplicates import find_duplicates
 from miniclip.errors import MiniClipError
+from miniclip.ingest import printable
 
 MOST_GROUPS, MOST_IN_GROUP, MOST_SKIPPED = 40, 8, 500
 MOST_COMPARED = 60_000  # pictures: ten times as many take a hundred times as long
@@ -55,16 +56,16 @@ def _status(desk: Desk) -> str:
     encoders, skipped = search.searcher.encoders, search.index.skipped
     facts = [
         ("Pictures", search.count),
-        ("From", escape(desk.images)),
-        ("Index", escape(str(search.index.folder))),
-        ("Model", f"{escape(encoders.bundle.name)}, {encoders.dim} dimensions"),
+        ("From", escape(printable(desk.images))),
+        ("Index", escape(printable(str(search.index.folder)))),
+        ("Model", f"{escape(desk.name_of(encoders.bundle))}, {encoders.dim} dimensions"),
         ("Really runs", escape(encoders.running_on.removeprefix("running "))),
     ]
     if search.days:
         facts.append(("Taken", " to ".join(search.days)))
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
     rows = "".join(
-        f"<li><b>{escape(problem.path.rsplit('/', 1)[-1])}</b> {escape(problem.reason)}</li>"
+        f"<li><b>{escape(printable(problem.path.rsplit('/', 1)[-1]))}</b> {escape(problem.reason)}</li>"
         for problem in skipped[:MOST_SKIPPED]
     )
     left_out = f"<details><summary>{len(skipped):,} files were skipped</summary><ul>{rows}</ul></details>"
@@ -75,8 +76,8 @@ def _models(desk: Desk) -> str:
     encoders = desk.search.searcher.encoders
     own = encoders.bundle.folder.resolve()
     rows = [
-        _model_row(bundle, precision, bundle.folder.resolve() == own and precision == encoders.precision)
-        for bundle in desk.bundles()
+        _model_row(name, bundle, precision, bundle.folder.resolve() == own and precision == encoders.precision)
+        for name, bundle in desk.bundles().items()
         for precision in bundle.precisions
     ]
     heads = "".join(
@@ -87,7 +88,7 @@ def _models(desk: Desk) -> str:
     return f'<div class="wide" tabindex="0" role="region" aria-label="Models">{table}</div>'
 
 
-def _model_row(bundle: Bundle, precision: str, is_open: bool) -> str:
+def _model_row(name: str, bundle: Bundle, precision: str, is_open: bool) -> str:
     """One line of the certificate; a dash where nothing was measured."""
     certificate: Any = bundle.certificate or {}
     measured = certificate.get("models", {}).get(precision, {})
@@ -102,12 +103,12 @@ def _model_row(bundle: Bundle, precision: str, is_open: bool) -> str:
     choice = (
         '<span class="chosen">in use</span>'
         if is_open
-        else f'<button type="button" data-bundle="{escape(bundle.name, quote=True)}" data-precision="{precision}"'
-        f' aria-label="Use {escape(bundle.name, quote=True)} in {precision}">Use</button>'
+        else f'<button type="button" data-bundle="{escape(name, quote=True)}" data-precision="{precision}"'
+        f' aria-label="Use {escape(name, quote=True)} in {precision}">Use</button>'
     )
     tested = f' title="measured on {escape(str(certificate.get("data", "")), quote=True)}"' if measured else ""
-    name = f'<th scope="row">{escape(bundle.name)} <span class="precision">{precision}</span></th>'
-    return f"<tr{tested}>{name}{''.join(f'<td>{cell}</td>' for cell in (choice, *cells))}</tr>"
+    head = f'<th scope="row">{escape(name)} <span class="precision">{precision}</span></th>'
+    return f"<tr{tested}>{head}{''.join(f'<td>{cell}</td>' for cell in (choice, *cells))}</tr>"
 
 
 def _belongs(file: str, precision: str) -> bool:

@@ -17,10 +17,12 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
         return {**desk.map.points(layout), "has_umap": has_umap() and not desk.is_public}
 
     def shades(values: Any) -> dict[str, Any]:
-        """A question -> how like it each point is."""
+        """A question, and the gallery that the map shows -> how like it each point is."""
+        picture_map = desk.map
+        picture_map.search.check_gallery(values)
         question = Question.of_page(values, uploaded_path(values.get("picture")))
         if question.is_empty:
             raise MiniClipError("Ask something in Search first: the map is then coloured by it.")
-        return {"shades": desk.map.shades(desk.search.similarity(question))}
+        return {"shades": picture_map.shades(picture_map.search.similarity(question))}
 
     return points, shades

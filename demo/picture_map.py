@@ -12,6 +12,7 @@ import numpy as np
 
 from demo.search import PictureSearch
 from miniclip.errors import MiniClipError
+from miniclip.ingest import printable
 
 MOST_POINTS = 40_000  # what a browser still draws smoothly
 PCA_ROWS = 20_000  # enough for two directions
@@ -57,14 +58,14 @@ class PictureMap:
     """The map of one gallery, computed when it is first looked at."""
 
     def __init__(self, search: PictureSearch) -> None:
-        self._search = search
+        self.search = search
         self.rows = np.arange(0, len(search.index), max(1, -(-len(search.index) // MOST_POINTS)), dtype=np.int32)
         self._points: dict[str, np.ndarray] = {}
 
     def points(self, layout: str = "pca") -> dict[str, Any]:
         """What the page draws: rows, x and y in turn, each point's folder, and the folders' names."""
         if layout not in self._points:
-            embeds = self._search.index.image_embeds[self.rows]
+            embeds = self.search.index.image_embeds[self.rows]
             self._points[layout] = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
         groups, group_of = self._groups()
         return {
@@ -72,8 +73,8 @@ class PictureMap:
             "points": _base64(self._points[layout]),
             "groups": groups,
             "group": _base64(group_of),
-            "preview": self._search.previews.address(0).rsplit("/", 1)[0],
-            "all": len(self._search.index),
+            "preview": self.search.previews.address(0).rsplit("/", 1)[0],
+            "all": len(self.search.index),
         }
 
     def shades(self, similarity: np.ndarray) -> str:
@@ -86,16 +87,16 @@ class PictureMap:
 
     def _groups(self) -> tuple[list[str], np.ndarray]:
         """Names of the largest folders, and the place of each point's folder among them; the last is "others"."""
-        if self._search.is_public or not self._search.places.folders:
+        if self.search.is_public or not self.search.places.folders:
             return [], np.zeros(len(self.rows), dtype=np.uint8)
         names = [
-            name.split("/")[0] if "/" in name else "" for name in map(self._search.places.name_of, self.rows.tolist())
+            name.split("/")[0] if "/" in name else "" for name in map(self.search.places.name_of, self.rows.tolist())
         ]
         unique, inverse, counts = np.unique(names, return_inverse=True, return_counts=True)
         largest = np.argsort(-counts)[:MOST_GROUPS]
         place = np.full(len(unique), len(largest), dtype=np.uint8)
         place[largest] = np.arange(len(largest))
-        groups = [str(unique[one]) or "top folder" for one in largest]
+        groups = [printable(str(unique[one])) or "top folder" for one in largest]
         return groups + (["other folders"] if len(unique) > len(largest) else []), place[inverse]
 
 

@@ -31,13 +31,13 @@ class Previews:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         # browsers keep previews for a day; another index on the same port must not be shown with their pictures
-        self._version = secrets.token_hex(4)
+        self.version = secrets.token_hex(4)
         self._small = lru_cache(maxsize=4096)(self._draw)  # some 10 KB each
         self._large = lru_cache(maxsize=32)(self._draw)
 
     def address(self, row: int, size: str = "small") -> str:
         """Where the page finds the preview, relative to its own address."""
-        return f"preview/{self._version}/{size}/{row}.webp"
+        return f"preview/{self.version}/{size}/{row}.webp"
 
     def webp(self, row: int, size: str = "small") -> bytes:
         """One preview; `MiniClipError` when the picture has gone or is damaged."""
@@ -54,7 +54,7 @@ class Previews:
     def row_at(self, version: str, name: str) -> int | None:
         """The row of `ROW.webp`, or None for anything else: another gallery's, no number, out of range."""
         number = name.removesuffix(".webp")
-        if version != self._version or not (number.isascii() and number.isdigit()) or len(number) > 9:
+        if version != self.version or not (number.isascii() and number.isdigit()) or len(number) > 9:
             return None
         return int(number) if int(number) < len(self._paths) else None
 

@@ -8,12 +8,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from demo.previews import Previews
 from demo.question import Places, Question
-from demo.uploads import read_picture_file, sentence
+from demo.uploads import is_unreadable, read_picture_file, sentence
 from miniclip.classify import TEMPLATES, classify
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource
@@ -26,6 +27,7 @@ PHOTO_EXAMPLES = ("a dog running", "people at the beach", "a child playing", "mo
 EXAMPLES = 6
 MOST_LABELS = 100
 EMPTY = "Type a few words that say what the picture should show, or drop a picture."
+CHANGED = "The gallery has changed: load the page again."
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Answer:
     message: str = ""
     has_more: bool = False
     nothing_matches: bool = False
+    is_unreadable: bool = False  # the question's picture: another one is needed
     search_ms: float = 0.0
 
 
@@ -68,11 +71,11 @@ class Detail:
 class PictureSearch:
     """The page's questions to one index. Thread-safe: the page's users share it."""
 
-    def __init__(self, searcher: Searcher, is_public: bool = False) -> None:
+    def __init__(self, searcher: Searcher, is_public: bool = False, previews: Previews | None = None) -> None:
         self.searcher, self.is_public = searcher, is_public
         self.index = searcher.index
         self.places = Places(self.index)
-        self.previews = Previews(self.index.paths)
+        self.previews = previews or Previews(self.index.paths)
         self._captions_lock = threading.Lock()
 
     @property
@@ -97,7 +100,7 @@ class PictureSearch:
         """What is searched, with what, and what really runs, in one line."""
         encoders, skipped = self.searcher.encoders, len(self.index.skipped)
         left_out = f" ({skipped:,} could not be read)" if skipped else ""
-        return f"{self.count} pictures{left_out} · bundle {encoders.bundle.name} · {encoders.running_on}"
+        return f"{self.count} pictures{left_out} · bundle {printable(encoders.bundle.name)} · {encoders.running_on}"
 
     @property
     def count(self) -> str:
@@ -119,13 +122,13 @@ class PictureSearch:
             query = self.places.query(question, upload, question.shown + 1)  # one more tells whether there are more
             found = self.searcher.search(query)
         except MiniClipError as error:
-            return Answer(message=sentence(error))
+            return Answer(message=sentence(error), is_unreadable=is_unreadable(error))
         cards = [self.card(hit) for hit in found.hits[: question.shown]]
         if not cards:
             return Answer(message="No picture is in that folder and from that time: loosen the filters.")
         elapsed_ms = 1000 * (time.perf_counter() - started)
         has_more = len(found.hits) > question.shown
-        return Answer(self._heading(question), cards, "", has_more, found.nothing_matches, elapsed_ms)
+        return Answer(self._heading(question), cards, "", has_more, found.nothing_matches, search_ms=elapsed_ms)
 
     def _heading(self, question: Question) -> str:
         words = f"“{question.words}”"
@@ -185,6 +188,16 @@ class PictureSearch:
             except MiniClipError:  # moved or damaged since it was indexed: the next one will do
                 continue
 
+    def row_on_page(self, values: Any) -> int:
+        """The row that a browser means; `MiniClipError` where its page shows another gallery than this."""
+        self.check_gallery(values)
+        return self.check_row(values["row"])
+
+    def check_gallery(self, values: Any) -> None:
+        """Rows are numbers: on a page from before another gallery was opened, they mean other pictures."""
+        if values.get("gallery") != self.previews.version:
+            raise MiniClipError(CHANGED)
+
     def check_row(self, row: object) -> int:
         """A row as it came from a browser, which may send anything."""
         if not isinstance(row, int) or not 0 <= row < len(self.index):
@@ -193,15 +206,15 @@ class PictureSearch:
 
     def title(self, row: int) -> str:
         captions = self.index.captions[row]
-        return captions[0] if captions else self.index.paths[row].name
+        return captions[0] if captions else printable(self.index.paths[row].name)
 
     def card(self, hit: Hit) -> Card:
-        title = hit.captions[0] if hit.captions else hit.path.name
+        title = hit.captions[0] if hit.captions else printable(hit.path.name)
         return Card(
             row=hit.row,
             content_id=self.places.content_id(hit.row),
             title=title,
-            name=hit.path.name if self.is_public else self.places.name_of(hit.row),
+            name=printable(hit.path.name if self.is_public else self.places.name_of(hit.row)),
             score=hit.score,
             preview=self.previews.address(hit.row),
             probability=hit.probability,

@@ -6,7 +6,9 @@ from demo import markup
 from demo.desk import Desk
 from demo.page import Answering
 from demo.question import Question
-from demo.uploads import uploaded_path
+from demo.uploads import sentence, uploaded_path
+from miniclip.errors import MiniClipError
+from miniclip.ingest import printable
 
 
 def functions(desk: Desk) -> tuple[Answering, ...]:
@@ -16,18 +18,28 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
         return {
             "count": search.count,
             "examples": search.examples,
-            "folders": [] if desk.is_public else search.places.folders,
+            "folders": [] if desk.is_public else [[name, printable(name)] for name in search.places.folders],
             "days": search.days,
             "status": search.status,
             "attribution": "Pictures: OpenMoji, CC BY-SA 4.0" if search.is_openmoji else "",
         }
 
     def search(values: Any) -> dict[str, Any]:
-        """A question -> the gallery as HTML."""
-        question = Question.of_page(values, uploaded_path(values.get("picture")))
+        """A question -> the gallery as HTML; `unreadable` where another picture must be chosen first."""
+        try:
+            picture = uploaded_path(values.get("picture"))
+        except MiniClipError as error:
+            return {"message": sentence(error), "unreadable": True}
+        question = Question.of_page(values, picture)
         found = desk.search.answer(question)
         like = _like(desk, question.like) if question.like and found.cards else None
-        return {"html": markup.answer(found), "more": found.has_more, "search_ms": found.search_ms, "like": like}
+        return {
+            "html": markup.answer(found),
+            "more": found.has_more,
+            "search_ms": found.search_ms,
+            "like": like,
+            "unreadable": found.is_unreadable,
+        }
 
     return about, search
 

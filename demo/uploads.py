@@ -9,8 +9,10 @@ from typing import Any
 from gradio.utils import get_upload_folder
 
 from miniclip.errors import MiniClipError
+from miniclip.ingest import printable
 
 MAX_UPLOAD_BYTES = 20 << 20
+UNREADABLE = "the picture: "  # how the library begins what is wrong with bytes
 
 
 def uploaded_path(value: Any) -> Path | None:
@@ -40,10 +42,15 @@ def read_picture_file(path: Path) -> bytes:
         raise MiniClipError("This picture has gone since it was indexed.") from None
 
 
+def is_unreadable(error: MiniClipError) -> bool:
+    """Whether it says that an upload is no picture, rather than what else is wrong with a question."""
+    return str(error).startswith(UNREADABLE)
+
+
 def sentence(error: MiniClipError) -> str:
     """An error of the library as the page says it."""
-    text = " ".join(str(error).split())
-    if text.startswith("the picture: "):
-        text = "This file cannot be shown or searched: " + text.removeprefix("the picture: ")
+    text = printable(" ".join(str(error).split()))  # it may hold a path
+    if text.startswith(UNREADABLE):
+        text = "This file cannot be shown or searched: " + text.removeprefix(UNREADABLE)
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -5,7 +5,7 @@ const image = element.querySelector('.drop img');
 const found = element.querySelector('.found');
 const labelled = element.querySelector('.labelled');
 const form = element.querySelector('form');
-let chosen = null;  // { row } or { picture }
+let chosen = null;  // { row, gallery } or { picture }
 let newest = 0;
 
 async function show(values, preview, title) {
@@ -26,6 +26,8 @@ async function show(values, preview, title) {
     } else await label();
 }
 
+const showRow = (row, preview, title) => show({ row, gallery: page.galleryOf(preview) }, preview, title);
+
 async function take(one) {
     const taken = await page.upload(upload, one);
     file.value = '';
@@ -45,7 +47,7 @@ function describePending() {
     const { describe } = page.pending;
     if (!describe) return;
     delete page.pending.describe;
-    show({ row: describe.row }, describe.preview, describe.title);
+    showRow(describe.row, describe.preview, describe.title);
 }
 
 file.addEventListener('change', () => { if (file.files[0]) take(file.files[0]); });
@@ -56,7 +58,7 @@ form.addEventListener('submit', (event) => {
 });
 element.querySelector('.picks').addEventListener('click', (event) => {
     const pick = event.target.closest('button');
-    if (pick) show({ row: Number(pick.dataset.row) }, pick.dataset.large, pick.title);
+    if (pick) showRow(Number(pick.dataset.row), pick.dataset.large, pick.title);
 });
 page.hear('describe', describePending);
 

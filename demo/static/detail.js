@@ -1,22 +1,32 @@
 // The large view is a modal <dialog>: the browser itself keeps the focus inside, closes on Esc and dims the page.
 const page = window.miniclip;
 const dialog = element.querySelector('dialog');
-let opened = null;  // { card, row, siblings, q }
+let opened = null;  // { card, row, gallery, siblings, q }
 let answer = {};
 
 const cardsAround = (card) => card ? [...card.closest('ul').querySelectorAll('button.card')] : [];
 
-async function open({ card, row }) {
+async function open({ card, row, preview }) {
     const asked = page.question.q ?? '';
     const values = card ? card.dataset : { row };
-    const mine = opened = { card, row: Number(values.row), siblings: cardsAround(card), q: asked };
-    answer = await page.call(server.detail, {
-        row: mine.row, score: Number(values.score ?? 0), probability: values.probability ?? null, q: asked,
+    const gallery = page.galleryOf(card ? card.querySelector('img').getAttribute('src') : preview);
+    const mine = opened = { card, row: Number(values.row), gallery, siblings: cardsAround(card), q: asked };
+    const found = await page.call(server.detail, {
+        row: mine.row, gallery, score: Number(values.score ?? 0), probability: values.probability ?? null, q: asked,
     });
     if (mine !== opened) return;
+    answer = found;
+    const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.action : '';
     dialog.innerHTML = answer.html ?? page.message(answer.message);
     for (const turn of dialog.querySelectorAll('.turn')) turn.hidden = !neighbour(turn.dataset.action);
     if (!dialog.open) dialog.showModal();
+    else refocus(focused);
+}
+
+// The button that had the focus has gone with the picture before, and keys are heard only where the focus is.
+function refocus(action) {
+    const buttons = [...dialog.querySelectorAll('button:not([hidden])')];
+    (buttons.find((button) => button.dataset.action === action) ?? buttons[0])?.focus();
 }
 
 function neighbour(direction) {
@@ -41,7 +51,7 @@ async function why(button) {
     const mine = opened;
     button.disabled = true;
     told.textContent = 'Looking…';
-    const found = await page.call(server.why, { row: opened.row, q: opened.q });
+    const found = await page.call(server.why, { row: opened.row, gallery: opened.gallery, q: opened.q });
     if (mine !== opened) return;
     button.disabled = false;
     told.textContent = found.told ?? found.message;

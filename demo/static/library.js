@@ -46,12 +46,13 @@ async function follow() {
     for (;;) {
         const answer = await page.call(server.progress);
         if (answer.message) {
+            await status();
             job.innerHTML = page.message(answer.message);
             break;
         }
         showJob(answer.job);
         if (!answer.job.running) {
-            if (!answer.job.error) await changed();
+            await (answer.job.error ? status() : changed());  // either way, its button may be pressed again
             break;
         }
         await new Promise((resolve) => { setTimeout(resolve, LOOK_EVERY_MS); });

@@ -15,6 +15,8 @@ let order = null;  // in which dots are drawn: the best last, on top
 let view = { x: 0, y: 0, zoom: 1 };
 let pointed = -1;
 
+const address = (dot) => `${map.preview}/${map.rows[dot]}.webp`;
+const open = (dot) => page.tell('open', { row: map.rows[dot], preview: address(dot) });
 const decode = (text, Kind) => new Kind(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer);
 const scale = () => 0.47 * Math.min(canvas.clientWidth, canvas.clientHeight) * view.zoom;
 const stretch = () => Math.max(1, canvas.clientWidth / canvas.clientHeight);  // wide screens get a wide map
@@ -75,7 +77,7 @@ function point(dot) {
     hover.hidden = dot < 0;
     if (dot >= 0) {
         const [x, y] = place(dot);
-        hover.querySelector('img').src = `${map.preview}/${map.rows[dot]}.webp`;
+        hover.querySelector('img').src = address(dot);
         canvas.dataset.at = `${x.toFixed(1)} ${y.toFixed(1)}`;
         hover.style.left = `${Math.min(Math.max(x - 80, 4), canvas.clientWidth - 168)}px`;
         hover.style.top = `${y > 190 ? y - 184 : y + 18}px`;
@@ -123,7 +125,7 @@ const lift = (event) => {
     const was = fingers.delete(event.pointerId);
     if (!was || moved >= 5 || event.type !== 'pointerup' || !map) return;
     const dot = nearest(event.offsetX, event.offsetY, 2 * NEAR_PX);
-    if (dot >= 0) page.tell('open', { row: map.rows[dot] });
+    if (dot >= 0) open(dot);
 };
 canvas.addEventListener('pointerup', lift);
 canvas.addEventListener('pointercancel', lift);
@@ -138,7 +140,7 @@ canvas.addEventListener('keydown', (event) => {
     if (step) view = { ...view, x: view.x + 0.15 * step[0] / view.zoom, y: view.y + 0.15 * step[1] / view.zoom };
     else if (event.key === '+' || event.key === '=') zoomBy(1.4);
     else if (event.key === '-') zoomBy(1 / 1.4);
-    else if (event.key === 'Enter' && pointed >= 0) page.tell('open', { row: map.rows[pointed] });
+    else if (event.key === 'Enter' && pointed >= 0) open(pointed);
     else return;
     event.preventDefault();
     point(nearest(canvas.clientWidth / 2, canvas.clientHeight / 2, Infinity));
@@ -169,7 +171,7 @@ async function paint() {
     legend.replaceChildren();
     let said = '';
     if (colour.value === 'question') {
-        const answer = await page.call(server.shades, page.question);
+        const answer = await page.call(server.shades, { ...page.question, gallery: page.galleryOf(address(0)) });
         said = answer.message ?? '';
         shades = answer.shades ? decode(answer.shades, Float32Array) : null;
         if (page.question.q && shades) legend.textContent = `the redder, the more like “${page.question.q}”`;

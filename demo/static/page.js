@@ -8,6 +8,9 @@
     shared.tell = (name, detail) => document.dispatchEvent(new CustomEvent(`miniclip-${name}`, { detail }));
     shared.hear = (name, listen) => document.addEventListener(`miniclip-${name}`, (event) => listen(event.detail));
 
+    // Rows count in one gallery only: which one, stands in the addresses of its previews.
+    shared.galleryOf = (preview) => preview?.match(/preview\/(\w+)\//)?.[1];
+
     // A tab's own part exists once the tab was shown; what is told it before that waits in `pending`.
     shared.pending = {};
     shared.show = (tab) => document.getElementById(`${tab}-tab-button`)?.click();

@@ -14,6 +14,7 @@ let like = null;  // a picture of the gallery: { id, title, preview }
 let shown = STEP;
 let newest = 0;
 let isTouched = false;  // by a user who was faster than the first answer
+let isTyping = false;  // the newest entry of the history holds a question that is still being typed
 let resting;
 
 const question = () => ({
@@ -29,15 +30,21 @@ const question = () => ({
     shown,
 });
 
-async function ask({ keepCount = false, newAddress = false } = {}) {
+// What is typed has one entry in the history until it is entered, so Back leads from question to question.
+function remember(address, entry) {
+    const isNew = address !== location.pathname + location.search && address !== location.search;
+    const goesOn = !entry || (isTyping && entry !== 'new');
+    if (isNew) history[goesOn ? 'replaceState' : 'pushState'](null, '', address);
+    isTyping = entry === 'typed' && (isNew || isTyping);
+}
+
+// `entry` in the history: 'typed', 'entered', 'new' for another question at once, or none.
+async function ask({ keepCount = false, entry } = {}) {
     clearTimeout(resting);
     if (!keepCount) shown = STEP;
     const asked = page.question = question();
     const number = ++newest;
-    const address = page.toAddress(asked);
-    if (address !== location.pathname + location.search && address !== location.search) {
-        history[newAddress ? 'pushState' : 'replaceState'](null, '', address);
-    }
+    remember(page.toAddress(asked), entry);
     results.setAttribute('aria-busy', 'true');
     const answer = await page.call(server.search, asked);
     if (number !== newest) return;
@@ -48,6 +55,10 @@ async function ask({ keepCount = false, newAddress = false } = {}) {
     more.hidden = !answer.more;
     if (answer.like && like) {
         Object.assign(like, answer.like);
+        showPicture();
+    }
+    if (answer.unreadable && picture?.path === asked.picture) {  // the form is ready for another
+        picture = null;
         showPicture();
     }
     page.tell('asked');
@@ -84,8 +95,6 @@ async function takePicture(file) {
     }
     [picture, like] = [taken, null];
     await ask();
-    // unreadable: said in the results; the form is ready for another
-    if (results.querySelector('.message')) picture = null;
     showPicture();
 }
 
@@ -102,7 +111,7 @@ function fill(values) {
 
 form.addEventListener('submit', (event) => {
     event.preventDefault();
-    ask({ newAddress: true });
+    ask({ entry: 'entered' });
 });
 form.addEventListener('input', (event) => {
     isTouched = true;
@@ -110,7 +119,7 @@ form.addEventListener('input', (event) => {
     clearTimeout(resting);
     countFilters();
     showPicture();
-    resting = setTimeout(ask, REST_MS);
+    resting = setTimeout(() => ask({ entry: 'typed' }), REST_MS);
 });
 fields.file.addEventListener('change', () => { if (fields.file.files[0]) takePicture(fields.file.files[0]); });
 page.takers.push({ element, take: takePicture });
@@ -123,25 +132,25 @@ element.querySelector('.clear').addEventListener('click', () => {
     for (const name of ['not', 'folder', 'after', 'before']) fields[name].value = '';
     fields.copies.checked = false;
     countFilters();
-    ask();
+    ask({ entry: 'typed' });
 });
 element.querySelector('.remove').addEventListener('click', () => {
     picture = like = null;
     showPicture();
     fields.q.focus();
-    ask({ newAddress: true });
+    ask({ entry: 'new' });
 });
 element.querySelector('.examples').addEventListener('click', (event) => {
     const chip = event.target.closest('button');
     if (!chip) return;
     fill({ q: chip.textContent });
-    ask({ newAddress: true });
+    ask({ entry: 'new' });
 });
 page.hear('ask', (values) => {
     fill({ ...values, q: values.keepWords ? fields.q.value : values.q ?? '' });
     page.show('search');
     scrollTo({ top: 0 });
-    ask({ newAddress: true });
+    ask({ entry: 'new' });
 });
 addEventListener('popstate', () => {
     fill(page.fromAddress());
@@ -156,7 +165,7 @@ addEventListener('popstate', () => {
         return chip;
     });
     element.querySelector('.examples').replaceChildren(...chips);
-    for (const folder of about.folders ?? []) fields.folder.add(new Option(folder, folder));
+    for (const [folder, name] of about.folders ?? []) fields.folder.add(new Option(name, folder));
     element.querySelector('.in-folder').hidden = !about.folders?.length;
     for (const label of element.querySelectorAll('.by-day')) label.hidden = !about.days;
     if (about.days) for (const name of ['after', 'before']) [fields[name].min, fields[name].max] = about.days;

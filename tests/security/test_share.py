@@ -157,15 +157,16 @@ def test_no_path_and_no_metadata_reach_a_guest(
 ) -> None:
     url = shared[0]
     texts = [json.dumps(config)]
+    gallery = preview_of(guest, url, config).split("/")[1]
     for part, function, values in (
         ("search", "about", {}),
         ("search", "search", {"q": "a dog"}),
-        ("detail", "detail", {"row": 0, "q": "a dog"}),
+        ("detail", "detail", {"row": 0, "gallery": gallery, "q": "a dog"}),
         ("captions", "offers", {}),
         ("map", "points", {}),
     ):
         code, reply = call(guest, url, config, part, function, values)
-        assert code == 200
+        assert code == 200 and "message" not in json.loads(reply)
         texts.append(reply.decode())
     assert not [text for text in texts if str(picture_folder.parent) in text or str(REPOSITORY) in text]
     webp = status(guest, url + preview_of(guest, url, config))[1]
@@ -176,15 +177,18 @@ def test_hand_made_requests_read_no_file(
     shared: tuple[str, list[str]], guest: Any, config: dict[str, Any], picture_folder: Path
 ) -> None:
     own = str(next(picture_folder.glob("*.png")))
+    gallery = preview_of(guest, shared[0], config).split("/")[1]
     for part, function, values in (
         ("search", "search", {"picture": own}),
         ("search", "search", {"picture": {"path": own}}),
         ("captions", "describe", {"picture": own}),
         ("captions", "label", {"picture": "/etc/passwd", "labels": "a, b"}),
         ("search", "search", {"q": "a", "folder": "../.."}),
-        ("detail", "detail", {"row": "../../etc/passwd"}),
-        ("detail", "detail", {"row": 10**9}),
-        ("detail", "why", {"row": -1, "q": "a"}),
+        ("detail", "detail", {"gallery": gallery, "row": "../../etc/passwd"}),
+        ("detail", "detail", {"gallery": gallery, "row": 10**9}),
+        ("detail", "detail", {"row": 0}),
+        ("detail", "why", {"gallery": gallery, "row": -1, "q": "a"}),
+        ("captions", "describe", {"gallery": "../..", "row": 0}),
         ("search", "search", "no object"),
         ("map", "shades", None),
     ):

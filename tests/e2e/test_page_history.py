@@ -1,0 +1,80 @@
+"""What was asked before and what comes late: Back, a picture that waits for looser filters, answers out of turn."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
+
+CARDS = "#results .card"
+
+
+def heading(tab: Any) -> Any:
+    return tab.locator("#results h2")
+
+
+def test_typed_questions_are_each_one_entry_of_the_history(tab: Any) -> None:
+    example = heading(tab).inner_text()
+    before = tab.evaluate("history.length")
+    for words in ("a red circle", "two dogs"):
+        tab.locator("#words").fill(words[:5])  # a pause in typing: it is asked already
+        tab.wait_for_url(f"**q={words[:5].strip().replace(' ', '+')}")
+        tab.locator("#words").fill(words)
+        tab.wait_for_url(f"**q={words.replace(' ', '+')}")
+        tab.keyboard.press("Enter")
+        tab.keyboard.press("Enter")  # the same question: no entry of its own
+        expect(heading(tab)).to_have_text(f"Best matches for “{words}”")
+    assert tab.evaluate("history.length") == before + 2
+    tab.go_back()
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+    expect(tab.locator("#words")).to_have_value("a red circle")
+    tab.go_back()
+    expect(heading(tab)).to_have_text(example)
+    tab.go_forward()
+    tab.locator(CARDS).first.click()
+    tab.get_by_role("dialog").get_by_role("button", name="More like this").click()
+    expect(heading(tab)).to_contain_text("More like")
+    tab.go_back()
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+
+
+def test_late_answer_does_not_change_which_picture_the_large_view_means(tab: Any) -> None:
+    dialog = tab.get_by_role("dialog")
+    titles = tab.locator(f"{CARDS} .title").all_text_contents()
+    tab.locator(CARDS).nth(2).click()
+    expect(dialog.get_by_role("heading", level=2)).to_have_text(titles[2])
+    held: list[Any] = []
+    tab.route("**/component_server**", lambda route: held.append(route) if not held else route.continue_())
+    with tab.expect_request("**/component_server**"):
+        tab.keyboard.press("ArrowLeft")
+    for title in titles[2:4]:
+        with tab.expect_response("**/component_server**"):
+            tab.keyboard.press("ArrowRight")
+        expect(dialog.get_by_role("heading", level=2)).to_have_text(title)
+    with tab.expect_response("**/component_server**") as late:
+        held[0].continue_()
+    assert late.value.json()["title"] == titles[1]
+    dialog.get_by_role("button", name="More like this").click()
+    expect(heading(tab)).to_have_text(f"More like “{titles[3]}”")
+
+
+def test_picture_waits_while_a_filter_leaves_nothing(open_tab: Any, dated_url: str, picture_folder: Path) -> None:
+    tab = open_tab(f"{dated_url}?after=2024-08-01")
+    expect(tab.locator("#results .message")).to_be_visible()
+    chooser = tab.locator("#search input[type=file]")
+    chooser.set_input_files(next(picture_folder.glob("*.png")))
+    expect(tab.locator("#results .message")).to_contain_text("loosen the filters")
+    expect(tab.locator(".with")).to_be_visible()
+    tab.get_by_role("button", name="Clear filters").click()
+    expect(heading(tab)).to_have_text("Most similar to your picture")
+
+
+def test_picture_that_cannot_be_read_is_forgotten(tab: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "holiday.jpg"
+    bad.write_text("this is no picture")
+    tab.locator("#search input[type=file]").set_input_files(bad)
+    expect(tab.locator("#results .message")).to_contain_text("not a picture in a known format")
+    expect(tab.locator(".with")).to_be_hidden()
+    tab.locator("#words").fill("a dog")
+    expect(heading(tab)).to_have_text("Best matches for “a dog”")
