@@ -14,6 +14,7 @@ let shades = null;
 let order = null;  // in which dots are drawn: the best last, on top
 let view = { x: 0, y: 0, zoom: 1 };
 let pointed = -1;
+let painting = 0;
 
 const address = (dot) => `${map.preview}/${map.rows[dot]}.webp`;
 const open = (dot) => page.tell('open', { row: map.rows[dot], preview: address(dot) });
@@ -151,8 +152,10 @@ element.querySelector('.zoom').addEventListener('click', (event) => {
 });
 
 async function load() {
-    told.textContent = layout.value === 'umap' ? 'Computing the map…' : '';
-    const answer = await page.call(server.points, { layout: layout.value });
+    const asked = layout.value;
+    told.textContent = asked === 'umap' ? 'Computing the map…' : '';
+    const answer = await page.call(server.points, { layout: asked });
+    if (asked !== layout.value) return;
     told.textContent = answer.message ?? '';
     if (answer.message) return;
     map = {
@@ -167,11 +170,13 @@ async function load() {
 
 async function paint() {
     if (!map) return;
+    const mine = ++painting;
     shades = null;
     legend.replaceChildren();
     let said = '';
     if (colour.value === 'question') {
         const answer = await page.call(server.shades, { ...page.question, gallery: page.galleryOf(address(0)) });
+        if (mine !== painting) return;  // another colour was chosen meanwhile
         said = answer.message ?? '';
         shades = answer.shades ? decode(answer.shades, Float32Array) : null;
         if (page.question.q && shades) legend.textContent = `the redder, the more like “${page.question.q}”`;

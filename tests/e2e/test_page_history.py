@@ -78,3 +78,22 @@ def test_picture_that_cannot_be_read_is_forgotten(tab: Any, tmp_path: Path) -> N
     expect(tab.locator(".with")).to_be_hidden()
     tab.locator("#words").fill("a dog")
     expect(heading(tab)).to_have_text("Best matches for “a dog”")
+
+
+def test_late_colours_do_not_paint_over_those_chosen_since(open_tab: Any, dated_url: str) -> None:
+    tab = open_tab(dated_url)
+    tab.get_by_role("tab", name="Map").click()
+    canvas, colour = tab.locator("#map canvas"), tab.get_by_label("Colour by")
+    expect(canvas).to_have_attribute("data-painted", "question")
+    held: list[Any] = []
+    tab.route("**/component_server**", lambda route: held.append(route))
+    with tab.expect_request("**/component_server**"):
+        colour.dispatch_event("change")
+    colour.select_option("folder")
+    expect(canvas).to_have_attribute("data-painted", "folder")
+    with tab.expect_response("**/component_server**") as late:
+        held[0].continue_()
+    assert "shades" in late.value.json()
+    tab.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    expect(canvas).to_have_attribute("data-painted", "folder")
+    assert tab.locator("#map .legend span").all_text_contents() == ["summer", "winter"]
