@@ -15,7 +15,7 @@ from export.gate import check_recall
 from export.graph import embed, picture_feeds, text_feeds
 from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
-from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, file_entry, list_files, onnx_name, read_manifest
+from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, list_files, onnx_name, read_manifest
 from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
@@ -136,10 +136,10 @@ def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
         raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out, or delete it") from None
     if manifest["fingerprint"] != fingerprint:
         raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
-    files, card = manifest["files"], out / "README.md"
-    others = [name for name in list_files(out) if name not in files]
-    if card.name in files and card.exists() and file_entry(card) != files[card.name]:
-        others.append(f"{card.name}, changed by hand")
+    files, present, card = manifest["files"], list_files(out), "README.md"
+    others = [name for name in present if name not in files]
+    if card in files and present.get(card, files[card]) != files[card]:
+        others.append(f"{card}, changed by hand")
     if others:
         raise MiniClipError(
             f"{out} holds what no export made ({'; '.join(others[:3])}); move that away, or choose another --out"
