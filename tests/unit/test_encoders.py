@@ -214,6 +214,6 @@ def test_a_pictures_embedding_does_not_depend_on_its_batch(tiny_bundle: Path, pi
     tower = ort.InferenceSession(model.SerializeToString(), session_options(1), providers=[CPU])
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "int8", threads=2)
     encoders._sessions["vision"] = encoders._on_one_core["vision"] = tower
-    pixel_values = np.stack([encoders.transform.load(path) for path in pictures[:3]])
+    pixel_values = np.stack([encoders.transform.load(path) * (1 + row) for row, path in enumerate(pictures[:3])])
     together = encoders.embed_pixels(pixel_values)
     assert np.array_equal(together, np.vstack([encoders.embed_pixels(pixel_values[row : row + 1]) for row in range(3)]))
