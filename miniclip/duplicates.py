@@ -31,6 +31,20 @@ def find_duplicates(index: PictureIndex, threshold: float = 0.97) -> list[list[i
     return list(members.values())
 
 
+def kinds(index: PictureIndex, rows: Sequence[int]) -> Iterator[str]:
+    """What each row is: `first`, then `same file` (as one before it, by a link), `equal` to the first, or `similar`."""
+    seen = set[str]()
+    for row in rows:
+        file = _file_of(index.paths.text(row))
+        if not seen:
+            yield "first"
+        elif file in seen:
+            yield "same file"
+        else:
+            yield "equal" if index.content[row] == index.content[rows[0]] else "similar"
+        seen.add(file)
+
+
 def to_delete(groups: Sequence[Sequence[int]], paths: Paths) -> Iterator[str]:
     """All but the first path of each group, save other names of a file that is kept or was already given.
 

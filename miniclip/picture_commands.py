@@ -213,7 +213,7 @@ def _no_probability(texts: tuple[str, ...], searcher: Any) -> str:
 
 
 def run_duplicates(arguments: argparse.Namespace) -> int:
-    from miniclip.duplicates import find_duplicates, to_delete
+    from miniclip.duplicates import find_duplicates, kinds, to_delete
     from miniclip.index import PictureIndex
     from miniclip.ingest import printable
 
@@ -225,9 +225,8 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
     if arguments.null:
         return _print_paths(to_delete(groups, index.paths))
     for number, rows in enumerate(groups, 1):
-        for row in rows:
-            is_copy = "equal" if index.content[row] == index.content[rows[0]] else "similar"
-            print(f"{number}\t{'first' if row == rows[0] else is_copy}\t{printable(index.paths.text(row))}")
+        for row, kind in zip(rows, kinds(index, rows), strict=True):
+            print(f"{number}\t{kind}\t{printable(index.paths.text(row))}")
     return 0
 
 

@@ -82,6 +82,14 @@ def test_only_copy_is_never_listed_as_a_duplicate(
     shutil.copy(folder / "z.png", folder / "a.png")
     update_index(str(folder), encoders, out)
     assert deletable(out, capsysbinary) == ["b-link.png", "y.png"]  # one name of z.png will do
+    assert run(["duplicates", "--index", str(out), "--threshold", "1"]) == 0
+    lines = [line.split(b"\t") for line in capsysbinary.readouterr().out.splitlines()]
+    assert [(kind, os.path.basename(path)) for _, kind, path in lines] == [
+        (b"first", b"a.png"),
+        (b"equal", b"b-link.png"),
+        (b"equal", b"y.png"),
+        (b"same file", b"z.png"),  # as b-link.png, although that is not the first
+    ]
 
 
 # places
