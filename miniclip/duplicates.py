@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from miniclip.errors import MiniClipError
-from miniclip.index import Paths, PictureIndex
+from miniclip.index import PictureIndex
+from miniclip.ingest import state_of
 
 BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many, 16 MB of pairs where all are alike
 
@@ -45,17 +46,30 @@ def kinds(index: PictureIndex, rows: Sequence[int]) -> Iterator[str]:
         seen.add(file)
 
 
-def to_delete(groups: Sequence[Sequence[int]], paths: Paths) -> Iterator[str]:
+def to_delete(groups: Sequence[Sequence[int]], index: PictureIndex) -> Iterator[str]:
     """All but the first path of each group, save other names of a file that is kept or was already given.
 
-    A link and what it leads to are one file: without this, the only copy could be among what is not kept.
+    A link and what it leads to are one file: without this, the only copy could be among what is not kept. Nor does a
+    file count that is gone or changed since it was indexed: what would be kept for it may be the only copy by now.
     """
     for rows in groups:
-        seen = {_file_of(paths.text(rows[0]))}
-        for row in rows[1:]:
-            if (file := _file_of(path := paths.text(row))) not in seen:
+        seen = set[str]()
+        for row in rows:
+            path = index.paths.text(row)
+            if not _is_as_indexed(path, index.states[row]):
+                continue
+            if (file := _file_of(path)) not in seen:
+                if seen:
+                    yield path
                 seen.add(file)
-                yield path
+
+
+def _is_as_indexed(path: str, state: np.ndarray) -> bool:
+    """Whether a file is still the one that was compared; never in object storage, where asking takes a request each."""
+    try:
+        return state_of(os.stat(path)) == tuple(state.tolist())
+    except OSError:
+        return False
 
 
 def _file_of(path: str) -> str:

@@ -21,7 +21,7 @@ from miniclip.flat import IDENTITY, Put, identity_of, map_flat, write_flat
 from miniclip.ingest import Problem, is_uri, real_path, stored_path
 from miniclip.store import PICTURES, damaged, open_table, read_problems, read_settings
 
-FACTS = (*IDENTITY, "taken", "captions")
+FACTS = (*IDENTITY, "bytes", "mtime_ns", "taken", "captions")
 READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
 
 
@@ -104,6 +104,7 @@ class PictureIndex:
     captions: Captions
     image_embeds: np.ndarray  # (N, D) float32, unit length; read-only
     sha256: pa.Array  # (N,) 32 bytes each
+    states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`ingest.state_of`)
     taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
     skipped: list[Problem] = field(repr=False)
     stored: "StoredEmbeds" = field(repr=False)
@@ -137,6 +138,7 @@ class PictureIndex:
             captions=Captions(facts["captions"].chunk(0)),
             image_embeds=embeds,
             sha256=facts["sha256"].chunk(0),
+            states=np.stack([facts[name].to_numpy() for name in ("bytes", "mtime_ns")], axis=1),
             taken=facts["taken"].to_numpy().astype("datetime64[s]"),
             skipped=read_problems(folder),
             stored=stored,

@@ -119,6 +119,11 @@ def real_path(stored: str) -> str:
     return "".join(chr(ord(char) - PRIVATE_USE + 0xDC00) if low <= ord(char) <= high else char for char in stored)
 
 
+def state_of(status: os.stat_result) -> tuple[int, int]:
+    """Size in bytes and time in nanoseconds: what tells that a file's content changed."""
+    return status.st_size, status.st_mtime_ns
+
+
 def is_uri(source: str) -> bool:
     """Whether it is a place in object storage, such as s3://bucket/folder."""
     return re.match(r"[a-z][a-z0-9+.-]+://", source) is not None
@@ -210,9 +215,9 @@ def _add(path: str, captions: tuple[str, ...], found: Found) -> None:
     if not stat.S_ISREG(status.st_mode):
         found.problems.append(Problem(stored, "a folder, pipe, socket or device, not a picture"))
     elif status.st_size > MAX_BYTES:
-        found.problems.append(Problem(stored, f"larger than {MAX_BYTES >> 30} GB", status.st_size, status.st_mtime_ns))
+        found.problems.append(Problem(stored, f"larger than {MAX_BYTES >> 30} GB", *state_of(status)))
     else:
-        found.files[stored] = PictureFile(stored, status.st_size, status.st_mtime_ns, captions)
+        found.files[stored] = PictureFile(stored, *state_of(status), captions)
 
 
 def _captions_of(folder: Path, found: Found, place_of: Callable[[str], str]) -> dict[str, tuple[str, tuple[str, ...]]]:

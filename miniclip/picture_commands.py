@@ -223,7 +223,7 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
         print(json.dumps({"groups": [[index.paths.text(row) for row in rows] for rows in groups]}))
         return 0
     if arguments.null:
-        return _print_paths(to_delete(groups, index.paths))
+        return _print_paths(to_delete(groups, index))
     for number, rows in enumerate(groups, 1):
         for row, kind in zip(rows, kinds(index, rows), strict=True):
             print(f"{number}\t{kind}\t{printable(index.paths.text(row))}")

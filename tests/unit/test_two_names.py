@@ -92,6 +92,36 @@ def test_only_copy_is_never_listed_as_a_duplicate(
     ]
 
 
+def test_copy_is_listed_only_where_what_is_kept_is_still_there(
+    encoders: OnnxEncoders, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The index is of yesterday: what it calls the first may be gone, or another picture."""
+    folder, out = tmp_path / "p", tmp_path / "index"
+    first = put(folder / "a.png")
+    for name in ("b.png", "c.png", "d.png"):
+        shutil.copy(first, folder / name)
+    update_index(str(folder), encoders, out)
+    assert deletable(out, capsysbinary) == ["b.png", "c.png", "d.png"]
+    first.unlink()
+    assert deletable(out, capsysbinary) == ["c.png", "d.png"]
+    put(folder / "b.png", "blue")
+    assert deletable(out, capsysbinary) == ["d.png"]
+    put(folder / "d.png", "green")
+    assert deletable(out, capsysbinary) == []  # c.png is the only one left
+    (folder / "c.png").unlink()
+    assert deletable(out, capsysbinary) == []
+
+
+def test_pictures_in_object_storage_are_never_listed(
+    encoders: OnnxEncoders, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    shutil.copy(put(tmp_path / "p/a.png"), tmp_path / "p/b.png")
+    update_index(f"file://{tmp_path}/p", encoders, tmp_path / "index")
+    assert deletable(tmp_path / "index", capsysbinary) == []
+    assert run(["duplicates", "--index", str(tmp_path / "index"), "--threshold", "1"]) == 0
+    assert len(capsysbinary.readouterr().out.splitlines()) == 2  # though shown
+
+
 # places
 
 
