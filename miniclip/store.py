@@ -122,8 +122,8 @@ class Writer:
         self.folder = folder
         self.schema = picture_schema(dim)
         try:
-            self._pictures = open_table(folder, PICTURES) or _create(folder, PICTURES, self.schema)
-            self._problems = open_table(folder, PROBLEMS) or _create(folder, PROBLEMS, PROBLEM_SCHEMA)
+            self._pictures = _open_or_create(folder, PICTURES, self.schema)
+            self._problems = _open_or_create(folder, PROBLEMS, PROBLEM_SCHEMA)
             self._before = lancedb.connect(str(folder)).open_table(PICTURES)
             self._before.checkout(self._pictures.version)  # offsets below stay what they are while we write
         except MiniClipError:
@@ -229,7 +229,10 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
         yield Writer(folder, dim)
 
 
-def _create(folder: Path, name: str, schema: pa.Schema) -> Any:
+def _open_or_create(folder: Path, name: str, schema: pa.Schema) -> Any:
+    table = open_table(folder, name)
+    if table is not None:  # an empty one is false, and stays
+        return table
     shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)  # what a kill left of a creation: it has no version
     return lancedb.connect(str(folder)).create_table(name, schema=schema)
 
