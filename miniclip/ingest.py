@@ -120,8 +120,11 @@ def real_path(stored: str) -> str:
 
 
 def state_of(status: os.stat_result) -> tuple[int, int]:
-    """Size in bytes and time in nanoseconds: what tells that a file's content changed."""
-    return status.st_size, status.st_mtime_ns
+    """Size in bytes and time in nanoseconds: what tells that a file's content changed.
+
+    A clock that was wrong may have set a time that 64 bits do not hold (before 1677, after 2262): the nearest counts.
+    """
+    return status.st_size, max(-(1 << 63), min(status.st_mtime_ns, (1 << 63) - 1))
 
 
 def is_uri(source: str) -> bool:

@@ -3,6 +3,7 @@
 Nothing is lost by it, and what can be told is told in one line.
 """
 
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -63,3 +64,14 @@ def test_empty_error_report_is_not_made_anew(encoders: OnnxEncoders, pictures: P
     mark.touch()
     update_index(str(pictures), encoders, tmp_path / "index")
     assert mark.exists()
+
+
+def test_picture_of_a_clock_in_another_century_is_indexed(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    moment_ns = 10**19  # in 2286
+    os.utime(pictures / "b.png", ns=(moment_ns, moment_ns))
+    if os.stat(pictures / "b.png").st_mtime_ns != moment_ns:
+        pytest.skip("this file system has no such times")
+    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (3, 0, 0, 0)
+    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (0, 3, 0, 0)
