@@ -23,6 +23,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index import PictureIndex, StoredEmbeds
 from miniclip.providers import session_options
+from miniclip.store import writing
 
 GALLERIES = ("exact", "int8", "ann")
 CANDIDATES = 8  # scored again, for each that is wanted
@@ -165,7 +166,10 @@ def _rescore(queries: np.ndarray, rows: np.ndarray, stored: StoredEmbeds, k: int
 
 
 def make_ann(index: PictureIndex) -> None:
-    """Build the vector index in place of an older one; `MiniClipError` below `SMALLEST_ANN` rows."""
+    """Build the vector index in place of an older one.
+
+    Errors: `MiniClipError` below `SMALLEST_ANN` rows, or where it cannot be written.
+    """
     if len(index) < SMALLEST_ANN:
         raise MiniClipError(f"--ann pays from {SMALLEST_ANN:,} pictures on, and there are {len(index):,}; leave it out")
     dim = index.stored.dim
@@ -175,7 +179,8 @@ def make_ann(index: PictureIndex) -> None:
         num_partitions=max(1, round(len(index) ** 0.5)),
         num_sub_vectors=max(parts for parts in range(1, max(1, dim // 8) + 1) if dim % parts == 0),
     )
-    index.stored.table.create_index("embedding", config=settings, replace=True)
+    with writing(index.folder):
+        index.stored.table.create_index("embedding", config=settings, replace=True)
 
 
 def recall_of(gallery: AnyGallery, index: PictureIndex, text_embeds: np.ndarray, k: int = 10) -> float:

@@ -13,6 +13,7 @@ one. A reader keeps the version that it opened.
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,6 +93,19 @@ def damaged(folder: Path, error: Exception) -> MiniClipError:
     return MiniClipError(f"the index {folder} is damaged ({reason}); delete it and index the pictures again")
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What LanceDB raises where it cannot write, as one line: a full disk most of all. The last commit stays."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        text = str(error)
+        system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
+        reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
+        mend = "free some space and start again" if system else "start again, or choose another --out"
+        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from None
+
+
 def open_table(folder: Path, name: str) -> Any | None:
     """A table at its last version, or None where the writer has not come to it yet."""
     try:
@@ -116,7 +130,7 @@ def read_problems(folder: Path) -> list[Problem]:
 
 
 class Writer:
-    """The one writer of an index. Every method that writes is one commit of one table."""
+    """The one writer of an index. Every method that writes is one commit of one table, or a `MiniClipError`."""
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder = folder
@@ -155,11 +169,12 @@ class Writer:
     def put(self, rows: dict[str, Any], replace: bool) -> None:
         """Add pictures by column; with `replace`, in place of those of the same path, in the same commit."""
         batch = pa.table(rows, schema=self.schema)
-        if replace:
-            merge = self._pictures.merge_insert("path")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
-        else:
-            self._pictures.add(batch)
+        with writing(self.folder):
+            if replace:
+                merge = self._pictures.merge_insert("path")
+                merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
+            else:
+                self._pictures.add(batch)
 
     @property
     def pictures_uri(self) -> str:
@@ -168,17 +183,21 @@ class Writer:
 
     def remove(self, paths: Sequence[str]) -> None:
         """Take pictures out by path."""
-        _delete(self._pictures, paths)
+        with writing(self.folder):
+            _delete(self._pictures, paths)
 
     def put_problems(self, problems: Sequence[Problem]) -> None:
         """Add to the error report, in place of what it said of the same path."""
         unique = {problem.path: problem for problem in problems}
         columns = {name: [getattr(p, name) for p in unique.values()] for name in PROBLEM_SCHEMA.names}
-        merge = self._problems.merge_insert("path")
-        merge.when_matched_update_all().when_not_matched_insert_all().execute(pa.table(columns, schema=PROBLEM_SCHEMA))
+        batch = pa.table(columns, schema=PROBLEM_SCHEMA)
+        with writing(self.folder):
+            merge = self._problems.merge_insert("path")
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
 
     def remove_problems(self, paths: Sequence[str]) -> None:
-        _delete(self._problems, paths)
+        with writing(self.folder):
+            _delete(self._problems, paths)
 
     def count(self) -> int:
         self._pictures.checkout_latest()  # others may have written it for us
@@ -188,7 +207,8 @@ class Writer:
         """Join small fragments. Readers of older versions are not disturbed: those stay for a week."""
         for table in (self._pictures, self._problems):
             if table.stats()["fragment_stats"]["num_fragments"] > MOST_FRAGMENTS:
-                table.optimize()
+                with writing(self.folder):
+                    table.optimize()
 
 
 @contextmanager
@@ -234,7 +254,8 @@ def _open_or_create(folder: Path, name: str, schema: pa.Schema) -> Any:
     if table is not None:  # an empty one is false, and stays
         return table
     shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)  # what a kill left of a creation: it has no version
-    return lancedb.connect(str(folder)).create_table(name, schema=schema)
+    with writing(folder):
+        return lancedb.connect(str(folder)).create_table(name, schema=schema)
 
 
 def _delete(table: Any, paths: Sequence[str]) -> None:

@@ -4,7 +4,10 @@ Nothing is lost by it, and what can be told is told in one line.
 """
 
 import os
+import resource
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import miniclip.approximate
+import miniclip.store
+import miniclip.watch
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
+from miniclip.ingest import Problem
+from miniclip.store import Settings, Writer, open_writer, read_problems
 from miniclip.update import IndexReport, update_index
 
 
@@ -75,3 +84,58 @@ def test_picture_of_a_clock_in_another_century_is_indexed(
         pytest.skip("this file system has no such times")
     assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (3, 0, 0, 0)
     assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (0, 3, 0, 0)
+
+
+# no room
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A limit of the system for what any file may grow to; a write beyond it fails like one on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+WRITES: dict[str, Callable[[Writer], object]] = {
+    "put": lambda writer: writer.put(columns(200, 32), replace=False),
+    "put again": lambda writer: writer.put(columns(200, 32), replace=True),
+    "remove": lambda writer: writer.remove(["/p/0001.jpg"]),
+    "put problems": lambda writer: writer.put_problems([Problem("/p/x.jpg", "damaged")]),
+    "remove problems": lambda writer: writer.remove_problems(["/p/y.jpg"]),
+    "tidy": lambda writer: writer.tidy(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_commit_that_finds_no_room_is_one_line_and_the_last_one_stays(
+    write: Callable[[Writer], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(miniclip.store, "MOST_FRAGMENTS", 1)
+    with open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32) as writer:
+        for part in (columns(200, 32), columns(9, 32, 200)):
+            writer.put(part, replace=False)
+        writer.put_problems([Problem("/p/y.jpg", "damaged")])
+        with (
+            largest_file(64),
+            pytest.raises(MiniClipError, match=r"^cannot write .*index: File too large; free some space") as failed,
+        ):
+            write(writer)
+    assert "\n" not in str(failed.value)
+    assert len(PictureIndex.open(tmp_path / "index")) == 209
+    assert [problem.path for problem in read_problems(tmp_path / "index")] == ["/p/y.jpg"]
+
+
+def test_vector_index_that_finds_no_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    with open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32) as writer:
+        writer.put(columns(300, 32), replace=False)
+    with (
+        largest_file(4096),
+        pytest.raises(MiniClipError, match=r"^cannot write .*index: File too large; free some space"),
+    ):
+        miniclip.approximate.make_ann(PictureIndex.open(tmp_path / "index", in_memory=False))
+    assert len(PictureIndex.open(tmp_path / "index")) == 300
