@@ -64,12 +64,17 @@ class Problem:
 
 @dataclass
 class Found:
-    """Everything below a folder. What was indexed below `unreadable_folders` is kept, since nobody knows it is gone."""
+    """Everything below a folder. What was indexed of what is unreadable is kept, since nobody knows that it is gone."""
 
     files: dict[str, PictureFile] = field(default_factory=dict)  # by stored path
     problems: list[Problem] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
+    unreadable_files: set[str] = field(default_factory=set)  # stored paths
     root: str = ""  # what names are shown relative to
+
+    def hides(self, path: str) -> bool:
+        """Whether a stored path that was not found may still be there."""
+        return path in self.unreadable_files or path.startswith(tuple(self.unreadable_folders))
 
 
 def find_pictures(source: str) -> Found:
@@ -194,6 +199,9 @@ def _walk(root: str, found: Found) -> Iterator[str]:
                 subfolders.append(entry.path)
             elif entry.name.lower().endswith(SUFFIXES):
                 yield entry.path
+            elif entry.is_symlink() and not os.path.exists(entry.path):  # what it led to may be a drive that is away
+                found.problems.append(Problem(stored_path(entry.path), "a link that leads nowhere"))
+                found.unreadable_folders.append(stored_path(entry.path) + "/")
         folders += reversed(subfolders)
 
 
@@ -214,6 +222,8 @@ def _add(path: str, captions: tuple[str, ...], found: Found) -> None:
     except OSError as error:
         reason = "a link that leads nowhere" if os.path.islink(path) else str(error.strerror)
         found.problems.append(Problem(stored, reason))
+        if error.errno != errno.ENOENT:
+            found.unreadable_files.add(stored)
         return
     if not stat.S_ISREG(status.st_mode):
         found.problems.append(Problem(stored, "a folder, pipe, socket or device, not a picture"))

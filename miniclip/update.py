@@ -122,13 +122,12 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
             plan.fresh.append(file)
             if problem:
                 known_problems[path] = problem
-    hidden = tuple(found.unreadable_folders)
     for path in rows.keys() - found.files.keys():
-        if hidden and path.startswith(hidden):
+        if found.hides(path):
             plan.kept += 1
         else:
             plan.gone.append(path)
-    writer.remove_problems([path for path in known_problems if not (hidden and path.startswith(hidden))])
+    writer.remove_problems([path for path in known_problems if not found.hides(path)])
     return plan
 
 

@@ -139,3 +139,39 @@ def test_vector_index_that_finds_no_room_is_one_line(tmp_path: Path, monkeypatch
     ):
         miniclip.approximate.make_ann(PictureIndex.open(tmp_path / "index", in_memory=False))
     assert len(PictureIndex.open(tmp_path / "index")) == 300
+
+
+# what is away for a while
+
+
+def test_pictures_below_a_link_to_a_drive_that_is_away_are_kept(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "drive").mkdir()
+    (pictures / "c.png").rename(tmp_path / "drive/c.png")
+    (pictures / "holiday").symlink_to(tmp_path / "drive")
+    out = tmp_path / "index"
+    assert counts(update_index(str(pictures), encoders, out)) == (3, 0, 0, 0)
+    (tmp_path / "drive").rename(tmp_path / "away")
+    report = update_index(str(pictures), encoders, out)
+    assert counts(report) == (0, 3, 0, 1)
+    assert report.skipped[0].path.endswith("/holiday") and report.skipped[0].reason == "a link that leads nowhere"
+    (tmp_path / "away").rename(tmp_path / "drive")
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 0)
+    assert read_problems(out) == []
+    (pictures / "holiday").unlink()
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
+
+
+def test_picture_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    update_index(str(pictures), encoders, out)
+    (pictures / "b.png").rename(tmp_path / "b.png")
+    (pictures / "b.png").symlink_to("b.png")  # to itself: an error, but not that there is no such file
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 1)
+    assert names(out) == ["a.png", "b.png", "c.png"]
+    (tmp_path / "b.png").replace(pictures / "b.png")
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 0)
+    assert read_problems(out) == []
+    (pictures / "b.png").unlink()
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
