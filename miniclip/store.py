@@ -30,6 +30,7 @@ from miniclip.ingest import Problem
 
 INDEX_FORMAT = 2
 PICTURES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
+BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
 MOST_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
 PROBLEM_SCHEMA = pa.schema(
     [
@@ -217,13 +218,7 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
 
     Errors: `MiniClipError` when another process writes it, it belongs to another bundle, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise MiniClipError(f"{folder} is a file; choose another --out")
-    if (folder / "index.json").exists():
-        if read_settings(folder).fingerprint != settings.fingerprint:
-            raise MiniClipError(f"{folder} is an index made by another bundle; choose another --out, or delete it")
-    elif folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
-        raise MiniClipError(f"{folder} exists and is no index; choose another --out")
+    _check_place(folder, settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("a+")
@@ -238,6 +233,7 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
                 f"another process ({lock.read().strip() or 'unknown'}) is writing the index {folder}; "
                 "wait for it, or stop it"
             ) from None
+        _check_place(folder, settings)  # again: another process may have made it meanwhile
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
         lock.flush()
@@ -247,6 +243,17 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
         except OSError as error:
             raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another --out") from None
         yield Writer(folder, dim)
+
+
+def _check_place(folder: Path, settings: Settings) -> None:
+    """`MiniClipError` unless this is an index of that bundle, or can become one."""
+    if folder.exists() and not folder.is_dir():
+        raise MiniClipError(f"{folder} is a file; choose another --out")
+    if (folder / "index.json").exists():
+        if read_settings(folder).fingerprint != settings.fingerprint:
+            raise MiniClipError(f"{folder} is an index made by another bundle; choose another --out, or delete it")
+    elif folder.exists() and any(path.name not in BEGUN for path in folder.iterdir()):
+        raise MiniClipError(f"{folder} exists and is no index; choose another --out")
 
 
 def _open_or_create(folder: Path, name: str, schema: pa.Schema) -> Any:

@@ -3,6 +3,8 @@
 Nothing is lost by it, and what can be told is told in one line.
 """
 
+import fcntl
+import json
 import os
 import resource
 import shutil
@@ -175,3 +177,37 @@ def test_picture_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, p
     assert read_problems(out) == []
     (pictures / "b.png").unlink()
     assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
+
+
+# what a kill leaves, and who writes
+
+
+def test_kill_before_the_first_index_json_does_not_lock_the_user_out(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    out.mkdir()
+    (out / "writer.lock").write_text("process 1")
+    (out / "index.json.partial").write_text('{"form')
+    assert counts(update_index(str(pictures), encoders, out)) == (3, 0, 0, 0)
+    assert not (out / "index.json.partial").exists()
+
+
+def test_index_that_another_bundle_made_just_before_the_lock_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, lock = tmp_path / "index", fcntl.flock
+
+    def overtaken(*arguments: Any) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        with open_writer(out, Settings("1" * 64, tmp_path, "x"), 32):
+            pass
+        lock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with (
+        pytest.raises(MiniClipError, match="made by another bundle"),
+        open_writer(out, Settings("0" * 64, tmp_path, "x"), 32),
+    ):
+        pass
+    assert json.loads((out / "index.json").read_text())["fingerprint"] == "1" * 64
