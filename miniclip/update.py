@@ -113,15 +113,15 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
     plan.known_paths = set(rows)
     known_problems = {problem.path: problem for problem in problems}
     for path, file in found.files.items():
-        problem = known_problems.pop(path, None)
+        problem = known_problems.get(path)
         if rows.get(path) == file.state and captions[path] == file.captions:
             plan.kept += 1
         elif problem and (problem.bytes, problem.mtime_ns) == file.state and not problem.lies_outside:
-            plan.problems[path] = problem
+            plan.problems[path] = known_problems.pop(path)
+            if path in rows:  # a kill came between the commits of the problem and of the row that it ends
+                plan.gone.append(path)
         else:
             plan.fresh.append(file)
-            if problem:
-                known_problems[path] = problem
     for path in rows.keys() - found.files.keys():
         if found.hides(path):
             plan.kept += 1

@@ -211,3 +211,18 @@ def test_index_that_another_bundle_made_just_before_the_lock_is_refused(
     ):
         pass
     assert json.loads((out / "index.json").read_text())["fingerprint"] == "1" * 64
+
+
+def test_kill_between_the_two_commits_of_a_picture_that_turned_bad_leaves_no_row(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    out, bad = tmp_path / "index", pictures.resolve() / "b.png"
+    update_index(str(pictures), encoders, out)
+    bad.write_bytes(b"no picture")
+    settings = Settings(encoders.bundle.fingerprint, encoders.bundle.folder, str(pictures))
+    with open_writer(out, settings, encoders.dim) as writer:  # the first of the two commits
+        writer.put_problems([Problem(str(bad), "not a picture", 10, bad.stat().st_mtime_ns)])
+    assert "b.png" in names(out)
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 1)
+    assert names(out) == ["a.png", "c.png"]
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 0, 1)
