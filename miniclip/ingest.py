@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from miniclip.caption_table import Skipped
 from miniclip.captions import UNCAPTIONED, read_captions, read_folder_captions
 from miniclip.errors import MiniClipError, expand
 from miniclip.images import SUFFIXES
@@ -122,6 +123,11 @@ def real_path(stored: str) -> str:
         return stored
     low, high = PRIVATE_USE + 0x80, PRIVATE_USE + 0xFF
     return "".join(chr(ord(char) - PRIVATE_USE + 0xDC00) if low <= ord(char) <= high else char for char in stored)
+
+
+def valid_text(text: str) -> str:
+    """What people wrote, as text that can be stored: halves of surrogate pairs become their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def state_of(status: os.stat_result) -> tuple[int, int]:
@@ -240,25 +246,28 @@ def _captions_of(folder: Path, found: Found, place_of: Callable[[str], str]) -> 
     try:
         table = read_folder_captions(folder)
     except MiniClipError as error:  # some other table that lies among the pictures
-        found.problems.append(Problem(stored_path(str(folder)), f"captions not read: {error}"))
+        found.problems.append(Problem(stored_path(str(folder)), valid_text(f"captions not read: {error}")))
         return {}
     if table is None:
         return {}
     # without a caption a picture is indexed all the same
-    lost = [entry for entry in table.skipped if entry.reason != UNCAPTIONED]
-    found.problems += [Problem(entry.name, entry.reason) for entry in lost]
+    found.problems += [_lost(entry) for entry in table.skipped if entry.reason != UNCAPTIONED]
     captions: dict[str, tuple[str, tuple[str, ...]]] = {}
     for row, path in enumerate(table.image_paths):
         name = str(Path(found.root, path.relative_to(folder)))
         name, own = captions.get(place := place_of(name), (name, ()))
-        captions[place] = name, tuple(dict.fromkeys([*own, *table.captions_of(row)]))
+        captions[place] = name, tuple(dict.fromkeys([*own, *map(valid_text, table.captions_of(row))]))
     return captions
 
 
 def _of_captions(source: str) -> Found:
     table = read_captions(source)
     found = Found()
-    found.problems = [Problem(entry.name, entry.reason) for entry in table.skipped]
+    found.problems = [_lost(entry) for entry in table.skipped]
     for row, path in enumerate(table.image_paths):
-        _add(str(path.resolve()), tuple(table.captions_of(row)), found)
+        _add(str(path.resolve()), tuple(map(valid_text, table.captions_of(row))), found)
     return found
+
+
+def _lost(entry: Skipped) -> Problem:
+    return Problem(valid_text(stored_path(entry.name)), valid_text(entry.reason))

@@ -1,0 +1,64 @@
+"""Captions and names beside an index's pictures: halves of characters, bytes that are no text, files not read."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.index import PictureIndex
+from miniclip.update import IndexReport, update_index
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+
+
+@pytest.fixture
+def pictures(picture_folder: Path, tmp_path: Path) -> Path:
+    """a.png, b.png and c.png."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, path in zip("abc", sorted(picture_folder.glob("*-*")), strict=False):
+        shutil.copy(path, folder / f"{name}.png")
+    return folder
+
+
+def counts(report: IndexReport) -> tuple[int, int, int, int]:
+    return report.added, report.kept, report.removed, len(report.skipped)
+
+
+def test_halves_of_surrogate_pairs_in_captions_and_names_are_escaped(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    rows = [("a.png", "a dog \ud83d"), ("b.png", "fine"), ("no\ud83d.png", "lost")]
+    lines = [json.dumps({"file_name": name, "text": text}) for name, text in rows]
+    (pictures / "metadata.jsonl").write_text("\n".join(lines))
+    for source in (pictures, pictures / "metadata.jsonl"):
+        out = tmp_path / f"index-{source.suffix}"
+        report = update_index(str(source), encoders, out)
+        assert list(PictureIndex.open(out).captions)[:2] == [["a dog \\ud83d"], ["fine"]]
+        assert "no\\ud83d.png" in [problem.path for problem in report.skipped]
+
+
+def test_names_that_are_not_utf_8_beside_a_caption_file_are_told(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copy(pictures / "c.png", pictures / os.fsdecode(b"caf\xe9.png"))
+    (pictures / "captions.csv").write_text("image,caption\na.png,first\nb.png,second\n")
+    report = update_index(str(pictures / "captions.csv"), encoders, tmp_path / "index")
+    assert counts(report) == (2, 0, 0, 2)  # c.png has no caption, either
+
+
+def test_folder_that_is_not_utf_8_with_two_caption_files_is_indexed(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    folder = pictures.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    for name in ("captions.csv", "more.csv"):
+        (folder / name).write_text("image,caption\na.png,first\n")
+    report = update_index(str(folder), encoders, tmp_path / "index")
+    assert counts(report) == (3, 0, 0, 1) and report.skipped[0].reason.startswith("captions not read: ")
