@@ -71,6 +71,7 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
     unreadable_files: set[str] = field(default_factory=set)  # stored paths
+    captions_unknown: bool = False  # they could not be read: those that were indexed are kept
     root: str = ""  # what names are shown relative to
 
     def hides(self, path: str) -> bool:
@@ -247,6 +248,7 @@ def _captions_of(folder: Path, found: Found, place_of: Callable[[str], str]) -> 
         table = read_folder_captions(folder)
     except MiniClipError as error:  # some other table that lies among the pictures
         found.problems.append(Problem(stored_path(str(folder)), valid_text(f"captions not read: {error}")))
+        found.captions_unknown = True
         return {}
     if table is None:
         return {}

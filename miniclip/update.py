@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,8 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
     plan.known_paths = set(rows)
     known_problems = {problem.path: problem for problem in problems}
     for path, file in found.files.items():
+        if found.captions_unknown:
+            file = replace(file, captions=captions.get(path, ()))
         problem = known_problems.get(path)
         if rows.get(path) == file.state and captions[path] == file.captions:
             plan.kept += 1

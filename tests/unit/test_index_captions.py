@@ -62,3 +62,20 @@ def test_folder_that_is_not_utf_8_with_two_caption_files_is_indexed(
         (folder / name).write_text("image,caption\na.png,first\n")
     report = update_index(str(folder), encoders, tmp_path / "index")
     assert counts(report) == (3, 0, 0, 1) and report.skipped[0].reason.startswith("captions not read: ")
+
+
+def test_captions_stay_where_the_caption_file_cannot_be_read(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    out, own = tmp_path / "index", [["cap a"], ["cap b"], []]
+    (pictures / "captions.csv").write_text("image,caption\na.png,cap a\nb.png,cap b\n")
+    update_index(str(pictures), encoders, out)
+    assert list(PictureIndex.open(out).captions) == own
+    (pictures / "more.csv").write_text("image,caption\na.png,other\n")  # which of the two is meant?
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 1)
+    shutil.copy(pictures / "c.png", pictures / "b.png")
+    assert counts(update_index(str(pictures), encoders, out)) == (1, 2, 0, 1)
+    assert list(PictureIndex.open(out).captions) == own
+    (pictures / "captions.csv").unlink()
+    assert counts(update_index(str(pictures), encoders, out))[3] == 0
+    assert list(PictureIndex.open(out).captions) == [["other"], [], []]
