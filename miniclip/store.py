@@ -10,6 +10,7 @@ Every commit is one new version of a table, there whole or not at all: a process
 one. A reader keeps the version that it opened.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -227,7 +228,11 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise MiniClipError(
+                    f"cannot lock {folder}: {error.strerror}; its file system has no locks, so choose another --out"
+                ) from None
             lock.seek(0)
             raise MiniClipError(
                 f"another process ({lock.read().strip() or 'unknown'}) is writing the index {folder}; "

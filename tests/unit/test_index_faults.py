@@ -3,6 +3,7 @@
 Nothing is lost by it, and what can be told is told in one line.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -226,3 +227,15 @@ def test_kill_between_the_two_commits_of_a_picture_that_turned_bad_leaves_no_row
     assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 1)
     assert names(out) == ["a.png", "c.png"]
     assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 0, 1)
+
+
+def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    with (
+        pytest.raises(MiniClipError, match=r"cannot lock .*: No locks available; its file system has no locks"),
+        open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32),
+    ):
+        pass
