@@ -23,7 +23,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index import PictureIndex, StoredEmbeds
 from miniclip.providers import session_options
-from miniclip.store import writing
+from miniclip.store import open_writer, read_settings, writing
 
 GALLERIES = ("exact", "int8", "ann")
 CANDIDATES = 8  # scored again, for each that is wanted
@@ -168,18 +168,18 @@ def _rescore(queries: np.ndarray, rows: np.ndarray, stored: StoredEmbeds, k: int
 def make_ann(index: PictureIndex) -> None:
     """Build the vector index in place of an older one.
 
-    Errors: `MiniClipError` below `SMALLEST_ANN` rows, or where it cannot be written.
+    Errors: `MiniClipError` below `SMALLEST_ANN` rows, or where it cannot be written, or another process writes it.
     """
     if len(index) < SMALLEST_ANN:
         raise MiniClipError(f"--ann pays from {SMALLEST_ANN:,} pictures on, and there are {len(index):,}; leave it out")
     dim = index.stored.dim
-    index.stored.table.checkout_latest()
     settings = IvfPq(
         distance_type="dot",
         num_partitions=max(1, round(len(index) ** 0.5)),
         num_sub_vectors=max(parts for parts in range(1, max(1, dim // 8) + 1) if dim % parts == 0),
     )
-    with writing(index.folder):
+    with open_writer(index.folder, read_settings(index.folder), dim), writing(index.folder):
+        index.stored.table.checkout_latest()
         index.stored.table.create_index("embedding", config=settings, replace=True)
 
 

@@ -14,7 +14,7 @@ from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
 from miniclip.retrieval import Gallery
-from miniclip.store import Settings, open_writer
+from miniclip.store import Settings, open_writer, read_settings
 
 ROWS, DIM = 900, 32
 
@@ -134,3 +134,18 @@ def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.Monke
     make_ann(PictureIndex.open(folder, in_memory=False))
     gallery = open_gallery("ann", PictureIndex.open(folder, in_memory=False))
     assert gallery.top_k(embeds[:2], 1)[1].shape == (2, 1)
+
+
+def test_vector_index_is_made_by_the_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    folder = make_index(tmp_path / "index", np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32))
+    index = PictureIndex.open(folder, in_memory=False)
+    with (
+        open_writer(folder, Settings("0" * 64, folder, "x"), 16),
+        pytest.raises(MiniClipError, match=r"another process .* is writing the index"),
+    ):
+        make_ann(index)
+    assert not PictureIndex.open(folder, in_memory=False).stored.table.list_indices()
+    make_ann(index)
+    assert PictureIndex.open(folder, in_memory=False).stored.table.list_indices()
+    assert read_settings(folder) == Settings("0" * 64, folder, "x")
