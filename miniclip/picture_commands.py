@@ -201,9 +201,19 @@ def run_search(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()  # a reader that went away is told nothing more
     if answer.nothing_matches:
         print("nothing here matches: even the best score is below the bundle's cut-off", file=sys.stderr)
+    elif not answer.hits and (query.after or query.before):
+        print(_none_in_range(query, searcher.index), file=sys.stderr)
     elif query.texts and not answer.is_calibrated:
         print(_no_probability(query.texts, searcher), file=sys.stderr)
     return 0
+
+
+def _none_in_range(query: Any, index: Any) -> str:
+    import numpy as np
+
+    days = " and ".join(f"{word} {day}" for word, day in (("after", query.after), ("before", query.before)) if day)
+    dated = int((~np.isnat(index.taken)).sum())
+    return f"no picture to be searched was taken {days}; {dated:,} of {len(index):,} have a date at all"
 
 
 def _no_probability(texts: tuple[str, ...], searcher: Any) -> str:

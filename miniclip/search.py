@@ -31,7 +31,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """Pictures, best first. `nothing_matches` tells that even the best is below the bundle's cut-off."""
+    """Pictures, best first. `nothing_matches` tells that even the best is below the bundle's cut-off.
+
+    No hits and no `nothing_matches`: no picture was compared, since the query's folder and days leave none.
+    """
 
     hits: list[Hit]
     nothing_matches: bool = False
@@ -95,7 +98,8 @@ class Searcher:
         else:
             text_scores = scores[0]
         hits = self._hits(scores[0], found, self.match.probability(text_scores))
-        return Answer(hits, not (text_scores >= self.match.cutoff).any(), is_calibrated=True)
+        nothing_matches = len(found) > 0 and not (text_scores >= self.match.cutoff).any()
+        return Answer(hits, nothing_matches, is_calibrated=True)
 
     def by_text(self, words: str, top_k: int = 10) -> list[Hit]:
         """Words -> pictures."""

@@ -1,6 +1,7 @@
 """Searching: order, bounds, and that every way of asking agrees. The model is tiny: no test asks what it understood."""
 
 import dataclasses
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from miniclip.classify import classify, label_embeds
+from miniclip.cli import run
 from miniclip.duplicates import find_duplicates
 from miniclip.errors import MiniClipError
 from miniclip.index import Captions, PictureIndex
@@ -203,6 +205,19 @@ def test_nothing_matches_is_an_answer(searcher: Searcher) -> None:
     assert answer.nothing_matches and len(answer.hits) == 10
     strict.match = dataclasses.replace(searcher.match, cutoff=-1.1)
     assert not strict.search(Query(("a red circle",))).nothing_matches
+
+
+def test_days_that_no_picture_was_taken_in_are_told_as_that(
+    searcher: Searcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = searcher.search(Query(("a red circle",), after=date(2099, 1, 1)))
+    assert answer.hits == [] and answer.is_calibrated and not answer.nothing_matches
+    assert run(["search", "a red circle", "--index", str(searcher.index.folder), "--after", "2099-01-01"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.search(
+        r"^no picture to be searched was taken after 2099-01-01; \d+ of 12 have a date at all$", printed.err
+    )
 
 
 def test_bundle_without_calibration_answers_without_probabilities(searcher: Searcher) -> None:
