@@ -17,13 +17,15 @@ LEAST_PAUSE_S = 1.0
 
 
 def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
-    """Update for ever; `tell` gets a line for each update that changed something. Ctrl-C ends it."""
+    """Update for ever; `tell` gets a line for each update that changed something, or failed. Ctrl-C ends it."""
     tell(f"watching {images}; Ctrl-C ends it")
+    failure = ""  # of the last look; told once, however often it is met again
     before: object = None  # whatever changed since the last update is seen at the first look
     while True:
         started = time.monotonic()
         now = _state(images)
         looking_s = time.monotonic() - started
+        failure, failure_before = "", failure
         if now != before:
             try:
                 # a large index would be written once more for every picture that changed
@@ -31,7 +33,9 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
                 if before is not None or report.added or report.removed:
                     tell(str(report))
             except MiniClipError as error:  # every picture gone, or somebody else writing: look again
-                tell(f"not updated: {error}")
+                failure = str(error)
+                if failure != failure_before:
+                    tell(f"not updated: {failure}")
                 now = before
         before = now
         time.sleep(max(LEAST_PAUSE_S, 10 * looking_s))

@@ -9,10 +9,12 @@ import json
 import os
 import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from miniclip.index import PictureIndex
 from miniclip.ingest import Problem
 from miniclip.store import Settings, Writer, open_writer, read_problems
 from miniclip.update import IndexReport, update_index
+from miniclip.watch import watch
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +242,28 @@ def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.M
         open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32),
     ):
         pass
+
+
+def test_watching_tells_a_failure_once_and_the_next_one_again(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aside").mkdir()
+    told: list[str] = []
+
+    def away() -> None:
+        for path in pictures.iterdir():
+            path.rename(tmp_path / "aside" / path.name)
+
+    def back() -> None:
+        for path in (tmp_path / "aside").iterdir():
+            path.rename(pictures / path.name)
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    between = iter([lambda: None, away, *[lambda: None] * 3, back, lambda: None, away, lambda: None, end])
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: next(between)())
+    monkeypatch.setattr(miniclip.watch, "time", clock)
+    with pytest.raises(KeyboardInterrupt):
+        watch(str(pictures), encoders, tmp_path / "index", told.append)
+    assert [line.split(":")[0] for line in told[2:]] == ["not updated", "not updated"], told
