@@ -79,7 +79,11 @@ def _add_data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
     command.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
     command.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
-    command.add_argument("--seed", type=int, default=0, help="seed of the split where the data has no official one")
+    command.add_argument(
+        "--seed",
+        type=int,
+        help="seed of the split where the data has no official one (default that of the run, or 0: bundles name none)",
+    )
     command.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
     command.add_argument("--json", type=Path, help="also write the result to this file")
 
@@ -95,7 +99,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from miniclip.evaluation import clip_benchmark_json
 
     folder = arguments.bundle or arguments.run_folder
-    result, _ = _measure(arguments, folder, is_run=arguments.run_folder is not None)
+    ((result, _),) = _measure(arguments, {folder: arguments.run_folder is not None})
     _print_results(arguments, {folder.name: result})
     low, high = result["confidence_95"]["mean_recall"]
     print(f"mean recall lies between {100 * low:.1f} and {100 * high:.1f} (95 %, bootstrap over pictures)")
@@ -109,14 +113,15 @@ def _compare(arguments: argparse.Namespace) -> int:
     folders = (arguments.a, arguments.b)
     if arguments.a == arguments.b:
         raise MiniClipError(f"compare takes two different models, and both are {arguments.a}")
-    measured = {str(folder): _measure(arguments, folder, not (folder / "onnx").is_dir()) for folder in folders}
-    results = {name: result for name, (result, _) in measured.items()}
+    (first, first_ranks), (second, second_ranks) = _measure(
+        arguments, {folder: not (folder / "onnx").is_dir() for folder in folders}
+    )
+    results = {result["model"]: result for result in (first, second)}
     _print_results(arguments, results)
-    first, second = results.values()
     if first["images"] != second["images"]:
         raise MiniClipError("a picture became unreadable between the two models; run it again")
     difference = second["mean_recall"] - first["mean_recall"]
-    ends = difference_intervals(*(ranks for _, ranks in reversed(measured.values())))
+    ends = difference_intervals(second_ranks, first_ranks)
     low, high = ends["mean_recall"]
     verdict = "" if low > 0 or high < 0 else "; they may be equal"
     print(
@@ -127,42 +132,64 @@ def _compare(arguments: argparse.Namespace) -> int:
     return _write(arguments.json, {"models": results, **comparison})
 
 
-def _measure(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[dict[str, Any], Any]:
-    """Recalls of one model on the split, with what a reader needs to repeat them; and the ranks behind them."""
+def _measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[tuple[dict[str, Any], Any]]:
+    """Recalls of models (folder -> whether it is a run) on one split, with what a reader needs to repeat them; and the
+    ranks behind them."""
     from miniclip.caption_table import check_skipped
-    from miniclip.captions import read_captions
     from miniclip.confidence import intervals
     from miniclip.evaluation import check_protocol, embed_split
 
     check_protocol(arguments.protocol)
-    table = read_captions(arguments.data, seed=arguments.seed).split(arguments.split)
-    if is_run:
-        try:
-            from miniclip.checkpoint import load_run
-        except ImportError as error:
-            raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
-        encoders: Any = load_run(folder).encoders()
-        precision = "torch fp32"
-    else:
+    opened = {folder: _open(arguments, folder, is_run) for folder, is_run in models.items()}
+    table, seed = _split(arguments, {str(folder): own for folder, (_, _, own) in opened.items() if own is not None})
+    measured = []
+    for folder, (encoders, precision, _) in opened.items():
+        embedded = embed_split(encoders, table, folder.name)
+        for line in embedded.table.skipped_lines():
+            print(line)
+        check_skipped(embedded.table, arguments.allow_missing)
+        ranks = embedded.ranks(arguments.protocol)
+        result = {
+            "model": str(folder),
+            "precision": precision,
+            "data": arguments.data,
+            "split": arguments.split,
+            "seed": seed,
+            "protocol": arguments.protocol,
+            "images": len(ranks.images),
+            "captions": len(ranks.texts),
+            **ranks.recalls(),
+            "confidence_95": intervals(ranks),
+        }
+        measured.append((result, ranks))
+    return measured
+
+
+def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[Any, str, int | None]:
+    """Encoders, their precision, and the seed that the model's training split its data by, where that is known."""
+    if not is_run:
         encoders = _encoders(arguments, folder)
-        precision = encoders.precision
-    embedded = embed_split(encoders, table, folder.name)
-    for line in embedded.table.skipped_lines():
-        print(line)
-    check_skipped(embedded.table, arguments.allow_missing)
-    ranks = embedded.ranks(arguments.protocol)
-    result = {
-        "model": str(folder),
-        "precision": precision,
-        "data": arguments.data,
-        "split": arguments.split,
-        "protocol": arguments.protocol,
-        "images": len(embedded.table.image_paths),
-        "captions": len(embedded.table.captions),
-        **ranks.recalls(),
-        "confidence_95": intervals(ranks),
-    }
-    return result, ranks
+        return encoders, encoders.precision, None
+    try:
+        from miniclip.checkpoint import load_run
+        from miniclip.clip import is_clip
+    except ImportError as error:
+        raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
+    run = load_run(folder)
+    return run.encoders(), "torch fp32", None if is_clip(run.folder) else run.config.data.seed
+
+
+def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:
+    """The split to measure on and its seed, by default that of the runs: another one puts into `test` what they were
+    trained on."""
+    from miniclip.captions import read_captions
+
+    tried = [arguments.seed] if arguments.seed is not None else sorted({*seeds.values()}) or [0]
+    tables = [read_captions(arguments.data, seed=seed).split(arguments.split) for seed in tried]
+    if any(table.image_paths != tables[0].image_paths for table in tables):
+        named = ", ".join(f"{name} by seed {seed}" for name, seed in seeds.items())
+        raise MiniClipError(f"the runs split this data differently ({named}); choose one with --seed")
+    return tables[0], tried[0]
 
 
 def _print_results(arguments: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:

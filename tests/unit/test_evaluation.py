@@ -1,16 +1,21 @@
 """Evaluation of a split: what is measured, and what is left out of it."""
 
+import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from miniclip.bundle import Bundle
 from miniclip.captions import read_captions
+from miniclip.checkpoint import load_run
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.evaluation import embed_split, recall_table
 from miniclip.metrics import retrieval_recalls
+from tests.conftest import run_module
 
 KEYS = {f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)} | {"mean_recall"}
 
@@ -67,3 +72,56 @@ def test_unknown_protocol_is_named(encoders: OnnxEncoders, picture_folder: Path)
 def test_table_shows_percent() -> None:
     shown = recall_table({"tiny fp32": dict.fromkeys(KEYS, 0.125)})
     assert shown.splitlines()[1].split() == ["tiny", "fp32", "12.5/12.5/12.5", "12.5/12.5/12.5", "12.5"]
+
+
+@pytest.fixture(scope="module")
+def seven(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run, as if its data had been split by seed 7."""
+    folder = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("seven") / "run"))
+    settings = json.loads((folder / "config.json").read_text())
+    settings["config"]["data"]["seed"] = 7
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_run_is_measured_on_the_split_it_was_trained_with(seven: Path, captioned_folder: Path) -> None:
+    command = ("miniclip.cli", "evaluate", "--run", seven, "--data", captioned_folder)
+    recalls = [
+        embed_split(load_run(seven).encoders(), read_captions(captioned_folder, seed).split("test")).recalls()
+        for seed in (7, 0)
+    ]
+    assert recalls[0] != recalls[1]  # else this would tell nothing
+    for flags, seed, expected in (((), 7, recalls[0]), (("--seed", 0), 0, recalls[1])):
+        file = seven.parent / f"{seed}.json"
+        done = run_module(*command, *flags, "--json", file)
+        assert done.returncode == 0, done.stderr
+        written = json.loads(file.read_text())
+        assert (written["seed"], {key: written[key] for key in expected}) == (seed, pytest.approx(expected))
+
+
+def test_models_are_compared_on_a_split_that_none_of_them_was_trained_on(
+    seven: Path, tiny_run: Path, tiny_bundle: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    def compare(*flags: object) -> Any:
+        return run_module("miniclip.cli", "compare", *flags, "--data", captioned_folder, "--json", tmp_path / "c.json")
+
+    done = compare(tiny_bundle, seven)  # a bundle does not know its seed: that of the run holds
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "c.json").read_text())["models"]
+    assert [result["seed"] for result in results.values()] == [7, 7]
+    done = compare(tiny_run, seven)
+    assert done.returncode == 2 and re.fullmatch(
+        r"error: the runs split this data differently \(.*tiny by seed 0, .*run by seed 7\); choose one with --seed\n",
+        done.stderr,
+    )
+    for flags in (("--seed", 7), ("--split", "all")):
+        done = compare(tiny_run, seven, *flags)
+        assert done.returncode == 0, done.stderr
+
+
+def test_paired_counts_the_captions_that_it_measures(tiny_bundle: Path, picture_folder: Path, tmp_path: Path) -> None:
+    flags = ("--data", picture_folder, "--split", "all", "--protocol", "paired", "--json", tmp_path / "paired.json")
+    done = run_module("miniclip.cli", "evaluate", "--bundle", tiny_bundle, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "12 pictures, 12 captions; protocol paired" in done.stdout
+    assert json.loads((tmp_path / "paired.json").read_text())["captions"] == 12
