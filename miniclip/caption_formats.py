@@ -1,7 +1,7 @@
 """One small reader for each caption format: a file goes in, `Row`s come out, one a caption, as they stand.
 
 Nothing is checked against the pictures here, and nothing is left out: that is `miniclip.captions`, the same for all.
-Text may carry a byte order mark, Windows line ends, blank lines, or be Latin-1.
+Text may carry a byte order mark, Windows line ends, blank lines, or be Latin-1 or UTF-16.
 """
 
 import codecs
@@ -18,7 +18,7 @@ from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
 from miniclip.images import open_image
 
-NAME_COLUMNS = ("image", "file_name", "filename", "filepath")
+NAME_COLUMNS = ("image", "file_name", "filename", "filepath", "image_name")
 CAPTION_COLUMNS = ("caption", "text")
 CAPTION_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".token")
 SPLIT_WORDS = {"train": "train", "training": "train", "restval": "train", "val": "val", "valid": "val", "dev": "val"}
@@ -61,11 +61,10 @@ def reader_of(file: Path) -> Reader | None:
         return read_json_lines if '"file_name"' in first else None
     if re.match(r"\S.*#\d+\t", first):
         return read_tokens
-    if first.partition("|")[1] and first.partition("|")[0].strip().lower() in ("image_name", *NAME_COLUMNS):
+    columns = _columns(first, "|")
+    if columns[1:] == ["comment_number", "comment"] and columns[0] in NAME_COLUMNS:
         return read_pipes
-    columns = _columns(first)
-    has_columns = _index(columns, NAME_COLUMNS) is not None and _index(columns, CAPTION_COLUMNS) is not None
-    return read_columns if has_columns else None
+    return read_columns if _names_both(_columns(first, _delimiter(first))) else None
 
 
 def reader_for(file: Path) -> Reader:
@@ -108,11 +107,13 @@ def caption_files_of_splits(folder: Path) -> list[Path]:
 def read_columns(file: Path) -> list[Row]:
     """Kaggle's `captions.txt`, `metadata.csv`, and any CSV or TSV with a header `image,caption[,split]`.
 
+    A semicolon or a bar separates, too, where it does so in the header.
     A caption may hold commas without being quoted: what a row has too much belongs to its caption.
     """
     text = _text(file)
     header = next((line for line in text.split("\n") if line.strip()), "")
-    delimiter, columns = _delimiter(header), _columns(header)
+    delimiter = _delimiter(header)
+    columns = _columns(header, delimiter)
     name, caption = _index(columns, NAME_COLUMNS), _index(columns, CAPTION_COLUMNS)
     split = _index(columns, ("split",))
     if name is None or caption is None:
@@ -252,7 +253,10 @@ codecs.register_error("miniclip-latin-1", _byte_as_latin_1)  # one stray byte mu
 
 
 def _decode(content: bytes) -> str:
-    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="miniclip-latin-1")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # a spreadsheet's "Unicode text"
+        text = content.decode("utf-16", errors="replace")
+    else:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="miniclip-latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -280,12 +284,17 @@ def _records(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
 
 
 def _delimiter(header: str) -> str:
-    return "\t" if "\t" in header else ","
+    """The one that gives the header a column of names and one of captions."""
+    return next((sign for sign in "\t|;" if _names_both(_columns(header, sign))), ",")
 
 
-def _columns(header: str) -> list[str]:
-    fields = next(csv.reader([header], delimiter=_delimiter(header)), [])
+def _columns(header: str, delimiter: str) -> list[str]:
+    fields = next(csv.reader([header], delimiter=delimiter), [])
     return [column.strip().strip('"').lower() for column in fields]
+
+
+def _names_both(columns: list[str]) -> bool:
+    return _index(columns, NAME_COLUMNS) is not None and _index(columns, CAPTION_COLUMNS) is not None
 
 
 def _index(columns: Iterable[str], names: Iterable[str]) -> int | None:

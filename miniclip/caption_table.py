@@ -20,12 +20,13 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something left out. `rows` is how many caption rows went with it, `split` where it would have been."""
+    """Something left out. `rows` is how many caption rows went with it, `split` where it would have been (None: in any
+    of them, so it is counted in each)."""
 
     name: str
     reason: str
     rows: int = 1
-    split: str = ""
+    split: str | None = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class CaptionTable:
         if empty := sorted(wanted - set(self.splits)):
             raise MiniClipError(f"no picture is in split {empty[0]!r}; there are: {self._split_counts()}, all")
         keep = np.array([split in wanted for split in self.splits], dtype=bool)
-        return self._only(keep, [skipped for skipped in self.skipped if skipped.split in wanted])
+        return self._only(keep, [skipped for skipped in self.skipped if skipped.split in {*wanted, None}])
 
     def without(self, image_rows: dict[int, str]) -> "CaptionTable":
         """Drop pictures, row -> reason, with their captions: those that turned out unreadable when decoded."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from miniclip.caption_formats import (
     FORMATS,
+    SPLIT_WORDS,
     Row,
     caption_file_in,
     caption_files_of_splits,
@@ -97,7 +98,8 @@ def _build(
     pictures: dict[str, _Picture] = {}  # by file, so that a.jpg and Images/a.jpg are one picture
     for row in rows:
         if not row.name:
-            skipped.append(Skipped(row.where, row.problem))
+            split = normalise_split(row.split) if row.split.strip().lower() in SPLIT_WORDS else None
+            skipped.append(Skipped(row.where, row.problem, split=split))
             continue
         picture = pictures.setdefault(str(row.path or row.name), _Picture(row.name, row.path, row.problem))
         _add_row(picture, row, source)

@@ -1,0 +1,65 @@
+"""Caption files as spreadsheets and databases leave them: merged cells, other separators, UTF-16."""
+
+from pathlib import Path
+
+import pytest
+
+from miniclip.caption_table import Skipped, check_skipped
+from miniclip.captions import read_captions
+from miniclip.errors import MiniClipError
+from tests.unit.test_captions import add_images, captions_by_name
+
+
+def test_rows_without_a_name_count_in_every_split_that_is_taken(tmp_path: Path) -> None:
+    """A spreadsheet with merged cells names a picture in the first of its rows only."""
+    names = [f"{number}.jpg" for number in range(30)]
+    add_images(tmp_path, *names)
+    rows = "".join(f"{name},one\n,two\n,three\n" for name in names)
+    (tmp_path / "captions.csv").write_text("image,caption\n" + rows)
+    for splits in (("train", "val"), ("test",), ("all",)):
+        table = read_captions(tmp_path).split(*splits)
+        assert len(table.skipped) == 60 and table.skipped_lines()[0] == "skipping captions.csv line 3: no picture name"
+        with pytest.raises(MiniClipError, match=r"60 of \d+ rows were skipped, .*line 3 \(no picture name\)"):
+            check_skipped(table, allow_missing=False)
+
+
+def test_a_row_without_a_name_that_tells_its_split_counts_there(tmp_path: Path) -> None:
+    add_images(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\n,two,Dev\nb.jpg,three,test\n,four,\n")
+    table = read_captions(tmp_path)
+    assert table.split("train").skipped == [Skipped("x.csv line 5", "no picture name", 1, None)]
+    assert [entry.name for entry in read_captions(tmp_path).split("test").skipped] == ["x.csv line 5"]
+    assert [(entry.name, entry.split) for entry in table.skipped] == [("x.csv line 3", "val"), ("x.csv line 5", None)]
+
+
+@pytest.mark.parametrize("sign", ["|", " | ", ";", "\t", ","])
+def test_the_header_tells_the_separator(tmp_path: Path, sign: str) -> None:
+    add_images(tmp_path, "a.jpg", "b.jpg")
+    lines = (("image", "caption", "split"), ("a.jpg", "2 dogs run", "train"), ("b.jpg", "a cat", "test"))
+    (tmp_path / "pairs.csv").write_text("\n".join(sign.join(line) for line in lines))
+    table = read_captions(tmp_path)
+    assert captions_by_name(table) == {"a.jpg": ["2 dogs run"], "b.jpg": ["a cat"]}
+    assert table.splits == ["train", "test"]
+
+
+@pytest.mark.parametrize(("sign", "name"), [("|", "image"), ("|", "image_name"), (";", "filename")])
+def test_what_begins_with_a_number_or_holds_separators_stays_whole(tmp_path: Path, sign: str, name: str) -> None:
+    add_images(tmp_path, "a.jpg")
+    (tmp_path / "pairs.csv").write_text(
+        f'{name}{sign}caption\na.jpg{sign}2 dogs, running\na.jpg{sign}3 {sign} 4\na.jpg{sign}"5{sign} 6"\n'
+    )
+    assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["2 dogs, running", f"3 {sign} 4", f"5{sign} 6"]}
+
+
+def test_captions_of_a_comma_file_may_hold_every_other_separator(tmp_path: Path) -> None:
+    add_images(tmp_path, "a.jpg")
+    (tmp_path / "pairs.csv").write_text("image,caption\na.jpg,one; two | three\tfour\n")
+    assert read_captions(tmp_path).captions == ["one; two | three four"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("sign", [",", "\t"])
+def test_utf_16_is_read_as_spreadsheets_write_it(tmp_path: Path, encoding: str, sign: str) -> None:
+    add_images(tmp_path, "a.jpg")
+    (tmp_path / "captions.csv").write_bytes(f"\ufeffimage{sign}caption\r\na.jpg{sign}Ein Bär\r\n".encode(encoding))
+    assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["Ein Bär"]}
