@@ -67,15 +67,21 @@ class CaptionTable:
         return self._only(np.arange(len(self.image_paths)) < images, [])
 
     def and_train(self, other: "CaptionTable") -> "CaptionTable":
-        """This table with the training pictures of another one behind it; validation and test stay this one's."""
-        more = other.split("train")
+        """This table with a training split behind it, which may be empty; validation and test stay this one's."""
         return CaptionTable(
-            image_paths=self.image_paths + more.image_paths,
-            splits=self.splits + more.splits,
-            captions=self.captions + more.captions,
-            image_of_caption=np.concatenate([self.image_of_caption, more.image_of_caption + len(self.image_paths)]),
-            skipped=self.skipped + more.skipped,
+            image_paths=self.image_paths + other.image_paths,
+            splits=self.splits + other.splits,
+            captions=self.captions + other.captions,
+            image_of_caption=np.concatenate([self.image_of_caption, other.image_of_caption + len(self.image_paths)]),
+            skipped=self.skipped + other.skipped,
         )
+
+    def apart_from(self, other: "CaptionTable") -> "CaptionTable":
+        """Without the pictures that another table holds out (val and test), under whatever name they lie here."""
+        pairs = zip(other.image_paths, other.splits, strict=True)
+        held_out = {path.resolve() for path, split in pairs if split in ("val", "test")}
+        keep = np.array([path.resolve() not in held_out for path in self.image_paths], dtype=bool)
+        return self._only(keep, self.skipped)
 
     def captions_of(self, image_row: int) -> list[str]:
         start, end = np.searchsorted(self.image_of_caption, [image_row, image_row + 1])

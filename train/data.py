@@ -25,6 +25,12 @@ from train.inputs import Images, Texts
 from train.setups import trained_blocks
 from train.tokens import Tokens
 
+LEAST_SPLIT = 4  # pictures that a seeded split makes 2, 1 and 1 of
+ENOUGH = (  # one alone has no deviation to standardise by, and nothing to tell it from
+    "at least 2 and 1 are needed, which a split by seed makes of "
+    f"{LEAST_SPLIT} pictures; add pictures, or give them splits of their own"
+)
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -57,15 +63,22 @@ def load_data(
 ) -> TrainingData:
     """Read the captions and prepare them: all of the first source, and the training splits of the others.
 
+    Of the others, pictures that the first one holds out are left out, and counted.
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
-    tables = []
-    for source in sources:
-        table = read_captions(source, seed=config.data.seed).split("train", "val")
+    first, *others = (read_captions(source, seed=config.data.seed) for source in sources)
+    if len(first.image_paths) < LEAST_SPLIT and "val" not in first.splits:
+        raise MiniClipError(f"{sources[0]} has {len(first.image_paths)} pictures and no validation split; {ENOUGH}")
+    tables = [first.split("train", "val"), *(other.split("train") for other in others)]
+    for source, table in zip(sources, tables, strict=True):
         if not table.captions:
             raise MiniClipError(f"{source} has no captions to train on; see README for the caption formats")
         check_skipped(table, allow_missing)
-        tables.append(table)
+    for place, source in enumerate(sources[1:], start=1):
+        apart = tables[place].apart_from(first)
+        if left_out := len(tables[place].image_paths) - len(apart.image_paths):
+            say(f"{source}: {left_out:,} pictures not trained on, since {sources[0]} holds them out")
+        tables[place] = apart
     table = reduce(CaptionTable.and_train, tables)
     return prepare(table, config, model, transform, tokenizer, allow_missing)
 
@@ -85,9 +98,14 @@ def prepare(
     skipped = images.skipped or (_unreadable(table, transform) if images.whole else {})
     if skipped:
         table = table.without(skipped)
-        images.keep(np.asarray([row for row in range(len(images.paths)) if row not in skipped]))
+        images.keep(np.asarray([row for row in range(len(images.paths)) if row not in skipped], dtype=np.int64))
     say("\n".join([*table.skipped_lines(), table.summary()]))
     check_skipped(table, allow_missing)
+    train, val = table.splits.count("train"), table.splits.count("val")
+    if train < 2 or val < 1:
+        raise MiniClipError(
+            f"of the pictures that can be read, {train} are for training and {val} for validation; {ENOUGH}"
+        )
 
     captions, prototypes = list(table.captions), None
     if config.data.prototypes:
