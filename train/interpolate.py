@@ -46,7 +46,7 @@ def main() -> int:
     table = read_captions(arguments.data, seed=after.config.data.seed).split("val")
     check_skipped(table, arguments.allow_missing)
     alphas = [float(alpha) for alpha in np.linspace(0, 1, arguments.steps)]
-    recalls = sweep(before, after, table, alphas)
+    recalls = sweep(before, after, table, alphas, arguments.allow_missing)
     print(recall_table({f"alpha {alpha:.2f}": recall for alpha, recall in zip(alphas, recalls, strict=True)}))
     best = int(np.argmax([recall["mean_recall"] for recall in recalls]))
     write_mix(before, after, alphas[best], recalls[best], arguments.out)
@@ -68,14 +68,25 @@ def check_same_model(before: Run, after: Run) -> None:
         )
 
 
-def sweep(before: Run, after: Run, table: CaptionTable, alphas: list[float]) -> list[dict[str, float]]:
-    """Recalls (protocol karpathy) of the mix of each alpha on a split."""
+def sweep(
+    before: Run, after: Run, table: CaptionTable, alphas: list[float], allow_missing: bool = False
+) -> list[dict[str, float]]:
+    """Recalls (protocol karpathy) of the mix of each alpha on what can be read of a split; what cannot is named.
+
+    Errors: `MiniClipError` when that is more than 5 % of the rows (unless `allow_missing`).
+    """
     start = {name: value.clone() for name, value in before.model.state_dict().items()}
     end = after.model.state_dict()
-    recalls = []
+    recalls: list[dict[str, float]] = []
     for alpha in tqdm(alphas, desc="mixes", unit="mix", leave=False, disable=None):
         before.model.load_state_dict(mix(start, end, alpha))
-        recalls.append(embed_split(before.encoders(), table).recalls())
+        embedded = embed_split(before.encoders(), table)
+        if not recalls:
+            for line in embedded.table.skipped_lines():
+                tqdm.write(line)
+            check_skipped(embedded.table, allow_missing)
+        table = embedded.table
+        recalls.append(embedded.recalls())
     before.model.load_state_dict(start)
     return recalls
 

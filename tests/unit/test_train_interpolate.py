@@ -1,6 +1,7 @@
 """A run mixed with the one it began from: what is printed, what is kept, and what cannot be mixed."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,23 @@ def test_the_best_mix_becomes_a_run_like_any_other(
     assert done.returncode == 2 and "holds a run already; choose another --out" in done.stderr
     done = run_module(*ends, "--out", tmp_path / "none", "--steps", 1)
     assert done.returncode == 2 and "--steps must be at least 2" in done.stderr
+
+
+def test_pictures_that_cannot_be_read_are_named_and_too_many_of_them_choose_nothing(
+    tiny_run: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(captioned_folder, tmp_path / "pictures"))
+    broken = read_captions(folder).split("val").image_paths[::2]
+    for path in broken:
+        path.write_text("no picture any more")
+    command = ["train.interpolate", "--before", tiny_run, "--after", tiny_run, "--data", folder, "--steps", 2]
+    done = run_module(*command, "--out", tmp_path / "none")
+    assert done.returncode == 2 and "12 of 24 rows were skipped, more than 5%" in done.stderr
+    assert not (tmp_path / "none").exists()
+    done = run_module(*command, "--out", tmp_path / "mixed", "--allow-missing")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("skipping ")]
+    assert [line.split()[1] for line in lines] == [f"{path.name}:" for path in broken]
 
 
 def test_the_ends_of_a_mix_are_exact_and_counts_are_not_mixed() -> None:
