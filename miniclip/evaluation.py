@@ -45,7 +45,10 @@ def check_protocol(protocol: str) -> None:
 
 
 def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:
-    """Embed every picture and caption of a table; unreadable pictures are left out and stay in `table.skipped`."""
+    """Embed every picture and caption of a table; unreadable pictures are left out and stay in `table.skipped`.
+
+    Errors: `MiniClipError` when there are no captions, no picture can be read, or the model gives no finite numbers.
+    """
     if not table.captions:
         raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
     skipped: dict[int, str] = {}
@@ -55,7 +58,13 @@ def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = 
         row, reason = next(iter(skipped.items()))
         raise MiniClipError(f"no picture could be read; the first: {table.image_paths[row]}: {reason}")
     table = table.without(skipped)
-    return SplitEmbeds(table, image_embeds, encoders.encode_texts(table.captions))
+    text_embeds = encoders.encode_texts(table.captions)
+    if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):  # NaN ranks nothing above: 100 %
+        raise MiniClipError(
+            f"{description}: the model's embeddings are not finite numbers, so there is nothing to measure; "
+            "try another precision, copy the model again, or train it anew"
+        )
+    return SplitEmbeds(table, image_embeds, text_embeds)
 
 
 def recall_table(columns: dict[str, dict[str, float]]) -> str:

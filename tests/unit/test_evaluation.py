@@ -1,21 +1,28 @@
 """Evaluation of a split: what is measured, and what is left out of it."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from miniclip.bundle import Bundle
 from miniclip.captions import read_captions
 from miniclip.checkpoint import load_run
+from miniclip.config import Config
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.evaluation import embed_split, recall_table
 from miniclip.metrics import retrieval_recalls
+from miniclip.torch_encoders import TorchEncoders
 from tests.conftest import run_module
+from tests.unit.training import TRANSFORM, config, new_model, tokenizer_of
+
+__all__ = ["config"]  # fixtures
 
 KEYS = {f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)} | {"mean_recall"}
 
@@ -72,6 +79,19 @@ def test_unknown_protocol_is_named(encoders: OnnxEncoders, picture_folder: Path)
 def test_table_shows_percent() -> None:
     shown = recall_table({"tiny fp32": dict.fromkeys(KEYS, 0.125)})
     assert shown.splitlines()[1].split() == ["tiny", "fp32", "12.5/12.5/12.5", "12.5/12.5/12.5", "12.5"]
+
+
+@pytest.mark.parametrize("head", ["vision_head", "text_head"])
+def test_a_model_of_nan_is_refused_and_does_not_find_everything(
+    config: Config, picture_folder: Path, head: str
+) -> None:
+    model = new_model(config)
+    with torch.no_grad():
+        for parameter in getattr(model, head).parameters():
+            parameter.fill_(math.nan)
+    encoders = TorchEncoders(model.eval(), TRANSFORM, tokenizer_of(config))
+    with pytest.raises(MiniClipError, match="spoilt: the model's embeddings are not finite numbers"):
+        embed_split(encoders, read_captions(picture_folder), "spoilt")
 
 
 @pytest.fixture(scope="module")
