@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
@@ -95,7 +95,8 @@ def _tile(sheet: Image.Image, left: int, top: int, path: Path, framed: bool) -> 
         image = open_image(path, TILE_PX)
     except MiniClipError as error:
         raise MiniClipError(f"{path}: {error}") from None
-    picture = ImageOps.contain(image, (TILE_PX - 2 * FRAME_PX, TILE_PX - 2 * FRAME_PX))
+    scale = (TILE_PX - 2 * FRAME_PX) / max(image.size)  # not ImageOps.contain: it makes nothing of a thin line
+    picture = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
     if framed:
         ImageDraw.Draw(sheet).rectangle((left, top, left + TILE_PX - 1, top + TILE_PX - 1), GREEN)
         inner = (left + FRAME_PX, top + FRAME_PX, left + TILE_PX - 1 - FRAME_PX, top + TILE_PX - 1 - FRAME_PX)

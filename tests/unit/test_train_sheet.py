@@ -1,5 +1,6 @@
 """The retrieval sheet shows what the embeddings find, and marks what is right."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,11 @@ def of_validation(model: DualEncoder, data: TrainingData) -> Shown:
     text_embeds, image_embeds, image_of_text = embed_validation(model, data)
     table = data.table.split("val")
     return Shown(table.image_paths, table.captions, image_of_text, image_embeds, text_embeds)
+
+
+@pytest.mark.parametrize("size", [(1200, 3), (3, 1200)])
+def test_a_picture_as_thin_as_a_line_is_drawn(shown: Shown, tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (200, 0, 0)).save(tmp_path / "line.png")
+    paths = [tmp_path / "line.png", *shown.image_paths[1:]]
+    pixels = sheet_of(replace(shown, image_paths=paths), tmp_path / "run")
+    assert (pixels == (200, 0, 0)).all(axis=2).sum() >= TILE_PX - 12  # one pixel by the length of its square
