@@ -11,8 +11,10 @@ import json
 import re
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,10 @@ from miniclip.errors import MiniClipError
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"]  # Pillow opens MPO as JPEG
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
-MAX_PIXELS = (
-    178_000_000  # takes 530 MB once decoded; larger ones are refused before (Pillow itself refuses 179 million)
-)
-LARGE_PIXELS = 40_000_000
+# the largest takes 0.7 GB while it is embedded, 1.5 GB where it is turned or converted to RGB, 2.2 GB where both;
+# larger ones are refused before they are decoded (Pillow itself refuses 179 million)
+MAX_PIXELS = 178_000_000
+LARGE_PIXELS, BAND_PIXELS = 40_000_000, 4_000_000
 # below 13, Pillow lets four bytes of such a BMP stand for 255 of its rows (CVE-2026-96638): a file of 1 kB, 45 GB
 RUN_LENGTHS, RUN_LENGTH_PX = (1, 2), 8192
 _one_large = threading.Lock()
@@ -127,24 +129,62 @@ def _taken(image: Image.Image) -> datetime | None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
+    try:  # what stands upright already is not copied: a large picture would be in memory twice
+        return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
     except Exception:  # metadata that cannot be read turns nothing; the picture itself is whole
         return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: 16-bit is scaled to 8, transparency is laid on white."""
+    """Any mode to RGB: 16-bit is scaled to 8, transparency is laid on white. A large picture goes band by band."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    rows = image.height if image.width * image.height <= LARGE_PIXELS else max(1, BAND_PIXELS // image.width)
+    bands = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+    convert: Callable[[Image.Image], Image.Image] = _colours_to_rgb
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        # "I;16" says its range; the 32-bit modes do not, so the values tell it
-        scale = 255 / 65535 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 1.0
-        return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+        extremes = np.array([_extremes(image.crop(band)) for band in bands])
+        convert = partial(_grey_to_rgb, levels=_levels(image.mode, extremes[:, 0].min(), extremes[:, 1].max()))
+    if len(bands) == 1:
+        return convert(image)
+    rgb = Image.new("RGB", image.size)
+    for band in bands:
+        rgb.paste(convert(image.crop(band)), band)
+    return rgb
+
+
+def _colours_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    """The least and the largest number of a picture; gaps and what is infinite do not count."""
+    values = np.asarray(image, dtype=np.float32)
+    finite = np.isfinite(values)
+    return float(values.min(initial=0, where=finite)), float(values.max(initial=0, where=finite))
+
+
+def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
+    """The values that become black and white; only "I;16" says its range, so for the others the values tell it.
+
+    White is 255, or 65,535 for "I;16" and where a value is above 255. Where no value reaches a sixteenth of that, as in
+    0 to 1 and in 12 bits, or one is above it, white is the largest number of as many bits as the largest value has.
+    Black is 0, or -1 where values are from -1 to 1; what is below is a gap.
+    """
+    white = 65535 if mode.startswith("I;16") or largest > 255 else 255
+    if not white / 16 <= largest <= white:
+        white = max(1, 2 ** int(largest).bit_length() - 1)
+    return (-1.0 if -1 <= least < -0.25 and white == 1 else 0.0), float(white)
+
+
+def _grey_to_rgb(image: Image.Image, levels: tuple[float, float]) -> Image.Image:
+    black, white = levels
+    values = np.nan_to_num(np.array(image, dtype=np.float32), copy=False).clip(black, white)
+    return Image.fromarray(((values - black) * (255 / (white - black))).astype(np.uint8)).convert("RGB")
 
 
 @dataclass(frozen=True)

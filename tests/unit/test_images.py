@@ -68,7 +68,8 @@ def test_every_format_decodes_to_its_pixels(kind: str) -> None:
 def test_path_text_and_bytes_are_the_same_picture(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     noise(40, 30).save(path)
-    assert open_image(path) == open_image(str(path)) == open_image(path.read_bytes()) == noise(40, 30)
+    for source in (path, str(path), path.read_bytes()):
+        assert np.array_equal(np.asarray(open_image(source)), np.asarray(noise(40, 30)))
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,10 @@ def test_cmyk_jpeg_becomes_rgb() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 200, 257, 30_000, 65_535])
-def test_16_bit_grey_is_scaled_to_8_bits_whatever_is_in_it(value: int) -> None:
-    image = open_image(encode(Image.fromarray(np.full((9, 9), value, dtype=np.uint16)), "PNG"))
+def test_16_bit_grey_is_scaled_to_8_bits_where_its_range_is_used(value: int) -> None:
+    values = np.full((9, 9), value, dtype=np.uint16)
+    values[0, 0] = 5000
+    image = open_image(encode(Image.fromarray(values), "PNG"))
     assert image.getpixel((4, 4)) == (value * 255 // 65535,) * 3
 
 
