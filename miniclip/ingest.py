@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 from miniclip.caption_table import Skipped
 from miniclip.captions import UNCAPTIONED, read_captions, read_folder_captions
@@ -22,6 +23,7 @@ MAX_BYTES = 2 << 30
 PRIVATE_USE = (
     0x10DC00  # where a name's bytes that are not UTF-8 go, as U+DC00 does in Python; no writing system is there
 )
+PLAIN = "/!$&'()*+,;=:@~"  # what the path of a URI may hold as it is, beside letters, digits and -._
 
 # how reasons begin (miniclip.reading, miniclip.images) that a permission, a share or a package takes away
 GONE_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE)
@@ -157,20 +159,30 @@ def read_uri(uri: str) -> bytes:
 
 
 def _of_storage(uri: str) -> Found:
-    """Every object below a place that is named like a picture."""
+    """Every object below a place that is named like a picture, by the same rules as files of a folder.
+
+    An object is stored as the URI that reads it: quoted, and with the options of the place, such as `?region=...`.
+    """
     from pyarrow import fs
 
+    place_uri, mark, options = uri.partition("?")
+    found = Found(root=place_uri.rstrip("/"))
     try:
         system, place = fs.FileSystem.from_uri(uri)
         infos = system.get_file_info(fs.FileSelector(place, recursive=True))
+        infos.sort(key=lambda info: info.path)
     except (OSError, ValueError) as error:
         raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from None
-    found, scheme = Found(root=uri.rstrip("/")), uri.split("://")[0]
-    for info in sorted(infos, key=lambda info: info.path):
-        if info.is_file and info.base_name.lower().endswith(SUFFIXES) and not info.base_name.startswith("."):
-            path = f"{scheme}://{info.path}"
+    for info in infos:
+        hidden = "/." in info.path[len(place.rstrip("/")) :]
+        if hidden or not info.is_file or not info.base_name.lower().endswith(SUFFIXES):
+            continue
+        path = f"{uri.split('://')[0]}://{quote(info.path, safe=PLAIN)}{mark}{options}"
+        if info.size > MAX_BYTES:
+            found.problems.append(Problem(path, f"larger than {MAX_BYTES >> 30} GB", info.size, info.mtime_ns or 0))
+        else:
             found.files[path] = PictureFile(path, info.size, info.mtime_ns or 0)
-    if not found.files:
+    if not found.files and not found.problems:
         raise MiniClipError(f"{uri} holds no pictures; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}")
     return found
 

@@ -19,7 +19,7 @@ from miniclip.errors import MiniClipError
 def add_commands(commands: Any, add_runtime_flags: Any) -> None:
     """Put the commands into the `miniclip` parser."""
     index = commands.add_parser("index", help="embed a folder of pictures; run again to update")
-    index.add_argument("images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
+    index.add_argument("images", help="folder, s3://BUCKET/FOLDER, caption file, hf:USER/NAME, or openmoji")
     index.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
     index.add_argument("--out", required=True, type=Path, help="index folder to make or update")
     index.add_argument("--ray", metavar="ADDRESS", help="embed on a Ray cluster: auto, HOST:PORT, or ray://HOST:PORT")
@@ -248,7 +248,8 @@ def run_classify(arguments: argparse.Namespace) -> int:
 
     encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision, arguments.strict)
     in_storage = is_uri(arguments.images)
-    is_picture = arguments.images.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
+    name = arguments.images.partition("?")[0] if in_storage else arguments.images
+    is_picture = name.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
     paths = [arguments.images] if is_picture else [real_path(path) for path in find_pictures(arguments.images).files]
     skipped: dict[int, str] = {}
     rows, probabilities = (classify_objects if in_storage else classify)(

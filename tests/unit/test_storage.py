@@ -1,0 +1,105 @@
+"""Object storage follows the rules of folders: whatever a name holds, which names count, how large a picture may be."""
+
+import hashlib
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+from miniclip import ingest
+from miniclip.bundle import Bundle
+from miniclip.classify import classify_objects
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.index import PictureIndex
+from miniclip.ingest import find_pictures, read_uri
+from miniclip.update import update_index
+from tests.conftest import COLOURS, SHAPES, draw_picture, run_module
+
+NAMES = ["A.png", "%41.png", "a b.png", "ü.png", "a#b.png", "a?b.png", "[1].png", "100%.png", "a\\b.png", "^`{|}.png"]
+PLAIN = ["it's.png", "a+b=c,d;e.png", "(1)!$&*:@~.png"]
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A picture of its own under every name, in a folder whose name needs quotes, too."""
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    for number, name in enumerate(NAMES + PLAIN):
+        draw_picture(*kinds[number % len(kinds)], seed=number).save(folder / name)
+    return folder
+
+
+def test_every_name_is_indexed_with_its_own_picture(encoders: OnnxEncoders, folder: Path, tmp_path: Path) -> None:
+    report = update_index(f"file://{quote(str(folder))}", encoders, tmp_path / "uri")
+    assert (report.added, report.skipped) == (len(NAMES + PLAIN), [])
+    update_index(str(folder), encoders, tmp_path / "plain")
+    stored, plain = PictureIndex.open(tmp_path / "uri"), PictureIndex.open(tmp_path / "plain")
+    for row, path in enumerate(plain.paths):
+        own = stored.row_of(f"file://{quote(str(path), safe=ingest.PLAIN)}")
+        assert own is not None, path
+        assert stored.sha256[own].as_py() == hashlib.sha256(path.read_bytes()).digest()
+        assert np.array_equal(stored.image_embeds[own], plain.image_embeds[row])
+    assert update_index(f"file://{quote(str(folder))}", encoders, tmp_path / "uri").kept == len(NAMES + PLAIN)
+
+
+def test_plain_names_are_stored_as_they_are(folder: Path) -> None:
+    place = f"file://{quote(str(folder))}"
+    files = find_pictures(place).files
+    assert {f"{place}/{name}" for name in ["A.png", *PLAIN]} <= files.keys()
+
+
+def test_options_of_a_place_are_those_of_its_objects(encoders: OnnxEncoders, folder: Path) -> None:
+    place = f"file://{quote(str(folder))}"
+    found = find_pictures(f"{place}?region=here&endpoint_override=localhost%3A9")
+    (path,) = (path for path in found.files if path.startswith(f"{place}/%2541.png"))
+    assert path == f"{place}/%2541.png?region=here&endpoint_override=localhost%3A9"
+    assert read_uri(path) == (folder / "%41.png").read_bytes()
+    rows, _ = classify_objects(list(found.files), ["red", "blue"], encoders, lambda row, reason: None)
+    assert len(rows) == len(NAMES + PLAIN)
+
+
+def test_one_object_with_options_is_classified(tiny_bundle: Path, folder: Path) -> None:
+    uri = f"file://{quote(str(folder))}/A.png?region=here"
+    done = run_module("miniclip.cli", "classify", uri, "--labels", "red", "blue", "--bundle", tiny_bundle)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith(uri), done.stderr
+
+
+def test_hidden_names_and_large_objects_are_treated_as_in_a_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".trash" / "below").mkdir(parents=True)
+    for hidden in (".hidden.png", ".trash/a.png", ".trash/below/a.png"):
+        draw_picture("red", "circle").save(folder / hidden)
+    (folder / "large.png").write_bytes(bytes(20_000))
+    monkeypatch.setattr(ingest, "MAX_BYTES", 19_999)
+    stored, plain = find_pictures(f"file://{quote(str(folder))}"), find_pictures(str(folder))
+    assert len(stored.files) == len(plain.files) == len(NAMES + PLAIN)
+    (own,), (problem,) = stored.problems, plain.problems
+    assert own.path == f"file://{quote(problem.path)}"
+    assert (own.reason, own.bytes, own.mtime_ns) == (problem.reason, problem.bytes, problem.mtime_ns)
+
+
+def test_place_below_a_hidden_folder_is_what_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / ".here").mkdir()
+    draw_picture("red", "circle").save(tmp_path / ".here" / "a.png")
+    for place in (f"file://{tmp_path}/.here", f"file://{tmp_path}/.here/"):
+        assert list(find_pictures(place).files) == [f"file://{tmp_path}/.here/a.png"]
+
+
+def test_place_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
+    for place in (f"file://{tmp_path}/none", f"file://{tmp_path}/a b", "nothing://here"):
+        with pytest.raises(MiniClipError, match="cannot list") as refused:
+            find_pictures(place)
+        assert "\n" not in str(refused.value)
+
+
+def test_help_names_uris() -> None:
+    assert "s3://BUCKET/FOLDER" in run_module("miniclip.cli", "index", "--help").stdout
