@@ -94,6 +94,8 @@ def read_picture(source: ImageSource, min_size_px: int | None = None) -> Picture
         raise MiniClipError(_unidentified(stream)) from None
     except Image.DecompressionBombError:
         raise MiniClipError(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from None
+    except MemoryError:  # says nothing of the file
+        raise MiniClipError("cannot be read (not enough memory)") from None
     except Exception as error:  # Pillow's decoders raise many types for damaged files; each means the same to a user
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MiniClipError(f"damaged picture ({reason})") from None

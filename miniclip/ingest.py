@@ -25,14 +25,15 @@ PRIVATE_USE = (
 )
 PLAIN = "/!$&'()*+,;=:@~"  # what the path of a URI may hold as it is, beside letters, digits and -._
 
-# how reasons begin (miniclip.reading, miniclip.images) that a permission, a share or a package takes away
-GONE_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE)
+# how reasons begin (miniclip.reading, miniclip.images) that a permission, a share, memory or a package takes away
+GONE_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 OUTSIDE = (
     "no permission",
     "cannot be read (",
     "no such file",
     "HEIC pictures need one more package",
     *(f"damaged picture ({os.strerror(code)})" for code in GONE_AWAY),
+    "damaged picture (MemoryError)",  # as older indexes say it
 )
 
 

@@ -8,6 +8,7 @@ it. At no time are more than some tens of pictures in memory.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ from miniclip.images import read_picture
 from miniclip.ingest import PictureFile, is_uri, read_uri, real_path
 
 AHEAD = 32  # pictures a core may be ahead of the writer
+IN_MEMORY_BYTES = 64 << 20  # a file up to this is read once, one for each core at a time
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,14 @@ def read_file(file: PictureFile, encoders: OnnxEncoders, offset_of: dict[bytes, 
 
     Errors: `MiniClipError` with the reason why it cannot be read.
     """
-    source: str | bytes
-    if is_uri(file.path):
-        source = read_uri(file.path)
-        sha256 = hashlib.sha256(source).digest()
-    else:
-        source = real_path(file.path)
-        sha256 = hash_file(source)
+    source = read_uri(file.path) if is_uri(file.path) else _content(real_path(file.path))
+    before = _state(source)
+    sha256 = hashlib.sha256(source).digest() if isinstance(source, bytes) else hash_file(source)
     if sha256 in offset_of:
         return Reading(file, sha256, known_at=offset_of[sha256])
     picture = read_picture(source, encoders.transform.min_size_px)
+    if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
+        raise MiniClipError("cannot be read (it changes meanwhile; index again when it is whole)")
     pixel_values = encoders.transform(picture.image)
     facts = (file, sha256, None, picture.width_px, picture.height_px, picture.taken)
     if encoders.wants_batches:
@@ -81,15 +81,38 @@ def read_file(file: PictureFile, encoders: OnnxEncoders, offset_of: dict[bytes, 
     return Reading(*facts, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
 
 
+def _content(path: str) -> str | bytes:
+    """A file's bytes, so that hash and pixels are of one content whoever replaces it; the path of one too large."""
+    with _reasons(), open(path, "rb") as stream:
+        return path if os.fstat(stream.fileno()).st_size > IN_MEMORY_BYTES else stream.read()
+
+
+def _state(source: str | bytes) -> tuple[int, ...]:
+    """What tells that a file was written or replaced; of bytes nothing does."""
+    if isinstance(source, bytes):
+        return ()
+    with _reasons():
+        status = os.stat(source)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def hash_file(path: str) -> bytes:
     """SHA-256 of a file's content, 32 bytes; `MiniClipError` with the reason when it cannot be read."""
+    with _reasons(), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """What keeps a file from being read, as a `MiniClipError`."""
     try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        yield
     except PermissionError:
         raise MiniClipError("no permission to read it") from None
     except OSError as error:
         raise MiniClipError(f"cannot be read ({error.strerror})") from None
+    except MemoryError:
+        raise MiniClipError("cannot be read (not enough memory)") from None
 
 
 def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[PictureFile, Reading]]:

@@ -1,0 +1,115 @@
+"""A file is read as it is at one time, whoever replaces it; and what memory alone kept away is tried again."""
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miniclip import reading
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.ingest import PictureFile, Problem
+from miniclip.reading import read_file
+from tests.conftest import draw_picture
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+
+
+@pytest.fixture
+def replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A picture that another one replaces after it was hashed and before it is decoded."""
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    draw_picture("red", "circle").save(path)
+    draw_picture("blue", "triangle", seed=1).save(other)
+    decode = reading.read_picture
+
+    def replace_and_decode(*arguments: Any) -> Any:
+        if other.exists():
+            os.replace(other, path)
+        return decode(*arguments)
+
+    monkeypatch.setattr(reading, "read_picture", replace_and_decode)
+    return path
+
+
+def file_at(path: Path) -> PictureFile:
+    return PictureFile(str(path), path.stat().st_size, path.stat().st_mtime_ns)
+
+
+def test_hash_and_embedding_are_of_one_content(encoders: OnnxEncoders, replaced: Path) -> None:
+    content = replaced.read_bytes()
+    read = read_file(file_at(replaced), encoders, {})
+    assert replaced.read_bytes() != content
+    assert read.sha256 == hashlib.sha256(content).digest()
+    assert read.image_embed is not None
+    assert np.array_equal(read.image_embed[None], encoders.encode_images([content])[1].reshape(1, -1))
+
+
+def test_large_file_that_changes_meanwhile_is_tried_again(
+    encoders: OnnxEncoders, replaced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
+    with pytest.raises(MiniClipError, match="it changes meanwhile") as refused:
+        read_file(file_at(replaced), encoders, {})
+    assert Problem(str(replaced), str(refused.value)).lies_outside
+    read = read_file(file_at(replaced), encoders, {})  # nobody replaces it now
+    assert read.sha256 == hashlib.sha256(replaced.read_bytes()).digest()
+
+
+def test_large_file_that_was_only_touched_is_read(
+    encoders: OnnxEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    draw_picture("red", "circle").save(path)
+    monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
+    decode = reading.read_picture
+
+    def touch_and_decode(*arguments: Any) -> Any:
+        os.utime(path, (1, 1))
+        return decode(*arguments)
+
+    monkeypatch.setattr(reading, "read_picture", touch_and_decode)
+    assert read_file(file_at(path), encoders, {}).sha256 == hashlib.sha256(path.read_bytes()).digest()
+
+
+PROGRAM = """
+import re, resource, sys
+from miniclip.errors import MiniClipError
+from miniclip.images import read_picture
+from miniclip.ingest import Problem
+used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
+try:
+    read_picture(sys.argv[1])
+except MiniClipError as error:
+    print(error, Problem("", str(error)).lies_outside, sep="|")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(read_picture(sys.argv[1]).width_px)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_picture_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) -> None:
+    Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.stdout.splitlines() == ["cannot be read (not enough memory)|True", "6000"], done.stderr
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.ENFILE, errno.EMFILE])
+def test_what_the_machine_lacked_is_tried_again(code: int) -> None:
+    for reason in (f"damaged picture ({os.strerror(code)})", f"cannot be read ({os.strerror(code)})"):
+        assert Problem("a.png", reason).lies_outside
+    assert Problem("a.png", "damaged picture (MemoryError)").lies_outside
+    assert not Problem("a.png", "damaged picture (image file is truncated)").lies_outside
