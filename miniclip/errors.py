@@ -51,10 +51,15 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         _drop_output()
         status = 141
     except OSError as error:
-        if error.errno not in NO_SPACE + NO_WAY:
+        is_told = error.errno is not None and error.filename is not None
+        if not is_told and error.errno not in NO_SPACE + NO_WAY:
             raise
         where = f" for {' '.join(str(error.filename).split())}" if error.filename else ""
-        mend = "free some space and start again" if error.errno in NO_SPACE else "give another path, or allow this one"
+        mend = "see that its disk or share is there, and start again"
+        if error.errno in NO_SPACE:
+            mend = "free some space and start again"
+        elif error.errno in NO_WAY:
+            mend = "give another path, or allow this one"
         if error.errno in NO_SPACE:
             _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
         print(f"error: {error.strerror}{where}; {mend}", file=sys.stderr)

@@ -37,6 +37,11 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
                 if failure != failure_before:
                     tell(f"not updated: {failure}")
                 now = before
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                tell(f"not updated: {error.strerror} for {error.filename}")
+                now = before
         before = now
         time.sleep(max(LEAST_PAUSE_S, 10 * looking_s))
 
@@ -45,6 +50,6 @@ def _state(images: str) -> object:
     """What tells that something changed."""
     try:
         found = find_pictures(images)
-    except MiniClipError as error:
+    except (MiniClipError, OSError) as error:  # a share may come back
         return str(error)
     return found.files, found.problems

@@ -1,16 +1,21 @@
 """What lies in the way of a command is one line and status 2, also what Python itself raises."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from miniclip.bundle import Bundle
 from miniclip.captions import read_captions
 from miniclip.cli import run
+from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError, expand, run_command
 from miniclip.index import PictureIndex
 from miniclip.ingest import find_pictures
+from miniclip.watch import watch
 
 NOBODY = 65534
 
@@ -51,6 +56,42 @@ def test_folder_that_may_not_be_entered_is_one_line(closed: Path, capsys: pytest
 
 def test_name_that_is_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "File name too long" in refused(lambda: run(["info", "n" * 5000]), capsys)
+
+
+@pytest.fixture
+def share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on a network share that is gone."""
+    folder, stat = tmp_path / "share", os.stat
+
+    def ask(path: Any, *arguments: Any, **more: Any) -> os.stat_result:
+        if isinstance(path, str | Path) and str(path).startswith(str(folder)):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return stat(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "stat", ask)
+    return folder
+
+
+def test_share_that_is_gone_is_one_line(share: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        lambda: len(find_pictures(f"{share}/photos").files),
+        lambda: run(["search", "a dog", "--index", f"{share}/index"]),
+    ):
+        error = refused(command, capsys)
+        assert "not connected" in error and str(share) in error and "disk or share is there" in error
+
+
+def test_watch_goes_on_when_a_share_is_gone(share: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(f"{share}/photos", OnnxEncoders(Bundle.open(tiny_bundle), "cpu"), tmp_path / "index", tell)
+    assert told[1].startswith("not updated: ") and "not connected" in told[1] and str(share) in told[1]
 
 
 def test_bug_is_still_a_traceback() -> None:
