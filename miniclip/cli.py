@@ -6,6 +6,7 @@ Only `import`, and `evaluate` and `compare` on a run folder, load torch.
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,7 @@ def _info(arguments: argparse.Namespace) -> int:
     if (folder / "index.json").exists():
         from miniclip.index import PictureIndex
 
-        index = PictureIndex.open(folder)
+        index = PictureIndex.open(folder, in_memory=False)
         facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
         folder = index.bundle_folder
     encoders = _encoders(arguments, folder)
@@ -265,6 +266,9 @@ def run(argv: list[str] | None = None) -> int:
 
 def main() -> None:
     """The console script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&- and 2>&-: what is written there is lost, and nothing else
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names need not be printable
     run_command(run)
 

@@ -24,7 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from miniclip.errors import MiniClipError
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"]  # Pillow opens MPO as JPEG
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 # the largest takes 0.7 GB while it is embedded, 1.5 GB where it is turned or converted to RGB, 2.2 GB where both;
 # larger ones are refused before they are decoded (Pillow itself refuses 179 million)

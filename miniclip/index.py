@@ -144,8 +144,13 @@ class PictureIndex:
             stored=stored,
         )
 
-    def check_bundle(self, fingerprint: str) -> None:
-        """Refuse a bundle whose embeddings live in another space."""
+    def check_bundle(self, fingerprint: str, bundle: Path | None = None) -> None:
+        """Refuse a bundle whose embeddings live in another space; `bundle` is the folder that it is in."""
+        if fingerprint != self.fingerprint and bundle is not None and bundle.resolve() == self.bundle_folder.resolve():
+            raise MiniClipError(
+                f"the bundle {bundle} is not what it was when the index {self.folder} was made; "
+                "index the pictures again into another --out"
+            )
         if fingerprint != self.fingerprint:
             raise MiniClipError(
                 f"the index {self.folder} was made by another bundle; search with --bundle {self.bundle_folder}, "

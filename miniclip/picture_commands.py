@@ -39,7 +39,7 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
         "--text-weight", type=float, default=0.5, help="share of the words beside pictures (default 0.5)"
     )
     search.add_argument("--minus-weight", type=float, default=0.5, help="how much --minus takes away (default 0.5)")
-    search.add_argument("--folder", help="only pictures below this folder")
+    search.add_argument("--folder", type=_place, help="only pictures below this folder")
     search.add_argument("--after", type=_day, metavar="YYYY-MM-DD", help="only pictures taken on that day or later")
     search.add_argument("--before", type=_day, metavar="YYYY-MM-DD", help="only pictures taken on that day or earlier")
     search.add_argument("--distinct", action="store_true", help="one line for files of equal content")
@@ -50,7 +50,7 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
         "--gallery", default="exact", help="exact | int8 (a quarter of the memory) | ann (default exact)"
     )
     search.add_argument("--top-k", type=_positive, default=10, help="how many pictures (default 10)")
-    search.add_argument("--sheet", type=Path, metavar="FILE", help="also draw what is found into this PNG")
+    search.add_argument("--sheet", type=_png, metavar="FILE", help="also draw what is found into this PNG")
     _add_output_flags(search)
     add_runtime_flags(search)
     search.set_defaults(run=run_search)
@@ -88,6 +88,19 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
     return number
+
+
+def _place(text: str) -> str:
+    if not text:  # as of a variable of the shell that is not set; it would mean the folder one is in
+        raise argparse.ArgumentTypeError("is empty; name a folder, or leave it out")
+    return text
+
+
+def _png(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in ("", ".png"):
+        raise argparse.ArgumentTypeError(f"draws a PNG; name it {path.with_suffix('.png')}")
+    return path
 
 
 def _day(text: str) -> date:
@@ -178,7 +191,8 @@ def run_search(arguments: argparse.Namespace) -> int:
 
         draw_contact_sheet(arguments.sheet, asked, hits)
     alone = arguments.image[0] if len(arguments.image) == 1 and not (arguments.words or arguments.like) else None
-    captions = searcher.captions_for(alone) if alone is not None else []
+    # every caption of the index is embedded for this
+    captions = searcher.captions_for(alone) if alone is not None and not arguments.null else []
     paths = searcher.index.paths
     if arguments.json:
         results = [
@@ -244,30 +258,33 @@ def run_classify(arguments: argparse.Namespace) -> int:
     from miniclip.bundle import Bundle
     from miniclip.classify import classify, classify_objects
     from miniclip.encoders import OnnxEncoders
-    from miniclip.ingest import find_pictures, is_uri, printable, real_path
+    from miniclip.ingest import Found, find_pictures, is_uri, printable, real_path
 
     encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision, arguments.strict)
     in_storage = is_uri(arguments.images)
     name = arguments.images.partition("?")[0] if in_storage else arguments.images
     is_picture = name.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
-    paths = [arguments.images] if is_picture else [real_path(path) for path in find_pictures(arguments.images).files]
+    found = Found() if is_picture else find_pictures(arguments.images)
+    paths = [arguments.images] if is_picture else [real_path(path) for path in found.files]
     skipped: dict[int, str] = {}
     rows, probabilities = (classify_objects if in_storage else classify)(
         paths, arguments.labels, encoders, skipped.__setitem__
     )
     best = probabilities.argmax(axis=1)
+    lost = [(paths[row], reason) for row, reason in skipped.items()]
+    lost += [(real_path(problem.path), problem.reason) for problem in found.problems]
     if arguments.json:
         results = [
             {"path": paths[row], "label": arguments.labels[own.argmax()], "probabilities": own.tolist()}
             for row, own in zip(rows, probabilities, strict=True)
         ]
-        reasons = [{"path": paths[row], "reason": reason} for row, reason in skipped.items()]
+        reasons = [{"path": path, "reason": reason} for path, reason in lost]
         print(json.dumps({"labels": arguments.labels, "results": results, "skipped": reasons}))
     else:
         for row, own, label in zip(rows, probabilities, best, strict=True):
             print(f"{own[label]:.3f}\t{arguments.labels[label]}\t{printable(paths[row])}")
-        for row, reason in skipped.items():
-            print(f"skipping {printable(paths[row])}: {reason}", file=sys.stderr)
+        for path, reason in lost:
+            print(f"skipping {printable(path)}: {reason}", file=sys.stderr)
     if len(rows) == 0:
         raise MiniClipError(f"no picture in {arguments.images} could be read")
     return 0

@@ -55,7 +55,7 @@ class Searcher:
 
     def __init__(self, index: PictureIndex, encoders: OnnxEncoders, gallery: AnyGallery | None = None) -> None:
         """`gallery` answers instead of exact search in memory; it belongs to the same index."""
-        index.check_bundle(encoders.bundle.fingerprint)
+        index.check_bundle(encoders.bundle.fingerprint, encoders.bundle.folder)
         self.index, self.encoders = index, encoders
         self.match = encoders.bundle.match
         self.gallery: AnyGallery = gallery or Gallery(index.image_embeds, encoders.providers)
@@ -89,7 +89,7 @@ class Searcher:
         query.check(len(self.index))
         composed = compose(query, self.encoders, self.index)
         allowed = allowed_rows(query, self.index)
-        scores, rows = self.gallery.top_k(composed.query_embed, query.top_k, allowed)
+        scores, rows = self.gallery.top_k(composed.query_embed, min(query.top_k, len(self.index)), allowed)
         if composed.text_embed is None or self.match is None:
             return Answer(self._hits(scores[0], rows[0]))
         found = rows[0]

@@ -131,8 +131,8 @@ MISTAKES = {
     "missing config": (f"{TRAIN} --config {{tmp}}/none.toml", r"cannot read the config .*none\.toml"),
     "existing run": ("train --data {data} --out {run}", "holds a run already; add --resume"),
     "search --sheet over a file": (
-        "miniclip.cli search red --index {index} --sheet {tmp}/unknown_key.toml",
-        "unknown_key.toml is there already; choose another --sheet",
+        "miniclip.cli search red --index {index} --sheet {data}/blue-circle-0.png",
+        "blue-circle-0.png is there already; choose another --sheet",
     ),
     "export into a folder of other things": ("export --run {run} --out {tmp}/notes", "notes exists and is no bundle"),
 }

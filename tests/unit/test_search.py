@@ -98,8 +98,9 @@ def test_picture_that_cannot_be_read_is_an_error(searcher: Searcher, tmp_path: P
 
 
 def test_index_of_another_bundle_is_refused(searcher: Searcher) -> None:
-    with pytest.raises(MiniClipError, match="was made by another bundle"):
-        Searcher(dataclasses.replace(searcher.index, fingerprint="0" * 64), searcher.encoders)
+    other = dataclasses.replace(searcher.index, fingerprint="0" * 64, bundle_folder=Path("other"))
+    with pytest.raises(MiniClipError, match="was made by another bundle; search with --bundle other"):
+        Searcher(other, searcher.encoders)
 
 
 def test_questions_from_many_threads_get_the_same_answers(searcher: Searcher) -> None:

@@ -1,0 +1,128 @@
+"""Commands at their edges: nothing is done that nobody sees, nothing is guessed, and closed streams are no error."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miniclip.approximate import AnnGallery
+from miniclip.bundle import Bundle
+from miniclip.cli import run
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.index import PictureIndex, StoredEmbeds
+from miniclip.ingest import find_pictures
+from miniclip.search import Searcher
+from tests.conftest import REPOSITORY, draw_picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed, colour in enumerate(("red", "blue", "green")):
+        draw_picture(colour, "circle", seed=seed).save(folder / f"{colour}.png")
+    return folder
+
+
+def refusal(*command: object) -> str:
+    with pytest.raises(MiniClipError) as refused:
+        run([str(part) for part in command])
+    return str(refused.value)
+
+
+def test_captions_are_embedded_only_where_they_are_printed(
+    tiny_index: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    encode = OnnxEncoders.encode_texts
+
+    def listen(self: OnnxEncoders, texts: Any) -> Any:
+        embedded.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(OnnxEncoders, "encode_texts", listen)
+    command = ["search", "--image", str(folder / "red.png"), "--index", str(tiny_index), "--provider", "cpu"]
+    run([*command, "-0"])
+    assert "a red circle on white" not in embedded
+    run(command)
+    assert "a red circle on white" in embedded
+
+
+def test_empty_folder_name_is_not_the_folder_one_is_in(tiny_index: Path) -> None:
+    error = refusal("search", "a dog", "--index", tiny_index, "--folder", "")
+    assert "--folder" in error and "is empty; name a folder, or leave it out" in error
+
+
+def test_more_than_there_is_may_be_asked_of_lancedb(tiny_index: Path, tiny_bundle: Path) -> None:
+    index = PictureIndex.open(tiny_index, in_memory=False)
+    searcher = Searcher(index, OnnxEncoders(Bundle.open(tiny_bundle), "cpu"), AnnGallery(index.stored))
+    assert len(searcher.by_text("a dog", 10**20)) == 12
+
+
+def test_info_reads_no_embeddings(
+    tiny_index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(StoredEmbeds, "open")
+    assert run(["info", str(tiny_index), "--provider", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == 12
+
+
+def test_classify_tells_what_of_a_folder_cannot_be_read(
+    tiny_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "nowhere.png").symlink_to(folder / "none")
+    (folder / "text.png").write_text("no picture")
+    command = ["classify", str(folder), "--labels", "red", "blue", "--bundle", str(tiny_bundle), "--provider", "cpu"]
+    assert run(command) == 0
+    error = capsys.readouterr().err
+    assert f"skipping {folder}/nowhere.png: a link that leads nowhere" in error
+    assert f"skipping {folder}/text.png: not a picture" in error
+    assert run([*command, "--json"]) == 0
+    skipped = json.loads(capsys.readouterr().out)["skipped"]
+    assert {entry["path"] for entry in skipped} == {f"{folder}/nowhere.png", f"{folder}/text.png"}
+
+
+def test_jfif_is_a_jpeg(folder: Path) -> None:
+    draw_picture("red", "circle").save(folder / "saved.JFIF", "JPEG")
+    assert f"{folder}/saved.JFIF" in find_pictures(str(folder)).files
+
+
+@pytest.mark.parametrize(("name", "better"), [("found.jpg", "found.png"), ("a.b.webp", "a.b.png")])
+def test_sheet_is_what_its_name_says(tiny_index: Path, tmp_path: Path, name: str, better: str) -> None:
+    error = refusal("search", "a dog", "--index", tiny_index, "--sheet", tmp_path / name)
+    assert f"draws a PNG; name it {tmp_path / better}" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bundle_that_changed_in_its_place_is_not_recommended(tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
+    bundle, index = tmp_path / "bundle", tmp_path / "index"
+    shutil.copytree(tiny_bundle, bundle)
+    run(["index", str(folder), "--bundle", str(bundle), "--out", str(index), "--provider", "cpu"])
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "1" * 64}))
+    for more in ([], ["--bundle", bundle]):
+        error = refusal("search", "a dog", "--index", index, "--provider", "cpu", *more)
+        assert "is not what it was" in error and "index the pictures again" in error and "--bundle" not in error
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(tiny_bundle: Path, folder: Path, tmp_path: Path, closed: str) -> None:
+    python, index = f"{shlex.quote(sys.executable)} -m miniclip.cli", shlex.quote(str(tmp_path / "index"))
+    make = f"{python} index {shlex.quote(str(folder))} --bundle {shlex.quote(str(tiny_bundle))} --out {index}"
+    search = f"{python} search 'a dog' --index {index}"
+    for command in (make, search):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {closed}"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert len(PictureIndex.open(tmp_path / "index")) == 3
