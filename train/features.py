@@ -2,17 +2,20 @@
 
 In: a tower, how many of its blocks learn, and pictures or tokens. Out: memory-mapped float16 arrays: features where no
 block learns, else the input of the first that does. The cache lies under a key of weights, preprocessing and inputs:
-any change of them is another cache. A killed pass continues where it stopped.
+any change of them is another cache. A killed pass continues where it stopped; of two trainings that want the same
+cache, one fills it and the other waits.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +34,10 @@ from train.tokens import Tokens
 
 IMAGE_BATCH, TEXT_BATCH = 16, 64  # small picture batches stay near the caches
 SAVE_EVERY = 32  # batches between two notes of how far the pass came
+
+# rows, and what takes those that are skipped -> the rows of each batch and what was computed of them
+Passes = Callable[[np.ndarray, Callable[[int, str], None]], Iterable[tuple[np.ndarray, np.ndarray]]]
+Store = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -147,10 +154,54 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
-        path.unlink(missing_ok=True)
-        why = f"cannot write {path} ({error.strerror})"
-        raise MiniClipError(f"{why}; free some space, or set MINICLIP_CACHE to a folder with more") from None
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise _no_room(path, error) from None
     return values
+
+
+def _no_room(path: Path, error: OSError) -> MiniClipError:
+    why = f"cannot write {path} ({error.strerror})"
+    return MiniClipError(f"{why}; free some space, or set MINICLIP_CACHE to a folder with more")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, as one process at a time can; the system takes it back from one that is killed.
+
+    Errors: `MiniClipError` as in `_new_array`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise _no_room(folder, error) from None
+    with file:
+        _lock(file)
+        yield
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another training that computes the same features", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return  # Windows, and some network disks: nobody waits there
+
+
+def _noted(folder: Path) -> tuple[int, dict[int, str]] | None:
+    """How many rows are done, and those skipped; None where nothing is, or the note did not survive a power cut."""
+    try:
+        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        done, skipped = int(progress["done"]), {int(row): str(why) for row, why in progress["skipped"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return (done, skipped) if (folder / "features.npy").exists() else None
 
 
 def _cached(
@@ -158,26 +209,41 @@ def _cached(
     key: object,
     order: np.ndarray,
     shape: tuple[int, ...],
-    passes: Callable[[np.ndarray, Callable[[int, str], None]], Iterable[tuple[np.ndarray, np.ndarray]]],
-    store: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = _store_rows,
+    passes: Passes,
+    store: Store = _store_rows,
 ) -> Features:
     """Fill or continue the cache of `key`, visiting rows in `order`."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_folder() / "features" / digest
-    progress_path = folder / "progress.json"
-    progress: dict[str, Any] = (
-        json.loads(progress_path.read_text()) if progress_path.exists() else {"done": 0, "skipped": {}}
-    )
-    done, skipped = int(progress["done"]), {int(row): why for row, why in progress["skipped"].items()}
-    if done == 0 or not (folder / "features.npy").exists():
-        done, skipped = 0, {}
+    noted = _noted(folder)
+    if noted is None or noted[0] < len(order):
+        with _alone(folder):
+            done, skipped = _noted(folder) or (0, {})  # again: another training may have gone on meanwhile
+            _fill(folder, description, order, shape, passes, store, done, skipped)
+    else:
+        skipped = noted[1]
+    return Features(np.load(folder / "features.npy", mmap_mode="r"), skipped)
+
+
+def _fill(
+    folder: Path,
+    description: str,
+    order: np.ndarray,
+    shape: tuple[int, ...],
+    passes: Passes,
+    store: Store,
+    done: int,
+    skipped: dict[int, str],
+) -> None:
+    """Compute what is left after `done` rows of `order`."""
+    if done == 0:
         values = _new_array(folder / "features.npy", shape)
     else:
-        values = np.load(folder / "features.npy", mmap_mode="r+" if done < len(order) else "r")
+        values = np.load(folder / "features.npy", mmap_mode="r+")
 
     def note(finished: int) -> None:
         values.flush()
-        write_cached(progress_path, json.dumps({"done": finished, "skipped": skipped}).encode())
+        write_cached(folder / "progress.json", json.dumps({"done": finished, "skipped": skipped}).encode())
 
     position_of_row = np.argsort(order)
     with (
@@ -195,4 +261,3 @@ def _cached(
                 note(finished)
         if done < len(order):
             note(len(order))
-    return Features(values, skipped)

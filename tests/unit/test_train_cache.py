@@ -1,0 +1,89 @@
+"""The cache of features when several trainings want it, when its note is damaged, and where it cannot be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miniclip.config import Config
+from miniclip.errors import MiniClipError
+from miniclip.model import VisionTower, load_backbone
+from tests.conftest import REPOSITORY
+from tests.unit.training import TRANSFORM, config, own_cache
+from train.augment import View
+from train.features import image_features
+
+__all__ = ["config", "own_cache"]  # fixtures
+
+# a pass that stops before some batch, for a line on standard input or for good
+PASS = """
+import os, signal, sys
+from pathlib import Path
+from train.features import image_features
+from miniclip.images import ImageTransform
+from miniclip.model import VisionTower, load_backbone
+from train.augment import View
+tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
+def stop(_, inputs):
+    calls.append(1)
+    if len(calls) == 1 + int(sys.argv[3]):  # the first is the blank picture that tells the shape
+        print("in the midst", flush=True)
+        if sys.stdin.readline() == "":
+            os.kill(os.getpid(), signal.SIGKILL)
+tower.register_forward_pre_hook(stop)
+paths = sorted(Path(sys.argv[2]).glob("*.*g"))
+image_features(tower, View(ImageTransform(64, 64, (0.5,) * 3, (0.5,) * 3)), paths)
+"""
+
+
+def tower_of(config: Config) -> VisionTower:
+    return VisionTower(load_backbone(Path(config.model.vision), "vision"), "auto")
+
+
+def features_of(config: Config, pictures: Path) -> np.ndarray:
+    return image_features(tower_of(config), View(TRANSFORM), sorted(pictures.glob("*.*g"))).values.copy()
+
+
+def test_of_two_trainings_on_one_cache_the_second_waits_and_takes_what_the_first_computed(
+    config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", PASS, config.model.vision, str(captioned_folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
+    with subprocess.Popen([*command, "3"], stdin=subprocess.PIPE, **pipes) as first:
+        assert first.stdout.readline() == "in the midst\n"
+        with subprocess.Popen([*command, "1"], stdin=subprocess.DEVNULL, **pipes) as second:
+            said = second.stderr.readline()  # none if it has computed, too, and was killed
+            _, errors = first.communicate("go on\n")
+            assert first.returncode == 0, errors
+            second.communicate()
+    found = features_of(config, captioned_folder)  # from the cache
+    monkeypatch.setenv("MINICLIP_CACHE", str(own_cache / "other"))
+    np.testing.assert_array_equal(found, features_of(config, captioned_folder))
+    assert said == "waiting for another training that computes the same features\n"
+    assert second.returncode == 0
+
+
+@pytest.mark.parametrize("note", ["", '{"done": 12', "[]", '{"done": 12, "skipped": 3}'])
+def test_a_cache_whose_note_is_damaged_is_computed_anew(
+    note: str, config: Config, picture_folder: Path, own_cache: Path
+) -> None:
+    expected = features_of(config, picture_folder)
+    (path,) = own_cache.glob("features/*/progress.json")
+    whole = path.read_text()
+    path.write_text(note)
+    values = path.with_name("features.npy")
+    values.write_bytes(values.read_bytes()[:-100] + bytes(100))
+    np.testing.assert_array_equal(features_of(config, picture_folder), expected)
+    assert path.read_text() == whole
+
+
+def test_a_cache_folder_that_is_a_file_is_one_line(
+    config: Config, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(MiniClipError, match="set MINICLIP_CACHE to a folder with more") as error:
+        features_of(config, picture_folder)
+    assert "\n" not in str(error.value)
