@@ -186,6 +186,11 @@ def no_config(path: Path, error: Exception) -> MiniClipError:
     return MiniClipError(f"{path} is not a run's config ({error!r}); copy the run again, or train anew")
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun there, of which something would be lost by another one."""
+    return any((folder / name).exists() for name in ("config.json", "training_state.pt"))
+
+
 def save_training_state(folder: Path, state: dict[str, Any]) -> None:
     """Keep what `--resume` needs: parameters, optimiser, schedule and epoch."""
 
@@ -211,7 +216,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def load_training_state(folder: Path) -> dict[str, Any] | None:
-    """The state of the last finished epoch, or None where there is none."""
+    """The state that was saved last, in the midst of an epoch or after it, or None where there is none."""
     path = folder / "training_state.pt"
     if not path.exists():
         return None
@@ -219,7 +224,7 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
         state = cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
         written = int(state.get("format", STATE_FORMAT))
     except Exception as error:  # torch raises many types for a damaged file
-        raise MiniClipError(f"cannot resume from {path}: {error}; delete it to begin anew") from None
+        raise MiniClipError(f"cannot resume from {path}: {error}; choose another --out to begin anew") from None
     if written > STATE_FORMAT:
         raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
     return state

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.checkpoint import begin_run, load_run, read_run_config
+from miniclip.checkpoint import begin_run, holds_run, load_run, load_training_state, read_run_config
 from miniclip.clip import is_clip, load_clip
-from miniclip.config import Config, add_config_flags, load_config
+from miniclip.config import Config, add_config_flags, config_from_dict, load_config
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.files import replace_atomically
 from miniclip.images import ImageTransform
@@ -52,10 +52,10 @@ def main() -> int:
     flags = {name: value for name, value in arguments.items() if "." in name}
     config = load_config(arguments["config"], flags)
     out: Path = arguments["out"]
-    if (out / "config.json").exists() and not arguments["resume"]:
+    if holds_run(out) and not arguments["resume"]:
         raise MiniClipError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
     if arguments["resume"]:
-        _same_config(out, config)
+        _check_resumed(out, config)
 
     begin()
     try:
@@ -77,15 +77,14 @@ def _train(config: Config, out: Path, arguments: dict[str, Any]) -> int:
                 f"got {tokenizer.max_tokens}"
             )
         data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
-        calibration = Calibration.choose(data.table, transform)
-        if rank() == 0:
-            replace_atomically(out / CALIBRATION_FILE, calibration.save)
     if not config.train.start_from:
         fit_heads(model, data)
     share_weights(model)
     trainer = Trainer(out, config, model, data)
     if arguments["resume"]:
         trainer.resume()
+    if rank() == 0:
+        replace_atomically(out / CALIBRATION_FILE, Calibration.choose(data.table, transform).save)
     best = trainer.run(track)
     if rank() == 0:
         pictures = f"{draw_curves(out)}, {draw_validation(out, model, data)}"
@@ -128,13 +127,18 @@ def _start_from(model: DualEncoder, config: Config) -> None:
     model.load_state_dict(start.model.state_dict())
 
 
-def _same_config(out: Path, config: Config) -> None:
+def _check_resumed(out: Path, config: Config) -> None:
     """A resumed run must be the run it continues; an option that is newer than it has its default there."""
-    path = out / "config.json"
-    if not path.exists():
-        return
-    _, begun = read_run_config(out)
-    if begun != config:
+    state, finished = load_training_state(out), (out / "config.json").exists()
+    if state is None and finished:
+        raise MiniClipError(
+            f"--resume: {out} is finished and holds no training state; "
+            f"go on from it with --train.start_from {out} and another --out"
+        )
+    begun = [read_run_config(out)[1]] if finished else []
+    if state is not None and "config" in state:  # there before the first epoch is finished; older versions had none
+        begun.append(config_from_dict(state["config"], source=str(out / "training_state.pt")))
+    if any(one != config for one in begun):
         raise MiniClipError(f"--resume: the config differs from that of {out}; use the same one, or another --out")
 
 

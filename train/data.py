@@ -3,6 +3,8 @@
 In: `--data` and the config. Out: `TrainingData`, with unreadable pictures left out and prototypes, if any, put in.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -51,6 +53,13 @@ class TrainingData:
     def text_rows(self, split: str) -> np.ndarray:
         """Rows of the split's captions."""
         return np.flatnonzero(np.isin(self.table.image_of_caption, self.image_rows(split)))
+
+    def digest(self) -> str:
+        """SHA-256 of the pictures' names, their splits and their captions, wherever they lie."""
+        table = self.table
+        names = [path.name for path in table.image_paths]
+        parts = [names, list(table.splits), list(table.captions), table.image_of_caption.tolist()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def load_data(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from miniclip.calibration import CALIBRATION_FILE
 from miniclip.caption_table import CaptionTable, check_skipped
 from miniclip.captions import read_captions
-from miniclip.checkpoint import Run, begin_run, load_run, save_run
+from miniclip.checkpoint import Run, begin_run, holds_run, load_run, save_run
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.evaluation import embed_split, recall_table
 from miniclip.files import replace_atomically
@@ -39,7 +39,7 @@ def main() -> int:
     arguments = parse_arguments().parse_args()
     if arguments.steps < 2:
         raise MiniClipError(f"--steps must be at least 2, the two runs themselves, got {arguments.steps}")
-    if (arguments.out / "config.json").exists():
+    if holds_run(arguments.out):
         raise MiniClipError(f"{arguments.out} holds a run already; choose another --out")
     before, after = load_run(arguments.before), load_run(arguments.after)
     check_same_model(before, after)

@@ -84,22 +84,35 @@ class Trainer:
         self.average = MovingAverage(self.trained, settings.ema) if settings.ema else None
         self.embedder = Embedder(model, data, make_loss(settings), settings, config.data.prototypes_per_batch)
         self.progress = Progress()
+        self.identity = {"config": config.to_dict(), "data": data.digest()}
         self._saved_at = time.monotonic()
 
     def resume(self) -> None:
-        """Go on where the saved state stands, if there is one."""
+        """Go on where the saved state stands, if there is one.
+
+        Errors: `MiniClipError` when it is of another run, or of other captions or pictures.
+        """
         state = load_training_state(self.folder)
         if state is not None:
+            if state.get("data", self.identity["data"]) != self.identity["data"]:  # states of older versions have none
+                raise MiniClipError(
+                    f"--resume: the captions or pictures differ from those that {self.folder} was trained on; "
+                    "give the same --data, or another --out"
+                )
             try:
+                self.progress = Progress(**state["progress"])
+                if self.progress == Progress():  # stopped between its first weights and the state that belongs to them
+                    return
                 for name, value in state["trained"].items():
                     self.trained[name].data.copy_(value)
                 self.optimiser.load_state_dict(state["optimiser"])
                 if self.average is not None:
                     self.average.values = state["average"]
-                self.progress = Progress(**state["progress"])
             except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
                 path = self.folder / "training_state.pt"
-                raise MiniClipError(f"{path} is of another run ({error!r}); delete it to begin anew") from None
+                raise MiniClipError(
+                    f"{path} is of another run ({error!r}); choose another --out to begin anew"
+                ) from None
             say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def save(self) -> None:
@@ -113,7 +126,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "progress": vars(self.progress),
         }
-        save_training_state(self.folder, state)
+        save_training_state(self.folder, state | self.identity)
 
     def run(self, track: Track | None = None) -> float:
         """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder.
@@ -162,6 +175,8 @@ class Trainer:
             if better:
                 progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
                 if rank() == 0:
+                    if not (self.folder / "training_state.pt").exists():  # a run without one cannot be resumed
+                        save_training_state(self.folder, {"progress": vars(Progress()), **self.identity})
                     save_run(self.folder, self.config, self.model, recall)
         seconds = time.monotonic() - started
         mean_loss = round(progress.loss_sum / len(batches), 5)

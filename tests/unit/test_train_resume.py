@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 import train.loop
-from miniclip.checkpoint import load_run
+from miniclip.checkpoint import load_run, load_training_state, save_training_state
 from miniclip.config import Config
 from miniclip.errors import MiniClipError
 from tests.conftest import REPOSITORY, run_module
 from tests.unit.training import config, records_of, start, with_train
-from train.__main__ import _same_config
+from train.__main__ import _check_resumed
 from train.loop import Trainer, validate
 
 __all__ = ["config"]  # fixtures
@@ -176,13 +176,15 @@ def test_training_goes_on_with_the_raw_weights(config: Config, captioned_folder:
 def test_a_resumed_run_has_the_config_it_began_with_and_may_be_older_than_an_option(
     config: Config, tiny_run: Path, tmp_path: Path
 ) -> None:
-    settings = json.loads((tiny_run / "config.json").read_text())
-    del settings["config"]["train"]["mixup"]
+    settings, state = json.loads((tiny_run / "config.json").read_text()), load_training_state(tiny_run)
+    for begun in (settings["config"], state["config"]):
+        del begun["train"]["mixup"]
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    _same_config(tmp_path, config)
+    save_training_state(tmp_path, state)
+    _check_resumed(tmp_path, config)
     for changed in (with_train(config, mixup=1.0), with_train(config, seed=5)):
         with pytest.raises(MiniClipError, match="--resume: the config differs from that of"):
-            _same_config(tmp_path, changed)
+            _check_resumed(tmp_path, changed)
 
 
 def kill_after(saves: int, command: list[str], state: Path, output: Path) -> None:
