@@ -99,7 +99,12 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
     if config.model.head == "linear":
         if not is_clip(vision_folder):
             raise MiniClipError(f"--model.head linear: {config.model.vision} is no CLIP; use mlp, or name one")
-        _, model = load_clip(vision_folder, config.model.vision)
+        found, model = load_clip(vision_folder, config.model.vision)
+        if found.projection_dim != config.model.projection_dim:
+            raise MiniClipError(
+                f"--model.projection_dim must be {found.projection_dim}, that of {config.model.vision}, "
+                f"got {config.model.projection_dim}"
+            )
     else:
         model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
         size_px = config.model.image_size_px

@@ -11,12 +11,13 @@ from transformers import CLIPConfig, CLIPModel
 
 from miniclip.bundle import Bundle
 from miniclip.checkpoint import load_run
-from miniclip.config import ModelConfig
+from miniclip.config import ModelConfig, load_config
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.model import build_model
 from tests.conftest import run_module
 from tests.contract.test_foreign_bundle import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
+from train.__main__ import start_model
 
 TEXTS = ["a red circle", "a photo of a dog", "cat", "the dog's cat, on  blue squares"]
 
@@ -49,6 +50,12 @@ def config(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[train]\nsetup = 1\nepochs = 3\nbatch_size = 16\ncaptions_per_image = 1\nlearning_rate = 1e-3\n"
     )
     return path
+
+
+def test_a_dimension_that_is_not_the_clip_s_is_refused_before_training(folder: Path, config: Path) -> None:
+    start_model(load_config(config))
+    with pytest.raises(MiniClipError, match=r"--model\.projection_dim must be 16, that of .*clip-tiny, got 512"):
+        start_model(load_config(config, {"model.projection_dim": "512"}))
 
 
 def embeds_of(clip: CLIPModel, encoders) -> np.ndarray:
