@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import tomllib
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -109,7 +110,8 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
     values = _read_toml(path) if path is not None else {}
     for name, value in (flags or {}).items():
         section, _, key = name.partition(".")
-        values.setdefault(section, {})[key] = value
+        if isinstance(fields_of_section := values.setdefault(section, {}), dict):  # else it is refused below
+            fields_of_section[key] = value
     return config_from_dict(values, source=str(path) if path else "flags")
 
 
@@ -171,26 +173,32 @@ def _check(config: Config) -> None:
     model, data, train = config.model, config.data, config.train
     rules: list[tuple[bool, str, str | tuple[str, ...], Any]] = [
         (train.batch_size >= 2, "--train.batch_size", "at least 2 for a contrastive loss", train.batch_size),
+        (train.batch_size >= 2 * train.captions_per_image, "--train.batch_size",
+         "at least twice --train.captions_per_image: a batch of one picture has no negatives", train.batch_size),
         (train.epochs >= 1, "--train.epochs", "at least 1", train.epochs),
-        (train.learning_rate > 0, "--train.learning_rate", "above 0", train.learning_rate),
-        (train.weight_decay >= 0, "--train.weight_decay", "at least 0", train.weight_decay),
+        (0 < train.learning_rate < inf, "--train.learning_rate", "above 0 and finite", train.learning_rate),
+        (0 <= train.weight_decay < inf, "--train.weight_decay", "at least 0 and finite", train.weight_decay),
         (0 <= train.warmup_fraction < 1, "--train.warmup_fraction", "in [0, 1)", train.warmup_fraction),
-        (train.feature_noise >= 0, "--train.feature_noise", "at least 0", train.feature_noise),
-        (train.mixup >= 0, "--train.mixup", "at least 0", train.mixup),
+        (0 <= train.feature_noise < inf, "--train.feature_noise", "at least 0 and finite", train.feature_noise),
+        (0 <= train.mixup < inf, "--train.mixup", "at least 0 and finite", train.mixup),
         (train.clip_norm > 0, "--train.clip_norm", "above 0", train.clip_norm),
         (train.patience >= 1, "--train.patience", "at least 1", train.patience),
         (train.setup in (1, 2, 3), "--train.setup", "1, 2 or 3", train.setup),
         (train.captions_per_image >= 0, "--train.captions_per_image", "at least 0", train.captions_per_image),
         (train.micro_batch >= 0, "--train.micro_batch", "at least 0", train.micro_batch),
-        (train.vision_learning_rate > 0, "--train.vision_learning_rate", "above 0", train.vision_learning_rate),
-        (train.text_learning_rate > 0, "--train.text_learning_rate", "above 0", train.text_learning_rate),
+        (0 < train.vision_learning_rate < inf, "--train.vision_learning_rate", "above 0 and finite",
+         train.vision_learning_rate),
+        (0 < train.text_learning_rate < inf, "--train.text_learning_rate", "above 0 and finite",
+         train.text_learning_rate),
         (0 < train.layer_decay <= 1, "--train.layer_decay", "in (0, 1]", train.layer_decay),
         (train.vision_blocks >= -1, "--train.vision_blocks", "at least -1", train.vision_blocks),
         (train.text_blocks >= -1, "--train.text_blocks", "at least -1", train.text_blocks),
         (train.loss in LOSSES, "--train.loss", LOSSES, train.loss),
-        (train.margin > 0, "--train.margin", "above 0", train.margin),
+        (0 < train.margin < inf, "--train.margin", "above 0 and finite", train.margin),
         (train.views >= 1, "--train.views", "at least 1", train.views),
         (0 <= train.ema < 1, "--train.ema", "in [0, 1)", train.ema),
+        (0 <= train.seed < SEEDS, "--train.seed", f"from 0 to {SEEDS - 1}", train.seed),
+        (0 <= data.seed < SEEDS, "--data.seed", f"from 0 to {SEEDS - 1}", data.seed),
         (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
         (model.head in HEADS, "--model.head", HEADS, model.head),
         (model.head != "linear" or model.text == model.vision,
@@ -209,6 +217,7 @@ def _check(config: Config) -> None:
             raise MiniClipError(f"{flag} must be {wanted}, got {value}")
 
 
+SEEDS = 2**40  # a step's own seed is a million times as high, and must be below 2**64
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
 HEADS = ("mlp", "linear", "affine")
 LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
