@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-NO_WAY = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)  # even `Path.exists` raises these
+NO_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # even `Path.exists` raises these
 
 
 class MiniClipError(Exception):

@@ -3,6 +3,7 @@
 In: a path and what fills it. Out: the file, whole, or a `MiniClipError` and the file as it was.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -16,7 +17,8 @@ from miniclip.errors import MiniClipError
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, flush it to the disk, and only then put it in place.
 
-    Errors: `MiniClipError` when the disk is full or the folder cannot be written; `path` is then as it was.
+    Errors: `MiniClipError` when the disk is full or the folder cannot be written; `path` is then as it was, and so it
+    is after Ctrl-C.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -24,8 +26,11 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch closes its archive by a RuntimeError on top of the disk's own
-        partial.unlink(missing_ok=True)
+    except BaseException as error:  # Ctrl-C too
+        with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error says so
+            partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError | RuntimeError):  # torch puts a RuntimeError on top of the disk's own error
+            raise
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or error
         raise MiniClipError(f"cannot write {path}: {reason}; free some space or choose another folder") from None

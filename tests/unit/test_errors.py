@@ -94,6 +94,13 @@ def test_watch_goes_on_when_a_share_is_gone(share: Path, tiny_bundle: Path, tmp_
     assert told[1].startswith("not updated: ") and "not connected" in told[1] and str(share) in told[1]
 
 
+def test_disk_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/media/cd/run")
+
+    assert "Read-only file system for /media/cd/run; give another path" in refused(command, capsys)
+
+
 def test_bug_is_still_a_traceback() -> None:
     def command() -> int:
         raise OSError(5, "Input/output error")
