@@ -83,13 +83,15 @@ def model_card(name: str, config: ModelConfig, metrics: dict[str, float]) -> str
 
 def public_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """A run's `config.json` without the folders of the machine that it was trained on."""
-    model = settings["config"]["model"]
+    model, train = settings["config"]["model"], settings["config"].get("train", {})
     public = {**model, **{tower: public_name(model[tower]) for tower in ("vision", "text")}}
+    if "start_from" in train:
+        train = {**train, "start_from": public_name(train["start_from"])}
     backbones = {
         name: {key: value for key, value in settings[name].items() if key != "_name_or_path"}
         for name in ("vision_backbone", "text_backbone")
     }
-    return {**settings, **backbones, "config": {**settings["config"], "model": public}}
+    return {**settings, **backbones, "config": {**settings["config"], "model": public, "train": train}}
 
 
 def public_name(spec: str) -> str:
