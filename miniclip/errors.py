@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import NoReturn
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-NO_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # even `Path.exists` raises these
+MENDS = (  # of what is no bug, although `open` or `Path.exists` raises it
+    (NO_SPACE, "free some space and start again"),
+    ((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG), "give another path, or allow this one"),
+    (
+        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
+        "see that its disk or share is there, and start again",
+    ),
+)
 
 
 class MiniClipError(Exception):
@@ -51,15 +58,10 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         _drop_output()
         status = 141
     except OSError as error:
-        is_told = error.errno is not None and error.filename is not None
-        if not is_told and error.errno not in NO_SPACE + NO_WAY:
+        mend = next((mend for codes, mend in MENDS if error.errno in codes), "")
+        if not mend:
             raise
         where = f" for {' '.join(str(error.filename).split())}" if error.filename else ""
-        mend = "see that its disk or share is there, and start again"
-        if error.errno in NO_SPACE:
-            mend = "free some space and start again"
-        elif error.errno in NO_WAY:
-            mend = "give another path, or allow this one"
         if error.errno in NO_SPACE:
             _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
         print(f"error: {error.strerror}{where}; {mend}", file=sys.stderr)

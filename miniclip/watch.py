@@ -32,15 +32,12 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
                 report = update_index(images, encoders, out, flat=before is None)
                 if before is not None or report.added or report.removed:
                     tell(str(report))
-            except MiniClipError as error:  # every picture gone, or somebody else writing: look again
-                failure = str(error)
+            except (MiniClipError, OSError) as error:
+                if isinstance(error, OSError) and error.filename is None:
+                    raise
+                failure = str(error)  # every picture or the share gone, or somebody else writing: look again
                 if failure != failure_before:
                     tell(f"not updated: {failure}")
-                now = before
-            except OSError as error:
-                if error.filename is None:
-                    raise
-                tell(f"not updated: {error.strerror} for {error.filename}")
                 now = before
         before = now
         time.sleep(max(LEAST_PAUSE_S, 10 * looking_s))
