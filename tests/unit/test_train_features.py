@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import train.features
+from miniclip.captions import read_captions
 from miniclip.config import Config
 from miniclip.errors import MiniClipError
 from miniclip.model import TextTower, VisionTower, load_backbone
@@ -176,7 +177,8 @@ def test_an_unreadable_picture_is_named_and_dropped(
 ) -> None:
     for path in picture_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    good = sorted(path.name for path in tmp_path.glob("*.jpg"))
+    training = read_captions(tmp_path, seed=config.data.seed).split("train").image_paths
+    good = sorted(path.name for path in training if path.suffix == ".jpg")
     (tmp_path / good[0]).write_bytes(b"no picture")
     (tmp_path / good[1]).write_bytes((tmp_path / good[1]).read_bytes()[:300])
     paths = sorted(path for path in tmp_path.iterdir() if path.suffix in (".jpg", ".png"))
