@@ -107,7 +107,7 @@ def test_thirty_kills_at_random_moments_lose_nothing(
         assert (report.kept, report.added) == (kept[-1], GOOD - kept[-1])
         assert rows(out) == expected
         assert len(read_problems(out)) == len(report.skipped) == BAD
-    assert killed >= KILLS * 2 // 3  # the others were done before
+    assert killed >= KILLS // 2  # the others were done before: on a busy machine the first one took longer
     assert len(set(kept)) > KILLS // 3, f"the kills did not come at different moments: {kept}"
 
 
