@@ -20,12 +20,10 @@ from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
 from miniclip.ingest import printable
 from miniclip.store import Settings, open_writer
-from miniclip.update import IndexReport, update_index
+from miniclip.update import update_index
+from tests.unit.indexing import counts, encoders
 
-
-@pytest.fixture(scope="module")
-def encoders(tiny_bundle: Path) -> OnnxEncoders:
-    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+__all__ = ["encoders"]  # fixture
 
 
 @pytest.fixture
@@ -36,10 +34,6 @@ def pictures(picture_folder: Path, tmp_path: Path) -> Path:
     for path in sorted(picture_folder.glob("*-*"))[:6]:
         shutil.copy(path, folder)
     return folder
-
-
-def counts(report: IndexReport) -> tuple[int, int, int, int]:
-    return report.added, report.kept, report.removed, len(report.skipped)
 
 
 def contents(index: Path) -> dict[str, list[float]]:

@@ -5,31 +5,12 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-
-from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from miniclip.index import PictureIndex
-from miniclip.update import IndexReport, update_index
+from miniclip.update import update_index
+from tests.unit.indexing import counts, encoders, pictures
 
-
-@pytest.fixture(scope="module")
-def encoders(tiny_bundle: Path) -> OnnxEncoders:
-    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
-
-
-@pytest.fixture
-def pictures(picture_folder: Path, tmp_path: Path) -> Path:
-    """a.png, b.png and c.png."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name, path in zip("abc", sorted(picture_folder.glob("*-*")), strict=False):
-        shutil.copy(path, folder / f"{name}.png")
-    return folder
-
-
-def counts(report: IndexReport) -> tuple[int, int, int, int]:
-    return report.added, report.kept, report.removed, len(report.skipped)
+__all__ = ["encoders", "pictures"]  # fixtures
 
 
 def test_halves_of_surrogate_pairs_in_captions_and_names_are_escaped(

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,33 +23,16 @@ import pytest
 import miniclip.approximate
 import miniclip.store
 import miniclip.watch
-from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
 from miniclip.ingest import Problem
 from miniclip.store import Settings, Writer, open_writer, read_problems
-from miniclip.update import IndexReport, update_index
+from miniclip.update import update_index
 from miniclip.watch import watch
+from tests.unit.indexing import counts, encoders, pictures
 
-
-@pytest.fixture(scope="module")
-def encoders(tiny_bundle: Path) -> OnnxEncoders:
-    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
-
-
-@pytest.fixture
-def pictures(picture_folder: Path, tmp_path: Path) -> Path:
-    """a.png, b.png and c.png, without captions."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name, path in zip("abc", sorted(picture_folder.glob("*-*")), strict=False):
-        shutil.copy(path, folder / f"{name}.png")
-    return folder
-
-
-def counts(report: IndexReport) -> tuple[int, int, int, int]:
-    return report.added, report.kept, report.removed, len(report.skipped)
+__all__ = ["encoders", "pictures"]  # fixtures
 
 
 def names(index: Path) -> list[str]:

@@ -1,0 +1,29 @@
+"""What tests of an index share: encoders of the tiny bundle, three pictures, and an update's counts."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.update import IndexReport
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_bundle: Path) -> OnnxEncoders:
+    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+
+
+@pytest.fixture
+def pictures(picture_folder: Path, tmp_path: Path) -> Path:
+    """a.png, b.png and c.png, without captions."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, path in zip("abc", sorted(picture_folder.glob("*-*")), strict=False):
+        shutil.copy(path, folder / f"{name}.png")
+    return folder
+
+
+def counts(report: IndexReport) -> tuple[int, int, int, int]:
+    return report.added, report.kept, report.removed, len(report.skipped)
