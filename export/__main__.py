@@ -79,6 +79,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     export_vision(run.model, run.transform.height_px, fp32["vision"])
     print("exporting the text tower")
     export_text(run.model, fp32["text"])
+    calibration = calibration and calibration.by_length(run.tokenizer)
     feeds = calibration and {
         "vision": picture_feeds(calibration.pixel_values(run.transform)),
         "text": text_feeds(run.tokenizer, calibration.captions),

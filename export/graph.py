@@ -12,10 +12,11 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from miniclip.encoders import TEXTS_A_CORE
 from miniclip.providers import CPU, session_options
 from miniclip.tokenizer import Tokenizer
 
-PICTURE_BATCH, TEXT_BATCH = 8, 32
+PICTURE_BATCH = 8
 
 Feeds = list[dict[str, np.ndarray]]  # batches of graph inputs
 
@@ -26,8 +27,9 @@ def picture_feeds(pixel_values: np.ndarray) -> Feeds:
 
 
 def text_feeds(tokenizer: Tokenizer, texts: Sequence[str]) -> Feeds:
-    """Texts -> batches of `input_ids, attention_mask`, in the texts' order."""
-    batches = (tokenizer(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH))
+    """Texts -> batches of `input_ids, attention_mask`, in the texts' order, as large as encoders make them on a CPU."""
+    starts = range(0, len(texts), TEXTS_A_CORE)
+    batches = (tokenizer(texts[start : start + TEXTS_A_CORE]) for start in starts)
     return [{"input_ids": input_ids, "attention_mask": attention_mask} for input_ids, attention_mask in batches]
 
 

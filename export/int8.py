@@ -67,6 +67,7 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
             kept = {*exclude, *first_convolutions(model, FIRST_IN_FP32)}
             rounded = round_weights(model, measured, kept)
             return _finished(_static(rounded, measured, exclude), model, measured, exclude), "fixed scales"
+        measured, judged = _singly(measured), _singly(judged)
         rounded = round_weights(scale_outliers(model, measured), measured, exclude)
         expected = embed(model, judged)
         tried = []
@@ -82,6 +83,13 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
         tried.sort(key=lambda entry: -entry[0])
         (best, how, quantised), (other, other_how, _) = tried
         return quantised, f"{how} (cosine to fp32, 1st percentile: {best:.3f}; {other_how}: {other:.3f})"
+
+
+def _singly(feeds: Feeds) -> Feeds:
+    """Pictures one by one, as encoders run them on a CPU: scales on the fly are then found as they will be."""
+    if "pixel_values" not in feeds[0]:
+        return feeds
+    return [{"pixel_values": picture[None]} for feed in feeds for picture in feed["pixel_values"]]
 
 
 def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProto:

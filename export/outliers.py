@@ -5,6 +5,9 @@ then leaves the others few of the 256 steps. Such a channel is divided by a cons
 multiplied by it: the same product (G. Xiao et al., "SmoothQuant", ICML 2023, section 4). Unlike there, only channels
 above a limit are touched, and each product's limit is the one that 8 bits serve best on calibration data. Where a layer
 before can be divided instead, the division costs nothing.
+
+Where no layer can, and it is some tokens that are large rather than some channels (M. Sun et al., "Massive Activations
+in Large Language Models", COLM 2024), each row is divided by its own largest value, and its product multiplied by it.
 """
 
 import numpy as np
@@ -14,8 +17,8 @@ from onnx import helper, numpy_helper
 from export.graph import Feeds, Wiring, constant_products, drop_unused, look_inside
 
 LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: untouched
-SAMPLED_ROWS = 64  # of each batch
-LEAST_GAIN = 2.0  # a division that costs a multiplication at run time must halve the squared error
+SAMPLED_ROWS = 2048  # of all batches together
+LEAST_GAIN = 2.0  # a division that costs time in the graph must halve the squared error
 
 Divisor = tuple[onnx.NodeProto, int, slice]  # a node's constant input, by its place, and the columns meant
 
@@ -29,17 +32,23 @@ def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     for name, nodes in products.items():
         known = Wiring(graph)
         weights = [numpy_helper.to_array(known.constants[node.input[1]]) for node in nodes]
+        weight = np.concatenate(weights, axis=1)
         free = _free_divisors(known, name, nodes)
-        scales = _best_scales(largest[name], rows[name], np.concatenate(weights, axis=1), 1.0 if free else LEAST_GAIN)
-        if (scales == 1).all():
-            continue
+        scales, loss, untouched = _best_scales(largest[name], rows[name], weight)
         if free:
             _divide_constants(graph, free, scales)
         else:
+            least = _least_divisor(rows[name])
+            loss_by_row = _squared_error(rows[name], weight, np.ones_like(scales), _row_divisors(rows[name], least))
+            if min(loss, loss_by_row) * LEAST_GAIN > untouched:
+                continue
+            if loss_by_row < loss:
+                _divide_rows(graph, name, nodes, least)
+                continue
             name = _divide(graph, name, nodes[0], scales)
-        for node, weight in zip(nodes, weights, strict=True):
+        for node, own in zip(nodes, weights, strict=True):
             node.input[0], node.input[1] = name, f"{node.name}_weight"
-            graph.initializer.append(numpy_helper.from_array(weight * scales[:, None], node.input[1]))
+            graph.initializer.append(numpy_helper.from_array(own * scales[:, None], node.input[1]))
     drop_unused(model)
     return model
 
@@ -86,6 +95,26 @@ def _divide(graph: onnx.GraphProto, name: str, first: onnx.NodeProto, scales: np
     return scaled
 
 
+def _divide_rows(graph: onnx.GraphProto, name: str, nodes: list[onnx.NodeProto], least: float) -> None:
+    """Divide each row before `nodes` by its largest value or by `least`, and multiply their results by it."""
+    first = nodes[0].name
+    largest, divisors, divided = (f"{first}_{what}" for what in ("row_largest", "row_divisors", "rows_divided"))
+    constants = {f"{first}_last_axis": np.array([-1]), f"{first}_least": np.array(least, dtype=np.float32)}
+    graph.initializer.extend(numpy_helper.from_array(values, key) for key, values in constants.items())
+    axis, floor = constants
+    place = list(graph.node).index(nodes[0])
+    for step in (
+        helper.make_node("Div", [name, divisors], [divided], name=divided),
+        helper.make_node("Max", [largest, floor], [divisors], name=divisors),
+        helper.make_node("ReduceMax", [name, axis], [largest], name=largest),
+    ):
+        graph.node.insert(place, step)
+    for node in nodes:
+        result, node.input[0], node.output[0] = node.output[0], divided, f"{node.name}_divided"
+        step = helper.make_node("Mul", [node.output[0], divisors], [result], name=f"{node.name}_row_scale")
+        graph.node.insert(list(graph.node).index(node) + 1, step)
+
+
 def _activations(
     model: onnx.ModelProto, names: list[str], feeds: Feeds
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -93,31 +122,51 @@ def _activations(
     largest: dict[str, np.ndarray] = {}
     samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
     generator = np.random.default_rng(0)
+    share = max(1, SAMPLED_ROWS // len(feeds))
     for tensors in look_inside(model, names, feeds):
         for name, values in zip(names, tensors, strict=True):
             largest[name] = np.maximum(largest.get(name, 0), np.abs(values).max(axis=0))
             extremes = [int(values.max(axis=1).argmax()), int(values.min(axis=1).argmin())]
-            chosen = generator.choice(len(values), min(SAMPLED_ROWS, len(values)), replace=False)
+            chosen = generator.choice(len(values), min(share, len(values)), replace=False)
             samples[name].append(values[[*extremes, *chosen]])
     return largest, {name: np.concatenate(parts) for name, parts in samples.items()}
 
 
-def _best_scales(largest: np.ndarray, rows: np.ndarray, weight: np.ndarray, least_gain: float) -> np.ndarray:
+def _best_scales(largest: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
     """The divisors (d,) float32 that bring `rows @ weight` in 8 bits nearest to what it is in 32.
 
-    Ones, unless the squared error gets smaller by the factor `least_gain`.
+    With them, the error that is left, and the one without any.
     """
-    expected = rows @ weight
     candidates = [
         np.maximum(1, largest / max(float(np.percentile(largest, percentile)), 1e-6)).astype(np.float32)
         for percentile in LIMIT_PERCENTILES
     ]
-    losses = [
-        float(np.square(_rounded(rows / scales) @ _rounded_columns(weight * scales[:, None]) - expected).mean())
-        for scales in candidates
-    ]
+    losses = [_squared_error(rows, weight, scales) for scales in candidates]
     best = int(np.argmin(losses))
-    return candidates[best if losses[best] * least_gain <= losses[0] else 0]
+    return candidates[best], losses[best], losses[0]
+
+
+def _squared_error(
+    rows: np.ndarray, weight: np.ndarray, scales: np.ndarray, row_divisors: np.ndarray | float = 1.0
+) -> float:
+    """Of the product in 8 bits, its channels divided by `scales` (d,) and its rows by `row_divisors` (n, 1).
+
+    Each row's error counts relative to the row's size: the norms behind the products take the size away again.
+    """
+    expected = rows @ weight
+    product = _rounded(rows / row_divisors / scales) @ _rounded_columns(weight * scales[:, None])
+    sizes = np.square(expected).mean(axis=1)
+    errors = np.square(product * row_divisors - expected).mean(axis=1)
+    return float((errors / (sizes + np.median(sizes) + 1e-12)).mean())
+
+
+def _least_divisor(rows: np.ndarray) -> float:
+    """What no row is divided by less than, so that negative values stay above -1: those of a GELU are small."""
+    return max(float(-rows.min()), 1e-6)
+
+
+def _row_divisors(rows: np.ndarray, least: float) -> np.ndarray:
+    return np.asarray(np.maximum(rows.max(axis=1, keepdims=True), least), dtype=np.float32)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from PIL import Image
 from miniclip.caption_table import CaptionTable
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform, open_image
+from miniclip.tokenizer import Tokenizer
 
 CALIBRATION_FILE = "calibration.npz"
 PICTURES, CAPTIONS_A_PICTURE = 256, 2
@@ -27,7 +28,7 @@ class Calibration:
 
     pictures: np.ndarray  # (N, H, W, 3) uint8, resized already
     captions: list[str]  # N_texts
-    image_of_caption: np.ndarray  # (N_texts,) row in pictures, ascending
+    image_of_caption: np.ndarray  # (N_texts,) row in pictures; ascending, unless sorted by length
     held_out: "Calibration | None" = None  # of the validation split
 
     @classmethod
@@ -81,6 +82,12 @@ class Calibration:
         captions = np.asarray(self.captions, dtype=np.str_)
         values = {"pictures": self.pictures, "captions": captions, "image_of_caption": self.image_of_caption}
         return {prefix + name: value for name, value in values.items()}
+
+    def by_length(self, tokenizer: Tokenizer) -> "Calibration":
+        """Captions of like length next to each other, as encoders batch them: padding would stretch 8-bit scales."""
+        order = np.argsort([len(own) for own in tokenizer.ids(self.captions)], kind="stable")
+        captions = [self.captions[row] for row in order]
+        return replace(self, captions=captions, image_of_caption=self.image_of_caption[order])
 
     def pixel_values(self, transform: ImageTransform) -> np.ndarray:
         """(N, 3, H, W) float32, as the vision tower takes them."""
