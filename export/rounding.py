@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from export.graph import Feeds, constant_products, drop_unused, look_inside
 
-SAMPLED_ROWS = 16384  # of all batches together; a layer needs some more rows than it has inputs
+SAMPLED_ROWS = 256  # of each batch; a layer needs some more rows than it has inputs
 DAMPING = 0.001  # of the mean square of the inputs, added to each: channels that hardly ever speak stay solvable
 
 
@@ -64,10 +64,9 @@ def _squares(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> dict[str
     """The sum of x xᵀ over sampled rows x of each tensor: (d, d)."""
     squares: dict[str, np.ndarray] = {}
     generator = np.random.default_rng(0)
-    share = max(1, SAMPLED_ROWS // len(feeds))
     for tensors in look_inside(model, names, feeds):
         for name, values in zip(names, tensors, strict=True):
-            rows = values[generator.choice(len(values), min(share, len(values)), replace=False)]
+            rows = values[generator.choice(len(values), min(SAMPLED_ROWS, len(values)), replace=False)]
             squares[name] = squares.get(name, 0) + rows.T @ rows
     return squares
 
