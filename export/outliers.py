@@ -40,7 +40,7 @@ def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
         else:
             least = _least_divisor(rows[name])
             loss_by_row = _squared_error(rows[name], weight, np.ones_like(scales), _row_divisors(rows[name], least))
-            if min(loss, loss_by_row) * LEAST_GAIN > untouched:
+            if min(loss, loss_by_row) * LEAST_GAIN >= untouched:
                 continue
             if loss_by_row < loss:
                 _divide_rows(graph, name, nodes, least)

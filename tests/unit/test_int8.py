@@ -283,6 +283,19 @@ class Judge:
         return check_recall(folder, list(precisions), self.feeds, self.image_of_caption)
 
 
+def test_captions_of_like_length_are_calibrated_on_together_and_keep_their_pictures(tiny_run: Path) -> None:
+    run, calibration = load_run(tiny_run), Calibration.load(tiny_run)
+    assert calibration
+    by_length = calibration.by_length(run.tokenizer)
+    lengths = [len(ids) for ids in run.tokenizer.ids(by_length.captions)]
+    assert lengths == sorted(lengths) and len(set(lengths)) > 1
+
+    def pairs(own: Calibration) -> list[tuple[str, int]]:
+        return sorted(zip(own.captions, own.image_of_caption.tolist(), strict=True))
+
+    assert pairs(by_length) == pairs(calibration)
+
+
 @pytest.fixture(scope="module")
 def judge(tiny_run: Path) -> Judge:
     run, calibration = load_run(tiny_run), Calibration.load(tiny_run)
