@@ -1,4 +1,4 @@
-"""Outlier channels of a transformer, made smaller before 8-bit products.
+"""Outlier channels and tokens of a transformer, made smaller before 8-bit products.
 
 One channel in a hundred of a transformer's activations is ten times as large as the others, and one scale a tensor
 then leaves the others few of the 256 steps. Such a channel is divided by a constant, and its row of the weights
