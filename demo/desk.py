@@ -16,7 +16,7 @@ from demo.search import PictureSearch
 from demo.uploads import sentence
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
-from miniclip.errors import MiniClipError, expand
+from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
 from miniclip.ingest import printable
 from miniclip.search import Searcher
@@ -114,9 +114,8 @@ class Desk:
             encoders = self.search.searcher.encoders
             if bundle is not None:
                 encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
-            place = str(expand(images)) if images.startswith("~") else images
-            folder = index_folder(place, encoders.bundle.fingerprint)
-            report = update_index(place, encoders, folder, partial(write_here, progress=job.tell))
+            folder = index_folder(images, encoders.bundle.fingerprint)
+            report = update_index(images, encoders, folder, partial(write_here, progress=job.tell))
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
             self._put(Searcher(PictureIndex.open(folder), encoders))
             job.report = str(report)

@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 
 from miniclip.encoders import OnnxEncoders
-from miniclip.errors import expand
-from miniclip.ingest import printable
+from miniclip.ingest import absolute, printable
 from miniclip.store import INDEX_FORMAT
 from miniclip.update import update_index
 
@@ -18,8 +17,7 @@ INDEXES = Path("index")
 
 def index_folder(images: str, fingerprint: str) -> Path:
     """`index/NAME-HASH`: two folders of one name, two bundles on one folder, or two formats share no index."""
-    is_path = expand(images).exists()
-    place = str(expand(images).resolve()) if is_path else images
+    place = absolute(images)
     name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "pictures").strip("-.") or "pictures"
     digest = hashlib.sha256(f"{place}\n{fingerprint}\n{INDEX_FORMAT}".encode("utf-8", "surrogateescape")).hexdigest()
     return INDEXES / f"{name}-{digest[:8]}"
@@ -27,13 +25,12 @@ def index_folder(images: str, fingerprint: str) -> Path:
 
 def index_pictures(images: str, encoders: OnnxEncoders) -> Path:
     """Make or update the index, saying what happens; unchanged pictures keep their embedding."""
-    expanded = str(expand(images)) if images.startswith("~") else images
-    folder = index_folder(expanded, encoders.bundle.fingerprint)
+    folder = index_folder(images, encoders.bundle.fingerprint)
     known = (folder / "index.json").exists()
     print(encoders.running_on)
     print(
         f"{'looking for changes in' if known else 'indexing the pictures of'} {printable(images)} (index: {folder})",
         flush=True,
     )
-    print(update_index(expanded, encoders, folder), flush=True)
+    print(update_index(images, encoders, folder), flush=True)
     return folder

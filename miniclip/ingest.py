@@ -37,6 +37,11 @@ OUTSIDE = (
 )
 
 
+def lies_outside(reason: str) -> bool:
+    """Whether the file itself may be whole, so that it is worth another try although it did not change."""
+    return reason.startswith(OUTSIDE)
+
+
 @dataclass(frozen=True)
 class PictureFile:
     """One file to index. `path` is as the index stores it (`stored_path`); `state` tells that its content changed."""
@@ -62,8 +67,7 @@ class Problem:
 
     @property
     def lies_outside(self) -> bool:
-        """Whether the file itself may be whole, so that it is worth another try although it did not change."""
-        return self.reason.startswith(OUTSIDE)
+        return lies_outside(self.reason)
 
 
 @dataclass
@@ -112,6 +116,12 @@ def find_pictures(source: str) -> Found:
             f"{folder} holds no caption file and no pictures; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}"
         )
     return found
+
+
+def absolute(source: str) -> str:
+    """A source of pictures as it can be named from any folder: what is no file or folder stays as it is."""
+    place = expand(source)
+    return str(place.resolve()) if place.exists() else source
 
 
 def stored_path(path: str) -> str:
@@ -242,7 +252,7 @@ def _add(path: str, captions: tuple[str, ...], found: Found) -> None:
     except OSError as error:
         reason = "a link that leads nowhere" if os.path.islink(path) else str(error.strerror)
         found.problems.append(Problem(stored, reason))
-        if error.errno != errno.ENOENT:
+        if error.errno != errno.ENOENT or os.path.islink(path):  # what it led to may be a drive that is away
             found.unreadable_files.add(stored)
         return
     if not stat.S_ISREG(status.st_mode):

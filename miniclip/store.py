@@ -4,6 +4,8 @@
     INDEX/pictures.lance   one row a picture: path, hash, size, times, width, height, EXIF date, captions, embedding
     INDEX/problems.lance   one row a file that could not be indexed, with the reason
     INDEX/embeds.f32       of a large index: its embeddings once more, to be mapped (miniclip.flat)
+    INDEX/recall.json      what was measured of the other galleries (miniclip.approximate)
+    INDEX/captions.npz     embeddings of its captions, once a picture was searched by (miniclip.caption_embeds)
     INDEX/writer.lock      held by the process that writes; goes with it, however it ends
 
 Every commit is one new version of a table, there whole or not at all: a process killed at any moment leaves the last
@@ -136,6 +138,7 @@ class Writer:
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder = folder
+        self.settings = read_settings(folder)  # as they were; `put_settings` changes what is written
         self.schema = picture_schema(dim)
         try:
             self._pictures = _open_or_create(folder, PICTURES, self.schema)
@@ -146,6 +149,10 @@ class Writer:
             raise
         except Exception as error:
             raise damaged(folder, error) from None
+
+    def put_settings(self, settings: Settings) -> None:
+        """From now on the index is of these pictures, and its bundle in that folder."""
+        _write_settings(self.folder, settings)
 
     def known(self) -> pa.Table:
         """Rows as they were when the writer opened, without embeddings."""
@@ -206,7 +213,7 @@ class Writer:
         return int(self._pictures.count_rows())
 
     def tidy(self) -> None:
-        """Join small fragments. Readers of older versions are not disturbed: those stay for a week."""
+        """Join small fragments. Readers of older versions are not disturbed: those stay for a week at least."""
         for table in (self._pictures, self._problems):
             if table.stats()["fragment_stats"]["num_fragments"] > MOST_FRAGMENTS:
                 with writing(self.folder):
@@ -215,7 +222,7 @@ class Writer:
 
 @contextmanager
 def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
-    """Lock an index for writing, made if there is none.
+    """Lock an index for writing, made with these settings if there is none.
 
     Errors: `MiniClipError` when another process writes it, it belongs to another bundle, or cannot be written.
     """
@@ -242,12 +249,14 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
         lock.flush()
-        values = {"fingerprint": settings.fingerprint, "bundle": str(settings.bundle), "images": settings.images}
-        try:
-            write_json(folder / "index.json", {"format": INDEX_FORMAT, **values})
-        except OSError as error:
-            raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another --out") from None
+        if not (folder / "index.json").exists():
+            _write_settings(folder, settings)
         yield Writer(folder, dim)
+
+
+def _write_settings(folder: Path, settings: Settings) -> None:
+    values = {"fingerprint": settings.fingerprint, "bundle": str(settings.bundle), "images": settings.images}
+    write_json(folder / "index.json", {"format": INDEX_FORMAT, **values})
 
 
 def _check_place(folder: Path, settings: Settings) -> None:

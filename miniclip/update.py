@@ -6,6 +6,7 @@ for one that was renamed, copied or touched. On a CPU each core takes a picture 
 GPU cores decode ahead of it. At no time are more than some tens of pictures in memory.
 """
 
+import os
 import signal
 import threading
 import time
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
-from miniclip.ingest import Found, PictureFile, Problem, find_pictures, printable
+from miniclip.ingest import Found, PictureFile, Problem, absolute, find_pictures, is_uri, printable, real_path
 from miniclip.reading import Reading, read_all, row_columns
 from miniclip.store import Settings, Writer, open_writer, read_problems
 
@@ -68,15 +69,19 @@ def update_index(
     `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
     ready to be mapped (`miniclip.flat`).
 
-    Errors: `MiniClipError` when `images` holds no picture, or `out` is an index of another bundle or being written.
+    Errors: `MiniClipError` when `images` holds no picture, or `out` is being written, or an index of another bundle or
+    of other pictures that are still there.
     Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
     """
     found = find_pictures(images)
     bundle = encoders.bundle
-    settings = Settings(bundle.fingerprint, bundle.folder.resolve(), images)
+    settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images))
     with open_writer(out, settings, encoders.dim) as writer:
         with _stop_when_interrupted() as stop:
             plan = _compare(found, writer, read_problems(out))
+            _check_source(settings.images, writer, plan.gone)
+            if writer.settings != settings:
+                writer.put_settings(settings)
             for problem in found.problems:
                 if problem.path not in plan.problems:
                     tqdm.write(f"skipping {_shown(problem.path, found)}: {problem.reason}")
@@ -98,6 +103,16 @@ def update_index(
         if flat:
             PictureIndex.open(out, in_memory=False).stored.keep_flat(out)
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
+
+
+def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
+    """Refuse to throw out the pictures of another place; those of one that was moved or deleted may go."""
+    before = writer.settings.images
+    if images != before and any(is_uri(path) or os.path.exists(real_path(path)) for path in gone):
+        raise MiniClipError(
+            f"the index {writer.folder} holds the pictures of {printable(before)}, and they are still there; "
+            f"index {printable(before)} again, or choose another --out for {printable(images)}"
+        )
 
 
 def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:

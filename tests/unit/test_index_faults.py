@@ -27,7 +27,7 @@ from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
 from miniclip.ingest import Problem
-from miniclip.store import Settings, Writer, open_writer, read_problems
+from miniclip.store import Settings, Writer, open_writer, read_problems, read_settings
 from miniclip.update import update_index
 from miniclip.watch import watch
 from tests.unit.indexing import counts, encoders, pictures
@@ -151,6 +151,24 @@ def test_pictures_below_a_link_to_a_drive_that_is_away_are_kept(
     assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
 
 
+def test_link_named_like_a_picture_keeps_its_row_while_its_drive_is_away(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "drive").mkdir()
+    (pictures / "c.png").rename(tmp_path / "drive/c.png")
+    (pictures / "c.png").symlink_to(tmp_path / "drive/c.png")
+    out = tmp_path / "index"
+    assert counts(update_index(str(pictures), encoders, out)) == (3, 0, 0, 0)
+    (tmp_path / "drive").rename(tmp_path / "away")
+    report = update_index(str(pictures), encoders, out)
+    assert counts(report) == (0, 3, 0, 1) and report.skipped[0].reason == "a link that leads nowhere"
+    assert names(out) == ["a.png", "b.png", "c.png"]
+    (tmp_path / "away").rename(tmp_path / "drive")
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 0)
+    (pictures / "c.png").unlink()
+    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
+
+
 def test_picture_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     update_index(str(pictures), encoders, out)
@@ -163,6 +181,40 @@ def test_picture_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, p
     assert read_problems(out) == []
     (pictures / "b.png").unlink()
     assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
+
+
+# another source
+
+
+def test_other_pictures_do_not_take_the_place_of_those_that_are_still_there(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "sub").mkdir()
+    (pictures / "c.png").rename(pictures / "sub/c.png")
+    out = tmp_path / "index"
+    update_index(str(pictures), encoders, out)
+    for _ in range(2):  # the refused source is not remembered either
+        with pytest.raises(MiniClipError, match=f"holds the pictures of {pictures}, and they are still there; index"):
+            update_index(str(pictures / "sub"), encoders, out)
+    assert names(out) == ["a.png", "b.png", "c.png"] and read_settings(out).images == str(pictures)
+
+
+def test_index_follows_a_folder_that_was_moved_or_widened(
+    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "index"
+    monkeypatch.chdir(tmp_path)
+    update_index("pictures", encoders, out)
+    assert read_settings(out).images == str(pictures)  # can be read from any folder
+    pictures.rename(tmp_path / "moved")
+    report = update_index("moved", encoders, out)
+    assert (counts(report), report.reused) == ((3, 0, 3, 0), 3)
+    (tmp_path / "wider").mkdir()
+    update_index("moved", encoders, out)
+    (tmp_path / "moved").rename(tmp_path / "wider/moved")
+    update_index("wider/moved", encoders, out)
+    assert counts(update_index("wider", encoders, out)) == (0, 3, 0, 0)
+    assert read_settings(out).images == str(tmp_path / "wider")
 
 
 # what a kill leaves, and who writes
