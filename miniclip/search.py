@@ -11,6 +11,7 @@ import numpy as np
 
 from miniclip.approximate import AnyGallery, open_gallery
 from miniclip.bundle import Bundle
+from miniclip.caption_embeds import caption_embeds
 from miniclip.encoders import OnnxEncoders
 from miniclip.images import ImageSource
 from miniclip.index import PictureIndex
@@ -120,7 +121,8 @@ class Searcher:
             return []
         if self._captions is None or self._caption_gallery is None:
             self._captions = self.index.captions.distinct()
-            text_embeds = self.encoders.encode_texts([caption for caption, _ in self._captions])
+            captions = [caption for caption, _ in self._captions]
+            text_embeds = caption_embeds(self.index.folder, captions, self.encoders)
             self._caption_gallery = Gallery(text_embeds, self.encoders.providers)
         scores, rows = self._caption_gallery.top_k(self.encoders.encode_images([picture])[1], top_k)
         found = [(self._captions[int(row)], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]

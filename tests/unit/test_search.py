@@ -73,6 +73,40 @@ def test_caption_that_all_pictures_share_does_not_crowd_out_the_others(searcher:
     assert len(found) == len(set(found)) == 5
 
 
+def test_captions_are_embedded_once_and_new_ones_only(
+    searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    encode = searcher.encoders.encode_texts
+    monkeypatch.setattr(
+        searcher.encoders, "encode_texts", lambda texts: [*map(embedded.append, texts)] and encode(texts)
+    )
+
+    def search(*captions: str) -> list[str]:
+        """What was embedded for it."""
+        embedded.clear()
+        rows = Captions.of([list(captions), *[[]] * 11])
+        fresh = Searcher(dataclasses.replace(searcher.index, folder=tmp_path, captions=rows), searcher.encoders)
+        hits = fresh.captions_for(searcher.index.paths[0])
+        assert sorted(hit.caption for hit in hits) == sorted(captions)
+        for hit in hits:
+            score = searcher.encoders.encode_images([searcher.index.paths[0]])[1][0] @ encode([hit.caption])[0]
+            assert hit.score == pytest.approx(score, abs=5e-3)  # int8: batch mates count a little
+        return list(embedded)
+
+    assert search("a cat", "a red circle") == ["a cat", "a red circle"]
+    assert search("a cat", "a red circle") == []
+    assert search("a red circle", "a dog", "a cat") == ["a dog"]
+    (tmp_path / "captions.npz").write_bytes((tmp_path / "captions.npz").read_bytes()[:100])  # as a full disk leaves it
+    assert search("a dog", "a cat") == ["a dog", "a cat"]
+
+
+def test_captions_of_an_index_that_cannot_be_written_are_searched(searcher: Searcher, tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("no folder")
+    unwritable = dataclasses.replace(searcher.index, folder=tmp_path / "index")
+    assert len(Searcher(unwritable, searcher.encoders).captions_for(searcher.index.paths[0])) == 5
+
+
 def test_index_without_captions_has_none(searcher: Searcher) -> None:
     bare = Searcher(dataclasses.replace(searcher.index, captions=Captions.of([[]] * 12)), searcher.encoders)
     assert (searcher.has_captions, bare.has_captions) == (True, False)

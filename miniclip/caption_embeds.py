@@ -1,0 +1,67 @@
+"""Embeddings of an index's captions, made when they are first asked for and kept beside it.
+
+    INDEX/captions.npz    the bundle's fingerprint, `keys` (C, 16) that name the captions, `text_embeds` (C, D) float32
+
+Captions cost as much as pictures: of Flickr30k they are minutes. A caption is embedded once, whatever else changes in
+the index. The file is derived: where it is missing, damaged or of another bundle, captions are embedded again.
+"""
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from miniclip.cache import write_cached
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+
+CAPTIONS = "captions.npz"
+TOGETHER = 1024  # captions; enough that those of like length share batches, few enough that a bar moves
+
+
+def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders) -> np.ndarray:
+    """`text_embeds` (C, D) of `captions`, from the index `folder` or computed and kept there if it can be written."""
+    keys = [hashlib.sha256(caption.encode("utf-8", "surrogateescape")).digest()[:16] for caption in captions]
+    known, known_embeds = _read(folder / CAPTIONS, encoders)
+    places = np.asarray([known.get(key, -1) for key in keys], dtype=np.int64)
+    text_embeds = np.empty((len(captions), encoders.dim), dtype=np.float32)
+    text_embeds[places >= 0] = known_embeds[places[places >= 0]]
+    missing = np.flatnonzero(places < 0)
+    if len(missing) == 0:
+        return text_embeds
+    # a bar only where somebody watches and it would move
+    with tqdm(
+        total=len(missing), desc="embedding captions, once", disable=None if len(missing) > TOGETHER else True
+    ) as bar:
+        for start in range(0, len(missing), TOGETHER):
+            rows = missing[start : start + TOGETHER]
+            text_embeds[rows] = encoders.encode_texts([captions[row] for row in rows])
+            bar.update(len(rows))
+    with contextlib.suppress(MiniClipError):  # an index that cannot be written is searched all the same
+        _write(folder / CAPTIONS, keys, text_embeds, encoders)
+    return text_embeds
+
+
+def _read(path: Path, encoders: OnnxEncoders) -> tuple[dict[bytes, int], np.ndarray]:
+    """Rows by key, and their embeddings; none where the file is not there, damaged, or of another bundle."""
+    nothing = np.empty((0, encoders.dim), dtype=np.float32)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            fingerprint, keys, text_embeds = (stored[name] for name in ("fingerprint", "keys", "text_embeds"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}, nothing
+    if str(fingerprint) != encoders.bundle.fingerprint or text_embeds.shape != (len(keys), encoders.dim):
+        return {}, nothing
+    return {key.tobytes(): row for row, key in enumerate(keys)}, text_embeds
+
+
+def _write(path: Path, keys: Sequence[bytes], text_embeds: np.ndarray, encoders: OnnxEncoders) -> None:
+    content = io.BytesIO()
+    named = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
+    np.savez(content, fingerprint=encoders.bundle.fingerprint, keys=named, text_embeds=text_embeds)
+    write_cached(path, content.getvalue())
