@@ -80,8 +80,8 @@ class Run:
             names.append(CARD)
         for name in names:
             replace_atomically(folder / name, partial(shutil.copyfile, self.folder / name))
-        settings = public_settings(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
-        write_json(folder / "config.json", settings)
+        settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        write_json(folder / "config.json", settings if is_clip(self.folder) else public_settings(settings))
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload what `save_pretrained` writes to USER/NAME on the Hugging Face hub; returns the model's address.
@@ -116,7 +116,7 @@ def begin_run(folder: Path, config: Config, transform: ImageTransform, text_fold
         raise MiniClipError(f"{text_folder} has no tokenizer.json (the fast tokenizer); save it with transformers")
     replace_atomically(folder / "tokenizer.json", partial(shutil.copyfile, text_folder / "tokenizer.json"))
     settings = read_tokenizer_config(text_folder)
-    longest = min(config.model.max_tokens, int(min(settings.get("model_max_length", 512), 512)))
+    longest = min(config.model.max_tokens, int(min(settings.get("model_max_length") or 512, 512)))
     write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest})
     return Tokenizer.from_folder(folder)
 

@@ -11,7 +11,8 @@ chunk at most. Pictures (or object storage), bundle and index must have the same
 import logging
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.ingest import Found, PictureFile, Problem, printable
 from miniclip.reading import read_file, row_columns
-from miniclip.store import Writer, picture_schema
+from miniclip.store import Writer, picture_schema, writing
 from miniclip.update import Plan, Write
 
 CHUNK = 100_000  # files between two commits
@@ -93,13 +94,15 @@ def on_cluster(address: str) -> Write:
         with tqdm(total=len(plan.fresh), desc="embedding pictures", unit="picture", disable=None) as bar:
             for start in range(0, len(plan.fresh), CHUNK):
                 chunk = plan.fresh[start : start + CHUNK]
+                with _one_line():
+                    done = _embedded(chunk, encoders)
+                    good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON])
+                    added += (count := good.count())
+                    problems = _problems(done.filter(expr=col(REASON).is_not_null()))
                 writer.remove([file.path for file in chunk if file.path in plan.known_paths])
-                done = _embedded(chunk, encoders)
-                good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON])
-                added += (count := good.count())
                 if count:
-                    lance_ray.write_lance(good, writer.pictures_uri, schema=writer.schema, mode="append")
-                problems = _problems(done.filter(expr=col(REASON).is_not_null()))
+                    with _one_line(), writing(writer.folder):
+                        lance_ray.write_lance(good, writer.pictures_uri, schema=writer.schema, mode="append")
                 writer.put_problems(problems)
                 plan.problems.update((problem.path, problem) for problem in problems)
                 for problem in problems:
@@ -110,6 +113,21 @@ def on_cluster(address: str) -> Write:
         return added, 0
 
     return write
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What ends the work of a whole cluster, such as a bundle that its machines do not see, as a `MiniClipError`."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise MiniClipError(
+            f"the Ray cluster gave up: {lines[-1] if lines else type(error).__name__}; "
+            "pictures, bundle and index must have the same path on all its machines; start again: what is done stays"
+        ) from None
 
 
 def _knock(address: str) -> None:

@@ -26,6 +26,7 @@ from miniclip.ahead import load_batches
 from miniclip.bundle import sha256_of
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
+from miniclip.ingest import lies_outside
 from miniclip.model import TextTower, VisionTower
 from miniclip.torch_encoders import has_bfloat16
 from train.augment import View
@@ -216,7 +217,7 @@ def _cached(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_folder() / "features" / digest
     noted = _noted(folder)
-    if noted is None or noted[0] < len(order):
+    if noted is None or noted[0] < len(order) or any(map(lies_outside, noted[1].values())):
         with _alone(folder):
             done, skipped = _noted(folder) or (0, {})  # again: another training may have gone on meanwhile
             _fill(folder, description, order, shape, passes, store, done, skipped)
@@ -235,7 +236,7 @@ def _fill(
     done: int,
     skipped: dict[int, str],
 ) -> None:
-    """Compute what is left after `done` rows of `order`."""
+    """Compute what is left after `done` rows of `order`, and try again what a missing package or memory kept away."""
     if done == 0:
         values = _new_array(folder / "features.npy", shape)
     else:
@@ -246,18 +247,22 @@ def _fill(
         write_cached(folder / "progress.json", json.dumps({"done": finished, "skipped": skipped}).encode())
 
     position_of_row = np.argsort(order)
+    again = [row for row in order[:done] if lies_outside(skipped.get(int(row), ""))]
+    todo = np.concatenate([np.asarray(again, dtype=order.dtype), order[done:]])
     with (
         torch.inference_mode(),
         bfloat16(),
-        tqdm(total=len(order), initial=done, desc=description, disable=True if done == len(order) else None) as bar,
+        tqdm(total=len(order), initial=done, desc=description, disable=None if done < len(order) else True) as bar,
     ):
         finished = done
-        for number, (rows, batch) in enumerate(passes(order[done:], skipped.__setitem__), 1):
+        for number, (rows, batch) in enumerate(passes(todo, skipped.__setitem__), 1):
             store(values, rows, batch)
-            position = int(position_of_row[rows[-1]]) + 1
+            for row in rows:
+                skipped.pop(int(row), None)
+            position = max(finished, int(position_of_row[rows[-1]]) + 1)
             bar.update(position - finished)
             finished = position
             if number % SAVE_EVERY == 0:
                 note(finished)
-        if done < len(order):
+        if len(todo):
             note(len(order))

@@ -41,6 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_clip_is_copied_as_a_clip(folder: Path, tmp_path: Path) -> None:
+    load_run(folder).save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").exists()
+    ours, copy = (load_run(place).encoders() for place in (folder, tmp_path))
+    np.testing.assert_array_equal(copy.encode_texts(TEXTS), ours.encode_texts(TEXTS))
+    CLIPModel.from_pretrained(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def config(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "probe.toml"

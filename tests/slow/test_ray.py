@@ -1,6 +1,7 @@
 """On a real Ray cluster of three nodes, one killed half-way, the table is the one that one process writes."""
 
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -139,6 +140,19 @@ def test_object_storage_is_indexed(cluster: Any, encoders: OnnxEncoders, picture
     assert [row.pop("path") for row in found] == [f"file://{row.pop('path')}" for row in expected]
     assert found == expected
     assert update_index(f"file://{few}", encoders, tmp_path / "index").kept == 10
+
+
+def test_bundle_that_machines_do_not_see_is_one_line(
+    cluster: Any, tiny_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
+    shutil.rmtree(bundle)
+    with pytest.raises(
+        MiniClipError, match=r"the Ray cluster gave up: .*bundle.*same path on all its machines"
+    ) as error:
+        update_index(str(pictures), encoders, tmp_path / "index", ray_index.on_cluster(cluster.address))
+    assert "\n" not in str(error.value)
 
 
 def test_no_cluster_is_one_line() -> None:

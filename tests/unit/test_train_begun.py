@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.checkpoint import load_training_state, save_training_state
+from miniclip.checkpoint import begin_run, load_training_state, save_training_state
 from miniclip.config import Config
 from tests.conftest import make_captioned_pictures, run_module
-from tests.unit.training import config, records_of, start, with_train
+from tests.unit.training import TRANSFORM, config, records_of, start, with_train
 
 __all__ = ["config"]  # fixtures
 
@@ -112,3 +112,13 @@ def test_a_run_stopped_right_after_its_first_weights_goes_on(
     resumed.resume()
     resumed.run()
     assert [record["epoch"] for record in records_of(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("unsaid", ["", ', "model_max_length": null'])
+def test_a_tokenizer_that_names_no_length_cuts_where_the_config_says(
+    unsaid: str, config: Config, tmp_path: Path
+) -> None:
+    text = Path(shutil.copytree(config.model.text, tmp_path / "text"))
+    (text / "tokenizer_config.json").write_text(f'{{"pad_token": "[PAD]"{unsaid}}}')
+    tokenizer = begin_run(tmp_path / "run", config, TRANSFORM, text)
+    assert tokenizer(["dog " * 1000])[0].shape == (1, config.model.max_tokens)

@@ -1,5 +1,6 @@
 """The cache of features when several trainings want it, when its note is damaged, and where it cannot be."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,28 @@ def test_a_cache_whose_note_is_damaged_is_computed_anew(
     values.write_bytes(values.read_bytes()[:-100] + bytes(100))
     np.testing.assert_array_equal(features_of(config, picture_folder), expected)
     assert path.read_text() == whole
+
+
+def test_a_picture_that_memory_or_a_missing_package_kept_away_is_tried_again(
+    config: Config, picture_folder: Path, own_cache: Path
+) -> None:
+    expected = features_of(config, picture_folder)
+    (path,) = own_cache.glob("features/*/progress.json")
+    note = json.loads(path.read_text())
+    assert note["skipped"] == {}
+    reasons = (
+        "damaged picture (MemoryError)",
+        "HEIC pictures need one more package: pip",
+        "damaged picture (truncated)",
+    )
+    note["skipped"] = dict(zip("135", reasons, strict=True))
+    path.write_text(json.dumps(note))
+    values = np.load(path.with_name("features.npy"), mmap_mode="r+")
+    values[[1, 3, 5]] = 0
+    values.flush()
+    found = features_of(config, picture_folder)
+    np.testing.assert_array_equal(np.delete(found, 5, axis=0), np.delete(expected, 5, axis=0))
+    assert not found[5].any() and json.loads(path.read_text())["skipped"] == {"5": "damaged picture (truncated)"}
 
 
 def test_a_cache_folder_that_is_a_file_is_one_line(
