@@ -1,5 +1,5 @@
 # MiniCLIP. `make` alone prints what there is.
-# Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
+# Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
 #            LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
 
 PYTHON ?= python3
@@ -22,14 +22,14 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1"
+	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1 PYTHON="
 
 setup: $(VENV)/$(if $(LOCKED),.locked,.dev) ## install everything into .venv [LOCKED=1: exactly what requirements.lock names]
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; see above" >&2; exit 2; }
 
 # onnxruntime and onnxruntime-gpu overwrite each other's files: whoever changes from one to the other gets rid of both
 $(VENV)/.extra-$(EXTRA): $(PY)
@@ -108,5 +108,5 @@ lint: $(VENV)/.dev ## formatting, lint and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 
-clean: ## remove caches; runs, bundles and indexes stay
+clean: ## remove the caches of lint and tests; runs, bundles and indexes stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache

@@ -26,9 +26,17 @@ from miniclip.matching import MatchCalibration, calibrate
 
 def parse_arguments() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m export", description="Turn a run into an ONNX bundle.")
-    parser.add_argument("--run", required=True, type=Path, help="run folder, from: python -m train")
+    parser.add_argument(
+        "--run", required=True, type=Path, help="run folder of training, or a CLIP: its folder or USER/NAME"
+    )
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to make")
-    parser.add_argument("--precision", nargs="+", choices=list(PRECISION_SUFFIX), default=list(PRECISION_SUFFIX))
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=list(PRECISION_SUFFIX),
+        default=list(PRECISION_SUFFIX),
+        help="what to make (default all three)",
+    )
     parser.add_argument("--data", help="captions to calibrate int8 on, for a run without calibration.npz")
     return parser
 

@@ -46,7 +46,7 @@ def parse_arguments() -> ArgumentParser:
     parser.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
     parser.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
-    parser.add_argument("--provider", default="auto", help="auto | cuda | cpu")
+    parser.add_argument("--provider", default="auto", help="auto | cuda | cpu (default auto)")
     parser.add_argument("--strict", action="store_true", help="fail where a GPU was asked for and does not start")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
     parser.add_argument("--turns", type=int, default=5, help="how often each speed is measured (default 5)")

@@ -28,7 +28,10 @@ class ModelConfig:
     text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
     vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: what is taken from the vision backbone")
     text_pooling: str = _option("auto", "auto | cls | mean | eos: what is taken from the text backbone")
-    head: str = _option("mlp", "mlp; linear: those of the CLIP that vision and text both name; affine: with bias")
+    head: str = _option(
+        "mlp",
+        "mlp; linear: those of the CLIP that vision and text both name; affine: with bias, as of imported checkpoints",
+    )
     projection_dim: int = _option(256, "dimension of the shared embedding space")
     dropout: float = _option(0.1, "dropout inside the projection heads")
     image_size_px: int = _option(224, "height and width of the pictures the vision tower sees")
@@ -66,7 +69,10 @@ class TrainConfig:
     margin: float = _option(0.2, "margin of the triplet loss")
     feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
     mixup: float = _option(0.0, "mix pairs on both sides by shares drawn from Beta(N, N), for cached features; 0: off")
-    views: int = _option(1, "views of each picture that are cached: itself, then random crops and mirror images")
+    views: int = _option(
+        1,
+        "views of each picture: itself, then random crops and mirror images; new each epoch if all blocks learn",
+    )
     ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
     patience: int = _option(5, "stop after so many epochs without a better mean recall")

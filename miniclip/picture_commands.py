@@ -47,7 +47,9 @@ def add_commands(commands: Any, add_runtime_flags: Any) -> None:
     search.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
     search.add_argument("--bundle", type=Path, help="bundle of the index, if it was moved")
     search.add_argument(
-        "--gallery", default="exact", help="exact | int8 (a quarter of the memory) | ann (default exact)"
+        "--gallery",
+        default="exact",
+        help="exact | int8 (less memory) | ann (after index --ann; no filters) (default exact)",
     )
     search.add_argument("--top-k", type=_positive, default=10, help="how many pictures (default 10)")
     search.add_argument("--sheet", type=_png, metavar="FILE", help="also draw what is found into this PNG")
@@ -191,7 +193,6 @@ def run_search(arguments: argparse.Namespace) -> int:
 
         draw_contact_sheet(arguments.sheet, asked, hits)
     alone = arguments.image[0] if len(arguments.image) == 1 and not (arguments.words or arguments.like) else None
-    # every caption of the index is embedded for this
     captions = searcher.captions_for(alone) if alone is not None and not arguments.null else []
     paths = searcher.index.paths
     if arguments.json:
