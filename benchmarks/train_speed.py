@@ -112,7 +112,7 @@ def _plain_steps(
     while True:
         rows = generator.choice(len(table.captions), PLAIN_BATCH, replace=False)
         pixels = np.stack([transform.load(table.image_paths[table.image_of_caption[row]]) for row in rows])
-        input_ids, attention_mask = tokens.padded(rows, longest=min(PLAIN_TOKENS, model.text.max_positions))
+        input_ids, attention_mask = tokens.padded(rows, least=min(PLAIN_TOKENS, model.text.max_positions))
         image_embeds = model.encode_image(torch.from_numpy(pixels))
         text_embeds = model.encode_text(input_ids, attention_mask)
         loss = infonce(image_embeds, text_embeds, torch.arange(len(rows)), model.logit_scale)

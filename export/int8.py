@@ -61,7 +61,7 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> str:
 
 def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> tuple[onnx.ModelProto, str]:
     """An int8 graph and how it was made; nodes named in `exclude` stay in fp32."""
-    measured, judged = feeds[::2], feeds[1::2] or feeds
+    measured, judged = feeds[::2], feeds[1::2] or feeds  # of convolutional towers one way is made, and none is judged
     with quiet_tools():
         if is_convolutional(model):
             kept = {*exclude, *first_convolutions(model, FIRST_IN_FP32)}

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from threading import get_ident
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, expand
 
 
 def cache_folder() -> Path:
     """`MINICLIP_CACHE`, else `XDG_CACHE_HOME/miniclip`, else `~/.cache/miniclip`. It need not exist yet."""
     if own := os.environ.get("MINICLIP_CACHE"):
-        return Path(own).expanduser()
+        return expand(own)
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "miniclip"
 

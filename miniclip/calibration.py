@@ -96,17 +96,23 @@ class Calibration:
 
 def _of_split(split: CaptionTable, transform: ImageTransform) -> Calibration:
     rows = np.linspace(0, len(split.image_paths) - 1, min(PICTURES, len(split.image_paths)), dtype=int)
-    pictures = [_picture(split.image_paths[row], transform) for row in rows]
-    captions = [split.captions_of(row)[:CAPTIONS_A_PICTURE] for row in rows]
+    pictures: list[np.ndarray] = []
+    captions: list[list[str]] = []
+    problems: list[str] = []
+    for row in rows:
+        path = split.image_paths[row]
+        try:
+            pictures.append(np.asarray(transform.fit(open_image(path, transform.min_size_px))))
+        except MiniClipError as error:  # training has left such pictures out; other data may hold some
+            problems.append(f"{path}: {error}")
+            continue
+        captions.append(list(split.captions_of(row)[:CAPTIONS_A_PICTURE]))
+    if not pictures:
+        raise MiniClipError(f"none of {len(problems)} pictures could be read; the first: {problems[0]}")
+    for problem in problems:
+        print(f"skipping {problem}")
     return Calibration(
         np.stack(pictures),
         [caption for group in captions for caption in group],
-        np.repeat(np.arange(len(rows)), [len(group) for group in captions]),
+        np.repeat(np.arange(len(captions)), [len(group) for group in captions]),
     )
-
-
-def _picture(path: Path, transform: ImageTransform) -> np.ndarray:
-    try:
-        return np.asarray(transform.fit(open_image(path, transform.min_size_px)))
-    except MiniClipError as error:
-        raise MiniClipError(f"{path}: {error}") from None

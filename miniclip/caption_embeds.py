@@ -9,7 +9,7 @@ the index. The file is derived: where it is missing, damaged or of another bundl
 import contextlib
 import hashlib
 import io
-import zipfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 
 CAPTIONS = "captions.npz"
+SAVE_EVERY_S = 30.0  # who stops it loses no more
 TOGETHER = 1024  # captions; enough that those of like length share batches, few enough that a bar moves
 
 
@@ -38,12 +39,17 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
     with tqdm(
         total=len(missing), desc="embedding captions, once", disable=None if len(missing) > TOGETHER else True
     ) as bar:
+        saved = time.monotonic()
         for start in range(0, len(missing), TOGETHER):
             rows = missing[start : start + TOGETHER]
             text_embeds[rows] = encoders.encode_texts([captions[row] for row in rows])
+            places[rows] = 0
             bar.update(len(rows))
-    with contextlib.suppress(MiniClipError):  # an index that cannot be written is searched all the same
-        _write(folder / CAPTIONS, keys, text_embeds, encoders)
+            if time.monotonic() - saved > SAVE_EVERY_S or rows[-1] == missing[-1]:
+                done = np.flatnonzero(places >= 0)
+                with contextlib.suppress(MiniClipError):  # an index that cannot be written is searched all the same
+                    _write(folder / CAPTIONS, [keys[row] for row in done], text_embeds[done], encoders)
+                saved = time.monotonic()
     return text_embeds
 
 
@@ -53,9 +59,10 @@ def _read(path: Path, encoders: OnnxEncoders) -> tuple[dict[bytes, int], np.ndar
     try:
         with np.load(path, allow_pickle=False) as stored:
             fingerprint, keys, text_embeds = (stored[name] for name in ("fingerprint", "keys", "text_embeds"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        whole = keys.shape[1:] == (16,) and text_embeds.shape == (len(keys), encoders.dim)
+    except Exception:  # zip, zlib and numpy have types of their own for a damaged file
         return {}, nothing
-    if str(fingerprint) != encoders.bundle.fingerprint or text_embeds.shape != (len(keys), encoders.dim):
+    if not whole or str(fingerprint) != encoders.bundle.fingerprint:
         return {}, nothing
     return {key.tobytes(): row for row, key in enumerate(keys)}, text_embeds
 

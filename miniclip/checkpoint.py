@@ -116,7 +116,8 @@ def begin_run(folder: Path, config: Config, transform: ImageTransform, text_fold
         raise MiniClipError(f"{text_folder} has no tokenizer.json (the fast tokenizer); save it with transformers")
     replace_atomically(folder / "tokenizer.json", partial(shutil.copyfile, text_folder / "tokenizer.json"))
     settings = read_tokenizer_config(text_folder)
-    longest = min(config.model.max_tokens, int(min(settings.get("model_max_length") or 512, 512)))
+    longest = settings.get("model_max_length")
+    longest = min(config.model.max_tokens, int(min(longest, 512)) if isinstance(longest, int | float) else 512)
     write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest})
     return Tokenizer.from_folder(folder)
 

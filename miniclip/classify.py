@@ -38,32 +38,46 @@ def classify(
     encoders: DualEncoders,
     on_error: Callable[[int, str], None] | None = None,
     templates: Sequence[str] = TEMPLATES,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures and L labels -> rows (M,) and probabilities (M, L) that sum to 1 over the labels.
 
     The probabilities say how the labels compare, not whether any of them is true. Pictures that cannot be read go to
-    `on_error(row, reason)`, or raise.
+    `on_error(row, reason)`, or raise. `progress(n)` is told how many were done since its last call.
     """
-    text_embeds = label_embeds(labels, encoders, templates)
-    rows, image_embeds = encoders.encode_images(pictures, on_error)
+    return _compare(pictures, label_embeds(labels, encoders, templates), encoders, on_error, progress)
+
+
+def _compare(
+    pictures: Sequence[ImageSource],
+    text_embeds: np.ndarray,
+    encoders: DualEncoders,
+    on_error: Callable[[int, str], None] | None,
+    progress: Callable[[int], object] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    rows, image_embeds = encoders.encode_images(pictures, on_error, progress=progress)
     logits = np.exp(encoders.logit_scale) * image_embeds @ text_embeds.T  # (M, L)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return rows, odds / odds.sum(axis=1, keepdims=True)
 
 
 def classify_objects(
-    uris: Sequence[str], labels: Sequence[str], encoders: DualEncoders, on_error: Callable[[int, str], None]
+    uris: Sequence[str],
+    labels: Sequence[str],
+    encoders: DualEncoders,
+    on_error: Callable[[int, str], None],
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`classify` for pictures in object storage, of which some are fetched at a time."""
-    label_embeds(labels, encoders)  # wrong labels are told before anything is fetched
+    text_embeds = label_embeds(labels, encoders)  # wrong labels are told before anything is fetched
     rows: list[int] = []
     parts = [np.empty((0, len(labels)))]
     block: dict[int, bytes] = {}
 
     def classify_block() -> None:
         own = list(block)
-        good, part = classify(
-            list(block.values()), labels, encoders, lambda place, reason: on_error(own[place], reason)
+        good, part = _compare(
+            list(block.values()), text_embeds, encoders, lambda place, reason: on_error(own[place], reason), progress
         )
         rows.extend(own[place] for place in good)
         parts.append(part)

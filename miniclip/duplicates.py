@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
 from miniclip.ingest import state_of
 
+FEW_BLOCKS = 20  # are compared before a bar would be read
 BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many, 16 MB of pairs where all are alike
 
 
@@ -78,7 +80,9 @@ def _file_of(path: str) -> str:
 
 def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows (P,) and (P,) that are alike, of a block at a time: all at once would be gigabytes where many are."""
-    for start in range(0, len(image_embeds), BLOCK):
+    starts = range(0, len(image_embeds), BLOCK)
+    disable = None if len(starts) > FEW_BLOCKS else True
+    for start in tqdm(starts, desc="comparing pictures", leave=False, disable=disable):
         block = image_embeds[start : start + BLOCK]
         for other in range(start, len(image_embeds), BLOCK):
             similarity = block @ image_embeds[other : other + BLOCK].T  # (BLOCK, BLOCK)

@@ -119,7 +119,10 @@ def find_pictures(source: str) -> Found:
 
 
 def absolute(source: str) -> str:
-    """A source of pictures as it can be named from any folder: what is no file or folder stays as it is."""
+    """A source of pictures as it can be named from any folder, and in one way only."""
+    if is_uri(source):
+        place_uri, mark, options = source.partition("?")
+        return place_uri.rstrip("/") + mark + options
     place = expand(source)
     return str(place.resolve()) if place.exists() else source
 

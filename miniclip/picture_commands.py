@@ -256,6 +256,8 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
 
 
 def run_classify(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from miniclip.bundle import Bundle
     from miniclip.classify import classify, classify_objects
     from miniclip.encoders import OnnxEncoders
@@ -268,9 +270,10 @@ def run_classify(arguments: argparse.Namespace) -> int:
     found = Found() if is_picture else find_pictures(arguments.images)
     paths = [arguments.images] if is_picture else [real_path(path) for path in found.files]
     skipped: dict[int, str] = {}
-    rows, probabilities = (classify_objects if in_storage else classify)(
-        paths, arguments.labels, encoders, skipped.__setitem__
-    )
+    with tqdm(total=len(paths), desc="classifying", unit="picture", leave=False, disable=None) as bar:
+        rows, probabilities = (classify_objects if in_storage else classify)(
+            paths, arguments.labels, encoders, skipped.__setitem__, progress=bar.update
+        )
     best = probabilities.argmax(axis=1)
     lost = [(paths[row], reason) for row, reason in skipped.items()]
     lost += [(real_path(problem.path), problem.reason) for problem in found.problems]

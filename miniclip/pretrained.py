@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from miniclip.cache import cache_folder
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, expand
 from miniclip.files import write_json
 
 
@@ -36,7 +36,7 @@ def resolve_backbone(spec: str) -> Path:
     """Return a local Hugging Face folder for a spec; `MiniClipError` in one line when it cannot be had."""
     if spec.startswith("package:"):
         return _package_folder(spec.removeprefix("package:"))
-    folder = Path(spec).expanduser()
+    folder = expand(spec)
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise MiniClipError(f"{folder} has no config.json; a backbone folder is what save_pretrained writes")

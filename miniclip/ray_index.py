@@ -101,7 +101,7 @@ def on_cluster(address: str) -> Write:
                     problems = _problems(done.filter(expr=col(REASON).is_not_null()))
                 writer.remove([file.path for file in chunk if file.path in plan.known_paths])
                 if count:
-                    with _one_line(), writing(writer.folder):
+                    with writing(writer.folder), _one_line():
                         lance_ray.write_lance(good, writer.pictures_uri, schema=writer.schema, mode="append")
                 writer.put_problems(problems)
                 plan.problems.update((problem.path, problem) for problem in problems)
@@ -123,6 +123,8 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except RayError as error:
+        if isinstance(cause := getattr(error, "cause", None), OSError):  # of the disk: it says itself what is wrong
+            raise cause from None
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise MiniClipError(
             f"the Ray cluster gave up: {lines[-1] if lines else type(error).__name__}; "

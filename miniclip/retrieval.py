@@ -71,6 +71,8 @@ class Gallery:
         self._threads = threads or os.cpu_count() or 1
         self._providers = list(providers)
         self._instead: Gallery | None = None  # once the GPU has failed
+        self._on_device: ort.OrtValue | None = None
+        self._leaving = threading.Lock()
         self._sessions: dict[tuple[bool, bool], ort.InferenceSession] = {}
         if not self.bound:
             self._pool = ThreadPoolExecutor(self._threads)
@@ -115,9 +117,14 @@ class Gallery:
 
     def _leave_gpu(self, error: Exception) -> None:
         """Search on the CPU from now on; `error` is of onnxruntime's own types: no memory there, a lost driver."""
-        reason = " ".join(str(error).split())[:200]
-        print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
-        self._instead = Gallery(self.image_embeds, threads=self._threads)
+        with self._leaving:  # of many searches that fail at once, one says it
+            if self._instead is not None:
+                return
+            reason = " ".join(str(error).split())[:200]
+            print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
+            self._instead = Gallery(self.image_embeds, threads=self._threads)
+            self._on_device = None  # the encoders may still need that memory
+            self._sessions.clear()
 
     def _top_k(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]

@@ -134,7 +134,8 @@ def read_problems(folder: Path) -> list[Problem]:
 
 
 class Writer:
-    """The one writer of an index. Every method that writes is one commit of one table, or a `MiniClipError`."""
+    """The one writer of an index. Every method that writes is one commit of one table (`remove`: one for every
+    500 paths), or a `MiniClipError`."""
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder = folder
@@ -196,7 +197,9 @@ class Writer:
             _delete(self._pictures, paths)
 
     def put_problems(self, problems: Sequence[Problem]) -> None:
-        """Add to the error report, in place of what it said of the same path."""
+        """Add to the error report, in place of what it said of the same path. None is no commit."""
+        if not problems:
+            return
         unique = {problem.path: problem for problem in problems}
         columns = {name: [getattr(p, name) for p in unique.values()] for name in PROBLEM_SCHEMA.names}
         batch = pa.table(columns, schema=PROBLEM_SCHEMA)

@@ -26,6 +26,7 @@ from miniclip.reading import Reading, read_all, row_columns
 from miniclip.store import Settings, Writer, open_writer, read_problems
 
 COMMIT_EVERY_S = 4.0  # a kill loses at most what came since: five seconds, the commit included
+COMMIT_SHARE = 0.01  # of the time so far, once that is longer: what is kept of each commit grows with their number
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Plan:
     known_paths: set[str] = field(default_factory=set)
     offset_of: dict[bytes, int] = field(default_factory=dict)  # by content hash
     problems: dict[str, Problem] = field(default_factory=dict)  # those still true, by path
+    settled: list[str] = field(default_factory=list)  # paths whose problem is gone, or is looked for again
 
 
 Write = Callable[[Plan, Found, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
@@ -82,6 +84,7 @@ def update_index(
             _check_source(settings.images, writer, plan.gone)
             if writer.settings != settings:
                 writer.put_settings(settings)
+            writer.remove_problems(plan.settled)
             for problem in found.problems:
                 if problem.path not in plan.problems:
                     tqdm.write(f"skipping {_shown(problem.path, found)}: {problem.reason}")
@@ -144,7 +147,7 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
             plan.kept += 1
         else:
             plan.gone.append(path)
-    writer.remove_problems([path for path in known_problems if not found.hides(path)])
+    plan.settled = [path for path in known_problems if not found.hides(path)]
     return plan
 
 
@@ -183,7 +186,7 @@ def write_here(
         waiting.clear()
         problems.clear()
 
-    last_commit = time.monotonic()
+    started = last_commit = time.monotonic()
     disable = None if plan.fresh else True  # None: no bar where nobody watches, in a pipe or a log
     with tqdm(total=len(plan.fresh), desc="embedding pictures", unit="picture", disable=disable) as bar:
         for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
@@ -195,7 +198,8 @@ def write_here(
                 tqdm.write(f"skipping {_shown(file.path, found)}: {read}")
             else:
                 waiting.append(read)
-            if time.monotonic() - last_commit > COMMIT_EVERY_S:
+            now = time.monotonic()
+            if now - last_commit > max(COMMIT_EVERY_S, COMMIT_SHARE * (now - started)):
                 commit()
                 last_commit = time.monotonic()
             if stop.is_set():

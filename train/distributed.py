@@ -9,6 +9,7 @@ Without such a start there is one process, and nothing here does anything.
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from tqdm import tqdm
 def begin() -> None:
     """Join the other processes, if this one was started as one of several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("gloo")
+        # the others wait while the first one computes features, for hours where there are many pictures
+        distributed.init_process_group("gloo", timeout=timedelta(days=7))
 
 
 def end() -> None:

@@ -246,23 +246,24 @@ def _fill(
         values.flush()
         write_cached(folder / "progress.json", json.dumps({"done": finished, "skipped": skipped}).encode())
 
-    position_of_row = np.argsort(order)
     again = [row for row in order[:done] if lies_outside(skipped.get(int(row), ""))]
     todo = np.concatenate([np.asarray(again, dtype=order.dtype), order[done:]])
+    place = np.zeros(len(order), dtype=np.int64)  # in `todo`, of each row
+    place[todo] = np.arange(len(todo))
+    bar_for = {"total": done + len(todo), "initial": done, "desc": description, "disable": None if len(todo) else True}
     with (
         torch.inference_mode(),
         bfloat16(),
-        tqdm(total=len(order), initial=done, desc=description, disable=None if done < len(order) else True) as bar,
+        tqdm(**bar_for) as bar,
     ):
-        finished = done
+        seen = 0
         for number, (rows, batch) in enumerate(passes(todo, skipped.__setitem__), 1):
             store(values, rows, batch)
             for row in rows:
                 skipped.pop(int(row), None)
-            position = max(finished, int(position_of_row[rows[-1]]) + 1)
-            bar.update(position - finished)
-            finished = position
+            bar.update(int(place[rows[-1]]) + 1 - seen)
+            seen = int(place[rows[-1]]) + 1
             if number % SAVE_EVERY == 0:
-                note(finished)
+                note(done + max(0, seen - len(again)))
         if len(todo):
             note(len(order))

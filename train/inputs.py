@@ -83,7 +83,7 @@ class Images(Side):
             self._cached = [
                 image_features(tower, View(transform, number, seed), paths, learning) for number in range(views)
             ]
-        self.skipped = self._cached[0].skipped if self._cached else {}
+        self.skipped = {row: reason for own in self._cached for row, reason in own.skipped.items()}
 
     def keep(self, rows: np.ndarray) -> None:
         """Leave only these pictures; their new rows are their places in `rows`."""

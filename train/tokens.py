@@ -23,9 +23,9 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """`input_ids, attention_mask` (B, L) of some texts, L their longest."""
-        longest = int(self.lengths[rows].max(initial=1))
+    def padded(self, rows: np.ndarray, least: int = 1) -> tuple[Tensor, Tensor]:
+        """`input_ids, attention_mask` (B, L) of some texts, L their longest, or `least` where that is more."""
+        longest = int(self.lengths[rows].max(initial=least))
         input_ids = np.full((len(rows), longest), self.pad_id, dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)
         for place, row in enumerate(rows):

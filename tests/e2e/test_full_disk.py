@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,13 +111,13 @@ def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk,
 
 
 def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
-    disk: SmallDisk, tiny_bundle: Path, picture_folder: Path, captioned_folder: Path
+    disk: SmallDisk, tiny_bundle: Path, picture_folder: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    index = disk.folder / "index"
-    command = ("miniclip.cli", "index")
-    flags = ("--bundle", tiny_bundle, "--out", index, "--provider", "cpu")
+    index, pictures = disk.folder / "index", tmp_path / "pictures"
+    command = ("miniclip.cli", "index", pictures, "--bundle", tiny_bundle, "--out", index, "--provider", "cpu")
+    shutil.copytree(picture_folder, pictures / "old")
     disk.resize(16 * 1024)
-    done = run_module(*command, picture_folder, *flags)
+    done = run_module(*command)
     assert done.returncode == 0, done.stderr
     kept = len(PictureIndex.open(index))
     filler = disk.folder / "filler"
@@ -124,12 +125,13 @@ def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
         while file.write(bytes(4096)):
             pass
     os.truncate(filler, filler.stat().st_size - (12 << 10))  # enough for the settings, but not for what LanceDB writes
-    assert_one_line(run_module(*command, captioned_folder, *flags), "No space left on device", "free some space")
+    shutil.copytree(captioned_folder, pictures / "new")
+    assert_one_line(run_module(*command), "No space left on device", "free some space")
     assert len(PictureIndex.open(index)) == kept
     filler.unlink()
-    done = run_module(*command, captioned_folder, *flags)
+    done = run_module(*command)
     assert done.returncode == 0, done.stderr
-    assert len(PictureIndex.open(index)) == 120
+    assert len(PictureIndex.open(index)) == kept + 120
 
 
 def test_features_that_do_not_fit_are_told_before_they_are_computed(

@@ -120,6 +120,17 @@ def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFix
         for found, wanted in zip(gallery.top_k(embeds[:3], 5), expected.top_k(embeds[:3], 5), strict=True):
             assert np.array_equal(found, wanted)
     assert capsys.readouterr().err.count("the GPU failed while it searched, going on with the CPU") == 1
+    assert (gallery._on_device, gallery._sessions) == (None, {})  # the encoders may need that memory
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFixture[str]) -> None:
+    embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+    gallery, (_, rows) = FailingGallery(embeds, (CUDA, CPU)), Gallery(embeds).top_k(embeds, 1)
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda row: gallery.top_k(embeds[row : row + 1], 1), range(len(embeds))))
+    assert np.array_equal(np.vstack([own for _, own in found]), rows)
+    assert capsys.readouterr().err.count("going on with the CPU") == 1
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -77,6 +77,12 @@ def test_picture_of_a_clock_in_another_century_is_indexed(
 # no room
 
 
+def test_no_problems_are_no_commit(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+    """Each is a file that stays for a week."""
+    update_index(str(pictures), encoders, tmp_path / "index")
+    assert len(list((tmp_path / "index/problems.lance/_versions").glob("*.manifest"))) == 1
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """A limit of the system for what any file may grow to; a write beyond it fails like one on a full disk."""
@@ -191,12 +197,14 @@ def test_other_pictures_do_not_take_the_place_of_those_that_are_still_there(
 ) -> None:
     (pictures / "sub").mkdir()
     (pictures / "c.png").rename(pictures / "sub/c.png")
+    (pictures / "bad.png").write_text("no picture")
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
+    problems = update_index(str(pictures), encoders, out).skipped
     for _ in range(2):  # the refused source is not remembered either
         with pytest.raises(MiniClipError, match=f"holds the pictures of {pictures}, and they are still there; index"):
             update_index(str(pictures / "sub"), encoders, out)
     assert names(out) == ["a.png", "b.png", "c.png"] and read_settings(out).images == str(pictures)
+    assert read_problems(out) == problems != []
 
 
 def test_index_follows_a_folder_that_was_moved_or_widened(

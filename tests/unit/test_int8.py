@@ -440,6 +440,25 @@ def test_calibration_of_a_large_split_is_spread_over_all_of_it(
     assert calibration.image_of_caption.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+def test_calibration_passes_over_pictures_that_cannot_be_read(
+    captioned_folder: Path, transform: ImageTransform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(captioned_folder, tmp_path / "pictures")
+    train = read_captions(folder, seed=0).split("train")
+    whole = Calibration.choose(train, transform)
+    bad = train.image_paths[1]
+    bad.write_bytes(bad.read_bytes()[:100])
+    rest = Calibration.choose(train, transform)
+    assert capsys.readouterr().out.startswith(f"skipping {bad}: ")
+    np.testing.assert_array_equal(rest.pictures, np.delete(whole.pictures, 1, axis=0))
+    assert rest.captions == [*whole.captions[:2], *whole.captions[4:]]
+    np.testing.assert_array_equal(rest.image_of_caption, whole.image_of_caption[:-2])
+    for path in train.image_paths:
+        path.write_bytes(b"")
+    with pytest.raises(MiniClipError, match=r"none of \d+ pictures could be read; the first: .*an empty file"):
+        Calibration.choose(train, transform)
+
+
 def test_calibration_comes_back_from_its_file(
     captioned_folder: Path, transform: ImageTransform, tmp_path: Path
 ) -> None:

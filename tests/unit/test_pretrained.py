@@ -72,6 +72,11 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(spec: str) -> None:
     assert refusal(spec) == f"no backbone folder at {spec}"
 
 
+def test_a_home_folder_of_nobody_is_one_line() -> None:
+    with pytest.raises(MiniClipError, match=r"~nobodys is nobody's home folder here"):
+        resolve_backbone("~nobodys/vit")
+
+
 def test_an_unknown_package_lists_the_known_ones() -> None:
     expected = "no package 'efficientnet-lite9'; known are efficientnet-lite0, all-minilm-l6-v2, dinov2-small"
     assert refusal("package:efficientnet-lite9") == expected

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from miniclip import caption_embeds
 from miniclip.classify import classify, label_embeds
 from miniclip.cli import run
 from miniclip.duplicates import find_duplicates
@@ -97,8 +98,33 @@ def test_captions_are_embedded_once_and_new_ones_only(
     assert search("a cat", "a red circle") == ["a cat", "a red circle"]
     assert search("a cat", "a red circle") == []
     assert search("a red circle", "a dog", "a cat") == ["a dog"]
-    (tmp_path / "captions.npz").write_bytes((tmp_path / "captions.npz").read_bytes()[:100])  # as a full disk leaves it
-    assert search("a dog", "a cat") == ["a dog", "a cat"]
+    monkeypatch.setattr(caption_embeds, "TOGETHER", 1)
+    monkeypatch.setattr(caption_embeds, "SAVE_EVERY_S", 0.0)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(searcher.encoders, "encode_texts", lambda texts: encode(texts) if texts != ["c"] else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            search("a", "b", "c", "d")
+    assert search("a", "b", "c", "d") == ["c", "d"]  # what was done before it was stopped is there
+
+
+@pytest.mark.parametrize("damage", ["cut off", "another method", "no archive", "no keys"])
+def test_damaged_file_of_captions_is_made_anew(searcher: Searcher, tmp_path: Path, damage: str) -> None:
+    ours = dataclasses.replace(searcher.index, folder=tmp_path)
+    expected = Searcher(ours, searcher.encoders).captions_for(searcher.index.paths[0])
+    path = tmp_path / "captions.npz"
+    whole = path.read_bytes()
+    if damage == "cut off":
+        path.write_bytes(whole[:100])
+    elif damage == "another method":  # of compression, which a bit of zip's directory names
+        at = whole.rindex(b"PK\x01\x02") + 10
+        path.write_bytes(whole[:at] + b"\x40" + whole[at + 1 :])
+    elif damage == "no archive":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        np.savez(path, fingerprint=searcher.encoders.bundle.fingerprint, keys=0, text_embeds=0)
+    assert Searcher(ours, searcher.encoders).captions_for(searcher.index.paths[0]) == expected
+    assert path.read_bytes() == whole
 
 
 def test_captions_of_an_index_that_cannot_be_written_are_searched(searcher: Searcher, tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_every_name_is_indexed_with_its_own_picture(encoders: OnnxEncoders, fold
     assert update_index(f"file://{quote(str(folder))}", encoders, tmp_path / "uri").kept == len(NAMES + PLAIN)
 
 
+def test_a_slash_behind_a_place_makes_it_no_other_one(encoders: OnnxEncoders, folder: Path, tmp_path: Path) -> None:
+    place = f"file://{quote(str(folder))}"
+    update_index(f"{place}/", encoders, tmp_path / "index")
+    (folder / "A.png").unlink()
+    assert update_index(place, encoders, tmp_path / "index").removed == 1
+
+
 def test_plain_names_are_stored_as_they_are(folder: Path) -> None:
     place = f"file://{quote(str(folder))}"
     files = find_pictures(place).files

@@ -114,7 +114,7 @@ def test_a_run_stopped_right_after_its_first_weights_goes_on(
     assert [record["epoch"] for record in records_of(tmp_path)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("unsaid", ["", ', "model_max_length": null'])
+@pytest.mark.parametrize("unsaid", ["", ', "model_max_length": null', ', "model_max_length": "long"'])
 def test_a_tokenizer_that_names_no_length_cuts_where_the_config_says(
     unsaid: str, config: Config, tmp_path: Path
 ) -> None:
