@@ -11,6 +11,7 @@ RUN    ?= runs/$(basename $(notdir $(CONFIG)))
 BUNDLE ?= models/miniclip-s
 IMAGES ?= openmoji
 SPLIT  ?= test
+JOBS   ?= 2
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet install
 UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo --extra train --extra dev \
@@ -97,8 +98,8 @@ demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHA
 	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
 
-test: $(VENV)/.dev ## install and pass all tests
-	@$(PY) -m pytest -q
+test: $(VENV)/.dev ## install and pass all tests [JOBS=2 at a time]
+	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
