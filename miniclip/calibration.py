@@ -5,12 +5,15 @@ that tell whether an 8-bit tower still finds them; and `held_out`, validation pi
 match. They are other people's data, so they stay in the run and go into no bundle.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from miniclip.ahead import load_ahead
 from miniclip.caption_table import CaptionTable
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform, open_image
@@ -89,6 +92,18 @@ class Calibration:
         captions = [self.captions[row] for row in order]
         return replace(self, captions=captions, image_of_caption=self.image_of_caption[order])
 
+    def seen_among(self, image_paths: Sequence[Path], transform: ImageTransform) -> int:
+        """How many of these files are pictures that the run was trained on, as far as it kept them.
+
+        A split by seed is another one once pictures were added: what was trained on is then in `test`, too.
+        """
+
+        def digest(path: Path) -> bytes:
+            return hashlib.sha256(_fitted(path, transform).tobytes()).digest()
+
+        kept = {hashlib.sha256(picture.tobytes()).digest() for picture in self.pictures}
+        return len(kept & {own for _, own in load_ahead(image_paths, digest, ahead=64) if isinstance(own, bytes)})
+
     def pixel_values(self, transform: ImageTransform) -> np.ndarray:
         """(N, 3, H, W) float32, as the vision tower takes them."""
         return np.stack([transform(Image.fromarray(picture)) for picture in self.pictures])
@@ -102,7 +117,7 @@ def _of_split(split: CaptionTable, transform: ImageTransform) -> Calibration:
     for row in rows:
         path = split.image_paths[row]
         try:
-            pictures.append(np.asarray(transform.fit(open_image(path, transform.min_size_px))))
+            pictures.append(_fitted(path, transform))
         except MiniClipError as error:  # training has left such pictures out; other data may hold some
             problems.append(f"{path}: {error}")
             continue
@@ -116,3 +131,7 @@ def _of_split(split: CaptionTable, transform: ImageTransform) -> Calibration:
         [caption for group in captions for caption in group],
         np.repeat(np.arange(len(captions)), [len(group) for group in captions]),
     )
+
+
+def _fitted(path: Path, transform: ImageTransform) -> np.ndarray:
+    return np.asarray(transform.fit(open_image(path, transform.min_size_px)))

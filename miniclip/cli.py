@@ -142,7 +142,10 @@ def _measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[tu
 
     check_protocol(arguments.protocol)
     opened = {folder: _open(arguments, folder, is_run) for folder, is_run in models.items()}
-    table, seed = _split(arguments, {str(folder): own for folder, (_, _, own) in opened.items() if own is not None})
+    runs = {folder: run for folder, (_, _, run) in opened.items() if run is not None}
+    table, seed = _split(arguments, {str(folder): run.config.data.seed for folder, run in runs.items()})
+    for run in runs.values() if arguments.split not in ("train", "all") else ():
+        _tell_seen(run, table)
     measured = []
     for folder, (encoders, precision, _) in opened.items():
         embedded = embed_split(encoders, table, folder.name)
@@ -166,8 +169,23 @@ def _measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[tu
     return measured
 
 
-def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[Any, str, int | None]:
-    """Encoders, their precision, and the seed that the model's training split its data by, where that is known."""
+def _tell_seen(run: Any, table: Any) -> None:
+    """Warn of a split that holds what the run was trained on."""
+    from miniclip.calibration import Calibration
+
+    calibration = Calibration.load(run.folder)
+    seen = calibration.seen_among(table.image_paths, run.transform) if calibration else 0
+    if calibration and seen:
+        print(
+            f"warning: {seen} of {len(calibration.pictures)} training pictures that {run.folder} keeps are in this "
+            "split, too, so its figures are too high; a split by seed changes when pictures come or go: give the data "
+            "splits of its own, or train again",
+            file=sys.stderr,
+        )
+
+
+def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[Any, str, Any]:
+    """Encoders, their precision, and the run where it is one that was trained here."""
     if not is_run:
         encoders = _encoders(arguments, folder)
         return encoders, encoders.precision, None
@@ -177,7 +195,7 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
     except ImportError as error:
         raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
     run = load_run(folder)
-    return run.encoders(), "torch fp32", None if is_clip(run.folder) else run.config.data.seed
+    return run.encoders(), "torch fp32", None if is_clip(run.folder) else run
 
 
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:

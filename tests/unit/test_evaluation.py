@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from miniclip.bundle import Bundle
+from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.captions import read_captions
 from miniclip.checkpoint import load_run
 from miniclip.config import Config
@@ -19,7 +20,7 @@ from miniclip.errors import MiniClipError
 from miniclip.evaluation import embed_split, recall_table
 from miniclip.metrics import retrieval_recalls
 from miniclip.torch_encoders import TorchEncoders
-from tests.conftest import run_module
+from tests.conftest import draw_picture, run_module
 from tests.unit.training import TRANSFORM, config, new_model, tokenizer_of
 
 __all__ = ["config"]  # fixtures
@@ -79,6 +80,32 @@ def test_unknown_protocol_is_named(encoders: OnnxEncoders, picture_folder: Path)
 def test_table_shows_percent() -> None:
     shown = recall_table({"tiny fp32": dict.fromkeys(KEYS, 0.125)})
     assert shown.splitlines()[1].split() == ["tiny", "fp32", "12.5/12.5/12.5", "12.5/12.5/12.5", "12.5"]
+
+
+def test_a_split_that_holds_training_pictures_is_told(tiny_run: Path, tmp_path: Path) -> None:
+    """As one by seed does when a picture was added since the training."""
+    data, run = tmp_path / "data", Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    data.mkdir()
+    lines = ["file_name,text"]
+
+    def add(number: int) -> None:
+        image = draw_picture("red", "circle")
+        image.paste((number, 0, 0), (0, 0, 40, 40))  # no two are alike
+        image.save(data / f"{number}.png")
+        lines.append(f"{number}.png,circle {number}")
+        (data / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+    for number in range(40):
+        add(number)
+    Calibration.choose(read_captions(data), TRANSFORM).save(run / CALIBRATION_FILE)
+    command = ("miniclip.cli", "evaluate", "--run", run, "--data", data, "--split")
+    done = run_module(*command, "test")
+    assert (done.returncode, done.stderr) == (0, "")
+    add(40)
+    done = run_module(*command, "test")
+    found = re.search(r"warning: (\d) of 32 training pictures that .* keeps are in this split", done.stderr)
+    assert done.returncode == 0 and found, done.stderr
+    assert "warning" not in run_module(*command, "train").stderr
 
 
 @pytest.mark.parametrize("head", ["vision_head", "text_head"])
