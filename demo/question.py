@@ -10,13 +10,14 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.compute as pc
 
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource
 from miniclip.index import PictureIndex
-from miniclip.ingest import real_path
+from miniclip.ingest import is_uri, real_path
 from miniclip.query import Query
 
 PAGE_SIZE = 24  # fills 3 to 4 rows on a desktop; "show more" adds as many again
@@ -72,9 +73,17 @@ class Places:
         self._index = index
 
     @cached_property
+    def _storage(self) -> str:
+        """Of pictures in object storage what comes before every place, such as `s3://`."""
+        first = self._index.paths.text(0)
+        return first[: first.index("://") + 3] if is_uri(first) else ""
+
+    @cached_property
     def _parents(self) -> list[PurePosixPath]:
         """Every folder with pictures, told by the index's columns: a million paths take no second."""
         stored = self._index.paths.stored
+        if self._storage:
+            stored = pc.replace_substring_regex(stored, r"^[^:]*://|\?.*$", "")
         parents = pc.unique(pc.replace_substring_regex(stored, "/[^/]*$", "")).to_pylist()
         return [PurePosixPath(parent or "/") for parent in parents]
 
@@ -96,10 +105,13 @@ class Places:
 
     def name_of(self, row: int) -> str:
         """A picture's place below `root`."""
+        stored = self._index.paths.stored[row].as_py()
+        place = stored.removeprefix(self._storage).partition("?")[0] if self._storage else stored
         try:
-            return str(PurePosixPath(self._index.paths.stored[row].as_py()).relative_to(self.root))
+            below = str(PurePosixPath(place).relative_to(self.root))
         except ValueError:
-            return self._index.paths[row].name
+            return self._index.paths.name(row)
+        return unquote(below) if self._storage else below
 
     def content_id(self, row: int) -> str:
         """The start of a picture's content hash."""
@@ -130,7 +142,7 @@ class Places:
             rows=(self.row_of(question.like),) if question.like else (),
             minus=question.minus,
             text_weight=question.text_weight,
-            folder=real_path(str(self.root / question.folder)) if question.folder else None,
+            folder=self._storage + real_path(str(self.root / question.folder)) if question.folder else None,
             after=question.after,
             before=question.before,
             distinct=not question.copies,

@@ -75,7 +75,7 @@ class PictureSearch:
         self.searcher, self.is_public = searcher, is_public
         self.index = searcher.index
         self.places = Places(self.index)
-        self.previews = previews or Previews(self.index.paths)
+        self.previews = previews or Previews(self.index)
         self._captions_lock = threading.Lock()
 
     @property
@@ -167,7 +167,12 @@ class PictureSearch:
 
     def picture(self, row: int) -> bytes:
         """A picture of the index as bytes; `MiniClipError` when it has gone."""
-        return read_picture_file(self.index.paths[self.check_row(row)])
+        row = self.check_row(row)
+        try:
+            source = self.index.source(row)
+        except MiniClipError:  # its reason names the place
+            raise MiniClipError("This picture has gone since it was indexed, or its storage is away.") from None
+        return source if isinstance(source, bytes) else read_picture_file(source)
 
     def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
         """Everything that the large view shows of one picture; `MiniClipError` for a row that is none."""
@@ -176,7 +181,7 @@ class PictureSearch:
         card = self.card(Hit(row, score, self.index.paths[row], captions, probability))
         moment = self.index.taken[row]
         taken = "" if np.isnat(moment) else str(moment).replace("T", " ")[:16]
-        path = "" if self.is_public else _from_home(printable(str(self.index.paths[row])))
+        path = "" if self.is_public else _from_home(printable(self.index.paths.text(row)))
         return Detail(card, self.previews.address(row, "large"), captions, taken, path)
 
     def prepare_captions(self) -> None:
@@ -206,15 +211,14 @@ class PictureSearch:
 
     def title(self, row: int) -> str:
         captions = self.index.captions[row]
-        return captions[0] if captions else printable(self.index.paths[row].name)
+        return captions[0] if captions else printable(self.index.paths.name(row))
 
     def card(self, hit: Hit) -> Card:
-        title = hit.captions[0] if hit.captions else printable(hit.path.name)
         return Card(
             row=hit.row,
             content_id=self.places.content_id(hit.row),
-            title=title,
-            name=printable(hit.path.name if self.is_public else self.places.name_of(hit.row)),
+            title=self.title(hit.row),
+            name=printable(self.index.paths.name(hit.row) if self.is_public else self.places.name_of(hit.row)),
             score=hit.score,
             preview=self.previews.address(hit.row),
             probability=hit.probability,

@@ -21,7 +21,10 @@ from miniclip.retrieval import Gallery
 
 @dataclass(frozen=True)
 class Hit:
-    """One picture found. `row` is its place in the index, `score` the cosine similarity to the whole query."""
+    """One picture found. `row` is its place in the index, `score` the cosine similarity to the whole query.
+
+    In object storage `path` only names it: `PictureIndex.source` opens it.
+    """
 
     row: int
     score: float
