@@ -30,6 +30,10 @@ EMPTY = "Type a few words that say what the picture should show, or drop a pictu
 CHANGED = "The gallery has changed: load the page again."
 
 
+class NotReadyError(MiniClipError):
+    """Captions are still being embedded; nothing is wrong with the picture."""
+
+
 @dataclass(frozen=True)
 class Card:
     """One picture as the page shows it: a name, a date, and the number of its preview."""
@@ -76,7 +80,7 @@ class PictureSearch:
         self.index = searcher.index
         self.places = Places(self.index)
         self.previews = previews or Previews(self.index)
-        self._captions_lock = threading.Lock()
+        self._preparing = threading.Lock()
 
     @property
     def is_openmoji(self) -> bool:
@@ -150,9 +154,30 @@ class PictureSearch:
         return scores if allowed is None else np.where(allowed, scores, np.nan)
 
     def captions_of(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:
-        """The index's captions that describe a picture best; `MiniClipError` where it cannot be read."""
-        with self._captions_lock:  # the first call embeds every caption; nobody should start that twice
-            return self.searcher.captions_for(picture, top_k)
+        """The index's captions that describe a picture best.
+
+        Errors: `MiniClipError` where it cannot be read, or as of `prepare_captions`.
+        """
+        self.prepare_captions()
+        return self.searcher.captions_for(picture, top_k)
+
+    def prepare_captions(self) -> None:
+        """Embed every caption of the index, once: minutes of a large one.
+
+        Errors: `NotReadyError` while another thread does it. Who waited would hold one of the page's few threads.
+        """
+        if self.searcher.captions_are_ready:
+            return
+        if not self._preparing.acquire(blocking=False):
+            raise NotReadyError("The captions are still being prepared: try again in a minute.")
+        try:
+            self.searcher.prepare_captions()
+        finally:
+            self._preparing.release()
+
+    def check_picture(self, picture: ImageSource) -> None:
+        """`MiniClipError` where it cannot be read."""
+        self.searcher.encoders.encode_images([picture])
 
     def labels_of(
         self, picture: ImageSource, labels: list[str], templates: list[str] | None = None
@@ -183,15 +208,6 @@ class PictureSearch:
         taken = "" if np.isnat(moment) else str(moment).replace("T", " ")[:16]
         path = "" if self.is_public else _from_home(printable(self.index.paths.text(row)))
         return Detail(card, self.previews.address(row, "large"), captions, taken, path)
-
-    def prepare_captions(self) -> None:
-        """Embed the captions before anybody asks: tens of thousands take half a minute on a small CPU."""
-        for row in range(len(self.index)):
-            try:
-                self.captions_of(self.picture(row))
-                return
-            except MiniClipError:  # moved or damaged since it was indexed: the next one will do
-                continue
 
     def row_on_page(self, values: Any) -> int:
         """The row that a browser means; `MiniClipError` where its page shows another gallery than this."""

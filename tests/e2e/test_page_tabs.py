@@ -53,6 +53,31 @@ def test_picture_of_the_gallery_is_described(tab: Any) -> None:
     expect(tab.locator(".labelled .bars li")).to_have_count(7)
 
 
+def asks_for(sent: Any, function: str) -> bool:
+    return sent.url.endswith("/component_server/") and sent.post_data_json["fn_name"] == function
+
+
+def test_captions_that_are_not_ready_come_by_themselves(tab: Any, picture_folder: Path) -> None:
+    """The page's side of it; tests/unit/test_desk.py has the server's."""
+    waiting = {"html": "<p class='message'>Still being prepared.</p>", "wait": True}
+    waits = [waiting, waiting]
+
+    def answer(route: Any) -> None:
+        if asks_for(route.request, "describe") and waits:
+            route.fulfill(json=waits.pop())
+        else:
+            route.continue_()
+
+    tab.route("**/component_server/", answer)
+    go(tab, "Describe")
+    tab.locator("#captions input[type=file]").set_input_files(next(picture_folder.rglob("*.png")))
+    expect(tab.locator("#captions .found .message")).to_be_visible()
+    expect(tab.locator(".labelled .bars li")).to_have_count(7)
+    expect(tab.locator("#captions .drop img")).to_be_visible()
+    expect(tab.locator("#captions .found .bars li")).not_to_have_count(0)
+    assert not waits
+
+
 def test_bad_upload_is_a_message(tab: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no picture")
     go(tab, "Describe")

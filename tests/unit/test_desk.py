@@ -1,0 +1,117 @@
+"""What the page does beside answering: captions and maps made once, a model chosen meanwhile, limits of a request."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo import captions_tab
+from demo.desk import Desk, Job
+from demo.gallery import index_folder
+from miniclip.bundle import Bundle
+from miniclip.encoders import OnnxEncoders
+from miniclip.errors import MiniClipError
+from miniclip.index import PictureIndex
+from miniclip.search import Searcher
+from miniclip.update import update_index
+from tests.conftest import draw_picture
+
+TIMEOUT_S = 60
+
+
+class HeldEncoders(OnnxEncoders):
+    """Encoders that embed captions when they are let go, and all else at once."""
+
+    begun, go = threading.Event(), threading.Event()
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        if "a red circle on white" in texts:
+            self.begun.set()
+            assert self.go.wait(TIMEOUT_S)
+        return super().encode_texts(texts)
+
+
+@pytest.fixture
+def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Desk]:
+    """The page's desk on an index of a folder, in a place of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def opened(images: Path, kind: type[OnnxEncoders] = OnnxEncoders, is_public: bool = False) -> Desk:
+        encoders = kind(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
+        folder = index_folder(str(images), encoders.bundle.fingerprint)
+        update_index(str(images), encoders, folder)
+        return Desk(Searcher(PictureIndex.open(folder), encoders), "cpu", is_public)
+
+    return opened
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two of them, without captions."""
+    (tmp_path / "pictures").mkdir()
+    for colour in ("red", "blue"):
+        draw_picture(colour, "circle").save(tmp_path / "pictures" / f"{colour}.png")
+    return tmp_path / "pictures"
+
+
+def ended(name: str) -> None:
+    """Wait for the desk's own threads that run this function."""
+    for thread in threading.enumerate():
+        if thread.name.endswith(f"({name})"):
+            thread.join(TIMEOUT_S)
+
+
+def test_nobody_waits_for_captions_that_are_being_embedded(
+    open_desk: Callable[..., Desk], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk(picture_folder, HeldEncoders)
+    assert HeldEncoders.begun.wait(TIMEOUT_S), "nobody embeds them"
+    _, describe, label = captions_tab.functions(desk)
+    asked = {"row": 0, "gallery": desk.search.previews.version}
+    with contextlib.ExitStack() as held:
+        held.callback(HeldEncoders.go.set)
+        waiting = describe(asked)
+        assert waiting["wait"] and "still being prepared" in waiting["html"]
+        assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
+        with pytest.raises(MiniClipError, match="still being prepared: try again in a minute"):
+            desk.search.captions_of(desk.search.picture(0))
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+        (tmp_path / "bad.png").write_text("no picture")
+        with pytest.raises(MiniClipError, match="not a picture"):
+            describe({"picture": str(tmp_path / "bad.png")})
+    ended("_prepare_captions")
+    assert describe(asked)["html"].count("<li>") == 5
+
+
+def test_captions_of_a_gallery_opened_later_are_embedded_before_anybody_asks(
+    open_desk: Callable[..., Desk], pictures: Path, picture_folder: Path
+) -> None:
+    desk = open_desk(pictures)
+    desk.index(str(picture_folder))
+    ended("_run")
+    assert desk.search.searcher.has_captions
+    ended("_prepare_captions")
+    assert desk.search.searcher.captions_are_ready
+
+
+def test_precision_chosen_while_a_folder_is_indexed_stays(
+    open_desk: Callable[..., Desk], pictures: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk(pictures)
+    begun, go = threading.Event(), threading.Event()
+
+    def tell(job: Job, done: int, total: int) -> None:
+        begun.set()
+        assert go.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(Job, "tell", tell)
+    desk.index(str(picture_folder))
+    assert begun.wait(TIMEOUT_S)
+    assert desk.use(desk.name_of(desk.search.searcher.encoders.bundle), "int8") is None
+    go.set()
+    ended("_run")
+    assert desk.images == str(picture_folder)
+    assert desk.search.searcher.encoders.precision == "int8"
