@@ -51,7 +51,7 @@ class Question:
         """What a browser sent; `MiniClipError` with a sentence for the page where it makes no sense."""
         if not isinstance(values, dict):
             raise MiniClipError("This question cannot be read.")
-        minus = [_words(part) for part in str(values.get("not") or "").split(",")]
+        minus = dict.fromkeys(_words(part) for part in _words(values.get("not")).split(","))
         return cls(
             words=_words(values.get("q")),
             like=str(values.get("like") or "")[: 2 * CONTENT_BYTES],

@@ -25,7 +25,7 @@ from miniclip.search import CaptionHit, Hit, Searcher
 OPENMOJI_EXAMPLES = ("a cat", "a red car", "fruit", "musical instrument", "rainy weather", "a sad face")
 PHOTO_EXAMPLES = ("a dog running", "people at the beach", "a child playing", "mountains", "a city street", "food")
 EXAMPLES = 6
-MOST_LABELS = 100
+MOST_LABELS, MOST_TEMPLATES = 100, 20  # each label is embedded in each template
 EMPTY = "Type a few words that say what the picture should show, or drop a picture."
 CHANGED = "The gallery has changed: load the page again."
 
@@ -187,7 +187,10 @@ class PictureSearch:
             raise MiniClipError("Give two labels or more, with commas between them.")
         if len(labels) > MOST_LABELS:
             raise MiniClipError(f"At most {MOST_LABELS} labels at a time.")
-        _, probabilities = classify([picture], labels, self.searcher.encoders, templates=templates or TEMPLATES)
+        templates = list(dict.fromkeys(templates or TEMPLATES))
+        if len(templates) > MOST_TEMPLATES:
+            raise MiniClipError(f"At most {MOST_TEMPLATES} templates at a time.")
+        _, probabilities = classify([picture], labels, self.searcher.encoders, templates=templates)
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
     def picture(self, row: int) -> bytes:

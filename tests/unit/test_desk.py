@@ -11,6 +11,7 @@ import pytest
 from demo import captions_tab
 from demo.desk import Desk, Job
 from demo.gallery import index_folder
+from demo.question import MAX_WORDS, Question
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
@@ -115,3 +116,15 @@ def test_precision_chosen_while_a_folder_is_indexed_stays(
     ended("_run")
     assert desk.images == str(picture_folder)
     assert desk.search.searcher.encoders.precision == "int8"
+
+
+def test_one_question_embeds_few_texts(open_desk: Callable[..., Desk], pictures: Path) -> None:
+    minus = Question.of_page({"q": "a dog", "not": ",".join(map(str, range(100_000)))}).minus
+    assert minus[:3] == ("0", "1", "2") and len(",".join(minus)) <= MAX_WORDS
+    assert Question.of_page({"q": "a dog", "not": "a, a b ,,a"}).minus == ("a", "a b")
+    desk = open_desk(pictures)
+    label = captions_tab.functions(desk)[2]
+    asked = {"row": 0, "gallery": desk.search.previews.version, "labels": "red, blue"}
+    assert "bars" in label({**asked, "templates": "a {}\n" * 500})["html"]
+    with pytest.raises(MiniClipError, match="At most 20 templates"):
+        label({**asked, "templates": "\n".join(f"{number} {{}}" for number in range(21))})
