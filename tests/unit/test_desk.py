@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo import captions_tab
+from demo import captions_tab, map_tab, picture_map
 from demo.desk import Desk, Job
 from demo.gallery import index_folder
 from demo.question import MAX_WORDS, Question
@@ -116,6 +116,39 @@ def test_precision_chosen_while_a_folder_is_indexed_stays(
     ended("_run")
     assert desk.images == str(picture_folder)
     assert desk.search.searcher.encoders.precision == "int8"
+
+
+def test_public_page_computes_no_umap(
+    open_desk: Callable[..., Desk], picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def umap(image_embeds: np.ndarray) -> np.ndarray:
+        raise AssertionError("UMAP ran")
+
+    monkeypatch.setattr(picture_map, "umap", umap)
+    points, _ = map_tab.functions(open_desk(picture_folder, is_public=True))
+    answer = points({"layout": "umap"})
+    assert answer == points({"layout": "pca"}) and not answer["has_umap"]
+
+
+def test_map_is_computed_once_for_all_who_ask_at_once(
+    open_desk: Callable[..., Desk], picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, second = [], threading.Barrier(2)
+
+    def pca(image_embeds: np.ndarray) -> np.ndarray:
+        computed.append(image_embeds.shape)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            second.wait(0.5)  # a second one that computes would come now
+        return np.zeros((len(image_embeds), 2))
+
+    monkeypatch.setattr(picture_map, "pca", pca)
+    points, _ = map_tab.functions(open_desk(picture_folder))
+    askers = [threading.Thread(target=points, args=({},)) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(TIMEOUT_S)
+    assert len(computed) == 1
 
 
 def test_one_question_embeds_few_texts(open_desk: Callable[..., Desk], pictures: Path) -> None:
