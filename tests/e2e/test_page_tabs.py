@@ -121,6 +121,24 @@ def test_mouse_points_and_clicks_on_the_map(tab: Any) -> None:
     expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
 
 
+def test_map_that_nobody_sees_is_painted_when_it_is_shown_again(tab: Any) -> None:
+    go(tab, "Map")
+    legend = tab.locator("#map .legend")
+    expect(legend).not_to_have_text("")
+    asked: list[Any] = []
+    tab.on("request", lambda sent: asked.append(sent) if asks_for(sent, "shades") else None)
+    go(tab, "Search")
+    for words in ("a red circle", "a blue square"):
+        tab.locator("#words").fill(words)
+        tab.locator("#words").press("Enter")
+        expect(tab.locator("#results h2")).to_contain_text(words)
+    tab.locator("#results .card").first.wait_for()
+    assert asked == []
+    go(tab, "Map")
+    expect(legend).to_contain_text("a blue square")
+    assert len(asked) == 1
+
+
 @pytest.mark.all_screens
 def test_map_is_coloured_by_folder(open_tab: Any, dated_url: str) -> None:
     tab = open_tab(dated_url)
