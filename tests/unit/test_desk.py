@@ -1,14 +1,17 @@
 """What the page does beside answering: captions and maps made once, a model chosen meanwhile, limits of a request."""
 
 import contextlib
+import json
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from demo import captions_tab, map_tab, picture_map
+from demo import captions_tab, compare, map_tab, picture_map
 from demo.desk import Desk, Job
 from demo.gallery import index_folder
 from demo.question import MAX_WORDS, Question
@@ -116,6 +119,57 @@ def test_precision_chosen_while_a_folder_is_indexed_stays(
     ended("_run")
     assert desk.images == str(picture_folder)
     assert desk.search.searcher.encoders.precision == "int8"
+
+
+@pytest.fixture
+def other_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """The same towers under another fingerprint, as those of other weights have."""
+    other = tmp_path / "bundles" / "other"
+    shutil.copytree(tiny_bundle, other)
+    change_manifest(other, fingerprint="0" * 64)
+    return other
+
+
+def change_manifest(bundle: Path, **values: Any) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, **values}))
+
+
+def test_compare_sees_an_index_and_a_bundle_that_have_changed(
+    open_desk: Callable[..., Desk], pictures: Path, other_bundle: Path
+) -> None:
+    def index_by_other() -> None:
+        encoders = OnnxEncoders(Bundle.open(other_bundle), "cpu", "fp32", threads=1)
+        update_index(str(pictures), encoders, index_folder(str(pictures), encoders.bundle.fingerprint))
+
+    def by_other() -> compare.Side:
+        own = f"{desk.name_of(desk.search.searcher.encoders.bundle)} · fp32"
+        return compare.compare(desk, "a circle", (own, "other · fp32"))[1]
+
+    desk = open_desk(pictures)
+    index_by_other()
+    assert (len(by_other().cards), by_other().absent) == (2, 0)
+    draw_picture("green", "circle").save(pictures / "green.png")
+    index_by_other()
+    assert (len(by_other().cards), by_other().absent) == (2, 1)  # the open gallery does not have it yet
+    desk = open_desk(pictures)
+    assert (len(by_other().cards), by_other().absent) == (3, 0)
+    before = {card.probability for card in by_other().cards}
+    match = {"slope": 1.0, "intercept": 30.0, "cutoff": 0.0, "pictures": 12, "captions": 24, "split": "val"}
+    change_manifest(other_bundle, match=match)
+    assert {round(card.probability or 0) for card in by_other().cards} == {1} != before
+
+
+def test_compare_keeps_what_it_has_opened(
+    open_desk: Callable[..., Desk], pictures: Path, other_bundle: Path, tiny_bundle: Path
+) -> None:
+    desk = open_desk(pictures)
+    shown = desk.search.searcher
+    encoders = OnnxEncoders(Bundle.open(other_bundle), "cpu", "fp32", threads=1)
+    update_index(str(pictures), encoders, index_folder(str(pictures), encoders.bundle.fingerprint))
+    assert compare._searcher(desk, "other · fp32") is compare._searcher(desk, "other · fp32")
+    assert compare._searcher(desk, f"{tiny_bundle.name} · fp32") is shown
+    assert compare._searcher(desk, f"{tiny_bundle.name} · int8").gallery is shown.gallery
 
 
 def test_public_page_computes_no_umap(
