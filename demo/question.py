@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from miniclip.errors import MiniClipError
@@ -118,14 +119,18 @@ class Places:
         digest: bytes = self._index.sha256[row].as_py()
         return digest[:CONTENT_BYTES].hex()
 
+    @cached_property
+    def _starts(self) -> pa.Array:
+        """(N,) the start of each picture's content hash, as addresses name it."""
+        return pc.binary_slice(self._index.sha256.cast("binary"), 0, CONTENT_BYTES)
+
     def row_of(self, content_id: str) -> int:
         """The first row of that content; `MiniClipError` where there is none."""
         try:
             start = bytes.fromhex(content_id)
         except ValueError:
             start = b""
-        starts = pc.binary_slice(self._index.sha256.cast("binary"), 0, CONTENT_BYTES)
-        row = pc.index(starts, start).as_py() if len(start) == CONTENT_BYTES else -1
+        row = pc.index(self._starts, start).as_py() if len(start) == CONTENT_BYTES else -1
         if row < 0:
             raise MiniClipError("The picture that this question starts from is not in this gallery.")
         return int(row)

@@ -186,6 +186,12 @@ class PictureIndex:
         np.minimum.at(first, codes, np.arange(len(codes), dtype=np.int32))
         return np.asarray(first[codes])
 
+    @cached_property
+    def distinct(self) -> np.ndarray | None:
+        """(N,) bool: of each content the first row; None where no content is there twice."""
+        first = self.content == np.arange(len(self), dtype=np.int32)
+        return None if first.all() else first
+
     def below(self, folder: str | Path) -> np.ndarray:
         """(N,) bool: which pictures lie in this folder or below it."""
         inside = np.zeros(len(self), dtype=bool)
