@@ -108,7 +108,7 @@ def _encoders(folder: str, changed_ns: int, provider: str, precision: str) -> On
     return encoders
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _other_searcher(folder: str, changed_ns: int, model: tuple[str, int, str, str]) -> Searcher:
     return Searcher(_index(folder, changed_ns), _encoders(*model))
 

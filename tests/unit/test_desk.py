@@ -90,6 +90,17 @@ def test_nobody_waits_for_captions_that_are_being_embedded(
     assert describe(asked)["html"].count("<li>") == 5
 
 
+def test_picture_is_checked_without_embedding_words(
+    open_desk: Callable[..., Desk], pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk(pictures)
+    embedded: list[str] = []
+    monkeypatch.setattr(desk.search.searcher.encoders, "encode_texts", embedded.extend)
+    describe = captions_tab.functions(desk)[1]
+    assert "have no captions" in describe({"row": 0, "gallery": desk.search.previews.version})["html"]
+    assert embedded == []
+
+
 def test_captions_of_a_gallery_opened_later_are_embedded_before_anybody_asks(
     open_desk: Callable[..., Desk], pictures: Path, picture_folder: Path
 ) -> None:
