@@ -43,7 +43,8 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
             text_embeds[rows] = encoders.encode_texts([captions[row] for row in rows])
             bar.update(len(rows))
     with contextlib.suppress(MiniClipError):  # an index that cannot be written is searched all the same
-        _write(folder / CAPTIONS, keys, text_embeds, encoders)
+        if folder.is_dir():  # one that was deleted in these minutes is not begun anew
+            _write(folder / CAPTIONS, keys, text_embeds, encoders)
     return text_embeds
 
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class HeldEncoders(OnnxEncoders):
 
 
 @pytest.fixture
-def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Desk]:
+def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Desk]]:
     """The page's desk on an index of a folder, in a place of its own."""
     monkeypatch.chdir(tmp_path)
 
@@ -49,7 +49,8 @@ def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         update_index(str(images), encoders, folder)
         return Desk(Searcher(PictureIndex.open(folder), encoders), "cpu", is_public)
 
-    return opened
+    yield opened
+    ended("_prepare_captions")
 
 
 @pytest.fixture
