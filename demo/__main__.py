@@ -66,8 +66,6 @@ def main() -> int:
         raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
 
     desk = Desk(searcher, arguments.provider, is_public=arguments.share)
-    if searcher.has_captions:
-        threading.Thread(target=desk.search.prepare_captions, daemon=True).start()
     login, generated = arguments.auth, False
     if arguments.share and login is None:
         login, generated = generated_login(), True

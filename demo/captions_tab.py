@@ -7,13 +7,15 @@ from demo import markup
 from demo.desk import Desk
 from demo.page import Answering
 from demo.question import MAX_WORDS
-from demo.search import PictureSearch
+from demo.search import NotReadyError, PictureSearch
 from demo.uploads import read_picture_file, uploaded_path
 from miniclip.classify import TEMPLATES
 from miniclip.errors import MiniClipError
 
 SUGGESTED_LABELS = "person, animal, food, vehicle, building, landscape, text"
 SUGGESTED_PICTURES = 8
+NO_CAPTIONS = "The pictures here have no captions to choose from: try labels of your own."
+NOT_YET = "The captions are still being prepared, once for this gallery. They appear here as soon as they are."
 
 
 def functions(desk: Desk) -> tuple[Answering, ...]:
@@ -31,21 +33,22 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
         }
 
     def describe(values: Any) -> dict[str, Any]:
-        """A picture -> captions as bars; nothing where the index has none."""
+        """A picture -> captions as bars; a message where the index has none, or with `wait` none yet."""
         search = desk.search
-        picture, row = _picture(search, values)
+        picture = _picture(search, values)
         if not search.searcher.has_captions:
-            told = "The pictures here have no captions to choose from: try labels of your own."
-            search.labels_of(picture, ["a", "b"])  # a picture that cannot be read says so, not that captions lack
-            return {"html": markup.message(told)}
-        found = search.captions_of(picture)
-        preview = search.previews.address(row, "large") if row is not None else ""
-        return {"html": markup.caption_bars(found), "preview": preview}
+            search.check_picture(picture)  # one that cannot be read says so, not that captions lack
+            return {"html": markup.message(NO_CAPTIONS)}
+        try:
+            return {"html": markup.caption_bars(search.captions_of(picture))}
+        except NotReadyError:
+            search.check_picture(picture)
+            return {"html": markup.message(NOT_YET), "wait": True}
 
     def label(values: Any) -> dict[str, Any]:
         """A picture, labels and templates -> probabilities as bars."""
         search = desk.search
-        picture, _ = _picture(search, values)
+        picture = _picture(search, values)
         labels = list(dict.fromkeys(_parts(values.get("labels"), ",")))
         found = search.labels_of(picture, labels, _parts(values.get("templates"), "\n"))
         return {"html": markup.bars(found, 1.0, is_share=True)}
@@ -53,15 +56,14 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
     return offers, describe, label
 
 
-def _picture(search: PictureSearch, values: Any) -> tuple[bytes, int | None]:
+def _picture(search: PictureSearch, values: Any) -> bytes:
     """The picture that a browser means: one of the gallery, or an upload."""
     if values.get("row") is not None:
-        row = search.row_on_page(values)
-        return search.picture(row), row
+        return search.picture(search.row_on_page(values))
     path: Path | None = uploaded_path(values.get("picture"))
     if path is None:
         raise MiniClipError("Choose a picture first.")
-    return read_picture_file(path), None
+    return read_picture_file(path)
 
 
 def _parts(text: Any, separator: str) -> list[str]:

@@ -6,8 +6,9 @@ one bundle share the gallery's embeddings; another bundle is asked in the index 
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 from demo.desk import Desk
 from demo.gallery import index_folder
@@ -18,6 +19,7 @@ from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
 from miniclip.query import Query
 from miniclip.search import Searcher
+from miniclip.store import versions_of
 
 TOP_K = 12
 RUNS = 5  # the median of their times is shown
@@ -31,6 +33,7 @@ class Side:
     cards: list[Card]
     query_ms: float
     common: int  # how many of its pictures the other found, too
+    absent: int  # pictures found that the open gallery does not have: its index is of another day
 
 
 def choices(desk: Desk) -> list[str]:
@@ -61,23 +64,16 @@ def compare(desk: Desk, words: str, names: tuple[str, str]) -> list[Side]:
             started = time.perf_counter()
             hits = searcher.search(query).hits
             times_ms.append(1000 * (time.perf_counter() - started))
-        answers.append((name, hits, statistics.median(times_ms)))
-    paths = [{hit.path for hit in hits} for _, hits, _ in answers]
-    common = len(paths[0] & paths[1])
-    rows = desk.search.index.row_of
-    return [
-        Side(
-            name,
-            [
-                desk.search.card(type(hit)(row, hit.score, hit.path, hit.captions, hit.probability))
-                for hit in hits
-                if (row := rows(hit.path)) is not None
-            ],
-            query_ms,
-            common,
-        )
-        for name, hits, query_ms in answers
-    ]
+        paths = [searcher.index.paths.text(hit.row) for hit in hits]
+        answers.append((name, dict(zip(paths, hits, strict=True)), statistics.median(times_ms)))
+    common = len(answers[0][1].keys() & answers[1][1].keys())
+    search = desk.search
+    sides = []
+    for name, hits_at, query_ms in answers:
+        rows = {path: row for path in hits_at if (row := search.index.row_of(path)) is not None}
+        cards = [search.card(replace(hits_at[path], row=row)) for path, row in rows.items()]
+        sides.append(Side(name, cards, query_ms, common, len(hits_at) - len(rows)))
+    return sides
 
 
 def _has_index(desk: Desk, bundle: Bundle) -> bool:
@@ -87,19 +83,36 @@ def _has_index(desk: Desk, bundle: Bundle) -> bool:
 def _searcher(desk: Desk, name: str) -> Searcher:
     bundle_name, _, precision = name.rpartition(" · ")
     bundle = desk.bundle_named(bundle_name)
-    encoders = _encoders(str(bundle.folder), desk.provider, precision)
-    if bundle.fingerprint == desk.search.index.fingerprint:
-        return Searcher(desk.search.index, encoders)
-    return Searcher(_index(str(index_folder(desk.images, bundle.fingerprint))), encoders)
+    shown = desk.search.searcher
+    if (bundle.folder, precision) == (shown.encoders.bundle.folder, shown.encoders.precision):
+        return shown
+    model = (str(bundle.folder), _changed_ns(bundle.folder / "manifest.json"), desk.provider, precision)
+    if bundle.fingerprint == shown.index.fingerprint:
+        return Searcher(shown.index, _encoders(*model), shown.gallery)  # its embeddings are ready to be searched
+    folder = index_folder(desk.images, bundle.fingerprint)
+    return _other_searcher(str(folder), _changed_ns(versions_of(folder)), model)
+
+
+def _changed_ns(place: Path) -> int:
+    """What is kept of a file or a folder is good as long as this stays; 0 where it is not there."""
+    try:
+        return place.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @lru_cache(maxsize=4)  # a bundle's towers are some hundred MB in memory
-def _encoders(folder: str, provider: str, precision: str) -> OnnxEncoders:
+def _encoders(folder: str, changed_ns: int, provider: str, precision: str) -> OnnxEncoders:
     encoders = OnnxEncoders(Bundle.open(folder), provider, precision)
     encoders.warm_up()
     return encoders
 
 
 @lru_cache(maxsize=2)
-def _index(folder: str) -> PictureIndex:
+def _other_searcher(folder: str, changed_ns: int, model: tuple[str, int, str, str]) -> Searcher:
+    return Searcher(_index(folder, changed_ns), _encoders(*model))
+
+
+@lru_cache(maxsize=2)
+def _index(folder: str, changed_ns: int) -> PictureIndex:
     return PictureIndex.open(folder)

@@ -4,6 +4,7 @@ In: an opened `Searcher`. Out: the current `PictureSearch`, and at most one `Job
 the job is done the new gallery takes the old one's place at once, for everybody who looks at the page.
 """
 
+import contextlib
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 from demo.gallery import index_folder
 from demo.picture_map import PictureMap
 from demo.previews import Previews
-from demo.search import PictureSearch
+from demo.search import NotReadyError, PictureSearch
 from demo.uploads import sentence
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
@@ -48,13 +49,15 @@ class Desk:
     def __init__(self, searcher: Searcher, provider: str = "auto", is_public: bool = False) -> None:
         self.provider, self.is_public = provider, is_public
         self.job: Job | None = None
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.Lock()
         self._put(searcher)
 
     def _put(self, searcher: Searcher, previews: Previews | None = None) -> None:
         search = PictureSearch(searcher, self.is_public, previews)
         self.map = PictureMap(search)
         self.search = search
+        if not searcher.captions_are_ready:  # tens of thousands take half a minute: before anybody asks
+            threading.Thread(target=_prepare_captions, args=(search,), daemon=True).start()
 
     @property
     def images(self) -> str:
@@ -94,8 +97,9 @@ class Desk:
             return self.index(self.images, bundle, precision)
         encoders = OnnxEncoders(bundle, self.provider, precision)
         encoders.warm_up()
-        search = self.search
-        self._put(Searcher(search.index, encoders), search.previews)  # the same rows: what is shown stays good
+        with self._opening:
+            search = self.search
+            self._put(Searcher(search.index, encoders), search.previews)  # the same rows: what is shown stays good
         return None
 
     def index(self, images: str, bundle: Bundle | None = None, precision: str | None = None) -> Job:
@@ -117,7 +121,11 @@ class Desk:
             folder = index_folder(images, encoders.bundle.fingerprint)
             report = update_index(images, encoders, folder, partial(write_here, progress=job.tell))
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
-            self._put(Searcher(PictureIndex.open(folder), encoders))
+            opened = PictureIndex.open(folder)
+            with self._opening:
+                if bundle is None:  # a precision that was chosen meanwhile stays
+                    encoders = self.search.searcher.encoders
+                self._put(Searcher(opened, encoders))
             job.report = str(report)
         except MiniClipError as error:
             job.error = sentence(error)
@@ -125,6 +133,11 @@ class Desk:
             job.error = f"Indexing failed ({type(error).__name__}); the gallery stays as it was."
         finally:
             job.is_running = False
+
+
+def _prepare_captions(search: PictureSearch) -> None:
+    with contextlib.suppress(NotReadyError):  # somebody was quicker
+        search.prepare_captions()
 
 
 def _name_among(folder: Path, folders: list[Path]) -> str:

@@ -13,8 +13,9 @@ from miniclip.errors import MiniClipError
 def functions(desk: Desk) -> tuple[Answering, ...]:
     def points(values: Any) -> dict[str, Any]:
         """A layout -> all that the script draws."""
-        layout = "umap" if values.get("layout") == "umap" else "pca"
-        return {**desk.map.points(layout), "has_umap": has_umap() and not desk.is_public}
+        offers_umap = has_umap() and not desk.is_public  # minutes of all cores: for who sits at the machine
+        layout = "umap" if offers_umap and values.get("layout") == "umap" else "pca"
+        return {**desk.map.points(layout), "has_umap": offers_umap}
 
     def shades(values: Any) -> dict[str, Any]:
         """A question, and the gallery that the map shows -> how like it each point is."""

@@ -148,10 +148,17 @@ def sides(both: list[Side]) -> str:
     columns = "".join(
         f'<section aria-label="{escape(side.name, quote=True)}"><h3>{escape(side.name)} '
         f'<span class="score">{side.query_ms:.1f} ms a query</span></h3>'
-        f'<ul class="cards small">{"".join(card(one, rank) for rank, one in enumerate(side.cards))}</ul></section>'
+        f'<ul class="cards small">{"".join(card(one, rank) for rank, one in enumerate(side.cards))}</ul>'
+        f"{_absent(side)}</section>"
         for side in both
     )
     return (
-        f'<p role="status">{both[0].common} of {len(both[0].cards)} pictures are found by both.</p>'
+        f'<p role="status">{both[0].common} of {len(both[0].cards) + both[0].absent} pictures are found by both.</p>'
         f'<div class="sides">{columns}</div>'
     )
+
+
+def _absent(side: Side) -> str:
+    if not side.absent:
+        return ""
+    return f'<p class="note">{side.absent} more are in its index, but not in the gallery that is open.</p>'

@@ -5,6 +5,8 @@ installed. Of very many pictures an even sample is shown.
 """
 
 import base64
+import threading
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -61,21 +63,28 @@ class PictureMap:
         self.search = search
         self.rows = np.arange(0, len(search.index), max(1, -(-len(search.index) // MOST_POINTS)), dtype=np.int32)
         self._points: dict[str, np.ndarray] = {}
+        self._filling = threading.Lock()
 
     def points(self, layout: str = "pca") -> dict[str, Any]:
         """What the page draws: rows, x and y in turn, each point's folder, and the folders' names."""
-        if layout not in self._points:
-            embeds = self.search.index.image_embeds[self.rows]
-            self._points[layout] = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
-        groups, group_of = self._groups()
+        groups, group_of = self._groups
         return {
             "rows": _base64(self.rows),
-            "points": _base64(self._points[layout]),
+            "points": _base64(self._laid_out(layout)),
             "groups": groups,
             "group": _base64(group_of),
             "preview": self.search.previews.address(0).rsplit("/", 1)[0],
             "all": len(self.search.index),
         }
+
+    def _laid_out(self, layout: str) -> np.ndarray:
+        """(P, 2) of that layout, computed once: a second one that asks meanwhile waits for the first."""
+        if layout not in self._points:
+            with self._filling:
+                if layout not in self._points:
+                    embeds = self.search.index.image_embeds[self.rows]
+                    self._points[layout] = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
+        return self._points[layout]
 
     def shades(self, similarity: np.ndarray) -> str:
         """similarity (N,) -> a share of 0 to 1 for every point, -1 where a filter leaves it out."""
@@ -85,6 +94,7 @@ class PictureMap:
         low, high = np.nanquantile(own, 0.5), np.nanmax(own)
         return _base64(np.nan_to_num(np.clip((own - low) / max(high - low, 1e-6), 0, 1), nan=-1).astype(np.float32))
 
+    @cached_property
     def _groups(self) -> tuple[list[str], np.ndarray]:
         """Names of the largest folders, and the place of each point's folder among them; the last is "others"."""
         if self.search.is_public or not self.search.places.folders:

@@ -6,9 +6,8 @@ server. Behind a login, a preview asks for it like everything else.
 
 import io
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 from fastapi.routing import APIRoute
 from PIL import Image
@@ -18,6 +17,7 @@ from starlette.responses import Response
 
 from miniclip.errors import MiniClipError
 from miniclip.images import open_image
+from miniclip.index import PictureIndex
 
 SIZES_PX = {"small": 320, "large": 1280}  # longest edge; a card is 130 to 230 CSS pixels wide, a large view 700
 MISSING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320"><rect width="320" height="320" fill="#8883"/>
@@ -28,8 +28,8 @@ MISSING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320"><rect
 class Previews:
     """The pictures of one index as small WebP files, made when they are first asked for."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self, index: PictureIndex) -> None:
+        self._index = index
         # browsers keep previews for a day; another index on the same port must not be shown with their pictures
         self.version = secrets.token_hex(4)
         self._small = lru_cache(maxsize=4096)(self._draw)  # some 10 KB each
@@ -44,7 +44,7 @@ class Previews:
         return (self._large if size == "large" else self._small)(row, SIZES_PX[size])
 
     def _draw(self, row: int, size_px: int) -> bytes:
-        image = open_image(self._paths[row], min_size_px=size_px)
+        image = open_image(self._index.source(row), min_size_px=size_px)
         image.thumbnail((size_px, size_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
         image.info = {}  # Pillow would write a colour profile or XMP found here into the new file
         stream = io.BytesIO()
@@ -56,7 +56,7 @@ class Previews:
         number = name.removesuffix(".webp")
         if version != self.version or not (number.isascii() and number.isdigit()) or len(number) > 9:
             return None
-        return int(number) if int(number) < len(self._paths) else None
+        return int(number) if int(number) < len(self._index) else None
 
 
 def preview_route(current: Callable[[], Previews]) -> APIRoute:

@@ -10,13 +10,15 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageSource
 from miniclip.index import PictureIndex
-from miniclip.ingest import real_path
+from miniclip.ingest import is_uri, real_path
 from miniclip.query import Query
 
 PAGE_SIZE = 24  # fills 3 to 4 rows on a desktop; "show more" adds as many again
@@ -50,7 +52,7 @@ class Question:
         """What a browser sent; `MiniClipError` with a sentence for the page where it makes no sense."""
         if not isinstance(values, dict):
             raise MiniClipError("This question cannot be read.")
-        minus = [_words(part) for part in str(values.get("not") or "").split(",")]
+        minus = dict.fromkeys(_words(part) for part in _words(values.get("not")).split(","))
         return cls(
             words=_words(values.get("q")),
             like=str(values.get("like") or "")[: 2 * CONTENT_BYTES],
@@ -72,9 +74,17 @@ class Places:
         self._index = index
 
     @cached_property
+    def _storage(self) -> str:
+        """Of pictures in object storage what comes before every place, such as `s3://`."""
+        first = self._index.paths.text(0)
+        return first[: first.index("://") + 3] if is_uri(first) else ""
+
+    @cached_property
     def _parents(self) -> list[PurePosixPath]:
         """Every folder with pictures, told by the index's columns: a million paths take no second."""
         stored = self._index.paths.stored
+        if self._storage:
+            stored = pc.replace_substring_regex(stored, r"^[^:]*://|\?.*$", "")
         parents = pc.unique(pc.replace_substring_regex(stored, "/[^/]*$", "")).to_pylist()
         return [PurePosixPath(parent or "/") for parent in parents]
 
@@ -96,15 +106,23 @@ class Places:
 
     def name_of(self, row: int) -> str:
         """A picture's place below `root`."""
+        stored = self._index.paths.stored[row].as_py()
+        place = stored.removeprefix(self._storage).partition("?")[0] if self._storage else stored
         try:
-            return str(PurePosixPath(self._index.paths.stored[row].as_py()).relative_to(self.root))
+            below = str(PurePosixPath(place).relative_to(self.root))
         except ValueError:
-            return self._index.paths[row].name
+            return self._index.paths.name(row)
+        return unquote(below) if self._storage else below
 
     def content_id(self, row: int) -> str:
         """The start of a picture's content hash."""
         digest: bytes = self._index.sha256[row].as_py()
         return digest[:CONTENT_BYTES].hex()
+
+    @cached_property
+    def _starts(self) -> pa.Array:
+        """(N,) the start of each picture's content hash, as addresses name it."""
+        return pc.binary_slice(self._index.sha256.cast("binary"), 0, CONTENT_BYTES)
 
     def row_of(self, content_id: str) -> int:
         """The first row of that content; `MiniClipError` where there is none."""
@@ -112,8 +130,7 @@ class Places:
             start = bytes.fromhex(content_id)
         except ValueError:
             start = b""
-        starts = pc.binary_slice(self._index.sha256.cast("binary"), 0, CONTENT_BYTES)
-        row = pc.index(starts, start).as_py() if len(start) == CONTENT_BYTES else -1
+        row = pc.index(self._starts, start).as_py() if len(start) == CONTENT_BYTES else -1
         if row < 0:
             raise MiniClipError("The picture that this question starts from is not in this gallery.")
         return int(row)
@@ -130,7 +147,7 @@ class Places:
             rows=(self.row_of(question.like),) if question.like else (),
             minus=question.minus,
             text_weight=question.text_weight,
-            folder=real_path(str(self.root / question.folder)) if question.folder else None,
+            folder=self._storage + real_path(str(self.root / question.folder)) if question.folder else None,
             after=question.after,
             before=question.before,
             distinct=not question.copies,

@@ -25,9 +25,13 @@ from miniclip.search import CaptionHit, Hit, Searcher
 OPENMOJI_EXAMPLES = ("a cat", "a red car", "fruit", "musical instrument", "rainy weather", "a sad face")
 PHOTO_EXAMPLES = ("a dog running", "people at the beach", "a child playing", "mountains", "a city street", "food")
 EXAMPLES = 6
-MOST_LABELS = 100
+MOST_LABELS, MOST_TEMPLATES = 100, 20  # each label is embedded in each template
 EMPTY = "Type a few words that say what the picture should show, or drop a picture."
 CHANGED = "The gallery has changed: load the page again."
+
+
+class NotReadyError(MiniClipError):
+    """Captions are still being embedded; nothing is wrong with the picture."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ class PictureSearch:
         self.searcher, self.is_public = searcher, is_public
         self.index = searcher.index
         self.places = Places(self.index)
-        self.previews = previews or Previews(self.index.paths)
-        self._captions_lock = threading.Lock()
+        self.previews = previews or Previews(self.index)
+        self._preparing = threading.Lock()
 
     @property
     def is_openmoji(self) -> bool:
@@ -150,9 +154,30 @@ class PictureSearch:
         return scores if allowed is None else np.where(allowed, scores, np.nan)
 
     def captions_of(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:
-        """The index's captions that describe a picture best; `MiniClipError` where it cannot be read."""
-        with self._captions_lock:  # the first call embeds every caption; nobody should start that twice
-            return self.searcher.captions_for(picture, top_k)
+        """The index's captions that describe a picture best.
+
+        Errors: `MiniClipError` where it cannot be read, or as of `prepare_captions`.
+        """
+        self.prepare_captions()
+        return self.searcher.captions_for(picture, top_k)
+
+    def prepare_captions(self) -> None:
+        """Embed every caption of the index, once: minutes of a large one.
+
+        Errors: `NotReadyError` while another thread does it. Who waited would hold one of the page's few threads.
+        """
+        if self.searcher.captions_are_ready:
+            return
+        if not self._preparing.acquire(blocking=False):
+            raise NotReadyError("The captions are still being prepared: try again in a minute.")
+        try:
+            self.searcher.prepare_captions()
+        finally:
+            self._preparing.release()
+
+    def check_picture(self, picture: ImageSource) -> None:
+        """`MiniClipError` where it cannot be read."""
+        self.searcher.encoders.encode_images([picture])
 
     def labels_of(
         self, picture: ImageSource, labels: list[str], templates: list[str] | None = None
@@ -162,12 +187,20 @@ class PictureSearch:
             raise MiniClipError("Give two labels or more, with commas between them.")
         if len(labels) > MOST_LABELS:
             raise MiniClipError(f"At most {MOST_LABELS} labels at a time.")
-        _, probabilities = classify([picture], labels, self.searcher.encoders, templates=templates or TEMPLATES)
+        templates = list(dict.fromkeys(templates or TEMPLATES))
+        if len(templates) > MOST_TEMPLATES:
+            raise MiniClipError(f"At most {MOST_TEMPLATES} templates at a time.")
+        _, probabilities = classify([picture], labels, self.searcher.encoders, templates=templates)
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
     def picture(self, row: int) -> bytes:
         """A picture of the index as bytes; `MiniClipError` when it has gone."""
-        return read_picture_file(self.index.paths[self.check_row(row)])
+        row = self.check_row(row)
+        try:
+            source = self.index.source(row)
+        except MiniClipError:  # its reason names the place
+            raise MiniClipError("This picture has gone since it was indexed, or its storage is away.") from None
+        return source if isinstance(source, bytes) else read_picture_file(source)
 
     def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
         """Everything that the large view shows of one picture; `MiniClipError` for a row that is none."""
@@ -176,17 +209,8 @@ class PictureSearch:
         card = self.card(Hit(row, score, self.index.paths[row], captions, probability))
         moment = self.index.taken[row]
         taken = "" if np.isnat(moment) else str(moment).replace("T", " ")[:16]
-        path = "" if self.is_public else _from_home(printable(str(self.index.paths[row])))
+        path = "" if self.is_public else _from_home(printable(self.index.paths.text(row)))
         return Detail(card, self.previews.address(row, "large"), captions, taken, path)
-
-    def prepare_captions(self) -> None:
-        """Embed the captions before anybody asks: tens of thousands take half a minute on a small CPU."""
-        for row in range(len(self.index)):
-            try:
-                self.captions_of(self.picture(row))
-                return
-            except MiniClipError:  # moved or damaged since it was indexed: the next one will do
-                continue
 
     def row_on_page(self, values: Any) -> int:
         """The row that a browser means; `MiniClipError` where its page shows another gallery than this."""
@@ -206,15 +230,14 @@ class PictureSearch:
 
     def title(self, row: int) -> str:
         captions = self.index.captions[row]
-        return captions[0] if captions else printable(self.index.paths[row].name)
+        return captions[0] if captions else printable(self.index.paths.name(row))
 
     def card(self, hit: Hit) -> Card:
-        title = hit.captions[0] if hit.captions else printable(hit.path.name)
         return Card(
             row=hit.row,
             content_id=self.places.content_id(hit.row),
-            title=title,
-            name=printable(hit.path.name if self.is_public else self.places.name_of(hit.row)),
+            title=self.title(hit.row),
+            name=printable(self.index.paths.name(hit.row) if self.is_public else self.places.name_of(hit.row)),
             score=hit.score,
             preview=self.previews.address(hit.row),
             probability=hit.probability,

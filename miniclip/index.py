@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from miniclip.errors import MiniClipError, expand
 from miniclip.flat import IDENTITY, Put, identity_of, map_flat, write_flat
-from miniclip.ingest import Problem, is_uri, real_path, stored_path
+from miniclip.ingest import Problem, is_uri, name_in_storage, read_uri, real_path, stored_path
 from miniclip.store import PICTURES, damaged, open_table, read_problems, read_settings
 
 FACTS = (*IDENTITY, "bytes", "mtime_ns", "taken", "captions")
@@ -46,6 +46,11 @@ class Paths(Sequence[Path]):
     def text(self, row: int) -> str:
         """As it was indexed: also a place in object storage, which is no path."""
         return real_path(self.stored[row].as_py())
+
+    def name(self, row: int) -> str:
+        """A file's name as people know it; an object's without the options of its place, which may be secrets."""
+        text = self.text(row)
+        return name_in_storage(text) if is_uri(text) else os.path.basename(text)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -160,6 +165,14 @@ class PictureIndex:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def source(self, row: int) -> Path | bytes:
+        """What a picture is opened by: its path, or its content where it lies in object storage.
+
+        Errors: `MiniClipError` when the storage does not give it.
+        """
+        text = self.paths.text(row)
+        return read_uri(text) if is_uri(text) else Path(text)
+
     def embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(K, D) embeddings of some rows, from memory or from disk."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -172,6 +185,12 @@ class PictureIndex:
         first = np.full(codes.max() + 1, len(codes), dtype=np.int32)
         np.minimum.at(first, codes, np.arange(len(codes), dtype=np.int32))
         return np.asarray(first[codes])
+
+    @cached_property
+    def distinct(self) -> np.ndarray | None:
+        """(N,) bool: of each content the first row; None where no content is there twice."""
+        first = self.content == np.arange(len(self), dtype=np.int32)
+        return None if first.all() else first
 
     def below(self, folder: str | Path) -> np.ndarray:
         """(N,) bool: which pictures lie in this folder or below it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from miniclip.caption_table import Skipped
 from miniclip.captions import UNCAPTIONED, read_captions, read_folder_captions
@@ -170,6 +170,11 @@ def read_uri(uri: str) -> bytes:
             return bytes(stream.read())
     except (OSError, ValueError) as error:
         raise MiniClipError(f"cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def name_in_storage(uri: str) -> str:
+    """The name of one object, without quotes and options."""
+    return unquote(uri.partition("?")[0].rpartition("/")[2])
 
 
 def _of_storage(uri: str) -> Found:

@@ -191,7 +191,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         from miniclip.sheet import draw_contact_sheet
 
-        draw_contact_sheet(arguments.sheet, asked, hits)
+        draw_contact_sheet(arguments.sheet, asked, hits, searcher.index)
     alone = arguments.image[0] if len(arguments.image) == 1 and not (arguments.words or arguments.like) else None
     captions = searcher.captions_for(alone) if alone is not None and not arguments.null else []
     paths = searcher.index.paths

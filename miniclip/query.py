@@ -86,14 +86,14 @@ def allowed_rows(query: Query, index: PictureIndex) -> np.ndarray | None:
         if query.distinct:  # a copy of what was shown is no new picture
             allowed &= ~np.isin(index.content, index.content[list(query.rows)])
         allowed[list(query.rows)] = False
-    if query.distinct:
-        allowed = _first_of_each(index.content, allowed)
+    if query.distinct and index.distinct is not None:
+        allowed = index.distinct if allowed is None else _first_of_each(index.content, allowed)
     return allowed
 
 
-def _first_of_each(content: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
+def _first_of_each(content: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Of the rows that are allowed, the first of each content."""
-    rows = np.arange(len(content)) if allowed is None else np.flatnonzero(allowed)
+    rows = np.flatnonzero(allowed)
     first = np.full(len(content), -1, dtype=np.int64)
     first[content[rows[::-1]]] = rows[::-1]  # the last one written is the first row
     chosen = np.zeros(len(content), dtype=bool)

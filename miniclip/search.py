@@ -21,7 +21,10 @@ from miniclip.retrieval import Gallery
 
 @dataclass(frozen=True)
 class Hit:
-    """One picture found. `row` is its place in the index, `score` the cosine similarity to the whole query."""
+    """One picture found. `row` is its place in the index, `score` the cosine similarity to the whole query.
+
+    In object storage `path` only names it: `PictureIndex.source` opens it.
+    """
 
     row: int
     score: float
@@ -61,9 +64,7 @@ class Searcher:
         self.match = encoders.bundle.match
         self.gallery: AnyGallery = gallery or Gallery(index.image_embeds, encoders.providers)
         # several pictures may share a caption: each is shown once, with the first of them
-        self._captions: list[tuple[str, int]] | None = None
-        # embedded on first use: most folders have no captions, and words need only the pictures
-        self._caption_gallery: Gallery | None = None
+        self._captions: tuple[list[tuple[str, int]], Gallery] | None = None
 
     @classmethod
     def open(
@@ -115,17 +116,26 @@ class Searcher:
         scores, rows = self.gallery.top_k(self.index.embeds([row]), top_k)
         return self._hits(scores[0], rows[0])
 
+    @property
+    def captions_are_ready(self) -> bool:
+        """Whether `captions_for` answers at once."""
+        return self._captions is not None or not self.has_captions
+
+    def prepare_captions(self) -> None:
+        """Embed the index's captions; done on first use, since most folders have none and words need only pictures."""
+        if not self.captions_are_ready:
+            distinct = self.index.captions.distinct()
+            text_embeds = caption_embeds(self.index.folder, [caption for caption, _ in distinct], self.encoders)
+            self._captions = distinct, Gallery(text_embeds, self.encoders.providers)
+
     def captions_for(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:
         """A picture -> the captions of the index that describe it best; empty where the index has none."""
-        if not self.has_captions:
+        self.prepare_captions()
+        if self._captions is None:
             return []
-        if self._captions is None or self._caption_gallery is None:
-            self._captions = self.index.captions.distinct()
-            captions = [caption for caption, _ in self._captions]
-            text_embeds = caption_embeds(self.index.folder, captions, self.encoders)
-            self._caption_gallery = Gallery(text_embeds, self.encoders.providers)
-        scores, rows = self._caption_gallery.top_k(self.encoders.encode_images([picture])[1], top_k)
-        found = [(self._captions[int(row)], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]
+        captions, gallery = self._captions
+        scores, rows = gallery.top_k(self.encoders.encode_images([picture])[1], top_k)
+        found = [(captions[int(row)], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]
         return [CaptionHit(caption, score, image_row) for (caption, image_row), score in found]
 
     def _hits(self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray | None = None) -> list[Hit]:

@@ -12,14 +12,15 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 from miniclip.images import open_image
+from miniclip.index import PictureIndex
 from miniclip.search import Hit
 
 TILE_PX, GAP_PX, TITLE_PX, LABEL_PX, COLUMNS = 144, 10, 34, 18, 5
 INK, GREY, PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
 
 
-def draw_contact_sheet(file: Path, question: str, hits: Sequence[Hit]) -> None:
-    """Draw `hits`, best first, five in a row, into `file`.
+def draw_contact_sheet(file: Path, question: str, hits: Sequence[Hit], index: PictureIndex) -> None:
+    """Draw `hits` of `index`, best first, five in a row, into `file`.
 
     Errors: `MiniClipError` when the file is there already, or cannot be written. A picture that is gone leaves its
     place empty.
@@ -36,7 +37,8 @@ def draw_contact_sheet(file: Path, question: str, hits: Sequence[Hit]) -> None:
         left, top = GAP_PX + number % columns * step[0], TITLE_PX + number // columns * step[1]
         likely = "" if hit.probability is None else f"  {hit.probability:.0%}"
         try:
-            sheet.paste(ImageOps.fit(open_image(hit.path, TILE_PX), (TILE_PX, TILE_PX)), (left, top))
+            tile = open_image(index.source(hit.row), TILE_PX)
+            sheet.paste(ImageOps.fit(tile, (TILE_PX, TILE_PX)), (left, top))
         except MiniClipError:
             likely = "  (gone)"
         draw.text((left, top + TILE_PX + 2), f"{hit.score:.2f}{likely}", fill=GREY, font=ImageFont.load_default(12))

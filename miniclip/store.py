@@ -110,11 +110,16 @@ def writing(folder: Path) -> Iterator[None]:
         raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from None
 
 
+def versions_of(folder: Path, name: str = PICTURES) -> Path:
+    """Where a table notes its versions: a folder whose time changes with every commit."""
+    return folder / f"{name}.lance" / "_versions"
+
+
 def open_table(folder: Path, name: str) -> Any | None:
     """A table at its last version, or None where the writer has not come to it yet."""
     try:
         # a folder without a version is what a kill left of a creation
-        if not any((folder / f"{name}.lance" / "_versions").glob("*.manifest")):
+        if not any(versions_of(folder, name).glob("*.manifest")):
             return None
         return lancedb.connect(str(folder)).open_table(name)
     except Exception as error:

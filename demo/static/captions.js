@@ -5,6 +5,7 @@ const image = element.querySelector('.drop img');
 const found = element.querySelector('.found');
 const labelled = element.querySelector('.labelled');
 const form = element.querySelector('form');
+const LOOK_EVERY_MS = 2000;
 let chosen = null;  // { row, gallery } or { picture }
 let newest = 0;
 
@@ -23,7 +24,23 @@ async function show(values, preview, title) {
         chosen = null;
         image.hidden = true;
         element.querySelector('.drop').classList.remove('filled');
-    } else await label();
+        return;
+    }
+    await label();
+    if (answer.wait) await captions(number);
+}
+
+// Captions that are still being embedded come by themselves, unless another picture is chosen.
+async function captions(number) {
+    for (;;) {
+        await new Promise((resolve) => { setTimeout(resolve, LOOK_EVERY_MS); });
+        if (number !== newest) return;
+        const answer = await page.call(server.describe, chosen);
+        if (number !== newest) return;
+        if (answer.wait) continue;
+        found.innerHTML = answer.html ?? page.message(answer.message);
+        return;
+    }
 }
 
 const showRow = (row, preview, title) => show({ row, gallery: page.galleryOf(preview) }, preview, title);

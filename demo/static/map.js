@@ -15,6 +15,7 @@ let order = null;  // in which dots are drawn: the best last, on top
 let view = { x: 0, y: 0, zoom: 1 };
 let pointed = -1;
 let painting = 0;
+let isStale = false;
 
 const address = (dot) => `${map.preview}/${map.rows[dot]}.webp`;
 const open = (dot) => page.tell('open', { row: map.rows[dot], preview: address(dot) });
@@ -170,6 +171,8 @@ async function load() {
 
 async function paint() {
     if (!map) return;
+    isStale = canvas.offsetParent === null;  // a map that nobody sees is painted when it is shown again
+    if (isStale) return;
     const mine = ++painting;
     shades = null;
     legend.replaceChildren();
@@ -201,5 +204,5 @@ async function paint() {
 colour.addEventListener('change', paint);
 layout.addEventListener('change', load);
 page.hear('asked', () => { if (colour.value === 'question') paint(); });
-new ResizeObserver(draw).observe(plane);
+new ResizeObserver(() => (isStale ? paint() : draw())).observe(plane);
 load();

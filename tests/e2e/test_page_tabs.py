@@ -53,6 +53,31 @@ def test_picture_of_the_gallery_is_described(tab: Any) -> None:
     expect(tab.locator(".labelled .bars li")).to_have_count(7)
 
 
+def asks_for(sent: Any, function: str) -> bool:
+    return sent.url.endswith("/component_server/") and sent.post_data_json["fn_name"] == function
+
+
+def test_captions_that_are_not_ready_come_by_themselves(tab: Any, picture_folder: Path) -> None:
+    """The page's side of it; tests/unit/test_desk.py has the server's."""
+    waiting = {"html": "<p class='message'>Still being prepared.</p>", "wait": True}
+    waits = [waiting, waiting]
+
+    def answer(route: Any) -> None:
+        if asks_for(route.request, "describe") and waits:
+            route.fulfill(json=waits.pop())
+        else:
+            route.continue_()
+
+    tab.route("**/component_server/", answer)
+    go(tab, "Describe")
+    tab.locator("#captions input[type=file]").set_input_files(next(picture_folder.rglob("*.png")))
+    expect(tab.locator("#captions .found .message")).to_be_visible()
+    expect(tab.locator(".labelled .bars li")).to_have_count(7)
+    expect(tab.locator("#captions .drop img")).to_be_visible()
+    expect(tab.locator("#captions .found .bars li")).not_to_have_count(0)
+    assert not waits
+
+
 def test_bad_upload_is_a_message(tab: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no picture")
     go(tab, "Describe")
@@ -94,6 +119,24 @@ def test_mouse_points_and_clicks_on_the_map(tab: Any) -> None:
     tab.mouse.down()
     tab.mouse.up()
     expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
+
+
+def test_map_that_nobody_sees_is_painted_when_it_is_shown_again(tab: Any) -> None:
+    go(tab, "Map")
+    legend = tab.locator("#map .legend")
+    expect(legend).not_to_have_text("")
+    asked: list[Any] = []
+    tab.on("request", lambda sent: asked.append(sent) if asks_for(sent, "shades") else None)
+    go(tab, "Search")
+    for words in ("a red circle", "a blue square"):
+        tab.locator("#words").fill(words)
+        tab.locator("#words").press("Enter")
+        expect(tab.locator("#results h2")).to_contain_text(words)
+    tab.locator("#results .card").first.wait_for()
+    assert asked == []
+    go(tab, "Map")
+    expect(legend).to_contain_text("a blue square")
+    assert len(asked) == 1
 
 
 @pytest.mark.all_screens

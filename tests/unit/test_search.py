@@ -133,6 +133,12 @@ def test_captions_of_an_index_that_cannot_be_written_are_searched(searcher: Sear
     assert len(Searcher(unwritable, searcher.encoders).captions_for(searcher.index.paths[0])) == 5
 
 
+def test_index_that_is_deleted_while_captions_are_embedded_stays_deleted(searcher: Searcher, tmp_path: Path) -> None:
+    deleted = dataclasses.replace(searcher.index, folder=tmp_path / "index")
+    assert len(Searcher(deleted, searcher.encoders).captions_for(searcher.index.paths[0])) == 5
+    assert not (tmp_path / "index").exists()
+
+
 def test_index_without_captions_has_none(searcher: Searcher) -> None:
     bare = Searcher(dataclasses.replace(searcher.index, captions=Captions.of([[]] * 12)), searcher.encoders)
     assert (searcher.has_captions, bare.has_captions) == (True, False)

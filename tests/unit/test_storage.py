@@ -7,13 +7,19 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from demo import captions_tab
+from demo.desk import Desk
+from demo.question import Question
+from demo.search import PictureSearch
 from miniclip import ingest
 from miniclip.bundle import Bundle
 from miniclip.classify import classify_objects
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.images import open_image
 from miniclip.index import PictureIndex
 from miniclip.ingest import find_pictures, read_uri
+from miniclip.search import Searcher
 from miniclip.update import update_index
 from tests.conftest import COLOURS, SHAPES, draw_picture, run_module
 
@@ -110,3 +116,45 @@ def test_place_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
 
 def test_help_names_uris() -> None:
     assert "s3://BUCKET/FOLDER" in run_module("miniclip.cli", "index", "--help").stdout
+
+
+@pytest.fixture
+def gallery(encoders: OnnxEncoders, tmp_path: Path) -> Searcher:
+    """A picture in each of two folders of a place with options, the way object storage is named."""
+    for name, colour in (("my photos/a b.png", "red"), ("other/c.png", "blue")):
+        (tmp_path / "place" / name).parent.mkdir(parents=True)
+        draw_picture(colour, "circle").save(tmp_path / "place" / name)
+    update_index(f"file://{tmp_path}/place?region=secret", encoders, tmp_path / "index")
+    return Searcher(PictureIndex.open(tmp_path / "index"), encoders)
+
+
+def test_page_shows_and_describes_pictures_in_storage(gallery: Searcher, tmp_path: Path) -> None:
+    desk = Desk(gallery, "cpu", is_public=True)
+    assert open_image(desk.search.previews.webp(0)).size == (96, 80)
+    _, describe, label = captions_tab.functions(desk)
+    asked = {"row": 0, "gallery": desk.search.previews.version}
+    assert "have no captions" in describe(asked)["html"]
+    assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
+    (tmp_path / "place/my photos/a b.png").unlink()
+    with pytest.raises(MiniClipError, match="has gone since it was indexed") as gone:
+        desk.search.picture(0)
+    assert str(tmp_path) not in str(gone.value)
+
+
+def test_page_names_pictures_in_storage_without_quotes_and_options(gallery: Searcher) -> None:
+    for is_public, name in ((True, "a b.png"), (False, "my photos/a b.png")):
+        search = PictureSearch(gallery, is_public)
+        card = search.card_of(0)
+        assert (card.title, card.name) == ("a b.png", name)
+    assert search.places.folders == ["my%20photos", "other"]
+    found = search.answer(Question(words="a red circle", folder="other"))
+    assert [card.title for card in found.cards] == ["c.png"]
+
+
+def test_contact_sheet_shows_pictures_in_storage(gallery: Searcher, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    words = ("a red circle", "--index", gallery.index.folder, "--provider", "cpu", "--sheet", sheet)
+    done = run_module("miniclip.cli", "search", *words)
+    assert done.returncode == 0, done.stderr
+    colours = {colour for _, colour in open_image(sheet).getcolors(1 << 20)}
+    assert {COLOURS["red"], COLOURS["blue"]} <= colours
