@@ -30,7 +30,7 @@ setup: $(VENV)/$(if $(LOCKED),.locked,.dev) ## install everything into .venv [LO
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; see above" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -f $(PY); echo "error: no virtual environment could be made; see above" >&2; exit 2; }
 
 # onnxruntime and onnxruntime-gpu overwrite each other's files: whoever changes from one to the other gets rid of both
 $(VENV)/.extra-$(EXTRA): $(PY)

@@ -1,5 +1,7 @@
 """Embeddings of an index's captions, made when they are first asked for and kept beside it.
 
+In: an index folder, captions, encoders. Out: `text_embeds`, and the file that they are found in the next time.
+
     INDEX/captions.npz    the bundle's fingerprint, `keys` (C, 16) that name the captions, `text_embeds` (C, D) float32
 
 Captions cost as much as pictures: of Flickr30k they are minutes. A caption is embedded once, whatever else changes in
@@ -31,8 +33,9 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
     known, known_embeds = _read(folder / CAPTIONS, encoders)
     places = np.asarray([known.get(key, -1) for key in keys], dtype=np.int64)
     text_embeds = np.empty((len(captions), encoders.dim), dtype=np.float32)
-    text_embeds[places >= 0] = known_embeds[places[places >= 0]]
-    missing = np.flatnonzero(places < 0)
+    done = places >= 0
+    text_embeds[done] = known_embeds[places[done]]
+    missing = np.flatnonzero(~done)
     if len(missing) == 0:
         return text_embeds
     # a bar only where somebody watches and it would move
@@ -43,12 +46,11 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
         for start in range(0, len(missing), TOGETHER):
             rows = missing[start : start + TOGETHER]
             text_embeds[rows] = encoders.encode_texts([captions[row] for row in rows])
-            places[rows] = 0
+            done[rows] = True
             bar.update(len(rows))
             if time.monotonic() - saved > SAVE_EVERY_S or rows[-1] == missing[-1]:
-                done = np.flatnonzero(places >= 0)
                 with contextlib.suppress(MiniClipError):  # an index that cannot be written is searched all the same
-                    _write(folder / CAPTIONS, [keys[row] for row in done], text_embeds[done], encoders)
+                    _write(folder / CAPTIONS, [keys[row] for row in np.flatnonzero(done)], text_embeds[done], encoders)
                 saved = time.monotonic()
     return text_embeds
 

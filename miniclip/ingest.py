@@ -65,10 +65,6 @@ class Problem:
     bytes: int = -1
     mtime_ns: int = -1
 
-    @property
-    def lies_outside(self) -> bool:
-        return lies_outside(self.reason)
-
 
 @dataclass
 class Found:

@@ -123,8 +123,6 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        if isinstance(cause := getattr(error, "cause", None), OSError):  # of the disk: it says itself what is wrong
-            raise cause from None
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise MiniClipError(
             f"the Ray cluster gave up: {lines[-1] if lines else type(error).__name__}; "

@@ -5,7 +5,7 @@
     INDEX/problems.lance   one row a file that could not be indexed, with the reason
     INDEX/embeds.f32       of a large index: its embeddings once more, to be mapped (miniclip.flat)
     INDEX/recall.json      what was measured of the other galleries (miniclip.approximate)
-    INDEX/captions.npz     embeddings of its captions, once a picture was searched by (miniclip.caption_embeds)
+    INDEX/captions.npz     embeddings of its captions, once they were asked for (miniclip.caption_embeds)
     INDEX/writer.lock      held by the process that writes; goes with it, however it ends
 
 Every commit is one new version of a table, there whole or not at all: a process killed at any moment leaves the last

@@ -21,7 +21,17 @@ from tqdm import tqdm
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
 from miniclip.index import PictureIndex
-from miniclip.ingest import Found, PictureFile, Problem, absolute, find_pictures, is_uri, printable, real_path
+from miniclip.ingest import (
+    Found,
+    PictureFile,
+    Problem,
+    absolute,
+    find_pictures,
+    is_uri,
+    lies_outside,
+    printable,
+    real_path,
+)
 from miniclip.reading import Reading, read_all, row_columns
 from miniclip.store import Settings, Writer, open_writer, read_problems
 
@@ -112,8 +122,9 @@ def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
     """Refuse to throw out the pictures of another place; those of one that was moved or deleted may go."""
     before = writer.settings.images
     if images != before and any(is_uri(path) or os.path.exists(real_path(path)) for path in gone):
+        are = "may be" if is_uri(before) else "are"  # asking storage takes a request for each
         raise MiniClipError(
-            f"the index {writer.folder} holds the pictures of {printable(before)}, and they are still there; "
+            f"the index {writer.folder} holds the pictures of {printable(before)}, and they {are} still there; "
             f"index {printable(before)} again, or choose another --out for {printable(images)}"
         )
 
@@ -136,7 +147,7 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
         problem = known_problems.get(path)
         if rows.get(path) == file.state and captions[path] == file.captions:
             plan.kept += 1
-        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not problem.lies_outside:
+        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not lies_outside(problem.reason):
             plan.problems[path] = known_problems.pop(path)
             if path in rows:  # a kill came between the commits of the problem and of the row that it ends
                 plan.gone.append(path)

@@ -46,6 +46,19 @@ def test_help_names_every_target_and_variable(arguments: tuple[str, ...]) -> Non
         assert variable in done.stdout, variable
 
 
+def test_environment_that_python_could_not_finish_is_made_again_and_nothing_is_deleted(tmp_path: Path) -> None:
+    """As on Debian without `python3-venv`: bin/python is there already when it fails."""
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/notes.txt").write_text("mine")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -m ] || exit 0\nmkdir -p "$3/bin"\ntouch "$3/bin/python"\nexit 1\n')
+    python.chmod(0o755)
+    for _ in range(2):
+        done = make("demo", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}")
+        assert done.returncode == 2 and "error: no virtual environment could be made" in done.stderr
+    assert (tmp_path / "venv/notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("target", ["train", "benchmark"])
 def test_target_without_data_is_one_line_and_exit_2(target: str, venv: Path) -> None:
     done = make(target, f"VENV={venv}")

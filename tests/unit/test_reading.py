@@ -16,7 +16,7 @@ from miniclip import reading
 from miniclip.bundle import Bundle
 from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.ingest import PictureFile, Problem
+from miniclip.ingest import PictureFile, lies_outside
 from miniclip.reading import read_file
 from tests.conftest import draw_picture
 
@@ -62,7 +62,7 @@ def test_large_file_that_changes_meanwhile_is_tried_again(
     monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
     with pytest.raises(MiniClipError, match="it changes meanwhile") as refused:
         read_file(file_at(replaced), encoders, {})
-    assert Problem(str(replaced), str(refused.value)).lies_outside
+    assert lies_outside(str(refused.value))
     read = read_file(file_at(replaced), encoders, {})  # nobody replaces it now
     assert read.sha256 == hashlib.sha256(replaced.read_bytes()).digest()
 
@@ -87,13 +87,13 @@ PROGRAM = """
 import re, resource, sys
 from miniclip.errors import MiniClipError
 from miniclip.images import read_picture
-from miniclip.ingest import Problem
+from miniclip.ingest import lies_outside
 used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
 try:
     read_picture(sys.argv[1])
 except MiniClipError as error:
-    print(error, Problem("", str(error)).lies_outside, sep="|")
+    print(error, lies_outside(str(error)), sep="|")
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(read_picture(sys.argv[1]).width_px)
 """
@@ -110,6 +110,6 @@ def test_picture_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.ENFILE, errno.EMFILE])
 def test_what_the_machine_lacked_is_tried_again(code: int) -> None:
     for reason in (f"damaged picture ({os.strerror(code)})", f"cannot be read ({os.strerror(code)})"):
-        assert Problem("a.png", reason).lies_outside
-    assert Problem("a.png", "damaged picture (MemoryError)").lies_outside
-    assert not Problem("a.png", "damaged picture (image file is truncated)").lies_outside
+        assert lies_outside(reason)
+    assert lies_outside("damaged picture (MemoryError)")
+    assert not lies_outside("damaged picture (image file is truncated)")

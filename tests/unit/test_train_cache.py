@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.unit.training import TRANSFORM, config, own_cache
 from train.augment import View
 from train.features import image_features
+from train.inputs import Images
 
 __all__ = ["config", "own_cache"]  # fixtures
 
@@ -100,6 +101,18 @@ def test_a_picture_that_memory_or_a_missing_package_kept_away_is_tried_again(
     found = features_of(config, picture_folder)
     np.testing.assert_array_equal(np.delete(found, 5, axis=0), np.delete(expected, 5, axis=0))
     assert not found[5].any() and json.loads(path.read_text())["skipped"] == {"5": "damaged picture (truncated)"}
+
+
+def test_a_picture_that_one_view_lacks_is_left_out(config: Config, picture_folder: Path, own_cache: Path) -> None:
+    """It would train as a row of zeros."""
+    sides = (tower_of(config), 0, TRANSFORM, sorted(picture_folder.glob("*.*g")), 2, 0)
+    assert Images(*sides).skipped == {}
+    notes = sorted(own_cache.glob("features/*/progress.json"))
+    assert len(notes) == 2
+    for row, path in enumerate(notes):
+        note = json.loads(path.read_text())
+        path.write_text(json.dumps({**note, "skipped": {row: "damaged picture (truncated)"}}))
+    assert Images(*sides).skipped.keys() == {0, 1}
 
 
 def test_a_cache_folder_that_is_a_file_is_one_line(
