@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from miniclip.captions import read_captions
-from miniclip.checkpoint import begin_run
-from miniclip.config import Config, DataConfig, ModelConfig, TrainConfig, load_config
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.captions import read_captions
+from miniclip.models.checkpoint import begin_run
+from miniclip.models.config import Config, DataConfig, ModelConfig, TrainConfig, load_config
 from train.__main__ import start_model
 from train.data import TrainingData, prepare
-from train.loop import Trainer, fit_heads
+from train.trainer import Trainer, fit_heads
 
 LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "recipe": [("the recipe itself", {})],

@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.images import read_picture
 from miniclip.files import write_json
-from miniclip.images import read_picture
-from miniclip.ingest import find_pictures
-from miniclip.reading import hash_file, read_file, row_columns
-from miniclip.store import Settings, open_writer
+from miniclip.index.embed_file import hash_file, read_file, row_columns
+from miniclip.index.scan import find_pictures
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
 SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # pictures/s that are wanted of each
 SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.85, 700.0, 10_000, 3.0

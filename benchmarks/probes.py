@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from miniclip.bundle import Bundle
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
 SWAPS = {
     "counting": {"one": "three", "two": "four", "three": "two", "four": "two"},

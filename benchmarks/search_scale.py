@@ -26,16 +26,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from export.machine import best_seconds
-from miniclip.approximate import PROBES, open_gallery, recall_of
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import ArgumentParser, run_command
+from export.benchmark.machine import best_seconds
+from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.files import write_json
-from miniclip.index import PictureIndex
-from miniclip.query import Query, allowed_rows
-from miniclip.retrieval import Gallery
-from miniclip.store import Settings, open_writer
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import PROBES, open_gallery, recall_of
+from miniclip.search.exact import Gallery
+from miniclip.search.query import Query, allowed_rows
 
 OPEN_S, AGAINST_READING, MEMORY = 3.0, 1.6, 1.3
 WRITE_ROWS = 50_000
@@ -144,7 +144,7 @@ def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
     for kind in ["int8", *(["ann"] if with_ann else [])]:
         lean = PictureIndex.open(folder, in_memory=False)
         if kind == "ann":
-            from miniclip.approximate import make_ann
+            from miniclip.search.approximate import make_ann
 
             started = time.monotonic()
             make_ann(lean)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from miniclip.bundle import Bundle
-from miniclip.errors import ArgumentParser, run_command
-from miniclip.providers import CPU
-from miniclip.retrieval import Gallery
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.providers import CPU
+from miniclip.search.exact import Gallery
 
 SPINNING = {
     "stops": {"session.force_spinning_stop": "1"},

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from export.machine import best_seconds, measure_machine
-from miniclip.errors import ArgumentParser, run_command
+from export.benchmark.machine import best_seconds, measure_machine
+from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.files import write_json
-from miniclip.retrieval import Gallery
+from miniclip.search.exact import Gallery
 
 
 def main() -> int:

@@ -17,23 +17,23 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.checkpoint import begin_run
-from miniclip.config import Config, load_config
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
+from miniclip.data.transform import ImageTransform
 from miniclip.files import write_json
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder
-from miniclip.tokenizer import Tokenizer
-from miniclip.torch_encoders import reuse_freed_memory
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.checkpoint import begin_run
+from miniclip.models.config import Config, load_config
+from miniclip.models.dual_encoder import DualEncoder
+from miniclip.models.torch_encoder import reuse_freed_memory
 from train.__main__ import start_model
 from train.data import prepare
-from train.inputs import Side
-from train.loop import Trainer, epoch_batches, fit_heads
 from train.loss import infonce
-from train.setups import parameter_groups, trained_blocks
+from train.param_groups import parameter_groups, trained_blocks
 from train.tokens import Tokens
+from train.tower_inputs import Side
+from train.trainer import Trainer, epoch_batches, fit_heads
 
 PLAIN_BATCH, PLAIN_TOKENS = 32, 128
 LEAST_RATIO = {1: 200, 2: 3, 3: 5}

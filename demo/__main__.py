@@ -21,10 +21,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from demo.memory import keep_memory_together
-from demo.quick_import import quick_import
-from demo.sharing import generated_login, share
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.errors import MiniClipError
+
+from .memory import keep_memory_together
+from .quick_import import quick_import
+from .sharing import generated_login, share
 
 HOST = "127.0.0.1"
 
@@ -60,8 +62,8 @@ def main() -> int:
     searcher = _open_searcher(arguments)
     importing.join()
     try:
-        from demo.app import build_page, launch_options
-        from demo.desk import Desk
+        from .app import build_page, launch_options
+        from .app_state import Desk
     except ImportError as error:
         raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
 
@@ -116,11 +118,12 @@ def _port_in_use(port: int) -> MiniClipError:
 
 
 def _open_searcher(arguments: argparse.Namespace) -> Any:
-    from demo.gallery import index_pictures
-    from miniclip.bundle import Bundle
-    from miniclip.encoders import OnnxEncoders
-    from miniclip.index import PictureIndex
-    from miniclip.search import Searcher
+    from miniclip.index.image_index import PictureIndex
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.search.searcher import Searcher
+
+    from .index_location import index_pictures
 
     if arguments.index is not None:
         return Searcher.open(arguments.index, arguments.bundle, arguments.provider, arguments.precision)

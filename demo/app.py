@@ -1,7 +1,7 @@
 """The search page. In: a `Desk`. Out: Gradio `Blocks`, and the options to launch them with.
 
-Everything that runs is onnxruntime behind `demo.desk`; importing this loads neither torch nor transformers. Each tab is
-a part of its own: NAME_tab.py answers, static/NAME.html and static/NAME.js ask.
+Only onnxruntime runs behind `demo.app_state`; importing this loads neither torch nor transformers. Each tab has three
+files: tabs/NAME.py answers requests, static/NAME.html and static/NAME.js make them.
     python -m demo --images DIR --bundle B
 """
 
@@ -14,13 +14,18 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from demo import captions_tab, compare_tab, detail_view, library_tab, map_tab, search_tab
-from demo.desk import Desk
-from demo.gate import Gate
-from demo.page import STATIC, part, read_static
-from demo.previews import preview_route
-from demo.public_api import add_public_api
-from demo.uploads import MAX_UPLOAD_BYTES
+from .app_state import Desk
+from .page import STATIC, part, read_static
+from .previews import preview_route
+from .public_api import add_public_api
+from .request_filter import Gate
+from .tabs import compare_models as compare_tab
+from .tabs import describe as captions_tab
+from .tabs import detail as detail_view
+from .tabs import image_map as map_tab
+from .tabs import library as library_tab
+from .tabs import search as search_tab
+from .uploads import MAX_UPLOAD_BYTES
 
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from demo.desk import Desk
-from demo.gallery import index_folder
-from demo.search import Card
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.query import Query
-from miniclip.search import Searcher
-from miniclip.store import versions_of
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.store import versions_of
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.query import Query
+from miniclip.search.searcher import Searcher
+
+from .app_state import Desk
+from .gallery_search import Card
+from .index_location import index_folder
 
 TOP_K = 12
 RUNS = 5  # the median of their times is shown

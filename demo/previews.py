@@ -15,9 +15,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
-from miniclip.images import open_image
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import PictureIndex
 
 SIZES_PX = {"small": 320, "large": 1280}  # longest edge; a card is 130 to 230 CSS pixels wide, a large view 700
 MISSING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320"><rect width="320" height="320" fill="#8883"/>

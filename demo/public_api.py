@@ -5,11 +5,12 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from demo.desk import Desk
-from demo.question import MAX_WORDS, MOST_SHOWN, Question
-from demo.search import Answer
-from demo.uploads import read_picture_file, sentence, uploaded_path
 from miniclip.errors import MiniClipError
+
+from .app_state import Desk
+from .gallery_search import Answer
+from .search_request import MAX_WORDS, MOST_SHOWN, Question
+from .uploads import read_picture_file, sentence, uploaded_path
 
 
 def add_public_api(desk: Desk) -> None:
@@ -44,7 +45,7 @@ def add_public_api(desk: Desk) -> None:
             raise gr.Error(sentence(error), print_exception=False) from None
 
     api(search_text, api_name="search_text")
-    # components only describe what goes in and out; undecoded, since `miniclip.images` is what decodes pictures here
+    # components only describe input and output; they decode nothing, since `miniclip.data.images` decodes all images
     picture, labels = gr.Image(label="picture", visible=False), gr.Textbox(label="labels", visible=False)
     output = gr.JSON(label="found", visible=False)
     button = gr.Button(visible=False)

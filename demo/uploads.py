@@ -8,8 +8,8 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
+from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
-from miniclip.ingest import printable
 
 MAX_UPLOAD_BYTES = 20 << 20
 UNREADABLE = "the picture: "  # how the library begins what is wrong with bytes

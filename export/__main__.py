@@ -9,19 +9,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from export.card import write_card
-from export.fp16 import write_fp16
-from export.gate import check_recall
-from export.graph import embed, picture_feeds, text_feeds
-from export.int8 import write_int8
-from export.to_onnx import export_text, export_vision
-from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, list_files, onnx_name, read_manifest
-from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import Run, load_run
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
-from miniclip.matching import MatchCalibration, calibrate
+from miniclip.inference.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, list_files, onnx_name, read_manifest
+from miniclip.inference.score_calibration import MatchCalibration, calibrate
+from miniclip.models.calibration_set import CALIBRATION_FILE, Calibration
+from miniclip.models.checkpoint import Run, load_run
+
+from .fp16 import write_fp16
+from .graph import embed, picture_feeds, text_feeds
+from .int8 import write_int8
+from .model_card import write_card
+from .recall_check import check_recall
+from .to_onnx import export_text, export_vision
 
 
 def parse_arguments() -> ArgumentParser:

@@ -12,9 +12,9 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from miniclip.encoders import TEXTS_A_CORE
-from miniclip.providers import CPU, session_options
-from miniclip.tokenizer import Tokenizer
+from miniclip.inference.encoders import TEXTS_A_CORE
+from miniclip.inference.providers import CPU, session_options
+from miniclip.inference.tokenizer import Tokenizer
 
 PICTURE_BATCH = 8
 

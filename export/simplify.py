@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph import Wiring, drop_unused
+from .graph import Wiring, drop_unused
 
 
 @dataclass(frozen=True)

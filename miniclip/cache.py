@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from threading import get_ident
 
-from miniclip.errors import MiniClipError, expand
+from miniclip.errors import MiniClipError
+from miniclip.files import expand
 
 
 def cache_folder() -> Path:

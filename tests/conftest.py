@@ -109,7 +109,7 @@ def write_backbones(vision: Path, text: Path) -> None:
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
 
-    from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+    from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
     torch.manual_seed(0)
     vision.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from miniclip.images import ImageSource, ImageTransform, open_image
+from miniclip.data.images import ImageSource, open_image
+from miniclip.data.transform import ImageTransform
 
 AREA, STRETCH = (0.5, 1.0), 0.2  # share of the picture that a crop keeps, and log of how far its shape may change
 

@@ -1,7 +1,7 @@
 """A tower cut at one of its blocks: what is below stays frozen and is computed once, what is above learns.
 
-In: a tower of `miniclip.model`, and how many of its last blocks learn. Out: the input of the first of those blocks for
-any picture or text, and a tower that goes on from there and shares its weights with the whole one.
+In: a tower of `miniclip.models.dual_encoder`, and how many of its last blocks learn. Out: the input of the first of
+those blocks for any image or text, and a tower that continues from there and shares its weights with the whole one.
 """
 
 import copy
@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from miniclip.model import TextTower, VisionTower
+from miniclip.models.dual_encoder import TextTower, VisionTower
 
 # where each kind of backbone keeps what comes before its blocks, and the blocks themselves
 PLACES = {

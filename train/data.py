@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniclip.ahead import load_ahead
-from miniclip.caption_table import CaptionTable, check_skipped
-from miniclip.captions import read_captions
-from miniclip.config import Config
+from miniclip.data.caption_table import CaptionTable, check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.data.prefetch import load_ahead
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder
-from miniclip.pretrained import class_prototypes
-from miniclip.tokenizer import Tokenizer
-from train.distributed import say
-from train.inputs import Images, Texts
-from train.setups import trained_blocks
-from train.tokens import Tokens
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import DualEncoder
+from miniclip.models.pretrained import class_prototypes
+
+from .distributed import say
+from .param_groups import trained_blocks
+from .tokens import Tokens
+from .tower_inputs import Images, Texts
 
 LEAST_SPLIT = 4  # pictures that a seeded split makes 2, 1 and 1 of
 ENOUGH = (  # one alone has no deviation to standardise by, and nothing to tell it from

@@ -12,16 +12,26 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from miniclip.calibration import CALIBRATION_FILE
-from miniclip.caption_table import CaptionTable, check_skipped
-from miniclip.captions import read_captions
-from miniclip.checkpoint import Run, begin_run, holds_run, load_run, save_run
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
-from miniclip.evaluation import embed_split, recall_table
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import CaptionTable, check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import embed_split, recall_table
 from miniclip.files import replace_atomically
-from train.average import mix
+from miniclip.models.calibration_set import CALIBRATION_FILE
+from miniclip.models.checkpoint import Run, begin_run, holds_run, load_run, save_run
+
+
+def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """(1 - alpha) before + alpha after, of two state dicts of one model; counts are those of `after`."""
+    return {
+        name: torch.lerp(value, after[name], alpha) if value.is_floating_point() else after[name]
+        for name, value in before.items()
+    }
 
 
 def parse_arguments() -> ArgumentParser:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from miniclip.config import TrainConfig
+from miniclip.models.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 NOTHING = -1e30  # a score that no softmax sees; minus infinity would make a gradient of an empty sum NaN

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniclip.config import TrainConfig
 from miniclip.errors import MiniClipError
-from miniclip.model import DualEncoder, LinearHead, ProjectionHead
-from train.data import TrainingData
-from train.distributed import gather, rank, shares, world
-from train.features import bfloat16
-from train.inputs import Side
-from train.loss import Loss
+from miniclip.models.config import TrainConfig
+from miniclip.models.dual_encoder import DualEncoder, LinearHead, ProjectionHead
+
+from .data import TrainingData
+from .distributed import gather, rank, shares, world
+from .feature_cache import bfloat16
+from .loss import Loss
+from .tower_inputs import Side
 
 PART = 64  # pictures or captions that go through a tower together: what they need stays near the caches
 

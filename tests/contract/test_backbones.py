@@ -22,13 +22,14 @@ from export.fp16 import write_fp16
 from export.graph import Feeds, picture_feeds
 from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
-from miniclip.checkpoint import begin_run, load_run, save_run
-from miniclip.config import Config, ModelConfig
-from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, build_model, load_backbone
-from miniclip.providers import session_options
+from miniclip.inference.providers import session_options
+from miniclip.models.backbones import load_backbone
+from miniclip.models.checkpoint import begin_run, load_run, save_run
+from miniclip.models.config import Config, ModelConfig
+from miniclip.models.dual_encoder import DualEncoder, build_model
+from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
 SMALLEST_COSINE = {"fp32": 1 - 1e-6, "fp16": 0.999, "int8": 0.98}
 LARGEST_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.02, "int8": 0.1}

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.model import TextTower, VisionTower, load_backbone
+from miniclip.models.backbones import load_backbone
+from miniclip.models.dual_encoder import TextTower, VisionTower
 from tests.contract.test_backbones import TEXTS, VISION, padded, pictures, randomise, save_backbone, sentences
 from train.blocks import UpperPart, blocks_of, lower_part
 

@@ -19,8 +19,8 @@ from transformers.models.clip.image_processing_pil_clip import (
 )  # the one that needs no torchvision
 
 from export.graph import quiet_tools
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import run_module
 
 TOLERANCE = 1e-5

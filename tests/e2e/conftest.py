@@ -85,9 +85,9 @@ def demo_process() -> type[DemoProcess]:
 
 @pytest.fixture(scope="session")
 def picture_index(tiny_bundle: Path, picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from miniclip.bundle import Bundle
-    from miniclip.encoders import OnnxEncoders
-    from miniclip.update import update_index
+    from miniclip.index.indexer import update_index
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.encoders import OnnxEncoders
 
     folder = tmp_path_factory.mktemp("page") / "index"
     update_index(str(picture_folder), OnnxEncoders(Bundle.open(tiny_bundle), provider="cpu"), folder)

@@ -276,7 +276,7 @@ def test_composed_search_leaves_out_what_it_should(outcome: Outcome) -> None:
 
 
 def test_search_for_matches_shows_no_others(place: dict[str, Path], outcome: Outcome) -> None:
-    from miniclip.bundle import Bundle
+    from miniclip.inference.bundle import Bundle
 
     match = Bundle.open(place["bundle"]).match
     assert match is not None

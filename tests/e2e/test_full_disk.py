@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.bundle import Bundle
-from miniclip.checkpoint import load_run, load_training_state
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically, write_json
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import PictureIndex
+from miniclip.inference.bundle import Bundle
+from miniclip.models.checkpoint import load_run, load_training_state
 from tests.conftest import REPOSITORY, run_module
 from tests.unit.training import records_of
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from demo.__main__ import pass_by_proxies
+from demo.app_state import Desk
 from demo.compare import choices
-from demo.desk import Desk
-from demo.library_tab import functions
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.search import Searcher
+from demo.tabs.library import functions
+from miniclip.index.image_index import PictureIndex
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
 from tests.conftest import COLOURS, SHAPES, draw_picture
 from tests.e2e.conftest import DemoProcess
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from demo.gallery import index_folder
+from demo.index_location import index_folder
 from demo.sharing import share
 from tests.e2e.conftest import DemoProcess
 

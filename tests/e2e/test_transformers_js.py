@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from miniclip.bundle import Bundle, list_files
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.images import open_image
 from miniclip.files import write_json
-from miniclip.images import open_image
+from miniclip.inference.bundle import Bundle, list_files
+from miniclip.inference.encoders import OnnxEncoders
 
 NODE_FILES = Path(__file__).parent / "node"
 NPM_CI = "npm ci --ignore-scripts --no-audit --no-fund --prefer-offline --loglevel=error --fetch-retries=1"

@@ -25,13 +25,13 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGETS = ("pictures", "captions", "bundle", "index", "config", "run")
 INSTRUMENTED = {
-    "pictures": ["miniclip.images", "PIL"],
-    "captions": ["miniclip.captions", "miniclip.caption_formats", "miniclip.caption_table", "csv"],
-    "bundle": ["miniclip.bundle", "miniclip.images", "miniclip.tokenizer", "miniclip.matching"],
-    "index": ["miniclip.index", "miniclip.store"],
-    "config": ["miniclip.config", "tomllib"],
-    "run": ["miniclip.checkpoint", "miniclip.config", "miniclip.calibration", "miniclip.original", "miniclip.model"],
-}  # fmt: skip
+    "pictures": ["miniclip.data.images", "miniclip.data.metadata", "PIL"],
+    "captions": ["miniclip.data", "csv"],
+    "bundle": ["miniclip.inference", "miniclip.data.transform"],
+    "index": ["miniclip.index"],
+    "config": ["miniclip.models.config", "tomllib"],
+    "run": ["miniclip.models"],
+}
 MOST_BYTES, MOST_SECONDS, MOST_MB = 20_000, 10, 2_000
 
 

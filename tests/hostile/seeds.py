@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from miniclip.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
-from miniclip.images import ImageTransform
-from miniclip.matching import MatchCalibration
-from miniclip.store import Settings, open_writer
+from miniclip.data.transform import ImageTransform
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
+from miniclip.inference.score_calibration import MatchCalibration
 from tests.conftest import draw_picture, write_backbones, write_tokenizer
 
 DIM = 8
@@ -89,7 +89,7 @@ def make_index(folder: Path, rows: int = 5) -> dict[str, bytes]:
     }
     with open_writer(folder, Settings("0" * 64, folder, "/pictures"), DIM) as writer:
         writer.put(columns, replace=False)
-        from miniclip.ingest import Problem
+        from miniclip.index.scan import Problem
 
         writer.put_problems([Problem("/pictures/x.png", "an empty file", 0, 0)])
     return _files(folder)
@@ -99,10 +99,11 @@ def make_run(folder: Path) -> dict[str, bytes]:
     """A run of the tiny backbones that nobody trained. Returns its files."""
     import torch
 
-    from miniclip.calibration import Calibration
-    from miniclip.checkpoint import begin_run, save_run, save_training_state
-    from miniclip.config import Config, ModelConfig
-    from miniclip.model import build_model, load_backbone
+    from miniclip.models.backbones import load_backbone
+    from miniclip.models.calibration_set import Calibration
+    from miniclip.models.checkpoint import begin_run, save_run, save_training_state
+    from miniclip.models.config import Config, ModelConfig
+    from miniclip.models.dual_encoder import build_model
 
     vision, text = folder.parent / "vision", folder.parent / "text"
     write_backbones(vision, text)

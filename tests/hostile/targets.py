@@ -50,7 +50,8 @@ def _target(name: str, whole: dict[str, bytes], read: Callable[[str, bytes], obj
 
 
 def _pictures(folder: Path) -> Target:
-    from miniclip.images import ImageTransform, read_picture
+    from miniclip.data.images import read_picture
+    from miniclip.data.transform import ImageTransform
 
     transform = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3, resize_shortest_px=36)
 
@@ -63,8 +64,8 @@ def _pictures(folder: Path) -> Target:
 
 
 def _captions(folder: Path) -> Target:
-    from miniclip.caption_table import SPLITS
-    from miniclip.captions import read_captions
+    from miniclip.data.captions import read_captions
+    from miniclip.data.splits import SPLITS
 
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(b"never opened")
@@ -83,7 +84,7 @@ def _captions(folder: Path) -> Target:
 
 
 def _bundle(folder: Path) -> Target:
-    from miniclip.bundle import Bundle
+    from miniclip.inference.bundle import Bundle
 
     whole = make_bundle(folder)
 
@@ -108,7 +109,7 @@ def _bundle(folder: Path) -> Target:
 
 
 def _index(folder: Path) -> Target:
-    from miniclip.index import PictureIndex
+    from miniclip.index.image_index import PictureIndex
 
     whole = make_index(folder)
 
@@ -125,7 +126,7 @@ def _index(folder: Path) -> Target:
 
 
 def _config(folder: Path) -> Target:
-    from miniclip.config import config_from_dict, load_config
+    from miniclip.models.config import config_from_dict, load_config
 
     def read(name: str, content: bytes) -> None:
         (folder / name).write_bytes(content)
@@ -137,9 +138,9 @@ def _config(folder: Path) -> Target:
 
 
 def _run(folder: Path) -> Target:
-    from miniclip.calibration import Calibration
-    from miniclip.checkpoint import load_run, load_training_state
-    from miniclip.original import read_checkpoint
+    from miniclip.models.calibration_set import Calibration
+    from miniclip.models.checkpoint import load_run, load_training_state
+    from miniclip.models.import_checkpoint import read_checkpoint
 
     whole = make_run(folder)
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from miniclip.bundle import Bundle
-from miniclip.calibration import Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run, load_training_state
-from miniclip.config import load_config
+from miniclip.data.captions import read_captions
+from miniclip.data.images import read_picture
 from miniclip.errors import MiniClipError
-from miniclip.images import read_picture
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import PictureIndex
+from miniclip.inference.bundle import Bundle
+from miniclip.models.calibration_set import Calibration
+from miniclip.models.checkpoint import load_run, load_training_state
+from miniclip.models.config import load_config
 from tests.hostile.damage import DEEP, ENCODINGS, PATH_TRICKS, every_place, spoiled, with_value, wrong_documents
 from tests.hostile.seeds import CAPTIONS, KARPATHY, make_bundle, make_index, make_run
 from tests.hostile.targets import Target, open_target
@@ -280,7 +280,7 @@ def test_calibration_that_unpacks_to_too_much_is_refused_before(tmp_path: Path) 
             with archive.open(f"{number}.npy", "w", force_zip64=True) as entry:
                 for _ in range(2):
                     entry.write(bytes(8 << 20))
-    import miniclip.calibration as calibration
+    import miniclip.models.calibration_set as calibration
 
     patch = pytest.MonkeyPatch()
     patch.setattr(calibration, "MOST_BYTES", 40 << 20)

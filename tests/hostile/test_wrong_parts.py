@@ -10,15 +10,15 @@ import onnx
 import pytest
 import torch
 
-from miniclip.bundle import Bundle, onnx_name
-from miniclip.checkpoint import load_run, load_training_state
-from miniclip.config import load_config
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.search import Searcher
-from miniclip.store import read_settings
-from miniclip.update import update_index
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import read_settings
+from miniclip.inference.bundle import Bundle, onnx_name
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.checkpoint import load_run, load_training_state
+from miniclip.models.config import load_config
+from miniclip.search.searcher import Searcher
 from tests.conftest import run_module
 from tests.unit.training import start, with_train
 

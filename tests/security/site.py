@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.update import update_index
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import draw_picture
 from tests.security.test_share import SharedDemo
 

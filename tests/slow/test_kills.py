@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.bundle import Bundle, sha256_of
-from miniclip.checkpoint import load_run, load_training_state
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import PictureIndex
+from miniclip.inference.bundle import Bundle, sha256_of
+from miniclip.models.checkpoint import load_run, load_training_state
 from tests.slow.conftest import Record
 from tests.unit.test_index_kill import BAD, GOOD, encoders, index_eagerly, pictures, rows
 from tests.unit.test_train_resume import TOWERS, assert_same_run
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 __all__ = ["encoders", "pictures"]  # fixtures
 TRAIN_KILLS, EXPORT_KILLS, INDEX_KILLS = 40, 15, 15
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["train.__main__", "export.__main__", "miniclip.update"])
+FORKS.set_forkserver_preload(["train.__main__", "export.__main__", "miniclip.index.indexer"])
 
 
 def command(module: str, arguments: list[str], begins: Event) -> None:

@@ -13,11 +13,11 @@ import lancedb
 import pyarrow as pa
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.store import read_problems
-from miniclip.update import update_index
+from miniclip.index.indexer import update_index
+from miniclip.index.store import read_problems
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_picture
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ pytest.importorskip("lance_ray", reason="the extra [ray] is not installed")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from miniclip import ray_index  # noqa: E402
+from miniclip.index import ray_indexer as ray_index  # noqa: E402
 
 GOOD, BAD, BLOCK = 240, 4, 10
 MARKERS, KILLED = "MINICLIP_TEST_MARKERS", "killed"

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.update import update_index
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import COLOURS, REPOSITORY, SHAPES
 from tests.e2e.conftest import DemoProcess
 

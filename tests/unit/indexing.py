@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.update import IndexReport
+from miniclip.index.indexer import IndexReport
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import miniclip.approximate
-from miniclip.approximate import Int8Gallery, exact_top_k, make_ann, measured_recall, open_gallery, recall_of
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+import miniclip.search.approximate
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.retrieval import Gallery
-from miniclip.store import Settings, open_writer, read_settings
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.store import Settings, open_writer, read_settings
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import Int8Gallery, exact_top_k, make_ann, measured_recall, open_gallery, recall_of
+from miniclip.search.exact import Gallery
 
 ROWS, DIM = 900, 32
 
@@ -100,7 +100,7 @@ def test_vector_index_finds_most_and_says_how_much(
         open_gallery("ann", PictureIndex.open(folder, in_memory=False))
     with pytest.raises(MiniClipError, match="--ann pays from 10,000 pictures on, and there are 900"):
         make_ann(PictureIndex.open(folder, in_memory=False))
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     make_ann(PictureIndex.open(folder, in_memory=False))
     index = PictureIndex.open(folder, in_memory=False)
     gallery = open_gallery("ann", index)
@@ -117,7 +117,7 @@ def test_vector_index_finds_most_and_says_how_much(
     assert measured_recall("ann", gallery, index, encoders) == (recall, texts)  # read, not measured again
     exact = measured_recall("int8", open_gallery("int8", index), index, encoders)
     assert exact[0] == 1.0
-    monkeypatch.setattr(miniclip.approximate, "recall_of", lambda *_: 0.123)  # neither is measured again
+    monkeypatch.setattr(miniclip.search.approximate, "recall_of", lambda *_: 0.123)  # neither is measured again
     assert measured_recall("ann", gallery, index, encoders) == (recall, texts)
     assert measured_recall("int8", gallery, index, encoders) == exact
     (index.folder / "recall.json").unlink()
@@ -130,14 +130,14 @@ def test_vector_index_finds_most_and_says_how_much(
 def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embeds = np.random.default_rng(0).standard_normal((300, 50), dtype=np.float32)  # 50 // 8 parts would not be equal
     folder = make_index(tmp_path / "odd", embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     make_ann(PictureIndex.open(folder, in_memory=False))
     gallery = open_gallery("ann", PictureIndex.open(folder, in_memory=False))
     assert gallery.top_k(embeds[:2], 1)[1].shape == (2, 1)
 
 
 def test_vector_index_is_made_by_the_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     folder = make_index(tmp_path / "index", np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32))
     index = PictureIndex.open(folder, in_memory=False)
     with (

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from miniclip.bundle import Bundle, fingerprint_of, onnx_name
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.inference.bundle import Bundle, fingerprint_of, onnx_name
+from miniclip.inference.encoders import OnnxEncoders
 
 FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 MODELS = [onnx_name(tower, precision) for tower in ("vision", "text") for precision in ("fp32", "fp16", "int8")]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.caption_table import Skipped, check_skipped
-from miniclip.captions import read_captions
+from miniclip.data.caption_table import Skipped, check_skipped
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from tests.unit.test_captions import add_images, captions_by_name
 

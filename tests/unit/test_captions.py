@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.caption_table import CaptionTable, Skipped, check_skipped, normalise_split
-from miniclip.captions import read_captions
+from miniclip.data.caption_table import CaptionTable, Skipped, check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.data.splits import normalise_split
 from miniclip.errors import MiniClipError
 
 FLICKR8K = Path(__file__).parents[2].parent / "shared/data/flickr8k"

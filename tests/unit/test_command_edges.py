@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from miniclip.approximate import AnnGallery
-from miniclip.bundle import Bundle
-from miniclip.cli import run
-from miniclip.encoders import OnnxEncoders
+from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex, StoredEmbeds
-from miniclip.ingest import find_pictures
-from miniclip.search import Searcher
+from miniclip.index.image_index import PictureIndex, StoredEmbeds
+from miniclip.index.scan import find_pictures
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import AnnGallery
+from miniclip.search.searcher import Searcher
 from tests.conftest import REPOSITORY, draw_picture
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from miniclip.confidence import Ranks, difference_intervals, intervals
-from miniclip.metrics import recalls
+from miniclip.evaluation.bootstrap import Ranks, difference_intervals, intervals
+from miniclip.evaluation.metrics import recalls
 
 PICTURES, CAPTIONS = 400, 5
 

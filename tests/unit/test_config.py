@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.config import config_from_dict, load_config
 from miniclip.errors import MiniClipError
+from miniclip.models.config import config_from_dict, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 

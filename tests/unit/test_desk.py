@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demo import captions_tab, compare, map_tab, picture_map
-from demo.desk import Desk, Job
-from demo.gallery import index_folder
-from demo.question import MAX_WORDS, Question
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+from demo import compare
+from demo import image_map as picture_map
+from demo.app_state import Desk, Job
+from demo.index_location import index_folder
+from demo.search_request import MAX_WORDS, Question
+from demo.tabs import describe as captions_tab
+from demo.tabs import image_map as map_tab
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.search import Searcher
-from miniclip.update import update_index
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
 from tests.conftest import draw_picture
 
 TIMEOUT_S = 60

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from miniclip import duplicates
-from miniclip.duplicates import find_duplicates
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import PictureIndex
+from miniclip.search import duplicates
+from miniclip.search.duplicates import find_duplicates
 
 
 def index_of(tiny_index: Path, embeds: np.ndarray, contents: np.ndarray | None = None) -> PictureIndex:

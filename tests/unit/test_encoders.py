@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.providers import CPU, CUDA, choose_provider, session_options
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.providers import CPU, CUDA, choose_provider, session_options
 
 ALL = ("fp32", "fp16", "int8")
 TEXTS = [" ".join(["red", "dog", "circle", "a"][: 1 + row % 4] * (1 + row % 3)) + f" {row}" for row in range(40)]

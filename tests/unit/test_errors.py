@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.captions import read_captions
-from miniclip.cli import run
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import MiniClipError, expand, run_command
-from miniclip.index import PictureIndex
-from miniclip.ingest import find_pictures
-from miniclip.watch import watch
+from miniclip.cli.command import run_command
+from miniclip.cli.main import run
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.files import expand
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.scan import find_pictures
+from miniclip.index.watch import watch
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
 NOBODY = 65534
 

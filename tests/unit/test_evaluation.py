@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from miniclip.bundle import Bundle
-from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
-from miniclip.config import Config
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.evaluation import embed_split, recall_table
-from miniclip.metrics import retrieval_recalls
-from miniclip.torch_encoders import TorchEncoders
+from miniclip.evaluation.evaluate import embed_split, recall_table
+from miniclip.evaluation.metrics import retrieval_recalls
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.calibration_set import CALIBRATION_FILE, Calibration
+from miniclip.models.checkpoint import load_run
+from miniclip.models.config import Config
+from miniclip.models.torch_encoder import TorchEncoders
 from tests.conftest import draw_picture, run_module
 from tests.unit.training import TRANSFORM, config, new_model, tokenizer_of
 

@@ -16,21 +16,21 @@ from PIL import Image
 from torch import nn
 
 import export.benchmark as benchmark_command
-import export.measure
+import export.benchmark.measure
 import train.__main__ as train_command
 from export.__main__ import build_bundle
-from export.benchmark import MEAN_TOLERANCE, TOLERANCE, certify, parity_failures
-from export.machine import measure_machine
-from export.measure import Worker, write_inputs
+from export.benchmark.__main__ import MEAN_TOLERANCE, TOLERANCE, certify, parity_failures
+from export.benchmark.machine import measure_machine
+from export.benchmark.measure import Worker, write_inputs
 from export.to_onnx import export_text
-from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name
-from miniclip.calibration import Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run, load_training_state, save_run
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.evaluation import embed_split
+from miniclip.evaluation.evaluate import embed_split
 from miniclip.files import write_json
+from miniclip.inference.bundle import TOWERS, Bundle, list_files, onnx_name
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.calibration_set import Calibration
+from miniclip.models.checkpoint import load_run, load_training_state, save_run
 
 RECALLS = [f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)] + ["mean_recall"]
 SUBJECTS = ["red circle", "green square", "blue triangle", "yellow dog", "white cat", "small photo"]
@@ -97,7 +97,7 @@ def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_ba
     """A run that knows those pictures by heart, so that no precision may confuse two of them."""
     from safetensors.torch import save_file
 
-    from miniclip.model import load_backbone
+    from miniclip.models.backbones import load_backbone
 
     tmp = tmp_path_factory.mktemp("learned")
     vision = Path(shutil.copytree(tiny_backbones[0], tmp / "vision"))
@@ -135,8 +135,8 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory, learned_run: Path) 
 
 def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, result: Path) -> int:
     """The command with speeds measured hastily."""
-    patch.setattr(export.measure, "TURN_S", 0.0)
-    patch.setattr(export.measure, "QUERY_TURN_S", 0.0)
+    patch.setattr(export.benchmark.measure, "TURN_S", 0.0)
+    patch.setattr(export.benchmark.measure, "QUERY_TURN_S", 0.0)
     patch.setattr(benchmark_command, "measure_machine", lambda: measure_machine(0.01))
     flags = ["--run", run, "--bundle", bundle, "--data", data, "--split", "val", "--provider", "cpu", "--json", result]
     flags += ["--turns", "1"]

@@ -11,22 +11,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import miniclip.flat
-from miniclip.approximate import Int8Gallery
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.flat import FLAT
-from miniclip.index import PictureIndex
-from miniclip.retrieval import Gallery
-from miniclip.store import Settings, open_writer
-from miniclip.update import update_index
+import miniclip.index.embeddings_mmap
+from miniclip.index.embeddings_mmap import FLAT
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import Int8Gallery
+from miniclip.search.exact import Gallery
 
 DIM = 16
 
 
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniclip.flat, "LEAST_BYTES", 0)
+    monkeypatch.setattr(miniclip.index.embeddings_mmap, "LEAST_BYTES", 0)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_small_index_has_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     keep_flat(folder)
     (folder / f"{FLAT}.partial").write_bytes(b"what a kill left")
     put(folder, np.arange(500, 510), embeddings_of=1)
-    monkeypatch.setattr(miniclip.flat, "LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(miniclip.index.embeddings_mmap, "LEAST_BYTES", 1 << 20)
     keep_flat(folder)
     assert not list(folder.glob(f"{FLAT}*")) and not is_mapped(PictureIndex.open(folder))
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.providers import CPU, CUDA
-from miniclip.retrieval import Gallery
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.exact import Gallery
 
 TEXTS = [f"a red dog {number}" for number in range(24)]
 

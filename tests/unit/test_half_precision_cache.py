@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.config import Config
+from miniclip.models.config import Config
 from tests.conftest import WORDS
 from tests.unit.training import config, load, no_bfloat16, own_cache, start, with_train
 from train.data import TrainingData
-from train.features import Features
-from train.loop import validate
+from train.feature_cache import Features
+from train.trainer import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
 TOLERANCE = 0.001  # of mean recall

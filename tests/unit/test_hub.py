@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniclip.checkpoint import Run, load_run
-from miniclip.config import ModelConfig
 from miniclip.errors import MiniClipError
-from miniclip.hub import CARD, FILES, local_folder, model_card, public_name
+from miniclip.models.checkpoint import Run, load_run
+from miniclip.models.config import ModelConfig
+from miniclip.models.hub import CARD, FILES, local_folder, model_card, public_name
 from tests.conftest import REPOSITORY
 
 SHARED = {*FILES, CARD}
@@ -159,7 +159,7 @@ def with_hub(address: str, cache: Path, *command: object, token: str = "") -> "s
 PUSH_AND_OPEN = """
 import sys
 import numpy as np
-from miniclip.checkpoint import Run
+from miniclip.models.checkpoint import Run
 
 folder, token, out, *texts = sys.argv[1:]
 run = Run.from_pretrained(folder)
@@ -172,7 +172,7 @@ np.savez(out, pushed=run.encoders().encode_texts(texts), opened=opened.encoders(
 OPEN = """
 import sys
 from miniclip.errors import run_command
-from miniclip.hub import local_folder
+from miniclip.models.hub import local_folder
 
 run_command(lambda: print(local_folder(sys.argv[1])) or 0)
 """
@@ -181,7 +181,7 @@ UPLOAD = """
 import sys
 from pathlib import Path
 from miniclip.errors import run_command
-from miniclip.hub import upload
+from miniclip.models.hub import upload
 
 folder, private, token = Path(sys.argv[1]), sys.argv[2] == "private", sys.argv[3]
 run_command(lambda: print(upload(folder, "jane/tiny", private, token)) or 0)
@@ -377,6 +377,6 @@ def test_upload_into_a_model_that_is_there(
 
 
 def test_the_commands_load_neither_the_hub_client_nor_torch() -> None:
-    code = "import sys, miniclip.cli, miniclip.hub; print({'torch', 'huggingface_hub'} & set(sys.modules))"
+    code = "import sys, miniclip.cli, miniclip.models.hub; print({'torch', 'huggingface_hub'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

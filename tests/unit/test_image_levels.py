@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip import images
-from miniclip.images import open_image
+from miniclip.data import images
+from miniclip.data.images import open_image
 
 RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
 
@@ -74,7 +74,7 @@ def test_large_picture_is_the_same_band_by_band(mode: str, monkeypatch: pytest.M
 
 PROGRAM = """
 import resource, sys
-from miniclip.images import ImageTransform
+from miniclip.data.images import ImageTransform
 transform = ImageTransform(64, 64, (0.5,) * 3, (0.5,) * 3)
 transform.load(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

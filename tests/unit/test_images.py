@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from miniclip.ahead import load_ahead, load_batches
+from miniclip.data.images import open_image
+from miniclip.data.prefetch import load_ahead, load_batches
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform, open_image
 
-# Pillow's own warnings: pytest lifts the filter that `miniclip.images` sets for them
+# Pillow's own warnings: pytest lifts the filter that `miniclip.data.images` sets for them
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 SQUASH = ImageTransform(24, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))

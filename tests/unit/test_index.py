@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.ingest import printable
-from miniclip.store import Settings, open_writer
-from miniclip.update import update_index
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.unit.indexing import counts, encoders
 
 __all__ = ["encoders"]  # fixture
@@ -288,7 +288,7 @@ def test_picture_that_could_not_be_opened_is_tried_again_although_it_did_not_cha
         return open(path, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr("miniclip.reading.open", refuse, raising=False)
+        patch.setattr("miniclip.index.embed_file.open", refuse, raising=False)
         assert counts(update_index(str(pictures), encoders, out)) == (5, 0, 0, 1)
         assert counts(update_index(str(pictures), encoders, out)) == (0, 5, 0, 1)
     assert counts(update_index(str(pictures), encoders, out)) == (1, 5, 0, 0)
@@ -302,7 +302,7 @@ def test_heic_is_tried_again_since_the_reader_may_be_there_now(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("miniclip.images.FORMATS", ["JPEG", "PNG"])
+    monkeypatch.setattr("miniclip.data.images.FORMATS", ["JPEG", "PNG"])
     (pictures / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
     for kept in (0, 6):
         assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (6 - kept, kept, 0, 1)

@@ -5,9 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.update import update_index
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.inference.encoders import OnnxEncoders
 from tests.unit.indexing import counts, encoders, pictures
 
 __all__ = ["encoders", "pictures"]  # fixtures

@@ -20,16 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import miniclip.approximate
-import miniclip.store
-import miniclip.watch
-from miniclip.encoders import OnnxEncoders
+import miniclip.index.store
+import miniclip.index.watch
+import miniclip.search.approximate
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.ingest import Problem
-from miniclip.store import Settings, Writer, open_writer, read_problems, read_settings
-from miniclip.update import update_index
-from miniclip.watch import watch
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.scan import Problem
+from miniclip.index.store import Settings, Writer, open_writer, read_problems, read_settings
+from miniclip.index.watch import watch
+from miniclip.inference.encoders import OnnxEncoders
 from tests.unit.indexing import counts, encoders, pictures
 
 __all__ = ["encoders", "pictures"]  # fixtures
@@ -108,7 +108,7 @@ WRITES: dict[str, Callable[[Writer], object]] = {
 def test_commit_that_finds_no_room_is_one_line_and_the_last_one_stays(
     write: Callable[[Writer], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(miniclip.store, "MOST_FRAGMENTS", 1)
+    monkeypatch.setattr(miniclip.index.store, "MOST_FRAGMENTS", 1)
     with open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32) as writer:
         for part in (columns(200, 32), columns(9, 32, 200)):
             writer.put(part, replace=False)
@@ -124,14 +124,14 @@ def test_commit_that_finds_no_room_is_one_line_and_the_last_one_stays(
 
 
 def test_vector_index_that_finds_no_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     with open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32) as writer:
         writer.put(columns(300, 32), replace=False)
     with (
         largest_file(4096),
         pytest.raises(MiniClipError, match=r"^cannot write .*index: File too large; free some space"),
     ):
-        miniclip.approximate.make_ann(PictureIndex.open(tmp_path / "index", in_memory=False))
+        miniclip.search.approximate.make_ann(PictureIndex.open(tmp_path / "index", in_memory=False))
     assert len(PictureIndex.open(tmp_path / "index")) == 300
 
 
@@ -305,7 +305,7 @@ def test_watching_tells_a_failure_once_and_the_next_one_again(
 
     between = iter([lambda: None, away, *[lambda: None] * 3, back, lambda: None, away, lambda: None, end])
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: next(between)())
-    monkeypatch.setattr(miniclip.watch, "time", clock)
+    monkeypatch.setattr(miniclip.index.watch, "time", clock)
     with pytest.raises(KeyboardInterrupt):
         watch(str(pictures), encoders, tmp_path / "index", told.append)
     assert [line.split(":")[0] for line in told[2:]] == ["not updated", "not updated"], told

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from miniclip.images import FORMATS
-from miniclip.index import PictureIndex
-from miniclip.ingest import stored_path
+from miniclip.data.images import FORMATS
+from miniclip.data.paths import stored_path
+from miniclip.index.image_index import PictureIndex
 from tests.conftest import COLOURS, SHAPES, draw_picture, run_module
 
 GOOD, HOSTILE = 200, 60

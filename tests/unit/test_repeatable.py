@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.caption_table import seeded_splits
-from miniclip.captions import read_captions
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.update import update_index
+from miniclip.data.captions import read_captions
+from miniclip.data.splits import seeded_splits
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import REPOSITORY, run_module
 
 RUN_FILES = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "calibration.npz")
@@ -39,7 +39,7 @@ SPLIT_OF_SEED_7 = "7dc972fc5629e05281f97cb82fa62e147b234a30fc703d62fc3aede5e6e6e
 
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
 def test_split_does_not_depend_on_the_process(hash_seed: str, captioned_folder: Path) -> None:
-    code = "import sys; from miniclip.captions import read_captions; print(*read_captions(sys.argv[1], 3).splits)"
+    code = "import sys; from miniclip.data.captions import read_captions; print(*read_captions(sys.argv[1], 3).splits)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(captioned_folder)],
         cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": hash_seed},

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from miniclip.providers import CPU, CUDA
-from miniclip.retrieval import QUERIES, Gallery
+from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.exact import QUERIES, Gallery
 
 
 def numpy_top_k(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:

@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.gptq import round_weights, steps
 from export.graph import embed
 from export.int8 import _dynamic
-from export.outliers import scale_outliers
-from export.rounding import round_weights, steps
+from export.smooth_quant import scale_outliers
 
 INPUTS, OUTPUTS = 48, 32
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip import caption_embeds
-from miniclip.classify import classify, label_embeds
-from miniclip.cli import run
-from miniclip.duplicates import find_duplicates
+from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
-from miniclip.index import Captions, PictureIndex
-from miniclip.query import Query
-from miniclip.search import Hit, Searcher
-from miniclip.update import update_index
+from miniclip.index.image_index import Captions, PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.search import caption_cache as caption_embeds
+from miniclip.search.duplicates import find_duplicates
+from miniclip.search.query import Query
+from miniclip.search.searcher import Hit, Searcher
+from miniclip.search.zero_shot import classify, label_embeds
 from tests.conftest import draw_picture
 
 

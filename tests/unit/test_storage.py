@@ -7,20 +7,21 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from demo import captions_tab
-from demo.desk import Desk
-from demo.question import Question
-from demo.search import PictureSearch
-from miniclip import ingest
-from miniclip.bundle import Bundle
-from miniclip.classify import classify_objects
-from miniclip.encoders import OnnxEncoders
+from demo.app_state import Desk
+from demo.gallery_search import PictureSearch
+from demo.search_request import Question
+from demo.tabs import describe as captions_tab
+from miniclip.data.images import open_image
+from miniclip.data.storage import read_uri
 from miniclip.errors import MiniClipError
-from miniclip.images import open_image
-from miniclip.index import PictureIndex
-from miniclip.ingest import find_pictures, read_uri
-from miniclip.search import Searcher
-from miniclip.update import update_index
+from miniclip.index import scan as ingest
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.scan import find_pictures
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
+from miniclip.search.zero_shot import classify_objects
 from tests.conftest import COLOURS, SHAPES, draw_picture, run_module
 
 NAMES = ["A.png", "%41.png", "a b.png", "ü.png", "a#b.png", "a?b.png", "[1].png", "100%.png", "a\\b.png", "^`{|}.png"]

@@ -15,17 +15,17 @@ import torch
 
 import train.__main__
 import train.data
-from miniclip.calibration import CALIBRATION_FILE
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run, load_training_state
-from miniclip.config import Config, TrainConfig
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
+from miniclip.models.calibration_set import CALIBRATION_FILE
+from miniclip.models.checkpoint import load_run, load_training_state
+from miniclip.models.config import Config, TrainConfig
 from tests.conftest import COLOURS, SHAPES, draw_picture
 from tests.unit.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
 from train.data import TrainingData, load_data
-from train.loop import Trainer, epoch_batches, learning_rate_factor, validate
 from train.loss import infonce
+from train.trainer import Trainer, epoch_batches, learning_rate_factor, validate
 
 __all__ = ["config"]  # fixtures
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.checkpoint import begin_run, load_training_state, save_training_state
-from miniclip.config import Config
+from miniclip.models.checkpoint import begin_run, load_training_state, save_training_state
+from miniclip.models.config import Config
 from tests.conftest import make_captioned_pictures, run_module
 from tests.unit.training import TRANSFORM, config, records_of, start, with_train
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniclip.config import Config
 from miniclip.errors import MiniClipError
-from miniclip.model import VisionTower, load_backbone
+from miniclip.models.backbones import load_backbone
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import VisionTower
 from tests.conftest import REPOSITORY
 from tests.unit.training import TRANSFORM, config, own_cache
 from train.augment import View
-from train.features import image_features
-from train.inputs import Images
+from train.feature_cache import image_features
+from train.tower_inputs import Images
 
 __all__ = ["config", "own_cache"]  # fixtures
 
@@ -23,9 +24,9 @@ __all__ = ["config", "own_cache"]  # fixtures
 PASS = """
 import os, signal, sys
 from pathlib import Path
-from train.features import image_features
-from miniclip.images import ImageTransform
-from miniclip.model import VisionTower, load_backbone
+from train.feature_cache import image_features
+from miniclip.data.images import ImageTransform
+from miniclip.models.dual_encoder import VisionTower, load_backbone
 from train.augment import View
 tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
 def stop(_, inputs):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.config import Config
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
+from miniclip.models.config import Config
 from tests.conftest import draw_picture
 from tests.unit.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
 from train.data import load_data

@@ -15,22 +15,23 @@ import pytest
 import torch
 from PIL import Image
 
-import train.features
-from miniclip.captions import read_captions
-from miniclip.config import Config
+import train.feature_cache
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.model import TextTower, VisionTower, load_backbone
-from miniclip.tokenizer import Tokenizer
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.backbones import load_backbone
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import TextTower, VisionTower
 from tests.conftest import REPOSITORY
 from tests.contract.test_backbones import VISION, randomise
 from tests.unit.training import TRANSFORM, config, load, new_model, no_bfloat16, own_cache, tokenizer_of
 from train.augment import View, random_crop
 from train.blocks import blocks_of
 from train.data import load_data
-from train.features import image_features, text_features
-from train.inputs import Images, Texts
-from train.loop import validate
+from train.feature_cache import image_features, text_features
 from train.tokens import Tokens
+from train.tower_inputs import Images, Texts
+from train.trainer import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
 PLAIN = View(TRANSFORM)
@@ -114,7 +115,7 @@ def test_a_folder_that_was_copied_or_touched_finds_its_cache(
 def test_a_pass_that_fails_midway_continues_where_it_was_noted(
     config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.features, "SAVE_EVERY", 2)
+    monkeypatch.setattr(train.feature_cache, "SAVE_EVERY", 2)
     paths = sorted(captioned_folder.glob("*.*g"))
     tower = new_model(config).vision
     calls = {"count": 0, "stop": 4}
@@ -129,7 +130,7 @@ def test_a_pass_that_fails_midway_continues_where_it_was_noted(
         image_features(tower, PLAIN, paths)
     calls |= {"count": 0, "stop": -1}
     continued = image_features(tower, PLAIN, paths).values.copy()
-    batches = math.ceil(len(paths) / train.features.IMAGE_BATCH)
+    batches = math.ceil(len(paths) / train.feature_cache.IMAGE_BATCH)
     assert calls["count"] == batches - 2  # two batches had been noted, the third was lost
     monkeypatch.setenv("MINICLIP_CACHE", str(own_cache / "other"))
     np.testing.assert_array_equal(continued, image_features(tower, PLAIN, paths).values)
@@ -138,9 +139,9 @@ def test_a_pass_that_fails_midway_continues_where_it_was_noted(
 KILLED_PASS = """
 import os, signal, sys
 from pathlib import Path
-import train.features as features
-from miniclip.images import ImageTransform
-from miniclip.model import VisionTower, load_backbone
+import train.feature_cache as features
+from miniclip.data.images import ImageTransform
+from miniclip.models.dual_encoder import VisionTower, load_backbone
 from train.augment import View
 features.SAVE_EVERY = 1
 tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
@@ -167,7 +168,7 @@ def test_a_killed_pass_continues(
     calls: list[bool] = []
     tower.register_forward_pre_hook(lambda _, inputs: calls.append(bool(inputs[0].any())))
     continued = image_features(tower, PLAIN, paths, trained_blocks).values.copy()
-    assert sum(calls) == math.ceil(len(paths) / train.features.IMAGE_BATCH) - 3
+    assert sum(calls) == math.ceil(len(paths) / train.feature_cache.IMAGE_BATCH) - 3
     monkeypatch.setenv("MINICLIP_CACHE", str(own_cache / "other"))
     np.testing.assert_array_equal(continued, image_features(tower, PLAIN, paths, trained_blocks).values)
 

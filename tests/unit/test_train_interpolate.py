@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from miniclip.calibration import CALIBRATION_FILE
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
-from miniclip.evaluation import embed_split
+from miniclip.data.captions import read_captions
+from miniclip.evaluation.evaluate import embed_split
+from miniclip.models.calibration_set import CALIBRATION_FILE
+from miniclip.models.checkpoint import load_run
 from tests.conftest import run_module
-from train.average import mix
+from train.interpolate import mix
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniclip.config import TrainConfig
+from miniclip.models.config import TrainConfig
 from train.loss import infonce, make_loss, multi_positive, sigmoid, triplet
 
 NO_SCALE = torch.tensor(0.0)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from miniclip.config import Config
+from miniclip.models.config import Config
 from tests.unit.test_train_setups import assert_near, gradients
 from tests.unit.training import config, no_bfloat16, start, with_train
-from train.loop import Trainer, epoch_batches
 from train.loss import infonce
+from train.trainer import Trainer, epoch_batches
 
 __all__ = ["config", "no_bfloat16"]  # fixtures
 

@@ -10,15 +10,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from miniclip.config import Config, ModelConfig, TrainConfig
-from miniclip.model import DualEncoder, build_model, load_backbone
+from miniclip.models.backbones import load_backbone
+from miniclip.models.config import Config, ModelConfig, TrainConfig
+from miniclip.models.dual_encoder import DualEncoder, build_model
 from tests.conftest import make_captioned_pictures, write_tokenizer
 from tests.contract.test_backbones import TEXTS, VISION, save_backbone
 from tests.unit.training import config, no_bfloat16, start, with_train
 from train.blocks import blocks_of
-from train.inputs import Side
-from train.loop import Trainer, epoch_batches
-from train.setups import parameter_groups
+from train.param_groups import parameter_groups
+from train.tower_inputs import Side
+from train.trainer import Trainer, epoch_batches
 
 __all__ = ["config", "no_bfloat16"]  # fixtures
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")

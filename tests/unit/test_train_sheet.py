@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
-from miniclip.config import Config
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.model import DualEncoder
+from miniclip.models.checkpoint import load_run
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import DualEncoder
 from tests.unit.training import config, start, with_train
 from train.__main__ import draw_validation
 from train.data import TrainingData
-from train.loop import embed_validation
-from train.sheet import (
+from train.retrieval_figure import (
     CAPTIONS,
     GAP_PX,
     GREEN,
@@ -31,7 +30,8 @@ from train.sheet import (
     WIDTH_PX,
     Shown,
     draw_sheet,
-)  # fmt: skip
+)
+from train.trainer import embed_validation
 
 __all__ = ["config"]  # fixtures
 TITLE_PX = 2 * LINE_PX + GAP_PX

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.cli import run
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.ingest import find_pictures
-from miniclip.update import update_index
+from miniclip.cli.main import run
+from miniclip.index.image_index import PictureIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.scan import find_pictures
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import draw_picture
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.checkpoint import begin_run
-from miniclip.config import Config, load_config
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, build_model, load_backbone
-from miniclip.tokenizer import Tokenizer
+from miniclip.data.transform import ImageTransform
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.backbones import load_backbone
+from miniclip.models.checkpoint import begin_run
+from miniclip.models.config import Config, load_config
+from miniclip.models.dual_encoder import DualEncoder, build_model
 from train.data import TrainingData, load_data
-from train.loop import Trainer, fit_heads
+from train.trainer import Trainer, fit_heads
 
 TRANSFORM = ImageTransform(64, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
