@@ -1,6 +1,6 @@
 """What the page works on now: one gallery, one bundle at one precision; and how that is changed while the page runs.
 
-In: an opened `Searcher`. Out: the current `PictureSearch`, and at most one `Job` that indexes a folder beside it. When
+In: an opened `Searcher`. Out: the current `GallerySearch`, and at most one `Job` that indexes a folder beside it. When
 the job is done the new gallery takes the old one's place at once, for everybody who looks at the page.
 """
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
-from miniclip.index.image_index import PictureIndex
+from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index, write_here
 from miniclip.index.store import read_settings
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 
-from .gallery_search import NotReadyError, PictureSearch
-from .image_map import PictureMap
+from .gallery_search import GallerySearch, NotReadyError
+from .image_map import ImageMap
 from .index_location import index_folder
 from .previews import Previews
 from .uploads import sentence
@@ -44,7 +44,7 @@ class Job:
         self.done, self.total = done, total
 
 
-class Desk:
+class AppState:
     """The one open gallery of the page. A public page never changes it."""
 
     def __init__(self, searcher: Searcher, provider: str = "auto", is_public: bool = False) -> None:
@@ -54,8 +54,8 @@ class Desk:
         self._put(searcher)
 
     def _put(self, searcher: Searcher, previews: Previews | None = None) -> None:
-        search = PictureSearch(searcher, self.is_public, previews)
-        self.map = PictureMap(search)
+        search = GallerySearch(searcher, self.is_public, previews)
+        self.map = ImageMap(search)
         self.search = search
         if not searcher.captions_are_ready:  # tens of thousands take half a minute: before anybody asks
             threading.Thread(target=_prepare_captions, args=(search,), daemon=True).start()
@@ -92,7 +92,7 @@ class Desk:
         return next(name for name, one in self.bundles().items() if one.folder.resolve() == folder)
 
     def use(self, name: str, precision: str) -> Job | None:
-        """Go on with another bundle or precision. Another embedding space needs the pictures indexed anew: a job."""
+        """Go on with another bundle or precision. Another embedding space needs the images indexed anew: a job."""
         bundle = self.bundle_named(name)
         if bundle.fingerprint != self.search.index.fingerprint:
             return self.index(self.images, bundle, precision)
@@ -106,7 +106,7 @@ class Desk:
     def index(self, images: str, bundle: Bundle | None = None, precision: str | None = None) -> Job:
         """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs."""
         if not images.strip():
-            raise MiniClipError("Give the path of a folder with pictures.")
+            raise MiniClipError("Give the path of a folder with images.")
         with self._lock:
             if self.job is not None and self.job.is_running:
                 raise MiniClipError("Another folder is being indexed: wait for it.")
@@ -122,7 +122,7 @@ class Desk:
             folder = index_folder(images, encoders.bundle.fingerprint)
             report = update_index(images, encoders, folder, partial(write_here, progress=job.tell))
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
-            opened = PictureIndex.open(folder)
+            opened = ImageIndex.open(folder)
             with self._opening:
                 if bundle is None:  # a precision that was chosen meanwhile stays
                     encoders = self.search.searcher.encoders
@@ -136,7 +136,7 @@ class Desk:
             job.is_running = False
 
 
-def _prepare_captions(search: PictureSearch) -> None:
+def _prepare_captions(search: GallerySearch) -> None:
     with contextlib.suppress(NotReadyError):  # somebody was quicker
         search.prepare_captions()
 

@@ -8,13 +8,13 @@ from html import escape
 
 from miniclip.search.searcher import CaptionHit
 
-from .compare import Side
-from .gallery_search import Answer, Card, Detail
+from .compare import ModelColumn
+from .gallery_search import Card, Detail, ResultPage
 
-NOTHING_MATCHES = "Nothing here matches well. The nearest pictures are:"
+NOTHING_MATCHES = "Nothing here matches well. The nearest images are:"
 
 
-def answer(found: Answer) -> str:
+def answer(found: ResultPage) -> str:
     """The gallery below its heading and its downloads, or the message in its place."""
     if found.message:
         return message(found.message)
@@ -30,7 +30,7 @@ def message(text: str) -> str:
 
 
 def card(shown: Card, rank: int = 0) -> str:
-    """A picture to click on: everywhere on the page it opens the large view."""
+    """An image to click on: everywhere on the page it opens the large view."""
     loading = "eager" if rank < 8 else "lazy"
     title = escape(shown.title, quote=True)
     likely, data = "", ""
@@ -52,7 +52,7 @@ def percent(share: float) -> str:
     return "&gt; 99 %" if share > 0.99 else f"{100 * share:.0f} %"
 
 
-def _downloads(found: Answer) -> str:
+def _downloads(found: ResultPage) -> str:
     """Links that hold the files themselves: what is on the page is what is saved, and nothing is asked again."""
     rows = [
         {
@@ -70,8 +70,8 @@ def _downloads(found: Answer) -> str:
     table.writerow(["rank", "picture", "score", "probability", "captions"])
     for row in rows:
         cells = [str(row["picture"]), " | ".join(row["captions"])]  # type: ignore[arg-type]
-        picture, captions = (f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell for cell in cells)
-        table.writerow([row["rank"], picture, row["score"], row["probability"], captions])
+        image, captions = (f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell for cell in cells)
+        table.writerow([row["rank"], image, row["score"], row["probability"], captions])
     files = (("JSON", "application/json", as_json), ("CSV", "text/csv", stream.getvalue()))
     links = "".join(
         f'<a download="results.{kind.lower()}" aria-label="Download the results as {kind}"'
@@ -99,7 +99,7 @@ def caption_bars(found: list[CaptionHit]) -> str:
 
 
 def detail(shown: Detail, words: str) -> str:
-    """The inside of the large view's dialog; with `words`, it can show where in the picture they are found."""
+    """The inside of the large view's dialog; with `words`, it can show where in the image they are found."""
     one = shown.card
     facts = []
     if one.score:
@@ -116,14 +116,14 @@ def detail(shown: Detail, words: str) -> str:
     )
     return (
         f'<div class="large" data-row="{one.row}" data-like="{one.content_id}">'
-        f'<div class="picture"><div class="frame"><img src="{shown.large}" alt="{escape(one.title, quote=True)}"></div>'
-        '<button type="button" class="turn previous" data-action="previous" aria-label="Previous picture">‹</button>'
-        '<button type="button" class="turn next" data-action="next" aria-label="Next picture">›</button></div>'
+        f'<div class="image"><div class="frame"><img src="{shown.large}" alt="{escape(one.title, quote=True)}"></div>'
+        '<button type="button" class="turn previous" data-action="previous" aria-label="Previous image">‹</button>'
+        '<button type="button" class="turn next" data-action="next" aria-label="Next image">›</button></div>'
         f'<div class="facts"><h2 id="detail-title">{escape(one.title)}</h2>'
         + (f'<h3>Its captions</h3><ul class="captions">{captions}</ul>' if len(shown.captions) > 1 else "")
         + f'<dl>{listed}</dl><p class="actions">'
         '<button type="button" class="primary" data-action="like">More like this</button>'
-        '<button type="button" data-action="add" title="Search with your words and this picture together">'
+        '<button type="button" data-action="add" title="Search with your words and this image together">'
         "Use as query</button>"
         f'{why}<button type="button" data-action="describe">Describe it</button></p>'
         '<p class="told" role="status"></p></div>'
@@ -132,19 +132,19 @@ def detail(shown: Detail, words: str) -> str:
 
 
 def duplicates(groups: list[list[Card]], total: int) -> str:
-    """Groups of pictures that look the same."""
+    """Groups of images that look the same."""
     if not groups:
-        return message("No picture is here twice.")
+        return message("No image is here twice.")
     shown = "" if len(groups) == total else f" The first {len(groups)} are shown."
     found = f"{total:,} groups" if total > 1 else "One group"
     items = "".join(
         f'<li><h4>{len(cards)} alike</h4><ul class="cards small">{"".join(card(one, 99) for one in cards)}</ul></li>'
         for cards in groups
     )
-    return f'<p>{found} of pictures that look alike.{shown}</p><ul class="groups">{items}</ul>'
+    return f'<p>{found} of images that look alike.{shown}</p><ul class="groups">{items}</ul>'
 
 
-def sides(both: list[Side]) -> str:
+def sides(both: list[ModelColumn]) -> str:
     """Two answers next to each other."""
     columns = "".join(
         f'<section aria-label="{escape(side.name, quote=True)}"><h3>{escape(side.name)} '
@@ -154,12 +154,12 @@ def sides(both: list[Side]) -> str:
         for side in both
     )
     return (
-        f'<p role="status">{both[0].common} of {len(both[0].cards) + both[0].absent} pictures are found by both.</p>'
+        f'<p role="status">{both[0].common} of {len(both[0].cards) + both[0].absent} images are found by both.</p>'
         f'<div class="sides">{columns}</div>'
     )
 
 
-def _absent(side: Side) -> str:
+def _absent(side: ModelColumn) -> str:
     if not side.absent:
         return ""
     return f'<p class="note">{side.absent} more are in its index, but not in the gallery that is open.</p>'

@@ -20,24 +20,24 @@ from miniclip.search.searcher import CaptionHit, Hit, Searcher
 from miniclip.search.zero_shot import TEMPLATES, classify
 
 from .previews import Previews
-from .search_request import Places, Question
-from .uploads import is_unreadable, read_picture_file, sentence
+from .search_request import Places, SearchRequest
+from .uploads import is_unreadable, read_uploaded_image, sentence
 
 OPENMOJI_EXAMPLES = ("a cat", "a red car", "fruit", "musical instrument", "rainy weather", "a sad face")
 PHOTO_EXAMPLES = ("a dog running", "people at the beach", "a child playing", "mountains", "a city street", "food")
 EXAMPLES = 6
-MOST_LABELS, MOST_TEMPLATES = 100, 20  # each label is embedded in each template
-EMPTY = "Type a few words that say what the picture should show, or drop a picture."
+MAX_LABELS, MAX_TEMPLATES = 100, 20  # each label is embedded in each template
+EMPTY = "Type a few words that say what the image should show, or drop an image."
 CHANGED = "The gallery has changed: load the page again."
 
 
 class NotReadyError(MiniClipError):
-    """Captions are still being embedded; nothing is wrong with the picture."""
+    """Captions are still being embedded; nothing is wrong with the image."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One picture as the page shows it: a name, a date, and the number of its preview."""
+    """One image as the page shows it: a name, a date, and the number of its preview."""
 
     row: int
     content_id: str
@@ -50,7 +50,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResultPage:
     """Cards, best first, below a heading; or a message that says why there are none."""
 
     heading: str = ""
@@ -58,13 +58,13 @@ class Answer:
     message: str = ""
     has_more: bool = False
     nothing_matches: bool = False
-    is_unreadable: bool = False  # the question's picture: another one is needed
+    is_unreadable: bool = False  # the question's image: another one is needed
     search_ms: float = 0.0
 
 
 @dataclass(frozen=True)
 class Detail:
-    """One picture, large."""
+    """One image, large."""
 
     card: Card
     large: str
@@ -73,7 +73,7 @@ class Detail:
     path: str  # "" on a public page
 
 
-class PictureSearch:
+class GallerySearch:
     """The page's questions to one index. Thread-safe: the page's users share it."""
 
     def __init__(self, searcher: Searcher, is_public: bool = False, previews: Previews | None = None) -> None:
@@ -105,7 +105,7 @@ class PictureSearch:
         """What is searched, with what, and what really runs, in one line."""
         encoders, skipped = self.searcher.encoders, len(self.index.skipped)
         left_out = f" ({skipped:,} could not be read)" if skipped else ""
-        return f"{self.count} pictures{left_out} · bundle {printable(encoders.bundle.name)} · {encoders.running_on}"
+        return f"{self.count} images{left_out} · bundle {printable(encoders.bundle.name)} · {encoders.running_on}"
 
     @property
     def count(self) -> str:
@@ -113,40 +113,40 @@ class PictureSearch:
 
     @property
     def days(self) -> tuple[str, str] | None:
-        """The first and the last day that a picture was taken on, where any says so."""
+        """The first and the last day that an image was taken on, where any says so."""
         days = self.index.taken[~np.isnat(self.index.taken)].astype("datetime64[D]")
         return (str(days.min()), str(days.max())) if len(days) else None
 
-    def answer(self, question: Question) -> Answer:
-        """The best pictures for any kind of question."""
+    def answer(self, question: SearchRequest) -> ResultPage:
+        """The best images for any kind of question."""
         started = time.perf_counter()
         if question.is_empty:
-            return Answer(message=EMPTY)
+            return ResultPage(message=EMPTY)
         try:
-            upload = read_picture_file(question.picture) if question.picture else None
+            upload = read_uploaded_image(question.image) if question.image else None
             query = self.places.query(question, upload, question.shown + 1)  # one more tells whether there are more
             found = self.searcher.search(query)
         except MiniClipError as error:
-            return Answer(message=sentence(error), is_unreadable=is_unreadable(error))
+            return ResultPage(message=sentence(error), is_unreadable=is_unreadable(error))
         cards = [self.card(hit) for hit in found.hits[: question.shown]]
         if not cards:
-            return Answer(message="No picture is in that folder and from that time: loosen the filters.")
+            return ResultPage(message="No image is in that folder and from that time: loosen the filters.")
         elapsed_ms = 1000 * (time.perf_counter() - started)
         has_more = len(found.hits) > question.shown
-        return Answer(self._heading(question), cards, "", has_more, found.nothing_matches, search_ms=elapsed_ms)
+        return ResultPage(self._heading(question), cards, "", has_more, found.nothing_matches, search_ms=elapsed_ms)
 
-    def _heading(self, question: Question) -> str:
+    def _heading(self, question: SearchRequest) -> str:
         words = f"“{question.words}”"
         if question.like:
             like = f"“{self.title(self.places.row_of(question.like))}”"
             return f"{words}, and like {like}" if question.words else f"More like {like}"
-        if question.picture:
-            return f"{words}, and like your picture" if question.words else "Most similar to your picture"
+        if question.image:
+            return f"{words}, and like your image" if question.words else "Most similar to your image"
         return f"Best matches for {words}"
 
-    def similarity(self, question: Question) -> np.ndarray:
-        """(N,) of every picture to a question; rows that its filters leave out are NaN."""
-        upload = read_picture_file(question.picture) if question.picture else None
+    def similarity(self, question: SearchRequest) -> np.ndarray:
+        """(N,) of every image to a question; rows that its filters leave out are NaN."""
+        upload = read_uploaded_image(question.image) if question.image else None
         query = self.places.query(question, upload, 1)
         query.check(len(self.index))
         composed = compose(query, self.searcher.encoders, self.index)
@@ -154,13 +154,13 @@ class PictureSearch:
         allowed = allowed_rows(query, self.index)
         return scores if allowed is None else np.where(allowed, scores, np.nan)
 
-    def captions_of(self, picture: ImageSource, top_k: int = 5) -> list[CaptionHit]:
-        """The index's captions that describe a picture best.
+    def captions_of(self, image: ImageSource, top_k: int = 5) -> list[CaptionHit]:
+        """The index's captions that describe an image best.
 
         Errors: `MiniClipError` where it cannot be read, or as of `prepare_captions`.
         """
         self.prepare_captions()
-        return self.searcher.captions_for(picture, top_k)
+        return self.searcher.captions_for(image, top_k)
 
     def prepare_captions(self) -> None:
         """Embed every caption of the index, once: minutes of a large one.
@@ -176,35 +176,35 @@ class PictureSearch:
         finally:
             self._preparing.release()
 
-    def check_picture(self, picture: ImageSource) -> None:
+    def check_image(self, image: ImageSource) -> None:
         """`MiniClipError` where it cannot be read."""
-        self.searcher.encoders.encode_images([picture])
+        self.searcher.encoders.encode_images([image])
 
     def labels_of(
-        self, picture: ImageSource, labels: list[str], templates: list[str] | None = None
+        self, image: ImageSource, labels: list[str], templates: list[str] | None = None
     ) -> list[tuple[str, float]]:
         """Labels with their probabilities, the likeliest first; `MiniClipError` as of `classify`."""
         if len(labels) < 2:
             raise MiniClipError("Give two labels or more, with commas between them.")
-        if len(labels) > MOST_LABELS:
-            raise MiniClipError(f"At most {MOST_LABELS} labels at a time.")
+        if len(labels) > MAX_LABELS:
+            raise MiniClipError(f"At most {MAX_LABELS} labels at a time.")
         templates = list(dict.fromkeys(templates or TEMPLATES))
-        if len(templates) > MOST_TEMPLATES:
-            raise MiniClipError(f"At most {MOST_TEMPLATES} templates at a time.")
-        _, probabilities = classify([picture], labels, self.searcher.encoders, templates=templates)
+        if len(templates) > MAX_TEMPLATES:
+            raise MiniClipError(f"At most {MAX_TEMPLATES} templates at a time.")
+        _, probabilities = classify([image], labels, self.searcher.encoders, templates=templates)
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
-    def picture(self, row: int) -> bytes:
-        """A picture of the index as bytes; `MiniClipError` when it has gone."""
+    def image(self, row: int) -> bytes:
+        """An image of the index as bytes; `MiniClipError` when it has gone."""
         row = self.check_row(row)
         try:
             source = self.index.source(row)
         except MiniClipError:  # its reason names the place
-            raise MiniClipError("This picture has gone since it was indexed, or its storage is away.") from None
-        return source if isinstance(source, bytes) else read_picture_file(source)
+            raise MiniClipError("This image has gone since it was indexed, or its storage is away.") from None
+        return source if isinstance(source, bytes) else read_uploaded_image(source)
 
     def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
-        """Everything that the large view shows of one picture; `MiniClipError` for a row that is none."""
+        """Everything that the large view shows of one image; `MiniClipError` for a row that is none."""
         row = self.check_row(row)
         captions = self.index.captions[row]
         card = self.card(Hit(row, score, self.index.paths[row], captions, probability))
@@ -219,14 +219,14 @@ class PictureSearch:
         return self.check_row(values["row"])
 
     def check_gallery(self, values: Any) -> None:
-        """Rows are numbers: on a page from before another gallery was opened, they mean other pictures."""
+        """Rows are numbers: on a page from before another gallery was opened, they mean other images."""
         if values.get("gallery") != self.previews.version:
             raise MiniClipError(CHANGED)
 
     def check_row(self, row: object) -> int:
         """A row as it came from a browser, which may send anything."""
         if not isinstance(row, int) or not 0 <= row < len(self.index):
-            raise MiniClipError("There is no such picture.")
+            raise MiniClipError("There is no such image.")
         return row
 
     def title(self, row: int) -> str:

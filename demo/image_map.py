@@ -1,7 +1,7 @@
-"""All pictures of a gallery on a plane, like ones near each other.
+"""All images of a gallery on a plane, like ones near each other.
 
-In: `image_embeds (N, D)`. Out: a point a picture in [-1, 1], by PCA at once, or by UMAP where the extra `map` is
-installed. Of very many pictures an even sample is shown.
+In: `image_embeds (N, D)`. Out: a point an image in [-1, 1], by PCA at once, or by UMAP where the extra `map` is
+installed. Of very many images an even sample is shown.
 """
 
 import base64
@@ -15,13 +15,13 @@ import numpy as np
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 
-from .gallery_search import PictureSearch
+from .gallery_search import GallerySearch
 
-MOST_POINTS = 40_000  # what a browser still draws smoothly
+MAX_POINTS = 40_000  # what a browser still draws smoothly
 PCA_ROWS = 20_000  # enough for two directions
-NEIGHBOURS = 15  # of each picture, that UMAP keeps near it
-FEWEST_FOR_UMAP = 5  # pictures: fewer have no neighbourhoods
-MOST_GROUPS = 10  # folders with a colour of their own
+NEIGHBOURS = 15  # of each image, that UMAP keeps near it
+FEWEST_FOR_UMAP = 5  # images: fewer have no neighbourhoods
+MAX_GROUPS = 10  # folders with a colour of their own
 
 
 def has_umap() -> bool:
@@ -29,7 +29,7 @@ def has_umap() -> bool:
 
 
 def pca(image_embeds: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, 2): the two directions in which the pictures differ most."""
+    """(N, D) -> (N, 2): the two directions in which the images differ most."""
     sample = image_embeds[:: max(1, len(image_embeds) // PCA_ROWS)]
     centre = sample.mean(axis=0)
     covariance = np.cov(sample - centre, rowvar=False) if len(sample) > 1 else np.eye(sample.shape[1])
@@ -38,7 +38,7 @@ def pca(image_embeds: np.ndarray) -> np.ndarray:
 
 
 def umap(image_embeds: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, 2): neighbours stay neighbours; minutes for many pictures."""
+    """(N, D) -> (N, 2): neighbours stay neighbours; minutes for many images."""
     try:
         from umap import UMAP
     except ImportError:
@@ -57,12 +57,12 @@ def fit_square(points: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip((points - middle) / half, -1.15, 1.15) / 1.15, dtype=np.float32)
 
 
-class PictureMap:
+class ImageMap:
     """The map of one gallery, computed when it is first looked at."""
 
-    def __init__(self, search: PictureSearch) -> None:
+    def __init__(self, search: GallerySearch) -> None:
         self.search = search
-        self.rows = np.arange(0, len(search.index), max(1, -(-len(search.index) // MOST_POINTS)), dtype=np.int32)
+        self.rows = np.arange(0, len(search.index), max(1, -(-len(search.index) // MAX_POINTS)), dtype=np.int32)
         self._points: dict[str, np.ndarray] = {}
         self._filling = threading.Lock()
 
@@ -104,7 +104,7 @@ class PictureMap:
             name.split("/")[0] if "/" in name else "" for name in map(self.search.places.name_of, self.rows.tolist())
         ]
         unique, inverse, counts = np.unique(names, return_inverse=True, return_counts=True)
-        largest = np.argsort(-counts)[:MOST_GROUPS]
+        largest = np.argsort(-counts)[:MAX_GROUPS]
         place = np.full(len(unique), len(largest), dtype=np.uint8)
         place[largest] = np.arange(len(largest))
         groups = [printable(str(unique[one])) or "top folder" for one in largest]

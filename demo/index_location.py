@@ -24,8 +24,8 @@ def index_folder(images: str, fingerprint: str) -> Path:
     return INDEXES / f"{name}-{digest[:8]}"
 
 
-def index_pictures(images: str, encoders: OnnxEncoders) -> Path:
-    """Make or update the index, saying what happens; unchanged pictures keep their embedding."""
+def index_images(images: str, encoders: OnnxEncoders) -> Path:
+    """Make or update the index, saying what happens; unchanged images keep their embedding."""
     folder = index_folder(images, encoders.bundle.fingerprint)
     known = (folder / "index.json").exists()
     print(encoders.running_on)

@@ -33,13 +33,13 @@ FOR_GUESTS = re.compile(
 BODY_BYTES, BODY_S = 1 << 20, 30.0
 LIMITS = {  # bytes and seconds that a request's body may take
     "/login": (4096, 10.0),
-    "/gradio_api/upload": (MAX_UPLOAD_BYTES + (64 << 10), 120.0),  # with the form around the picture
+    "/gradio_api/upload": (MAX_UPLOAD_BYTES + (64 << 10), 120.0),  # with the form around the image
 }
 UPLOADS_BYTES = 1 << 30  # of all that are kept at a time
 STRANGERS, GUESTS = 64, 512  # requests open at a time: strangers cannot take the places of who is logged in
 
 
-class Gate:
+class RequestFilter:
     """ASGI middleware; one for a page."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -79,7 +79,7 @@ class Gate:
         if not length.isdigit() or len(length) > 12 or int(length) > 2 * most:
             return _told(413, f"That is more than {most:,} bytes.")
         if path == "/gradio_api/upload" and _kept_bytes() > UPLOADS_BYTES:
-            return _told(503, "Too many pictures are kept here: try again in an hour.", retry_s=3600)
+            return _told(503, "Too many images are kept here: try again in an hour.", retry_s=3600)
         return None
 
     async def _hand_on(self, request: Request, receive: Receive, send: Send) -> None:

@@ -1,8 +1,8 @@
 """A question as the page asks it: what its form holds, and what stands in its address.
 
 In: values from a browser, which may send anything. Out: a checked `Question`, and the `Query` it means in one index.
-Folders are named relative to what the index holds, and pictures by the start of their content hash: both stay true when
-the index grows, and neither tells where pictures lie.
+Folders are named relative to what the index holds, and images by the start of their content hash: both stay true when
+the index grows, and neither tells where images lie.
 """
 
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ from miniclip.data.images import ImageSource
 from miniclip.data.paths import real_path
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
-from miniclip.index.image_index import PictureIndex
+from miniclip.index.image_index import ImageIndex
 from miniclip.search.query import Query
 
 PAGE_SIZE = 24  # fills 3 to 4 rows on a desktop; "show more" adds as many again
-MOST_SHOWN = 1000
+MAX_SHOWN = 1000
 MAX_WORDS = 500  # characters; the tokenizer cuts far below that
-MOST_FOLDERS = 300  # in the filter's list
+MAX_FOLDERS = 300  # in the filter's list
 CONTENT_BYTES = 6  # of the hash, in the address: 281 million million different ones
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchRequest:
     """What was asked. Empty in all of the first three, it asks for nothing."""
 
     words: str = ""
-    like: str = ""  # a picture of the index, by `content_id`
-    picture: Path | None = None  # an upload
+    like: str = ""  # an image of the index, by `content_id`
+    image: Path | None = None  # an upload
     minus: tuple[str, ...] = ()
     text_weight: float = 0.5
     folder: str = ""
@@ -46,10 +46,10 @@ class Question:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.words or self.like or self.picture)
+        return not (self.words or self.like or self.image)
 
     @classmethod
-    def of_page(cls, values: Any, picture: Path | None = None) -> "Question":
+    def of_page(cls, values: Any, image: Path | None = None) -> "SearchRequest":
         """What a browser sent; `MiniClipError` with a sentence for the page where it makes no sense."""
         if not isinstance(values, dict):
             raise MiniClipError("This question cannot be read.")
@@ -57,32 +57,32 @@ class Question:
         return cls(
             words=_words(values.get("q")),
             like=str(values.get("like") or "")[: 2 * CONTENT_BYTES],
-            picture=picture,
+            image=image,
             minus=tuple(part for part in minus if part),
             text_weight=_number(values.get("weight"), 50, 0, 100) / 100,
             folder=str(values.get("folder") or ""),
             after=_day(values.get("after")),
             before=_day(values.get("before")),
             copies=bool(values.get("copies")),
-            shown=_number(values.get("shown"), PAGE_SIZE, 1, MOST_SHOWN),
+            shown=_number(values.get("shown"), PAGE_SIZE, 1, MAX_SHOWN),
         )
 
 
 class Places:
-    """The folders of an index by the names that the page uses, and its pictures by content."""
+    """The folders of an index by the names that the page uses, and its images by content."""
 
-    def __init__(self, index: PictureIndex) -> None:
+    def __init__(self, index: ImageIndex) -> None:
         self._index = index
 
     @cached_property
     def _storage(self) -> str:
-        """Of pictures in object storage what comes before every place, such as `s3://`."""
+        """Of images in object storage what comes before every place, such as `s3://`."""
         first = self._index.paths.text(0)
         return first[: first.index("://") + 3] if is_uri(first) else ""
 
     @cached_property
     def _parents(self) -> list[PurePosixPath]:
-        """Every folder with pictures, told by the index's columns: a million paths take no second."""
+        """Every folder with images, told by the index's columns: a million paths take no second."""
         stored = self._index.paths.stored
         if self._storage:
             stored = pc.replace_substring_regex(stored, r"^[^:]*://|\?.*$", "")
@@ -91,7 +91,7 @@ class Places:
 
     @cached_property
     def root(self) -> PurePosixPath:
-        """The deepest folder that holds all pictures."""
+        """The deepest folder that holds all images."""
         first = self._parents[0]
         candidates = [first, *first.parents]
         return next(folder for folder in candidates if all(folder in (one, *one.parents) for one in self._parents))
@@ -103,10 +103,10 @@ class Places:
         for parent in self._parents:
             below = parent.relative_to(self.root)
             names |= {str(one) for one in (below, *below.parents) if one.parts}
-        return sorted(names)[:MOST_FOLDERS]
+        return sorted(names)[:MAX_FOLDERS]
 
     def name_of(self, row: int) -> str:
-        """A picture's place below `root`."""
+        """An image's place below `root`."""
         stored = self._index.paths.stored[row].as_py()
         place = stored.removeprefix(self._storage).partition("?")[0] if self._storage else stored
         try:
@@ -116,13 +116,13 @@ class Places:
         return unquote(below) if self._storage else below
 
     def content_id(self, row: int) -> str:
-        """The start of a picture's content hash."""
+        """The start of an image's content hash."""
         digest: bytes = self._index.sha256[row].as_py()
         return digest[:CONTENT_BYTES].hex()
 
     @cached_property
     def _starts(self) -> pa.Array:
-        """(N,) the start of each picture's content hash, as addresses name it."""
+        """(N,) the start of each image's content hash, as addresses name it."""
         return pc.binary_slice(self._index.sha256.cast("binary"), 0, CONTENT_BYTES)
 
     def row_of(self, content_id: str) -> int:
@@ -133,11 +133,11 @@ class Places:
             start = b""
         row = pc.index(self._starts, start).as_py() if len(start) == CONTENT_BYTES else -1
         if row < 0:
-            raise MiniClipError("The picture that this question starts from is not in this gallery.")
+            raise MiniClipError("The image that this question starts from is not in this gallery.")
         return int(row)
 
-    def query(self, question: Question, upload: ImageSource | None, top_k: int) -> Query:
-        """What a question means here; `MiniClipError` for a folder or a picture that is not here."""
+    def query(self, question: SearchRequest, upload: ImageSource | None, top_k: int) -> Query:
+        """What a question means here; `MiniClipError` for a folder or an image that is not here."""
         if question.folder and question.folder not in self.folders:
             raise MiniClipError(f"There is no folder {question.folder} in this gallery.")
         if question.after and question.before and question.after > question.before:

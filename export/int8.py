@@ -86,10 +86,10 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
 
 
 def _singly(feeds: Feeds) -> Feeds:
-    """Pictures one by one, as encoders run them on a CPU: scales on the fly are then found as they will be."""
+    """Images one by one, as encoders run them on a CPU: scales on the fly are then found as they will be."""
     if "pixel_values" not in feeds[0]:
         return feeds
-    return [{"pixel_values": picture[None]} for feed in feeds for picture in feed["pixel_values"]]
+    return [{"pixel_values": image[None]} for feed in feeds for image in feed["pixel_values"]]
 
 
 def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProto:

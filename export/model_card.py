@@ -14,7 +14,7 @@ from .benchmark.machine import Machine
 
 HEAD = """---
 library_name: transformers.js
-pipeline_tag: zero-shot-image-classification # the hub's task for a picture tower beside a text tower, as CLIP's
+pipeline_tag: zero-shot-image-classification # the hub's task for an image tower beside a text tower, as CLIP's
 tags:
 - miniclip
 - clip
@@ -24,10 +24,10 @@ tags:
 
 # {name}
 
-A dual encoder of pictures and text, made with MiniCLIP: `{vision}` and `{text}` into {dim} dimensions.
+A dual encoder of images and text, made with MiniCLIP: `{vision}` and `{text}` into {dim} dimensions.
 
-    miniclip index PICTURES --bundle {name} --out index/pictures
-    miniclip search "a dog in the snow" --index index/pictures
+    miniclip index PICTURES --bundle {name} --out index/images
+    miniclip search "a dog in the snow" --index index/images
 
 Files are in the Hugging Face / transformers.js layout: `onnx/*_model.onnx` in fp32, `_fp16` for GPUs, `_quantized` in
 int8 for CPUs. Outputs are of unit length, so a dot product is the cosine similarity. transformers.js opens the folder
@@ -63,19 +63,19 @@ def _certificate_section(certificate: dict[str, Any] | None) -> str:
     lines = [
         "## Certificate",
         "",
-        f"Measured on {certificate['data']}, split {certificate['split']} ({certificate['images']:,} pictures, "
+        f"Measured on {certificate['data']}, split {certificate['split']} ({certificate['images']:,} images, "
         f"{certificate['captions']:,} captions), protocol {certificate['protocol']}, against the PyTorch model.",
         "",
-        "| | mean recall | cosine to torch, smallest / 1st percentile | pictures/s, batch 1 / 8 / 32 "
+        "| | mean recall | cosine to torch, smallest / 1st percentile | images/s, batch 1 / 8 / 32 "
         "| texts/s, batch 64 | text query, p50 / p95 | MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in certificate["models"].items():
-        pictures = " / ".join(f"{row['images_per_s'][size]:.0f}" for size in ("1", "8", "32"))
+        images = " / ".join(f"{row['images_per_s'][size]:.0f}" for size in ("1", "8", "32"))
         lines.append(
             f"| {name} | {100 * row['mean_recall']:.2f} % "
             f"| {row['smallest_cosine']:.4f} / {min(row['image_cosine_p1'], row['text_cosine_p1']):.4f} "
-            f"| {pictures} | {row['texts_per_s']['64']:.0f} "
+            f"| {images} | {row['texts_per_s']['64']:.0f} "
             f"| {row['text_query_p50_ms']:.1f} / {row['text_query_p95_ms']:.1f} ms | {row['megabytes']:.1f} |"
         )
     lines += [

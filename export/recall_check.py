@@ -1,4 +1,4 @@
-"""The gate of an export: no precision may retrieve the run's calibration pictures otherwise than fp32 does.
+"""The gate of an export: no precision may retrieve the run's calibration images otherwise than fp32 does.
 
 In: the exported files and the run's calibration data. Out: nothing, or one error that names the layers to blame.
 A thousand captions are a coarse measure, so the bound is wide; `export.benchmark` measures on whole splits.
@@ -14,12 +14,12 @@ import onnx
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.metrics import retrieval_recalls
 from miniclip.inference.bundle import TOWERS, onnx_name
-from miniclip.models.calibration_set import PICTURES
+from miniclip.models.calibration_set import IMAGES
 
 from .graph import Feeds, embed, look_inside
 from .int8 import quantise
 
-MOST_RECALL_CHANGE = 0.03  # of mean recall on as many calibration pictures as a run keeps
+MAX_RECALL_CHANGE = 0.03  # of mean recall on as many calibration images as a run keeps
 LARGEST_FP16 = 65_504
 ARITHMETIC = ("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul")
 
@@ -29,7 +29,7 @@ def check_recall(
 ) -> dict[str, float]:
     """Mean recall by precision, fp32 among them; `feeds` by tower.
 
-    Errors: `MiniClipError` when a precision's mean recall is further from that of fp32 than `most_recall_change`, or
+    Errors: `MiniClipError` when a precision's mean recall is further from that of fp32 than `max_recall_change`, or
     not a number; for int8 with the set of layers that moves it most when they alone are quantised. Also when a tower
     computes values that half precision does not hold, and fp16 is wanted.
     """
@@ -50,7 +50,7 @@ def check_recall(
             return float("nan")
         return retrieval_recalls(text_embeds, image_embeds, image_of_caption)["mean_recall"]
 
-    allowed = most_recall_change(image_of_caption)
+    allowed = max_recall_change(image_of_caption)
     expected = embeds("fp32")
     recalls = {"fp32": mean_recall(expected["vision"], expected["text"])}
     for precision in [p for p in precisions if p != "fp32"]:
@@ -69,16 +69,16 @@ def check_recall(
             blame = f" (most by the {tower} tower's {layers}: alone {most:.3f})"
         others = " ".join(p for p in precisions if p != precision) or "fp32"
         raise MiniClipError(
-            f"{precision}: mean recall on the run's calibration pictures is {recalls[precision]:.3f} and "
+            f"{precision}: mean recall on the run's calibration images is {recalls[precision]:.3f} and "
             f"{recalls['fp32']:.3f} in fp32, more than {allowed:.2g} apart{blame}; leave it out with "
             f"--precision {others}"
         )
     return recalls
 
 
-def most_recall_change(image_of_caption: np.ndarray) -> float:
-    """How far mean recall may move: on fewer pictures chance alone moves it further, as one over their square root."""
-    return MOST_RECALL_CHANGE * max(1.0, math.sqrt(PICTURES / len(np.unique(image_of_caption))))
+def max_recall_change(image_of_caption: np.ndarray) -> float:
+    """How far mean recall may move: on fewer images chance alone moves it further, as one over their square root."""
+    return MAX_RECALL_CHANGE * max(1.0, math.sqrt(IMAGES / len(np.unique(image_of_caption))))
 
 
 def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]:

@@ -18,7 +18,7 @@ from .graph import Feeds, Wiring, constant_products, drop_unused, look_inside
 
 LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: untouched
 SAMPLED_ROWS = 2048  # of all batches together
-LEAST_GAIN = 2.0  # a division that costs time in the graph must halve the squared error
+MIN_GAIN = 2.0  # a division that costs time in the graph must halve the squared error
 
 Divisor = tuple[onnx.NodeProto, int, slice]  # a node's constant input, by its place, and the columns meant
 
@@ -40,7 +40,7 @@ def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
         else:
             least = _least_divisor(rows[name])
             loss_by_row = _squared_error(rows[name], weight, np.ones_like(scales), _row_divisors(rows[name], least))
-            if min(loss, loss_by_row) * LEAST_GAIN >= untouched:
+            if min(loss, loss_by_row) * MIN_GAIN >= untouched:
                 continue
             if loss_by_row < loss:
                 _divide_rows(graph, name, nodes, least)

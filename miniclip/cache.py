@@ -1,4 +1,4 @@
-"""The folder for what can be made again: drawn pictures, features, downloads. Deleting it loses time only."""
+"""The folder for what can be made again: drawn images, features, downloads. Deleting it loses time only."""
 
 import os
 from pathlib import Path

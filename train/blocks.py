@@ -81,8 +81,8 @@ class UpperPart(nn.Module):
     def forward(self, hidden: Tensor, *inputs: Tensor) -> Tensor:
         """`hidden` from `lower_part`; the inputs of a text tower again, for its mask -> features (B, d)."""
         self._entry.hidden = hidden
-        if not inputs:  # only the size of the picture is asked for
-            inputs = (self._entry.picture(),)
+        if not inputs:  # only the size of the image is asked for
+            inputs = (self._entry.image(),)
         try:
             return cast(Tensor, self.tower(*inputs))
         finally:
@@ -103,7 +103,7 @@ class _Entry(nn.Module):
         except AttributeError:
             return getattr(self._below[0], name)  # ViT asks its embeddings for their dtype
 
-    def picture(self) -> Tensor:
+    def image(self) -> Tensor:
         assert self.hidden is not None
         size = cast(Any, self._below[0]).config.image_size if hasattr(self._below[0], "config") else 1
         height, width = (size, size) if isinstance(size, int) else size

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MovingAverage:
+class ExponentialMovingAverage:
     """An exponential moving average of the weights that learn (B. Polyak and A. Juditsky, 1992; decay as in
     A. Tarvainen and H. Valpola, "Mean teachers", NIPS 2017)."""
 

@@ -1,6 +1,6 @@
 """What frozen parts of a tower compute, computed once and kept on disk.
 
-In: a tower, how many of its blocks learn, and pictures or tokens. Out: memory-mapped float16 arrays: features where no
+In: a tower, how many of its blocks learn, and images or tokens. Out: memory-mapped float16 arrays: features where no
 block learns, else the input of the first that does. The cache lies under a key of weights, preprocessing and inputs:
 any change of them is another cache. A killed pass continues where it stopped; of two trainings that want the same
 cache, one fills it and the other waits.
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from miniclip.cache import cache_folder, write_cached
-from miniclip.data.prefetch import load_batches
+from miniclip.data.prefetch import prefetch_batches
 from miniclip.errors import MiniClipError
-from miniclip.index.scan import lies_outside
+from miniclip.index.scan import is_retryable
 from miniclip.inference.bundle import sha256_of
 from miniclip.models.dual_encoder import TextTower, VisionTower
 from miniclip.models.torch_encoder import has_bfloat16
@@ -34,7 +34,7 @@ from .augment import View
 from .blocks import blocks_of, frozen_parts, lower_part
 from .tokens import Tokens
 
-IMAGE_BATCH, TEXT_BATCH = 16, 64  # small picture batches stay near the caches
+IMAGE_BATCH, TEXT_BATCH = 16, 64  # small image batches stay near the caches
 SAVE_EVERY = 32  # batches between two notes of how far the pass came
 
 # rows, and what takes those that are skipped -> the rows of each batch and what was computed of them
@@ -44,7 +44,7 @@ Store = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 @dataclass(frozen=True)
 class Features:
-    """`values` float16, memory-mapped; `skipped` has the rows whose picture could not be read."""
+    """`values` float16, memory-mapped; `skipped` has the rows whose image could not be read."""
 
     values: np.ndarray
     skipped: dict[int, str]
@@ -61,9 +61,9 @@ def weights_hash(*modules: nn.Module) -> str:
 
 
 def image_features(tower: VisionTower, view: View, paths: Sequence[Path], trained_blocks: int = 0) -> Features:
-    """Pictures -> `image_features (N, d)`, or the input `(N, ...)` of the first of the blocks that learn.
+    """Images -> `image_features (N, d)`, or the input `(N, ...)` of the first of the blocks that learn.
 
-    The row of an unreadable picture is zero and listed in `skipped`.
+    The row of an unreadable image is zero and listed in `skipped`.
     """
     tower.eval()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
@@ -78,7 +78,7 @@ def image_features(tower: VisionTower, view: View, paths: Sequence[Path], traine
         def skip_row(position: int, reason: str) -> None:
             skip(int(rows[position]), reason)
 
-        for positions, pixel_values in load_batches([paths[r] for r in rows], view.load, IMAGE_BATCH, skip_row):
+        for positions, pixel_values in prefetch_batches([paths[r] for r in rows], view.load, IMAGE_BATCH, skip_row):
             pixels = torch.from_numpy(pixel_values).contiguous(memory_format=torch.channels_last)
             yield rows[positions], encode(pixels).float().numpy()
 
@@ -218,7 +218,7 @@ def _cached(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_folder() / "features" / digest
     noted = _noted(folder)
-    if noted is None or noted[0] < len(order) or any(map(lies_outside, noted[1].values())):
+    if noted is None or noted[0] < len(order) or any(map(is_retryable, noted[1].values())):
         with _alone(folder):
             done, skipped = _noted(folder) or (0, {})  # again: another training may have gone on meanwhile
             _fill(folder, description, order, shape, passes, store, done, skipped)
@@ -247,7 +247,7 @@ def _fill(
         values.flush()
         write_cached(folder / "progress.json", json.dumps({"done": finished, "skipped": skipped}).encode())
 
-    again = [row for row in order[:done] if lies_outside(skipped.get(int(row), ""))]
+    again = [row for row in order[:done] if is_retryable(skipped.get(int(row), ""))]
     todo = np.concatenate([np.asarray(again, dtype=order.dtype), order[done:]])
     place = np.zeros(len(order), dtype=np.int64)  # in `todo`, of each row
     place[todo] = np.arange(len(todo))

@@ -34,7 +34,7 @@ def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> di
     }
 
 
-def parse_arguments() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m train.interpolate", description="Mix the weights of two runs of one model.")
     parser.add_argument("--before", required=True, type=Path, help="run that --after began from")
     parser.add_argument("--after", required=True, type=Path, help="run that was trained further")
@@ -46,7 +46,7 @@ def parse_arguments() -> ArgumentParser:
 
 
 def main() -> int:
-    arguments = parse_arguments().parse_args()
+    arguments = make_parser().parse_args()
     if arguments.steps < 2:
         raise MiniClipError(f"--steps must be at least 2, the two runs themselves, got {arguments.steps}")
     if holds_run(arguments.out):
@@ -74,7 +74,7 @@ def check_same_model(before: Run, after: Run) -> None:
     tokenizers = [(run.folder / "tokenizer.json").read_bytes() for run in (before, after)]
     if tokenizers[0] != tokenizers[1] or before.transform != after.transform:
         raise MiniClipError(
-            f"{before.folder} and {after.folder} read texts or pictures otherwise; mix a run and its start"
+            f"{before.folder} and {after.folder} read texts or images otherwise; mix a run and its start"
         )
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from miniclip.models.config import TrainConfig
 from miniclip.models.dual_encoder import DualEncoder, LinearHead
 
-from .tower_inputs import Side
+from .tower_inputs import TowerInput
 
 EVERYTHING = 99
 BLOCKS = {1: 0, 2: EVERYTHING, 3: 2}
@@ -19,7 +19,9 @@ def trained_blocks(settings: TrainConfig) -> tuple[int, int]:
     return (preset if vision < 0 else vision), (preset if text < 0 else text)
 
 
-def parameter_groups(model: DualEncoder, images: Side, texts: Side, settings: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: DualEncoder, images: TowerInput, texts: TowerInput, settings: TrainConfig
+) -> list[dict[str, Any]]:
     """Freeze what the setup freezes; returns AdamW's groups, each with `peak_lr`, its learning rate at the peak.
 
     No decay on biases, norms and the temperature. A block's learning rate is `layer_decay` times that of the block

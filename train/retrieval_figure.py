@@ -1,7 +1,7 @@
 """The retrieval sheet of a run: what the finished model finds on validation, good and bad, to look at.
 
-In: the run's pictures, captions and their embeddings. Out: `retrieval.png`: captions with the pictures they find, and
-pictures with the captions they find. Rows are taken evenly over the split, not chosen. What is right has a green frame
+In: the run's images, captions and their embeddings. Out: `retrieval.png`: captions with the images they find, and
+images with the captions they find. Rows are taken evenly over the split, not chosen. What is right has a green frame
 or a green tick; where it is not among the first, its rank is told.
 """
 
@@ -19,9 +19,9 @@ from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 
 SHEET_FILE = "retrieval.png"
-ROWS, PICTURES, CAPTIONS = 6, 5, 5  # rows of each half; pictures found for a caption; captions found for a picture
+ROWS, IMAGES, CAPTIONS = 6, 5, 5  # rows of each half; images found for a caption; captions found for an image
 TILE_PX, GAP_PX, FRAME_PX, TEXT_PX, LINE_PX, TICK_PX = 150, 12, 5, 360, 23, 22
-WIDTH_PX = TEXT_PX + PICTURES * (TILE_PX + GAP_PX) + 2 * GAP_PX
+WIDTH_PX = TEXT_PX + IMAGES * (TILE_PX + GAP_PX) + 2 * GAP_PX
 INK, GREY, GREEN, PAPER = (25, 25, 25), (115, 115, 115), (0, 140, 60), (255, 255, 255)
 
 
@@ -39,19 +39,19 @@ class Shown:
 def draw_sheet(folder: Path, shown: Shown) -> Path:
     """Draw `folder/retrieval.png` and return that path.
 
-    Errors: `MiniClipError` when a picture is gone, or the sheet cannot be written.
+    Errors: `MiniClipError` when an image is gone, or the sheet cannot be written.
     """
     texts, images = _evenly(len(shown.captions)), _evenly(len(shown.image_paths))
     title_px = 2 * LINE_PX + GAP_PX
     height_px = 2 * title_px + (len(texts) + len(images)) * (TILE_PX + GAP_PX) + GAP_PX
     sheet = Image.new("RGB", (WIDTH_PX, height_px), PAPER)
-    top = _title(sheet, 0, "Captions and the pictures they find")
+    top = _title(sheet, 0, "Captions and the images they find")
     for row in texts:
         _caption_row(sheet, top, shown, int(row))
         top += TILE_PX + GAP_PX
-    top = _title(sheet, top, "Pictures and the captions they find")
+    top = _title(sheet, top, "Images and the captions they find")
     for row in images:
-        _picture_row(sheet, top, shown, int(row))
+        _image_row(sheet, top, shown, int(row))
         top += TILE_PX + GAP_PX
     replace_atomically(folder / SHEET_FILE, lambda path: sheet.save(path, "png"))
     return folder / SHEET_FILE
@@ -61,18 +61,18 @@ def _caption_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
     similarity = shown.image_embeds @ shown.text_embeds[row]  # (N_images,)
     order = np.argsort(-similarity, kind="stable")
     right = int(shown.image_of_caption[row])
-    for place, found in enumerate(order[:PICTURES]):
+    for place, found in enumerate(order[:IMAGES]):
         left = TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX)
         _tile(sheet, left, top, shown.image_paths[found], framed=found == right)
     lines = _lines(shown.captions[row], TEXT_PX - GAP_PX, most=4)
     for number, line in enumerate(lines):
         _write(sheet, (GAP_PX, top + number * LINE_PX), line)
     rank = int(np.flatnonzero(order == right)[0]) + 1
-    note = f"right one: rank {rank}" + ("" if rank <= PICTURES else f" of {len(order):,}")
-    _write(sheet, (GAP_PX, top + len(lines) * LINE_PX), note, GREEN if rank <= PICTURES else GREY)
+    note = f"right one: rank {rank}" + ("" if rank <= IMAGES else f" of {len(order):,}")
+    _write(sheet, (GAP_PX, top + len(lines) * LINE_PX), note, GREEN if rank <= IMAGES else GREY)
 
 
-def _picture_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
+def _image_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
     similarity = shown.text_embeds @ shown.image_embeds[row]  # (N_texts,)
     order = np.argsort(-similarity, kind="stable")
     right = shown.image_of_caption[order] == row
@@ -90,7 +90,7 @@ def _picture_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
 
 
 def _tile(sheet: Image.Image, left: int, top: int, path: Path, framed: bool) -> None:
-    """A picture in a square, whole and in its middle, with a green frame if it is the right one."""
+    """An image in a square, whole and in its middle, with a green frame if it is the right one."""
     try:
         image = open_image(path, TILE_PX)
     except MiniClipError as error:

@@ -1,8 +1,8 @@
 """The two sides of training: what goes into the part of each tower that learns.
 
-In: a tower, how many of its blocks learn, and pictures or tokens. Out: `features (B, d)` of any rows, with gradients
+In: a tower, how many of its blocks learn, and images or tokens. Out: `features (B, d)` of any rows, with gradients
 where something learns. Three cases, from none to all: cached features; cached input of the first block that learns; the
-whole tower, fed with pictures or tokens.
+whole tower, fed with images or tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from miniclip.data.prefetch import load_ahead
+from miniclip.data.prefetch import prefetch
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.models.dual_encoder import TextTower, VisionTower
@@ -25,7 +25,7 @@ from .feature_cache import Features, bfloat16, image_features, text_features
 from .tokens import Tokens
 
 
-class Side:
+class TowerInput:
     """What both sides share. `learns`: whether any of the tower does."""
 
     def __init__(self, tower: VisionTower | TextTower, trained_blocks: int) -> None:
@@ -60,8 +60,8 @@ class Side:
             return cast(Tensor, module(*inputs)).float()
 
 
-class Images(Side):
-    """Pictures, in `views` views if they are cached; view 0 is the picture itself."""
+class Images(TowerInput):
+    """Images, in `views` views if they are cached; view 0 is the image itself."""
 
     def __init__(
         self,
@@ -87,11 +87,11 @@ class Images(Side):
         self.skipped = {row: reason for own in self._cached for row, reason in own.skipped.items()}
 
     def keep(self, rows: np.ndarray) -> None:
-        """Leave only these pictures; their new rows are their places in `rows`."""
+        """Leave only these images; their new rows are their places in `rows`."""
         self.paths, self._kept = [self.paths[row] for row in rows], self._kept[rows]
 
     def features(self, rows: np.ndarray, view: int = 0) -> Tensor:
-        """(B, d) float32 of the pictures `rows`."""
+        """(B, d) float32 of the images `rows`."""
         if self.whole:
             pixels = torch.from_numpy(np.stack(self._load(rows, view)))
             return self._run(self.tower, pixels.contiguous(memory_format=torch.channels_last))
@@ -104,15 +104,15 @@ class Images(Side):
 
     def _load(self, rows: np.ndarray, view: int) -> list[np.ndarray]:
         load = View(self.transform, view if self.views > 1 else 0, self.seed).load
-        pictures = []
-        for place, loaded in load_ahead([self.paths[row] for row in rows], load, ahead=len(rows)):
+        images = []
+        for place, loaded in prefetch([self.paths[row] for row in rows], load, ahead=len(rows)):
             if isinstance(loaded, MiniClipError):
                 raise MiniClipError(f"{self.paths[rows[place]]}: {loaded}")
-            pictures.append(loaded)
-        return pictures
+            images.append(loaded)
+        return images
 
 
-class Texts(Side):
+class Texts(TowerInput):
     """Captions."""
 
     def __init__(self, tower: TextTower, trained_blocks: int, tokens: Tokens) -> None:
@@ -137,7 +137,7 @@ class Texts(Side):
 
 def _depthwise_in_float32(tower: nn.Module) -> None:
     """Wide or strided depthwise convolutions have slow gradients in bfloat16 on CPUs: these take float32, which is two
-    to three times as fast in parts of 64 pictures."""
+    to three times as fast in parts of 64 images."""
     for part in tower.modules():
         if (
             isinstance(part, nn.Conv2d)

@@ -1,4 +1,4 @@
-"""The training loop of all setups: batches of captions and their pictures in, the best epoch's run folder out.
+"""The training loop of all setups: batches of captions and their images in, the best epoch's run folder out.
 
 Every step is seeded by its number, and every epoch's order by the epoch's, so that a run that was killed and resumed
 repeats an uninterrupted one. The kept weights are those with the best mean recall on the whole validation split.
@@ -25,13 +25,13 @@ from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
 
 from .data import TrainingData
 from .distributed import rank, say, sum_gradients
-from .ema import MovingAverage
+from .ema import ExponentialMovingAverage
 from .loss import make_loss
 from .param_groups import parameter_groups
-from .step import Embedder
+from .step import ContrastiveStep
 from .tracker import Record, Track
 
-FITTED_ROWS = 4096  # pictures and captions that the heads' standardisation is fitted on where features are not cached
+FITTED_ROWS = 4096  # images and captions that the heads' standardisation is fitted on where features are not cached
 VALIDATION_BATCH = 64
 
 
@@ -65,7 +65,7 @@ def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list
     ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
     groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
     chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
-    size = max(1, settings.batch_size // wanted)  # in pictures: each is in one batch, with its captions
+    size = max(1, settings.batch_size // wanted)  # in images: each is in one batch, with its captions
     return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
 
 
@@ -82,8 +82,8 @@ class Trainer:
         settings = config.train
         self.optimiser = torch.optim.AdamW(parameter_groups(model, data.images, data.texts, settings))
         self.trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.average = MovingAverage(self.trained, settings.ema) if settings.ema else None
-        self.embedder = Embedder(model, data, make_loss(settings), settings, config.data.prototypes_per_batch)
+        self.average = ExponentialMovingAverage(self.trained, settings.ema) if settings.ema else None
+        self.embedder = ContrastiveStep(model, data, make_loss(settings), settings, config.data.prototypes_per_batch)
         self.progress = Progress()
         self.identity = {"config": config.to_dict(), "data": data.digest()}
         self._saved_at = time.monotonic()
@@ -91,13 +91,13 @@ class Trainer:
     def resume(self) -> None:
         """Go on where the saved state stands, if there is one.
 
-        Errors: `MiniClipError` when it is of another run, or of other captions or pictures.
+        Errors: `MiniClipError` when it is of another run, or of other captions or images.
         """
         state = load_training_state(self.folder)
         if state is not None:
             if state.get("data", self.identity["data"]) != self.identity["data"]:  # states of older versions have none
                 raise MiniClipError(
-                    f"--resume: the captions or pictures differ from those that {self.folder} was trained on; "
+                    f"--resume: the captions or images differ from those that {self.folder} was trained on; "
                     "give the same --data, or another --out"
                 )
             try:
@@ -246,7 +246,7 @@ def embed_validation(model: DualEncoder, data: TrainingData) -> tuple[np.ndarray
     image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows)])
     text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows)])
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
-        raise _diverged("the weights are no longer finite")  # NaN ranks no picture above the right one: 100 % recall
+        raise _diverged("the weights are no longer finite")  # NaN ranks no image above the right one: 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
     order = np.argsort(text_rows)
     return text_embeds.numpy()[order], image_embeds.numpy(), image_of_text[order]

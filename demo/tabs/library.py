@@ -12,34 +12,34 @@ from miniclip.inference.bundle import Bundle
 from miniclip.search.duplicates import find_duplicates
 
 from .. import cards as markup
-from ..app_state import Desk, Job
+from ..app_state import AppState, Job
 from ..page import Answering
 
-MOST_GROUPS, MOST_IN_GROUP, MOST_SKIPPED = 40, 8, 500
-MOST_COMPARED = 60_000  # pictures: ten times as many take a hundred times as long
+MAX_GROUPS, MAX_IN_GROUP, MAX_SKIPPED = 40, 8, 500
+MAX_COMPARED = 60_000  # images: ten times as many take a hundred times as long
 
 
-def functions(desk: Desk) -> tuple[Answering, ...]:
+def functions(app_state: AppState) -> tuple[Answering, ...]:
     def status(values: Any) -> dict[str, Any]:
-        return {"html": _status(desk), "models": _models(desk), "job": _job(desk.job)}
+        return {"html": _status(app_state), "models": _models(app_state), "job": _job(app_state.job)}
 
     def index(values: Any) -> dict[str, Any]:
-        return {"job": _job(desk.index(str(values["folder"])))}
+        return {"job": _job(app_state.index(str(values["folder"])))}
 
     def progress(values: Any) -> dict[str, Any]:
-        return {"job": _job(desk.job)}
+        return {"job": _job(app_state.job)}
 
     def duplicates(values: Any) -> dict[str, Any]:
-        search = desk.search
+        search = app_state.search
         threshold = float(values["threshold"])
-        if len(search.index) > MOST_COMPARED and threshold < 1:
-            raise MiniClipError(f"Above {MOST_COMPARED:,} pictures only equal files are looked for: choose 1.00.")
+        if len(search.index) > MAX_COMPARED and threshold < 1:
+            raise MiniClipError(f"Above {MAX_COMPARED:,} images only equal files are looked for: choose 1.00.")
         groups = find_duplicates(search.index, threshold)
-        cards = [[search.card_of(row) for row in rows[:MOST_IN_GROUP]] for rows in groups[:MOST_GROUPS]]
+        cards = [[search.card_of(row) for row in rows[:MAX_IN_GROUP]] for rows in groups[:MAX_GROUPS]]
         return {"html": markup.duplicates(cards, len(groups))}
 
     def use(values: Any) -> dict[str, Any]:
-        return {"job": _job(desk.use(str(values["bundle"]), str(values["precision"])))}
+        return {"job": _job(app_state.use(str(values["bundle"]), str(values["precision"])))}
 
     return status, index, progress, duplicates, use
 
@@ -47,19 +47,19 @@ def functions(desk: Desk) -> tuple[Answering, ...]:
 def _job(job: Job | None) -> dict[str, Any] | None:
     if job is None:
         return None
-    skipped = [{"name": name, "reason": reason} for name, reason in job.skipped[:MOST_SKIPPED]]
+    skipped = [{"name": name, "reason": reason} for name, reason in job.skipped[:MAX_SKIPPED]]
     said = {"title": job.title, "done": job.done, "total": job.total, "report": job.report, "error": job.error}
     return {**said, "running": job.is_running, "skipped": skipped}
 
 
-def _status(desk: Desk) -> str:
-    search = desk.search
+def _status(app_state: AppState) -> str:
+    search = app_state.search
     encoders, skipped = search.searcher.encoders, search.index.skipped
     facts = [
         ("Pictures", search.count),
-        ("From", escape(printable(desk.images))),
+        ("From", escape(printable(app_state.images))),
         ("Index", escape(printable(str(search.index.folder)))),
-        ("Model", f"{escape(desk.name_of(encoders.bundle))}, {encoders.dim} dimensions"),
+        ("Model", f"{escape(app_state.name_of(encoders.bundle))}, {encoders.dim} dimensions"),
         ("Really runs", escape(encoders.running_on.removeprefix("running "))),
     ]
     if search.days:
@@ -67,18 +67,18 @@ def _status(desk: Desk) -> str:
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
     rows = "".join(
         f"<li><b>{escape(printable(problem.path.rsplit('/', 1)[-1]))}</b> {escape(problem.reason)}</li>"
-        for problem in skipped[:MOST_SKIPPED]
+        for problem in skipped[:MAX_SKIPPED]
     )
     left_out = f"<details><summary>{len(skipped):,} files were skipped</summary><ul>{rows}</ul></details>"
     return f"<dl>{listed}</dl>{left_out if skipped else '<p>No file was skipped.</p>'}"
 
 
-def _models(desk: Desk) -> str:
-    encoders = desk.search.searcher.encoders
+def _models(app_state: AppState) -> str:
+    encoders = app_state.search.searcher.encoders
     own = encoders.bundle.folder.resolve()
     rows = [
         _model_row(name, bundle, precision, bundle.folder.resolve() == own and precision == encoders.precision)
-        for name, bundle in desk.bundles().items()
+        for name, bundle in app_state.bundles().items()
         for precision in bundle.precisions
     ]
     heads = "".join(

@@ -24,7 +24,7 @@ from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import check_protocol, embed_split
 from miniclip.files import write_json
 from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
-from miniclip.inference.encoders import DualEncoders, OnnxEncoders
+from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.models.checkpoint import Run, load_run
 from miniclip.models.torch_encoder import has_bfloat16
 
@@ -33,13 +33,13 @@ from ..benchmark.measure import quality, speeds
 from ..benchmark.report import draw_chart, format_table
 from ..model_card import write_card
 
-# of any recall: noise as small as that of int8 moves a single one of 1,000 pictures by 0.004, one standard deviation
+# of any recall: noise as small as that of int8 moves a single one of 1,000 images by 0.004, one standard deviation
 TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.02}
 MEAN_TOLERANCE = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.003}
-LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.995, "int8": 0.975}  # to torch's embeddings, 1st percentile of the rows
+MIN_COSINE = {"fp32": 0.9999, "fp16": 0.995, "int8": 0.975}  # to torch's embeddings, 1st percentile of the rows
 
 
-def parse_arguments() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m export.benchmark", description="Prove that a bundle retrieves like its run."
     )
@@ -57,7 +57,7 @@ def parse_arguments() -> ArgumentParser:
 
 
 def main() -> int:
-    arguments = parse_arguments().parse_args()
+    arguments = make_parser().parse_args()
     if arguments.json is not None and arguments.json.suffix == ".png":
         raise MiniClipError(f"--json {arguments.json} is where the chart goes; name the result .json")
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
@@ -66,7 +66,7 @@ def main() -> int:
     check_protocol(arguments.protocol)
     table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
 
-    models: dict[str, DualEncoders] = {
+    models: dict[str, Encoders] = {
         "torch": run.encoders(reuse_memory=False),  # as it comes
         "torch-reuse": run.encoders(),  # the same, with memory kept between layers
     }
@@ -123,7 +123,7 @@ def main() -> int:
 
 
 def gflop_per_image(run: Run) -> float:
-    """Floating-point operations of the vision tower for one picture, in 10^9."""
+    """Floating-point operations of the vision tower for one image, in 10^9."""
     pixel_values = torch.zeros(1, 3, run.transform.height_px, run.transform.width_px)
     # spelled out, attention is counted too
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -131,21 +131,21 @@ def gflop_per_image(run: Run) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def parity_failures(models: dict[str, dict[str, Any]], pictures: int) -> list[str]:
-    """What of which precision is further from torch's than it may be; one picture more or less is always allowed."""
+def parity_failures(models: dict[str, dict[str, Any]], images: int) -> list[str]:
+    """What of which precision is further from torch's than it may be; one image more or less is always allowed."""
     failures = []
     for precision, row in models.items():
         if precision not in TOLERANCE:
             continue
         for name in [name for name in row if "recall" in name]:
             tolerance = MEAN_TOLERANCE if name == "mean_recall" else TOLERANCE
-            allowed = max(tolerance[precision], 1 / pictures)
+            allowed = max(tolerance[precision], 1 / images)
             difference = abs(row[name] - models["torch"][name])
             if not difference <= allowed + 1e-9:  # a NaN is not
                 failures.append(f"{precision} {name} differs by {difference:.4f}, allowed {allowed:g}")
         for name in ("image_cosine_p1", "text_cosine_p1"):
-            if not row[name] >= LEAST_COSINE[precision]:
-                failures.append(f"{precision} {name} is {row[name]:.4f}, wanted {LEAST_COSINE[precision]}")
+            if not row[name] >= MIN_COSINE[precision]:
+                failures.append(f"{precision} {name} is {row[name]:.4f}, wanted {MIN_COSINE[precision]}")
     return failures
 
 
@@ -168,7 +168,7 @@ def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> str:
 
 def _write(path: Path, result: dict[str, Any]) -> None:
     """JSON, and the chart beside it."""
-    title = f"{result['data']} {result['split']}, {result['images']:,} pictures, {result['machine']['cores']} cores"
+    title = f"{result['data']} {result['split']}, {result['images']:,} images, {result['machine']['cores']} cores"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)

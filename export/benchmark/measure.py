@@ -18,7 +18,7 @@ import numpy as np
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import SplitEmbeds
-from miniclip.search.exact import Gallery
+from miniclip.search.exact import ExactSearch
 
 IMAGE_BATCHES = (1, 8, 32)
 TEXT_BATCHES = (1, 8, 32, 64)
@@ -29,7 +29,7 @@ TURN_S, QUERY_TURN_S = 0.25, 0.5  # a model's turn is as many passes as fit, at 
 def quality(embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[str, Any]:
     """Recalls, and how far the embeddings and rankings are from the reference's."""
     if embeds.table.image_paths != reference.table.image_paths:
-        raise MiniClipError("a picture became unreadable during the benchmark; run it again")
+        raise MiniClipError("an image became unreadable during the benchmark; run it again")
     pairs = [(embeds.image_embeds, reference.image_embeds), (embeds.text_embeds, reference.text_embeds)]
     cosines = [(ours * theirs).sum(axis=1) for ours, theirs in pairs]
     return {
@@ -43,8 +43,8 @@ def quality(embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[
 
 
 def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
-    """Share of the reference's ten best pictures that are among ours, mean over all captions."""
-    ours, theirs = (Gallery(e.image_embeds).top_k(e.text_embeds, 10)[1] for e in (embeds, reference))
+    """Share of the reference's ten best images that are among ours, mean over all captions."""
+    ours, theirs = (ExactSearch(e.image_embeds).top_k(e.text_embeds, 10)[1] for e in (embeds, reference))
     return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(ours, theirs, strict=True)]))
 
 
@@ -89,7 +89,7 @@ class Worker:
 def speeds(
     folders: dict[str, Path], embeds: SplitEmbeds, transform: ImageTransform, rounds: int, provider: str = "cpu"
 ) -> dict[str, dict[str, Any]]:
-    """Pictures (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
+    """Images (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
 
     `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch, a bundle for a precision.
     """
@@ -112,7 +112,7 @@ def speeds(
 
 
 def write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> None:
-    """What every worker embeds: pictures and captions of the split, and a gallery to search."""
+    """What every worker embeds: images and captions of the split, and a gallery to search."""
     table = embeds.table
     paths = [table.image_paths[row % len(table.image_paths)] for row in range(max(IMAGE_BATCHES))]
     step = max(1, len(table.captions) // max(TEXT_BATCHES))
@@ -124,7 +124,7 @@ def write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> 
         path,
         pixel_values=np.stack([transform.load(path) for path in paths]),
         texts=np.asarray(texts, dtype=np.str_),
-        picture=np.frombuffer(paths[0].read_bytes(), dtype=np.uint8),
+        image=np.frombuffer(paths[0].read_bytes(), dtype=np.uint8),
         image_embeds=image_embeds[:GALLERY_ROWS],
     )
 

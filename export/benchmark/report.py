@@ -38,32 +38,32 @@ def format_table(models: dict[str, dict[str, Any]]) -> str:
         f"{'':<13}{'':>26}{'':>30}{'p50/p95 ms':>16}{'p50/p95 ms':>16}{'GEMM':>10}{'MB':>8}",
     ]
     for name, row in models.items():
-        pictures = " / ".join(f"{row['images_per_s'][size]:.0f}" for size in row["images_per_s"])
+        images = " / ".join(f"{row['images_per_s'][size]:.0f}" for size in row["images_per_s"])
         texts = " / ".join(f"{row['texts_per_s'][size]:.0f}" for size in row["texts_per_s"])
         queries = [
             f"{row[f'{kind}_query_p50_ms']:.1f} / {row[f'{kind}_query_p95_ms']:.1f}" for kind in ("text", "image")
         ]
         lines.append(
-            f"{name:<13}{pictures:>26}{texts:>30}{queries[0]:>16}{queries[1]:>16}"
+            f"{name:<13}{images:>26}{texts:>30}{queries[0]:>16}{queries[1]:>16}"
             f"{100 * row['gemm_share']:>9.0f}%{row['peak_memory_mb']:>8.0f}"
         )
     if "torch" in models:
         lines += ["", f"{'times torch':<13}{'pictures, batch 1/8/32':>26}{'texts, batch 1/8/32/64':>30}"]
         for name, row in models.items():
-            pictures, texts = (
+            images, texts = (
                 " / ".join(f"{rate / models['torch'][kind][size]:.2f}" for size, rate in row[kind].items())
                 for kind in ("images_per_s", "texts_per_s")
             )
-            lines.append(f"{name:<13}{pictures:>26}{texts:>30}")
+            lines.append(f"{name:<13}{images:>26}{texts:>30}")
     return "\n".join(lines)
 
 
 def draw_chart(models: dict[str, dict[str, Any]], title: str, path: Path) -> None:
-    """Mean recall beside pictures and texts a second, one bar a model."""
+    """Mean recall beside images and texts a second, one bar a model."""
     names = list(models)
     panels = {
         "mean recall, %": [100 * models[name]["mean_recall"] for name in names],
-        "pictures/s, batch 8": [models[name]["images_per_s"]["8"] for name in names],
+        "images/s, batch 8": [models[name]["images_per_s"]["8"] for name in names],
         "texts/s, batch 64": [models[name]["texts_per_s"]["64"] for name in names],
         "text query, p50 ms": [models[name]["text_query_p50_ms"] for name in names],
     }

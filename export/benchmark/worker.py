@@ -3,7 +3,7 @@
 python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER
 
 In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input one JSON list a line,
-`[kind, size, seconds]`. Out: first the process's peak memory in MB after a batch of pictures and one of texts, then a
+`[kind, size, seconds]`. Out: first the process's peak memory in MB after a batch of images and one of texts, then a
 list of seconds for each request, one a pass. In a process with others, torch finds memory that they kept warm, their
 threads get in its way, and the memory of each is anybody's guess.
 """
@@ -19,16 +19,16 @@ import numpy as np
 
 from miniclip.cli.command import run_command
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import DualEncoders, OnnxEncoders
+from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.inference.providers import CPU
-from miniclip.search.exact import Gallery
+from miniclip.search.exact import ExactSearch
 
 Passes = dict[str, Callable[[int], object]]
 
 
 def main() -> int:
     folder, name, inputs = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    encoders: DualEncoders
+    encoders: Encoders
     if name.startswith("torch"):
         from miniclip.models.checkpoint import load_run
 
@@ -40,14 +40,14 @@ def main() -> int:
         encoders.embed_pixels(pixel_values)
         encoders.encode_texts(texts)
         print(_own_peak_mb(), flush=True)
-        picture = arrays["picture"].tobytes()
-        gallery = Gallery(arrays["image_embeds"], getattr(encoders, "providers", (CPU,)))
+        image = arrays["picture"].tobytes()
+        gallery = ExactSearch(arrays["image_embeds"], getattr(encoders, "providers", (CPU,)))
     passes: Passes = {
         "images": lambda size: encoders.embed_pixels(pixel_values[:size]),
         "texts": lambda size: encoders.encode_texts(texts[:size]),
         # from words, or a file's bytes, to the ten best of the gallery
         "text_query": lambda number: gallery.top_k(encoders.encode_texts([texts[number % len(texts)]]), 10),
-        "image_query": lambda _: gallery.top_k(encoders.encode_images([picture])[1], 10),
+        "image_query": lambda _: gallery.top_k(encoders.encode_images([image])[1], 10),
     }
     for line in sys.stdin:
         kind, size, seconds = json.loads(line)

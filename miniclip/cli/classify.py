@@ -14,8 +14,8 @@ from miniclip.errors import MiniClipError
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("classify", help="which of some labels fits each picture best (zero-shot)")
-    command.add_argument("images", help="a picture, or what miniclip index takes")
+    command = commands.add_parser("classify", help="which of some labels fits each image best (zero-shot)")
+    command.add_argument("images", help="an image, or what miniclip index takes")
     command.add_argument("--labels", required=True, nargs="+", help="labels to choose from, such as: cat dog 'red car'")
     command.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from miniclip.data.paths import printable, real_path
     from miniclip.data.storage import is_uri
-    from miniclip.index.scan import Found, find_pictures
+    from miniclip.index.scan import ScanResult, scan_images
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.encoders import OnnxEncoders
     from miniclip.search.zero_shot import classify, classify_objects
@@ -36,9 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision, arguments.strict)
     in_storage = is_uri(arguments.images)
     name = arguments.images.partition("?")[0] if in_storage else arguments.images
-    is_picture = name.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
-    found = Found() if is_picture else find_pictures(arguments.images)
-    paths = [arguments.images] if is_picture else [real_path(path) for path in found.files]
+    is_image = name.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
+    found = ScanResult() if is_image else scan_images(arguments.images)
+    paths = [arguments.images] if is_image else [real_path(path) for path in found.files]
     skipped: dict[int, str] = {}
     with tqdm(total=len(paths), desc="classifying", unit="picture", leave=False, disable=None) as bar:
         rows, probabilities = (classify_objects if in_storage else classify)(
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         for path, reason in lost:
             print(f"skipping {printable(path)}: {reason}", file=sys.stderr)
     if len(rows) == 0:
-        raise MiniClipError(f"no picture in {arguments.images} could be read")
+        raise MiniClipError(f"no image in {arguments.images} could be read")
     return 0
 
 

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = {result["model"]: result for result in (first, second)}
     print_results(arguments, results)
     if first["images"] != second["images"]:
-        raise MiniClipError("a picture became unreadable between the two models; run it again")
+        raise MiniClipError("an image became unreadable between the two models; run it again")
     difference = second["mean_recall"] - first["mean_recall"]
     ends = difference_intervals(second_ranks, first_ranks)
     low, high = ends["mean_recall"]

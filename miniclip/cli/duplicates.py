@@ -13,13 +13,13 @@ from miniclip.cli.flags import (
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("duplicates", help="pictures that are in an index more than once")
+    command = commands.add_parser("duplicates", help="images that are in an index more than once")
     command.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
     command.add_argument(
         "--threshold",
         type=float,
         default=0.97,
-        help="similarity from which pictures count as one (default 0.97; 1: equal files)",
+        help="similarity from which images count as one (default 0.97; 1: equal files)",
     )
     add_output_flags(command)
     command.set_defaults(run=run)
@@ -27,10 +27,10 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from miniclip.data.paths import printable
-    from miniclip.index.image_index import PictureIndex
+    from miniclip.index.image_index import ImageIndex
     from miniclip.search.duplicates import find_duplicates, kinds, to_delete
 
-    index = PictureIndex.open(arguments.index)
+    index = ImageIndex.open(arguments.index)
     groups = find_duplicates(index, arguments.threshold)
     if arguments.json:
         print(json.dumps({"groups": [[index.paths.text(row) for row in rows] for rows in groups]}))

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     ((result, _),) = measure(arguments, {folder: arguments.run_folder is not None})
     print_results(arguments, {folder.name: result})
     low, high = result["confidence_95"]["mean_recall"]
-    print(f"mean recall lies between {100 * low:.1f} and {100 * high:.1f} (95 %, bootstrap over pictures)")
+    print(f"mean recall lies between {100 * low:.1f} and {100 * high:.1f} (95 %, bootstrap over images)")
     write_result(arguments.clip_benchmark, clip_benchmark_json(result), "--clip-benchmark")
     return write_result(arguments.json, result)
 
@@ -81,14 +81,14 @@ def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[tup
 
 def _tell_seen(run: Any, table: Any) -> None:
     """Warn of a split that holds what the run was trained on."""
-    from miniclip.models.calibration_set import Calibration
+    from miniclip.models.calibration_set import CalibrationSet
 
-    calibration = Calibration.load(run.folder)
+    calibration = CalibrationSet.load(run.folder)
     seen = calibration.seen_among(table.image_paths, run.transform) if calibration else 0
     if calibration and seen:
         print(
-            f"warning: {seen} of {len(calibration.pictures)} training pictures that {run.folder} keeps are in this "
-            "split, too, so its figures are too high; a split by seed changes when pictures come or go: give the data "
+            f"warning: {seen} of {len(calibration.images)} training images that {run.folder} keeps are in this "
+            "split, too, so its figures are too high; a split by seed changes when images come or go: give the data "
             "splits of its own, or train again",
             file=sys.stderr,
         )
@@ -125,7 +125,7 @@ def print_results(arguments: argparse.Namespace, results: dict[str, dict[str, An
     from miniclip.evaluation.evaluate import recall_table
 
     first = next(iter(results.values()))
-    print(f"{first['images']:,} pictures, {first['captions']:,} captions; protocol {arguments.protocol}")
+    print(f"{first['images']:,} images, {first['captions']:,} captions; protocol {arguments.protocol}")
     short = {name: Path(name).name for name in results}
     if len(set(short.values())) < len(results):  # old/f8k and new/f8k
         short = {name: name for name in results}

@@ -11,7 +11,7 @@ from miniclip.cli.flags import (
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("index", help="embed a folder of pictures; run again to update")
+    command = commands.add_parser("index", help="embed a folder of images; run again to update")
     command.add_argument("images", help="folder, s3://BUCKET/FOLDER, caption file, hf:USER/NAME, or openmoji")
     command.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
     command.add_argument("--out", required=True, type=Path, help="index folder to make or update")
@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _make_ann(folder: Path, encoders: Any) -> None:
-    from miniclip.index.image_index import PictureIndex
-    from miniclip.search.approximate import make_ann, measured_recall, open_gallery
+    from miniclip.index.image_index import ImageIndex
+    from miniclip.search.approximate import make_ann, measured_recall, open_backend
 
-    make_ann(PictureIndex.open(folder, in_memory=False))
-    index = PictureIndex.open(folder, in_memory=False)
-    recall, queries = measured_recall("ann", open_gallery("ann", index), index, encoders)
+    make_ann(ImageIndex.open(folder, in_memory=False))
+    index = ImageIndex.open(folder, in_memory=False)
+    recall, queries = measured_recall("ann", open_backend("ann", index), index, encoders)
     print(f"vector index made; it finds {100 * recall:.1f} % of the exact top 10 ({queries})", flush=True)

@@ -24,9 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     facts: dict[str, Any] = {}
     if (folder / "index.json").exists():
-        from miniclip.index.image_index import PictureIndex
+        from miniclip.index.image_index import ImageIndex
 
-        index = PictureIndex.open(folder, in_memory=False)
+        index = ImageIndex.open(folder, in_memory=False)
         facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
         folder = index.bundle_folder
     encoders = open_encoders(arguments, folder)

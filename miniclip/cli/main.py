@@ -19,7 +19,7 @@ COMMANDS = (index, search, duplicates, classify, evaluate, compare, import_run, 
 
 def parser() -> ArgumentParser:
     """All commands and their flags."""
-    top = ArgumentParser(prog="miniclip", description="Search pictures with words, and measure how well that works.")
+    top = ArgumentParser(prog="miniclip", description="Search images with words, and measure how well that works.")
     names = "index | search | duplicates | classify | evaluate | compare | import | info"
     commands = top.add_subparsers(dest="command", required=True, metavar=names)
     for command in COMMANDS:

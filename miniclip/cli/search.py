@@ -21,20 +21,20 @@ from miniclip.errors import MiniClipError
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("search", help="find pictures by words, by pictures, or by both")
-    command.add_argument("words", nargs="*", help="what the picture should show; several phrasings are averaged")
+    command = commands.add_parser("search", help="find images by words, by images, or by both")
+    command.add_argument("words", nargs="*", help="what the image should show; several phrasings are averaged")
     command.add_argument(
-        "--image", type=Path, action="append", default=[], help="a picture to search by; may be repeated"
+        "--image", type=Path, action="append", default=[], help="an image to search by; may be repeated"
     )
-    command.add_argument("--like", action="append", default=[], help="more like this picture of the index")
+    command.add_argument("--like", action="append", default=[], help="more like this image of the index")
     command.add_argument("--minus", action="append", default=[], metavar="WORDS", help="what it should not show")
     command.add_argument(
-        "--text-weight", type=float, default=0.5, help="share of the words beside pictures (default 0.5)"
+        "--text-weight", type=float, default=0.5, help="share of the words beside images (default 0.5)"
     )
     command.add_argument("--minus-weight", type=float, default=0.5, help="how much --minus takes away (default 0.5)")
-    command.add_argument("--folder", type=folder_name, help="only pictures below this folder")
-    command.add_argument("--after", type=day, metavar="YYYY-MM-DD", help="only pictures taken on that day or later")
-    command.add_argument("--before", type=day, metavar="YYYY-MM-DD", help="only pictures taken on that day or earlier")
+    command.add_argument("--folder", type=folder_name, help="only images below this folder")
+    command.add_argument("--after", type=day, metavar="YYYY-MM-DD", help="only images taken on that day or later")
+    command.add_argument("--before", type=day, metavar="YYYY-MM-DD", help="only images taken on that day or earlier")
     command.add_argument("--distinct", action="store_true", help="one line for files of equal content")
     command.add_argument("--matches", action="store_true", help="only what probably matches; that may be nothing")
     command.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
@@ -44,7 +44,7 @@ def add_command(commands: Any) -> None:
         default="exact",
         help="exact | int8 (less memory) | ann (after index --ann; no filters) (default exact)",
     )
-    command.add_argument("--top-k", type=positive, default=10, help="how many pictures (default 10)")
+    command.add_argument("--top-k", type=positive, default=10, help="how many images (default 10)")
     command.add_argument("--sheet", type=png, metavar="FILE", help="also draw what is found into this PNG")
     add_output_flags(command)
     add_runtime_flags(command)
@@ -68,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [searcher.index.row_of(path) for path in arguments.like]
     for path, row in zip(arguments.like, rows, strict=True):
         if row is None:
-            raise MiniClipError(f"{path} is not in the index; search by any picture with --image {path}")
+            raise MiniClipError(f"{path} is not in the index; search by any image with --image {path}")
     if arguments.folder is not None and not searcher.index.below(arguments.folder).any():
         first = os.path.dirname(searcher.index.paths.text(0))
-        raise MiniClipError(f"no picture of the index lies below {arguments.folder}; the first lies in {first}")
+        raise MiniClipError(f"no image of the index lies below {arguments.folder}; the first lies in {first}")
     query = Query(
         texts=tuple(arguments.words),
         images=tuple(arguments.image),
@@ -133,10 +133,10 @@ def _none_in_range(query: Any, index: Any) -> str:
 
     days = " and ".join(f"{word} {day}" for word, day in (("after", query.after), ("before", query.before)) if day)
     dated = int((~np.isnat(index.taken)).sum())
-    return f"no picture to be searched was taken {days}; {dated:,} of {len(index):,} have a date at all"
+    return f"no image to be searched was taken {days}; {dated:,} of {len(index):,} have a date at all"
 
 
 def _no_probability(texts: tuple[str, ...], searcher: Any) -> str:
     if not texts:
-        return "a picture's likeness has no probability; only words have"
+        return "an image's likeness has no probability; only words have"
     return f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; export it again to have them"

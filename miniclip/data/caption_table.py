@@ -1,6 +1,6 @@
-"""The one table that every caption format becomes: pictures, their captions, their splits, and what was left out.
+"""The one table that every caption format becomes: images, their captions, their splits, and what was left out.
 
-In: rows of `miniclip.data.captions`. Out: `CaptionTable`. A picture is in one split with all its captions.
+In: rows of `miniclip.data.captions`. Out: `CaptionTable`. An image is in one split with all its captions.
 """
 
 from collections import Counter
@@ -27,16 +27,16 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class CaptionTable:
-    """Pictures and their captions. A split's captions are all captions of its pictures, so none is in two splits."""
+    """Images and their captions. A split's captions are all captions of its images, so none is in two splits."""
 
     image_paths: list[Path]  # N_images, existing files
-    splits: list[str]  # N_images: "train", "val", "test", or "" for a picture in no official list
+    splits: list[str]  # N_images: "train", "val", "test", or "" for an image in no official list
     captions: list[str]  # N_texts
     image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
     skipped: list[Skipped] = field(default_factory=list)
 
     def split(self, *names: str) -> "CaptionTable":
-        """The pictures of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is everything.
+        """The images of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is everything.
 
         Errors: `MiniClipError` when a split is unknown or empty, with the splits there are.
         """
@@ -44,12 +44,12 @@ class CaptionTable:
             return self
         wanted = {normalise_split(name) for name in names}
         if empty := sorted(wanted - set(self.splits)):
-            raise MiniClipError(f"no picture is in split {empty[0]!r}; there are: {self._split_counts()}, all")
+            raise MiniClipError(f"no image is in split {empty[0]!r}; there are: {self._split_counts()}, all")
         keep = np.array([split in wanted for split in self.splits], dtype=bool)
         return self._only(keep, [skipped for skipped in self.skipped if skipped.split in {*wanted, None}])
 
     def without(self, image_rows: dict[int, str]) -> "CaptionTable":
-        """Drop pictures, row -> reason, with their captions: those that turned out unreadable when decoded."""
+        """Drop images, row -> reason, with their captions: those that turned out unreadable when decoded."""
         keep = np.ones(len(self.image_paths), dtype=bool)
         keep[list(image_rows)] = False
         dropped = [
@@ -59,7 +59,7 @@ class CaptionTable:
         return self._only(keep, self.skipped + dropped)
 
     def first(self, images: int) -> "CaptionTable":
-        """The first pictures with their captions, the others not counted as lost: a sample to measure with."""
+        """The first images with their captions, the others not counted as lost: a sample to measure with."""
         return self._only(np.arange(len(self.image_paths)) < images, [])
 
     def and_train(self, other: "CaptionTable") -> "CaptionTable":
@@ -73,7 +73,7 @@ class CaptionTable:
         )
 
     def apart_from(self, other: "CaptionTable") -> "CaptionTable":
-        """Without the pictures that another table holds out (val and test), under whatever name they lie here."""
+        """Without the images that another table holds out (val and test), under whatever name they lie here."""
         pairs = zip(other.image_paths, other.splits, strict=True)
         held_out = {path.resolve() for path, split in pairs if split in ("val", "test")}
         keep = np.array([path.resolve() not in held_out for path in self.image_paths], dtype=bool)
@@ -85,7 +85,7 @@ class CaptionTable:
 
     def summary(self) -> str:
         """One line of counts, and a second one of reasons if something was skipped."""
-        text = f"{len(self.image_paths):,} pictures, {len(self.captions):,} captions: {self._split_counts()}"
+        text = f"{len(self.image_paths):,} images, {len(self.captions):,} captions: {self._split_counts()}"
         if self.skipped:
             reasons = Counter(skipped.reason for skipped in self.skipped).most_common()
             shown = [f"{count:,} {reason}" for reason, count in reasons[:3]]
@@ -115,7 +115,7 @@ class CaptionTable:
 
 
 def check_skipped(table: CaptionTable, allow_missing: bool, limit: float = 0.05) -> None:
-    """`MiniClipError` when more than `limit` of the rows (captions, or pictures where there are none) were skipped."""
+    """`MiniClipError` when more than `limit` of the rows (captions, or images where there are none) were skipped."""
     skipped = sum(entry.rows for entry in table.skipped)
     total = skipped + (len(table.captions) or len(table.image_paths))
     if allow_missing or skipped <= limit * total:

@@ -1,7 +1,7 @@
-"""Pictures to `pixel_values`: open, check, orient, convert, resize, normalise. The only image code, for all rooms.
+"""Images to `pixel_values`: open, check, orient, convert, resize, normalise. The only image code, for all rooms.
 
 In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, and HEIC with the extra `heic`. Out:
-`(3, H, W)` float32, or a `MiniClipError` that says why a picture cannot be read. No torch: training, serving and the
+`(3, H, W)` float32, or a `MiniClipError` that says why an image cannot be read. No torch: training, serving and the
 page see exactly the same pixels.
 """
 
@@ -46,8 +46,8 @@ ImageSource = str | Path | bytes
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture: upright RGB, perhaps at a reduced scale, and what its file says of it."""
+class DecodedImage:
+    """A decoded image: upright RGB, perhaps at a reduced scale, and what its file says of it."""
 
     image: Image.Image
     width_px: int  # of the file, upright
@@ -56,15 +56,15 @@ class Picture:
 
 
 def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Image:
-    """Decode one picture to upright RGB; see `read_picture`."""
-    return read_picture(source, min_size_px).image
+    """Decode one image to upright RGB; see `read_image`."""
+    return read_image(source, min_size_px).image
 
 
-def read_picture(source: ImageSource, min_size_px: int | None = None) -> Picture:
-    """Decode one picture to upright RGB; transparency becomes white, of an animation the first frame is taken.
+def read_image(source: ImageSource, min_size_px: int | None = None) -> DecodedImage:
+    """Decode one image to upright RGB; transparency becomes white, of an animation the first frame is taken.
 
     With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the
-    decoder then skips most of the work (`Image.draft`). Large pictures are decoded one at a time, whatever the threads.
+    decoder then skips most of the work (`Image.draft`). Large images are decoded one at a time, whatever the threads.
     Errors: `MiniClipError` with the reason, which does not repeat the path.
     """
     stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -83,11 +83,11 @@ def read_picture(source: ImageSource, min_size_px: int | None = None) -> Picture
                 rgb = _to_rgb(upright(image))
             if (rgb.width > rgb.height) != is_wide and width_px != height_px:
                 width_px, height_px = height_px, width_px
-            return Picture(rgb, width_px, height_px, date_taken(image))
+            return DecodedImage(rgb, width_px, height_px, date_taken(image))
     except FileNotFoundError:
         raise MiniClipError("no such file") from None
     except IsADirectoryError:
-        raise MiniClipError("a folder, not a picture") from None
+        raise MiniClipError("a folder, not an image") from None
     except PermissionError:
         raise MiniClipError("no permission to read it") from None
     except UnidentifiedImageError:
@@ -98,7 +98,7 @@ def read_picture(source: ImageSource, min_size_px: int | None = None) -> Picture
         raise MiniClipError("cannot be read (not enough memory)") from None
     except Exception as error:  # Pillow's decoders raise many types for damaged files; each means the same to a user
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MiniClipError(f"damaged picture ({reason})") from None
+        raise MiniClipError(f"damaged image ({reason})") from None
 
 
 def _unidentified(stream: Any) -> str:
@@ -111,14 +111,14 @@ def _unidentified(stream: Any) -> str:
             stream.seek(0)
             start = stream.read(12)
         if not start:
-            return "an empty file, not a picture in a known format"
+            return "an empty file, not an image in a known format"
         if HEIC.match(start) and "HEIF" not in FORMATS:
-            return 'HEIC pictures need one more package: pip install "miniclip[heic]"'
-    return f"not a picture in a known format ({', '.join('WebP' if f == 'WEBP' else f for f in FORMATS)})"
+            return 'HEIC images need one more package: pip install "miniclip[heic]"'
+    return f"not an image in a known format ({', '.join('WebP' if f == 'WEBP' else f for f in FORMATS)})"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: 16-bit is scaled to 8, transparency is laid on white. A large picture goes band by band."""
+    """Any mode to RGB: 16-bit is scaled to 8, transparency is laid on white. A large image goes band by band."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     rows = image.height if image.width * image.height <= LARGE_PIXELS else max(1, BAND_PIXELS // image.width)
@@ -144,7 +144,7 @@ def _colours_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The least and the largest number of a picture; gaps and what is infinite do not count."""
+    """The least and the largest number of an image; gaps and what is infinite do not count."""
     values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
     return float(values.min(initial=0, where=finite)), float(values.max(initial=0, where=finite))

@@ -23,7 +23,7 @@ def date_taken(image: Image.Image) -> datetime | None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    try:  # what stands upright already is not copied: a large picture would be in memory twice
+    try:  # what stands upright already is not copied: a large image would be in memory twice
         return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
-    except Exception:  # metadata that cannot be read turns nothing; the picture itself is whole
+    except Exception:  # metadata that cannot be read turns nothing; the image itself is whole
         return image

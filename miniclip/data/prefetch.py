@@ -1,4 +1,4 @@
-"""Work done in threads ahead of whoever consumes it, in order and in bounded memory: how pictures are loaded.
+"""Work done in threads ahead of whoever consumes it, in order and in bounded memory: how images are loaded.
 
 In: sources and what to do with each. Out: results in the order of the sources, errors among them.
 """
@@ -18,7 +18,7 @@ Source = TypeVar("Source")
 Loaded = TypeVar("Loaded")
 
 
-def load_ahead(
+def prefetch(
     sources: Iterable[Source], load: Callable[[Source], Loaded], ahead: int, workers: int | None = None
 ) -> Iterator[tuple[int, Loaded | MiniClipError]]:
     """Run `load` on every source in threads, in order, at most `ahead` of whoever consumes.
@@ -48,20 +48,20 @@ def load_ahead(
                 future.cancel()
 
 
-def load_batches(
+def prefetch_batches(
     sources: Sequence[ImageSource],
     load: Callable[[ImageSource], np.ndarray],
     batch_size: int,
     on_error: Callable[[int, str], None],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Decode pictures in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
+    """Decode images in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
 
-    Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. A picture that cannot be read is left out and
+    Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. An image that cannot be read is left out and
     told to `on_error(row, reason)`. Memory is bounded: at most two batches are decoded ahead.
     """
     rows: list[int] = []
     batch: list[np.ndarray] = []
-    for row, loaded in load_ahead(sources, load, ahead=2 * batch_size):
+    for row, loaded in prefetch(sources, load, ahead=2 * batch_size):
         if isinstance(loaded, MiniClipError):
             on_error(row, str(loaded))
             continue

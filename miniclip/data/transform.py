@@ -19,7 +19,7 @@ from miniclip.errors import MiniClipError
 class ImageTransform:
     """Resize and normalise, as a bundle's `preprocessor_config.json` says it.
 
-    Without a crop the picture is squashed to `height_px` x `width_px` (as SigLIP does): nothing of it is cut off.
+    Without a crop the image is squashed to `height_px` x `width_px` (as SigLIP does): nothing of it is cut off.
     With `resize_shortest_px`, the shorter edge is resized to that and the centre is cropped (as CLIP does).
     """
 
@@ -31,8 +31,8 @@ class ImageTransform:
     resize_shortest_px: int | None = None
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """RGB picture -> RGB picture of the size that the tower sees."""
-        # reducing_gap lets Pillow shrink a large picture in two steps: same look, a fraction of the time
+        """RGB image -> RGB image of the size that the tower sees."""
+        # reducing_gap lets Pillow shrink a large image in two steps: same look, a fraction of the time
         if self.resize_shortest_px is None:
             return image.resize((self.width_px, self.height_px), self.resample, reducing_gap=2.0)
         image = self._without_far_ends(image)
@@ -51,7 +51,7 @@ class ImageTransform:
         return image.crop((left, top, left + width, top + height))
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """RGB picture -> `pixel_values` (3, H, W) float32."""
+        """RGB image -> `pixel_values` (3, H, W) float32."""
         scale, offset = self._affine()
         pixels = np.asarray(self.fit(image)).transpose(2, 0, 1)
         return np.ascontiguousarray(pixels * scale + offset)
@@ -120,11 +120,9 @@ class ImageTransform:
         except OSError as error:
             raise MiniClipError(f"cannot read {path}: {error.strerror}") from None
         except KeyError as error:
-            raise MiniClipError(
-                f"{path} is not a picture preprocessor that MiniCLIP knows (it lacks {error})"
-            ) from None
+            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows (it lacks {error})") from None
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise MiniClipError(f"{path} is not a picture preprocessor that MiniCLIP knows ({error})") from None
+            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({error})") from None
 
     def _check(self, rescale_factor: float, do_rescale: bool) -> None:
         """`ValueError` for a value that cannot work, or that this class would not honour."""

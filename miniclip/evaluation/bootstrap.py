@@ -1,7 +1,7 @@
-"""How far a recall measured on some pictures may be from that on all pictures of their kind.
+"""How far a recall measured on some images may be from that on all images of their kind.
 
-In: ranks of a split. Out: 95 % intervals by the bootstrap over pictures (B. Efron and R. Tibshirani, "An Introduction
-to the Bootstrap", 1993, chapter 13): pictures are drawn again with replacement, each with its captions, which are not
+In: ranks of a split. Out: 95 % intervals by the bootstrap over images (B. Efron and R. Tibshirani, "An Introduction
+to the Bootstrap", 1993, chapter 13): images are drawn again with replacement, each with its captions, which are not
 independent of each other.
 """
 
@@ -17,7 +17,7 @@ PERCENTILES = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank of each text's picture (T,), of each picture's best own text (I,), and which picture each text shows."""
+    """Rank of each text's image (T,), of each image's best own text (I,), and which image each text shows."""
 
     texts: np.ndarray
     images: np.ndarray
@@ -34,9 +34,9 @@ def intervals(ranks: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
 
 
 def difference_intervals(ours: Ranks, theirs: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """Recall name -> 95 % interval of ours minus theirs, both on the same pictures.
+    """Recall name -> 95 % interval of ours minus theirs, both on the same images.
 
-    Both are measured on the same drawn pictures: what is hard for one is mostly hard for the other, so the difference
+    Both are measured on the same drawn images: what is hard for one is mostly hard for the other, so the difference
     is known far better than either.
     """
     pairs = zip(_samples(ours, seed).items(), _samples(theirs, seed).values(), strict=True)

@@ -1,6 +1,6 @@
 """Evaluation of any encoders on a caption table: the same code for PyTorch, every precision, and bundles of others.
 
-In: `DualEncoders` and a `CaptionTable`. Out: embeddings of the whole split, and its Recall@K.
+In: `Encoders` and a `CaptionTable`. Out: embeddings of the whole split, and its Recall@K.
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from miniclip.data.caption_table import CaptionTable
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.bootstrap import Ranks
 from miniclip.evaluation.metrics import KS, PROTOCOLS, first_captions, retrieval_ranks
-from miniclip.inference.encoders import DualEncoders
+from miniclip.inference.encoders import Encoders
 
 
 @dataclass(frozen=True)
 class SplitEmbeds:
-    """A split embedded once. `table` holds only the pictures that could be read."""
+    """A split embedded once. `table` holds only the images that could be read."""
 
     table: CaptionTable
     image_embeds: np.ndarray  # (N_images, D) float32
     text_embeds: np.ndarray  # (N_texts, D) float32
 
     def ranks(self, protocol: str = "karpathy") -> Ranks:
-        """Ranks of all texts and pictures."""
+        """Ranks of all texts and images."""
         check_protocol(protocol)
         owner = self.table.image_of_caption
         rows = first_captions(owner) if protocol == "paired" else np.arange(len(owner))
@@ -44,10 +44,10 @@ def check_protocol(protocol: str) -> None:
         raise MiniClipError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
 
 
-def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:
-    """Embed every picture and caption of a table; unreadable pictures are left out and stay in `table.skipped`.
+def embed_split(encoders: Encoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:
+    """Embed every image and caption of a table; unreadable images are left out and stay in `table.skipped`.
 
-    Errors: `MiniClipError` when there are no captions, no picture can be read, or the model gives no finite numbers.
+    Errors: `MiniClipError` when there are no captions, no image can be read, or the model gives no finite numbers.
     """
     if not table.captions:
         raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
@@ -56,7 +56,7 @@ def embed_split(encoders: DualEncoders, table: CaptionTable, description: str = 
         _, image_embeds = encoders.encode_images(table.image_paths, skipped.__setitem__, progress=bar.update)
     if len(skipped) == len(table.image_paths):
         row, reason = next(iter(skipped.items()))
-        raise MiniClipError(f"no picture could be read; the first: {table.image_paths[row]}: {reason}")
+        raise MiniClipError(f"no image could be read; the first: {table.image_paths[row]}: {reason}")
     table = table.without(skipped)
     text_embeds = encoders.encode_texts(table.captions)
     if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):  # NaN ranks nothing above: 100 %

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from miniclip.data.images import read_picture
+from miniclip.data.images import read_image
 from miniclip.data.paths import real_path
-from miniclip.data.prefetch import load_ahead
+from miniclip.data.prefetch import prefetch
 from miniclip.data.storage import is_uri, read_uri
 from miniclip.errors import MiniClipError
-from miniclip.index.scan import PictureFile
+from miniclip.index.scan import ImageFile
 from miniclip.inference.encoders import IMAGE_BATCH, OnnxEncoders
 
-AHEAD = 32  # pictures a core may be ahead of the writer
+AHEAD = 32  # images a core may be ahead of the writer
 IN_MEMORY_BYTES = 64 << 20  # a file up to this is read once, one for each core at a time
 
 
@@ -32,7 +32,7 @@ IN_MEMORY_BYTES = 64 << 20  # a file up to this is read once, one for each core 
 class Reading:
     """One file read: its row of the index, or with `known_at` the offset of the row that has the same content."""
 
-    file: PictureFile
+    file: ImageFile
     sha256: bytes
     known_at: int | None = None
     width_px: int = 0
@@ -43,16 +43,16 @@ class Reading:
 
 
 def read_all(
-    files: Sequence[PictureFile], encoders: OnnxEncoders, offset_of: dict[bytes, int]
-) -> Iterator[tuple[PictureFile, Reading | MiniClipError]]:
+    files: Sequence[ImageFile], encoders: OnnxEncoders, offset_of: dict[bytes, int]
+) -> Iterator[tuple[ImageFile, Reading | MiniClipError]]:
     """Every file with its `Reading`, or with the error that says why it has none."""
     cores = os.cpu_count() or 1
 
-    def read(file: PictureFile) -> Reading:
+    def read(file: ImageFile) -> Reading:
         return read_file(file, encoders, offset_of)
 
     batch: list[Reading] = []
-    for row, result in load_ahead(files, read, ahead=AHEAD * cores, workers=cores + 1):  # one may wait for a disk
+    for row, result in prefetch(files, read, ahead=AHEAD * cores, workers=cores + 1):  # one may wait for a disk
         if isinstance(result, MiniClipError) or result.pixel_values is None:
             yield files[row], result
             continue
@@ -63,7 +63,7 @@ def read_all(
     yield from _embed(batch, encoders)
 
 
-def read_file(file: PictureFile, encoders: OnnxEncoders, offset_of: dict[bytes, int]) -> Reading:
+def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, int]) -> Reading:
     """Hash one file, and unless its content is known decode it, and on a CPU embed it on this thread's core.
 
     Errors: `MiniClipError` with the reason why it cannot be read.
@@ -73,11 +73,11 @@ def read_file(file: PictureFile, encoders: OnnxEncoders, offset_of: dict[bytes, 
     sha256 = hashlib.sha256(source).digest() if isinstance(source, bytes) else hash_file(source)
     if sha256 in offset_of:
         return Reading(file, sha256, known_at=offset_of[sha256])
-    picture = read_picture(source, encoders.transform.min_size_px)
+    image = read_image(source, encoders.transform.min_size_px)
     if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
         raise MiniClipError("cannot be read (it changes meanwhile; index again when it is whole)")
-    pixel_values = encoders.transform(picture.image)
-    facts = (file, sha256, None, picture.width_px, picture.height_px, picture.taken)
+    pixel_values = encoders.transform(image.image)
+    facts = (file, sha256, None, image.width_px, image.height_px, image.taken)
     if encoders.wants_batches:
         return Reading(*facts, pixel_values=pixel_values)
     return Reading(*facts, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
@@ -117,7 +117,7 @@ def _reasons() -> Iterator[None]:
         raise MiniClipError("cannot be read (not enough memory)") from None
 
 
-def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[PictureFile, Reading]]:
+def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[ImageFile, Reading]]:
     if not batch:
         return
     embeds = encoders.embed_pixels(

@@ -23,7 +23,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 
 FLAT = "embeds.f32"
-LEAST_BYTES = 64 << 20  # below, reading the table takes a moment
+MIN_BYTES = 64 << 20  # below, reading the table takes a moment
 IDENTITY = ("path", "sha256", "indexed_at")  # no two embeddings of one bundle agree in them
 
 Put = Callable[[np.ndarray, np.ndarray], None]  # rows (B,), embeddings (B, D)
@@ -37,7 +37,7 @@ def identity_of(fingerprint: str, facts: pa.Table) -> bytes:
     return digest.digest()
 
 
-def map_flat(folder: Path, shape: tuple[int, int], identity: Callable[[], bytes]) -> np.ndarray | None:
+def map_embeddings(folder: Path, shape: tuple[int, int], identity: Callable[[], bytes]) -> np.ndarray | None:
     """The embeddings (N, D), read-only, or None where there is no file of just these rows."""
     size = 4 * shape[0] * shape[1]
     try:
@@ -55,7 +55,7 @@ def map_flat(folder: Path, shape: tuple[int, int], identity: Callable[[], bytes]
     return np.frombuffer(whole, np.float32, shape[0] * shape[1]).reshape(shape)
 
 
-def write_flat(folder: Path, shape: tuple[int, int], identity: bytes, read: Callable[[Put], None]) -> None:
+def write_embeddings(folder: Path, shape: tuple[int, int], identity: bytes, read: Callable[[Put], None]) -> None:
     """Write the file from what `read` puts, or remove it where it does not pay.
 
     It does not for small indexes, for those larger than memory, and where it would take the better part of a disk's
@@ -63,7 +63,7 @@ def write_flat(folder: Path, shape: tuple[int, int], identity: bytes, read: Call
     """
     path, size = folder / FLAT, 4 * shape[0] * shape[1]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if not LEAST_BYTES <= size <= memory or shutil.disk_usage(folder).free < 2 * size:
+    if not MIN_BYTES <= size <= memory or shutil.disk_usage(folder).free < 2 * size:
         for left in folder.glob(f"{FLAT}*"):  # also what a kill left of one
             left.unlink(missing_ok=True)
         return

@@ -1,6 +1,6 @@
-"""An opened picture index: embeddings in memory or mapped, all else where it was read, on one version of the table.
+"""An opened image index: embeddings in memory or mapped, all else where it was read, on one version of the table.
 
-In: an index folder. Out: `PictureIndex`, rows in the order of their paths. A writer that goes on meanwhile changes
+In: an index folder. Out: `ImageIndex`, rows in the order of their paths. A writer that goes on meanwhile changes
 nothing here; open the index again to see it.
 """
 
@@ -20,9 +20,9 @@ from miniclip.data.paths import real_path, stored_path
 from miniclip.data.storage import is_uri, name_in_storage, read_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
-from miniclip.index.embeddings_mmap import IDENTITY, Put, identity_of, map_flat, write_flat
+from miniclip.index.embeddings_mmap import IDENTITY, Put, identity_of, map_embeddings, write_embeddings
 from miniclip.index.scan import Problem
-from miniclip.index.store import PICTURES, damaged, open_table, read_problems, read_settings
+from miniclip.index.store import IMAGES, damaged, open_table, read_problems, read_settings
 
 FACTS = (*IDENTITY, "bytes", "mtime_ns", "taken", "captions")
 READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
@@ -88,7 +88,7 @@ class Captions(Sequence[list[str]]):
     __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
-        """Whether any picture has a caption."""
+        """Whether any image has a caption."""
         return len(self.lists.flatten()) > 0
 
     def distinct(self) -> list[tuple[str, int]]:
@@ -102,8 +102,8 @@ class Captions(Sequence[list[str]]):
 
 
 @dataclass(frozen=True)
-class PictureIndex:
-    """Row i of every field is the same picture."""
+class ImageIndex:
+    """Row i of every field is the same image."""
 
     folder: Path
     fingerprint: str
@@ -118,14 +118,14 @@ class PictureIndex:
     stored: "StoredEmbeds" = field(repr=False)
 
     @classmethod
-    def open(cls, folder: str | Path, in_memory: bool = True) -> "PictureIndex":
+    def open(cls, folder: str | Path, in_memory: bool = True) -> "ImageIndex":
         """Open an index at its last commit; unless `in_memory`, embeddings stay on disk and `image_embeds` is empty.
 
         Errors: `MiniClipError` when it is none, is empty, or comes from another format.
         """
         folder = Path(folder)
         settings = read_settings(folder)
-        table = open_table(folder, PICTURES)
+        table = open_table(folder, IMAGES)
         try:
             if table is None or table.count_rows() == 0:
                 raise MiniClipError(
@@ -157,19 +157,19 @@ class PictureIndex:
         if fingerprint != self.fingerprint and bundle is not None and bundle.resolve() == self.bundle_folder.resolve():
             raise MiniClipError(
                 f"the bundle {bundle} is not what it was when the index {self.folder} was made; "
-                "index the pictures again into another --out"
+                "index the images again into another --out"
             )
         if fingerprint != self.fingerprint:
             raise MiniClipError(
                 f"the index {self.folder} was made by another bundle; search with --bundle {self.bundle_folder}, "
-                "or index the pictures again into another --out"
+                "or index the images again into another --out"
             )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def source(self, row: int) -> Path | bytes:
-        """What a picture is opened by: its path, or its content where it lies in object storage.
+        """What an image is opened by: its path, or its content where it lies in object storage.
 
         Errors: `MiniClipError` when the storage does not give it.
         """
@@ -183,7 +183,7 @@ class PictureIndex:
 
     @cached_property
     def content(self) -> np.ndarray:
-        """(N,) int32: equal numbers for pictures of equal content, each the first row that has it."""
+        """(N,) int32: equal numbers for images of equal content, each the first row that has it."""
         codes = self.sha256.dictionary_encode().indices.to_numpy()
         first = np.full(codes.max() + 1, len(codes), dtype=np.int32)
         np.minimum.at(first, codes, np.arange(len(codes), dtype=np.int32))
@@ -196,14 +196,14 @@ class PictureIndex:
         return None if first.all() else first
 
     def below(self, folder: str | Path) -> np.ndarray:
-        """(N,) bool: which pictures lie in this folder or below it."""
+        """(N,) bool: which images lie in this folder or below it."""
         inside = np.zeros(len(self), dtype=bool)
         for name in _names_of(folder):
             inside |= np.asarray(pc.starts_with(self.paths.stored, name.rstrip("/") + "/"))
         return inside
 
     def row_of(self, path: str | Path) -> int | None:
-        """The row of a picture, by its path."""
+        """The row of an image, by its path."""
         rows = (pc.index(self.paths.stored, name).as_py() for name in _names_of(path))
         return next((row for row in rows if row >= 0), None)
 
@@ -240,14 +240,14 @@ class StoredEmbeds:
 
     def open(self, folder: Path) -> np.ndarray:
         """(N, D) float32, read-only: mapped where `keep_flat` left a file of these rows, else read into memory."""
-        mapped = map_flat(folder, (len(self), self.dim), self._identity)
+        mapped = map_embeddings(folder, (len(self), self.dim), self._identity)
         return self.read() if mapped is None else mapped
 
     def keep_flat(self, folder: Path) -> None:
-        """See to it that the next `open` of a large index is quick; see `flat.write_flat`."""
+        """See to it that the next `open` of a large index is quick; see `flat.write_embeddings`."""
         shape = len(self), self.dim
-        if map_flat(folder, shape, self._identity) is None:
-            write_flat(folder, shape, self._identity(), self._put_all)
+        if map_embeddings(folder, shape, self._identity) is None:
+            write_embeddings(folder, shape, self._identity(), self._put_all)
 
     def read(self) -> np.ndarray:
         """(N, D) float32; in memory once, and a few batches beside it."""

@@ -2,8 +2,8 @@
 
 In: what `miniclip.index.scan` finds, encoders, an index folder. Out: commits every few seconds, and an `IndexReport`.
 A file is unchanged when its size and time are; else its content hash tells whether an embedding can be used again, as
-for one that was renamed, copied or touched. On a CPU each core takes a picture from its bytes to its embedding; on a
-GPU cores decode ahead of it. At no time are more than some tens of pictures in memory.
+for one that was renamed, copied or touched. On a CPU each core takes an image from its bytes to its embedding; on a
+GPU cores decode ahead of it. At no time are more than some tens of images in memory.
 """
 
 import os
@@ -22,8 +22,8 @@ from miniclip.data.paths import printable, real_path
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.index.embed_file import Reading, read_all, row_columns
-from miniclip.index.image_index import PictureIndex
-from miniclip.index.scan import Found, PictureFile, Problem, absolute, find_pictures, lies_outside
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.scan import ImageFile, Problem, ScanResult, absolute, is_retryable, scan_images
 from miniclip.index.store import Settings, Writer, open_writer, read_problems
 from miniclip.inference.encoders import OnnxEncoders
 
@@ -43,17 +43,17 @@ class IndexReport:
     seconds: float = 0.0  # spent on `added`, without start and end
 
     def __str__(self) -> str:
-        text = f"{self.added:,} pictures embedded, {self.kept:,} unchanged, {self.removed:,} removed"
+        text = f"{self.added:,} images embedded, {self.kept:,} unchanged, {self.removed:,} removed"
         text += f", {self.reused:,} of the embedded known by their content" if self.reused else ""
         text += f", {len(self.skipped):,} skipped" if self.skipped else ""
-        return text + (f" ({self.added / self.seconds:.0f} pictures/s)" if self.added and self.seconds else "")
+        return text + (f" ({self.added / self.seconds:.0f} images/s)" if self.added and self.seconds else "")
 
 
 @dataclass
 class Plan:
     """What there is to do, from comparing files with the index."""
 
-    fresh: list[PictureFile] = field(default_factory=list)
+    fresh: list[ImageFile] = field(default_factory=list)
     kept: int = 0
     gone: list[str] = field(default_factory=list)
     known_paths: set[str] = field(default_factory=set)
@@ -62,22 +62,22 @@ class Plan:
     settled: list[str] = field(default_factory=list)  # paths whose problem is gone, or is looked for again
 
 
-Write = Callable[[Plan, Found, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
+Write = Callable[[Plan, ScanResult, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
 
 
 def update_index(
     images: str, encoders: OnnxEncoders, out: Path, write: Write | None = None, flat: bool = True
 ) -> IndexReport:
-    """Make the index `out` equal to the pictures in `images`, computing only what is new or changed.
+    """Make the index `out` equal to the images in `images`, computing only what is new or changed.
 
     `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
     ready to be mapped (`miniclip.index.embeddings_mmap`).
 
-    Errors: `MiniClipError` when `images` holds no picture, or `out` is being written, or an index of another bundle or
-    of other pictures that are still there.
+    Errors: `MiniClipError` when `images` holds no image, or `out` is being written, or an index of another bundle or
+    of other images that are still there.
     Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
     """
-    found = find_pictures(images)
+    found = scan_images(images)
     bundle = encoders.bundle
     settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images))
     with open_writer(out, settings, encoders.dim) as writer:
@@ -97,32 +97,32 @@ def update_index(
             seconds = time.monotonic() - started
             if stop.is_set():
                 raise KeyboardInterrupt(
-                    f"stopped: {writer.count():,} pictures are in the index {out}; the same command goes on from there"
+                    f"stopped: {writer.count():,} images are in the index {out}; the same command goes on from there"
                 )
             writer.remove(plan.gone)
             writer.tidy()
             problems = sorted(plan.problems.values(), key=lambda problem: problem.path)
             if writer.count() == 0:
                 reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
-                raise MiniClipError(f"no picture in {images} could be read{reason}")
+                raise MiniClipError(f"no image in {images} could be read{reason}")
         if flat:
-            PictureIndex.open(out, in_memory=False).stored.keep_flat(out)
+            ImageIndex.open(out, in_memory=False).stored.keep_flat(out)
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
 
 
 def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
-    """Refuse to throw out the pictures of another place; those of one that was moved or deleted may go."""
+    """Refuse to throw out the images of another place; those of one that was moved or deleted may go."""
     before = writer.settings.images
     if images != before and any(is_uri(path) or os.path.exists(real_path(path)) for path in gone):
         are = "may be" if is_uri(before) else "are"  # asking storage takes a request for each
         raise MiniClipError(
-            f"the index {writer.folder} holds the pictures of {printable(before)}, and they {are} still there; "
+            f"the index {writer.folder} holds the images of {printable(before)}, and they {are} still there; "
             f"index {printable(before)} again, or choose another --out for {printable(images)}"
         )
 
 
-def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
-    """Files against rows: what is new, changed, gone; what holds no picture and did not change since."""
+def _compare(found: ScanResult, writer: Writer, problems: Sequence[Problem]) -> Plan:
+    """Files against rows: what is new, changed, gone; what holds no image and did not change since."""
     known = writer.known()
     plan = Plan()
     rows: dict[str, tuple[int, int]] = {}
@@ -139,7 +139,7 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
         problem = known_problems.get(path)
         if rows.get(path) == file.state and captions[path] == file.captions:
             plan.kept += 1
-        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not lies_outside(problem.reason):
+        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not is_retryable(problem.reason):
             plan.problems[path] = known_problems.pop(path)
             if path in rows:  # a kill came between the commits of the problem and of the row that it ends
                 plan.gone.append(path)
@@ -156,7 +156,7 @@ def _compare(found: Found, writer: Writer, problems: Sequence[Problem]) -> Plan:
 
 def write_here(
     plan: Plan,
-    found: Found,
+    found: ScanResult,
     encoders: OnnxEncoders,
     writer: Writer,
     stop: threading.Event,
@@ -191,7 +191,7 @@ def write_here(
 
     started = last_commit = time.monotonic()
     disable = None if plan.fresh else True  # None: no bar where nobody watches, in a pipe or a log
-    with tqdm(total=len(plan.fresh), desc="embedding pictures", unit="picture", disable=disable) as bar:
+    with tqdm(total=len(plan.fresh), desc="embedding images", unit="picture", disable=disable) as bar:
         for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
             bar.update(1)
             if progress is not None:
@@ -211,14 +211,14 @@ def write_here(
     return added, reused
 
 
-def _shown(path: str, found: Found) -> str:
+def _shown(path: str, found: ScanResult) -> str:
     """A path as a line names it: relative to the folder, whatever it is made of."""
     return printable(path.removeprefix(found.root + "/") if found.root else Path(path).name)
 
 
 @contextmanager
 def _stop_when_interrupted() -> Iterator[threading.Event]:
-    """Ctrl-C asks for a stop at the next picture; a second one stops at once. Only a main thread hears signals."""
+    """Ctrl-C asks for a stop at the next image; a second one stops at once. Only a main thread hears signals."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

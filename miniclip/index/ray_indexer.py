@@ -1,10 +1,11 @@
 """The same index, embedded by many machines: Ray Data hands out the files, lance-ray writes the table.
 
-In: the files that `miniclip.index.indexer` found new or changed. Out: the same rows that one process writes. Ours is
-how an image is processed (`read_file`) and when rows are committed; Ray's are the machines, the queue and recovery; Lance's is the table. Every `CHUNK` files there is a commit, so that a cluster that is stopped has lost one
-chunk at most. Pictures (or object storage), bundle and index must have the same path on every machine.
+In: the files that `miniclip.index.indexer` found new or changed. Out: the same rows that one process writes. Our code
+decides how an image is processed (`read_file`) and when rows are committed; Ray manages the machines, the queue and
+recovery; Lance writes the table. Every `CHUNK` files are committed, so a cluster that is stopped loses at most one
+chunk. Images (or object storage), bundle and index must have the same path on every machine.
 
-    miniclip index s3://bucket/pictures --bundle B --out /shared/index --ray auto
+    miniclip index s3://bucket/images --bundle B --out /shared/index --ray auto
 """
 
 import logging
@@ -22,8 +23,8 @@ from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.embed_file import read_file, row_columns
 from miniclip.index.indexer import Plan, Write
-from miniclip.index.scan import Found, PictureFile, Problem
-from miniclip.index.store import Writer, picture_schema, writing
+from miniclip.index.scan import ImageFile, Problem, ScanResult
+from miniclip.index.store import Writer, index_schema, writing
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 
@@ -32,7 +33,7 @@ BLOCK = 256  # files that an actor gets at a time
 REASON = "reason"  # beside the index's columns, of what could not be read
 
 
-class Embedder:
+class RayEmbedder:
     """One onnxruntime on one core, kept for many blocks: an actor of the cluster."""
 
     def __init__(self, bundle: str, precision: str, dim: int) -> None:
@@ -46,7 +47,7 @@ class Embedder:
 
 def result_schema(dim: int) -> pa.Schema:
     """The index's columns, all of which may be missing, and the reason."""
-    fields = [field.with_nullable(True) for field in picture_schema(dim)]
+    fields = [field.with_nullable(True) for field in index_schema(dim)]
     return pa.schema([*fields, pa.field(REASON, pa.string())])
 
 
@@ -54,14 +55,14 @@ def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> p
     """See `Embedder`."""
     readings, failed = [], []
     for row in files.to_pylist():
-        file = PictureFile(row["path"], row["bytes"], row["mtime_ns"], tuple(row["captions"]))
+        file = ImageFile(row["path"], row["bytes"], row["mtime_ns"], tuple(row["captions"]))
         try:
             readings.append(read_file(file, encoders, {}))
         except MiniClipError as error:
             failed.append({"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns, REASON: str(error)})
     parts = [pa.Table.from_pylist(failed, schema=schema)]
     if readings:
-        rows = pa.table(row_columns(readings, {}, encoders.dim), schema=picture_schema(encoders.dim))
+        rows = pa.table(row_columns(readings, {}, encoders.dim), schema=index_schema(encoders.dim))
         rows = rows.append_column(schema.field(REASON), pa.nulls(len(readings), pa.string()))
         parts.append(rows.cast(schema))
     return pa.concat_tables(parts)
@@ -88,10 +89,10 @@ def on_cluster(address: str) -> Write:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     def write(
-        plan: Plan, found: Found, encoders: OnnxEncoders, writer: Writer, stop: threading.Event
+        plan: Plan, found: ScanResult, encoders: OnnxEncoders, writer: Writer, stop: threading.Event
     ) -> tuple[int, int]:
         added = 0
-        with tqdm(total=len(plan.fresh), desc="embedding pictures", unit="picture", disable=None) as bar:
+        with tqdm(total=len(plan.fresh), desc="embedding images", unit="picture", disable=None) as bar:
             for start in range(0, len(plan.fresh), CHUNK):
                 chunk = plan.fresh[start : start + CHUNK]
                 with _one_line():
@@ -102,7 +103,7 @@ def on_cluster(address: str) -> Write:
                 writer.remove([file.path for file in chunk if file.path in plan.known_paths])
                 if count:
                     with writing(writer.folder), _one_line():
-                        lance_ray.write_lance(good, writer.pictures_uri, schema=writer.schema, mode="append")
+                        lance_ray.write_lance(good, writer.images_uri, schema=writer.schema, mode="append")
                 writer.put_problems(problems)
                 plan.problems.update((problem.path, problem) for problem in problems)
                 for problem in problems:
@@ -126,7 +127,7 @@ def _one_line() -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise MiniClipError(
             f"the Ray cluster gave up: {lines[-1] if lines else type(error).__name__}; "
-            "pictures, bundle and index must have the same path on all its machines; start again: what is done stays"
+            "images, bundle and index must have the same path on all its machines; start again: what is done stays"
         ) from None
 
 
@@ -137,7 +138,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _embedded(files: Sequence[PictureFile], encoders: OnnxEncoders) -> Any:
+def _embedded(files: Sequence[ImageFile], encoders: OnnxEncoders) -> Any:
     """A Ray data set of results, computed and held by the cluster."""
     import ray
 
@@ -150,7 +151,7 @@ def _embedded(files: Sequence[PictureFile], encoders: OnnxEncoders) -> Any:
     )  # one of each machine is for the rest
     most = min(slots, len(blocks))
     embedded = ray.data.from_arrow(blocks).map_batches(
-        Embedder,
+        RayEmbedder,
         fn_constructor_args=(str(encoders.bundle.folder.resolve()), encoders.precision, encoders.dim),
         batch_size=None,
         batch_format="pyarrow",

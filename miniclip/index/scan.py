@@ -1,4 +1,4 @@
-"""What there is to index: every picture below a folder, or of a data set, with what tells that it changed.
+"""What there is to index: every image below a folder, or of a data set, with what tells that it changed.
 
 In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `Found`: files by path, and what cannot even be tried,
 with the reason. Nothing is opened here. Links to folders are followed, each folder once, so that a loop ends.
@@ -30,19 +30,19 @@ OUTSIDE = (
     "no permission",
     "cannot be read (",
     "no such file",
-    "HEIC pictures need one more package",
-    *(f"damaged picture ({os.strerror(code)})" for code in GONE_AWAY),
-    "damaged picture (MemoryError)",  # as older indexes say it
+    "HEIC images need one more package",
+    *(f"damaged image ({os.strerror(code)})" for code in GONE_AWAY),
+    "damaged image (MemoryError)",  # as older indexes say it
 )
 
 
-def lies_outside(reason: str) -> bool:
+def is_retryable(reason: str) -> bool:
     """Whether the file itself may be whole, so that it is worth another try although it did not change."""
     return reason.startswith(OUTSIDE)
 
 
 @dataclass(frozen=True)
-class PictureFile:
+class ImageFile:
     """One file to index. `path` is as the index stores it (`stored_path`); `state` tells that its content changed."""
 
     path: str
@@ -66,10 +66,10 @@ class Problem:
 
 
 @dataclass
-class Found:
+class ScanResult:
     """Everything below a folder. What was indexed of what is unreadable is kept, since nobody knows that it is gone."""
 
-    files: dict[str, PictureFile] = field(default_factory=dict)  # by stored path
+    files: dict[str, ImageFile] = field(default_factory=dict)  # by stored path
     problems: list[Problem] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
     unreadable_files: set[str] = field(default_factory=set)  # stored paths
@@ -81,10 +81,10 @@ class Found:
         return path in self.unreadable_files or path.startswith(tuple(self.unreadable_folders))
 
 
-def find_pictures(source: str) -> Found:
-    """All pictures of a folder (hidden ones are passed over) or of a data set, with their captions if it has any.
+def scan_images(source: str) -> ScanResult:
+    """All images of a folder (hidden ones are passed over) or of a data set, with their captions if it has any.
 
-    Errors: `MiniClipError` when there is no picture at all, or as of `read_captions`.
+    Errors: `MiniClipError` when there is no image at all, or as of `read_captions`.
     """
     if is_uri(source):
         return _of_storage(source)
@@ -95,7 +95,7 @@ def find_pictures(source: str) -> Found:
         root = str(folder.resolve(strict=True))
     except (OSError, RuntimeError) as error:
         raise MiniClipError(f"cannot read {folder}: {error}") from None
-    found = Found(root=root)
+    found = ScanResult(root=root)
     real_folder = lru_cache(maxsize=256)(os.path.realpath)
 
     def place_of(path: str) -> str:  # the walk and the caption file may come to a folder by different links
@@ -104,17 +104,17 @@ def find_pictures(source: str) -> Found:
     captions = _captions_of(folder, found, place_of)
     for path in _walk(root, found):
         _add(path, captions.pop(place_of(path), (path, ()))[1] if captions else (), found)
-    for path, own in captions.values():  # named by the caption file, but not like a picture
+    for path, own in captions.values():  # named by the caption file, but not like an image
         _add(path, own, found)
     if not found.files and not found.problems:
         raise MiniClipError(
-            f"{folder} holds no caption file and no pictures; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}"
+            f"{folder} holds no caption file and no images; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}"
         )
     return found
 
 
 def absolute(source: str) -> str:
-    """A source of pictures as it can be named from any folder, and in one way only."""
+    """A source of images as it can be named from any folder, and in one way only."""
     if is_uri(source):
         place_uri, mark, options = source.partition("?")
         return place_uri.rstrip("/") + mark + options
@@ -130,15 +130,15 @@ def state_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, max(-(1 << 63), min(status.st_mtime_ns, (1 << 63) - 1))
 
 
-def _of_storage(uri: str) -> Found:
-    """Every object below a place that is named like a picture, by the same rules as files of a folder.
+def _of_storage(uri: str) -> ScanResult:
+    """Every object below a place that is named like an image, by the same rules as files of a folder.
 
     An object is stored as the URI that reads it: quoted, and with the options of the place, such as `?region=...`.
     """
     from pyarrow import fs
 
     place_uri, mark, options = uri.partition("?")
-    found = Found(root=place_uri.rstrip("/"))
+    found = ScanResult(root=place_uri.rstrip("/"))
     try:
         system, place = fs.FileSystem.from_uri(uri)
         infos = system.get_file_info(fs.FileSelector(place, recursive=True))
@@ -153,14 +153,14 @@ def _of_storage(uri: str) -> Found:
         if info.size > MAX_BYTES:
             found.problems.append(Problem(path, f"larger than {MAX_BYTES >> 30} GB", info.size, info.mtime_ns or 0))
         else:
-            found.files[path] = PictureFile(path, info.size, info.mtime_ns or 0)
+            found.files[path] = ImageFile(path, info.size, info.mtime_ns or 0)
     if not found.files and not found.problems:
-        raise MiniClipError(f"{uri} holds no pictures; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}")
+        raise MiniClipError(f"{uri} holds no images; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}")
     return found
 
 
-def _walk(root: str, found: Found) -> Iterator[str]:
-    """Paths of what is named like a picture, folder by folder in the order of names."""
+def _walk(root: str, found: ScanResult) -> Iterator[str]:
+    """Paths of what is named like an image, folder by folder in the order of names."""
     seen: set[tuple[int, int]] = set()
     folders = [root]
     while folders:
@@ -197,7 +197,7 @@ def _is(question: Callable[[], bool]) -> bool:
         return False
 
 
-def _add(path: str, captions: tuple[str, ...], found: Found) -> None:
+def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
     stored = stored_path(path)
     if real_path(stored) != path:  # it holds one of the private characters itself
         found.problems.append(Problem(printable(stored), "its name holds a private-use character; rename it"))
@@ -211,26 +211,28 @@ def _add(path: str, captions: tuple[str, ...], found: Found) -> None:
             found.unreadable_files.add(stored)
         return
     if not stat.S_ISREG(status.st_mode):
-        found.problems.append(Problem(stored, "a folder, pipe, socket or device, not a picture"))
+        found.problems.append(Problem(stored, "a folder, pipe, socket or device, not an image"))
     elif status.st_size > MAX_BYTES:
         found.problems.append(Problem(stored, f"larger than {MAX_BYTES >> 30} GB", *state_of(status)))
     else:
-        found.files[stored] = PictureFile(stored, *state_of(status), captions)
+        found.files[stored] = ImageFile(stored, *state_of(status), captions)
 
 
-def _captions_of(folder: Path, found: Found, place_of: Callable[[str], str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """By its place, a picture's path below the root and its captions. Rows without a picture become problems."""
+def _captions_of(
+    folder: Path, found: ScanResult, place_of: Callable[[str], str]
+) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By its place, an image's path below the root and its captions. Rows without an image become problems."""
     if not os.access(folder, os.R_OK | os.X_OK):
         return {}  # the walk says it
     try:
         table = read_folder_captions(folder)
-    except MiniClipError as error:  # some other table that lies among the pictures
+    except MiniClipError as error:  # some other table that lies among the images
         found.problems.append(Problem(stored_path(str(folder)), valid_text(f"captions not read: {error}")))
         found.captions_unknown = True
         return {}
     if table is None:
         return {}
-    # without a caption a picture is indexed all the same
+    # without a caption an image is indexed all the same
     found.problems += [_lost(entry) for entry in table.skipped if entry.reason != UNCAPTIONED]
     captions: dict[str, tuple[str, tuple[str, ...]]] = {}
     for row, path in enumerate(table.image_paths):
@@ -240,9 +242,9 @@ def _captions_of(folder: Path, found: Found, place_of: Callable[[str], str]) -> 
     return captions
 
 
-def _of_captions(source: str) -> Found:
+def _of_captions(source: str) -> ScanResult:
     table = read_captions(source)
-    found = Found()
+    found = ScanResult()
     found.problems = [_lost(entry) for entry in table.skipped]
     for row, path in enumerate(table.image_paths):
         _add(str(path.resolve()), tuple(map(valid_text, table.captions_of(row))), found)

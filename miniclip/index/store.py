@@ -1,7 +1,7 @@
 """Where an index lies: two LanceDB tables and a settings file, one writer, any number of readers.
 
     INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed
-    INDEX/pictures.lance   one row a picture: path, hash, size, times, width, height, EXIF date, captions, embedding
+    INDEX/images.lance   one row an image: path, hash, size, times, width, height, EXIF date, captions, embedding
     INDEX/problems.lance   one row a file that could not be indexed, with the reason
     INDEX/embeds.f32       of a large index: its embeddings once more, to be mapped (miniclip.index.embeddings_mmap)
     INDEX/recall.json      what was measured of the other galleries (miniclip.search.approximate)
@@ -32,9 +32,9 @@ from miniclip.files import write_json
 from miniclip.index.scan import Problem
 
 INDEX_FORMAT = 2
-PICTURES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
+IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
 BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
-MOST_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
+MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
 PROBLEM_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -45,8 +45,8 @@ PROBLEM_SCHEMA = pa.schema(
 )
 
 
-def picture_schema(dim: int) -> pa.Schema:
-    """Columns of `pictures.lance` for embeddings of `dim` dimensions."""
+def index_schema(dim: int) -> pa.Schema:
+    """Columns of `images.lance` for embeddings of `dim` dimensions."""
     return pa.schema(
         [
             pa.field("path", pa.string(), nullable=False),  # as of miniclip.data.paths.stored_path
@@ -84,7 +84,7 @@ def read_settings(folder: Path) -> Settings:
             raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
         if written < INDEX_FORMAT:
             raise MiniClipError(
-                f"the index {folder} has the older format {written}; delete it and index the pictures again"
+                f"the index {folder} has the older format {written}; delete it and index the images again"
             )
         return Settings(str(values["fingerprint"]), Path(values["bundle"]), str(values.get("images", "")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -94,7 +94,7 @@ def read_settings(folder: Path) -> Settings:
 def damaged(folder: Path, error: Exception) -> MiniClipError:
     """LanceDB raises many types; each means that its files are not whole."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MiniClipError(f"the index {folder} is damaged ({reason}); delete it and index the pictures again")
+    return MiniClipError(f"the index {folder} is damaged ({reason}); delete it and index the images again")
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def writing(folder: Path) -> Iterator[None]:
         raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from None
 
 
-def versions_of(folder: Path, name: str = PICTURES) -> Path:
+def versions_of(folder: Path, name: str = IMAGES) -> Path:
     """Where a table notes its versions: a folder whose time changes with every commit."""
     return folder / f"{name}.lance" / "_versions"
 
@@ -145,19 +145,19 @@ class Writer:
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder = folder
         self.settings = read_settings(folder)  # as they were; `put_settings` changes what is written
-        self.schema = picture_schema(dim)
+        self.schema = index_schema(dim)
         try:
-            self._pictures = _open_or_create(folder, PICTURES, self.schema)
+            self._images = _open_or_create(folder, IMAGES, self.schema)
             self._problems = _open_or_create(folder, PROBLEMS, PROBLEM_SCHEMA)
-            self._before = lancedb.connect(str(folder)).open_table(PICTURES)
-            self._before.checkout(self._pictures.version)  # offsets below stay what they are while we write
+            self._before = lancedb.connect(str(folder)).open_table(IMAGES)
+            self._before.checkout(self._images.version)  # offsets below stay what they are while we write
         except MiniClipError:
             raise
         except Exception as error:
             raise damaged(folder, error) from None
 
     def put_settings(self, settings: Settings) -> None:
-        """From now on the index is of these pictures, and its bundle in that folder."""
+        """From now on the index is of these images, and its bundle in that folder."""
         _write_settings(self.folder, settings)
 
     def known(self) -> pa.Table:
@@ -168,7 +168,7 @@ class Writer:
             raise damaged(self.folder, error) from None
 
     def take(self, offsets: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """What the picture itself says in rows of `known`, by their offset; `image_embed` (D,) is its embedding."""
+        """What the image itself says in rows of `known`, by their offset; `image_embed` (D,) is its embedding."""
         wanted = sorted(set(offsets))
         if not wanted:
             return {}
@@ -182,24 +182,24 @@ class Writer:
         }
 
     def put(self, rows: dict[str, Any], replace: bool) -> None:
-        """Add pictures by column; with `replace`, in place of those of the same path, in the same commit."""
+        """Add images by column; with `replace`, in place of those of the same path, in the same commit."""
         batch = pa.table(rows, schema=self.schema)
         with writing(self.folder):
             if replace:
-                merge = self._pictures.merge_insert("path")
+                merge = self._images.merge_insert("path")
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
             else:
-                self._pictures.add(batch)
+                self._images.add(batch)
 
     @property
-    def pictures_uri(self) -> str:
-        """Where the pictures' table is, for engines that write it from other machines."""
-        return str((self.folder / f"{PICTURES}.lance").resolve())
+    def images_uri(self) -> str:
+        """Where the images' table is, for engines that write it from other machines."""
+        return str((self.folder / f"{IMAGES}.lance").resolve())
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Take pictures out by path."""
+        """Take images out by path."""
         with writing(self.folder):
-            _delete(self._pictures, paths)
+            _delete(self._images, paths)
 
     def put_problems(self, problems: Sequence[Problem]) -> None:
         """Add to the error report, in place of what it said of the same path. None is no commit."""
@@ -217,13 +217,13 @@ class Writer:
             _delete(self._problems, paths)
 
     def count(self) -> int:
-        self._pictures.checkout_latest()  # others may have written it for us
-        return int(self._pictures.count_rows())
+        self._images.checkout_latest()  # others may have written it for us
+        return int(self._images.count_rows())
 
     def tidy(self) -> None:
         """Join small fragments. Readers of older versions are not disturbed: those stay for a week at least."""
-        for table in (self._pictures, self._problems):
-            if table.stats()["fragment_stats"]["num_fragments"] > MOST_FRAGMENTS:
+        for table in (self._images, self._problems):
+            if table.stats()["fragment_stats"]["num_fragments"] > MAX_FRAGMENTS:
                 with writing(self.folder):
                     table.optimize()
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from miniclip.errors import MiniClipError
 from miniclip.index.indexer import update_index
-from miniclip.index.scan import find_pictures
+from miniclip.index.scan import scan_images
 from miniclip.inference.encoders import OnnxEncoders
 
-LEAST_PAUSE_S = 1.0
+MIN_PAUSE_S = 1.0
 
 
 def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
@@ -28,25 +28,25 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
         failure, failure_before = "", failure
         if now != before:
             try:
-                # a large index would be written once more for every picture that changed
+                # a large index would be written once more for every image that changed
                 report = update_index(images, encoders, out, flat=before is None)
                 if before is not None or report.added or report.removed:
                     tell(str(report))
             except (MiniClipError, OSError) as error:
                 if isinstance(error, OSError) and error.filename is None:
                     raise
-                failure = str(error)  # every picture or the share gone, or somebody else writing: look again
+                failure = str(error)  # every image or the share gone, or somebody else writing: look again
                 if failure != failure_before:
                     tell(f"not updated: {failure}")
                 now = before
         before = now
-        time.sleep(max(LEAST_PAUSE_S, 10 * looking_s))
+        time.sleep(max(MIN_PAUSE_S, 10 * looking_s))
 
 
 def _state(images: str) -> object:
     """What tells that something changed."""
     try:
-        found = find_pictures(images)
+        found = scan_images(images)
     except (MiniClipError, OSError) as error:  # a share may come back
         return str(error)
     return found.files, found.problems

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.inference.score_calibration import MatchCalibration
+from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.tokenizer import Tokenizer
 
 MANIFEST_FORMAT = 1
@@ -98,9 +98,9 @@ class Bundle:
         return self.manifest.get("certificate")
 
     @cached_property
-    def match(self) -> MatchCalibration | None:
+    def match(self) -> ScoreCalibration | None:
         """How likely a score is a match, if the export could measure it."""
-        return MatchCalibration.from_manifest(self.manifest.get("match"), str(self.folder / "manifest.json"))
+        return ScoreCalibration.from_manifest(self.manifest.get("match"), str(self.folder / "manifest.json"))
 
     @cached_property
     def transform(self) -> ImageTransform:

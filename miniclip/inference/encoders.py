@@ -1,7 +1,7 @@
-"""Texts and pictures to unit embeddings: the batching that every model shares, and the onnxruntime encoders.
+"""Texts and images to unit embeddings: the batching that every model shares, and the onnxruntime encoders.
 
-In: texts, or pictures as paths or bytes. Out: `(N, D)` float32 rows of unit length.
-`DualEncoders` is what evaluation, index and page ask for; `OnnxEncoders` serves a bundle on the GPU or the CPU, and
+In: texts, or images as paths or bytes. Out: `(N, D)` float32 rows of unit length.
+`Encoders` is what evaluation, index and page ask for; `OnnxEncoders` serves a bundle on the GPU or the CPU, and
 `miniclip.models.dual_encoder` has the PyTorch one that it is compared with.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from miniclip.data.images import ImageSource
-from miniclip.data.prefetch import load_batches
+from miniclip.data.prefetch import prefetch_batches
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import TOWERS, Bundle
@@ -30,7 +30,7 @@ TEXTS_A_CORE = 4  # at a time, where each core has a batch of its own: as quick 
 Tokens = tuple[np.ndarray, np.ndarray]  # `input_ids`, `attention_mask`, each (B, L) int64
 
 
-class DualEncoders(ABC):
+class Encoders(ABC):
     """Two towers into one space of `dim` dimensions."""
 
     transform: ImageTransform
@@ -74,9 +74,9 @@ class DualEncoders(ABC):
         batch_size: int = IMAGE_BATCH,
         progress: Callable[[int], object] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures -> `(rows (M,) int64, image_embeds (M, D))`, M the number that could be read.
+        """Images -> `(rows (M,) int64, image_embeds (M, D))`, M the number that could be read.
 
-        A picture that cannot be read goes to `on_error(row, reason)`; without `on_error` it raises `MiniClipError`.
+        An image that cannot be read goes to `on_error(row, reason)`; without `on_error` it raises `MiniClipError`.
         `progress(n)` is told how many were done since its last call.
         """
 
@@ -85,7 +85,7 @@ class DualEncoders(ABC):
             raise MiniClipError(f"{'the picture' if isinstance(source, bytes) else source}: {reason}")
 
         rows, image_embeds = [np.empty(0, dtype=np.int64)], [np.empty((0, self.dim), dtype=np.float32)]
-        for batch_rows, pixel_values in load_batches(sources, self.transform.load, batch_size, on_error or refuse):
+        for batch_rows, pixel_values in prefetch_batches(sources, self.transform.load, batch_size, on_error or refuse):
             rows.append(batch_rows)
             image_embeds.append(self.embed_pixels(pixel_values))
             if progress is not None:
@@ -93,7 +93,7 @@ class DualEncoders(ABC):
         return np.concatenate(rows), np.concatenate(image_embeds)
 
 
-class OnnxEncoders(DualEncoders):
+class OnnxEncoders(Encoders):
     """The two towers of a bundle in onnxruntime. Sessions are thread-safe, so one object serves a whole page.
 
     `running_on` says what really runs, not what was asked: onnxruntime falls back to the CPU with a log line only.
@@ -159,12 +159,12 @@ class OnnxEncoders(DualEncoders):
         """Refuse parts that do not belong together, which hashes cannot tell in a bundle without a manifest."""
         shape = self._vision.get_inputs()[0].shape
         if len(shape) != 4:
-            raise MiniClipError(f"{self.bundle.folder}: the vision model takes no pictures; export the bundle again")
+            raise MiniClipError(f"{self.bundle.folder}: the vision model takes no images; export the bundle again")
         *_, height_px, width_px = shape
         for declared, own in ((height_px, self.transform.height_px), (width_px, self.transform.width_px)):
             if isinstance(declared, int) and declared != own:
                 raise MiniClipError(
-                    f"{self.bundle.folder}: preprocessor_config.json makes pictures of {own} pixels, the vision model "
+                    f"{self.bundle.folder}: preprocessor_config.json makes images of {own} pixels, the vision model "
                     f"takes {declared}; they are of different bundles, so copy or export the bundle again"
                 )
         image_dim = self._vision.get_outputs()[_output_index(self._vision, self._image_output)].shape[-1]
@@ -214,10 +214,10 @@ class OnnxEncoders(DualEncoders):
         return declared if isinstance(declared, int) else self.embed_tokens(*self.tokenizer(["a"])).shape[-1]
 
     def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
-        """On a CPU each picture of a batch is computed by one core, and one alone by all.
+        """On a CPU each image of a batch is computed by one core, and one alone by all.
 
-        What a picture needs then stays in its core's cache, no core waits for another, and 8-bit scales that are found
-        on the fly are the picture's own: its embedding does not depend on what else is in the batch.
+        What an image needs then stays in its core's cache, no core waits for another, and 8-bit scales that are found
+        on the fly are the image's own: its embedding does not depend on what else is in the batch.
         """
         if len(pixel_values) <= 1 or CUDA in self.providers:
             return self._unit(self._run("vision", self._image_output, {"pixel_values": pixel_values}))
@@ -226,11 +226,11 @@ class OnnxEncoders(DualEncoders):
 
     @property
     def wants_batches(self) -> bool:
-        """Whether many pictures at a time are faster than one a core: on a GPU."""
+        """Whether many images at a time are faster than one a core: on a GPU."""
         return CUDA in self.providers
 
     def embed_on_one_core(self, pixel_values: np.ndarray) -> np.ndarray:
-        """(1, 3, H, W) -> (1, D) on the calling thread alone: for threads that each see to a whole picture."""
+        """(1, 3, H, W) -> (1, D) on the calling thread alone: for threads that each see to a whole image."""
         session = self._session_on_one_core("vision")
         (image_embeds,) = session.run([self._image_output], {"pixel_values": pixel_values})
         return self._unit(np.asarray(image_embeds))
@@ -252,7 +252,7 @@ class OnnxEncoders(DualEncoders):
         return TEXT_BATCH if CUDA in self.providers else TEXTS_A_CORE
 
     def embed_batches(self, batches: Sequence[Tokens]) -> Iterable[np.ndarray]:
-        """On a CPU each of several batches is computed by one core, as pictures are."""
+        """On a CPU each of several batches is computed by one core, as images are."""
         if len(batches) <= 1 or CUDA in self.providers:
             return super().embed_batches(batches)
 

@@ -1,9 +1,9 @@
 """How likely a score is a match: a logistic curve from cosine similarity to probability, and a cut-off.
 
-In, at export: embeddings of held-out pictures and of their captions. Out: `MatchCalibration`, which the bundle's
-manifest keeps; in, at search: scores. Of all pairs of a caption and a picture with such a score, the probability is the
-share that belongs together, where one picture of `pictures` is the right one. Below the cut-off lies the best score of
-only one caption in twenty whose picture is there: a query that stays below it finds nothing.
+In, at export: embeddings of held-out images and of their captions. Out: `ScoreCalibration`, which the bundle's
+manifest keeps; in, at search: scores. Of all pairs of a caption and an image with such a score, the probability is the
+share that belongs together, where one image of `images` is the right one. Below the cut-off lies the best score of
+only one caption in twenty whose image is there: a query that stays below it finds nothing.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,11 +13,11 @@ import numpy as np
 
 from miniclip.errors import MiniClipError
 
-ANSWERED = 0.95  # of the captions whose picture is there, the share that the cut-off lets through
+ANSWERED = 0.95  # of the captions whose image is there, the share that the cut-off lets through
 
 
 @dataclass(frozen=True)
-class MatchCalibration:
+class ScoreCalibration:
     """probability = 1 / (1 + exp(-(slope * score + intercept)))."""
 
     slope: float
@@ -25,7 +25,7 @@ class MatchCalibration:
     cutoff: float  # a score
     pictures: int  # that it was measured on
     captions: int
-    split: str  # "val"; "train" where a run keeps no held-out pictures, which makes it too sure
+    split: str  # "val"; "train" where a run keeps no held-out images, which makes it too sure
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Cosine similarities of any shape -> probabilities of the same shape."""
@@ -35,7 +35,7 @@ class MatchCalibration:
         return asdict(self)
 
     @classmethod
-    def from_manifest(cls, value: Any, where: str) -> "MatchCalibration | None":
+    def from_manifest(cls, value: Any, where: str) -> "ScoreCalibration | None":
         """What a manifest says, or None where it says nothing; `MiniClipError` where it says something else."""
         if value is None:
             return None
@@ -51,10 +51,10 @@ class MatchCalibration:
 
 def calibrate(
     text_embeds: np.ndarray, image_embeds: np.ndarray, image_of_caption: np.ndarray, split: str
-) -> MatchCalibration | None:
+) -> ScoreCalibration | None:
     """text_embeds (N_texts, D), image_embeds (N_images, D), image_of_caption (N_texts,) -> the curve and the cut-off.
 
-    None where there are too few pictures to tell, or where matches do not score higher than other pairs.
+    None where there are too few images to tell, or where matches do not score higher than other pairs.
     """
     if len(image_embeds) < 2 or len(text_embeds) < 2:
         return None
@@ -65,7 +65,7 @@ def calibrate(
     if not slope > 0:
         return None
     cutoff = float(np.quantile(similarity.max(axis=1), 1 - ANSWERED))
-    return MatchCalibration(slope, intercept, cutoff, len(image_embeds), len(text_embeds), split)
+    return ScoreCalibration(slope, intercept, cutoff, len(image_embeds), len(text_embeds), split)
 
 
 def fit_logistic(scores: np.ndarray, labels: np.ndarray, steps: int = 100) -> tuple[float, float]:

@@ -55,7 +55,7 @@ class Run:
     def save_pretrained(self, folder: str | Path, name: str | None = None) -> None:
         """Copy what `from_pretrained` needs to `folder`, with a README.md (`name` is its title) if there is none.
 
-        Left out are `training_state.pt`, and what holds pictures of the data, the calibration file and the retrieval
+        Left out are `training_state.pt`, and what holds images of the data, the calibration file and the retrieval
         sheet: a copy cannot be trained further, and int8 export from it needs `--data`.
         Errors: `MiniClipError` when `folder` is another run that is trained there, or cannot be written.
         """

@@ -34,7 +34,7 @@ class ModelConfig:
     )
     projection_dim: int = _option(256, "dimension of the shared embedding space")
     dropout: float = _option(0.1, "dropout inside the projection heads")
-    image_size_px: int = _option(224, "height and width of the pictures the vision tower sees")
+    image_size_px: int = _option(224, "height and width of the images the vision tower sees")
     max_tokens: int = _option(64, "longer captions are cut to this many tokens")
 
 
@@ -55,9 +55,9 @@ class TrainConfig:
     start_from: str = _option("", "run folder whose weights are the start; setup 3 wants a run of setup 2")
     vision_blocks: int = _option(-1, "train the last N vision blocks instead of what the setup says; 99: all of it")
     text_blocks: int = _option(-1, "train the last N text blocks instead of what the setup says; 99: all of it")
-    epochs: int = _option(12, "passes over the training pictures")
-    batch_size: int = _option(1024, "captions a step; all but those of the same picture are negatives")
-    captions_per_image: int = _option(0, "captions of each picture an epoch, in one batch; 0: all, in any order")
+    epochs: int = _option(12, "passes over the training images")
+    batch_size: int = _option(1024, "captions a step; all but those of the same image are negatives")
+    captions_per_image: int = _option(0, "captions of each image an epoch, in one batch; 0: all, in any order")
     micro_batch: int = _option(0, "GradCache: so many captions at a time through the towers; 0: the whole batch")
     learning_rate: float = _option(1e-3, "peak learning rate of the heads")
     vision_learning_rate: float = _option(1e-5, "peak learning rate of the vision tower's trained blocks")
@@ -71,7 +71,7 @@ class TrainConfig:
     mixup: float = _option(0.0, "mix pairs on both sides by shares drawn from Beta(N, N), for cached features; 0: off")
     views: int = _option(
         1,
-        "views of each picture: itself, then random crops and mirror images; new each epoch if all blocks learn",
+        "views of each image: itself, then random crops and mirror images; new each epoch if all blocks learn",
     )
     ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
@@ -180,7 +180,7 @@ def _check(config: Config) -> None:
     rules: list[tuple[bool, str, str | tuple[str, ...], Any]] = [
         (train.batch_size >= 2, "--train.batch_size", "at least 2 for a contrastive loss", train.batch_size),
         (train.batch_size >= 2 * train.captions_per_image, "--train.batch_size",
-         "at least twice --train.captions_per_image: a batch of one picture has no negatives", train.batch_size),
+         "at least twice --train.captions_per_image: a batch of one image has no negatives", train.batch_size),
         (train.epochs >= 1, "--train.epochs", "at least 1", train.epochs),
         (0 < train.learning_rate < inf, "--train.learning_rate", "above 0 and finite", train.learning_rate),
         (0 <= train.weight_decay < inf, "--train.weight_decay", "at least 0 and finite", train.weight_decay),

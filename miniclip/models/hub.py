@@ -1,7 +1,7 @@
 """Runs on the Hugging Face hub: which files are shared, their model card, download and upload.
 
 In: a run's folder or its name `USER/NAME`. Out: a local folder, or the page of the model on the hub.
-Nothing but `FILES` is shared: what training keeps for itself (its state, and training pictures for int8) is not.
+Nothing but `FILES` is shared: what training keeps for itself (its state, and training images for int8) is not.
 `huggingface_hub` is imported when the hub is asked for something, never before.
 """
 
@@ -26,7 +26,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 CARD_TEXT = """---
 library_name: miniclip
-pipeline_tag: zero-shot-image-classification # the hub's task for a picture tower beside a text tower, as CLIP's
+pipeline_tag: zero-shot-image-classification # the hub's task for an image tower beside a text tower, as CLIP's
 tags:
 - clip
 - image-text-retrieval
@@ -34,7 +34,7 @@ tags:
 
 # {name}
 
-A dual encoder of pictures and text, trained with MiniCLIP: `{vision}` and `{text}` into {dim} dimensions.
+A dual encoder of images and text, trained with MiniCLIP: `{vision}` and `{text}` into {dim} dimensions.
 
 {quality}## Use
 
@@ -45,18 +45,18 @@ A dual encoder of pictures and text, trained with MiniCLIP: `{vision}` and `{tex
     rows, image_embeds = encoders.encode_images(["dog.jpg"])
     print(image_embeds @ text_embeds.T)  # rows have unit length, so this is the cosine similarity
 
-To search pictures with it, export it to ONNX:
+To search images with it, export it to ONNX:
 
     python -m export --run {name} --out bundles/mine --data CAPTIONS
 
-`CAPTIONS` are pictures with captions like those of the training data: int8 is measured on them, since the training
-pictures themselves stay with whoever trained it. Without any, leave int8 out: `--precision fp32 fp16`.
+`CAPTIONS` are images with captions like those of the training data: int8 is measured on them, since the training
+images themselves stay with whoever trained it. Without any, leave int8 out: `--precision fp32 fp16`.
 """
 
 RECALL_KS = (1, 5, 10)
 QUALITY_TEXT = """## Quality
 
-Recall on the validation split of its training data, in percent, protocol karpathy (all captions of every picture):
+Recall on the validation split of its training data, in percent, protocol karpathy (all captions of every image):
 
 | | R@1 | R@5 | R@10 |
 |---|---|---|---|

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from miniclip.data.transform import ImageTransform
-from miniclip.inference.encoders import DualEncoders
+from miniclip.inference.encoders import Encoders
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
 
@@ -41,7 +41,7 @@ def reuse_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
-class TorchEncoders(DualEncoders):
+class TorchEncoders(Encoders):
     """The PyTorch model behind the same interface as a bundle, so that both are measured by the same code.
 
     `autocast` computes in bfloat16; `reuse_memory` calls `reuse_freed_memory`, which is for the whole process.

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
-from miniclip.index.image_index import PictureIndex, StoredEmbeds
+from miniclip.index.image_index import ImageIndex, StoredEmbeds
 from miniclip.index.store import open_writer, read_settings, writing
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.providers import session_options
@@ -46,7 +46,7 @@ PROBES = tuple(
 )
 
 
-class AnyGallery(Protocol):
+class SearchBackend(Protocol):
     """What a `Searcher` asks."""
 
     def top_k(
@@ -54,14 +54,14 @@ class AnyGallery(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-def open_gallery(kind: str, index: PictureIndex) -> AnyGallery:
+def open_backend(kind: str, index: ImageIndex) -> SearchBackend:
     """`int8` or `ann` on an index whose embeddings stay on disk; `MiniClipError` for others, or no vector index."""
     if kind == "int8":
-        return Int8Gallery(index.stored)
+        return Int8Search(index.stored)
     if kind == "ann":
         if not index.stored.table.list_indices():
             raise MiniClipError(f"the index {index.folder} has no vector index; make it with: miniclip index ... --ann")
-        return AnnGallery(index.stored)
+        return AnnSearch(index.stored)
     raise MiniClipError(f"--gallery must be one of {', '.join(GALLERIES)}, got {kind}")
 
 
@@ -89,7 +89,7 @@ def int8_graph() -> bytes:
     )
 
 
-class Int8Gallery:
+class Int8Search:
     """Embeddings in 8 bits. One scale for all: rows are of unit length, so ranks do not suffer. Thread-safe."""
 
     def __init__(self, stored: StoredEmbeds) -> None:
@@ -129,7 +129,7 @@ class Int8Gallery:
         return _rescore(queries, np.take_along_axis(rows, best, axis=1), self._stored, k)
 
 
-class AnnGallery:
+class AnnSearch:
     """LanceDB's vector index. Thread-safe."""
 
     def __init__(self, stored: StoredEmbeds, probes: int = 64) -> None:
@@ -138,7 +138,7 @@ class AnnGallery:
     def top_k(
         self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As of `Int8Gallery`; `MiniClipError` with `allowed`."""
+        """As of `Int8Search`; `MiniClipError` with `allowed`."""
         if allowed is not None:
             raise MiniClipError("--gallery ann takes no filters and no --like; use --gallery int8 or exact")
         found = []
@@ -165,13 +165,13 @@ def _rescore(queries: np.ndarray, rows: np.ndarray, stored: StoredEmbeds, k: int
     return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
 
 
-def make_ann(index: PictureIndex) -> None:
+def make_ann(index: ImageIndex) -> None:
     """Build the vector index in place of an older one.
 
     Errors: `MiniClipError` below `SMALLEST_ANN` rows, or where it cannot be written, or another process writes it.
     """
     if len(index) < SMALLEST_ANN:
-        raise MiniClipError(f"--ann pays from {SMALLEST_ANN:,} pictures on, and there are {len(index):,}; leave it out")
+        raise MiniClipError(f"--ann pays from {SMALLEST_ANN:,} images on, and there are {len(index):,}; leave it out")
     dim = index.stored.dim
     settings = IvfPq(
         distance_type="dot",
@@ -183,7 +183,7 @@ def make_ann(index: PictureIndex) -> None:
         index.stored.table.create_index("embedding", config=settings, replace=True)
 
 
-def recall_of(gallery: AnyGallery, index: PictureIndex, text_embeds: np.ndarray, k: int = 10) -> float:
+def recall_of(gallery: SearchBackend, index: ImageIndex, text_embeds: np.ndarray, k: int = 10) -> float:
     """Of the exact top `k` of each text query, the share that the gallery finds; text_embeds (Q, D)."""
     expected = exact_top_k(index.stored, text_embeds, k)
     _, found = gallery.top_k(text_embeds, k)
@@ -201,7 +201,7 @@ def exact_top_k(stored: StoredEmbeds, query_embeds: np.ndarray, k: int) -> np.nd
     return best_rows
 
 
-def measured_recall(kind: str, gallery: AnyGallery, index: PictureIndex, encoders: OnnxEncoders) -> tuple[float, str]:
+def measured_recall(kind: str, gallery: SearchBackend, index: ImageIndex, encoders: OnnxEncoders) -> tuple[float, str]:
     """Recall of a gallery, measured once for each version of the index and kept beside it; and on what."""
     path, version = index.folder / "recall.json", int(index.stored.table.version)
     known: dict[str, Any] = {}

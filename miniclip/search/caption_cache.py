@@ -4,7 +4,7 @@ In: an index folder, captions, encoders. Out: `text_embeds`, and the file that t
 
     INDEX/captions.npz    the bundle's fingerprint, `keys` (C, 16) that name the captions, `text_embeds` (C, D) float32
 
-Captions cost as much as pictures: of Flickr30k they are minutes. A caption is embedded once, whatever else changes in
+Captions cost as much as images: of Flickr30k they are minutes. A caption is embedded once, whatever else changes in
 the index. The file is derived: where it is missing, damaged or of another bundle, captions are embedded again.
 """
 

@@ -1,6 +1,6 @@
-"""A contact sheet of what a search found, as one picture.
+"""A contact sheet of what a search found, as one image.
 
-In: the question and hits. Out: a PNG: the question on top, then the pictures in rows, each with its score and its
+In: the question and hits. Out: a PNG: the question on top, then the images in rows, each with its score and its
 probability where there is one.
 """
 
@@ -12,17 +12,17 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
-from miniclip.index.image_index import PictureIndex
+from miniclip.index.image_index import ImageIndex
 from miniclip.search.searcher import Hit
 
 TILE_PX, GAP_PX, TITLE_PX, LABEL_PX, COLUMNS = 144, 10, 34, 18, 5
 INK, GREY, PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
 
 
-def draw_contact_sheet(file: Path, question: str, hits: Sequence[Hit], index: PictureIndex) -> None:
+def draw_contact_sheet(file: Path, question: str, hits: Sequence[Hit], index: ImageIndex) -> None:
     """Draw `hits` of `index`, best first, five in a row, into `file`.
 
-    Errors: `MiniClipError` when the file is there already, or cannot be written. A picture that is gone leaves its
+    Errors: `MiniClipError` when the file is there already, or cannot be written. An image that is gone leaves its
     place empty.
     """
     if file.exists():

@@ -1,7 +1,7 @@
-"""Pictures that are there more than once: copies of a file, and pictures that look the same.
+"""Images that are there more than once: copies of a file, and images that look the same.
 
-In: an index. Out: groups of rows. Equal files have the same content hash; a resized, cropped or saved-again picture has
-nearly the same embedding. Every picture is compared with every other, so 10 times the pictures take 100 times as long.
+In: an index. Out: groups of rows. Equal files have the same content hash; a resized, cropped or saved-again image has
+nearly the same embedding. Every image is compared with every other, so 10 times the images take 100 times as long.
 """
 
 import os
@@ -11,14 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from miniclip.errors import MiniClipError
-from miniclip.index.image_index import PictureIndex
+from miniclip.index.image_index import ImageIndex
 from miniclip.index.scan import state_of
 
 FEW_BLOCKS = 20  # are compared before a bar would be read
 BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many, 16 MB of pairs where all are alike
 
 
-def find_duplicates(index: PictureIndex, threshold: float = 0.97) -> list[list[int]]:
+def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int]]:
     """Groups of two or more rows, each linked to another by a similarity of at least `threshold`, in row order.
 
     A threshold of 1 finds equal files only. Errors: `MiniClipError` when it is not from 0 to 1.
@@ -34,7 +34,7 @@ def find_duplicates(index: PictureIndex, threshold: float = 0.97) -> list[list[i
     return list(members.values())
 
 
-def kinds(index: PictureIndex, rows: Sequence[int]) -> Iterator[str]:
+def kinds(index: ImageIndex, rows: Sequence[int]) -> Iterator[str]:
     """What each row is: `first`, then `same file` (as one before it, by a link), `equal` to the first, or `similar`."""
     seen = set[str]()
     for row in rows:
@@ -48,7 +48,7 @@ def kinds(index: PictureIndex, rows: Sequence[int]) -> Iterator[str]:
         seen.add(file)
 
 
-def to_delete(groups: Sequence[Sequence[int]], index: PictureIndex) -> Iterator[str]:
+def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[str]:
     """All but the first path of each group, save other names of a file that is kept or was already given.
 
     A link and what it leads to are one file: without this, the only copy could be among what is not kept. Nor does a
@@ -82,7 +82,7 @@ def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> Iterator[tuple
     """Rows (P,) and (P,) that are alike, of a block at a time: all at once would be gigabytes where many are."""
     starts = range(0, len(image_embeds), BLOCK)
     disable = None if len(starts) > FEW_BLOCKS else True
-    for start in tqdm(starts, desc="comparing pictures", leave=False, disable=disable):
+    for start in tqdm(starts, desc="comparing images", leave=False, disable=disable):
         block = image_embeds[start : start + BLOCK]
         for other in range(start, len(image_embeds), BLOCK):
             similarity = block @ image_embeds[other : other + BLOCK].T  # (BLOCK, BLOCK)

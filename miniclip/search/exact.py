@@ -26,7 +26,7 @@ BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of on
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
 QUERIES = 64  # answered at a time
 NO_ROW = np.iinfo(np.int64).max  # sorts behind every row
-MOST_HITS = 1 / 32  # of a block's scores: of more, TopK finds the best in less time than they take to sort
+MAX_HITS = 1 / 32  # of a block's scores: of more, TopK finds the best in less time than they take to sort
 
 
 def search_graph(filtered: bool = False, ranked: bool = True) -> bytes:
@@ -58,7 +58,7 @@ def search_graph(filtered: bool = False, ranked: bool = True) -> bytes:
     return bytes(model.SerializeToString())
 
 
-class Gallery:
+class ExactSearch:
     """Embeddings ready to be searched. Thread-safe."""
 
     def __init__(self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None) -> None:
@@ -70,7 +70,7 @@ class Gallery:
         self.bound = CUDA in providers
         self._threads = threads or os.cpu_count() or 1
         self._providers = list(providers)
-        self._instead: Gallery | None = None  # once the GPU has failed
+        self._instead: ExactSearch | None = None  # once the GPU has failed
         self._on_device: ort.OrtValue | None = None
         self._leaving = threading.Lock()
         self._sessions: dict[tuple[bool, bool], ort.InferenceSession] = {}
@@ -122,7 +122,7 @@ class Gallery:
                 return
             reason = " ".join(str(error).split())[:200]
             print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
-            self._instead = Gallery(self.image_embeds, threads=self._threads)
+            self._instead = ExactSearch(self.image_embeds, threads=self._threads)
             self._on_device = None  # the encoders may still need that memory
             self._sessions.clear()
 
@@ -169,7 +169,7 @@ class Gallery:
             if (worst := best.worst) is not None:
                 (similarity,) = self._session(bias is not None, ranked=False).run(["similarity"], feeds)
                 hits = np.flatnonzero(similarity >= worst)
-                if len(hits) <= MOST_HITS * similarity.size:
+                if len(hits) <= MAX_HITS * similarity.size:
                     best.offer(*_columns(hits, similarity, start))
                     return
             feeds["k"] = np.asarray([min(k, len(gallery))], dtype=np.int64)

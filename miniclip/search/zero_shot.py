@@ -1,6 +1,6 @@
-"""Which of some labels fits a picture best, without training (CLIP, section 3.1.2): labels become short texts.
+"""Which of some labels fits an image best, without training (CLIP, section 3.1.2): labels become short texts.
 
-In: pictures, labels, encoders. Out: for every picture a probability for every label, and for unreadable ones a reason.
+In: images, labels, encoders. Out: for every image a probability for every label, and for unreadable ones a reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from miniclip.data.images import ImageSource
-from miniclip.data.prefetch import load_ahead
+from miniclip.data.prefetch import prefetch
 from miniclip.data.storage import read_uri
 from miniclip.errors import MiniClipError
-from miniclip.inference.encoders import DualEncoders
+from miniclip.inference.encoders import Encoders
 
-TEMPLATES = ("{}", "a photo of a {}", "a picture of {}")  # averaged: no one wording decides
+TEMPLATES = ("{}", "a photo of a {}", "an image of {}")  # averaged: no one wording decides
 BLOCK = 32  # objects from storage that are in memory at a time, and as many on their way
 
 
-def label_embeds(labels: Sequence[str], encoders: DualEncoders, templates: Sequence[str] = TEMPLATES) -> np.ndarray:
+def label_embeds(labels: Sequence[str], encoders: Encoders, templates: Sequence[str] = TEMPLATES) -> np.ndarray:
     """L labels -> (L, D) unit rows, each the mean over the templates; `{}` in a template is the label's place.
 
     Errors: `MiniClipError` for fewer than two labels, one that is there twice, or a template without its place.
@@ -33,29 +33,29 @@ def label_embeds(labels: Sequence[str], encoders: DualEncoders, templates: Seque
 
 
 def classify(
-    pictures: Sequence[ImageSource],
+    images: Sequence[ImageSource],
     labels: Sequence[str],
-    encoders: DualEncoders,
+    encoders: Encoders,
     on_error: Callable[[int, str], None] | None = None,
     templates: Sequence[str] = TEMPLATES,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures and L labels -> rows (M,) and probabilities (M, L) that sum to 1 over the labels.
+    """Images and L labels -> rows (M,) and probabilities (M, L) that sum to 1 over the labels.
 
-    The probabilities say how the labels compare, not whether any of them is true. Pictures that cannot be read go to
+    The probabilities say how the labels compare, not whether any of them is true. Images that cannot be read go to
     `on_error(row, reason)`, or raise. `progress(n)` is told how many were done since its last call.
     """
-    return _compare(pictures, label_embeds(labels, encoders, templates), encoders, on_error, progress)
+    return _compare(images, label_embeds(labels, encoders, templates), encoders, on_error, progress)
 
 
 def _compare(
-    pictures: Sequence[ImageSource],
+    images: Sequence[ImageSource],
     text_embeds: np.ndarray,
-    encoders: DualEncoders,
+    encoders: Encoders,
     on_error: Callable[[int, str], None] | None,
     progress: Callable[[int], object] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    rows, image_embeds = encoders.encode_images(pictures, on_error, progress=progress)
+    rows, image_embeds = encoders.encode_images(images, on_error, progress=progress)
     logits = np.exp(encoders.logit_scale) * image_embeds @ text_embeds.T  # (M, L)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return rows, odds / odds.sum(axis=1, keepdims=True)
@@ -64,11 +64,11 @@ def _compare(
 def classify_objects(
     uris: Sequence[str],
     labels: Sequence[str],
-    encoders: DualEncoders,
+    encoders: Encoders,
     on_error: Callable[[int, str], None],
     progress: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`classify` for pictures in object storage, of which some are fetched at a time."""
+    """`classify` for images in object storage, of which some are fetched at a time."""
     text_embeds = label_embeds(labels, encoders)  # wrong labels are told before anything is fetched
     rows: list[int] = []
     parts = [np.empty((0, len(labels)))]
@@ -83,7 +83,7 @@ def classify_objects(
         parts.append(part)
         block.clear()
 
-    for row, content in load_ahead(uris, read_uri, ahead=BLOCK):
+    for row, content in prefetch(uris, read_uri, ahead=BLOCK):
         if isinstance(content, MiniClipError):
             on_error(row, str(content))
             continue

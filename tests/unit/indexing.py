@@ -1,4 +1,4 @@
-"""What tests of an index share: encoders of the tiny bundle, three pictures, and an update's counts."""
+"""What tests of an index share: encoders of the tiny bundle, three images, and an update's counts."""
 
 import shutil
 from pathlib import Path
@@ -16,11 +16,11 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 
 @pytest.fixture
-def pictures(picture_folder: Path, tmp_path: Path) -> Path:
+def images(image_folder: Path, tmp_path: Path) -> Path:
     """a.png, b.png and c.png, without captions."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for name, path in zip("abc", sorted(picture_folder.glob("*-*")), strict=False):
+    for name, path in zip("abc", sorted(image_folder.glob("*-*")), strict=False):
         shutil.copy(path, folder / f"{name}.png")
     return folder
 

@@ -12,7 +12,7 @@ from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA
-from miniclip.search.exact import Gallery
+from miniclip.search.exact import ExactSearch
 
 TEXTS = [f"a red dog {number}" for number in range(24)]
 
@@ -74,13 +74,13 @@ def test_failing_gpu_is_left_with_a_word(
     assert said == "the GPU failed while it ran, going on with the CPU: CUDA failure 2: out of memory at line 7\n"
 
 
-def test_pictures_go_on_too(tiny_bundle: Path, on_cpu: OnnxEncoders, picture_folder: Path) -> None:
-    pictures = sorted(picture_folder.glob("*.png"))
+def test_images_go_on_too(tiny_bundle: Path, on_cpu: OnnxEncoders, image_folder: Path) -> None:
+    images = sorted(image_folder.glob("*.png"))
     encoders = on_gpu(tiny_bundle)
     for _ in range(encoders.runs + 1):
-        _, embeds = encoders.encode_images(pictures)
+        _, embeds = encoders.encode_images(images)
     assert CUDA not in encoders.providers and not encoders.wants_batches
-    assert np.array_equal(embeds, on_cpu.encode_images(pictures)[1])
+    assert np.array_equal(embeds, on_cpu.encode_images(images)[1])
 
 
 def test_threads_that_fail_together_fall_back_once(
@@ -107,7 +107,7 @@ def test_cpu_that_fails_is_no_reason_to_try_again(on_cpu: OnnxEncoders) -> None:
         on_cpu.embed_tokens(np.zeros((1, 2, 3), np.int64), np.zeros((1, 2), np.int64))
 
 
-class FailingGallery(Gallery):
+class FailingGallery(ExactSearch):
     def _top_k_bound(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         raise RuntimeError("CUDA failure 2: out of memory")
 
@@ -115,7 +115,7 @@ class FailingGallery(Gallery):
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-    gallery, expected = FailingGallery(embeds, (CUDA, CPU)), Gallery(embeds)
+    gallery, expected = FailingGallery(embeds, (CUDA, CPU)), ExactSearch(embeds)
     for _ in range(2):
         for found, wanted in zip(gallery.top_k(embeds[:3], 5), expected.top_k(embeds[:3], 5), strict=True):
             assert np.array_equal(found, wanted)
@@ -126,7 +126,7 @@ def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFix
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFixture[str]) -> None:
     embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-    gallery, (_, rows) = FailingGallery(embeds, (CUDA, CPU)), Gallery(embeds).top_k(embeds, 1)
+    gallery, (_, rows) = FailingGallery(embeds, (CUDA, CPU)), ExactSearch(embeds).top_k(embeds, 1)
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda row: gallery.top_k(embeds[row : row + 1], 1), range(len(embeds))))
     assert np.array_equal(np.vstack([own for _, own in found]), rows)
@@ -135,7 +135,7 @@ def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFi
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_query_of_another_model_is_no_failure_of_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    gallery = Gallery(np.eye(16, dtype=np.float32), (CUDA, CPU))
+    gallery = ExactSearch(np.eye(16, dtype=np.float32), (CUDA, CPU))
     with pytest.raises(ValueError, match="queries of 8 dimensions, a gallery of 16"):
         gallery.top_k(np.ones((1, 8), dtype=np.float32), 5)
     assert (gallery.bound, capsys.readouterr().err) == (True, "")
@@ -151,7 +151,7 @@ def test_gallery_that_does_not_fit_the_gpu_is_searched_on_the_cpu(
     embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
     with monkeypatch.context() as patch:
         patch.setattr(ort.OrtValue, "ortvalue_from_numpy", allocate)
-        gallery = Gallery(embeds, (CUDA, CPU))
+        gallery = ExactSearch(embeds, (CUDA, CPU))
     assert "going on with the CPU: CUDA failure 2: out of memory" in capsys.readouterr().err
-    for found, wanted in zip(gallery.top_k(embeds[:3], 5), Gallery(embeds).top_k(embeds[:3], 5), strict=True):
+    for found, wanted in zip(gallery.top_k(embeds[:3], 5), ExactSearch(embeds).top_k(embeds[:3], 5), strict=True):
         assert np.array_equal(found, wanted)

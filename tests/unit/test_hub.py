@@ -196,7 +196,7 @@ def message(name_or_folder: str | Path) -> str:
 
 
 def test_a_saved_run_is_the_same_model_without_what_is_private(
-    tiny_run: Path, tiny_backbones: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+    tiny_run: Path, tiny_backbones: tuple[Path, Path], image_folder: Path, tmp_path: Path
 ) -> None:
     assert (tiny_run / "training_state.pt").exists() and list(tiny_run.glob("calibration*"))
     run = load_run(tiny_run)
@@ -204,8 +204,8 @@ def test_a_saved_run_is_the_same_model_without_what_is_private(
     copy = Run.from_pretrained(tmp_path / "new" / "copy")
     assert {path.name for path in copy.folder.iterdir()} == SHARED
     assert copy.fingerprint == run.fingerprint and copy.metrics == run.metrics
-    pictures = sorted(picture_folder.glob("*.png"))
-    for one, other in zip(run.encoders().encode_images(pictures), copy.encoders().encode_images(pictures), strict=True):
+    images = sorted(image_folder.glob("*.png"))
+    for one, other in zip(run.encoders().encode_images(images), copy.encoders().encode_images(images), strict=True):
         assert np.array_equal(one, other)
     assert np.array_equal(run.encoders().encode_texts(TEXTS), copy.encoders().encode_texts(TEXTS))
     assert copy.config.train == run.config.train
@@ -313,7 +313,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_
     embeds = np.load(out)
     assert embeds["opened"].shape == (3, 32) and np.array_equal(embeds["pushed"], embeds["opened"])
 
-    # the same by the command of export, in another cache, as somebody else; the bundle needs no picture of jane's
+    # the same by the command of export, in another cache, as somebody else; the bundle needs no image of jane's
     repository.private = False
     repository.files |= {"calibration.npz": b"not wanted", "training_state.pt": b"not wanted"}
     command = ("-m", "export", "--run", "jane/tiny", "--out", tmp_path / "bundle", "--precision", "fp32")

@@ -159,10 +159,10 @@ def test_longest_text_is_what_the_position_table_holds() -> None:
         tower(torch.full((1, 15), 5), torch.ones(1, 15).long())
 
 
-def test_torch_encoders_give_what_the_model_gives(tiny_run, picture_folder) -> None:
+def test_torch_encoders_give_what_the_model_gives(tiny_run, image_folder) -> None:
     run = load_run(tiny_run)
     encoders = run.encoders()
-    paths = sorted(picture_folder.glob("*.jpg"))[:3]
+    paths = sorted(image_folder.glob("*.jpg"))[:3]
     rows, image_embeds = encoders.encode_images(paths)
     texts = ["a red circle on white", "blue", "two big green dogs and a small yellow cat"]
     text_embeds = encoders.encode_texts(texts)

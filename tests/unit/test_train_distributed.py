@@ -127,7 +127,7 @@ def test_two_processes_train_one_model_and_write_once(
 def test_a_batch_smaller_than_the_processes_is_one_line(
     tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    flags = ("--train.batch_size", "2", "--train.captions_per_image", "1")  # two pictures
+    flags = ("--train.batch_size", "2", "--train.captions_per_image", "1")  # two images
     done = launch(
         3, "-m", "train", "--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "r", *flags
     )

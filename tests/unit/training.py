@@ -37,15 +37,15 @@ def tokenizer_of(config: Config) -> Tokenizer:
     return Tokenizer.from_folder(Path(config.model.text))
 
 
-def load(pictures: Path, config: Config, model: DualEncoder) -> TrainingData:
-    return load_data([str(pictures)], config, model, TRANSFORM, tokenizer_of(config), False)
+def load(images: Path, config: Config, model: DualEncoder) -> TrainingData:
+    return load_data([str(images)], config, model, TRANSFORM, tokenizer_of(config), False)
 
 
-def start(folder: Path, config: Config, pictures: Path) -> Trainer:
+def start(folder: Path, config: Config, images: Path) -> Trainer:
     """What `python -m train` does before the first step: a run folder, an untrained model, features."""
     begin_run(folder, config, TRANSFORM, Path(config.model.text))
     model = new_model(config)
-    data = load(pictures, config, model)
+    data = load(images, config, model)
     fit_heads(model, data)
     return Trainer(folder, config, model, data)
 

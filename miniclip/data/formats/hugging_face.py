@@ -16,8 +16,8 @@ from miniclip.errors import MiniClipError
 def read_hugging_face(name: str) -> list[Row]:
     """A Hugging Face dataset by its id: its `Image` column and the columns caption, captions, text, caption_0, ...
 
-    Pictures that are not files already are written as PNG into the cache, under the hash of their bytes: a dataset
-    with one row a caption repeats its pictures, and they must come out as one. A single part is no split: it is
+    Images that are not files already are written as PNG into the cache, under the hash of their bytes: a dataset
+    with one row a caption repeats its images, and they must come out as one. A single part is no split: it is
     called train for want of another name.
     """
     try:
@@ -31,13 +31,13 @@ def read_hugging_face(name: str) -> list[Row]:
         raise MiniClipError(f"cannot load hf:{name} ({reason}); check the name and the network") from None
     rows = []
     for part_name, part in parts.items():
-        picture = next((c for c, feature in part.features.items() if isinstance(feature, datasets.Image)), None)
+        image = next((c for c, feature in part.features.items() if isinstance(feature, datasets.Image)), None)
         texts = [c for c in part.features if re.fullmatch(r"(caption|text|sentence)s?(_?\d+)?", c, re.IGNORECASE)]
-        if picture is None or not texts:
-            raise MiniClipError(f"hf:{name} has no picture or no caption column, only {', '.join(part.features)}")
-        for number, entry in enumerate(part.cast_column(picture, datasets.Image(decode=False))):
+        if image is None or not texts:
+            raise MiniClipError(f"hf:{name} has no image or no caption column, only {', '.join(part.features)}")
+        for number, entry in enumerate(part.cast_column(image, datasets.Image(decode=False))):
             where = f"{part_name} row {number}"
-            path, problem = _picture_file(entry[picture] or {})
+            path, problem = _image_file(entry[image] or {})
             split = str(entry.get("split") or (part_name if len(parts) > 1 else ""))
             row = Row(path.name if path else where, None, split, where, path, problem)
             captions = [caption for column in texts for caption in caption_texts(entry[column])]
@@ -45,9 +45,9 @@ def read_hugging_face(name: str) -> list[Row]:
     return rows
 
 
-def _picture_file(picture: Mapping[str, Any]) -> tuple[Path | None, str]:
-    """An undecoded picture of a Hugging Face dataset -> its file, or the reason why there is none."""
-    content, path = picture.get("bytes"), picture.get("path")
+def _image_file(image: Mapping[str, Any]) -> tuple[Path | None, str]:
+    """An undecoded image of a Hugging Face dataset -> its file, or the reason why there is none."""
+    content, path = image.get("bytes"), image.get("path")
     if not content:
         return (Path(path), "") if path and Path(path).is_file() else (None, "no such file")
     file = cache_folder() / "datasets" / f"{hashlib.sha256(content).hexdigest()}.png"

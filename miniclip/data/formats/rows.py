@@ -12,22 +12,22 @@ from miniclip.errors import MiniClipError
 
 FORMATS = (
     "captions.txt or CSV/TSV with a header image,caption[,split]; results.csv; *.token; Karpathy JSON; "
-    "metadata.csv|jsonl; a folder of pictures; hf:USER/NAME; openmoji"
+    "metadata.csv|jsonl; a folder of images; hf:USER/NAME; openmoji"
 )
 
 
 class Row(NamedTuple):
     """One caption as its file gives it. `split` is "" where the row names none."""
 
-    name: str  # the picture's name as written; "" if the row has none
-    caption: str | None  # None: the picture is named, but no caption with it
+    name: str  # the image's name as written; "" if the row has none
+    caption: str | None  # None: the image is named, but no caption with it
     split: str = ""
     where: str = ""  # for messages: "captions.txt line 12"
-    path: Path | None = None  # the picture's file, once known
+    path: Path | None = None  # the image's file, once known
     problem: str = ""  # why there is no such file
 
 
-NO_CAPTION: tuple[str | None] = (None,)  # so that a picture without captions still gives a row
+NO_CAPTION: tuple[str | None] = (None,)  # so that an image without captions still gives a row
 
 
 Reader = Callable[[Path], list[Row]]
