@@ -5,6 +5,7 @@ nothing here; open the index again to see it.
 """
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miniclip.cpu import thread_count
 from miniclip.data.paths import real_path, stored_path
 from miniclip.data.storage import is_uri, name_in_storage, read_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
 from miniclip.index.embeddings_mmap import IDENTITY, Put, identity_of, map_embeddings, write_embeddings
 from miniclip.index.scan import Problem
-from miniclip.index.store import IMAGES, damaged, open_table, read_problems, read_settings
+from miniclip.index.store import IMAGES, open_table, read_problems, read_settings, unreadable
 
 FACTS = (*IDENTITY, "bytes", "mtime_ns", "taken", "captions")
 READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
@@ -112,7 +114,7 @@ class ImageIndex:
     captions: Captions
     image_embeds: np.ndarray  # (N, D) float32, unit length; read-only
     sha256: pa.Array  # (N,) 32 bytes each
-    states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`ingest.state_of`)
+    states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`scan.state_of`)
     taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
     skipped: list[Problem] = field(repr=False)
     stored: "StoredEmbeds" = field(repr=False)
@@ -134,10 +136,8 @@ class ImageIndex:
             table.checkout(table.version)  # one version for the two reads below
             facts, stored = _facts(table, settings.fingerprint)
             embeds = stored.open(folder) if in_memory else np.empty((0, stored.dim), dtype=np.float32)
-        except MiniClipError:
-            raise
-        except Exception as error:  # LanceDB raises many types; each means that its files are not whole
-            raise damaged(folder, error) from None
+        except Exception as error:
+            raise unreadable(folder, error) from error
         return cls(
             folder=folder,
             fingerprint=settings.fingerprint,
@@ -181,6 +181,11 @@ class ImageIndex:
         rows = np.asarray(rows, dtype=np.int64)
         return self.image_embeds[rows] if len(self.image_embeds) else self.stored.take(rows)
 
+    @property
+    def dated(self) -> int:
+        """How many images have a date."""
+        return int((~np.isnat(self.taken)).sum())
+
     @cached_property
     def content(self) -> np.ndarray:
         """(N,) int32: equal numbers for images of equal content, each the first row that has it."""
@@ -217,7 +222,10 @@ def _names_of(path: str | Path) -> list[str]:
     names = [
         str(Path(os.path.realpath(above), whole.relative_to(above))) for above in (*reversed(whole.parents), whole)
     ]
-    return list(dict.fromkeys(stored_path(name) for name in (*names, os.path.realpath(written))))
+    names.append(os.path.realpath(written))
+    # typed names are composed (NFC); those copied from a Mac's disk are decomposed (NFD)
+    names += [unicodedata.normalize(form, name) for name in names if not name.isascii() for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(map(stored_path, names)))
 
 
 class StoredEmbeds:
@@ -270,7 +278,7 @@ class StoredEmbeds:
             for rows, part in self._part(start):
                 put(rows, part)
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(thread_count()) as pool:
             list(pool.map(read, range(0, len(self), READ_ROWS)))
 
     def _part(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

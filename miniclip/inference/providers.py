@@ -4,13 +4,13 @@ In: what the user asked for, what onnxruntime offers, what a bundle has. Out: ex
 line for the user; a session and its options.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 
+from miniclip.cpu import thread_count
 from miniclip.errors import MiniClipError
 
 PROVIDER_CHOICES = ("auto", "cuda", "cpu")
@@ -55,7 +55,7 @@ def choose_provider(
 def session_options(threads: int | None = None) -> ort.SessionOptions:
     """Options for one session on `threads` cores (all by default)."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or thread_count()
     options.inter_op_num_threads = 1
     # idle threads that spin after a run steal the core that the next step of a query needs: benchmarks/sessions.py
     options.add_session_config_entry("session.force_spinning_stop", "1")

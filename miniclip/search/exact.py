@@ -9,7 +9,6 @@ are k rows for each, only rows that reach the worst of these are looked at. Memo
 core's cache, and many queries are answered some at a time.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from miniclip.cpu import thread_count
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 
 BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
@@ -68,7 +68,7 @@ class ExactSearch:
         """
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
         self.bound = CUDA in providers
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or thread_count()
         self._providers = list(providers)
         self._instead: ExactSearch | None = None  # once the GPU has failed
         self._on_device: ort.OrtValue | None = None
