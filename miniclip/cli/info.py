@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
             "skipped": len(index.skipped),
             "bundle": str(index.bundle_folder),
         }
-        facts["without a date"] = len(index.paths) - index.dated
+        facts["undated"] = len(index.paths) - index.dated
         folder = index.bundle_folder
     encoders = open_encoders(arguments, folder)
     facts |= {
