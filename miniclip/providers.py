@@ -92,10 +92,11 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
 
 
 def cuda_options(half_convolutions: bool = False, exact: bool = False) -> dict[str, str]:
-    """Options of the CUDA provider. `exact` turns TF32 off, which keeps 11 of a float32's 24 bits: for parity and search.
+    """Options of the CUDA provider.
 
-    `half_convolutions`: of a convolutional tower in fp16, whose tensor cores read channels last; without it,
-    onnxruntime transposes around every convolution.
+    `half_convolutions`, for a convolutional tower in fp16: tensor cores read channels last, and without this option
+    onnxruntime transposes around every convolution. `exact`, for parity and search: no TF32, which keeps 11 of the 24
+    bits of a float32.
     """
     return {
         "arena_extend_strategy": "kSameAsRequested",  # the default doubles: a gallery of 2 GB would hold 4
