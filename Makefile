@@ -104,10 +104,11 @@ test: $(VENV)/.dev ## install and pass all tests [JOBS=2 at a time]
 test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
 
-lint: $(VENV)/.dev ## formatting, lint and types
+lint: $(VENV)/.dev ## formatting, lint, types and layers
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
 
 clean: ## remove the caches of lint and tests; runs, bundles and indexes stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache

@@ -3,7 +3,7 @@
 python -m benchmarks.ablation --data PATH [--config configs/setup1.toml] [--seeds 3] [--levers views noise ...]
 
 Every row changes one thing of the recipe and trains it anew with each seed: the heads' start, the order of the
-pictures, dropout and noise. Crops are the same for all seeds, so that the cache serves them. Heads only: a row of
+images, dropout and noise. Crops are the same for all seeds, so that the cache serves them. Heads only: a row of
 three seeds then takes a minute or two, and what helps there is tried on whole towers afterwards.
 """
 
@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from miniclip.captions import read_captions
-from miniclip.checkpoint import begin_run
-from miniclip.config import Config, DataConfig, ModelConfig, TrainConfig, load_config
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.captions import read_captions
+from miniclip.models.checkpoint import begin_run
+from miniclip.models.config import Config, DataConfig, ModelConfig, TrainConfig, load_config
 from train.__main__ import start_model
 from train.data import TrainingData, prepare
-from train.loop import Trainer, fit_heads
+from train.trainer import Trainer, fit_heads
 
 LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "recipe": [("the recipe itself", {})],
     "views": [("one view: no crops (4 in the recipe)", {"views": 1}), ("two views", {"views": 2})],
     "noise": [("no noise on features (0.5)", {"feature_noise": 0.0}), ("noise 0.3", {"feature_noise": 0.3})],
     "captions": [
-        ("one caption a picture and epoch (2)", {"captions_per_image": 1}),
+        ("one caption an image and epoch (2)", {"captions_per_image": 1}),
         ("all captions, in any order", {"captions_per_image": 0}),
     ],
     "batch": [("batch of 256 (1024)", {"batch_size": 256}), ("batch of 4096", {"batch_size": 4096})],

@@ -1,8 +1,8 @@
 """How fast `miniclip index` is on JPEGs of two sizes, against what its steps cost one by one.
 
-python -m benchmarks.index_speed --bundle bundles/mine [--pictures 2000] [--json FILE]
+python -m benchmarks.index_speed --bundle bundles/mine [--images 2000] [--json FILE]
 
-Each step (read and hash, decode, resize, encode, write) is timed in CPU seconds a picture, alone but on all cores at a
+Each step (read and hash, decode, resize, encode, write) is timed in CPU seconds an image, alone but on all cores at a
 time, as in the index. Cores over the sum of the steps is then the rate that no order of work can beat. The command runs
 in a process of its own; files are in the page cache, so disks are not measured. Exit status 1 when a figure is missed.
 """
@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.images import read_image
 from miniclip.files import write_json
-from miniclip.images import read_picture
-from miniclip.ingest import find_pictures
-from miniclip.reading import hash_file, read_file, row_columns
-from miniclip.store import Settings, open_writer
+from miniclip.index.embed_file import hash_file, read_file, row_columns
+from miniclip.index.scan import scan_images
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
-SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # pictures/s that are wanted of each
+SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # images/s that are wanted of each
 SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.85, 700.0, 10_000, 3.0
 CORES = os.cpu_count() or 1
 LAUNCH = """
@@ -45,9 +45,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="The index against its own steps.")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds")
-    parser.add_argument(
-        "--pictures", type=int, default=2000, help="small pictures; of large ones a fifth (default 2000)"
-    )
+    parser.add_argument("--pictures", type=int, default=2000, help="small images; of large ones a fifth (default 2000)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     encoders = OnnxEncoders(Bundle.open(arguments.bundle), "cpu")
@@ -57,7 +55,7 @@ def main() -> int:
         for (width, height), wanted in SIZES.items():
             folder = Path(place, f"{width}x{height}")
             count = arguments.pictures if width < 1000 else arguments.pictures // 5
-            size_kb = make_pictures(folder, width, height, count)
+            size_kb = make_images(folder, width, height, count)
             own = measure(folder, encoders, arguments.bundle, count)
             result[folder.name] = {"kilobytes": size_kb, **own}
             passed = own["share"] >= SHARE and own["pictures_per_s"] >= wanted and own["memory_mb"] <= MEMORY_MB
@@ -73,7 +71,7 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def make_pictures(folder: Path, width: int, height: int, count: int) -> float:
+def make_images(folder: Path, width: int, height: int, count: int) -> float:
     """JPEGs with the detail of photographs, a few drawn and then told apart by their last bytes; their mean KB."""
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -93,20 +91,20 @@ def make_pictures(folder: Path, width: int, height: int, count: int) -> float:
 
 def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> dict[str, Any]:
     """CPU milliseconds of each step, and what the command reaches."""
-    files = list(find_pictures(str(folder)).files.values())[: max(64, count // 10)]
+    files = list(scan_images(str(folder)).files.values())[: max(64, count // 10)]
     transform = encoders.transform
     paths = [file.path for file in files]
     steps = {"read": cpu_ms(hash_file, paths)[0]}
-    steps["decode"], pictures = cpu_ms(lambda path: read_picture(path, transform.min_size_px), paths)
-    steps["resize"], pixel_values = cpu_ms(lambda picture: transform(picture.image), pictures)
-    del pictures
+    steps["decode"], images = cpu_ms(lambda path: read_image(path, transform.min_size_px), paths)
+    steps["resize"], pixel_values = cpu_ms(lambda image: transform(image.image), images)
+    del images
     steps["encode"], _ = cpu_ms(lambda pixels: encoders.embed_on_one_core(pixels[None]), pixel_values)
     steps["write"] = write_ms(files, encoders, count)
     before = time.monotonic()
     out = folder.with_name(folder.name + ".index")
     printed, memory_mb = run_index(folder, bundle, out)
     wall_s = time.monotonic() - before
-    found = re.search(r"\((\d+(?:\.\d+)?) pictures/s\)", printed)
+    found = re.search(r"\((\d+(?:\.\d+)?) images/s\)", printed)
     assert found, printed
     rate, limit = float(found[1]), 1000 * CORES / sum(steps.values())
     return {
@@ -135,7 +133,7 @@ def cpu_ms(step: Callable[[Any], Any], items: Sequence[Any]) -> tuple[float, lis
 
 
 def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
-    """CPU milliseconds of committing a picture, some seconds' worth of pictures at a time."""
+    """CPU milliseconds of committing an image, some seconds' worth of images at a time."""
     reading = read_file(files[0], encoders, {})
     rows = [replace(reading, file=replace(files[0], path=f"{number}.jpg")) for number in range(count // 2)]
     with tempfile.TemporaryDirectory() as place:
@@ -175,16 +173,16 @@ def unchanged(folder: Path, bundle: Path) -> float:
     run_index(folder, bundle, out)
     started = time.monotonic()
     printed, _ = run_index(folder, bundle, out)
-    assert f"0 pictures embedded, {UNCHANGED:,} unchanged" in printed, printed
+    assert f"0 images embedded, {UNCHANGED:,} unchanged" in printed, printed
     return time.monotonic() - started
 
 
 def print_size(name: str, size_kb: float, own: dict[str, Any], wanted: float) -> None:
     steps = ", ".join(f"{step} {value:.2f}" for step, value in own["cpu_ms"].items())
-    print(f"{name} ({size_kb:.0f} KB a JPEG, {own['pictures']:,} pictures)")
-    print(f"  CPU ms a picture: {steps}; sum {sum(own['cpu_ms'].values()):.2f}")
+    print(f"{name} ({size_kb:.0f} KB a JPEG, {own['pictures']:,} images)")
+    print(f"  CPU ms an image: {steps}; sum {sum(own['cpu_ms'].values()):.2f}")
     print(
-        f"  miniclip index: {own['pictures_per_s']:.0f} pictures/s (wanted {wanted:.0f}), {100 * own['share']:.0f} % "
+        f"  miniclip index: {own['pictures_per_s']:.0f} images/s (wanted {wanted:.0f}), {100 * own['share']:.0f} % "
         f"of {CORES} cores / sum = {own['limit_per_s']:.0f}/s (wanted {100 * SHARE:.0f} %); {own['memory_mb']:.0f} MB "
         f"(at most {MEMORY_MB:.0f}); {own['wall_s']:.1f} s with start and end",
         flush=True,

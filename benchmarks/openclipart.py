@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.errors import MiniClipError
 
 SIZE_PX = 384
 TITLE = ".//{http://purl.org/dc/elements/1.1/}title"

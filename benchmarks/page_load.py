@@ -1,10 +1,10 @@
 """From a key press to shown results, in a real browser; then the same while sixteen people search.
 
-In: a bundle, and pictures (5,000 of them by default; fewer are copied to make up the number). Out: a table: how long it
+In: a bundle, and images (5,000 of them by default; fewer are copied to make up the number). Out: a table: how long it
 takes from a key press until the new cards are painted with their first row of thumbnails, the server's own part of it,
 and both again with fifteen more people who type as well; and whether each is as wanted.
 
-    python -m benchmarks.page_load --bundle bundles/f8k --images ../Pictures
+    python -m benchmarks.page_load --bundle bundles/f8k --images ../Images
 
 What is measured: the last key of a query is pressed at t0; t1 is the first frame after the new cards stand in the page
 and the thumbnails of the first row are decoded. The page's own rest in typing is in it.
@@ -80,7 +80,7 @@ def main() -> int:
         folder = gather(arguments.images, Path(scratch) / "pictures", arguments.pictures)
         with Page(arguments.bundle, folder, Path(scratch) / "index") as page:
             start = f"page there {page.start_s:.1f} s after its start"
-            print(f"{arguments.pictures:,} pictures, {os.cpu_count()} cores; {start}", flush=True)
+            print(f"{arguments.pictures:,} images, {os.cpu_count()} cores; {start}", flush=True)
             figures = {"pictures": arguments.pictures, "start_s": page.start_s}
             figures["one"] = measure(page.url, arguments.queries)
             stop = threading.Event()
@@ -118,7 +118,7 @@ def gather(images: Path, folder: Path, count: int) -> Path:
         target = folder / f"{number:06d}.jpg"
         if number < len(sources):
             target.symlink_to(source.resolve())
-        else:  # another content, so that it is a picture of its own: a comment at a JPEG's end changes nothing else
+        else:  # another content, so that it is an image of its own: a comment at a JPEG's end changes nothing else
             shutil.copy(source, target)
             with target.open("ab") as file:
                 file.write(number.to_bytes(8, "big"))

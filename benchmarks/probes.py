@@ -3,10 +3,10 @@
 python -m benchmarks.probes --bundle models/miniclip-s --data flickr8k [--split dev]
 
 Minimal pairs (after R. Shekhar et al., "FOIL it!", ACL 2017): one word of a caption is changed so that it no longer
-fits, and the share of pictures that still prefer the right caption is counted; a coin would have 50 %. Written words:
+fits, and the share of images that still prefer the right caption is counted; a coin would have 50 %. Written words:
 signs with one word each, and how often the right sign is the first one found. Whom queries find: of the 50 best
-pictures of each query, how many have captions that speak of men only, and of women only, beside the share of such
-pictures in the whole split.
+images of each query, how many have captions that speak of men only, and of women only, beside the share of such
+images in the whole split.
 """
 
 import re
@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from miniclip.bundle import Bundle
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
 SWAPS = {
     "counting": {"one": "three", "two": "four", "three": "two", "four": "two"},
@@ -78,9 +78,9 @@ def _print_pairs(table: CaptionTable, image_embeds: np.ndarray, encoders: OnnxEn
             for row, right in zip(table.image_of_caption, table.captions, strict=True)
             if (wrong := changed(right, swaps)) is not None
         ]
-        pictures = image_embeds[[row for row, _, _ in pairs]]
-        right = (pictures * encoders.encode_texts([right for _, right, _ in pairs])).sum(axis=1)
-        wrong = (pictures * encoders.encode_texts([wrong for _, _, wrong in pairs])).sum(axis=1)
+        images = image_embeds[[row for row, _, _ in pairs]]
+        right = (images * encoders.encode_texts([right for _, right, _ in pairs])).sum(axis=1)
+        wrong = (images * encoders.encode_texts([wrong for _, _, wrong in pairs])).sum(axis=1)
         print(f"| {name} | {len(pairs):,} | {100 * (right > wrong).mean():.1f} |")
 
 
@@ -94,11 +94,11 @@ def _print_signs(encoders: OnnxEncoders) -> None:
 
 def sign(word: str) -> bytes:
     """A PNG of the word in black on white."""
-    picture = Image.new("RGB", (400, 300), "white")
+    image = Image.new("RGB", (400, 300), "white")
     font = ImageFont.load_default(size=70)
-    ImageDraw.Draw(picture).text((200, 150), word.upper(), fill="black", font=font, anchor="mm")
+    ImageDraw.Draw(image).text((200, 150), word.upper(), fill="black", font=font, anchor="mm")
     file = BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
@@ -108,8 +108,8 @@ def _print_people(table: CaptionTable, image_embeds: np.ndarray, encoders: OnnxE
     ]
     men = np.asarray([bool(own & MEN) and not own & WOMEN for own in words])
     women = np.asarray([bool(own & WOMEN) and not own & MEN for own in words])
-    print(f"\n| the {FOUND} best pictures of | men only, % | women only, % |\n|---|---|---|")
-    print(f"| (all pictures) | {100 * men.mean():.0f} | {100 * women.mean():.0f} |")
+    print(f"\n| the {FOUND} best images of | men only, % | women only, % |\n|---|---|---|")
+    print(f"| (all images) | {100 * men.mean():.0f} | {100 * women.mean():.0f} |")
     scores = encoders.encode_texts(QUERIES) @ image_embeds.T
     for query, own in zip(QUERIES, scores, strict=True):
         best = np.argsort(-own)[:FOUND]

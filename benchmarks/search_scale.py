@@ -1,8 +1,8 @@
 """Opening, filtering and searching indexes of 10^4, 10^5 and 10^6 rows: a table and a log-log chart.
 
-python -m benchmarks.search_scale --index index/pictures [--rows 10000 100000 1000000] [--chart FILE.png] [--json FILE]
+python -m benchmarks.search_scale --index index/images [--rows 10000 100000 1000000] [--chart FILE.png] [--json FILE]
 
-Rows are made from the pictures of a real index: mixtures of two of their embeddings with noise, so that text queries
+Rows are made from the images of a real index: mixtures of two of their embeddings with noise, so that text queries
 (its captions, or everyday phrases) meet what they meet in life. Each size is opened and asked in a process of its own.
 The yardstick of a query is the time all cores need to read the matrix once, measured in the same process between the
 queries. Exit status 1 when a figure is missed at the largest size.
@@ -26,16 +26,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from export.machine import best_seconds
-from miniclip.approximate import PROBES, open_gallery, recall_of
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import ArgumentParser, run_command
+from export.benchmark.machine import best_seconds
+from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.files import write_json
-from miniclip.index import PictureIndex
-from miniclip.query import Query, allowed_rows
-from miniclip.retrieval import Gallery
-from miniclip.store import Settings, open_writer
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import PROBES, open_backend, recall_of
+from miniclip.search.exact import ExactSearch
+from miniclip.search.query import Query, allowed_rows
 
 OPEN_S, AGAINST_READING, MEMORY = 3.0, 1.6, 1.3
 WRITE_ROWS = 50_000
@@ -43,7 +43,7 @@ WRITE_ROWS = 50_000
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.search_scale", description="Search at 10^4 to 10^6 rows.")
-    parser.add_argument("--index", required=True, type=Path, help="index of real pictures, to make rows from")
+    parser.add_argument("--index", required=True, type=Path, help="index of real images, to make rows from")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--dim", type=int, default=512, help="dimension; the real ones are padded to it (default 512)")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each measurement (default 5)")
@@ -55,7 +55,7 @@ def main() -> int:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure, arguments.seconds, arguments.ann)))
         return 0
-    real = PictureIndex.open(arguments.index)
+    real = ImageIndex.open(arguments.index)
     encoders = OnnxEncoders(Bundle.open(real.bundle_folder), "cpu")
     captions = [caption for caption, _ in real.captions.distinct()] if real.captions else list(PROBES)
     text_embeds = padded(encoders.encode_texts(captions[:: max(1, len(captions) // 64)][:64]), arguments.dim)
@@ -89,7 +89,7 @@ def padded(embeds: np.ndarray, dim: int) -> np.ndarray:
 
 
 def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> None:
-    """An index as `miniclip index` would leave it, of made-up pictures in a hundred folders, one a minute."""
+    """An index as `miniclip index` would leave it, of made-up images in a hundred folders, one a minute."""
     generator = np.random.default_rng(0)
     seeds = padded(image_embeds, dim)
     with open_writer(folder, Settings("0" * 64, folder, "made up"), dim) as writer:
@@ -102,7 +102,7 @@ def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> N
             embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
             numbers = range(start, start + count)
             columns = {
-                "path": [f"/pictures/{100 * n // rows:02}/{n:08}.jpg" for n in numbers],
+                "path": [f"/images/{100 * n // rows:02}/{n:08}.jpg" for n in numbers],
                 "sha256": [n.to_bytes(32, "big") for n in numbers],
                 "bytes": [100_000] * count,
                 "mtime_ns": list(numbers),
@@ -114,16 +114,16 @@ def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> N
                 "embedding": pa.FixedSizeListArray.from_arrays(embeds.ravel(), dim),
             }
             writer.put(columns, replace=False)
-        PictureIndex.open(folder, in_memory=False).stored.keep_flat(folder)
+        ImageIndex.open(folder, in_memory=False).stored.keep_flat(folder)
 
 
 def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
     """Everything of one size, in a fresh process."""
     text_embeds = np.load(folder / "text_embeds.npy")
     started = time.monotonic()
-    index = PictureIndex.open(folder)
+    index = ImageIndex.open(folder)
     open_s = time.monotonic() - started
-    gallery = Gallery(index.image_embeds)
+    gallery = ExactSearch(index.image_embeds)
     query = text_embeds[:1]
     gallery.top_k(query, 10)
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1) / 1e6
@@ -142,15 +142,15 @@ def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
         "queries_64_ms": 1000 * best_seconds(lambda: gallery.top_k(text_embeds, 10), seconds),
     }
     for kind in ["int8", *(["ann"] if with_ann else [])]:
-        lean = PictureIndex.open(folder, in_memory=False)
+        lean = ImageIndex.open(folder, in_memory=False)
         if kind == "ann":
-            from miniclip.approximate import make_ann
+            from miniclip.search.approximate import make_ann
 
             started = time.monotonic()
             make_ann(lean)
             result["ann_build_s"] = time.monotonic() - started
-            lean = PictureIndex.open(folder, in_memory=False)
-        other = open_gallery(kind, lean)
+            lean = ImageIndex.open(folder, in_memory=False)
+        other = open_backend(kind, lean)
         result[f"{kind}_ms"] = 1000 * p50(partial(other.top_k, query, 10), seconds)
         result[f"{kind}_recall"] = recall_of(other, lean, text_embeds)
     return result

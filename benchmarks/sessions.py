@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from miniclip.bundle import Bundle
-from miniclip.errors import ArgumentParser, run_command
-from miniclip.providers import CPU
-from miniclip.retrieval import Gallery
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.providers import CPU
+from miniclip.search.exact import ExactSearch
 
 SPINNING = {
     "stops": {"session.force_spinning_stop": "1"},
@@ -27,7 +27,7 @@ SPINNING = {
 }
 GALLERY_ROWS, DIM = 10_000, 512
 WORDS = "two children are playing with a red ball on the beach"
-PICTURES = 8
+IMAGES = 8
 TURN_S = 0.25
 
 
@@ -81,8 +81,8 @@ def main() -> int:
     tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
     size = (bundle.transform.height_px, bundle.transform.width_px)
     generator = np.random.default_rng(0)
-    pixels = {"pixel_values": generator.standard_normal((PICTURES, 3, *size), dtype=np.float32)}
-    gallery = Gallery(generator.standard_normal((GALLERY_ROWS, DIM), dtype=np.float32))
+    pixels = {"pixel_values": generator.standard_normal((IMAGES, 3, *size), dtype=np.float32)}
+    gallery = ExactSearch(generator.standard_normal((GALLERY_ROWS, DIM), dtype=np.float32))
     query = generator.standard_normal((1, DIM), dtype=np.float32)
 
     passes: dict[str, dict[str, Callable[[], Any]]] = {"text": {}, "query": {}, "pictures": {}}
@@ -107,9 +107,9 @@ def main() -> int:
     print(f"{arguments.precision}, median of {arguments.rounds} turns, {time.perf_counter() - started:.0f} s")
     print(f"{'':<32}{'one text':>12}{'with search':>14}{'pictures/s':>13}")
     for name in passes["text"]:
-        pictures = PICTURES / seconds["pictures"][name]
+        images = IMAGES / seconds["pictures"][name]
         print(
-            f"{name:<32}{1e3 * seconds['text'][name]:>9.2f} ms{1e3 * seconds['query'][name]:>11.2f} ms{pictures:>13.0f}"
+            f"{name:<32}{1e3 * seconds['text'][name]:>9.2f} ms{1e3 * seconds['query'][name]:>11.2f} ms{images:>13.0f}"
         )
     return 0
 

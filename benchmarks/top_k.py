@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from export.machine import best_seconds, measure_machine
-from miniclip.errors import ArgumentParser, run_command
+from export.benchmark.machine import best_seconds, measure_machine
+from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.files import write_json
-from miniclip.retrieval import Gallery
+from miniclip.search.exact import ExactSearch
 
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.top_k", description="Exact top 10 against the machine's limits.")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="pictures in the gallery (default 1,000,000)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="images in the gallery (default 1,000,000)")
     parser.add_argument("--dim", type=int, default=512, help="dimension of the embeddings (default 512)")
     parser.add_argument("--seconds", type=float, default=6.0, help="time for each measurement (default 6)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
@@ -31,7 +31,7 @@ def main() -> int:
     image_embeds[-1] = image_embeds[0]  # a tie at the top: the first row must come first
     queries = generator.standard_normal((64, arguments.dim), dtype=np.float32)
     queries[0] = image_embeds[0]
-    gallery = Gallery(image_embeds)
+    gallery = ExactSearch(image_embeds)
     _, rows = gallery.top_k(queries, 10)
     equal = all(_equal(query, found, image_embeds) for query, found in zip(queries[:8], rows[:8], strict=True))
 

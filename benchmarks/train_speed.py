@@ -1,11 +1,11 @@
-"""Training speed of the three setups against a plain loop over the same pictures and captions.
+"""Training speed of the three setups against a plain loop over the same images and captions.
 
-python -m benchmarks.train_speed --data PATH [--pictures 512] [--seconds 20] [--json FILE]
+python -m benchmarks.train_speed --data PATH [--images 512] [--seconds 20] [--json FILE]
 
-The plain loop is what one writes first, and what the original project did: a batch of 32 rows, each one picture and one
-caption, pictures decoded for every row, captions padded to 128 tokens, float32, the whole of both towers forward in
+The plain loop is what one writes first, and what the original project did: a batch of 32 rows, each one image and one
+caption, images decoded for every row, captions padded to 128 tokens, float32, the whole of both towers forward in
 every step, gradients for what the setup trains. Ours are the recipes in configs/, after their first pass, which fills
-the caches (its time is printed). Both are counted in pairs a second, a pair being a caption with its picture.
+the caches (its time is printed). Both are counted in pairs a second, a pair being a caption with its image.
 """
 
 import tempfile
@@ -17,26 +17,26 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.checkpoint import begin_run
-from miniclip.config import Config, load_config
-from miniclip.errors import ArgumentParser, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
+from miniclip.data.transform import ImageTransform
 from miniclip.files import write_json
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder
-from miniclip.tokenizer import Tokenizer
-from miniclip.torch_encoders import reuse_freed_memory
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.checkpoint import begin_run
+from miniclip.models.config import Config, load_config
+from miniclip.models.dual_encoder import DualEncoder
+from miniclip.models.torch_encoder import reuse_freed_memory
 from train.__main__ import start_model
 from train.data import prepare
-from train.inputs import Side
-from train.loop import Trainer, epoch_batches, fit_heads
 from train.loss import infonce
-from train.setups import parameter_groups, trained_blocks
+from train.param_groups import parameter_groups, trained_blocks
 from train.tokens import Tokens
+from train.tower_inputs import TowerInput
+from train.trainer import Trainer, epoch_batches, fit_heads
 
 PLAIN_BATCH, PLAIN_TOKENS = 32, 128
-LEAST_RATIO = {1: 200, 2: 3, 3: 5}
+MIN_RATIO = {1: 200, 2: 3, 3: 5}
 
 
 def main() -> int:
@@ -48,8 +48,8 @@ def main() -> int:
     arguments = parser.parse_args()
     table = read_captions(arguments.data).split("train", "val").first(arguments.pictures)
     rows: dict[str, dict[str, float]] = {}
-    print(f"{'':<9}{'plain':>12}{'ours':>12}{'ratio':>9}{'first pass':>13}   pairs/s, {arguments.pictures} pictures")
-    for setup, least in LEAST_RATIO.items():
+    print(f"{'':<9}{'plain':>12}{'ours':>12}{'ratio':>9}{'first pass':>13}   pairs/s, {arguments.pictures} images")
+    for setup, least in MIN_RATIO.items():
         row = _measure(load_config(Path(f"configs/setup{setup}.toml")), table, arguments.seconds)
         rows[str(setup)] = row
         print(
@@ -59,11 +59,11 @@ def main() -> int:
         )
     if arguments.json:
         write_json(arguments.json, {"pictures": arguments.pictures, "setups": rows})
-    return 0 if all(rows[str(setup)]["ratio"] >= least for setup, least in LEAST_RATIO.items()) else 1
+    return 0 if all(rows[str(setup)]["ratio"] >= least for setup, least in MIN_RATIO.items()) else 1
 
 
 def _measure(config: Config, table: CaptionTable, seconds: float) -> dict[str, float]:
-    """Both loops on the same pictures, the plain one first: it must not find memory kept warm."""
+    """Both loops on the same images, the plain one first: it must not find memory kept warm."""
     model, transform, text_folder = start_model(config)
     with tempfile.TemporaryDirectory() as tmp:
         tokenizer = begin_run(Path(tmp), config, transform, text_folder)
@@ -102,10 +102,10 @@ def _our_steps(trainer: Trainer) -> Iterator[int]:
 def _plain_steps(
     config: Config, model: DualEncoder, table: CaptionTable, transform: ImageTransform, tokenizer: Tokenizer
 ) -> Iterator[int]:
-    """One row is one picture and one caption, everything computed anew."""
+    """One row is one image and one caption, everything computed anew."""
     vision_blocks, text_blocks = trained_blocks(config.train)
     tokens = Tokens(tokenizer, table.captions)
-    sides = Side(model.vision, vision_blocks), Side(model.text, text_blocks)
+    sides = TowerInput(model.vision, vision_blocks), TowerInput(model.text, text_blocks)
     optimiser = torch.optim.AdamW(parameter_groups(model, *sides, config.train), lr=1e-4)
     generator = np.random.default_rng(0)
     model.train()

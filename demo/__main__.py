@@ -1,4 +1,4 @@
-"""Open the search page: a bundle and pictures (or an index) in, a page at 127.0.0.1 out.
+"""Open the search page: a bundle and images (or an index) in, a page at 127.0.0.1 out.
 
     python -m demo --images ~/Pictures --bundle models/miniclip-s
     python -m demo --index index/holiday-1a2b3c4d
@@ -21,20 +21,22 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from demo.memory import keep_memory_together
-from demo.quick_import import quick_import
-from demo.sharing import generated_login, share
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.errors import MiniClipError
+
+from .memory import keep_memory_together
+from .quick_import import quick_import
+from .sharing import generated_login, share
 
 HOST = "127.0.0.1"
 
 
 def parser() -> ArgumentParser:
-    flags = ArgumentParser(prog="python -m demo", description="Search pictures with words, in the browser.")
+    flags = ArgumentParser(prog="python -m demo", description="Search images with words, in the browser.")
     flags.add_argument("--bundle", type=Path, help="bundle folder; with --index, only if the index's own was moved")
-    pictures = flags.add_mutually_exclusive_group()
-    pictures.add_argument("--images", help="folder of pictures, caption file, hf:USER/NAME, or openmoji")
-    pictures.add_argument("--index", type=Path, help="index folder, from: miniclip index")
+    images = flags.add_mutually_exclusive_group()
+    images.add_argument("--images", help="folder of images, caption file, hf:USER/NAME, or openmoji")
+    images.add_argument("--index", type=Path, help="index folder, from: miniclip index")
     flags.add_argument("--share", action="store_true", help="also open a public link; it demands a login")
     flags.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="ask for this login")
     flags.add_argument("--port", type=_port, default=7860, help="port on 127.0.0.1 (default 7860)")
@@ -60,18 +62,18 @@ def main() -> int:
     searcher = _open_searcher(arguments)
     importing.join()
     try:
-        from demo.app import build_page, launch_options
-        from demo.desk import Desk
+        from .app import build_page, launch_options
+        from .app_state import AppState
     except ImportError as error:
         raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
 
-    desk = Desk(searcher, arguments.provider, is_public=arguments.share)
+    app_state = AppState(searcher, arguments.provider, is_public=arguments.share)
     login, generated = arguments.auth, False
     if arguments.share and login is None:
         login, generated = generated_login(), True
     _keep_uploads_apart()
     pass_by_proxies()
-    page = build_page(desk)
+    page = build_page(app_state)
     try:
         page.launch(
             server_name=HOST,
@@ -79,11 +81,11 @@ def main() -> int:
             auth=login,
             inbrowser=not (arguments.no_browser or arguments.share) and _has_display(),
             prevent_thread_lock=True,
-            **launch_options(desk),
+            **launch_options(app_state),
         )
     except OSError:  # somebody took the port while the index was opened
         raise _port_in_use(arguments.port) from None
-    print(desk.search.status, flush=True)
+    print(app_state.search.status, flush=True)
     print(f"The search page is at http://{HOST}:{arguments.port} (stop it with Ctrl-C)", flush=True)
     if generated and login:
         print(f"login: {login[0]}, password: {login[1]}", flush=True)
@@ -116,18 +118,19 @@ def _port_in_use(port: int) -> MiniClipError:
 
 
 def _open_searcher(arguments: argparse.Namespace) -> Any:
-    from demo.gallery import index_pictures
-    from miniclip.bundle import Bundle
-    from miniclip.encoders import OnnxEncoders
-    from miniclip.index import PictureIndex
-    from miniclip.search import Searcher
+    from miniclip.index.image_index import ImageIndex
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.search.searcher import Searcher
+
+    from .index_location import index_images
 
     if arguments.index is not None:
         return Searcher.open(arguments.index, arguments.bundle, arguments.provider, arguments.precision)
     encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision)
-    folder = index_pictures(arguments.images, encoders)
+    folder = index_images(arguments.images, encoders)
     encoders.warm_up()
-    return Searcher(PictureIndex.open(folder), encoders)
+    return Searcher(ImageIndex.open(folder), encoders)
 
 
 def pass_by_proxies() -> None:

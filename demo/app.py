@@ -1,7 +1,7 @@
-"""The search page. In: a `Desk`. Out: Gradio `Blocks`, and the options to launch them with.
+"""The search page. In: a `AppState`. Out: Gradio `Blocks`, and the options to launch them with.
 
-Everything that runs is onnxruntime behind `demo.desk`; importing this loads neither torch nor transformers. Each tab is
-a part of its own: NAME_tab.py answers, static/NAME.html and static/NAME.js ask.
+Only onnxruntime runs behind `demo.app_state`; importing this loads neither torch nor transformers. Each tab has three
+files: tabs/NAME.py answers requests, static/NAME.html and static/NAME.js make them.
     python -m demo --images DIR --bundle B
 """
 
@@ -14,46 +14,51 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from demo import captions_tab, compare_tab, detail_view, library_tab, map_tab, search_tab
-from demo.desk import Desk
-from demo.gate import Gate
-from demo.page import STATIC, part, read_static
-from demo.previews import preview_route
-from demo.public_api import add_public_api
-from demo.uploads import MAX_UPLOAD_BYTES
+from .app_state import AppState
+from .page import STATIC, part, read_static
+from .previews import preview_route
+from .public_api import add_public_api
+from .request_filter import RequestFilter
+from .tabs import compare_models as compare_tab
+from .tabs import describe as captions_tab
+from .tabs import detail as detail_view
+from .tabs import image_map as map_tab
+from .tabs import library as library_tab
+from .tabs import search as search_tab
+from .uploads import MAX_UPLOAD_BYTES
 
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = "MiniCLIP"
-LOCAL_CLAIM = "Find pictures by what they show. Everything stays on this machine."
-PUBLIC_CLAIM = "Find pictures by what they show."
+LOCAL_CLAIM = "Find images by what they show. Everything stays on this machine."
+PUBLIC_CLAIM = "Find images by what they show."
 QUEUE = 32  # calls that may wait; more are told to come back
 PUBLIC_THREADS, LOCAL_THREADS = 8, 40
 CLEAN_EVERY_S, KEEP_UPLOADS_S = 300, 3600
 
 
-def build_page(desk: Desk) -> gr.Blocks:
+def build_page(app_state: AppState) -> gr.Blocks:
     """The page of one desk. Its public API: `search_text`, `search_image` and `classify`."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_UPLOADS_S))
     with page:
-        claim = PUBLIC_CLAIM if desk.is_public else LOCAL_CLAIM
+        claim = PUBLIC_CLAIM if app_state.is_public else LOCAL_CLAIM
         gr.HTML(
             read_static("header.html").replace("CLAIM", claim), elem_id="header", padding=False, apply_default_css=False
         )
         with gr.Tabs(selected="search", elem_id="tabs"):
             with gr.Tab("Search", id="search", elem_id="search-tab"):
-                part("search", *search_tab.functions(desk))
+                part("search", *search_tab.functions(app_state))
             with gr.Tab("Describe", id="captions", elem_id="captions-tab"):
-                part("captions", *captions_tab.functions(desk))
+                part("captions", *captions_tab.functions(app_state))
             with gr.Tab("Map", id="map", elem_id="map-tab"):
-                part("map", *map_tab.functions(desk))
-            if not desk.is_public:
+                part("map", *map_tab.functions(app_state))
+            if not app_state.is_public:
                 with gr.Tab("Library", id="library", elem_id="library-tab"):
-                    part("library", *library_tab.functions(desk))
+                    part("library", *library_tab.functions(app_state))
                 with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
-                    part("compare", *compare_tab.functions(desk))
-        part("detail", *detail_view.functions(desk))
-        add_public_api(desk)
+                    part("compare", *compare_tab.functions(app_state))
+        part("detail", *detail_view.functions(app_state))
+        add_public_api(app_state)
     page.queue(max_size=QUEUE)
     return page
 
@@ -76,7 +81,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch_options(desk: Desk) -> dict[str, Any]:
+def launch_options(app_state: AppState) -> dict[str, Any]:
     """Options of `Blocks.launch` that belong to the page; port, login and browser are the command's."""
     return {
         "theme": theme(),
@@ -86,10 +91,10 @@ def launch_options(desk: Desk) -> dict[str, Any]:
         "pwa": True,
         "footer_links": [],
         "max_file_size": MAX_UPLOAD_BYTES,
-        "max_threads": PUBLIC_THREADS if desk.is_public else LOCAL_THREADS,
+        "max_threads": PUBLIC_THREADS if app_state.is_public else LOCAL_THREADS,
         "app_kwargs": {
-            "routes": [preview_route(lambda: desk.search.previews)],
-            "middleware": [Middleware(Gate)],
+            "routes": [preview_route(lambda: app_state.search.previews)],
+            "middleware": [Middleware(RequestFilter)],
         },
         "ssr_mode": False,
         "quiet": True,

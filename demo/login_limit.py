@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 TRIES, TRY_EVERY_S = 5, 30.0  # of one address: so many at once, then one each so often
 TRIES_OF_ALL, TRY_OF_ALL_EVERY_S = 60, 1.0  # whoever has many addresses, or makes them up, meets this
-MOST_ADDRESSES = 10_000
+MAX_ADDRESSES = 10_000
 
 
 @dataclass
-class Tries:
+class Attempts:
     """What is left of a number of tries that comes back with time."""
 
     most: int
@@ -33,16 +33,16 @@ class LoginLimit:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._all = Tries(TRIES_OF_ALL, TRY_OF_ALL_EVERY_S, TRIES_OF_ALL, clock())
-        self._of: dict[str, Tries] = {}
+        self._all = Attempts(TRIES_OF_ALL, TRY_OF_ALL_EVERY_S, TRIES_OF_ALL, clock())
+        self._of: dict[str, Attempts] = {}
         self._known: dict[str, None] = {}  # in the order of their logins
 
     def take(self, address: str) -> float:
         """Take one try; 0.0, or the seconds until there is one."""
         now_s = self._clock()
-        if len(self._of) >= MOST_ADDRESSES:
+        if len(self._of) >= MAX_ADDRESSES:
             self._of = {name: tries for name, tries in self._of.items() if tries.wait_s(now_s) or tries.left < TRIES}
-        own = self._of.setdefault(address, Tries(TRIES, TRY_EVERY_S, TRIES, now_s))
+        own = self._of.setdefault(address, Attempts(TRIES, TRY_EVERY_S, TRIES, now_s))
         counted = [own] if address in self._known else [own, self._all]
         wait_s = max(tries.wait_s(now_s) for tries in counted)
         if not wait_s:
@@ -56,5 +56,5 @@ class LoginLimit:
         if address not in self._known:
             self._all.left += 1
         self._known[address] = None
-        while len(self._known) > MOST_ADDRESSES:
+        while len(self._known) > MAX_ADDRESSES:
             del self._known[next(iter(self._known))]

@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from demo.uploads import sentence
 from miniclip.errors import MiniClipError
+
+from .uploads import sentence
 
 STATIC = Path(__file__).parent / "static"
 Answering = Callable[[Any], dict[str, Any]]

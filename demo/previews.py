@@ -1,4 +1,4 @@
-"""Previews of the index's pictures, served by number: no path, no metadata, nothing outside the index.
+"""Previews of the index's images, served by number: no path, no metadata, nothing outside the index.
 
 In: `preview/VERSION/SIZE/ROW.webp`. Out: a WebP drawn anew from the pixels, so neither EXIF nor a location leaves the
 server. Behind a login, a preview asks for it like everything else.
@@ -15,22 +15,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
-from miniclip.images import open_image
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import ImageIndex
 
 SIZES_PX = {"small": 320, "large": 1280}  # longest edge; a card is 130 to 230 CSS pixels wide, a large view 700
 MISSING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320"><rect width="320" height="320" fill="#8883"/>
-<text x="160" y="165" text-anchor="middle" font-family="sans-serif" font-size="18" fill="#888">picture has gone</text>
+<text x="160" y="165" text-anchor="middle" font-family="sans-serif" font-size="18" fill="#888">image has gone</text>
 </svg>"""
 
 
 class Previews:
-    """The pictures of one index as small WebP files, made when they are first asked for."""
+    """The images of one index as small WebP files, made when they are first asked for."""
 
-    def __init__(self, index: PictureIndex) -> None:
+    def __init__(self, index: ImageIndex) -> None:
         self._index = index
-        # browsers keep previews for a day; another index on the same port must not be shown with their pictures
+        # browsers keep previews for a day; another index on the same port must not be shown with their images
         self.version = secrets.token_hex(4)
         self._small = lru_cache(maxsize=4096)(self._draw)  # some 10 KB each
         self._large = lru_cache(maxsize=32)(self._draw)
@@ -40,7 +40,7 @@ class Previews:
         return f"preview/{self.version}/{size}/{row}.webp"
 
     def webp(self, row: int, size: str = "small") -> bytes:
-        """One preview; `MiniClipError` when the picture has gone or is damaged."""
+        """One preview; `MiniClipError` when the image has gone or is damaged."""
         return (self._large if size == "large" else self._small)(row, SIZES_PX[size])
 
     def _draw(self, row: int, size_px: int) -> bytes:

@@ -5,54 +5,55 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from demo.desk import Desk
-from demo.question import MAX_WORDS, MOST_SHOWN, Question
-from demo.search import Answer
-from demo.uploads import read_picture_file, sentence, uploaded_path
 from miniclip.errors import MiniClipError
 
+from .app_state import AppState
+from .gallery_search import ResultPage
+from .search_request import MAX_SHOWN, MAX_WORDS, SearchRequest
+from .uploads import read_uploaded_image, sentence, uploaded_path
 
-def add_public_api(desk: Desk) -> None:
+
+def add_public_api(app_state: AppState) -> None:
     """Put the three endpoints into the page that is being built."""
 
     def search_text(words: str, top_k: int = 10) -> list[dict[str, Any]]:
-        """Pictures for words, best first: file name, score, probability of a match, preview."""
-        shown = max(1, min(int(top_k), MOST_SHOWN))
-        return _as_json(desk.search.answer(Question(words=" ".join(words.split())[:MAX_WORDS], shown=shown)))
+        """Images for words, best first: file name, score, probability of a match, preview."""
+        shown = max(1, min(int(top_k), MAX_SHOWN))
+        return _as_json(app_state.search.answer(SearchRequest(words=" ".join(words.split())[:MAX_WORDS], shown=shown)))
 
     def search_image(uploaded: dict[str, Any] | None) -> dict[str, Any]:
-        """For a picture: the captions that fit it best, and the pictures most like it."""
+        """For an image: the captions that fit it best, and the images most like it."""
         try:
-            picture = uploaded_path(uploaded)
-            if picture is None:
-                raise MiniClipError("Give a picture.")
-            similar = _as_json(desk.search.answer(Question(picture=picture, shown=10)))
-            found = desk.search.captions_of(read_picture_file(picture))
+            image = uploaded_path(uploaded)
+            if image is None:
+                raise MiniClipError("Give an image.")
+            similar = _as_json(app_state.search.answer(SearchRequest(image=image, shown=10)))
+            found = app_state.search.captions_of(read_uploaded_image(image))
         except MiniClipError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         return {"captions": [{"caption": hit.caption, "score": hit.score} for hit in found], "pictures": similar}
 
     def classify(uploaded: dict[str, Any] | None, labels: str) -> dict[str, float]:
-        """For a picture and labels with commas between them: each label's probability."""
+        """For an image and labels with commas between them: each label's probability."""
         try:
-            picture = uploaded_path(uploaded)
-            if picture is None:
-                raise MiniClipError("Give a picture.")
+            image = uploaded_path(uploaded)
+            if image is None:
+                raise MiniClipError("Give an image.")
             wanted = [label for part in labels.split(",") if (label := part.strip())]
-            return dict(desk.search.labels_of(read_picture_file(picture), wanted))
+            return dict(app_state.search.labels_of(read_uploaded_image(image), wanted))
         except MiniClipError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
 
     api(search_text, api_name="search_text")
-    # components only describe what goes in and out; undecoded, since `miniclip.images` is what decodes pictures here
-    picture, labels = gr.Image(label="picture", visible=False), gr.Textbox(label="labels", visible=False)
+    # components only describe input and output; they decode nothing, since `miniclip.data.images` decodes all images
+    image, labels = gr.Image(label="picture", visible=False), gr.Textbox(label="labels", visible=False)
     output = gr.JSON(label="found", visible=False)
     button = gr.Button(visible=False)
-    button.click(search_image, picture, output, api_name="search_image", preprocess=False)
-    button.click(classify, [picture, labels], output, api_name="classify", preprocess=False)
+    button.click(search_image, image, output, api_name="search_image", preprocess=False)
+    button.click(classify, [image, labels], output, api_name="classify", preprocess=False)
 
 
-def _as_json(answer: Answer) -> list[dict[str, Any]]:
+def _as_json(answer: ResultPage) -> list[dict[str, Any]]:
     if answer.message:
         raise gr.Error(answer.message, print_exception=False)
     return [

@@ -1,4 +1,4 @@
-"""Pictures that a browser has uploaded: their path, if it is one, and their bytes.
+"""Images that a browser has uploaded: their path, if it is one, and their bytes.
 
 In: what a browser says of its upload. Out: a file in Gradio's upload folder, or a sentence for the page.
 """
@@ -8,11 +8,11 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
+from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
-from miniclip.ingest import printable
 
 MAX_UPLOAD_BYTES = 20 << 20
-UNREADABLE = "the picture: "  # how the library begins what is wrong with bytes
+UNREADABLE = "the image: "  # how the library begins what is wrong with bytes
 
 
 def uploaded_path(value: Any) -> Path | None:
@@ -31,19 +31,19 @@ def uploaded_path(value: Any) -> Path | None:
             return file
     except (OSError, ValueError, RuntimeError):  # zero bytes, loops: whatever a hand-made request may hold
         pass
-    raise MiniClipError("This picture is no longer here: choose it again.")
+    raise MiniClipError("This image is no longer here: choose it again.")
 
 
-def read_picture_file(path: Path) -> bytes:
-    """A picture's bytes: the library's messages about bytes name no path, so none can reach the page."""
+def read_uploaded_image(path: Path) -> bytes:
+    """An image's bytes: the library's messages about bytes name no path, so none can reach the page."""
     try:
         return path.read_bytes()
     except OSError:
-        raise MiniClipError("This picture has gone since it was indexed.") from None
+        raise MiniClipError("This image has gone since it was indexed.") from None
 
 
 def is_unreadable(error: MiniClipError) -> bool:
-    """Whether it says that an upload is no picture, rather than what else is wrong with a question."""
+    """Whether it says that an upload is no image, rather than what else is wrong with a question."""
     return str(error).startswith(UNREADABLE)
 
 

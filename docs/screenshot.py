@@ -1,11 +1,11 @@
-"""Pictures of the running search page. In: its address. Out: page.png for the README, and screens/*.webp to judge by.
+"""Images of the running search page. In: its address. Out: page.png for the README, and screens/*.webp to judge by.
 
     python -m demo --images openmoji --bundle models/miniclip-s --no-browser
     python docs/screenshot.py http://127.0.0.1:7860 docs
 
-Every tab at 1440, 1280 and 390 pixels, light and dark in turn, and the README's picture. On a gallery whose pictures
+Every tab at 1440, 1280 and 390 pixels, light and dark in turn, and the README's image. On a gallery whose images
 may be shown: OpenMoji's may, with their attribution. Compare shows a second model where one is below bundles/ and its
-index of the same pictures was made: the first command once more, with `--bundle bundles/f8k`.
+index of the same images was made: the first command once more, with `--bundle bundles/f8k`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WORDS = "a red car"
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description="Take pictures of the running search page.")
+    flags = argparse.ArgumentParser(description="Take images of the running search page.")
     flags.add_argument("url", help="address of the page")
     flags.add_argument("out", type=Path, help="folder for page.png and screens/")
     arguments = flags.parse_args()
@@ -61,7 +61,7 @@ def main() -> int:
 
 def search(tab: Any) -> None:
     tab.locator("#results h2", has_text=WORDS).wait_for()
-    tab.locator("#words").blur()  # no cursor in the picture
+    tab.locator("#words").blur()  # no cursor in the image
 
 
 def large_view(tab: Any) -> None:

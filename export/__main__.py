@@ -9,22 +9,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from export.card import write_card
-from export.fp16 import write_fp16
-from export.gate import check_recall
-from export.graph import embed, picture_feeds, text_feeds
-from export.int8 import write_int8
-from export.to_onnx import export_text, export_vision
-from miniclip.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, list_files, onnx_name, read_manifest
-from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import Run, load_run
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
-from miniclip.matching import MatchCalibration, calibrate
+from miniclip.inference.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, list_files, onnx_name, read_manifest
+from miniclip.inference.score_calibration import ScoreCalibration, calibrate
+from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
+from miniclip.models.checkpoint import Run, load_run
+
+from .fp16 import write_fp16
+from .graph import embed, image_feeds, text_feeds
+from .int8 import write_int8
+from .model_card import write_card
+from .recall_check import check_recall
+from .to_onnx import export_text, export_vision
 
 
-def parse_arguments() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m export", description="Turn a run into an ONNX bundle.")
     parser.add_argument(
         "--run", required=True, type=Path, help="run folder of training, or a CLIP: its folder or USER/NAME"
@@ -42,7 +44,7 @@ def parse_arguments() -> ArgumentParser:
 
 
 def main() -> int:
-    arguments = parse_arguments().parse_args()
+    arguments = make_parser().parse_args()
     out: Path = arguments.out.resolve()  # of a link, what it leads to
     if out.exists() and not out.is_dir():
         raise MiniClipError(f"{arguments.out} is a file; choose another --out")
@@ -54,7 +56,7 @@ def main() -> int:
     calibration = _calibration(run, arguments.data)
     if "int8" in arguments.precision and calibration is None:
         raise MiniClipError(
-            f"int8 needs pictures to measure activations on, and {arguments.run} has no {CALIBRATION_FILE}; "
+            f"int8 needs images to measure activations on, and {arguments.run} has no {CALIBRATION_FILE}; "
             "name captions with --data, or leave int8 out with --precision fp32 fp16"
         )
     try:
@@ -73,7 +75,7 @@ def main() -> int:
     return 0
 
 
-def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Calibration | None) -> None:
+def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: CalibrationSet | None) -> None:
     """Write every file of a bundle, the manifest last. The same run gives the same bytes."""
     (folder / "onnx").mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
@@ -89,7 +91,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     export_text(run.model, fp32["text"])
     calibration = calibration and calibration.by_length(run.tokenizer)
     feeds = calibration and {
-        "vision": picture_feeds(calibration.pixel_values(run.transform)),
+        "vision": image_feeds(calibration.pixel_values(run.transform)),
         "text": text_feeds(run.tokenizer, calibration.captions),
     }
     for tower, path in fp32.items():
@@ -117,24 +119,24 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     write_json(folder / "manifest.json", {**manifest, "files": list_files(folder)})
 
 
-def calibrate_match(run: Run, fp32: dict[str, Path], calibration: Calibration) -> MatchCalibration | None:
-    """How likely a score is a match, from the run's held-out pictures, or from those it was trained on."""
+def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet) -> ScoreCalibration | None:
+    """How likely a score is a match, from the run's held-out images, or from those it was trained on."""
     own, split = (calibration.held_out, "val") if calibration.held_out else (calibration, "train")
-    image_embeds = embed(fp32["vision"], picture_feeds(own.pixel_values(run.transform)))
+    image_embeds = embed(fp32["vision"], image_feeds(own.pixel_values(run.transform)))
     text_embeds = embed(fp32["text"], text_feeds(run.tokenizer, own.captions))
     match = calibrate(text_embeds, image_embeds, own.image_of_caption, split)
     if match is None:
         print("scores could not be calibrated: matching pairs score no higher than others")
     elif split == "train":
-        print("scores are calibrated on training pictures, since the run keeps no others: probabilities are too high")
+        print("scores are calibrated on training images, since the run keeps no others: probabilities are too high")
     return match
 
 
-def _calibration(run: Run, data: str | None) -> Calibration | None:
-    """The training pictures that the run kept for this, or pictures of `--data`."""
+def _calibration(run: Run, data: str | None) -> CalibrationSet | None:
+    """The training images that the run kept for this, or images of `--data`."""
     if data is None:
-        return Calibration.load(run.folder)
-    return Calibration.choose(read_captions(data, seed=run.config.data.seed), run.transform)
+        return CalibrationSet.load(run.folder)
+    return CalibrationSet.choose(read_captions(data, seed=run.config.data.seed), run.transform)
 
 
 def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:

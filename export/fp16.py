@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from export.graph import first_convolutions, is_convolutional, quiet_tools, save_graph
+from .graph import first_convolutions, is_convolutional, quiet_tools, save_graph
 
 KEPT_IN_FP32 = [
     *DEFAULT_OP_BLOCK_LIST,

@@ -12,18 +12,18 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from miniclip.encoders import TEXTS_A_CORE
-from miniclip.providers import CPU, session_options
-from miniclip.tokenizer import Tokenizer
+from miniclip.inference.encoders import TEXTS_A_CORE
+from miniclip.inference.providers import CPU, session_options
+from miniclip.inference.tokenizer import Tokenizer
 
-PICTURE_BATCH = 8
+IMAGE_BATCH = 8
 
 Feeds = list[dict[str, np.ndarray]]  # batches of graph inputs
 
 
-def picture_feeds(pixel_values: np.ndarray) -> Feeds:
+def image_feeds(pixel_values: np.ndarray) -> Feeds:
     """(N, 3, H, W) -> batches of `pixel_values`."""
-    return [{"pixel_values": pixel_values[i : i + PICTURE_BATCH]} for i in range(0, len(pixel_values), PICTURE_BATCH)]
+    return [{"pixel_values": pixel_values[i : i + IMAGE_BATCH]} for i in range(0, len(pixel_values), IMAGE_BATCH)]
 
 
 def text_feeds(tokenizer: Tokenizer, texts: Sequence[str]) -> Feeds:
@@ -41,7 +41,7 @@ def embed(model: onnx.ModelProto | Path, feeds: Feeds) -> np.ndarray:
 
 
 def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
-    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row a picture, token, text or place of a
+    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row an image, token, text or place of a
     convolution's input, no padding."""
     opened = onnx.ModelProto.FromString(model.SerializeToString())
     for name in names:

@@ -22,7 +22,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.graph import (
+from .gptq import round_weights
+from .graph import (
     Feeds,
     drop_unused,
     embed,
@@ -32,8 +33,7 @@ from export.graph import (
     quiet_tools,
     save_graph,
 )
-from export.outliers import scale_outliers
-from export.rounding import round_weights
+from .smooth_quant import scale_outliers
 
 TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 # The first convolutions see raw pixels, whose range low precision serves badly: most of the loss, little of the time.
@@ -86,10 +86,10 @@ def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()
 
 
 def _singly(feeds: Feeds) -> Feeds:
-    """Pictures one by one, as encoders run them on a CPU: scales on the fly are then found as they will be."""
+    """Images one by one, as encoders run them on a CPU: scales on the fly are then found as they will be."""
     if "pixel_values" not in feeds[0]:
         return feeds
-    return [{"pixel_values": picture[None]} for feed in feeds for picture in feed["pixel_values"]]
+    return [{"pixel_values": image[None]} for feed in feeds for image in feed["pixel_values"]]
 
 
 def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProto:

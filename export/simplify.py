@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph import Wiring, drop_unused
+from .graph import Wiring, drop_unused
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) ->
     """Rewrite every `Attention` of the graph that has the exporter's shape; others stay as they are.
 
     `merge` computes query, key and value in one product. `drop_masks` removes attention masks, which a vision tower has
-    though nothing in a picture is padding.
+    though nothing in an image is padding.
     """
     graph = model.graph
     for attention in [node for node in graph.node if node.op_type == "Attention"]:

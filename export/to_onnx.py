@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.graph import quiet_tools, save_graph
-from export.simplify import fold_scales, simplify_attention
 from miniclip.errors import MiniClipError
-from miniclip.model import DualEncoder
+from miniclip.models.dual_encoder import DualEncoder
+
+from .graph import quiet_tools, save_graph
+from .simplify import fold_scales, simplify_attention
 
 OPSET = 23  # the first with a standard Attention operator
 MAX_BYTES = 2_000_000_000  # a protobuf, and so one file, cannot be larger

@@ -1,10 +1,11 @@
-"""The folder for what can be made again: drawn pictures, features, downloads. Deleting it loses time only."""
+"""The folder for what can be made again: drawn images, features, downloads. Deleting it loses time only."""
 
 import os
 from pathlib import Path
 from threading import get_ident
 
-from miniclip.errors import MiniClipError, expand
+from miniclip.errors import MiniClipError
+from miniclip.files import expand
 
 
 def cache_folder() -> Path:

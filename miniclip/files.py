@@ -50,3 +50,13 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all; errors as in `replace_atomically`."""
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
     replace_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def expand(path: str | Path) -> Path:
+    """A path with its `~` made the home folder; `MiniClipError` where that is nobody's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        first, *below = Path(path).parts
+        meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
+        raise MiniClipError(f"{first} is nobody's home folder here; write {meant}, or ./{path}") from None

@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny real model, the bundle exported from it, and small real pictures. No network."""
+"""Shared fixtures: a tiny real model, the bundle exported from it, and small real images. No network."""
 
 import json
 import os
@@ -27,7 +27,7 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 80, 220), 
 SHAPES = ("circle", "square", "triangle")
 
 
-def draw_picture(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: int = 0) -> Image.Image:
+def draw_image(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: int = 0) -> Image.Image:
     """A coloured shape on white, a little different for every seed."""
     image = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(image)
@@ -42,14 +42,14 @@ def draw_picture(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed
     return image
 
 
-def make_captioned_pictures(folder: Path, per_kind: int) -> Path:
-    """An imagefolder with metadata.csv: JPEG and PNG in turn, two captions a picture."""
+def make_captioned_images(folder: Path, per_kind: int) -> Path:
+    """An imagefolder with metadata.csv: JPEG and PNG in turn, two captions an image."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["file_name,text"]
     for seed in range(per_kind):
         for number, (colour, shape) in enumerate((c, s) for c in COLOURS for s in SHAPES):
             name = f"{colour}-{shape}-{seed}.{'jpg' if (number + seed) % 2 else 'png'}"
-            draw_picture(colour, shape, seed=seed * 100 + number).save(folder / name)
+            draw_image(colour, shape, seed=seed * 100 + number).save(folder / name)
             lines += [f"{name},a {colour} {shape} on white", f"{name},photo of the {shape} number {seed} in {colour}"]
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
@@ -77,26 +77,26 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve captioned pictures."""
-    return make_captioned_pictures(tmp_path_factory.mktemp("pictures") / "shapes", per_kind=1)
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve captioned images."""
+    return make_captioned_images(tmp_path_factory.mktemp("pictures") / "shapes", per_kind=1)
 
 
 @pytest.fixture(scope="session")
 def captioned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred and twenty captioned pictures: enough to train heads on."""
-    return make_captioned_pictures(tmp_path_factory.mktemp("data") / "shapes", per_kind=10)
+    """A hundred and twenty captioned images: enough to train heads on."""
+    return make_captioned_images(tmp_path_factory.mktemp("data") / "shapes", per_kind=10)
 
 
 def _settled(model: "torch.nn.Module") -> "torch.nn.Module":
-    """Let the batch norms of random weights see some pictures: else activations fade below half precision."""
+    """Let the batch norms of random weights see some images: else activations fade below half precision."""
     import torch
 
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.5
-    pictures = [np.asarray(draw_picture(c, s, (64, 64)), np.float32) / 127.5 - 1 for c in COLOURS for s in SHAPES]
-    pixel_values = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2))
+    images = [np.asarray(draw_image(c, s, (64, 64)), np.float32) / 127.5 - 1 for c in COLOURS for s in SHAPES]
+    pixel_values = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2))
     with torch.no_grad():
         for _ in range(20):
             model.train()(pixel_values)
@@ -109,7 +109,7 @@ def write_backbones(vision: Path, text: Path) -> None:
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
 
-    from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+    from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
     torch.manual_seed(0)
     vision.mkdir(parents=True, exist_ok=True)
@@ -165,10 +165,10 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Pat
 
 
 @pytest.fixture(scope="session")
-def tiny_index(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, picture_folder: Path) -> Path:
-    """An index of the twelve pictures."""
+def tiny_index(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, image_folder: Path) -> Path:
+    """An index of the twelve images."""
     out = tmp_path_factory.mktemp("index") / "shapes"
-    done = run_module("miniclip.cli", "index", picture_folder, "--bundle", tiny_bundle, "--out", out)
+    done = run_module("miniclip.cli", "index", image_folder, "--bundle", tiny_bundle, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 

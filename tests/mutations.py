@@ -31,7 +31,7 @@ class Mutation(NamedTuple):
 MUTATIONS = (
     Mutation(
         "manifest hash check",
-        "miniclip/bundle.py",
+        "miniclip/inference/bundle.py",
         'matches = sha256_of(path) == expected["sha256"]',
         'matches = bool(sha256_of(path) or expected["sha256"])',
         "tests/hostile/test_wrong_parts.py",
@@ -39,7 +39,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fingerprint check of a search",
-        "miniclip/index.py",
+        "miniclip/index/image_index.py",
         "if fingerprint != self.fingerprint:",
         "if False:",
         "tests/hostile/test_wrong_parts.py",
@@ -47,7 +47,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fingerprint check of an update",
-        "miniclip/store.py",
+        "miniclip/index/store.py",
         "if read_settings(folder).fingerprint != settings.fingerprint:",
         "if False:",
         "tests/hostile/test_wrong_parts.py",
@@ -79,7 +79,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bomb limit",
-        "miniclip/images.py",
+        "miniclip/data/images.py",
         "if width_px * height_px > MAX_PIXELS:",
         "if False:",
         "tests/unit/test_images.py",
@@ -87,8 +87,8 @@ MUTATIONS = (
     ),
     Mutation(
         "bomb limit of archives",
-        "miniclip/calibration.py",
-        "if sum(entry.file_size for entry in arrays.zip.infolist()) > MOST_BYTES:",
+        "miniclip/models/calibration_set.py",
+        "if sum(entry.file_size for entry in arrays.zip.infolist()) > MAX_BYTES:",
         "if False:",
         "tests/hostile/test_hostile.py",
         "unpacks_to_too_much",

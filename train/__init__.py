@@ -1,1 +1,1 @@
-"""Training: captions and pictures in, a run folder out. `python -m train --help`."""
+"""Training: captions and images in, a run folder out. `python -m train --help`."""

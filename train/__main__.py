@@ -11,27 +11,30 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.checkpoint import begin_run, holds_run, load_run, load_training_state, read_run_config
-from miniclip.clip import is_clip, load_clip
-from miniclip.config import Config, add_config_flags, config_from_dict, load_config
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.transform import ImageTransform
+from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, build_model, load_backbone
-from miniclip.pretrained import resolve_backbone
-from miniclip.tokenizer import Tokenizer
-from miniclip.torch_encoders import reuse_freed_memory
-from train.curves import draw_curves
-from train.data import TrainingData, load_data
-from train.distributed import begin, end, first_process_first, rank, share_weights
-from train.loop import Trainer, embed_validation, fit_heads
-from train.sheet import Shown, draw_sheet
-from train.tracker import TRACKERS, open_tracker
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.backbones import load_backbone
+from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
+from miniclip.models.checkpoint import begin_run, holds_run, load_run, load_training_state, read_run_config
+from miniclip.models.clip import is_clip, load_clip
+from miniclip.models.config import Config, add_config_flags, config_from_dict, load_config
+from miniclip.models.dual_encoder import DualEncoder, build_model
+from miniclip.models.pretrained import resolve_backbone
+from miniclip.models.torch_encoder import reuse_freed_memory
+
+from .curves import draw_curves
+from .data import TrainingData, load_data
+from .distributed import begin, end, first_process_first, rank, share_weights
+from .retrieval_figure import Shown, draw_sheet
+from .tracker import TRACKERS, open_tracker
+from .trainer import Trainer, embed_validation, fit_heads
 
 
-def parse_arguments() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m train", description="Train a dual encoder on pictures with captions.")
+def make_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m train", description="Train a dual encoder on images with captions.")
     parser.add_argument("--config", type=Path, help="recipe, such as configs/setup1.toml")
     parser.add_argument(
         "--data",
@@ -48,7 +51,7 @@ def parse_arguments() -> ArgumentParser:
 
 
 def main() -> int:
-    arguments = vars(parse_arguments().parse_args())
+    arguments = vars(make_parser().parse_args())
     flags = {name: value for name, value in arguments.items() if "." in name}
     config = load_config(arguments["config"], flags)
     out: Path = arguments["out"]
@@ -84,11 +87,11 @@ def _train(config: Config, out: Path, arguments: dict[str, Any]) -> int:
     if arguments["resume"]:
         trainer.resume()
     if rank() == 0:
-        replace_atomically(out / CALIBRATION_FILE, Calibration.choose(data.table, transform).save)
+        replace_atomically(out / CALIBRATION_FILE, CalibrationSet.choose(data.table, transform).save)
     best = trainer.run(track)
     if rank() == 0:
-        pictures = f"{draw_curves(out)}, {draw_validation(out, model, data)}"
-        tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, see {pictures}")
+        images = f"{draw_curves(out)}, {draw_validation(out, model, data)}"
+        tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, see {images}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Views of a training picture: the picture itself, or a random crop of it, perhaps mirrored. In PIL, before resizing.
+"""Views of a training image: the image itself, or a random crop of it, perhaps mirrored. In PIL, before resizing.
 
 In: path and the number of the view. Out: `pixel_values`. The same number gives the same view of a file name, so that
 what is computed from it can be cached.
@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from miniclip.images import ImageSource, ImageTransform, open_image
+from miniclip.data.images import ImageSource, open_image
+from miniclip.data.transform import ImageTransform
 
-AREA, STRETCH = (0.5, 1.0), 0.2  # share of the picture that a crop keeps, and log of how far its shape may change
+AREA, STRETCH = (0.5, 1.0), 0.2  # share of the image that a crop keeps, and log of how far its shape may change
 
 
 @dataclass(frozen=True)
 class View:
-    """How pictures are loaded; number 0 is the picture itself, as the finished model will see it."""
+    """How images are loaded; number 0 is the image itself, as the finished model will see it."""
 
     transform: ImageTransform
     number: int = 0
@@ -34,7 +35,7 @@ class View:
 
 
 def random_crop(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """A random part of the picture, mirrored half of the time (C. Szegedy et al., CVPR 2015, section 6, but milder:
+    """A random part of the image, mirrored half of the time (C. Szegedy et al., CVPR 2015, section 6, but milder:
     captions speak of the whole scene)."""
     width, height = image.size
     scale, shape = np.sqrt(generator.uniform(*AREA)), np.exp(generator.uniform(-STRETCH, STRETCH))

@@ -1,7 +1,7 @@
 """A tower cut at one of its blocks: what is below stays frozen and is computed once, what is above learns.
 
-In: a tower of `miniclip.model`, and how many of its last blocks learn. Out: the input of the first of those blocks for
-any picture or text, and a tower that goes on from there and shares its weights with the whole one.
+In: a tower of `miniclip.models.dual_encoder`, and how many of its last blocks learn. Out: the input of the first of
+those blocks for any image or text, and a tower that continues from there and shares its weights with the whole one.
 """
 
 import copy
@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from miniclip.model import TextTower, VisionTower
+from miniclip.models.dual_encoder import TextTower, VisionTower
 
 # where each kind of backbone keeps what comes before its blocks, and the blocks themselves
 PLACES = {
@@ -81,8 +81,8 @@ class UpperPart(nn.Module):
     def forward(self, hidden: Tensor, *inputs: Tensor) -> Tensor:
         """`hidden` from `lower_part`; the inputs of a text tower again, for its mask -> features (B, d)."""
         self._entry.hidden = hidden
-        if not inputs:  # only the size of the picture is asked for
-            inputs = (self._entry.picture(),)
+        if not inputs:  # only the size of the image is asked for
+            inputs = (self._entry.image(),)
         try:
             return cast(Tensor, self.tower(*inputs))
         finally:
@@ -103,7 +103,7 @@ class _Entry(nn.Module):
         except AttributeError:
             return getattr(self._below[0], name)  # ViT asks its embeddings for their dtype
 
-    def picture(self) -> Tensor:
+    def image(self) -> Tensor:
         assert self.hidden is not None
         size = cast(Any, self._below[0]).config.image_size if hasattr(self._below[0], "config") else 1
         height, width = (size, size) if isinstance(size, int) else size

@@ -1,4 +1,4 @@
-"""The picture of a run: loss and recall over epochs.
+"""The image of a run: loss and recall over epochs.
 
 In: `metrics.jsonl`. Out: `curves.png` beside it.
 """

@@ -1,6 +1,6 @@
 """What a run trains and validates on: the caption table, and the two sides that turn its rows into features.
 
-In: `--data` and the config. Out: `TrainingData`, with unreadable pictures left out and prototypes, if any, put in.
+In: `--data` and the config. Out: `TrainingData`, with unreadable images left out and prototypes, if any, put in.
 """
 
 import hashlib
@@ -13,30 +13,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniclip.ahead import load_ahead
-from miniclip.caption_table import CaptionTable, check_skipped
-from miniclip.captions import read_captions
-from miniclip.config import Config
+from miniclip.data.caption_table import CaptionTable, check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.data.prefetch import prefetch
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder
-from miniclip.pretrained import class_prototypes
-from miniclip.tokenizer import Tokenizer
-from train.distributed import say
-from train.inputs import Images, Texts
-from train.setups import trained_blocks
-from train.tokens import Tokens
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import DualEncoder
+from miniclip.models.pretrained import class_prototypes
 
-LEAST_SPLIT = 4  # pictures that a seeded split makes 2, 1 and 1 of
+from .distributed import say
+from .param_groups import trained_blocks
+from .tokens import Tokens
+from .tower_inputs import Images, Texts
+
+MIN_SPLIT = 4  # images that a seeded split makes 2, 1 and 1 of
 ENOUGH = (  # one alone has no deviation to standardise by, and nothing to tell it from
     "at least 2 and 1 are needed, which a split by seed makes of "
-    f"{LEAST_SPLIT} pictures; add pictures, or give them splits of their own"
+    f"{MIN_SPLIT} images; add images, or give them splits of their own"
 )
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training and validation pictures with their captions; `table` holds only pictures that could be read.
+    """Training and validation images with their captions; `table` holds only images that could be read.
 
     Texts are the table's captions and, behind them, those of the prototypes.
     """
@@ -47,7 +48,7 @@ class TrainingData:
     prototypes: Tensor | None  # (K, d_vision) standardised image features whose names are texts
 
     def image_rows(self, split: str) -> np.ndarray:
-        """Rows of the split's pictures."""
+        """Rows of the split's images."""
         return np.flatnonzero([own == split for own in self.table.splits])
 
     def text_rows(self, split: str) -> np.ndarray:
@@ -55,7 +56,7 @@ class TrainingData:
         return np.flatnonzero(np.isin(self.table.image_of_caption, self.image_rows(split)))
 
     def digest(self) -> str:
-        """SHA-256 of the pictures' names, their splits and their captions, wherever they lie."""
+        """SHA-256 of the images' names, their splits and their captions, wherever they lie."""
         table = self.table
         names = [path.name for path in table.image_paths]
         parts = [names, list(table.splits), list(table.captions), table.image_of_caption.tolist()]
@@ -72,12 +73,12 @@ def load_data(
 ) -> TrainingData:
     """Read the captions and prepare them: all of the first source, and the training splits of the others.
 
-    Of the others, pictures that the first one holds out are left out, and counted.
+    Of the others, images that the first one holds out are left out, and counted.
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
     first, *others = (read_captions(source, seed=config.data.seed) for source in sources)
-    if len(first.image_paths) < LEAST_SPLIT and "val" not in first.splits:
-        raise MiniClipError(f"{sources[0]} has {len(first.image_paths)} pictures and no validation split; {ENOUGH}")
+    if len(first.image_paths) < MIN_SPLIT and "val" not in first.splits:
+        raise MiniClipError(f"{sources[0]} has {len(first.image_paths)} images and no validation split; {ENOUGH}")
     tables = [first.split("train", "val"), *(other.split("train") for other in others)]
     for source, table in zip(sources, tables, strict=True):
         if not table.captions:
@@ -86,7 +87,7 @@ def load_data(
     for place, source in enumerate(sources[1:], start=1):
         apart = tables[place].apart_from(first)
         if left_out := len(tables[place].image_paths) - len(apart.image_paths):
-            say(f"{source}: {left_out:,} pictures not trained on, since {sources[0]} holds them out")
+            say(f"{source}: {left_out:,} images not trained on, since {sources[0]} holds them out")
         tables[place] = apart
     table = reduce(CaptionTable.and_train, tables)
     return prepare(table, config, model, transform, tokenizer, allow_missing)
@@ -113,7 +114,7 @@ def prepare(
     train, val = table.splits.count("train"), table.splits.count("val")
     if train < 2 or val < 1:
         raise MiniClipError(
-            f"of the pictures that can be read, {train} are for training and {val} for validation; {ENOUGH}"
+            f"of the images that can be read, {train} are for training and {val} for validation; {ENOUGH}"
         )
 
     captions, prototypes = list(table.captions), None
@@ -124,16 +125,16 @@ def prepare(
 
 
 def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:
-    """Rows of pictures that cannot be read, with the reason: better known now than after an hour."""
-    loaded = load_ahead(table.image_paths, transform.load, ahead=64)
+    """Rows of images that cannot be read, with the reason: better known now than after an hour."""
+    loaded = prefetch(table.image_paths, transform.load, ahead=64)
     return {row: str(result) for row, result in loaded if isinstance(result, MiniClipError)}
 
 
 def prototype_features(config: Config) -> tuple[Tensor, list[str]]:
-    """The ImageNet classifier's weight rows as pictures (K, d), and their class names.
+    """The ImageNet classifier's weight rows as images (K, d), and their class names.
 
     A row of the classifier points where its class lies in the backbone's own feature space, so a thousand concepts come
-    for free. Rows have another scale than features, so they are standardised among themselves, as pictures are.
+    for free. Rows have another scale than features, so they are standardised among themselves, as images are.
     """
     weights, names = class_prototypes(config.model.vision)
     rows = torch.from_numpy(weights)

@@ -1,6 +1,6 @@
 """Training in several processes, started by `torchrun` or `accelerate launch`.
 
-Every process holds the whole model and a share of each batch's pictures, with their captions. Embeddings are gathered,
+Every process holds the whole model and a share of each batch's images, with their captions. Embeddings are gathered,
 so that the loss is that of the whole batch, every other pair of which is a negative, and gradients are summed: the step
 is the one that a single process would take.
 Without such a start there is one process, and nothing here does anything.
@@ -20,7 +20,7 @@ from tqdm import tqdm
 def begin() -> None:
     """Join the other processes, if this one was started as one of several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        # the others wait while the first one computes features, for hours where there are many pictures
+        # the others wait while the first one computes features, for hours where there are many images
         distributed.init_process_group("gloo", timeout=timedelta(days=7))
 
 

@@ -12,19 +12,29 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from miniclip.calibration import CALIBRATION_FILE
-from miniclip.caption_table import CaptionTable, check_skipped
-from miniclip.captions import read_captions
-from miniclip.checkpoint import Run, begin_run, holds_run, load_run, save_run
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
-from miniclip.evaluation import embed_split, recall_table
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import CaptionTable, check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import embed_split, recall_table
 from miniclip.files import replace_atomically
-from train.average import mix
+from miniclip.models.calibration_set import CALIBRATION_FILE
+from miniclip.models.checkpoint import Run, begin_run, holds_run, load_run, save_run
 
 
-def parse_arguments() -> ArgumentParser:
+def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """(1 - alpha) before + alpha after, of two state dicts of one model; counts are those of `after`."""
+    return {
+        name: torch.lerp(value, after[name], alpha) if value.is_floating_point() else after[name]
+        for name, value in before.items()
+    }
+
+
+def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m train.interpolate", description="Mix the weights of two runs of one model.")
     parser.add_argument("--before", required=True, type=Path, help="run that --after began from")
     parser.add_argument("--after", required=True, type=Path, help="run that was trained further")
@@ -36,7 +46,7 @@ def parse_arguments() -> ArgumentParser:
 
 
 def main() -> int:
-    arguments = parse_arguments().parse_args()
+    arguments = make_parser().parse_args()
     if arguments.steps < 2:
         raise MiniClipError(f"--steps must be at least 2, the two runs themselves, got {arguments.steps}")
     if holds_run(arguments.out):
@@ -64,7 +74,7 @@ def check_same_model(before: Run, after: Run) -> None:
     tokenizers = [(run.folder / "tokenizer.json").read_bytes() for run in (before, after)]
     if tokenizers[0] != tokenizers[1] or before.transform != after.transform:
         raise MiniClipError(
-            f"{before.folder} and {after.folder} read texts or pictures otherwise; mix a run and its start"
+            f"{before.folder} and {after.folder} read texts or images otherwise; mix a run and its start"
         )
 
 

@@ -1,7 +1,7 @@
 """Losses on unit embeddings.
 
-In: `image_embeds (I, D)`, `text_embeds (T, D)`, `image_of_text (T,)`, the row of each text's picture (several texts may
-show one picture), and `logit_scale () = log(1/T)`. Out: a scalar.
+In: `image_embeds (I, D)`, `text_embeds (T, D)`, `image_of_text (T,)`, the row of each text's image (several texts may
+show one image), and `logit_scale () = log(1/T)`. Out: a scalar.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from miniclip.config import TrainConfig
+from miniclip.models.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 NOTHING = -1e30  # a score that no softmax sees; minus infinity would make a gradient of an empty sum NaN
@@ -25,7 +25,7 @@ def make_loss(settings: TrainConfig) -> Loss:
 
 
 def infonce(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), other captions of the same picture masked out.
+    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), other captions of the same image masked out.
 
     Such a caption is a right answer, so it must not be pushed away as a negative; it is no positive either, its own row
     is.
@@ -33,13 +33,13 @@ def infonce(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, lo
     logits = logit_scale.exp() * text_embeds @ image_embeds.T  # (T, I)
     by_text = functional.cross_entropy(logits, image_of_text)
     scores = logits.gather(1, image_of_text[:, None])[:, 0]
-    others = logits.masked_fill(_own(image_of_text, logits), NOTHING).logsumexp(dim=0)  # (I,) texts of other pictures
+    others = logits.masked_fill(_own(image_of_text, logits), NOTHING).logsumexp(dim=0)  # (I,) texts of other images
     by_image = torch.logaddexp(others[image_of_text], scores) - scores
     return (by_text + by_image.mean()) / 2
 
 
 def multi_positive(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
-    """All captions of a picture are its positives at once (P. Khosla et al., NeurIPS 2020, equation 2)."""
+    """All captions of an image are its positives at once (P. Khosla et al., NeurIPS 2020, equation 2)."""
     logits = logit_scale.exp() * text_embeds @ image_embeds.T
     by_text = functional.cross_entropy(logits, image_of_text)
     own = _own(image_of_text, logits)
@@ -55,7 +55,7 @@ def sigmoid(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, lo
 
 
 def triplet(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, margin: float) -> Tensor:
-    """A caption must be nearer to its picture than the hardest wrong one by a margin, both ways (F. Faghri et al.,
+    """A caption must be nearer to its image than the hardest wrong one by a margin, both ways (F. Faghri et al.,
     "VSE++", BMVC 2018, equation 6)."""
     cosines = text_embeds @ image_embeds.T
     right = cosines.gather(1, image_of_text[:, None])[:, 0]  # (T,)
@@ -65,5 +65,5 @@ def triplet(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, ma
 
 
 def _own(image_of_text: Tensor, logits: Tensor) -> Tensor:
-    """(T, I) bool: which picture each text shows."""
+    """(T, I) bool: which image each text shows."""
     return image_of_text[:, None] == torch.arange(logits.shape[1], device=logits.device)[None, :]

@@ -1,6 +1,6 @@
 """One step of training: a batch of captions in, gradients on all that learns out.
 
-Each picture is computed once, however many of its captions are in the batch. With `micro_batch`, the towers see that
+Each image is computed once, however many of its captions are in the batch. With `micro_batch`, the towers see that
 many captions at a time, while the loss sees the whole batch (L. Gao et al., "GradCache", RepL4NLP 2021, section 3):
 embeddings are computed without gradients, the loss gives each of them its gradient, and each part is computed again to
 carry that on. Dropout and noise of the second pass are those of the first.
@@ -18,22 +18,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniclip.config import TrainConfig
 from miniclip.errors import MiniClipError
-from miniclip.model import DualEncoder, LinearHead, ProjectionHead
-from train.data import TrainingData
-from train.distributed import gather, rank, shares, world
-from train.features import bfloat16
-from train.inputs import Side
-from train.loss import Loss
+from miniclip.models.config import TrainConfig
+from miniclip.models.dual_encoder import DualEncoder, LinearHead, ProjectionHead
 
-PART = 64  # pictures or captions that go through a tower together: what they need stays near the caches
+from .data import TrainingData
+from .distributed import gather, rank, shares, world
+from .feature_cache import bfloat16
+from .loss import Loss
+from .tower_inputs import TowerInput
+
+PART = 64  # images or captions that go through a tower together: what they need stays near the caches
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the texts, pictures and prototypes that this process computes, and for every text of all processes
-    the place of its picture among all pictures; prototypes are last. Where rows are (B, 2), the second is what the
+    """Rows of the texts, images and prototypes that this process computes, and for every text of all processes
+    the place of its image among all images; prototypes are last. Where rows are (B, 2), the second is what the
     first is mixed with, whose share is `own_share`."""
 
     texts: np.ndarray
@@ -43,7 +44,7 @@ class Batch:
     own_share: float = 1.0
 
 
-class Embedder:
+class ContrastiveStep:
     """Computes the loss of a batch and its gradients."""
 
     def __init__(self, model: DualEncoder, data: TrainingData, loss: Loss, settings: TrainConfig, prototypes: int):
@@ -51,7 +52,7 @@ class Embedder:
         self.prototypes = prototypes if data.prototypes is not None else 0
 
     def backward(self, captions: np.ndarray, view: int) -> float:
-        """Gradients of the loss of these captions and their pictures, in the view of that number; returns the loss."""
+        """Gradients of the loss of these captions and their images, in the view of that number; returns the loss."""
         batch = self._batch(captions)
         work: list[Callable[[], Tensor]] = [
             *(
@@ -60,7 +61,7 @@ class Embedder:
             ),
             *([partial(self._prototypes, batch.prototypes)] if len(batch.prototypes) else []),
         ]
-        count = len(work)  # of them are pictures
+        count = len(work)  # of them are images
         work += [partial(self._texts, part, batch.own_share) for part in self._parts(batch.texts, self.data.texts)]
         if not self.settings.micro_batch:
             embeds = [compute() for compute in work]
@@ -99,8 +100,8 @@ class Embedder:
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
 
     def _mixed(self, batch: Batch, owner: np.ndarray) -> Batch:
-        """Every picture with another one of the batch, and every text with any caption of that other; prototypes stay
-        as they are. `owner` has the place in the batch of each text's picture."""
+        """Every image with another one of the batch, and every text with any caption of that other; prototypes stay
+        as they are. `owner` has the place in the batch of each text's image."""
         other = batch.images[torch.randperm(len(batch.images)).numpy()]
         first, end = (
             np.searchsorted(self.data.table.image_of_caption, other[owner], side) for side in ("left", "right")
@@ -111,7 +112,7 @@ class Embedder:
         images = np.stack([batch.images, other], 1)
         return replace(batch, images=images, texts=np.stack([batch.texts, texts], 1), own_share=share)
 
-    def _parts(self, rows: np.ndarray, side: Side) -> list[np.ndarray]:
+    def _parts(self, rows: np.ndarray, side: TowerInput) -> list[np.ndarray]:
         size = self.settings.micro_batch or (PART if side.learns else len(rows))
         return np.array_split(rows, max(1, -(-len(rows) // max(1, size))))
 

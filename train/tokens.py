@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniclip.tokenizer import Tokenizer
+from miniclip.inference.tokenizer import Tokenizer
 
 
 class Tokens:

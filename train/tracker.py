@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from miniclip.config import Config
 from miniclip.errors import MiniClipError
-from train.distributed import say
+from miniclip.models.config import Config
+
+from .distributed import say
 
 TRACKERS = ("tensorboard", "wandb", "none")
 Record = dict[str, float]

@@ -24,9 +24,10 @@ from benchmarks.gpu.scenes import MIDDLE, TINY
 from benchmarks.gpu.searching import check_memory, check_no_driver, check_search
 from benchmarks.gpu.table import Table
 from benchmarks.gpu.training import Workshop, compare_setups, full_size_speed, python_path
-from miniclip.errors import ArgumentParser, MiniClipError, run_command
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.errors import MiniClipError
 from miniclip.files import write_json
-from miniclip.providers import CUDA
+from miniclip.inference.providers import CUDA
 
 
 def parse_arguments() -> ArgumentParser:
@@ -42,7 +43,7 @@ def parse_arguments() -> ArgumentParser:
 def main() -> int:
     arguments = parse_arguments().parse_args()
     started = time.perf_counter()
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     table = Table()
     describe_machine(devices, table)
@@ -99,9 +100,9 @@ def check_all(folder: Path, devices: list[str], quick: bool, table: Table) -> No
             check_memory(1_000_000, variables, table)
     if not quick:
         with said_as_a_line("full size", table):
-            run = full_size_speed(folder, devices, {"cpu": 320, "cuda": 2560}, table)
-            if run is not None:
-                export_run(run, folder / "full-bundle")
+            full_run = full_size_speed(folder, devices, {"cpu": 320, "cuda": 2560}, table)
+            if full_run is not None:
+                export_run(full_run, folder / "full-bundle")
                 for own in devices:
                     measure_towers(folder / "full-bundle", own, table)
 

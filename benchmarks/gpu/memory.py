@@ -11,8 +11,8 @@ import sys
 import torch
 
 from benchmarks.gpu.searching import numpy_top_k, ranks_equal, unit_rows
-from miniclip.providers import CPU, CUDA
-from miniclip.retrieval import Gallery
+from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.exact import ExactSearch
 
 BESIDE = 256 << 20  # bytes that scores and kernels take beside a gallery
 
@@ -22,7 +22,7 @@ def main() -> int:
     scores, expected = numpy_top_k(embeds, queries)
     for half in (False, True):  # the sessions' own memory, kernels and handles come first
         with contextlib.redirect_stderr(io.StringIO()):
-            Gallery(embeds[:2048], (CUDA, CPU)).top_k(queries, 10)
+            ExactSearch(embeds[:2048], (CUDA, CPU)).top_k(queries, 10)
         del half
     found = {}
     # nothing first: what was freed of a gallery stays in onnxruntime's arena
@@ -31,7 +31,7 @@ def main() -> int:
         held = torch.empty(max(0, torch.cuda.mem_get_info()[0] - free), dtype=torch.uint8, device="cuda")
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            gallery = Gallery(embeds, (CUDA, CPU))
+            gallery = ExactSearch(embeds, (CUDA, CPU))
             _, rows = gallery.top_k(queries, 10)
         lines = said.getvalue().splitlines()
         found[case] = {"where": gallery.where, "same": ranks_equal(scores, expected, rows), "said": lines}

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.providers import CPU, CUDA
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.providers import CPU, CUDA
 
 TEXTS = ["a big red circle", "a small blue square on green"]
 

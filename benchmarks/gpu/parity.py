@@ -16,21 +16,21 @@ from PIL import Image
 from benchmarks.gpu.rates import seconds_of
 from benchmarks.gpu.table import Table
 from benchmarks.gpu.training import ROOT
-from export.benchmark import parity_failures
-from export.measure import quality
-from miniclip.bundle import Bundle
-from miniclip.captions import read_captions
-from miniclip.checkpoint import Run, load_run
-from miniclip.encoders import DualEncoders, OnnxEncoders
+from export.benchmark.__main__ import parity_failures
+from export.benchmark.measure import quality
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.evaluation import embed_split
-from miniclip.providers import CPU, CUDA, open_session, session_options
+from miniclip.evaluation.evaluate import embed_split
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.providers import CPU, CUDA, open_session, session_options
+from miniclip.models.checkpoint import Run, load_run
 
 LEAST_EXTREME_COSINE = 0.99  # of fp16 to fp32, on images that no camera makes
 SPEED_BATCH = 64
 
 
-class TorchOn(DualEncoders):
+class TorchOn(Encoders):
     """A run in PyTorch on any device, in float32."""
 
     def __init__(self, run: Run, device: str) -> None:
@@ -72,7 +72,7 @@ def export_run(run: Path, bundle: Path) -> Path:
 def check_recall(run: Path, bundle: Path, data: Path, devices: list[str], table: Table) -> None:
     """Recall@K and embeddings of every precision and device against PyTorch's on each device."""
     scenes = read_captions(data).split("val", "test")
-    torches: dict[str, DualEncoders] = {}
+    torches: dict[str, Encoders] = {}
     with no_tf32():
         embeds = {}
         for device in devices:

@@ -10,7 +10,7 @@ TURN_S = 0.5
 
 def seconds_of(work: Callable[[], object], device: str, turn_s: float = TURN_S) -> float:
     """The median time of one pass, warmed up; on a GPU until it has finished."""
-    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else float
     for _ in range(2):
         work()
     wait()
@@ -33,5 +33,5 @@ def matrix_tflop_per_s(device: str, kind: torch.dtype) -> float:
 
 def bandwidth_gb_per_s(device: str) -> float:
     """10^9 bytes a second read by a sum over a large float32 array."""
-    values = torch.ones((1 << 30 if device == "cuda" else 1 << 26) // 1, device=device, dtype=torch.float32)
+    values = torch.ones(1 << (30 if device == "cuda" else 26), device=device)
     return 4 * values.numel() / seconds_of(lambda: values.sum(), device) / 1e9

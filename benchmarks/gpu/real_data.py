@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.gpu.table import Table
 from benchmarks.gpu.training import ROOT, Recipe, pairs_per_s, records_of, run_training
-from miniclip.captions import read_captions
+from miniclip.data.captions import read_captions
 
 TRAIN_IMAGES = {"cpu": 512, "cuda": 4096}
 VAL_IMAGES = 64
@@ -19,7 +19,7 @@ def real_data_speed(
     rates = {}
     for device in devices:
         subset = link_subset(data, folder / f"real-{device}", TRAIN_IMAGES[device])
-        flags = {"train.epochs": 3 if device == "cuda" else 1, "train.patience": 99}
+        flags: dict[str, object] = {"train.epochs": 3 if device == "cuda" else 1, "train.patience": 99}
         flags |= {f"model.{name}": spec for name, spec in (("vision", vision), ("text", text)) if spec}
         out = folder / f"run-real-{device}"
         config = str(ROOT / "configs" / "setup2.toml")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel
 
-from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
 COLOURS = {
     "red": (220, 40, 40), "green": (40, 170, 60), "blue": (40, 80, 220), "yellow": (240, 200, 40),
@@ -43,7 +43,7 @@ class Backbones:
 
 
 TINY = Backbones(0.25, 0.5, 64, 64, 32, 4, 2)
-MIDDLE = Backbones(0.5, 1.0, 320, 96, 128, 4, 4)
+MIDDLE = Backbones(0.35, 0.5, 256, 64, 128, 4, 4)
 FULL = Backbones(1.0, 1.0, 1280, 224, 384, 6, 12)  # those of configs/setup1.toml
 
 
@@ -113,9 +113,14 @@ def write_vision(folder: Path, size: Backbones) -> Path:
 def write_text(folder: Path, size: Backbones) -> Path:
     """A BERT of random weights with a tokenizer of the captions' words."""
     torch.manual_seed(1)
-    settings = {"hidden_size": size.text_features, "num_hidden_layers": size.text_layers}
-    settings |= {"num_attention_heads": size.text_heads, "intermediate_size": 4 * size.text_features}
-    config = BertConfig(vocab_size=64, max_position_embeddings=MAX_TOKENS, **settings)
+    config = BertConfig(
+        vocab_size=64,
+        max_position_embeddings=MAX_TOKENS,
+        hidden_size=size.text_features,
+        num_hidden_layers=size.text_layers,
+        num_attention_heads=size.text_heads,
+        intermediate_size=4 * size.text_features,
+    )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     write_tokenizer(folder, "[PAD]", "[CLS]", "[SEP]")
     return folder

@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.gpu.rates import bandwidth_gb_per_s, seconds_of
 from benchmarks.gpu.table import Table
 from benchmarks.gpu.training import ROOT
-from miniclip.device_search import DeviceGallery
-from miniclip.providers import CPU, CUDA
-from miniclip.retrieval import Gallery
+from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.device_search import DeviceSearch
+from miniclip.search.exact import ExactSearch
 
 DIM, TOP_K, QUERIES = 512, 10, 16
 SAME_SCORE = 2e-6  # sums of 512 float32 products in another order
@@ -44,7 +44,7 @@ def check_search(device: str, rows: int, table: Table) -> None:
     """Ranks, recall of float16, milliseconds a query and share of the bandwidth."""
     embeds, queries = unit_rows(rows, seed=0), unit_rows(QUERIES, seed=1)
     scores, expected = numpy_top_k(embeds, queries)
-    gallery = Gallery(embeds, (CUDA, CPU) if device == "cuda" else (CPU,))
+    gallery = ExactSearch(embeds, (CUDA, CPU) if device == "cuda" else (CPU,))
     _, found = gallery.top_k(queries, TOP_K)
     same = ranks_equal(scores, expected, found)
     where = gallery.where
@@ -56,9 +56,9 @@ def check_search(device: str, rows: int, table: Table) -> None:
         same_rows=float((found == expected).mean()), where=where,
     )  # fmt: skip
     bandwidth = bandwidth_gb_per_s(device)
-    kinds: dict[str, tuple[Gallery | DeviceGallery, float]] = {"float32": (gallery, 4)}
+    kinds: dict[str, tuple[ExactSearch | DeviceSearch, float]] = {"float32": (gallery, 4)}
     if device == "cuda":
-        kinds["float16"] = (DeviceGallery(embeds, half=True), 2)
+        kinds["float16"] = (DeviceSearch(embeds, half=True), 2)
     for kind, (searched, size) in kinds.items():
         _, rows_found = searched.top_k(queries, TOP_K)
         recall = float(np.mean([len(set(a) & set(b)) / TOP_K for a, b in zip(rows_found, expected, strict=True)]))

@@ -18,13 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu.rates import matrix_tflop_per_s
 from benchmarks.gpu.scenes import FULL, MAX_TOKENS, Backbones, draw_scenes, write_clip, write_text, write_vision
 from benchmarks.gpu.table import Table
-from miniclip.checkpoint import load_run
 from miniclip.errors import MiniClipError
-from train.__main__ import parse_arguments
+from miniclip.models.checkpoint import load_run
+from train.__main__ import make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_LOSS_DIFFERENCE = 0.02  # of an epoch's mean loss, relative: bfloat16 keeps 8 bits
-DEVICE_FLAG = "--device" in parse_arguments().format_help()
+DEVICE_FLAG = "--device" in make_parser().format_help()
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ def compare_setups(shop: Workshop, devices: list[str], epochs: int, batch_size: 
 
 def full_size_speed(folder: Path, devices: list[str], images: dict[str, int], table: Table) -> Path | None:
     """Setup 2 with towers of the size of configs/setup2.toml; returns the run that was trained last."""
-    rates, run = {}, None
+    rates: dict[str, float] = {}
+    run: Path | None = None
     base = {"train.setup": 2, "train.batch_size": 256, "train.captions_per_image": 1, "train.patience": 99}
     for device in devices:
         shop = Workshop(folder / f"full-{device}", FULL, images[device])

@@ -1,4 +1,4 @@
-// One picture, an upload or one of the gallery: its captions at once, its labels when asked.
+// One image, an upload or one of the gallery: its captions at once, its labels when asked.
 const page = window.miniclip;
 const file = element.querySelector('input[type=file]');
 const image = element.querySelector('.drop img');
@@ -30,7 +30,7 @@ async function show(values, preview, title) {
     if (answer.wait) await captions(number);
 }
 
-// Captions that are still being embedded come by themselves, unless another picture is chosen.
+// Captions that are still being embedded come by themselves, unless another image is chosen.
 async function captions(number) {
     for (;;) {
         await new Promise((resolve) => { setTimeout(resolve, LOOK_EVERY_MS); });

@@ -23,7 +23,7 @@ async function open({ card, row, preview }) {
     else refocus(focused);
 }
 
-// The button that had the focus has gone with the picture before, and keys are heard only where the focus is.
+// The button that had the focus has gone with the image before, and keys are heard only where the focus is.
 function refocus(action) {
     const buttons = [...dialog.querySelectorAll('button:not([hidden])')];
     (buttons.find((button) => button.dataset.action === action) ?? buttons[0])?.focus();

@@ -16,7 +16,7 @@ async function status() {
 function showJob({ title, done, total, report, error, running, skipped }) {
     job.replaceChildren();
     const line = document.createElement('p');
-    line.textContent = error || (running ? `${title}: ${total ? `${done} of ${total}` : 'looking for pictures'}` : `Done: ${report}.`);
+    line.textContent = error || (running ? `${title}: ${total ? `${done} of ${total}` : 'looking for images'}` : `Done: ${report}.`);
     line.className = error ? 'message' : '';
     job.append(line);
     if (running) {

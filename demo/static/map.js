@@ -195,7 +195,7 @@ async function paint() {
     order = [...map.rows.keys()];
     if (shades) order.sort((a, b) => shades[a] - shades[b]);
     const left = map.all - map.rows.length;
-    told.textContent = said || (left > 0 ? `${map.rows.length.toLocaleString()} of ${map.all.toLocaleString()} pictures are shown.` : '');
+    told.textContent = said || (left > 0 ? `${map.rows.length.toLocaleString()} of ${map.all.toLocaleString()} images are shown.` : '');
     canvas.dataset.dots = map.rows.length;
     canvas.dataset.painted = colour.value;
     draw();

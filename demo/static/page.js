@@ -1,5 +1,5 @@
-// What all parts of the page share: the question that is asked now, its address, and who opens a picture.
-// A part tells another something by an event of the document: 'ask' (change the question), 'open' (a picture, large),
+// What all parts of the page share: the question that is asked now, its address, and who opens an image.
+// A part tells another something by an event of the document: 'ask' (change the question), 'open' (an image, large),
 // 'describe' (captions for it), 'asked' (answered: colour the map anew).
 (() => {
     const KEYS = ['q', 'not', 'like', 'weight', 'folder', 'after', 'before', 'copies'];
@@ -42,15 +42,15 @@
         return Object.fromEntries(KEYS.filter((key) => fields.get(key)).map((key) => [key, fields.get(key)]));
     };
 
-    // An uploaded picture as the server knows it. Whatever goes wrong is one sentence.
+    // An uploaded image as the server knows it. Whatever goes wrong is one sentence.
     shared.upload = async (upload, file) => {
-        if (!file) return { message: 'This is no picture.' };
+        if (!file) return { message: 'This is no image.' };
         try {
             const { path } = await upload(file);
             if (!path) throw new Error();
-            return { path, name: file.name || 'pasted picture', preview: URL.createObjectURL(file) };
+            return { path, name: file.name || 'pasted image', preview: URL.createObjectURL(file) };
         } catch {
-            return { message: 'This picture could not be uploaded: it may be larger than 20 MB.' };
+            return { message: 'This image could not be uploaded: it may be larger than 20 MB.' };
         }
     };
 

@@ -10,7 +10,7 @@ const filters = element.querySelector('.filters');
 const toggle = element.querySelector('.toggle');
 const fields = form.elements;
 let picture = null;  // an upload: { path, name, preview }
-let like = null;  // a picture of the gallery: { id, title, preview }
+let like = null;  // an image of the gallery: { id, title, preview }
 let shown = STEP;
 let newest = 0;
 let isTouched = false;  // by a user who was faster than the first answer
@@ -57,19 +57,19 @@ async function ask({ keepCount = false, entry } = {}) {
         Object.assign(like, answer.like);
         showPicture();
     }
-    if (answer.unreadable && picture?.path === asked.picture) {  // the form is ready for another
-        picture = null;
+    if (answer.unreadable && image?.path === asked.image) {  // the form is ready for another
+        image = null;
         showPicture();
     }
     page.tell('asked');
 }
 
 function showPicture() {
-    const one = picture ?? like;
+    const one = image ?? like;
     withPicture.hidden = !one;
     if (!one) return;
     if (one.preview) withPicture.querySelector('img').src = one.preview;
-    withPicture.querySelector('.name').textContent = picture ? one.name : `like “${one.title}”`;
+    withPicture.querySelector('.name').textContent = image ? one.name : `like “${one.title}”`;
     withPicture.querySelector('.weight').hidden = !fields.q.value.trim();
 }
 
@@ -103,7 +103,7 @@ function fill(values) {
     fields.weight.value = values.weight ? 100 - values.weight : 50;
     fields.copies.checked = Boolean(values.copies);
     picture = null;
-    like = values.like ? { id: values.like, title: values.title ?? 'a picture', preview: values.preview ?? '' } : null;
+    like = values.like ? { id: values.like, title: values.title ?? 'an image', preview: values.preview ?? '' } : null;
     if (values.not || values.folder || values.after || values.before || values.copies) showFilters(true);
     countFilters();
     showPicture();

@@ -19,16 +19,17 @@ from torch import nn
 from torch.nn import functional
 
 from export.fp16 import write_fp16
-from export.graph import Feeds, picture_feeds
+from export.graph import Feeds, image_feeds
 from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
-from miniclip.checkpoint import begin_run, load_run, save_run
-from miniclip.config import Config, ModelConfig
-from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, build_model, load_backbone
-from miniclip.providers import session_options
+from miniclip.inference.providers import session_options
+from miniclip.models.backbones import load_backbone
+from miniclip.models.checkpoint import begin_run, load_run, save_run
+from miniclip.models.config import Config, ModelConfig
+from miniclip.models.dual_encoder import DualEncoder, build_model
+from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
 SMALLEST_COSINE = {"fp32": 1 - 1e-6, "fp16": 0.999, "int8": 0.98}
 LARGEST_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.02, "int8": 0.1}
@@ -100,8 +101,8 @@ TEXTS = {
 }  # fmt: skip
 
 
-def pictures(count: int, size_px: int, seed: int) -> torch.Tensor:
-    """Coloured clouds (N, 3, size, size): pictures differ by more than noise."""
+def images(count: int, size_px: int, seed: int) -> torch.Tensor:
+    """Coloured clouds (N, 3, size, size): images differ by more than noise."""
     generator = torch.Generator().manual_seed(seed)
     clouds = torch.randn(count, 3, 4, 4, generator=generator)
     noise = 0.2 * torch.randn(count, 3, size_px, size_px, generator=generator)
@@ -122,8 +123,8 @@ def padded(row: TextRow, texts: list[list[int]], length: int = 0) -> dict[str, n
     return {"input_ids": np.asarray(ids, dtype=np.int64), "attention_mask": np.asarray(masks, dtype=np.int64)}
 
 
-def calibration_pictures(row: VisionRow) -> Feeds:
-    return picture_feeds(pictures(32, row.size_px, seed=2).numpy())
+def calibration_images(row: VisionRow) -> Feeds:
+    return image_feeds(images(32, row.size_px, seed=2).numpy())
 
 
 def calibration_texts(row: TextRow) -> Feeds:
@@ -151,7 +152,7 @@ def randomise(module: nn.Module) -> nn.Module:
         nn.init.constant_(norm.bias, 2.0)
     if norms:
         with torch.no_grad():
-            module.train()(pictures(32, 64, seed=9))
+            module.train()(images(32, 64, seed=9))
     return module.eval()
 
 
@@ -215,11 +216,11 @@ def vision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     config = config_of(folder, tiny_backbones[1], row.size_px)
     model = build_model(config.model, load_backbone(folder, "vision"), load_backbone(tiny_backbones[1], "text")).eval()
     with torch.inference_mode():
-        model.vision_head.fit_features(model.vision(pictures(64, row.size_px, seed=1)))
+        model.vision_head.fit_features(model.vision(images(64, row.size_px, seed=1)))
     files = {precision: tmp / f"{precision}.onnx" for precision in SMALLEST_COSINE}
     export_vision(model, row.size_px, files["fp32"])
     write_fp16(files["fp32"], files["fp16"])
-    write_int8(files["fp32"], files["int8"], calibration_pictures(row))
+    write_int8(files["fp32"], files["int8"], calibration_images(row))
     return Exported(row, folder, config, model, files)
 
 
@@ -255,7 +256,7 @@ def run_folder_alone(exported: Exported, tiny_backbones: tuple[Path, Path], tmp_
 
 def test_vision_comes_back_from_its_run_folder_alone(vision: Exported, tiny_backbones, tmp_path: Path) -> None:
     model = run_folder_alone(vision, tiny_backbones, tmp_path)
-    pixel_values = pictures(2, vision.row.size_px, seed=3)
+    pixel_values = images(2, vision.row.size_px, seed=3)
     with torch.inference_mode():
         ours, theirs = model.encode_image(pixel_values), vision.model.encode_image(pixel_values)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
@@ -271,9 +272,9 @@ def test_text_comes_back_from_its_run_folder_alone(text: Exported, tiny_backbone
 
 @pytest.mark.parametrize("precision", SMALLEST_COSINE)
 def test_vision_graph_computes_what_torch_does(vision: Exported, precision: str) -> None:
-    three = {"pixel_values": pictures(3, vision.row.size_px, seed=4).numpy()}
+    three = {"pixel_values": images(3, vision.row.size_px, seed=4).numpy()}
     expected = vision.torch(three)
-    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # pictures differ by far more than precisions
+    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # images differ by far more than precisions
     assert_close(vision.run(precision, three), expected, precision)
     alone = {"pixel_values": three["pixel_values"][:1]}
     assert_close(vision.run(precision, alone), expected[:1], precision)
@@ -303,7 +304,7 @@ def test_text_graph_takes_the_shortest_and_the_longest_text(text: Exported, leng
 def test_vision_is_exported_at_another_size_too(vision: Exported, tmp_path: Path) -> None:
     size_px = vision.row.other_px
     export_vision(vision.model, size_px, tmp_path / "other.onnx")
-    feeds = {"pixel_values": pictures(3, size_px, seed=6).numpy()}
+    feeds = {"pixel_values": images(3, size_px, seed=6).numpy()}
     other = Exported(vision.row, vision.backbone_folder, vision.config, vision.model, {"fp32": tmp_path / "other.onnx"})
     assert_close(other.run("fp32", feeds), vision.torch(feeds), "fp32")
 
@@ -332,7 +333,7 @@ def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: 
         ]
         assert inputs_of == [3 if "pixel_values" in inputs else 4] * layers, (
             precision
-        )  # a picture has no padding to mask
+        )  # an image has no padding to mask
         assert "Softmax" not in operators  # attention is inside that operator
         quantised = {"DynamicQuantizeLinear", "DequantizeLinear"} & set(operators)
         assert bool(quantised) == (precision == "int8")
@@ -370,7 +371,7 @@ def test_exporting_again_gives_the_same_bytes(vision: Exported, tmp_path: Path) 
     again = {precision: tmp_path / f"{precision}.onnx" for precision in vision.files}
     export_vision(vision.model, vision.row.size_px, again["fp32"])
     write_fp16(again["fp32"], again["fp16"])
-    write_int8(again["fp32"], again["int8"], calibration_pictures(vision.row))
+    write_int8(again["fp32"], again["int8"], calibration_images(vision.row))
     for precision, path in again.items():
         assert path.read_bytes() == vision.files[precision].read_bytes(), precision
 
@@ -380,7 +381,7 @@ def test_towers_of_a_whole_clip_folder_are_those_of_the_whole_model(tmp_path: Pa
     clip.save_pretrained(tmp_path / "clip")
     row = TEXTS["clip"]
     tokens = {k: torch.from_numpy(v) for k, v in padded(row, sentences(row, [4, 9], seed=8)).items()}
-    pixel_values = pictures(2, 64, seed=8)
+    pixel_values = images(2, 64, seed=8)
     config = config_of(tmp_path / "clip", tmp_path / "clip", 64)
     model = build_model(
         config.model, load_backbone(tmp_path / "clip", "vision"), load_backbone(tmp_path / "clip", "text")

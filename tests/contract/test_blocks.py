@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.model import TextTower, VisionTower, load_backbone
-from tests.contract.test_backbones import TEXTS, VISION, padded, pictures, randomise, save_backbone, sentences
+from miniclip.models.backbones import load_backbone
+from miniclip.models.dual_encoder import TextTower, VisionTower
+from tests.contract.test_backbones import TEXTS, VISION, images, padded, randomise, save_backbone, sentences
 from train.blocks import UpperPart, blocks_of, lower_part
 
 
@@ -14,7 +15,7 @@ from train.blocks import UpperPart, blocks_of, lower_part
 def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
     row = VISION[name]
     tower = VisionTower(randomise(row.make()), "auto").eval()
-    pixel_values = pictures(3, row.size_px, seed=1)
+    pixel_values = images(3, row.size_px, seed=1)
     expected = tower(pixel_values)
     assert len(blocks_of(tower)) >= 2
     for first in range(len(blocks_of(tower))):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from miniclip.bundle import Bundle
-from miniclip.checkpoint import load_run
-from miniclip.config import ModelConfig, load_config
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.model import build_model
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.checkpoint import load_run
+from miniclip.models.config import ModelConfig, load_config
+from miniclip.models.dual_encoder import build_model
 from tests.conftest import run_module
 from tests.contract.test_foreign_bundle import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 from train.__main__ import start_model

@@ -19,8 +19,8 @@ from transformers.models.clip.image_processing_pil_clip import (
 )  # the one that needs no torchvision
 
 from export.graph import quiet_tools
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import run_module
 
 TOLERANCE = 1e-5
@@ -130,13 +130,13 @@ def encoders(clip: CLIPModel, folder: Path) -> OnnxEncoders:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path) -> list[Path]:
+def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> list[Path]:
     """Wide, tall and square, with edges that a resize to 64 pixels does and does not divide."""
     folder = tmp_path_factory.mktemp("crops")
     for number, size in enumerate([(96, 80), (80, 99), (64, 64), (127, 70), (40, 33), (130, 65)]):
         noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return sorted(folder.iterdir()) + sorted(picture_folder.glob("*.png"))
+    return sorted(folder.iterdir()) + sorted(image_folder.glob("*.png"))
 
 
 def torch_texts(clip: CLIPModel, folder: Path, texts: list[str]) -> np.ndarray:
@@ -183,22 +183,22 @@ def test_texts_are_the_torch_models(encoders: OnnxEncoders, clip: CLIPModel, fol
 
 
 @pytest.mark.parametrize("batch_size", [16, 5])
-def test_pictures_are_the_torch_models(
-    encoders: OnnxEncoders, clip: CLIPModel, folder: Path, pictures: list[Path], batch_size: int
+def test_images_are_the_torch_models(
+    encoders: OnnxEncoders, clip: CLIPModel, folder: Path, images: list[Path], batch_size: int
 ) -> None:
-    rows, embeds = encoders.encode_images(pictures, batch_size=batch_size)
-    assert rows.tolist() == list(range(len(pictures)))
-    assert_same_unit_rows(embeds, torch_images(clip, folder, pictures))
+    rows, embeds = encoders.encode_images(images, batch_size=batch_size)
+    assert rows.tolist() == list(range(len(images)))
+    assert_same_unit_rows(embeds, torch_images(clip, folder, images))
 
 
-def test_commands_index_and_search_with_it(clip: CLIPModel, folder: Path, pictures: list[Path], tmp_path: Path) -> None:
-    """`miniclip index` and `miniclip search` rank the pictures as the PyTorch model does."""
-    made = run_module("miniclip.cli", "index", pictures[0].parent, "--bundle", folder, "--out", tmp_path / "index")
+def test_commands_index_and_search_with_it(clip: CLIPModel, folder: Path, images: list[Path], tmp_path: Path) -> None:
+    """`miniclip index` and `miniclip search` rank the images as the PyTorch model does."""
+    made = run_module("miniclip.cli", "index", images[0].parent, "--bundle", folder, "--out", tmp_path / "index")
     assert made.returncode == 0, made.stderr
     found = run_module("miniclip.cli", "search", "a red circle", "--index", tmp_path / "index", "--json")
     assert found.returncode == 0, found.stderr
     results = json.loads(found.stdout)["results"]
-    paths = sorted(pictures[0].parent.iterdir())
+    paths = sorted(images[0].parent.iterdir())
     scores = torch_images(clip, folder, paths) @ torch_texts(clip, folder, ["a red circle"])[0]
     assert np.diff(np.sort(scores)).min() > 1e-4  # so that there is one right order
     assert [Path(hit["path"]) for hit in results] == [paths[row] for row in np.argsort(-scores)]

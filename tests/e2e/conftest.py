@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from tests.conftest import draw_picture
+from tests.conftest import draw_image
 
 REPOSITORY = Path(__file__).parents[2]
 CHROMIUM_FLAGS = [
@@ -84,26 +84,26 @@ def demo_process() -> type[DemoProcess]:
 
 
 @pytest.fixture(scope="session")
-def picture_index(tiny_bundle: Path, picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from miniclip.bundle import Bundle
-    from miniclip.encoders import OnnxEncoders
-    from miniclip.update import update_index
+def image_index(tiny_bundle: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from miniclip.index.indexer import update_index
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.encoders import OnnxEncoders
 
     folder = tmp_path_factory.mktemp("page") / "index"
-    update_index(str(picture_folder), OnnxEncoders(Bundle.open(tiny_bundle), provider="cpu"), folder)
+    update_index(str(image_folder), OnnxEncoders(Bundle.open(tiny_bundle), provider="cpu"), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def page_url(tiny_bundle: Path, picture_index: Path) -> Iterator[str]:
+def page_url(tiny_bundle: Path, image_index: Path) -> Iterator[str]:
     """The address of a page that runs for the whole session."""
-    with DemoProcess("--index", str(picture_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
+    with DemoProcess("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
         yield process.url
 
 
 @pytest.fixture(scope="session")
 def captioned_url(tiny_bundle: Path, captioned_folder: Path) -> Iterator[str]:
-    """A page of a hundred and twenty pictures."""
+    """A page of a hundred and twenty images."""
     with DemoProcess("--images", str(captioned_folder), "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
         yield process.url
 
@@ -127,7 +127,7 @@ def dated_url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         exif = Image.Exif()
         exif[0x0132] = f"{day} 12:00:00"
-        draw_picture(colour, "circle").save(folder / name, exif=exif)
+        draw_image(colour, "circle").save(folder / name, exif=exif)
     shutil.copy(folder / "winter/snow.jpg", folder / "winter/snow again.jpg")
     bundle = folder.parent / "strict"
     shutil.copytree(tiny_bundle, bundle)

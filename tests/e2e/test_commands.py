@@ -35,7 +35,7 @@ def place(
     tiny_run: Path,
     tiny_bundle: Path,
     tiny_index: Path,
-    picture_folder: Path,
+    image_folder: Path,
     tiny_config: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
@@ -43,22 +43,22 @@ def place(
     tmp = tmp_path_factory.mktemp("commands")
     (tmp / "empty").mkdir()
     (tmp / "only_text").mkdir()
-    (tmp / "only_text/holiday.jpg").write_text("I am no picture")
+    (tmp / "only_text/holiday.jpg").write_text("I am no image")
     (tmp / "file").write_text("a file")
     (tmp / "notes").mkdir()
     (tmp / "notes/diary.txt").write_text("dear diary")
-    jpeg = next(picture_folder.glob("*.jpg")).read_bytes()
+    jpeg = next(image_folder.glob("*.jpg")).read_bytes()
     (tmp / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (tmp / "unknown_key.toml").write_text("[train]\nlearning_rat = 1e-3\n")
     shutil.copytree(tiny_bundle, tmp / "changed/tiny")
     content = bytearray((tmp / "changed/tiny/onnx/text_model_quantized.onnx").read_bytes())
     content[-20] ^= 1
     (tmp / "changed/tiny/onnx/text_model_quantized.onnx").write_bytes(content)
-    shutil.copytree(picture_folder, tmp / "uncaptioned", ignore=shutil.ignore_patterns("*.csv"))
-    shutil.copytree(picture_folder, tmp / "one_missing")
+    shutil.copytree(image_folder, tmp / "uncaptioned", ignore=shutil.ignore_patterns("*.csv"))
+    shutil.copytree(image_folder, tmp / "one_missing")
     sorted((tmp / "one_missing").glob("*-*"))[0].unlink()
     made = {"run": tiny_run, "bundle": tiny_bundle, "index": tiny_index, "config": tiny_config}
-    return {**made, "data": picture_folder, "tmp": tmp}
+    return {**made, "data": image_folder, "tmp": tmp}
 
 
 # name -> the command, and what its one line must say
@@ -66,11 +66,11 @@ MISTAKES = {
     "wrong path": ("miniclip.cli index {tmp}/nowhere --bundle {bundle} --out {tmp}/i1", "nowhere does not exist; give"),
     "empty folder": (
         "miniclip.cli index {tmp}/empty --bundle {bundle} --out {tmp}/i2",
-        "no caption file and no pictures",
+        "no caption file and no images",
     ),
     "text file named .jpg": (
         "miniclip.cli index {tmp}/only_text --bundle {bundle} --out {tmp}/i3",
-        r"no picture in .* could be read; the first: .*holiday\.jpg: not a picture",
+        r"no image in .* could be read; the first: .*holiday\.jpg: not an image",
     ),
     "index into a folder of other things": (
         "miniclip.cli index {data} --bundle {bundle} --out {tmp}/notes",
@@ -83,22 +83,22 @@ MISTAKES = {
     ),
     "no command": ("miniclip.cli", r"required: index \| search"),
     "truncated JPEG": ("miniclip.cli search --image {tmp}/cut.jpg --index {index}", r"cut\.jpg: damaged .*truncated"),
-    "words and a truncated picture": (
+    "words and a truncated image": (
         "miniclip.cli search red --image {tmp}/cut.jpg --index {index}",
         r"cut\.jpg: damaged .*truncated",
     ),
-    "picture that is not indexed": (
+    "image that is not indexed": (
         "miniclip.cli search --like {tmp}/cut.jpg --index {index}",
-        r"cut\.jpg is not in the index; search by any picture with --image",
+        r"cut\.jpg is not in the index; search by any image with --image",
     ),
-    "folder without a picture": (
+    "folder without an image": (
         "miniclip.cli search red --folder {data}/nowhere --index {index}",
-        "no picture of the index lies below .*/nowhere; the first lies in .*/shapes",
+        "no image of the index lies below .*/nowhere; the first lies in .*/shapes",
     ),
     "no day": ("miniclip.cli search red --index {index} --after yesterday", "--after: must be a day such as"),
     "one label": ("miniclip.cli classify {data} --labels cat --bundle {bundle}", "needs two or more different labels"),
     "threshold 2": ("miniclip.cli duplicates --index {index} --threshold 2", "--threshold must be above 0"),
-    "no words and no picture": ("miniclip.cli search --index {index}", "give either words, .* or --image"),
+    "no words and no image": ("miniclip.cli search --index {index}", "give either words, .* or --image"),
     "empty words": ("miniclip.cli search ' ' --index {index}", "the query is empty"),
     "no index": ("miniclip.cli search red --index {tmp}/empty", "no index at .*; make one with: miniclip index"),
     "top-k 0": ("miniclip.cli search red --index {index} --top-k 0", "--top-k: must be a whole number above 0, got 0"),
@@ -116,7 +116,7 @@ MISTAKES = {
         r"cannot write .*x\.json: .*; choose another --clip-benchmark",
     ),
     "data without captions": (f"{EVALUATE} --data {{tmp}}/uncaptioned", "has no captions"),
-    "missing pictures": (
+    "missing images": (
         f"{EVALUATE} --data {{tmp}}/one_missing",
         "2 of 24 rows were skipped, more than 5%: .*--allow-missing",
     ),
@@ -237,7 +237,7 @@ def succeeded(done: Done) -> str:
     return done.stdout
 
 
-def test_search_prints_one_line_a_picture_best_first(place: dict[str, Path], outcome: Outcome) -> None:
+def test_search_prints_one_line_an_image_best_first(place: dict[str, Path], outcome: Outcome) -> None:
     lines = [line.split("\t") for line in succeeded(outcome("search")).splitlines()]
     assert len(lines) == 5
     assert all(Path(path).parent == place["data"].resolve() for _, path, _ in lines)
@@ -264,7 +264,7 @@ def test_search_0_prints_the_same_paths_and_zero_bytes(outcome: Outcome) -> None
 def test_search_draws_what_it_finds(place: dict[str, Path], outcome: Outcome) -> None:
     succeeded(outcome("search --sheet"))
     sheet = np.asarray(Image.open(place["tmp"] / "sheet.png").convert("RGB"))
-    assert sheet.shape[0] > 2 * 144  # seven pictures are two rows
+    assert sheet.shape[0] > 2 * 144  # seven images are two rows
     assert (sheet[..., 0].astype(int) - sheet[..., 1:].max(axis=2) > 120).any()  # and a red one is among them
 
 
@@ -276,7 +276,7 @@ def test_composed_search_leaves_out_what_it_should(outcome: Outcome) -> None:
 
 
 def test_search_for_matches_shows_no_others(place: dict[str, Path], outcome: Outcome) -> None:
-    from miniclip.bundle import Bundle
+    from miniclip.inference.bundle import Bundle
 
     match = Bundle.open(place["bundle"]).match
     assert match is not None
@@ -292,7 +292,7 @@ def test_duplicates_are_printed_in_groups(outcome: Outcome) -> None:
     assert {kind for _, kind, _ in lines} == {"first", "similar"}
 
 
-def test_classify_names_a_label_for_each_picture(outcome: Outcome) -> None:
+def test_classify_names_a_label_for_each_image(outcome: Outcome) -> None:
     lines = [line.split("\t") for line in succeeded(outcome("classify")).splitlines()]
     assert len(lines) == 12 and {label for _, label, _ in lines} <= {"circle", "square", "red car"}
     one = json.loads(succeeded(outcome("classify --json")))
@@ -309,7 +309,7 @@ def test_classify_takes_places_in_storage(place: dict[str, Path], outcome: Outco
     assert result["path"] == f"file://{place['data']}/blue-circle-0.png"
 
 
-def test_search_by_a_picture_finds_it_and_captions(place: dict[str, Path], outcome: Outcome) -> None:
+def test_search_by_an_image_finds_it_and_captions(place: dict[str, Path], outcome: Outcome) -> None:
     found = json.loads(succeeded(outcome("search --image")))
     assert (
         found["results"][0]["path"] == str((place["data"] / "blue-circle-0.png").resolve())
@@ -374,8 +374,8 @@ def test_run_and_its_fp32_bundle_retrieve_alike(place: dict[str, Path], outcome:
         assert results[0][key] == pytest.approx(results[1][key], abs=0.001), key
 
 
-def test_missing_pictures_may_be_allowed(outcome: Outcome) -> None:
-    assert "11 pictures, 22 captions" in succeeded(outcome("evaluate --allow-missing"))
+def test_missing_images_may_be_allowed(outcome: Outcome) -> None:
+    assert "11 images, 22 captions" in succeeded(outcome("evaluate --allow-missing"))
 
 
 def test_compare_writes_both_results_and_their_difference(place: dict[str, Path], outcome: Outcome) -> None:

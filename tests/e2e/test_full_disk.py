@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.bundle import Bundle
-from miniclip.checkpoint import load_run, load_training_state
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically, write_json
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import ImageIndex
+from miniclip.inference.bundle import Bundle
+from miniclip.models.checkpoint import load_run, load_training_state
 from tests.conftest import REPOSITORY, run_module
 from tests.unit.training import records_of
 
@@ -111,27 +111,27 @@ def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk,
 
 
 def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
-    disk: SmallDisk, tiny_bundle: Path, picture_folder: Path, captioned_folder: Path, tmp_path: Path
+    disk: SmallDisk, tiny_bundle: Path, image_folder: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    index, pictures = disk.folder / "index", tmp_path / "pictures"
-    command = ("miniclip.cli", "index", pictures, "--bundle", tiny_bundle, "--out", index, "--provider", "cpu")
-    shutil.copytree(picture_folder, pictures / "old")
+    index, images = disk.folder / "index", tmp_path / "pictures"
+    command = ("miniclip.cli", "index", images, "--bundle", tiny_bundle, "--out", index, "--provider", "cpu")
+    shutil.copytree(image_folder, images / "old")
     disk.resize(16 * 1024)
     done = run_module(*command)
     assert done.returncode == 0, done.stderr
-    kept = len(PictureIndex.open(index))
+    kept = len(ImageIndex.open(index))
     filler = disk.folder / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
             pass
     os.truncate(filler, filler.stat().st_size - (12 << 10))  # enough for the settings, but not for what LanceDB writes
-    shutil.copytree(captioned_folder, pictures / "new")
+    shutil.copytree(captioned_folder, images / "new")
     assert_one_line(run_module(*command), "No space left on device", "free some space")
-    assert len(PictureIndex.open(index)) == kept
+    assert len(ImageIndex.open(index)) == kept
     filler.unlink()
     done = run_module(*command)
     assert done.returncode == 0, done.stderr
-    assert len(PictureIndex.open(index)) == kept + 120
+    assert len(ImageIndex.open(index)) == kept + 120
 
 
 def test_features_that_do_not_fit_are_told_before_they_are_computed(
@@ -144,7 +144,7 @@ def test_features_that_do_not_fit_are_told_before_they_are_computed(
     advice = ("cannot write", "No space left on device", "free some space, or set MINICLIP_CACHE")
     assert_one_line(run_module(*command, "--out", tmp_path / "run"), "features.npy", *advice)
     assert not list(disk.folder.rglob("*.npy"))
-    disk.resize(20)  # 16 KiB for the pictures' features, 4 for the note of how far they came, none for those of texts
+    disk.resize(20)  # 16 KiB for the images' features, 4 for the note of how far they came, none for those of texts
     assert_one_line(run_module(*command, "--out", tmp_path / "run"), "features.npy", *advice)
     assert len(list(disk.folder.rglob("progress.json"))) == 1
     disk.resize(1024)

@@ -71,10 +71,10 @@ def test_target_without_data_is_one_line_and_exit_2(target: str, venv: Path) -> 
 def test_demo_passes_its_variables_on(venv: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle/manifest.json").touch()
-    variables = (f"BUNDLE={tmp_path}/bundle", "IMAGES=/my pictures", "PORT=9000")
+    variables = (f"BUNDLE={tmp_path}/bundle", "IMAGES=/my images", "PORT=9000")
     done = make("demo", f"VENV={venv}", *variables, "SHARE=1", "AUTH=a:b c")
     assert done.returncode == 0, done.stderr
-    expected = ["-m", "demo", "--bundle", f"{tmp_path}/bundle", "--images", "/my pictures", "--port", "9000"]
+    expected = ["-m", "demo", "--bundle", f"{tmp_path}/bundle", "--images", "/my images", "--port", "9000"]
     assert re.findall("<(.*?)>", done.stdout) == [*expected, "--share", "--auth", "a:b c"]
     assert re.findall("<(.*?)>", make("demo", f"VENV={venv}", *variables).stdout) == expected
 
@@ -86,7 +86,7 @@ def test_demo_takes_any_bundle_and_makes_none(venv: Path, tmp_path: Path) -> Non
     command = " ".join(done.stdout.replace("\\\n", " ").split())
     assert (
         command
-        == f'{venv}/bin/python -m demo --bundle "{tmp_path}" --images "/pictures" --port 9000 --share --auth "a:b"'
+        == f'{venv}/bin/python -m demo --bundle "{tmp_path}" --images "/images" --port 9000 --share --auth "a:b"'
     )
     assert '--bundle "models/miniclip-s"' in make("-n", "demo", *variables).stdout
 

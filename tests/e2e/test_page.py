@@ -1,4 +1,4 @@
-"""Search in a real browser: words, pictures, filters, the large view, the address, downloads, uploads good and bad.
+"""Search in a real browser: words, images, filters, the large view, the address, downloads, uploads good and bad.
 
 Every test runs on the screens that conftest.py names for it, and fails there on a console error or an outside request.
 """
@@ -27,19 +27,19 @@ def heading(tab: Any) -> Any:
     return tab.locator("#results h2")
 
 
-def one_picture(folder: Path) -> Path:
+def one_image(folder: Path) -> Path:
     return next(path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
 
 
-def test_first_load_already_shows_pictures(tab: Any) -> None:
+def test_first_load_already_shows_images(tab: Any) -> None:
     expect(tab.locator(CARDS)).to_have_count(12)
-    expect(tab.locator("#status-line")).to_contain_text("12 pictures")
+    expect(tab.locator("#status-line")).to_contain_text("12 images")
     expect(tab.locator("#status-line")).to_contain_text("running on the CPU")
     expect(tab.locator("#attribution")).to_have_text("")  # nothing of OpenMoji's is shown
 
 
 @pytest.mark.all_screens
-def test_words_and_enter_find_pictures_that_really_load(tab: Any) -> None:
+def test_words_and_enter_find_images_that_really_load(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     expect(tab.locator(CARDS)).to_have_count(12)
@@ -137,49 +137,49 @@ def test_results_are_downloaded_as_json_and_csv(tab: Any) -> None:
 
 
 @pytest.mark.all_screens
-def test_large_view_tells_more_and_leads_on(tab: Any, picture_folder: Path) -> None:
+def test_large_view_tells_more_and_leads_on(tab: Any, image_folder: Path) -> None:
     card = tab.locator(CARDS).nth(2)
     title = card.locator(".title").inner_text()
     card.click()
     dialog = tab.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text(title)
-    expect(dialog.locator("dl")).to_contain_text(str(picture_folder))
+    expect(dialog.locator("dl")).to_contain_text(str(image_folder))
     expect(dialog.locator("dl")).to_contain_text(re.compile(r"Similarity-?0\.\d{3}"))
     tab.wait_for_function(f"({ALL_DECODED})([...document.querySelectorAll('dialog .frame img')])")
     tab.keyboard.press("ArrowRight")
     expect(dialog.get_by_role("heading", level=2)).to_have_text(
         tab.locator(CARDS).nth(3).locator(".title").inner_text()
     )
-    dialog.get_by_role("button", name="Previous picture").click()
+    dialog.get_by_role("button", name="Previous image").click()
     expect(dialog.get_by_role("heading", level=2)).to_have_text(title)
     tab.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    card.click()  # the same picture again
+    card.click()  # the same image again
     dialog.get_by_role("button", name="More like this").click()
     expect(dialog).to_be_hidden()
     expect(heading(tab)).to_have_text(f"More like “{title}”")
-    expect(tab.locator(CARDS)).to_have_count(11)  # all but the picture itself
+    expect(tab.locator(CARDS)).to_have_count(11)  # all but the image itself
     tab.goto(tab.url)  # a link to that, too
     expect(heading(tab)).to_have_text(f"More like “{title}”")
 
 
-def test_words_and_picture_together_have_a_weight(tab: Any) -> None:
+def test_words_and_image_together_have_a_weight(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     tab.locator(CARDS).nth(5).click()
     tab.get_by_role("dialog").get_by_role("button", name="Use as query").click()
     expect(heading(tab)).to_contain_text("“a red circle”, and like")
     scores = tab.locator(f"{CARDS} .score").all_text_contents()
-    tab.get_by_label("Weight: from words to picture").fill("100")
+    tab.get_by_label("Weight: from words to image").fill("100")
     tab.wait_for_function(
         "before => [...document.querySelectorAll('#results .score')].map(t => t.textContent).join() !== before.join()",
         arg=scores,
     )
-    tab.get_by_role("button", name="Remove the picture from the query").click()
+    tab.get_by_role("button", name="Remove the image from the query").click()
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
 
 
-def test_heat_map_lies_exactly_on_the_picture(tab: Any) -> None:
+def test_heat_map_lies_exactly_on_the_image(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     tab.locator(CARDS).first.click()
@@ -188,19 +188,19 @@ def test_heat_map_lies_exactly_on_the_picture(tab: Any) -> None:
     expect(dialog.locator(".told")).to_have_text(re.compile("similarity|matters alone"))
     heat = dialog.locator(".heat")
     if heat.count():
-        picture = dialog.locator(".frame img").first.bounding_box()
+        image = dialog.locator(".frame img").first.bounding_box()
         over = heat.bounding_box()
-        assert all(abs(picture[side] - over[side]) < 1.5 for side in ("x", "y", "width", "height"))
+        assert all(abs(image[side] - over[side]) < 1.5 for side in ("x", "y", "width", "height"))
 
 
 @pytest.mark.all_screens
-def test_uploaded_picture_finds_itself(tab: Any, picture_folder: Path) -> None:
-    picture = one_picture(picture_folder)
+def test_uploaded_image_finds_itself(tab: Any, image_folder: Path) -> None:
+    image = one_image(image_folder)
     tab.locator("#words").fill("")
-    tab.locator("#search input[type=file]").set_input_files(picture)
-    expect(heading(tab)).to_have_text("Most similar to your picture")
+    tab.locator("#search input[type=file]").set_input_files(image)
+    expect(heading(tab)).to_have_text("Most similar to your image")
     tab.locator(CARDS).first.click()
-    expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(picture.name)  # itself is the best match
+    expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(image.name)  # itself is the best match
 
 
 GIVE = """([how, bytes]) => {
@@ -214,37 +214,37 @@ GIVE = """([how, bytes]) => {
 }"""
 
 
-def test_pasted_picture_is_taken(tab: Any, picture_folder: Path) -> None:
+def test_pasted_image_is_taken(tab: Any, image_folder: Path) -> None:
     tab.locator("#words").fill("")
-    tab.evaluate(GIVE, ["paste", list(one_picture(picture_folder).read_bytes())])
-    expect(heading(tab)).to_have_text("Most similar to your picture")
+    tab.evaluate(GIVE, ["paste", list(one_image(image_folder).read_bytes())])
+    expect(heading(tab)).to_have_text("Most similar to your image")
 
 
 @pytest.mark.all_screens
-def test_picture_dropped_on_the_search_box_is_taken(tab: Any, picture_folder: Path) -> None:
-    picture = list(one_picture(picture_folder).read_bytes())
+def test_image_dropped_on_the_search_box_is_taken(tab: Any, image_folder: Path) -> None:
+    image = list(one_image(image_folder).read_bytes())
     tab.locator("#words").fill("")
-    assert tab.evaluate(GIVE, ["dragover", picture])  # else the browser would open the file in the page's place
+    assert tab.evaluate(GIVE, ["dragover", image])  # else the browser would open the file in the page's place
     expect(tab.locator("html")).to_have_class(re.compile("dragging"))
-    assert tab.evaluate(GIVE, ["drop", picture])
+    assert tab.evaluate(GIVE, ["drop", image])
     expect(tab.locator("html")).not_to_have_class(re.compile("dragging"))
-    expect(heading(tab)).to_have_text("Most similar to your picture")
+    expect(heading(tab)).to_have_text("Most similar to your image")
     expect(tab.locator(".with .name")).to_have_text("given.png")
     tab.locator(CARDS).first.click()
-    expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(one_picture(picture_folder).name)
+    expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(one_image(image_folder).name)
 
 
 def test_text_file_named_jpg_gets_a_message_and_then_a_good_one_works(
-    tab: Any, tmp_path: Path, picture_folder: Path
+    tab: Any, tmp_path: Path, image_folder: Path
 ) -> None:
     bad = tmp_path / "holiday.jpg"
-    bad.write_text("this is no picture")
+    bad.write_text("this is no image")
     chooser = tab.locator("#search input[type=file]")
     chooser.set_input_files(bad)
-    expect(tab.locator("#results .message")).to_contain_text("not a picture in a known format")
+    expect(tab.locator("#results .message")).to_contain_text("not an image in a known format")
     expect(tab.locator(CARDS)).to_have_count(0)
     assert str(tmp_path) not in tab.content()
-    chooser.set_input_files(one_picture(picture_folder))
+    chooser.set_input_files(one_image(image_folder))
     expect(tab.locator(CARDS)).to_have_count(12)
 
 
@@ -281,7 +281,7 @@ def test_more_is_shown_on_demand(tab: Any, captioned_url: str) -> None:
 
 def test_openmoji_gallery_names_its_makers_and_is_searched(open_tab: Any, openmoji_url: str) -> None:
     tab = open_tab(openmoji_url)
-    expect(tab.locator("#attribution")).to_have_text("Pictures: OpenMoji, CC BY-SA 4.0")
+    expect(tab.locator("#attribution")).to_have_text("Images: OpenMoji, CC BY-SA 4.0")
     expect(tab.locator(".examples button").first).to_have_text("a cat")
     expect(tab.locator(CARDS)).to_have_count(24)
     expect(tab.get_by_label("In folder")).to_be_hidden()  # they lie in one

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from demo.__main__ import pass_by_proxies
+from demo.app_state import AppState
 from demo.compare import choices
-from demo.desk import Desk
-from demo.library_tab import functions
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.search import Searcher
-from tests.conftest import COLOURS, SHAPES, draw_picture
+from demo.tabs.library import functions
+from miniclip.index.image_index import ImageIndex
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
+from tests.conftest import COLOURS, SHAPES, draw_image
 from tests.e2e.conftest import DemoProcess
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
@@ -33,9 +33,9 @@ def odd_url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A page whose folder, folders and files have names that are not UTF-8."""
     folder = tmp_path_factory.mktemp("odd") / os.fsdecode(b"fotos-\xe9")
     (folder / PLACE).mkdir(parents=True)
-    draw_picture("red", "circle").save(folder / PLACE / os.fsdecode(b"caf\xe9.png"))
-    draw_picture("blue", "square").save(folder / "plain.png")
-    (folder / os.fsdecode(b"broken-\xe9.jpg")).write_text("no picture")
+    draw_image("red", "circle").save(folder / PLACE / os.fsdecode(b"caf\xe9.png"))
+    draw_image("blue", "square").save(folder / "plain.png")
+    (folder / os.fsdecode(b"broken-\xe9.jpg")).write_text("no image")
     with DemoProcess("--images", str(folder), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
         yield running.url
 
@@ -74,13 +74,13 @@ def test_public_api_tells_names_that_are_not_utf8(odd_url: str) -> None:
     assert {one["file"] for one in found} == {r"caf\xe9.png", "plain.png"}
 
 
-def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_picture(
-    open_tab: Any, tiny_bundle: Path, picture_folder: Path, picture_index: Path, tmp_path: Path
+def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_image(
+    open_tab: Any, tiny_bundle: Path, image_folder: Path, image_index: Path, tmp_path: Path
 ) -> None:
     for colour in COLOURS:
         for shape in SHAPES:  # as many as before: every row is one here, too
-            draw_picture(colour, shape, (128, 128)).save(tmp_path / f"other-{colour}-{shape}.png")
-    with DemoProcess("--index", str(picture_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
+            draw_image(colour, shape, (128, 128)).save(tmp_path / f"other-{colour}-{shape}.png")
+    with DemoProcess("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
         tab = open_tab(f"{running.url}?q=a+red+circle")
         dialog, cards = tab.get_by_role("dialog"), tab.locator("#results .card")
         expect(cards).to_have_count(12)
@@ -96,9 +96,9 @@ def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_picture
         other = tab.context.new_page()
         other.goto(running.url)
         other.get_by_role("tab", name="Library").click()
-        other.get_by_label("Folder with pictures on this machine").fill(str(tmp_path))
+        other.get_by_label("Folder with images on this machine").fill(str(tmp_path))
         other.get_by_role("button", name="Index and open it").click()
-        expect(other.locator(".job")).to_contain_text("12 pictures embedded")
+        expect(other.locator(".job")).to_contain_text("12 images embedded")
         other.close()
 
         dialog.get_by_role("button", name="Why “a red circle”?").click()
@@ -119,7 +119,7 @@ def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_picture
 
 
 def test_model_that_cannot_be_opened_can_be_tried_again(
-    open_tab: Any, tiny_bundle: Path, picture_index: Path, tmp_path: Path
+    open_tab: Any, tiny_bundle: Path, image_index: Path, tmp_path: Path
 ) -> None:
     own, damaged = tmp_path / "tiny", tmp_path / "damaged"
     for folder in (own, damaged):
@@ -128,7 +128,7 @@ def test_model_that_cannot_be_opened_can_be_tried_again(
     (damaged / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
     with (damaged / "onnx/vision_model.onnx").open("ab") as file:
         file.write(b"more")
-    with DemoProcess("--index", str(picture_index), "--bundle", str(own), "--provider", "cpu") as running:
+    with DemoProcess("--index", str(image_index), "--bundle", str(own), "--provider", "cpu") as running:
         tab = open_tab(running.url)
         tab.get_by_role("tab", name="Library").click()
         button = tab.get_by_role("button", name="Use damaged in fp32")
@@ -140,20 +140,20 @@ def test_model_that_cannot_be_opened_can_be_tried_again(
 
 
 def test_bundles_of_one_name_can_each_be_chosen(
-    tiny_bundle: Path, picture_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, image_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("bundles/same", "models/same", "models/other"):
         shutil.copytree(tiny_bundle, tmp_path / place)
     monkeypatch.chdir(tmp_path)
-    index = PictureIndex.open(picture_index)
-    desk = Desk(Searcher(index, OnnxEncoders(Bundle.open("bundles/same"), "cpu", "fp32")), "cpu")
-    assert set(desk.bundles()) == {"bundles/same", "models/same", "other"}
-    assert len(choices(desk)) == len(set(choices(desk)))
-    models = functions(desk)[0]({})["models"]
+    index = ImageIndex.open(image_index)
+    app_state = AppState(Searcher(index, OnnxEncoders(Bundle.open("bundles/same"), "cpu", "fp32")), "cpu")
+    assert set(app_state.bundles()) == {"bundles/same", "models/same", "other"}
+    assert len(choices(app_state)) == len(set(choices(app_state)))
+    models = functions(app_state)[0]({})["models"]
     assert {"bundles/same", "models/same", "other"} == set(re.findall(r'data-bundle="([^"]+)"', models))
-    assert desk.use("models/same", "fp32") is None
-    assert desk.search.searcher.encoders.bundle.folder.resolve() == tmp_path / "models/same"
-    assert desk.name_of(desk.search.searcher.encoders.bundle) == "models/same"
+    assert app_state.use("models/same", "fp32") is None
+    assert app_state.search.searcher.encoders.bundle.folder.resolve() == tmp_path / "models/same"
+    assert app_state.name_of(app_state.search.searcher.encoders.bundle) == "models/same"
 
 
 class ProxiedDemo(DemoProcess):
@@ -164,8 +164,8 @@ class ProxiedDemo(DemoProcess):
         return super().start(command, {**kept, "HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"})
 
 
-def test_page_opens_where_requests_go_through_a_proxy(open_tab: Any, tiny_bundle: Path, picture_index: Path) -> None:
-    with ProxiedDemo("--index", str(picture_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
+def test_page_opens_where_requests_go_through_a_proxy(open_tab: Any, tiny_bundle: Path, image_index: Path) -> None:
+    with ProxiedDemo("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
         tab = open_tab(running.url)
         expect(tab.locator("#results .card")).to_have_count(12)
         tab.goto("about:blank")

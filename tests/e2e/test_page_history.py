@@ -1,4 +1,4 @@
-"""What was asked before and what comes late: Back, a picture that waits for looser filters, answers out of turn."""
+"""What was asked before and what comes late: Back, an image that waits for looser filters, answers out of turn."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def test_typed_questions_are_each_one_entry_of_the_history(tab: Any) -> None:
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
 
 
-def test_late_answer_does_not_change_which_picture_the_large_view_means(tab: Any) -> None:
+def test_late_answer_does_not_change_which_image_the_large_view_means(tab: Any) -> None:
     dialog = tab.get_by_role("dialog")
     titles = tab.locator(f"{CARDS} .title").all_text_contents()
     tab.locator(CARDS).nth(2).click()
@@ -59,22 +59,22 @@ def test_late_answer_does_not_change_which_picture_the_large_view_means(tab: Any
     expect(heading(tab)).to_have_text(f"More like “{titles[3]}”")
 
 
-def test_picture_waits_while_a_filter_leaves_nothing(open_tab: Any, dated_url: str, picture_folder: Path) -> None:
+def test_image_waits_while_a_filter_leaves_nothing(open_tab: Any, dated_url: str, image_folder: Path) -> None:
     tab = open_tab(f"{dated_url}?after=2024-08-01")
     expect(tab.locator("#results .message")).to_be_visible()
     chooser = tab.locator("#search input[type=file]")
-    chooser.set_input_files(next(picture_folder.glob("*.png")))
+    chooser.set_input_files(next(image_folder.glob("*.png")))
     expect(tab.locator("#results .message")).to_contain_text("loosen the filters")
     expect(tab.locator(".with")).to_be_visible()
     tab.get_by_role("button", name="Clear filters").click()
-    expect(heading(tab)).to_have_text("Most similar to your picture")
+    expect(heading(tab)).to_have_text("Most similar to your image")
 
 
-def test_picture_that_cannot_be_read_is_forgotten(tab: Any, tmp_path: Path) -> None:
+def test_image_that_cannot_be_read_is_forgotten(tab: Any, tmp_path: Path) -> None:
     bad = tmp_path / "holiday.jpg"
-    bad.write_text("this is no picture")
+    bad.write_text("this is no image")
     tab.locator("#search input[type=file]").set_input_files(bad)
-    expect(tab.locator("#results .message")).to_contain_text("not a picture in a known format")
+    expect(tab.locator("#results .message")).to_contain_text("not an image in a known format")
     expect(tab.locator(".with")).to_be_hidden()
     tab.locator("#words").fill("a dog")
     expect(heading(tab)).to_have_text("Best matches for “a dog”")

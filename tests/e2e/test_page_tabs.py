@@ -27,10 +27,10 @@ def go(tab: Any, name: str) -> None:
     tab.get_by_role("tab", name=name).click()
 
 
-def test_upload_gets_captions_and_labels_with_probabilities(tab: Any, picture_folder: Path) -> None:
+def test_upload_gets_captions_and_labels_with_probabilities(tab: Any, image_folder: Path) -> None:
     go(tab, "Describe")
-    picture = next(path for path in sorted(picture_folder.rglob("*")) if path.suffix == ".png")
-    tab.locator("#captions input[type=file]").set_input_files(picture)
+    image = next(path for path in sorted(image_folder.rglob("*")) if path.suffix == ".png")
+    tab.locator("#captions input[type=file]").set_input_files(image)
     expect(tab.locator("#captions .found .bars li")).not_to_have_count(0)
     tab.get_by_label("Labels, with commas between them").fill("red circle, blue square, dog")
     tab.get_by_text("Prompt templates").click()
@@ -45,7 +45,7 @@ def test_upload_gets_captions_and_labels_with_probabilities(tab: Any, picture_fo
 
 
 @pytest.mark.all_screens
-def test_picture_of_the_gallery_is_described(tab: Any) -> None:
+def test_image_of_the_gallery_is_described(tab: Any) -> None:
     tab.locator("#results .card").first.click()
     tab.get_by_role("dialog").get_by_role("button", name="Describe it").click()
     expect(tab.locator("#captions .found .bars li")).not_to_have_count(0)
@@ -57,7 +57,7 @@ def asks_for(sent: Any, function: str) -> bool:
     return sent.url.endswith("/component_server/") and sent.post_data_json["fn_name"] == function
 
 
-def test_captions_that_are_not_ready_come_by_themselves(tab: Any, picture_folder: Path) -> None:
+def test_captions_that_are_not_ready_come_by_themselves(tab: Any, image_folder: Path) -> None:
     """The page's side of it; tests/unit/test_desk.py has the server's."""
     waiting = {"html": "<p class='message'>Still being prepared.</p>", "wait": True}
     waits = [waiting, waiting]
@@ -70,7 +70,7 @@ def test_captions_that_are_not_ready_come_by_themselves(tab: Any, picture_folder
 
     tab.route("**/component_server/", answer)
     go(tab, "Describe")
-    tab.locator("#captions input[type=file]").set_input_files(next(picture_folder.rglob("*.png")))
+    tab.locator("#captions input[type=file]").set_input_files(next(image_folder.rglob("*.png")))
     expect(tab.locator("#captions .found .message")).to_be_visible()
     expect(tab.locator(".labelled .bars li")).to_have_count(7)
     expect(tab.locator("#captions .drop img")).to_be_visible()
@@ -79,15 +79,15 @@ def test_captions_that_are_not_ready_come_by_themselves(tab: Any, picture_folder
 
 
 def test_bad_upload_is_a_message(tab: Any, tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "bad.png").write_text("no image")
     go(tab, "Describe")
     tab.locator("#captions input[type=file]").set_input_files(tmp_path / "bad.png")
-    expect(tab.locator("#captions .found .message")).to_contain_text("not a picture in a known format")
+    expect(tab.locator("#captions .found .message")).to_contain_text("not an image in a known format")
     assert str(tmp_path) not in tab.content()
 
 
 @pytest.mark.all_screens
-def test_map_shows_every_picture_and_opens_one(tab: Any) -> None:
+def test_map_shows_every_image_and_opens_one(tab: Any) -> None:
     go(tab, "Map")
     canvas = tab.locator("#map canvas")
     expect(canvas).to_have_attribute("data-dots", "12")
@@ -169,18 +169,18 @@ def test_umap_is_a_second_layout(tab: Any) -> None:
     assert canvas.evaluate("canvas => canvas.toDataURL()") != first
 
 
-def test_library_tells_status_models_and_duplicates(tab: Any, picture_folder: Path) -> None:
+def test_library_tells_status_models_and_duplicates(tab: Any, image_folder: Path) -> None:
     go(tab, "Library")
     facts = tab.locator(".facts-of-index")
     expect(facts).to_contain_text("12")
-    expect(facts).to_contain_text(str(picture_folder))
+    expect(facts).to_contain_text(str(image_folder))
     expect(facts).to_contain_text("on the CPU in int8")
     rows = tab.locator("#library tbody tr").filter(has_text="tiny")  # beside those of the checkout
     expect(rows).to_have_count(3)
     expect(rows.filter(has_text="int8")).to_contain_text("in use")
     tab.get_by_role("slider").fill("1")
     tab.get_by_role("button", name="Look for them").click()
-    expect(tab.locator(".copies .message")).to_have_text("No picture is here twice.")
+    expect(tab.locator(".copies .message")).to_have_text("No image is here twice.")
 
 
 @pytest.mark.all_screens
@@ -197,36 +197,36 @@ def test_compare_shows_two_precisions_with_their_times(tab: Any) -> None:
 
 
 def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
-    open_tab: Any, tiny_bundle: Path, picture_folder: Path, demo_process: Any, tmp_path: Path
+    open_tab: Any, tiny_bundle: Path, image_folder: Path, demo_process: Any, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    for path in sorted(picture_folder.glob("*.png"))[:3]:
+    for path in sorted(image_folder.glob("*.png"))[:3]:
         shutil.copy(path, other)
     shutil.copy(other / min(path.name for path in other.iterdir()), other / "twin.png")
-    (other / "broken.jpg").write_text("no picture")
-    with demo_process("--images", str(picture_folder), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
+    (other / "broken.jpg").write_text("no image")
+    with demo_process("--images", str(image_folder), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
         tab = open_tab(running.url)
         go(tab, "Library")
-        tab.get_by_label("Folder with pictures on this machine").fill(str(tmp_path / "none"))
+        tab.get_by_label("Folder with images on this machine").fill(str(tmp_path / "none"))
         tab.get_by_role("button", name="Index and open it").click()
         expect(tab.locator(".job .message")).to_contain_text("does not exist")
-        tab.get_by_label("Folder with pictures on this machine").fill(str(other))
+        tab.get_by_label("Folder with images on this machine").fill(str(other))
         tab.get_by_role("button", name="Index and open it").click()
-        expect(tab.locator(".job")).to_contain_text("4 pictures embedded")
-        expect(tab.locator(".job .skipped li")).to_have_text(re.compile("broken.jpg .*not a picture"))
+        expect(tab.locator(".job")).to_contain_text("4 images embedded")
+        expect(tab.locator(".job .skipped li")).to_have_text(re.compile("broken.jpg .*not an image"))
         tab.get_by_role("button", name="Look for them").click()
         expect(tab.locator(".copies .groups .card").first).to_be_visible()
         tab.get_by_role("button", name="Open the gallery").click()
-        expect(tab.locator("#results .card")).to_have_count(3)  # one row a distinct picture
-        expect(tab.locator("#status-line")).to_contain_text("4 pictures (1 could not be read)")
+        expect(tab.locator("#results .card")).to_have_count(3)  # one row a distinct image
+        expect(tab.locator("#status-line")).to_contain_text("4 images (1 could not be read)")
         tab.goto("about:blank")  # what the page still asks for is no error once the server has stopped
 
 
 def test_precision_is_changed_while_the_page_runs(
-    open_tab: Any, tiny_bundle: Path, picture_index: Path, demo_process: Any
+    open_tab: Any, tiny_bundle: Path, image_index: Path, demo_process: Any
 ) -> None:
-    flags = ("--index", str(picture_index), "--bundle", str(tiny_bundle), "--provider", "cpu")
+    flags = ("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu")
     with demo_process(*flags) as running:
         tab = open_tab(running.url)
         go(tab, "Library")
@@ -250,17 +250,17 @@ def two_bundles(tiny_bundle: Path, tiny_config: Path, captioned_folder: Path, tm
 
 
 def test_another_bundle_is_opened_and_compared(
-    open_tab: Any, two_bundles: Path, picture_folder: Path, demo_process: Any, tmp_path: Path
+    open_tab: Any, two_bundles: Path, image_folder: Path, demo_process: Any, tmp_path: Path
 ) -> None:
-    """Its embeddings are others, so the pictures are indexed anew; then both answer about the same gallery."""
-    pictures = tmp_path / "pictures"
-    shutil.copytree(picture_folder, pictures)
-    with demo_process("--images", str(pictures), "--bundle", str(two_bundles / "tiny"), "--provider", "cpu") as running:
+    """Its embeddings are others, so the images are indexed anew; then both answer about the same gallery."""
+    images = tmp_path / "pictures"
+    shutil.copytree(image_folder, images)
+    with demo_process("--images", str(images), "--bundle", str(two_bundles / "tiny"), "--provider", "cpu") as running:
         tab = open_tab(running.url)
         expect(tab.locator("#status-line")).to_contain_text("bundle tiny")
         go(tab, "Library")
         tab.get_by_role("button", name="Use other in fp32").click()
-        expect(tab.locator(".job")).to_contain_text("12 pictures embedded")
+        expect(tab.locator(".job")).to_contain_text("12 images embedded")
         tab.get_by_role("button", name="Open the gallery").click()
         expect(tab.locator("#status-line")).to_contain_text("bundle other · running on the CPU in fp32")
         expect(tab.locator("#results .card")).to_have_count(12)
@@ -270,7 +270,7 @@ def test_another_bundle_is_opened_and_compared(
         tab.get_by_label("Words", exact=True).fill("a red circle")
         tab.get_by_role("button", name="Compare", exact=True).click()
         expect(tab.locator(".sides h3")).to_have_text([re.compile("other · fp32"), re.compile("tiny · fp32")])
-        expect(tab.locator(".compared [role=status]")).to_have_text("12 of 12 pictures are found by both.")
+        expect(tab.locator(".compared [role=status]")).to_have_text("12 of 12 images are found by both.")
         scores = [side.locator(".card .score").all_text_contents() for side in tab.locator(".sides section").all()]
         assert len(scores[0]) == len(scores[1]) == 12 and scores[0] != scores[1]
         tab.goto("about:blank")

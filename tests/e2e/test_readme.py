@@ -34,7 +34,7 @@ def test_tree_names_no_file_that_is_gone() -> None:
 
 
 def test_commands_from_captions_to_search_run(
-    tmp_path: Path, captioned_folder: Path, picture_folder: Path, tiny_config: Path
+    tmp_path: Path, captioned_folder: Path, image_folder: Path, tiny_config: Path
 ) -> None:
     block = README.split("## From captions to a search page")[1].split("(in the environment")[0]
     replaced = {
@@ -42,7 +42,7 @@ def test_commands_from_captions_to_search_run(
         "DATA": captioned_folder,
         "runs/mine": tmp_path / "run",
         "bundles/mine": tmp_path / "bundle",
-        "~/Pictures": picture_folder,
+        "~/Pictures": image_folder,
         "index/pictures": tmp_path / "index",
     }
     commands = [line.strip() for line in block.splitlines() if line.startswith("    ")]

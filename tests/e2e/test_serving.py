@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from demo.gallery import index_folder
+from demo.index_location import index_folder
 from demo.sharing import share
 from tests.e2e.conftest import DemoProcess
 
@@ -125,30 +125,30 @@ def test_previews_are_by_number_and_without_metadata(page_url: str, client: Any)
     assert get(f"{page_url}preview/0000/small/0.webp")[0] == 404
 
 
-def test_public_api_is_three_functions_that_show_no_path(page_url: str, client: Any, picture_folder: Path) -> None:
+def test_public_api_is_three_functions_that_show_no_path(page_url: str, client: Any, image_folder: Path) -> None:
     names = {"/search_text", "/search_image", "/classify"}
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == names
     hits = client.predict("a dog", 3, api_name="/search_text")
     assert len(hits) == 3 and hits[0]["score"] >= hits[2]["score"]
-    assert str(picture_folder) not in json.dumps(hits)
-    assert str(picture_folder) not in get(f"{page_url}config")[2].decode()
+    assert str(image_folder) not in json.dumps(hits)
+    assert str(image_folder) not in get(f"{page_url}config")[2].decode()
 
 
-def test_snippet_of_the_readme_runs(page_url: str, picture_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_snippet_of_the_readme_runs(page_url: str, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gradio_client")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     code = readme.split("```python\n")[1].split("```")[0]
     assert "gradio_client" in code
-    picture = next(picture_folder.glob("*.png"))
-    code = code.replace("http://127.0.0.1:7860", page_url).replace("holiday.jpg", str(picture))
+    image = next(image_folder.glob("*.png"))
+    code = code.replace("http://127.0.0.1:7860", page_url).replace("holiday.jpg", str(image))
     exec(compile(code, "README.md", "exec"), {})
     said = capsys.readouterr().out
-    assert picture.name in said  # a picture is most like itself
+    assert image.name in said  # an image is most like itself
     assert "'beach':" in said
 
 
-def test_api_reads_no_file_that_was_not_uploaded(page_url: str, picture_folder: Path) -> None:
-    own = next(path for path in sorted(picture_folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
+def test_api_reads_no_file_that_was_not_uploaded(page_url: str, image_folder: Path) -> None:
+    own = next(path for path in sorted(image_folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
     body = json.dumps({"data": [{"path": str(own), "meta": {"_type": "gradio.FileData"}}]}).encode()
     headers = {"Content-Type": "application/json"}
     address = f"{page_url}gradio_api/call/search_image"
@@ -159,9 +159,9 @@ def test_api_reads_no_file_that_was_not_uploaded(page_url: str, picture_folder: 
 
 
 def test_login_gives_page_and_previews_and_without_it_there_is_neither(
-    tiny_bundle: Path, picture_index: Path, demo_process: Any
+    tiny_bundle: Path, image_index: Path, demo_process: Any
 ) -> None:
-    flags = ("--index", str(picture_index), "--bundle", str(tiny_bundle), "--auth", "anna:secret")
+    flags = ("--index", str(image_index), "--bundle", str(tiny_bundle), "--auth", "anna:secret")
     with demo_process(*flags) as running:
         assert get(f"{running.url}config")[0] == 401
         assert get(f"{running.url}preview/0000/small/0.webp")[0] == 401
@@ -189,22 +189,22 @@ class OpeningDemo(DemoProcess):
 
 
 def test_page_opens_the_browser_by_itself(
-    tiny_bundle: Path, picture_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, image_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser, opened = tmp_path / "browser", tmp_path / "opened"
     browser.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
     browser.chmod(0o755)
     monkeypatch.setenv("BROWSER", f"{browser} %s")
-    with OpeningDemo("--index", str(picture_index), "--bundle", str(tiny_bundle)) as running:
+    with OpeningDemo("--index", str(image_index), "--bundle", str(tiny_bundle)) as running:
         assert opened.read_text().strip().rstrip("/") == running.url.rstrip("/")
 
 
 def test_page_with_an_existing_index_takes_few_seconds_of_the_cores(
-    tiny_bundle: Path, picture_index: Path, demo_process: Any
+    tiny_bundle: Path, image_index: Path, demo_process: Any
 ) -> None:
     """CPU time, start to stop: the clock would measure what else runs here; benchmarks/page_load.py reads the clock."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with demo_process("--index", str(picture_index), "--bundle", str(tiny_bundle)) as running:
+    with demo_process("--index", str(image_index), "--bundle", str(tiny_bundle)) as running:
         assert get(running.url)[0] == 200
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime <= 10.0

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from miniclip.bundle import Bundle, list_files
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.images import open_image
 from miniclip.files import write_json
-from miniclip.images import open_image
+from miniclip.inference.bundle import Bundle, list_files
+from miniclip.inference.encoders import OnnxEncoders
 
 NODE_FILES = Path(__file__).parent / "node"
 NPM_CI = "npm ci --ignore-scripts --no-audit --no-fund --prefer-offline --loglevel=error --fetch-retries=1"
@@ -80,14 +80,14 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundl
 
 
 @pytest.fixture(scope="module")
-def picture(bundle: Bundle, picture_folder: Path) -> np.ndarray:
-    """RGB bytes (H, W, 3) of a picture that has the model's size already: two libraries enlarge differently."""
-    return np.asarray(bundle.transform.fit(open_image(sorted(picture_folder.glob("*.png"))[0])))
+def image(bundle: Bundle, image_folder: Path) -> np.ndarray:
+    """RGB bytes (H, W, 3) of an image that has the model's size already: two libraries enlarge differently."""
+    return np.asarray(bundle.transform.fit(open_image(sorted(image_folder.glob("*.png"))[0])))
 
 
 @pytest.fixture(scope="module")
-def pixel_values(bundle: Bundle, picture_folder: Path) -> np.ndarray:
-    return np.stack([bundle.transform.load(path) for path in sorted(picture_folder.glob("*.png"))[:4]])
+def pixel_values(bundle: Bundle, image_folder: Path) -> np.ndarray:
+    return np.stack([bundle.transform.load(path) for path in sorted(image_folder.glob("*.png"))[:4]])
 
 
 @pytest.fixture(scope="module", params=DTYPES)
@@ -96,7 +96,7 @@ def ours(request: pytest.FixtureRequest, bundle: Bundle) -> OnnxEncoders:
 
 
 @pytest.fixture(scope="module")
-def theirs(ours: OnnxEncoders, node_folder: Path, picture: np.ndarray, pixel_values: np.ndarray) -> dict[str, Any]:
+def theirs(ours: OnnxEncoders, node_folder: Path, image: np.ndarray, pixel_values: np.ndarray) -> dict[str, Any]:
     """What `embed.mjs` answers at the same precision."""
     folder = ours.bundle.folder.resolve()
     request = {
@@ -105,7 +105,7 @@ def theirs(ours: OnnxEncoders, node_folder: Path, picture: np.ndarray, pixel_val
         "dtype": DTYPES[ours.precision],
         "texts": TEXTS,
         "pixel_values": {"data": pixel_values.ravel().tolist(), "dims": pixel_values.shape},
-        "picture": {"data": picture.ravel().tolist(), "width": picture.shape[1], "height": picture.shape[0]},
+        "picture": {"data": image.ravel().tolist(), "width": image.shape[1], "height": image.shape[0]},
     }
     done = subprocess.run(
         ["node", "embed.mjs"],
@@ -152,10 +152,10 @@ def test_same_pixels_get_the_same_embeddings(
     assert_same_rows(theirs["image_embeds"], embeds)
 
 
-def test_picture_of_the_models_size_gets_the_same_pixels_and_embedding(
-    ours: OnnxEncoders, theirs: dict[str, Any], picture: np.ndarray
+def test_image_of_the_models_size_gets_the_same_pixels_and_embedding(
+    ours: OnnxEncoders, theirs: dict[str, Any], image: np.ndarray
 ) -> None:
-    pixel_values = ours.transform(Image.fromarray(picture))[None]
+    pixel_values = ours.transform(Image.fromarray(image))[None]
     assert theirs["processed"].shape == pixel_values.shape
     assert np.abs(theirs["processed"] - pixel_values).max() < 1e-5
     assert_same_rows(theirs["picture_embeds"], ours.embed_pixels(pixel_values))

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of everything that reads files of others, one process a target.
 
-    python -m tests.hostile.fuzz --minutes 30 [--only pictures captions] [--corpus FOLDER]
+    python -m tests.hostile.fuzz --minutes 30 [--only images captions] [--corpus FOLDER]
 
 An input that makes the library raise anything but `MiniClipError` is kept, told once, and fuzzing goes on; one that
 ends the process (a fault in native code, 1 GB for a small file, 10 seconds for it) ends that target. Exit status 1 if
@@ -25,14 +25,14 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGETS = ("pictures", "captions", "bundle", "index", "config", "run")
 INSTRUMENTED = {
-    "pictures": ["miniclip.images", "PIL"],
-    "captions": ["miniclip.captions", "miniclip.caption_formats", "miniclip.caption_table", "csv"],
-    "bundle": ["miniclip.bundle", "miniclip.images", "miniclip.tokenizer", "miniclip.matching"],
-    "index": ["miniclip.index", "miniclip.store"],
-    "config": ["miniclip.config", "tomllib"],
-    "run": ["miniclip.checkpoint", "miniclip.config", "miniclip.calibration", "miniclip.original", "miniclip.model"],
-}  # fmt: skip
-MOST_BYTES, MOST_SECONDS, MOST_MB = 20_000, 10, 2_000
+    "pictures": ["miniclip.data.images", "miniclip.data.metadata", "PIL"],
+    "captions": ["miniclip.data", "csv"],
+    "bundle": ["miniclip.inference", "miniclip.data.transform"],
+    "index": ["miniclip.index"],
+    "config": ["miniclip.models.config", "tomllib"],
+    "run": ["miniclip.models"],
+}
+MAX_BYTES, MAX_SECONDS, MAX_MB = 20_000, 10, 2_000
 
 
 class Result(NamedTuple):
@@ -96,9 +96,9 @@ def fuzz_here(target_name: str, seconds: float, corpus: Path, notes: Path) -> No
         if cases % 100 == 0 or cases < 100:
             (notes / "counts").write_text(json.dumps([cases, refused]))
 
-    flags = [f"-max_total_time={int(seconds)}", f"-timeout={MOST_SECONDS}", f"-rss_limit_mb={MOST_MB}", "-verbosity=1"]
+    flags = [f"-max_total_time={int(seconds)}", f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={MAX_MB}", "-verbosity=1"]
     flags += [
-        f"-max_len={MOST_BYTES}",
+        f"-max_len={MAX_BYTES}",
         f"-dict={notes / 'words'}",
         f"-artifact_prefix={corpus.parent}/found-{target_name}-",
     ]

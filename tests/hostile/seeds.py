@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from miniclip.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
-from miniclip.images import ImageTransform
-from miniclip.matching import MatchCalibration
-from miniclip.store import Settings, open_writer
-from tests.conftest import draw_picture, write_backbones, write_tokenizer
+from miniclip.data.transform import ImageTransform
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
+from miniclip.inference.score_calibration import ScoreCalibration
+from tests.conftest import draw_image, write_backbones, write_tokenizer
 
 DIM = 8
 TRANSFORM = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3)
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 KARPATHY = {
     "images": [
         {"filename": f"{name}.png", "filepath": "", "split": split, "sentences": [{"raw": f"a {name}"}, {"raw": "two"}]}
@@ -33,13 +33,13 @@ CAPTIONS = {
 }
 
 
-def pictures() -> dict[str, bytes]:
-    """One small picture of each format, the JPEG with EXIF."""
+def images() -> dict[str, bytes]:
+    """One small image of each format, the JPEG with EXIF."""
     whole = {}
-    image = draw_picture("red", "circle", (64, 48)).resize((24, 18))
+    image = draw_image("red", "circle", (64, 48)).resize((24, 18))
     exif = image.getexif()
     exif[0x0112], exif[0x0132] = 6, "2024:05:06 07:08:09"
-    for name in PICTURE_FORMATS:
+    for name in IMAGE_FORMATS:
         stream = io.BytesIO()
         image.save(stream, name, **({"exif": exif} if name == "JPEG" else {}))
         whole[f"a.{name.lower()}"] = stream.getvalue()
@@ -64,7 +64,7 @@ def make_bundle(folder: Path) -> dict[str, bytes]:
         "embedding_dim": DIM,
         "logit_scale": 3.5,
         "certificate": {"split": "val", "precisions": {"fp32": {"mean_recall": 0.5}}},
-        "match": MatchCalibration(20.0, -5.0, 0.2, 100, 500, "val").to_dict(),
+        "match": ScoreCalibration(20.0, -5.0, 0.2, 100, 500, "val").to_dict(),
         "files": list_files(folder),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -72,7 +72,7 @@ def make_bundle(folder: Path) -> dict[str, bytes]:
 
 
 def make_index(folder: Path, rows: int = 5) -> dict[str, bytes]:
-    """An index of pictures that nobody looks at. Returns its files."""
+    """An index of images that nobody looks at. Returns its files."""
     random = np.random.default_rng(0)
     embeds = random.standard_normal((rows, DIM)).astype(np.float32)
     columns = {
@@ -89,7 +89,7 @@ def make_index(folder: Path, rows: int = 5) -> dict[str, bytes]:
     }
     with open_writer(folder, Settings("0" * 64, folder, "/pictures"), DIM) as writer:
         writer.put(columns, replace=False)
-        from miniclip.ingest import Problem
+        from miniclip.index.scan import Problem
 
         writer.put_problems([Problem("/pictures/x.png", "an empty file", 0, 0)])
     return _files(folder)
@@ -99,10 +99,11 @@ def make_run(folder: Path) -> dict[str, bytes]:
     """A run of the tiny backbones that nobody trained. Returns its files."""
     import torch
 
-    from miniclip.calibration import Calibration
-    from miniclip.checkpoint import begin_run, save_run, save_training_state
-    from miniclip.config import Config, ModelConfig
-    from miniclip.model import build_model, load_backbone
+    from miniclip.models.backbones import load_backbone
+    from miniclip.models.calibration_set import CalibrationSet
+    from miniclip.models.checkpoint import begin_run, save_run, save_training_state
+    from miniclip.models.config import Config, ModelConfig
+    from miniclip.models.dual_encoder import build_model
 
     vision, text = folder.parent / "vision", folder.parent / "text"
     write_backbones(vision, text)
@@ -113,8 +114,8 @@ def make_run(folder: Path) -> dict[str, bytes]:
     save_run(folder, config, model, {"mean_recall": 0.5})
     save_training_state(folder, {"trained": {"a": torch.ones(2)}, "progress": {"epoch": 1, "step": 0}})
     grey = np.full((2, 32, 32, 3), 128, np.uint8)
-    held_out = Calibration(grey, ["a dog", "a cat"], np.arange(2))
-    Calibration(grey, ["red", "green"], np.arange(2), held_out).save(folder / "calibration.npz")
+    held_out = CalibrationSet(grey, ["a dog", "a cat"], np.arange(2))
+    CalibrationSet(grey, ["red", "green"], np.arange(2), held_out).save(folder / "calibration.npz")
     torch.save({"temperature": torch.tensor(0.07), "a.weight": torch.ones(2, 2)}, folder / "original.pt")
     return _files(folder)
 

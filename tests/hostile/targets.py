@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniclip.errors import MiniClipError
-from tests.hostile.seeds import CAPTIONS, make_bundle, make_index, make_run, pictures
+from tests.hostile.seeds import CAPTIONS, images, make_bundle, make_index, make_run
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Target:
 def open_target(name: str, folder: Path) -> Target:
     """Make the whole files of a target in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return {"pictures": _pictures, "captions": _captions, "bundle": _bundle, "index": _index, "config": _config,
+    return {"pictures": _images, "captions": _captions, "bundle": _bundle, "index": _index, "config": _config,
             "run": _run}[name](folder)  # fmt: skip
 
 
@@ -49,22 +49,23 @@ def _target(name: str, whole: dict[str, bytes], read: Callable[[str, bytes], obj
     return Target(name, tuple(whole), seeds, read)
 
 
-def _pictures(folder: Path) -> Target:
-    from miniclip.images import ImageTransform, read_picture
+def _images(folder: Path) -> Target:
+    from miniclip.data.images import read_image
+    from miniclip.data.transform import ImageTransform
 
     transform = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3, resize_shortest_px=36)
 
     def read(name: str, content: bytes) -> None:
-        picture = read_picture(content, transform.min_size_px)
-        assert picture.image.mode == "RGB" and picture.width_px > 0
-        assert transform(picture.image).shape == (3, 32, 32)
+        image = read_image(content, transform.min_size_px)
+        assert image.image.mode == "RGB" and image.width_px > 0
+        assert transform(image.image).shape == (3, 32, 32)
 
-    return _target("pictures", pictures(), read)
+    return _target("pictures", images(), read)
 
 
 def _captions(folder: Path) -> Target:
-    from miniclip.caption_table import SPLITS
-    from miniclip.captions import read_captions
+    from miniclip.data.captions import read_captions
+    from miniclip.data.splits import SPLITS
 
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(b"never opened")
@@ -83,7 +84,7 @@ def _captions(folder: Path) -> Target:
 
 
 def _bundle(folder: Path) -> Target:
-    from miniclip.bundle import Bundle
+    from miniclip.inference.bundle import Bundle
 
     whole = make_bundle(folder)
 
@@ -108,14 +109,14 @@ def _bundle(folder: Path) -> Target:
 
 
 def _index(folder: Path) -> Target:
-    from miniclip.index import PictureIndex
+    from miniclip.index.image_index import ImageIndex
 
     whole = make_index(folder)
 
     def read(name: str, content: bytes) -> None:
         (folder / name).write_bytes(content)
         try:
-            index = PictureIndex.open(folder)
+            index = ImageIndex.open(folder)
             assert len(index.image_embeds) == len(index) == len(index.content) and index.captions.distinct() is not None
             assert len([index.paths.text(row) for row in range(len(index))]) and len(index.embeds([0])) == 1
         finally:
@@ -125,7 +126,7 @@ def _index(folder: Path) -> Target:
 
 
 def _config(folder: Path) -> Target:
-    from miniclip.config import config_from_dict, load_config
+    from miniclip.models.config import config_from_dict, load_config
 
     def read(name: str, content: bytes) -> None:
         (folder / name).write_bytes(content)
@@ -137,9 +138,9 @@ def _config(folder: Path) -> Target:
 
 
 def _run(folder: Path) -> Target:
-    from miniclip.calibration import Calibration
-    from miniclip.checkpoint import load_run, load_training_state
-    from miniclip.original import read_checkpoint
+    from miniclip.models.calibration_set import CalibrationSet
+    from miniclip.models.checkpoint import load_run, load_training_state
+    from miniclip.models.import_checkpoint import read_checkpoint
 
     whole = make_run(folder)
 
@@ -147,7 +148,7 @@ def _run(folder: Path) -> Target:
         (folder / name).write_bytes(content)
         try:
             if name == "calibration.npz":
-                calibration = Calibration.load(folder)
+                calibration = CalibrationSet.load(folder)
                 assert calibration is not None
                 calibration.pixel_values(TRANSFORM)
             elif name == "training_state.pt":

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from miniclip.bundle import Bundle
-from miniclip.calibration import Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run, load_training_state
-from miniclip.config import load_config
+from miniclip.data.captions import read_captions
+from miniclip.data.images import read_image
 from miniclip.errors import MiniClipError
-from miniclip.images import read_picture
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import ImageIndex
+from miniclip.inference.bundle import Bundle
+from miniclip.models.calibration_set import CalibrationSet
+from miniclip.models.checkpoint import load_run, load_training_state
+from miniclip.models.config import load_config
 from tests.hostile.damage import DEEP, ENCODINGS, PATH_TRICKS, every_place, spoiled, with_value, wrong_documents
 from tests.hostile.seeds import CAPTIONS, KARPATHY, make_bundle, make_index, make_run
 from tests.hostile.targets import Target, open_target
@@ -151,8 +151,8 @@ def test_caption_files_of_odd_encodings_are_read_or_refused(encoding: str, name:
 @pytest.mark.parametrize("name", CAPTIONS)
 def test_a_caption_of_megabytes_is_read(name: str, tmp_path: Path) -> None:
     """Longer than the csv module's own limit of a field."""
-    for picture in ("a.png", "b.png", "c.png"):
-        (tmp_path / picture).write_bytes(b"never opened")
+    for image in ("a.png", "b.png", "c.png"):
+        (tmp_path / image).write_bytes(b"never opened")
     (tmp_path / name).write_bytes(CAPTIONS[name].replace(b"one", b"o" * 3_000_000))
     try:
         read_captions(tmp_path)
@@ -175,8 +175,8 @@ def test_manifest_that_names_files_elsewhere_reads_none_of_them(trick: str, tmp_
     assert Bundle.open(folder).model_path("vision", "fp32") == folder / "onnx/vision_model.onnx"
 
 
-def test_picture_bombs_are_refused_by_their_header() -> None:
-    assert "million pixels" in refusal(read_picture, png_of(60_000, 60_000))
+def test_image_bombs_are_refused_by_their_header() -> None:
+    assert "million pixels" in refusal(read_image, png_of(60_000, 60_000))
 
 
 @pytest.mark.parametrize("name", ["index.json", "pictures.lance", "problems.lance"])
@@ -187,13 +187,13 @@ def test_damaged_index_is_refused_or_read(name: str, tmp_path: Path) -> None:
         for content in spoiled(whole[path], seed=1, count=8):
             (tmp_path / "index" / path).write_bytes(content)
             try:
-                PictureIndex.open(tmp_path / "index")
+                ImageIndex.open(tmp_path / "index")
             except MiniClipError as error:
                 refused += 1
                 assert "damaged" in str(error) or "empty" in str(error) or "format" in str(error)
             tried += 1
         (tmp_path / "index" / path).write_bytes(whole[path])
-    assert len(PictureIndex.open(tmp_path / "index")) == 5 and refused and tried >= 8
+    assert len(ImageIndex.open(tmp_path / "index")) == 5 and refused and tried >= 8
 
 
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "NaN", "null", "[]", '"2"', "1" * 5000])
@@ -202,7 +202,7 @@ def test_index_settings_with_an_odd_format_are_one_line(value: str, tmp_path: Pa
     text = (tmp_path / "index.json").read_text().replace('"format": 2', f'"format": {value}')
     (tmp_path / "index.json").write_text(text)
     if value != '"2"':
-        assert str(tmp_path) in refusal(PictureIndex.open, tmp_path)
+        assert str(tmp_path) in refusal(ImageIndex.open, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -233,13 +233,13 @@ def test_run_with_a_wrong_config_is_one_line(place: str, value: object, spare: P
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training_state.pt", "calibration.npz"])
 def test_run_files_that_are_none_are_one_line(name: str, kind: str, spare: Path) -> None:
     (spare / name).write_bytes(DEEP[kind])
-    read = {"training_state.pt": load_training_state, "calibration.npz": Calibration.load}.get(name, load_run)
+    read = {"training_state.pt": load_training_state, "calibration.npz": CalibrationSet.load}.get(name, load_run)
     assert name in refusal(read, spare)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "training_state.pt", "calibration.npz"])
 def test_damaged_run_files_are_read_or_refused(name: str, spare: Path) -> None:
-    read: Any = {"training_state.pt": load_training_state, "calibration.npz": Calibration.load}.get(name, load_run)
+    read: Any = {"training_state.pt": load_training_state, "calibration.npz": CalibrationSet.load}.get(name, load_run)
     whole, refused = (spare / name).read_bytes(), 0
     for content in spoiled(whole, seed=2, count=10 if name == "model.safetensors" else 60):
         (spare / name).write_bytes(content)
@@ -268,9 +268,9 @@ GREY = np.zeros((1, 8, 8, 3), np.uint8)
 def test_calibration_of_wrong_arrays_is_refused(wrong: dict[str, np.ndarray], tmp_path: Path) -> None:
     whole = {"pictures": GREY, "captions": np.array(["a dog"]), "image_of_caption": np.array([0])}
     np.savez(tmp_path / "calibration.npz", **whole)
-    assert Calibration.load(tmp_path) is not None
+    assert CalibrationSet.load(tmp_path) is not None
     np.savez(tmp_path / "calibration.npz", **(whole | wrong))
-    assert "calibration.npz" in refusal(Calibration.load, tmp_path)
+    assert "calibration.npz" in refusal(CalibrationSet.load, tmp_path)
 
 
 def test_calibration_that_unpacks_to_too_much_is_refused_before(tmp_path: Path) -> None:
@@ -280,12 +280,12 @@ def test_calibration_that_unpacks_to_too_much_is_refused_before(tmp_path: Path) 
             with archive.open(f"{number}.npy", "w", force_zip64=True) as entry:
                 for _ in range(2):
                     entry.write(bytes(8 << 20))
-    import miniclip.calibration as calibration
+    import miniclip.models.calibration_set as calibration
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(calibration, "MOST_BYTES", 40 << 20)
+    patch.setattr(calibration, "MAX_BYTES", 40 << 20)
     try:
-        assert "unpacks to more" in refusal(Calibration.load, tmp_path)
+        assert "unpacks to more" in refusal(CalibrationSet.load, tmp_path)
     finally:
         patch.undo()
 

@@ -10,15 +10,15 @@ import onnx
 import pytest
 import torch
 
-from miniclip.bundle import Bundle, onnx_name
-from miniclip.checkpoint import load_run, load_training_state
-from miniclip.config import load_config
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.search import Searcher
-from miniclip.store import read_settings
-from miniclip.update import update_index
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import read_settings
+from miniclip.inference.bundle import Bundle, onnx_name
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.checkpoint import load_run, load_training_state
+from miniclip.models.config import load_config
+from miniclip.search.searcher import Searcher
 from tests.conftest import run_module
 from tests.unit.training import start, with_train
 
@@ -102,23 +102,23 @@ def test_parts_of_different_bundles_are_refused_without_a_manifest_too(bundle: P
     shutil.copy(tiny_bundle / onnx_name("text", "fp32"), bundle / "onnx")
     change(bundle / "preprocessor_config.json", size={"height": 224, "width": 224})
     change(bundle / "preprocessor_config.json", crop_size={"height": 224, "width": 224})
-    assert "preprocessor_config.json makes pictures of 224 pixels, the vision model takes 64" in refusal(
+    assert "preprocessor_config.json makes images of 224 pixels, the vision model takes 64" in refusal(
         open_encoders, bundle
     )
 
 
 def test_index_of_another_bundle_is_refused_by_search_and_update(
-    bundle: Path, tiny_index: Path, picture_folder: Path, tmp_path: Path
+    bundle: Path, tiny_index: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     (bundle / "manifest.json").unlink()
     other_weights(bundle / onnx_name("vision", "fp32"))  # the same dimension, other weights
     other = open_encoders(bundle)
-    index = PictureIndex.open(tiny_index)
+    index = ImageIndex.open(tiny_index)
     assert other.dim == index.image_embeds.shape[1]
     assert "was made by another bundle" in refusal(Searcher, index, other)
     own = Path(shutil.copytree(tiny_index, tmp_path / "index"))
-    assert "is an index made by another bundle" in refusal(update_index, str(picture_folder), other, own)
-    assert np.array_equal(PictureIndex.open(own).image_embeds, index.image_embeds)
+    assert "is an index made by another bundle" in refusal(update_index, str(image_folder), other, own)
+    assert np.array_equal(ImageIndex.open(own).image_embeds, index.image_embeds)
 
 
 def test_resuming_with_another_config_is_refused(

@@ -1,4 +1,4 @@
-"""A shared page with a secret beside its pictures, a server inside the walls, and a guest who sends anything.
+"""A shared page with a secret beside its images, a server inside the walls, and a guest who sends anything.
 
 In: the fixture `tiny_bundle`. Out: the fixture `site`.
 """
@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.update import update_index
-from tests.conftest import draw_picture
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from tests.conftest import draw_image
 from tests.security.test_share import SharedDemo
 
 SECRET = "this stays here 7f3a91"
-PLACE = "taken at 48.2082 N 16.3738 E"  # in the pictures' metadata
+PLACE = "taken at 48.2082 N 16.3738 E"  # in the images' metadata
 
 
 class Canary(http.server.ThreadingHTTPServer):
@@ -125,8 +125,8 @@ def site(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("shared")
     (folder / "pictures").mkdir()
     for number, (colour, shape) in enumerate([("red", "circle"), ("blue", "square"), ("green", "triangle")]):
-        picture = draw_picture(colour, shape, (1600, 1200), number)
-        (folder / "pictures" / f"{colour}.jpg").write_bytes(with_place(picture))
+        image = draw_image(colour, shape, (1600, 1200), number)
+        (folder / "pictures" / f"{colour}.jpg").write_bytes(with_place(image))
     (folder / "secret.png").write_text(SECRET)
     index = folder / "index"
     update_index(str(folder / "pictures"), OnnxEncoders(Bundle.open(tiny_bundle), "cpu", threads=1), index)

@@ -1,4 +1,4 @@
-"""Hundreds of requests that should get nothing, sent to a shared page by a guest; and where pictures were taken.
+"""Hundreds of requests that should get nothing, sent to a shared page by a guest; and where images were taken.
 
 Beside the index lies a file that nobody may read, and on this machine listens a server that nobody may make the page
 ask. A table, so that a new trick is a new line.
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import draw_picture
+from tests.conftest import draw_image
 from tests.security.site import PLACE, Site, harmless, with_place
 
 PATHS = (
@@ -89,12 +89,12 @@ def test_other_doors_of_the_server_are_closed(site: Site) -> None:
 def test_made_up_uploads_are_neither_read_nor_fetched(site: Site, path: str) -> None:
     """As the answer of an upload would be, with a path or an address that is none."""
     path = urllib.parse.unquote(site.trick(path))
-    for picture in ({"path": path}, {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, path):
-        status, reply = site.ask("search", "search", {"picture": picture})
+    for image in ({"path": path}, {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, path):
+        status, reply = site.ask("search", "search", {"picture": image})
         assert status == 200 and harmless(reply) and b"card" not in reply
-        assert json.loads(reply)["message"] == "This picture is no longer here: choose it again."
-    for picture in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path, "url": path}):
-        status, reply = site.send("POST", "gradio_api/call/search_image", {"data": [picture]})
+        assert json.loads(reply)["message"] == "This image is no longer here: choose it again."
+    for image in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path, "url": path}):
+        status, reply = site.send("POST", "gradio_api/call/search_image", {"data": [image]})
         if status == 200:
             status, reply = site.send("GET", f"gradio_api/call/search_image/{json.loads(reply)['event_id']}")
             assert b"event: error" in reply
@@ -109,7 +109,7 @@ def test_only_the_parts_own_functions_answer(site: Site, function: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../evil.png", "/etc/cron.d/evil.png", "..%2f..%2fevil.png", "..\\\\evil.png"])
 def test_an_uploads_name_chooses_no_place(site: Site, name: str) -> None:
-    status, reply = site.upload(name, with_place(draw_picture("red", "circle")))
+    status, reply = site.upload(name, with_place(draw_image("red", "circle")))
     if status == 200:
         (path,) = json.loads(reply)
         assert re.fullmatch(r".*/miniclip-uploads-\w+/[0-9a-f]{64}/[^/]+", path)
@@ -182,7 +182,7 @@ def test_guessing_is_slowed_down_and_locks_nobody_else_out(site: Site) -> None:
     assert site.send("GET", "config")[0] == 200
 
 
-def test_where_a_picture_was_taken_never_leaves(site: Site) -> None:
+def test_where_an_image_was_taken_never_leaves(site: Site) -> None:
     original = (site.folder / "pictures/red.jpg").read_bytes()
     assert original.count(PLACE.encode()) == 3 and 0x8825 in Image.open(io.BytesIO(original)).getexif()
     status, reply = site.upload("holiday.jpg", original)
@@ -197,8 +197,8 @@ def test_where_a_picture_was_taken_never_leaves(site: Site) -> None:
     assert {address.split(b"/")[2] for address in addresses} == {b"small", b"large"}
     for address in addresses:
         status, webp = site.send("GET", address.decode())
-        picture = Image.open(io.BytesIO(webp))
-        assert status == 200 and not picture.getexif() and set(picture.info) <= {"loop", "background", "duration"}
+        image = Image.open(io.BytesIO(webp))
+        assert status == 200 and not image.getexif() and set(image.info) <= {"loop", "background", "duration"}
         replies.append(webp)
     assert not [reply for reply in replies if PLACE.encode() in reply or b"Exif" in reply or b"48.2082" in reply]
     for door in ("gradio_api/file=", "file=", "gradio_api/file/"):  # the upload itself is not given back

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, DemoProcess, picture_index  # noqa: F401
+from tests.e2e.conftest import REPOSITORY, DemoProcess, image_index  # noqa: F401
 
 # what people try to get a file that was not meant for them
 TRICKS = (
@@ -63,8 +63,8 @@ class SharedDemo(DemoProcess):
 
 
 @pytest.fixture(scope="module")
-def shared(tiny_bundle: Path, picture_index: Path) -> Iterator[tuple[str, list[str]]]:  # noqa: F811
-    flags = ("--index", str(picture_index), "--bundle", str(tiny_bundle), "--provider", "cpu")
+def shared(tiny_bundle: Path, image_index: Path) -> Iterator[tuple[str, list[str]]]:  # noqa: F811
+    flags = ("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu")
     with SharedDemo(*flags) as running:
         yield running.url, running.lines + running.until("no public link")
 
@@ -153,7 +153,7 @@ def test_only_what_reads_no_folder_is_there(config: dict[str, Any]) -> None:
 
 
 def test_no_path_and_no_metadata_reach_a_guest(
-    shared: tuple[str, list[str]], guest: Any, config: dict[str, Any], picture_folder: Path
+    shared: tuple[str, list[str]], guest: Any, config: dict[str, Any], image_folder: Path
 ) -> None:
     url = shared[0]
     texts = [json.dumps(config)]
@@ -168,15 +168,15 @@ def test_no_path_and_no_metadata_reach_a_guest(
         code, reply = call(guest, url, config, part, function, values)
         assert code == 200 and "message" not in json.loads(reply)
         texts.append(reply.decode())
-    assert not [text for text in texts if str(picture_folder.parent) in text or str(REPOSITORY) in text]
+    assert not [text for text in texts if str(image_folder.parent) in text or str(REPOSITORY) in text]
     webp = status(guest, url + preview_of(guest, url, config))[1]
     assert webp[8:12] == b"WEBP" and b"EXIF" not in webp and b"XMP " not in webp and b"ICCP" not in webp
 
 
 def test_hand_made_requests_read_no_file(
-    shared: tuple[str, list[str]], guest: Any, config: dict[str, Any], picture_folder: Path
+    shared: tuple[str, list[str]], guest: Any, config: dict[str, Any], image_folder: Path
 ) -> None:
-    own = str(next(picture_folder.glob("*.png")))
+    own = str(next(image_folder.glob("*.png")))
     gallery = preview_of(guest, shared[0], config).split("/")[1]
     for part, function, values in (
         ("search", "search", {"picture": own}),

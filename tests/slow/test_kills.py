@@ -16,19 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.bundle import Bundle, sha256_of
-from miniclip.checkpoint import load_run, load_training_state
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import ImageIndex
+from miniclip.inference.bundle import Bundle, sha256_of
+from miniclip.models.checkpoint import load_run, load_training_state
 from tests.slow.conftest import Record
-from tests.unit.test_index_kill import BAD, GOOD, encoders, index_eagerly, pictures, rows
+from tests.unit.test_index_kill import BAD, GOOD, encoders, images, index_eagerly, rows
 from tests.unit.test_train_resume import TOWERS, assert_same_run
 
 pytestmark = pytest.mark.slow
-__all__ = ["encoders", "pictures"]  # fixtures
+__all__ = ["encoders", "images"]  # fixtures
 TRAIN_KILLS, EXPORT_KILLS, INDEX_KILLS = 40, 15, 15
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["train.__main__", "export.__main__", "miniclip.update"])
+FORKS.set_forkserver_preload(["train.__main__", "export.__main__", "miniclip.index.indexer"])
 
 
 def command(module: str, arguments: list[str], begins: Event) -> None:
@@ -115,27 +115,27 @@ def test_export_that_is_killed_leaves_the_bundle_that_was_there(tiny_run: Path, 
 
 
 def test_indexing_is_killed_again_and_again_and_ends_as_if_it_had_not(
-    tiny_bundle: Path, pictures: Path, tmp_path: Path, record: Record
+    tiny_bundle: Path, images: Path, tmp_path: Path, record: Record
 ) -> None:
-    status, seconds = run(index_eagerly, (tiny_bundle, pictures, tmp_path / "whole"))
+    status, seconds = run(index_eagerly, (tiny_bundle, images, tmp_path / "whole"))
     assert status == 0
     expected = rows(tmp_path / "whole")
     moments, kills, finished, kept = random.Random(1), 0, 0, 0
     while kills < INDEX_KILLS:
         out = tmp_path / f"index-{finished}"
-        status, _ = run(index_eagerly, (tiny_bundle, pictures, out), moments.uniform(0, seconds / 2))
+        status, _ = run(index_eagerly, (tiny_bundle, images, out), moments.uniform(0, seconds / 2))
         if status == 0:
             assert rows(out) == expected
             finished, kept = finished + 1, 0
             continue
         kills += 1
         try:
-            now = len(PictureIndex.open(out))
+            now = len(ImageIndex.open(out))
         except MiniClipError as nothing_yet:
             assert "is empty" in str(nothing_yet) or "no index" in str(nothing_yet)
             now = 0
         assert kept <= now <= GOOD
         kept = now
-    status, _ = run(index_eagerly, (tiny_bundle, pictures, out))
-    assert status == 0 and rows(out) == expected and len(PictureIndex.open(out).skipped) == BAD
-    record("kills survived: index", kills, "kills; no committed picture is lost")
+    status, _ = run(index_eagerly, (tiny_bundle, images, out))
+    assert status == 0 and rows(out) == expected and len(ImageIndex.open(out).skipped) == BAD
+    record("kills survived: index", kills, "kills; no committed image is lost")

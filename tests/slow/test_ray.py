@@ -13,12 +13,12 @@ import lancedb
 import pyarrow as pa
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.store import read_problems
-from miniclip.update import update_index
-from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_picture
+from miniclip.index.indexer import update_index
+from miniclip.index.store import read_problems
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_image
 
 pytestmark = pytest.mark.slow
 ray: Any = pytest.importorskip("ray", reason="the extra [ray] is not installed")
@@ -26,13 +26,13 @@ pytest.importorskip("lance_ray", reason="the extra [ray] is not installed")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from miniclip import ray_index  # noqa: E402
+from miniclip.index import ray_indexer as ray_index  # noqa: E402
 
 GOOD, BAD, BLOCK = 240, 4, 10
 MARKERS, KILLED = "MINICLIP_TEST_MARKERS", "killed"
 
 
-class MarkingEmbedder(ray_index.Embedder):
+class MarkingEmbedder(ray_index.RayEmbedder):
     """The real actor; it also leaves a file, named after its node, for every block that it has done.
 
     After two blocks it waits for the kill, so that this comes half-way however fast the machine is.
@@ -68,15 +68,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     for number in range(GOOD):
-        image = draw_picture(*kinds[number % len(kinds)], seed=number)
+        image = draw_image(*kinds[number % len(kinds)], seed=number)
         image.putpixel((0, 0), (number, 0, 0))
         image.save(folder / f"{number:03}.png")
     for number in range(BAD):
-        (folder / f"bad-{number}.jpg").write_bytes(b"no picture %d" % number)
+        (folder / f"bad-{number}.jpg").write_bytes(b"no image %d" % number)
     return folder
 
 
@@ -91,9 +91,9 @@ def rows(index: Path) -> list[dict[str, Any]]:
 
 
 def test_table_equals_that_of_one_process_though_a_node_is_killed(
-    cluster: Any, encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update_index(str(pictures), encoders, tmp_path / "alone")
+    update_index(str(images), encoders, tmp_path / "alone")
     markers, killed = Path(os.environ[MARKERS]), []
     finished = threading.Event()
 
@@ -114,7 +114,7 @@ def test_table_equals_that_of_one_process_though_a_node_is_killed(
     killer = threading.Thread(target=kill_half_way)
     killer.start()
     try:
-        report = update_index(str(pictures), encoders, tmp_path / "together", ray_index.on_cluster(cluster.address))
+        report = update_index(str(images), encoders, tmp_path / "together", ray_index.on_cluster(cluster.address))
     finally:
         finished.set()
         killer.join()
@@ -124,14 +124,14 @@ def test_table_equals_that_of_one_process_though_a_node_is_killed(
     assert read_problems(tmp_path / "together") == read_problems(tmp_path / "alone")
 
     # the index goes on in one process, and on the cluster, now from object storage
-    again = update_index(str(pictures), encoders, tmp_path / "together")
+    again = update_index(str(images), encoders, tmp_path / "together")
     assert (again.added, again.kept) == (0, GOOD)
 
 
-def test_object_storage_is_indexed(cluster: Any, encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_object_storage_is_indexed(cluster: Any, encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.mkdir()
-    for path in sorted(pictures.glob("00*.png")):
+    for path in sorted(images.glob("00*.png")):
         os.link(path, few / path.name)
     report = update_index(f"file://{few}", encoders, tmp_path / "index", ray_index.on_cluster(cluster.address))
     assert (report.added, len(report.skipped)) == (10, 0)
@@ -143,7 +143,7 @@ def test_object_storage_is_indexed(cluster: Any, encoders: OnnxEncoders, picture
 
 
 def test_bundle_that_machines_do_not_see_is_one_line(
-    cluster: Any, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    cluster: Any, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
@@ -151,7 +151,7 @@ def test_bundle_that_machines_do_not_see_is_one_line(
     with pytest.raises(
         MiniClipError, match=r"the Ray cluster gave up: .*bundle.*same path on all its machines"
     ) as error:
-        update_index(str(pictures), encoders, tmp_path / "index", ray_index.on_cluster(cluster.address))
+        update_index(str(images), encoders, tmp_path / "index", ray_index.on_cluster(cluster.address))
     assert "\n" not in str(error.value)
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.update import update_index
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import COLOURS, REPOSITORY, SHAPES
 from tests.e2e.conftest import DemoProcess
 
@@ -132,9 +132,9 @@ def test_page_holds_64_clients(
     alone.enter()
     config = json.loads(alone.send("GET", "/config"))
     alone.component = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "search")
-    pictures = [path.read_bytes() for path in sorted(captioned_folder.glob("*.jpg"))[:8]]
+    images = [path.read_bytes() for path in sorted(captioned_folder.glob("*.jpg"))[:8]]
     of_words = {words: alone.search({"q": words}) for words in QUESTIONS}
-    of_pictures = [alone.search({"picture": {"path": alone.upload(content)}}) for content in pictures]
+    of_images = [alone.search({"picture": {"path": alone.upload(content)}}) for content in images]
     previews = re.findall(r"preview/\w+/small/\d+\.webp", of_words[QUESTIONS[0]])
     of_previews = {preview: alone.send("GET", f"/{preview}") for preview in previews}
 
@@ -155,9 +155,9 @@ def test_page_holds_64_clients(
         preview = previews[turn % len(previews)]
         assert client.send("GET", f"/{preview}") == of_previews[preview]
         if turn % 10 == number % 10:
-            which = (number + turn) % len(pictures)
-            path = client.upload(pictures[which])
-            assert client.search({"picture": {"path": path}}) == of_pictures[which]
+            which = (number + turn) % len(images)
+            path = client.upload(images[which])
+            assert client.search({"picture": {"path": path}}) == of_images[which]
 
     samples = soak(visit, CLIENTS, SOAK_S, page.pid)
     seconds = np.concatenate([np.array(one) for one in taken])
@@ -175,24 +175,24 @@ def test_page_holds_64_clients(
 
 def test_encoders_hold_16_threads(captioned_folder: Path, record: Callable[[str, float, str], None]) -> None:
     encoders = OnnxEncoders(Bundle.open(BUNDLE), "cpu")
-    pictures = sorted(captioned_folder.glob("*.jpg"))[:24]
+    images = sorted(captioned_folder.glob("*.jpg"))[:24]
     of_words = [encoders.encode_texts([words]) for words in QUESTIONS]
-    of_pictures = [encoders.encode_images([path])[1] for path in pictures]
+    of_images = [encoders.encode_images([path])[1] for path in images]
     turns, taken = [0] * THREADS, [list[float]() for _ in range(THREADS)]
 
     def encode(number: int) -> None:
         turn = turns[number] = turns[number] + 1
-        words, picture = (5 * number + turn) % len(QUESTIONS), (number + turn) % len(pictures)
+        words, image = (5 * number + turn) % len(QUESTIONS), (number + turn) % len(images)
         started = time.perf_counter()
         text_embeds = encoders.encode_texts([QUESTIONS[words]])
         taken[number].append(time.perf_counter() - started)
         assert np.array_equal(text_embeds, of_words[words])
-        assert np.array_equal(encoders.encode_images([pictures[picture]])[1], of_pictures[picture])
+        assert np.array_equal(encoders.encode_images([images[image]])[1], of_images[image])
 
     samples = soak(encode, THREADS, SOAK_S / 5, os.getpid())
     rise, scatter, memory = growth(samples)
     record("soak, encoders: seconds with 16 threads", SOAK_S / 5, "s")
-    record("soak, encoders: texts and pictures, embeddings as of one alone", 2 * sum(turns), "embeddings")
+    record("soak, encoders: texts and images, embeddings as of one alone", 2 * sum(turns), "embeddings")
     record("soak, encoders: a text, p99", 1000 * float(np.percentile(np.concatenate(taken), 99)), "ms")
     record("soak, encoders: growth of memory after the warm-up", 100 * rise, "%")
     record("soak, encoders: scatter of memory", 100 * scatter, "%")

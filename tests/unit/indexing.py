@@ -1,13 +1,13 @@
-"""What tests of an index share: encoders of the tiny bundle, three pictures, and an update's counts."""
+"""What tests of an index share: encoders of the tiny bundle, three images, and an update's counts."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.update import IndexReport
+from miniclip.index.indexer import IndexReport
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +16,11 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 
 @pytest.fixture
-def pictures(picture_folder: Path, tmp_path: Path) -> Path:
+def images(image_folder: Path, tmp_path: Path) -> Path:
     """a.png, b.png and c.png, without captions."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for name, path in zip("abc", sorted(picture_folder.glob("*-*")), strict=False):
+    for name, path in zip("abc", sorted(image_folder.glob("*-*")), strict=False):
         shutil.copy(path, folder / f"{name}.png")
     return folder
 

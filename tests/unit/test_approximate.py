@@ -7,20 +7,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import miniclip.approximate
-from miniclip.approximate import Int8Gallery, exact_top_k, make_ann, measured_recall, open_gallery, recall_of
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+import miniclip.search.approximate
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.retrieval import Gallery
-from miniclip.store import Settings, open_writer, read_settings
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.store import Settings, open_writer, read_settings
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import Int8Search, exact_top_k, make_ann, measured_recall, open_backend, recall_of
+from miniclip.search.exact import ExactSearch
 
 ROWS, DIM = 900, 32
 
 
 def make_index(folder: Path, embeds: np.ndarray) -> Path:
-    """An index of made-up pictures, in two commits, stored in another order than that of their paths."""
+    """An index of made-up images, in two commits, stored in another order than that of their paths."""
     rows, dim = embeds.shape
     with open_writer(folder, Settings("0" * 64, folder, "x"), dim) as writer:
         for numbers in np.array_split(np.random.default_rng(0).permutation(rows), 2):
@@ -50,7 +50,7 @@ def queries() -> np.ndarray:
 
 
 def test_embeddings_on_disk_are_those_in_memory(folder: Path) -> None:
-    whole, lean = PictureIndex.open(folder), PictureIndex.open(folder, in_memory=False)
+    whole, lean = ImageIndex.open(folder), ImageIndex.open(folder, in_memory=False)
     assert lean.image_embeds.shape == (0, DIM) and len(lean) == len(whole) == ROWS
     assert [path.as_posix() for path in whole.paths] == sorted(f"/p/{n % 3}/{n:04}.jpg" for n in range(ROWS))
     rows = np.array([899, 3, 3, 450])
@@ -60,9 +60,9 @@ def test_embeddings_on_disk_are_those_in_memory(folder: Path) -> None:
 
 
 def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -> None:
-    whole, lean = PictureIndex.open(folder), PictureIndex.open(folder, in_memory=False)
-    exact_scores, exact_rows = Gallery(whole.image_embeds).top_k(queries, 10)
-    gallery = Int8Gallery(lean.stored)
+    whole, lean = ImageIndex.open(folder), ImageIndex.open(folder, in_memory=False)
+    exact_scores, exact_rows = ExactSearch(whole.image_embeds).top_k(queries, 10)
+    gallery = Int8Search(lean.stored)
     scores, rows = gallery.top_k(queries, 10)
     np.testing.assert_array_equal(rows, exact_rows)
     np.testing.assert_allclose(scores, exact_scores, atol=1e-6)
@@ -70,7 +70,7 @@ def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -
     assert recall_of(gallery, lean, queries) == 1.0
     allowed = whole.below("/p/1")
     _, filtered = gallery.top_k(queries, 10, allowed)
-    np.testing.assert_array_equal(filtered, Gallery(whole.image_embeds).top_k(queries, 10, allowed)[1])
+    np.testing.assert_array_equal(filtered, ExactSearch(whole.image_embeds).top_k(queries, 10, allowed)[1])
     assert allowed[filtered].all() and gallery.top_k(queries, 5, np.zeros(ROWS, dtype=bool))[0].shape == (9, 0)
 
 
@@ -78,16 +78,16 @@ def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
     """A CPU without VNNI adds two products in 16 bits: where these are too large for it, much lesser rows would win."""
     embeds = np.full((ROWS, DIM), 1 / 127, dtype=np.float32)
     embeds[-1] = [1] * (DIM // 2) + [0] * (DIM // 2)
-    index = PictureIndex.open(make_index(tmp_path / "large", embeds), in_memory=False)
+    index = ImageIndex.open(make_index(tmp_path / "large", embeds), in_memory=False)
     query = np.ones((1, DIM), dtype=np.float32)
-    _, rows = Int8Gallery(index.stored).top_k(query, 1)
+    _, rows = Int8Search(index.stored).top_k(query, 1)
     assert rows.tolist() == exact_top_k(index.stored, query, 1).tolist()
 
 
 def test_filter_is_exact_search_among_those_rows(folder: Path, queries: np.ndarray) -> None:
-    image_embeds = PictureIndex.open(folder).image_embeds
+    image_embeds = ImageIndex.open(folder).image_embeds
     allowed = np.random.default_rng(2).random(ROWS) < 0.01
-    scores, rows = Gallery(image_embeds).top_k(queries, 50, allowed)
+    scores, rows = ExactSearch(image_embeds).top_k(queries, 50, allowed)
     similarity = np.where(allowed, queries @ image_embeds.T, -np.inf)
     assert rows.shape == (9, allowed.sum()) and np.isfinite(scores).all()
     np.testing.assert_array_equal(rows, np.argsort(-similarity, axis=1, kind="stable")[:, : allowed.sum()])
@@ -97,13 +97,13 @@ def test_vector_index_finds_most_and_says_how_much(
     folder: Path, queries: np.ndarray, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MiniClipError, match=r"has no vector index; make it with: miniclip index \.\.\. --ann"):
-        open_gallery("ann", PictureIndex.open(folder, in_memory=False))
-    with pytest.raises(MiniClipError, match="--ann pays from 10,000 pictures on, and there are 900"):
-        make_ann(PictureIndex.open(folder, in_memory=False))
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
-    make_ann(PictureIndex.open(folder, in_memory=False))
-    index = PictureIndex.open(folder, in_memory=False)
-    gallery = open_gallery("ann", index)
+        open_backend("ann", ImageIndex.open(folder, in_memory=False))
+    with pytest.raises(MiniClipError, match="--ann pays from 10,000 images on, and there are 900"):
+        make_ann(ImageIndex.open(folder, in_memory=False))
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
+    make_ann(ImageIndex.open(folder, in_memory=False))
+    index = ImageIndex.open(folder, in_memory=False)
+    gallery = open_backend("ann", index)
     assert recall_of(gallery, index, queries) > 0.8
     scores, rows = gallery.top_k(queries, 10)
     found = index.stored.take(rows.ravel()).reshape(9, 10, DIM)
@@ -115,37 +115,37 @@ def test_vector_index_finds_most_and_says_how_much(
     recall, texts = measured_recall("ann", gallery, index, encoders)
     assert 0.5 < recall <= 1 and texts == "64 everyday phrases"
     assert measured_recall("ann", gallery, index, encoders) == (recall, texts)  # read, not measured again
-    exact = measured_recall("int8", open_gallery("int8", index), index, encoders)
+    exact = measured_recall("int8", open_backend("int8", index), index, encoders)
     assert exact[0] == 1.0
-    monkeypatch.setattr(miniclip.approximate, "recall_of", lambda *_: 0.123)  # neither is measured again
+    monkeypatch.setattr(miniclip.search.approximate, "recall_of", lambda *_: 0.123)  # neither is measured again
     assert measured_recall("ann", gallery, index, encoders) == (recall, texts)
     assert measured_recall("int8", gallery, index, encoders) == exact
     (index.folder / "recall.json").unlink()
     (index.folder / "recall.json").mkdir()  # as in an index that may only be read, nothing can be kept
     assert measured_recall("ann", gallery, index, encoders) == (0.123, texts)
     with pytest.raises(MiniClipError, match="--gallery must be one of exact, int8, ann, got fast"):
-        open_gallery("fast", index)
+        open_backend("fast", index)
 
 
 def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embeds = np.random.default_rng(0).standard_normal((300, 50), dtype=np.float32)  # 50 // 8 parts would not be equal
     folder = make_index(tmp_path / "odd", embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
-    make_ann(PictureIndex.open(folder, in_memory=False))
-    gallery = open_gallery("ann", PictureIndex.open(folder, in_memory=False))
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
+    make_ann(ImageIndex.open(folder, in_memory=False))
+    gallery = open_backend("ann", ImageIndex.open(folder, in_memory=False))
     assert gallery.top_k(embeds[:2], 1)[1].shape == (2, 1)
 
 
 def test_vector_index_is_made_by_the_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     folder = make_index(tmp_path / "index", np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32))
-    index = PictureIndex.open(folder, in_memory=False)
+    index = ImageIndex.open(folder, in_memory=False)
     with (
         open_writer(folder, Settings("0" * 64, folder, "x"), 16),
         pytest.raises(MiniClipError, match=r"another process .* is writing the index"),
     ):
         make_ann(index)
-    assert not PictureIndex.open(folder, in_memory=False).stored.table.list_indices()
+    assert not ImageIndex.open(folder, in_memory=False).stored.table.list_indices()
     make_ann(index)
-    assert PictureIndex.open(folder, in_memory=False).stored.table.list_indices()
+    assert ImageIndex.open(folder, in_memory=False).stored.table.list_indices()
     assert read_settings(folder) == Settings("0" * 64, folder, "x")

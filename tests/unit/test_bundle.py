@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from miniclip.bundle import Bundle, fingerprint_of, onnx_name
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.inference.bundle import Bundle, fingerprint_of, onnx_name
+from miniclip.inference.encoders import OnnxEncoders
 
 FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 MODELS = [onnx_name(tower, precision) for tower in ("vision", "text") for precision in ("fp32", "fp16", "int8")]
@@ -153,7 +153,7 @@ def test_onnx_file_that_is_none_is_one_line(bundle: Path) -> None:
     assert re.search(r"onnxruntime cannot open .*vision_model\.onnx: .*; export the bundle again", refusal(bundle))
 
 
-def test_bundle_of_others_without_manifest_gives_unit_rows(bundle: Path, picture_folder: Path) -> None:
+def test_bundle_of_others_without_manifest_gives_unit_rows(bundle: Path, image_folder: Path) -> None:
     """Others leave the normalisation to the caller: here, one more layer makes text embeddings five times as long."""
     (bundle / "manifest.json").unlink()
     path = bundle / onnx_name("text", "fp32")
@@ -169,7 +169,7 @@ def test_bundle_of_others_without_manifest_gives_unit_rows(bundle: Path, picture
     encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
     assert encoders.logit_scale == pytest.approx(np.log(100), abs=1e-3)
     texts = encoders.encode_texts(["a red circle", "dog"])
-    _, images = encoders.encode_images(sorted(picture_folder.glob("*.png"))[:2])
+    _, images = encoders.encode_images(sorted(image_folder.glob("*.png"))[:2])
     assert texts.dtype == images.dtype == np.float32
     assert np.linalg.norm(np.vstack([texts, images]), axis=1) == pytest.approx(np.ones(4), abs=1e-5)
 

@@ -4,22 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.caption_table import Skipped, check_skipped
-from miniclip.captions import read_captions
+from miniclip.data.caption_table import Skipped, check_skipped
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from tests.unit.test_captions import add_images, captions_by_name
 
 
 def test_rows_without_a_name_count_in_every_split_that_is_taken(tmp_path: Path) -> None:
-    """A spreadsheet with merged cells names a picture in the first of its rows only."""
+    """A spreadsheet with merged cells names an image in the first of its rows only."""
     names = [f"{number}.jpg" for number in range(30)]
     add_images(tmp_path, *names)
     rows = "".join(f"{name},one\n,two\n,three\n" for name in names)
     (tmp_path / "captions.csv").write_text("image,caption\n" + rows)
     for splits in (("train", "val"), ("test",), ("all",)):
         table = read_captions(tmp_path).split(*splits)
-        assert len(table.skipped) == 60 and table.skipped_lines()[0] == "skipping captions.csv line 3: no picture name"
-        with pytest.raises(MiniClipError, match=r"60 of \d+ rows were skipped, .*line 3 \(no picture name\)"):
+        assert len(table.skipped) == 60 and table.skipped_lines()[0] == "skipping captions.csv line 3: no image name"
+        with pytest.raises(MiniClipError, match=r"60 of \d+ rows were skipped, .*line 3 \(no image name\)"):
             check_skipped(table, allow_missing=False)
 
 
@@ -27,7 +27,7 @@ def test_a_row_without_a_name_that_tells_its_split_counts_there(tmp_path: Path) 
     add_images(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\n,two,Dev\nb.jpg,three,test\n,four,\n")
     table = read_captions(tmp_path)
-    assert table.split("train").skipped == [Skipped("x.csv line 5", "no picture name", 1, None)]
+    assert table.split("train").skipped == [Skipped("x.csv line 5", "no image name", 1, None)]
     assert [entry.name for entry in read_captions(tmp_path).split("test").skipped] == ["x.csv line 5"]
     assert [(entry.name, entry.split) for entry in table.skipped] == [("x.csv line 3", "val"), ("x.csv line 5", None)]
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.caption_table import CaptionTable, Skipped, check_skipped, normalise_split
-from miniclip.captions import read_captions
+from miniclip.data.caption_table import CaptionTable, Skipped, check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.data.splits import normalise_split
 from miniclip.errors import MiniClipError
 
 FLICKR8K = Path(__file__).parents[2].parent / "shared/data/flickr8k"
@@ -119,7 +120,7 @@ def test_official_lists_give_the_splits_and_the_rest_is_in_none(tmp_path: Path) 
     assert captions_by_name(table.split("test")) == {"d.jpg": ["caption d"]}
 
 
-def test_a_picture_in_two_official_lists_is_an_error(tmp_path: Path) -> None:
+def test_an_image_in_two_official_lists_is_an_error(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,one\n")
     (tmp_path / "Flickr_8k.trainImages.txt").write_text("a.jpg\n")
@@ -146,7 +147,7 @@ def test_results_csv_mends_the_row_without_its_second_bar(tmp_path: Path) -> Non
     }
 
 
-def test_captions_inside_the_picture_folder_are_found_from_above(tmp_path: Path) -> None:
+def test_captions_inside_the_image_folder_are_found_from_above(tmp_path: Path) -> None:
     add_images(tmp_path / "flickr30k_images/flickr30k_images", "1.jpg")
     results = tmp_path / "flickr30k_images/results.csv"
     results.write_text("image_name| comment_number| comment\n1.jpg| 0| A man .\n")
@@ -154,7 +155,7 @@ def test_captions_inside_the_picture_folder_are_found_from_above(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["Flickr8k.token.txt", "results_20130124.token"])
-def test_token_file_lies_beside_its_picture_folder_and_lists(tmp_path: Path, name: str) -> None:
+def test_token_file_lies_beside_its_image_folder_and_lists(tmp_path: Path, name: str) -> None:
     add_images(tmp_path / "Flicker8k_Dataset", "a.jpg", "b.jpg")
     (tmp_path / name).write_text('a.jpg#0\tA child , "sitting"\na.jpg#1\tA girl .\nb.jpg#0\tTeam #1 wins .\n')
     (tmp_path / "Flickr8k.lemma.token.txt").write_text("a.jpg#0\tchild sit\n")
@@ -172,7 +173,7 @@ def test_a_token_name_may_hold_a_number_sign(tmp_path: Path) -> None:
     assert captions_by_name(read_captions(tmp_path)) == {"a#1.jpg": ["one"]}
 
 
-def test_token_names_without_a_picture_are_skipped_by_name(tmp_path: Path) -> None:
+def test_token_names_without_an_image_are_skipped_by_name(tmp_path: Path) -> None:
     add_images(tmp_path, "2258277193_586949ec62.jpg")
     (tmp_path / "Flickr8k.token.txt").write_text(
         "2258277193_586949ec62.jpg#0\tpeople\n2258277193_586949ec62.jpg.1#0\tpeople waiting for the subway\n"
@@ -195,7 +196,7 @@ def test_karpathy_restval_is_training_and_filepath_is_a_folder(tmp_path: Path) -
     table = read_captions(tmp_path)
     assert captions_by_name(table) == {"1.jpg": ["one", "uno"], "2.jpg": ["two"], "3.jpg": ["three"]}
     assert table.splits == ["train", "train", "val"]
-    assert table.skipped == [Skipped("4.jpg", "picture without any caption", 1, "test")]
+    assert table.skipped == [Skipped("4.jpg", "image without any caption", 1, "test")]
 
 
 def test_json_that_is_not_karpathys_says_what_is_missing(tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_splits_of_some_rows_are_used_and_no_others_are_made_up(tmp_path: Path) 
     assert splits_by_name(read_captions(tmp_path)) == {"a.jpg": "test", "b.jpg": "", "c.jpg": "train"}
 
 
-def test_a_picture_in_two_splits_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_an_image_in_two_splits_is_an_error_that_names_it(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\na.jpg,two,test\n")
     with pytest.raises(MiniClipError, match=r"x\.csv line 3: a\.jpg is in split test here and in train before"):
@@ -265,7 +266,7 @@ def test_imagefolder_reads_metadata_csv_and_jsonl_alike(tmp_path: Path) -> None:
 
 def test_imagefolder_with_a_folder_for_each_split(tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
-        add_images(tmp_path / split, "1.png")  # the same name in each: three pictures
+        add_images(tmp_path / split, "1.png")  # the same name in each: three images
         (tmp_path / split / "metadata.csv").write_text(f"file_name,text\n1.png,of {split}\ngone.png,lost\n")
     table = read_captions(tmp_path)
     assert {(path.parent.name, split) for path, split in zip(table.image_paths, table.splits, strict=True)} == {
@@ -282,7 +283,7 @@ def test_imagefolder_with_a_folder_for_each_split(tmp_path: Path) -> None:
 
 def test_bare_folder_is_read_recursively_without_hidden_files(tmp_path: Path) -> None:
     add_images(tmp_path, "b.PNG", "deep/er/a.jpg", ".thumbs/x.jpg", "._b.png")
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     table = read_captions(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in table.image_paths] == ["b.PNG", "deep/er/a.jpg"]
     assert table.captions == [] and table.image_of_caption.shape == (0,) and table.captions_of(1) == []
@@ -329,7 +330,7 @@ def offer_on_the_hub(monkeypatch: pytest.MonkeyPatch, parts: dict[str, list[dict
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset, Image=HubImage))
 
 
-def test_hub_dataset_with_a_row_a_caption_becomes_one_png_a_picture(
+def test_hub_dataset_with_a_row_a_caption_becomes_one_png_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
@@ -347,8 +348,8 @@ def test_hub_dataset_with_a_row_a_caption_becomes_one_png_a_picture(
     assert [table.captions_of(0), table.captions_of(1)] == [["one", "uno"], ["two", "due"]]
     assert table.splits == ["train", "val"]
     assert table.image_paths[1] == tmp_path / "own.png"
-    with Image.open(table.image_paths[0]) as picture:
-        assert picture.format == "PNG" and picture.getpixel((0, 0)) == (1, 0, 0)
+    with Image.open(table.image_paths[0]) as image:
+        assert image.format == "PNG" and image.getpixel((0, 0)) == (1, 0, 0)
     assert [(entry.name, entry.split) for entry in table.skipped] == [("train row 2", "train")]
 
 
@@ -407,11 +408,11 @@ def test_every_row_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
     table = read_captions(tmp_path)
     assert captions_by_name(table) == {"a.jpg": ["one"]}
     assert reasons(table) == {
-        "captions.txt line 4": "no picture name",
+        "captions.txt line 4": "no image name",
         "a.jpg": "empty caption",
         "gone.jpg": "no such file",
         "empty.jpg": "empty caption",
-        "unnamed.jpg": "picture without any caption",
+        "unnamed.jpg": "image without any caption",
     }
     assert {entry.name: entry.rows for entry in table.skipped}["gone.jpg"] == 2
 
@@ -447,7 +448,7 @@ def test_names_that_stay_in_the_folder_are_found_however_they_are_written(tmp_pa
     assert len(table.image_paths) == 3
 
 
-def test_identical_captions_of_one_picture_are_kept_once(tmp_path: Path) -> None:
+def test_identical_captions_of_one_image_are_kept_once(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,dog\na.jpg,cat\na.jpg, dog\nb.jpg,dog\n")
     table = read_captions(tmp_path)
@@ -470,7 +471,7 @@ def test_more_than_five_percent_skipped_needs_a_flag(tmp_path: Path, missing: in
             check_skipped(table, allow_missing=False)
 
 
-def test_uncaptioned_pictures_do_not_count_as_skipped_rows(tmp_path: Path) -> None:
+def test_uncaptioned_images_do_not_count_as_skipped_rows(tmp_path: Path) -> None:
     add_images(tmp_path, *(f"{n}.jpg" for n in range(10)))
     (tmp_path / "captions.txt").write_text("image,caption\n0.jpg,zero\n")
     table = read_captions(tmp_path)
@@ -482,7 +483,7 @@ def test_summary_counts_splits_and_reasons(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\nb.jpg,two,\ngone.jpg,lost,\nno.jpg,lost,\n")
     assert read_captions(tmp_path).summary() == (
-        "2 pictures, 2 captions: train 1, in no split 1\nskipped: 2 no such file"
+        "2 images, 2 captions: train 1, in no split 1\nskipped: 2 no such file"
     )
 
 
@@ -506,7 +507,7 @@ def test_seeded_splits_do_not_depend_on_row_order(tmp_path: Path) -> None:
     assert Counter(one.splits) == {"train": 40, "val": 5, "test": 5}
 
 
-def test_a_missing_picture_does_not_reshuffle_the_others(tmp_path: Path) -> None:
+def test_a_missing_image_does_not_reshuffle_the_others(tmp_path: Path) -> None:
     whole = splits_by_name(write_shuffled(tmp_path / "whole", random.Random(1)))
     holed = splits_by_name(write_shuffled(tmp_path / "holed", random.Random(1), gone="013.jpg"))
     del whole["013.jpg"]
@@ -518,7 +519,7 @@ def test_another_seed_gives_another_split(tmp_path: Path) -> None:
     assert splits_by_name(read_captions(tmp_path, seed=8)) != splits_by_name(seven)
 
 
-def test_all_captions_of_a_picture_are_in_its_split(tmp_path: Path) -> None:
+def test_all_captions_of_an_image_are_in_its_split(tmp_path: Path) -> None:
     table = write_shuffled(tmp_path, random.Random(3))
     seen: dict[str, str] = {}
     for name in ("train", "val", "test"):
@@ -552,13 +553,13 @@ def test_an_unknown_or_empty_split_names_those_there_are(tmp_path: Path) -> None
     add_images(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\nb.jpg,two,dev\n")
     table = read_captions(tmp_path)
-    with pytest.raises(MiniClipError, match="no picture is in split 'test'; there are: train 1, val 1"):
+    with pytest.raises(MiniClipError, match="no image is in split 'test'; there are: train 1, val 1"):
         table.split("test")
     with pytest.raises(MiniClipError, match="unknown split 'holdout'"):
         table.split("holdout")
 
 
-def test_without_drops_pictures_with_their_captions(tmp_path: Path) -> None:
+def test_without_drops_images_with_their_captions(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,1,test\nb.jpg,2,test\nb.jpg,3,test\nc.jpg,4,test\n")
     table = read_captions(tmp_path).without({1: "damaged"})
@@ -578,7 +579,7 @@ def test_a_missing_path_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_lists_the_formats(tmp_path: Path) -> None:
-    with pytest.raises(MiniClipError, match=r"no caption file and no pictures.*captions\.txt.*openmoji"):
+    with pytest.raises(MiniClipError, match=r"no caption file and no images.*captions\.txt.*openmoji"):
         read_captions(tmp_path)
 
 
@@ -605,7 +606,7 @@ def test_several_caption_files_must_be_told_apart(tmp_path: Path) -> None:
     assert read_captions(tmp_path / "two.csv").captions == ["one"]
 
 
-def test_a_dataset_without_any_of_its_pictures_says_where_they_belong(tmp_path: Path) -> None:
+def test_a_dataset_without_any_of_its_images_says_where_they_belong(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,one\n")
     with pytest.raises(MiniClipError, match=r"a\.jpg \(no such file\).*beside the caption file and in Images"):
         read_captions(tmp_path)
@@ -619,7 +620,7 @@ def test_flickr8k_has_its_official_splits() -> None:
     table = read_captions(FLICKR8K)
     assert Counter(table.splits) == {"train": 6000, "val": 1000, "": 91}
     assert table.skipped == []
-    # five captions each; nine pictures have one of theirs twice, which is kept once
+    # five captions each; nine images have one of theirs twice, which is kept once
     assert Counter(np.bincount(table.image_of_caption).tolist()) == {5: 7082, 4: 9}
     row = next(row for row, path in enumerate(table.image_paths) if path.name == "1253275679_e955fb7304.jpg")
     assert 'Young boy with a black " ADHD " t-shirt nodding off' in table.captions_of(row)

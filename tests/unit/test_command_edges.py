@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from miniclip.approximate import AnnGallery
-from miniclip.bundle import Bundle
-from miniclip.cli import run
-from miniclip.encoders import OnnxEncoders
+from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex, StoredEmbeds
-from miniclip.ingest import find_pictures
-from miniclip.search import Searcher
-from tests.conftest import REPOSITORY, draw_picture
+from miniclip.index.image_index import ImageIndex, StoredEmbeds
+from miniclip.index.scan import scan_images
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import AnnSearch
+from miniclip.search.searcher import Searcher
+from tests.conftest import REPOSITORY, draw_image
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for seed, colour in enumerate(("red", "blue", "green")):
-        draw_picture(colour, "circle", seed=seed).save(folder / f"{colour}.png")
+        draw_image(colour, "circle", seed=seed).save(folder / f"{colour}.png")
     return folder
 
 
@@ -60,8 +60,8 @@ def test_empty_folder_name_is_not_the_folder_one_is_in(tiny_index: Path) -> None
 
 
 def test_more_than_there_is_may_be_asked_of_lancedb(tiny_index: Path, tiny_bundle: Path) -> None:
-    index = PictureIndex.open(tiny_index, in_memory=False)
-    searcher = Searcher(index, OnnxEncoders(Bundle.open(tiny_bundle), "cpu"), AnnGallery(index.stored))
+    index = ImageIndex.open(tiny_index, in_memory=False)
+    searcher = Searcher(index, OnnxEncoders(Bundle.open(tiny_bundle), "cpu"), AnnSearch(index.stored))
     assert len(searcher.by_text("a dog", 10**20)) == 12
 
 
@@ -77,20 +77,20 @@ def test_classify_tells_what_of_a_folder_cannot_be_read(
     tiny_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "nowhere.png").symlink_to(folder / "none")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     command = ["classify", str(folder), "--labels", "red", "blue", "--bundle", str(tiny_bundle), "--provider", "cpu"]
     assert run(command) == 0
     error = capsys.readouterr().err
     assert f"skipping {folder}/nowhere.png: a link that leads nowhere" in error
-    assert f"skipping {folder}/text.png: not a picture" in error
+    assert f"skipping {folder}/text.png: not an image" in error
     assert run([*command, "--json"]) == 0
     skipped = json.loads(capsys.readouterr().out)["skipped"]
     assert {entry["path"] for entry in skipped} == {f"{folder}/nowhere.png", f"{folder}/text.png"}
 
 
 def test_jfif_is_a_jpeg(folder: Path) -> None:
-    draw_picture("red", "circle").save(folder / "saved.JFIF", "JPEG")
-    assert f"{folder}/saved.JFIF" in find_pictures(str(folder)).files
+    draw_image("red", "circle").save(folder / "saved.JFIF", "JPEG")
+    assert f"{folder}/saved.JFIF" in scan_images(str(folder)).files
 
 
 @pytest.mark.parametrize(("name", "better"), [("found.jpg", "found.png"), ("a.b.webp", "a.b.png")])
@@ -108,7 +108,7 @@ def test_bundle_that_changed_in_its_place_is_not_recommended(tiny_bundle: Path, 
     (bundle / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "1" * 64}))
     for more in ([], ["--bundle", bundle]):
         error = refusal("search", "a dog", "--index", index, "--provider", "cpu", *more)
-        assert "is not what it was" in error and "index the pictures again" in error and "--bundle" not in error
+        assert "is not what it was" in error and "index the images again" in error and "--bundle" not in error
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
@@ -125,4 +125,4 @@ def test_closed_streams_are_no_error(tiny_bundle: Path, folder: Path, tmp_path: 
             check=False,
         )
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    assert len(PictureIndex.open(tmp_path / "index")) == 3
+    assert len(ImageIndex.open(tmp_path / "index")) == 3

@@ -1,31 +1,31 @@
-"""Intervals of recalls: as wide as theory says, and narrow for the difference of two models on the same pictures."""
+"""Intervals of recalls: as wide as theory says, and narrow for the difference of two models on the same images."""
 
 import numpy as np
 import pytest
 
-from miniclip.confidence import Ranks, difference_intervals, intervals
-from miniclip.metrics import recalls
+from miniclip.evaluation.bootstrap import Ranks, difference_intervals, intervals
+from miniclip.evaluation.metrics import recalls
 
-PICTURES, CAPTIONS = 400, 5
+IMAGES, CAPTIONS = 400, 5
 
 
 def ranks(hit: np.ndarray, texts_follow: bool = True) -> Ranks:
-    """Rank 0 where `hit`, else 20; all captions of a picture fare as the picture does."""
+    """Rank 0 where `hit`, else 20; all captions of an image fare as the image does."""
     images = np.where(hit, 0, 20)
-    owner = np.repeat(np.arange(PICTURES), CAPTIONS)
+    owner = np.repeat(np.arange(IMAGES), CAPTIONS)
     return Ranks(images[owner] if texts_follow else np.zeros(len(owner), int), images, owner)
 
 
 @pytest.fixture
 def hit() -> np.ndarray:
-    return np.random.default_rng(0).random(PICTURES) < 0.4
+    return np.random.default_rng(0).random(IMAGES) < 0.4
 
 
-def test_the_interval_is_that_of_a_share_among_independent_pictures(hit: np.ndarray) -> None:
+def test_the_interval_is_that_of_a_share_among_independent_images(hit: np.ndarray) -> None:
     share = hit.mean()
-    deviation = np.sqrt(share * (1 - share) / PICTURES)
+    deviation = np.sqrt(share * (1 - share) / IMAGES)
     for name, (low, high) in intervals(ranks(hit)).items():
-        # captions of one picture fare alike, so five times as many of them tell no more
+        # captions of one image fare alike, so five times as many of them tell no more
         assert low == pytest.approx(share - 1.96 * deviation, abs=0.006), name
         assert high == pytest.approx(share + 1.96 * deviation, abs=0.006), name
 
@@ -43,7 +43,7 @@ def test_the_recalls_are_those_of_the_ranks(hit: np.ndarray) -> None:
         assert low < own.recalls()[name] < high
 
 
-def test_a_difference_on_the_same_pictures_is_known_better_than_either(hit: np.ndarray) -> None:
+def test_a_difference_on_the_same_images_is_known_better_than_either(hit: np.ndarray) -> None:
     better = hit.copy()
     better[np.flatnonzero(~hit)[:12]] = True  # 3 points more
     low, high = difference_intervals(ranks(better), ranks(hit))["mean_recall"]

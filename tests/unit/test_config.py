@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.config import config_from_dict, load_config
 from miniclip.errors import MiniClipError
+from miniclip.models.config import config_from_dict, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
@@ -47,7 +47,7 @@ def test_resolved_config_reads_back_equal() -> None:
             for bad in (float("inf"), "nan")
         ),
         ({"train": {"batch_size": 9, "captions_per_image": 5}},
-         "--train.batch_size must be at least twice --train.captions_per_image: a batch of one picture"),
+         "--train.batch_size must be at least twice --train.captions_per_image: a batch of one image"),
         ({"model": {"text_pooling": "max"}}, "one of auto, cls, mean, eos"),
     ],
 )  # fmt: skip

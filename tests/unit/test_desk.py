@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demo import captions_tab, compare, map_tab, picture_map
-from demo.desk import Desk, Job
-from demo.gallery import index_folder
-from demo.question import MAX_WORDS, Question
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+from demo import compare
+from demo import image_map as image_map
+from demo.app_state import AppState, Job
+from demo.index_location import index_folder
+from demo.search_request import MAX_WORDS, SearchRequest
+from demo.tabs import describe as captions_tab
+from demo.tabs import image_map as map_tab
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.search import Searcher
-from miniclip.update import update_index
-from tests.conftest import draw_picture
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
+from tests.conftest import draw_image
 
 TIMEOUT_S = 60
 
@@ -39,26 +42,26 @@ class HeldEncoders(OnnxEncoders):
 
 
 @pytest.fixture
-def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Desk]]:
+def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppState]]:
     """The page's desk on an index of a folder, in a place of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def opened(images: Path, kind: type[OnnxEncoders] = OnnxEncoders, is_public: bool = False) -> Desk:
+    def opened(images: Path, kind: type[OnnxEncoders] = OnnxEncoders, is_public: bool = False) -> AppState:
         encoders = kind(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
         folder = index_folder(str(images), encoders.bundle.fingerprint)
         update_index(str(images), encoders, folder)
-        return Desk(Searcher(PictureIndex.open(folder), encoders), "cpu", is_public)
+        return AppState(Searcher(ImageIndex.open(folder), encoders), "cpu", is_public)
 
     yield opened
     ended("_prepare_captions")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     """Two of them, without captions."""
     (tmp_path / "pictures").mkdir()
     for colour in ("red", "blue"):
-        draw_picture(colour, "circle").save(tmp_path / "pictures" / f"{colour}.png")
+        draw_image(colour, "circle").save(tmp_path / "pictures" / f"{colour}.png")
     return tmp_path / "pictures"
 
 
@@ -70,53 +73,53 @@ def ended(name: str) -> None:
 
 
 def test_nobody_waits_for_captions_that_are_being_embedded(
-    open_desk: Callable[..., Desk], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[..., AppState], image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = open_desk(picture_folder, HeldEncoders)
+    app_state = open_desk(image_folder, HeldEncoders)
     assert HeldEncoders.begun.wait(TIMEOUT_S), "nobody embeds them"
-    _, describe, label = captions_tab.functions(desk)
-    asked = {"row": 0, "gallery": desk.search.previews.version}
+    _, describe, label = captions_tab.functions(app_state)
+    asked = {"row": 0, "gallery": app_state.search.previews.version}
     with contextlib.ExitStack() as held:
         held.callback(HeldEncoders.go.set)
         waiting = describe(asked)
         assert waiting["wait"] and "still being prepared" in waiting["html"]
         assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
         with pytest.raises(MiniClipError, match="still being prepared: try again in a minute"):
-            desk.search.captions_of(desk.search.picture(0))
+            app_state.search.captions_of(app_state.search.image(0))
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-        (tmp_path / "bad.png").write_text("no picture")
-        with pytest.raises(MiniClipError, match="not a picture"):
+        (tmp_path / "bad.png").write_text("no image")
+        with pytest.raises(MiniClipError, match="not an image"):
             describe({"picture": str(tmp_path / "bad.png")})
     ended("_prepare_captions")
     assert describe(asked)["html"].count("<li>") == 5
 
 
-def test_picture_is_checked_without_embedding_words(
-    open_desk: Callable[..., Desk], pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_image_is_checked_without_embedding_words(
+    open_desk: Callable[..., AppState], images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = open_desk(pictures)
+    app_state = open_desk(images)
     embedded: list[str] = []
-    monkeypatch.setattr(desk.search.searcher.encoders, "encode_texts", embedded.extend)
-    describe = captions_tab.functions(desk)[1]
-    assert "have no captions" in describe({"row": 0, "gallery": desk.search.previews.version})["html"]
+    monkeypatch.setattr(app_state.search.searcher.encoders, "encode_texts", embedded.extend)
+    describe = captions_tab.functions(app_state)[1]
+    assert "have no captions" in describe({"row": 0, "gallery": app_state.search.previews.version})["html"]
     assert embedded == []
 
 
 def test_captions_of_a_gallery_opened_later_are_embedded_before_anybody_asks(
-    open_desk: Callable[..., Desk], pictures: Path, picture_folder: Path
+    open_desk: Callable[..., AppState], images: Path, image_folder: Path
 ) -> None:
-    desk = open_desk(pictures)
-    desk.index(str(picture_folder))
+    app_state = open_desk(images)
+    app_state.index(str(image_folder))
     ended("_run")
-    assert desk.search.searcher.has_captions
+    assert app_state.search.searcher.has_captions
     ended("_prepare_captions")
-    assert desk.search.searcher.captions_are_ready
+    assert app_state.search.searcher.captions_are_ready
 
 
 def test_precision_chosen_while_a_folder_is_indexed_stays(
-    open_desk: Callable[..., Desk], pictures: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[..., AppState], images: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = open_desk(pictures)
+    app_state = open_desk(images)
     begun, go = threading.Event(), threading.Event()
 
     def tell(job: Job, done: int, total: int) -> None:
@@ -124,13 +127,13 @@ def test_precision_chosen_while_a_folder_is_indexed_stays(
         assert go.wait(TIMEOUT_S)
 
     monkeypatch.setattr(Job, "tell", tell)
-    desk.index(str(picture_folder))
+    app_state.index(str(image_folder))
     assert begun.wait(TIMEOUT_S)
-    assert desk.use(desk.name_of(desk.search.searcher.encoders.bundle), "int8") is None
+    assert app_state.use(app_state.name_of(app_state.search.searcher.encoders.bundle), "int8") is None
     go.set()
     ended("_run")
-    assert desk.images == str(picture_folder)
-    assert desk.search.searcher.encoders.precision == "int8"
+    assert app_state.images == str(image_folder)
+    assert app_state.search.searcher.encoders.precision == "int8"
 
 
 @pytest.fixture
@@ -148,23 +151,23 @@ def change_manifest(bundle: Path, **values: Any) -> None:
 
 
 def test_compare_sees_an_index_and_a_bundle_that_have_changed(
-    open_desk: Callable[..., Desk], pictures: Path, other_bundle: Path
+    open_desk: Callable[..., AppState], images: Path, other_bundle: Path
 ) -> None:
     def index_by_other() -> None:
         encoders = OnnxEncoders(Bundle.open(other_bundle), "cpu", "fp32", threads=1)
-        update_index(str(pictures), encoders, index_folder(str(pictures), encoders.bundle.fingerprint))
+        update_index(str(images), encoders, index_folder(str(images), encoders.bundle.fingerprint))
 
-    def by_other() -> compare.Side:
-        own = f"{desk.name_of(desk.search.searcher.encoders.bundle)} · fp32"
-        return compare.compare(desk, "a circle", (own, "other · fp32"))[1]
+    def by_other() -> compare.TowerInput:
+        own = f"{app_state.name_of(app_state.search.searcher.encoders.bundle)} · fp32"
+        return compare.compare(app_state, "a circle", (own, "other · fp32"))[1]
 
-    desk = open_desk(pictures)
+    app_state = open_desk(images)
     index_by_other()
     assert (len(by_other().cards), by_other().absent) == (2, 0)
-    draw_picture("green", "circle").save(pictures / "green.png")
+    draw_image("green", "circle").save(images / "green.png")
     index_by_other()
     assert (len(by_other().cards), by_other().absent) == (2, 1)  # the open gallery does not have it yet
-    desk = open_desk(pictures)
+    app_state = open_desk(images)
     assert (len(by_other().cards), by_other().absent) == (3, 0)
     before = {card.probability for card in by_other().cards}
     match = {"slope": 1.0, "intercept": 30.0, "cutoff": 0.0, "pictures": 12, "captions": 24, "split": "val"}
@@ -173,31 +176,31 @@ def test_compare_sees_an_index_and_a_bundle_that_have_changed(
 
 
 def test_compare_keeps_what_it_has_opened(
-    open_desk: Callable[..., Desk], pictures: Path, other_bundle: Path, tiny_bundle: Path
+    open_desk: Callable[..., AppState], images: Path, other_bundle: Path, tiny_bundle: Path
 ) -> None:
-    desk = open_desk(pictures)
-    shown = desk.search.searcher
+    app_state = open_desk(images)
+    shown = app_state.search.searcher
     encoders = OnnxEncoders(Bundle.open(other_bundle), "cpu", "fp32", threads=1)
-    update_index(str(pictures), encoders, index_folder(str(pictures), encoders.bundle.fingerprint))
-    assert compare._searcher(desk, "other · fp32") is compare._searcher(desk, "other · fp32")
-    assert compare._searcher(desk, f"{tiny_bundle.name} · fp32") is shown
-    assert compare._searcher(desk, f"{tiny_bundle.name} · int8").gallery is shown.gallery
+    update_index(str(images), encoders, index_folder(str(images), encoders.bundle.fingerprint))
+    assert compare._searcher(app_state, "other · fp32") is compare._searcher(app_state, "other · fp32")
+    assert compare._searcher(app_state, f"{tiny_bundle.name} · fp32") is shown
+    assert compare._searcher(app_state, f"{tiny_bundle.name} · int8").gallery is shown.gallery
 
 
 def test_public_page_computes_no_umap(
-    open_desk: Callable[..., Desk], picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[..., AppState], image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def umap(image_embeds: np.ndarray) -> np.ndarray:
         raise AssertionError("UMAP ran")
 
-    monkeypatch.setattr(picture_map, "umap", umap)
-    points, _ = map_tab.functions(open_desk(picture_folder, is_public=True))
+    monkeypatch.setattr(image_map, "umap", umap)
+    points, _ = map_tab.functions(open_desk(image_folder, is_public=True))
     answer = points({"layout": "umap"})
     assert answer == points({"layout": "pca"}) and not answer["has_umap"]
 
 
 def test_map_is_computed_once_for_all_who_ask_at_once(
-    open_desk: Callable[..., Desk], picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+    open_desk: Callable[..., AppState], image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed, second = [], threading.Barrier(2)
 
@@ -207,8 +210,8 @@ def test_map_is_computed_once_for_all_who_ask_at_once(
             second.wait(0.5)  # a second one that computes would come now
         return np.zeros((len(image_embeds), 2))
 
-    monkeypatch.setattr(picture_map, "pca", pca)
-    points, _ = map_tab.functions(open_desk(picture_folder))
+    monkeypatch.setattr(image_map, "pca", pca)
+    points, _ = map_tab.functions(open_desk(image_folder))
     askers = [threading.Thread(target=points, args=({},)) for _ in range(4)]
     for asker in askers:
         asker.start()
@@ -217,13 +220,13 @@ def test_map_is_computed_once_for_all_who_ask_at_once(
     assert len(computed) == 1
 
 
-def test_one_question_embeds_few_texts(open_desk: Callable[..., Desk], pictures: Path) -> None:
-    minus = Question.of_page({"q": "a dog", "not": ",".join(map(str, range(100_000)))}).minus
+def test_one_question_embeds_few_texts(open_desk: Callable[..., AppState], images: Path) -> None:
+    minus = SearchRequest.of_page({"q": "a dog", "not": ",".join(map(str, range(100_000)))}).minus
     assert minus[:3] == ("0", "1", "2") and len(",".join(minus)) <= MAX_WORDS
-    assert Question.of_page({"q": "a dog", "not": "a, a b ,,a"}).minus == ("a", "a b")
-    desk = open_desk(pictures)
-    label = captions_tab.functions(desk)[2]
-    asked = {"row": 0, "gallery": desk.search.previews.version, "labels": "red, blue"}
+    assert SearchRequest.of_page({"q": "a dog", "not": "a, a b ,,a"}).minus == ("a", "a b")
+    app_state = open_desk(images)
+    label = captions_tab.functions(app_state)[2]
+    asked = {"row": 0, "gallery": app_state.search.previews.version, "labels": "red, blue"}
     assert "bars" in label({**asked, "templates": "a {}\n" * 500})["html"]
     with pytest.raises(MiniClipError, match="At most 20 templates"):
         label({**asked, "templates": "\n".join(f"{number} {{}}" for number in range(21))})

@@ -1,4 +1,4 @@
-"""Pictures that look the same, found a block at a time: the groups of all pairs, in bounded memory."""
+"""Images that look the same, found a block at a time: the groups of all pairs, in bounded memory."""
 
 import dataclasses
 import hashlib
@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from miniclip import duplicates
-from miniclip.duplicates import find_duplicates
-from miniclip.index import PictureIndex
+from miniclip.index.image_index import ImageIndex
+from miniclip.search import duplicates
+from miniclip.search.duplicates import find_duplicates
 
 
-def index_of(tiny_index: Path, embeds: np.ndarray, contents: np.ndarray | None = None) -> PictureIndex:
+def index_of(tiny_index: Path, embeds: np.ndarray, contents: np.ndarray | None = None) -> ImageIndex:
     contents = np.arange(len(embeds)) if contents is None else contents
     sha256 = pa.array([hashlib.sha256(str(content).encode()).digest() for content in contents], pa.binary(32))
-    return dataclasses.replace(PictureIndex.open(tiny_index), image_embeds=embeds, sha256=sha256)
+    return dataclasses.replace(ImageIndex.open(tiny_index), image_embeds=embeds, sha256=sha256)
 
 
 def random_embeds(rows: int, dim: int, seed: int) -> np.ndarray:
@@ -52,14 +52,14 @@ def test_groups_are_those_of_all_pairs(tiny_index: Path, monkeypatch: pytest.Mon
         assert find_duplicates(index_of(tiny_index, embeds, contents), threshold) == expected
 
 
-def test_chain_of_pictures_each_like_the_next_is_one_group(tiny_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chain_of_images_each_like_the_next_is_one_group(tiny_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", 16)
     angles = np.random.default_rng(0).permutation(200) * 0.005
     chain = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert find_duplicates(index_of(tiny_index, chain), float(np.cos(0.007))) == [list(range(200))]
 
 
-def test_thousands_of_pictures_that_are_all_alike_take_little_memory(tiny_index: Path) -> None:
+def test_thousands_of_images_that_are_all_alike_take_little_memory(tiny_index: Path) -> None:
     alike = np.ones((3000, 64), dtype=np.float32) / 8
     index = index_of(tiny_index, alike)
     tracemalloc.start()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig, from_reference_names
 from miniclip.errors import MiniClipError
+from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig, from_reference_names
 
 
 def count(module: nn.Module) -> int:

@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.providers import CPU, CUDA, choose_provider, session_options
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.providers import CPU, CUDA, choose_provider, session_options
 
 ALL = ("fp32", "fp16", "int8")
 TEXTS = [" ".join(["red", "dog", "circle", "a"][: 1 + row % 4] * (1 + row % 3)) + f" {row}" for row in range(40)]
@@ -23,8 +23,8 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 
 @pytest.fixture(scope="module")
-def pictures(picture_folder: Path) -> list[Path]:
-    return sorted(path for path in picture_folder.iterdir() if path.suffix in (".png", ".jpg"))
+def images(image_folder: Path) -> list[Path]:
+    return sorted(path for path in image_folder.iterdir() if path.suffix in (".png", ".jpg"))
 
 
 # the choice, with what onnxruntime offers handed in
@@ -129,10 +129,10 @@ def test_8_bit_products_are_exact_on_every_cpu() -> None:
 
 
 @pytest.mark.parametrize("precision", ALL)
-def test_every_precision_gives_unit_float32_rows(precision: str, tiny_bundle: Path, pictures: list[Path]) -> None:
+def test_every_precision_gives_unit_float32_rows(precision: str, tiny_bundle: Path, images: list[Path]) -> None:
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", precision, threads=1)
     encoders.warm_up()
-    for embeds in (encoders.encode_texts(TEXTS[:5]), encoders.encode_images(pictures[:5])[1]):
+    for embeds in (encoders.encode_texts(TEXTS[:5]), encoders.encode_images(images[:5])[1]):
         assert (embeds.shape, embeds.dtype) == ((5, encoders.dim), np.float32)
         assert np.linalg.norm(embeds, axis=1) == pytest.approx(np.ones(5), abs=2e-3)
 
@@ -151,11 +151,11 @@ def test_texts_keep_their_rows_when_cores_share_them(encoders: OnnxEncoders) -> 
         assert np.abs(several.encode_texts(TEXTS[:count]) - one_by_one).max() < 1e-5
 
 
-def test_pictures_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, pictures: list[Path]) -> None:
-    rows, one_by_one = encoders.encode_images(pictures, batch_size=1)
+def test_images_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, images: list[Path]) -> None:
+    rows, one_by_one = encoders.encode_images(images, batch_size=1)
     assert rows.tolist() == list(range(12))
     for batch_size in (3, 16):
-        assert np.abs(encoders.encode_images(pictures, batch_size=batch_size)[1] - one_by_one).max() < 1e-5
+        assert np.abs(encoders.encode_images(images, batch_size=batch_size)[1] - one_by_one).max() < 1e-5
     assert len(np.unique(one_by_one.round(4), axis=0)) > 5
 
 
@@ -165,18 +165,18 @@ def test_nothing_in_is_nothing_out(encoders: OnnxEncoders) -> None:
     assert (rows.shape, embeds.shape) == ((0,), (0, encoders.dim))
 
 
-def test_unreadable_picture_is_left_out_and_told(encoders: OnnxEncoders, pictures: list[Path]) -> None:
+def test_unreadable_image_is_left_out_and_told(encoders: OnnxEncoders, images: list[Path]) -> None:
     told: dict[int, str] = {}
     done: list[int] = []
-    sources = [pictures[0], b"no picture", pictures[1], Path("none.jpg"), pictures[2]]
+    sources = [images[0], b"no image", images[1], Path("none.jpg"), images[2]]
     rows, embeds = encoders.encode_images(sources, told.__setitem__, batch_size=2, progress=done.append)
     assert rows.tolist() == [0, 2, 4] and sum(done) == 3
-    assert np.abs(embeds - encoders.encode_images(pictures[:3])[1]).max() < 1e-5
-    assert told[3] == "no such file" and "not a picture" in told[1]
+    assert np.abs(embeds - encoders.encode_images(images[:3])[1]).max() < 1e-5
+    assert told[3] == "no such file" and "not an image" in told[1]
     with pytest.raises(MiniClipError, match=r"^none\.jpg: no such file$"):
-        encoders.encode_images([pictures[0], Path("none.jpg")])
-    with pytest.raises(MiniClipError, match=r"^the picture: not a picture"):
-        encoders.encode_images([b"no picture"])
+        encoders.encode_images([images[0], Path("none.jpg")])
+    with pytest.raises(MiniClipError, match=r"^the image: not an image"):
+        encoders.encode_images([b"no image"])
 
 
 def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, pictures: list[Path]) -> None:
@@ -189,17 +189,17 @@ def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, pictures: list[
     assert np.array_equal(np.vstack(threaded_images), np.vstack(images * 3))
 
 
-def test_threads_open_a_tower_once(tiny_bundle: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_open_a_tower_once(tiny_bundle: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "int8", threads=8)
     opened: list[str] = []
     opens = encoders._open
     monkeypatch.setattr(encoders, "_open", lambda tower, threads: opened.append(tower) or opens(tower, threads))
-    encoders.encode_images(pictures)
+    encoders.encode_images(images)
     encoders.encode_texts(TEXTS)
     assert opened == ["vision", "text"]
 
 
-def test_a_pictures_embedding_does_not_depend_on_its_batch(tiny_bundle: Path, pictures: list[Path]) -> None:
+def test_a_images_embedding_does_not_depend_on_its_batch(tiny_bundle: Path, images: list[Path]) -> None:
     """In place of the tower, one whose outputs hang on all that it is given at once, as scales found on the fly do."""
     nodes = [
         helper.make_node("ReduceMax", ["pixel_values"], ["largest"]),
@@ -214,6 +214,6 @@ def test_a_pictures_embedding_does_not_depend_on_its_batch(tiny_bundle: Path, pi
     tower = ort.InferenceSession(model.SerializeToString(), session_options(1), providers=[CPU])
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "int8", threads=2)
     encoders._sessions["vision"] = encoders._on_one_core["vision"] = tower
-    pixel_values = np.stack([encoders.transform.load(path) * (1 + row) for row, path in enumerate(pictures[:3])])
+    pixel_values = np.stack([encoders.transform.load(path) * (1 + row) for row, path in enumerate(images[:3])])
     together = encoders.embed_pixels(pixel_values)
     assert np.array_equal(together, np.vstack([encoders.embed_pixels(pixel_values[row : row + 1]) for row in range(3)]))

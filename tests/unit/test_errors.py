@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.captions import read_captions
-from miniclip.cli import run
-from miniclip.encoders import OnnxEncoders
-from miniclip.errors import MiniClipError, expand, run_command
-from miniclip.index import PictureIndex
-from miniclip.ingest import find_pictures
-from miniclip.watch import watch
+from miniclip.cli.command import run_command
+from miniclip.cli.main import run
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.files import expand
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.scan import scan_images
+from miniclip.index.watch import watch
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 
 NOBODY = 65534
 
@@ -51,7 +53,7 @@ def test_folder_that_may_not_be_entered_is_one_line(closed: Path, capsys: pytest
         error = refused(lambda command=command: run(command), capsys)  # type: ignore[misc]
         assert "Permission denied" in error and str(closed) in error and "give another path" in error
     with pytest.raises((MiniClipError, PermissionError)):
-        find_pictures(f"{closed}/pictures")
+        scan_images(f"{closed}/pictures")
 
 
 def test_name_that_is_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +76,7 @@ def share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_share_that_is_gone_is_one_line(share: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
-        lambda: len(find_pictures(f"{share}/photos").files),
+        lambda: len(scan_images(f"{share}/photos").files),
         lambda: run(["search", "a dog", "--index", f"{share}/index"]),
     ):
         error = refused(command, capsys)
@@ -118,10 +120,8 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_home_of_nobody_is_one_line_wherever_a_path_is_given(tiny_index: Path) -> None:
-    index = PictureIndex.open(tiny_index)
-    for use in (find_pictures, read_captions, index.below, index.row_of):
+    index = ImageIndex.open(tiny_index)
+    for use in (scan_images, read_captions, index.below, index.row_of):
         with pytest.raises(MiniClipError) as error:
             use("~Pictures/2024")  # type: ignore[operator]
-        assert str(error.value) == (
-            "~Pictures is nobody's home folder here; write ~/Pictures/2024, or ./~Pictures/2024"
-        )
+        assert str(error.value) == ("~Images is nobody's home folder here; write ~/Pictures/2024, or ./~Images/2024")

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from miniclip.bundle import Bundle
-from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
-from miniclip.config import Config
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.evaluation import embed_split, recall_table
-from miniclip.metrics import retrieval_recalls
-from miniclip.torch_encoders import TorchEncoders
-from tests.conftest import draw_picture, run_module
+from miniclip.evaluation.evaluate import embed_split, recall_table
+from miniclip.evaluation.metrics import retrieval_recalls
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
+from miniclip.models.checkpoint import load_run
+from miniclip.models.config import Config
+from miniclip.models.torch_encoder import TorchEncoders
+from tests.conftest import draw_image, run_module
 from tests.unit.training import TRANSFORM, config, new_model, tokenizer_of
 
 __all__ = ["config"]  # fixtures
@@ -34,8 +34,8 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 
 @pytest.mark.parametrize("protocol", ["karpathy", "paired"])
-def test_recalls_are_those_of_the_embeddings(encoders: OnnxEncoders, picture_folder: Path, protocol: str) -> None:
-    embedded = embed_split(encoders, read_captions(picture_folder))
+def test_recalls_are_those_of_the_embeddings(encoders: OnnxEncoders, image_folder: Path, protocol: str) -> None:
+    embedded = embed_split(encoders, read_captions(image_folder))
     assert (len(embedded.image_embeds), len(embedded.text_embeds)) == (12, 24)
     result = embedded.recalls(protocol)
     assert set(result) == KEYS and all(0 <= value <= 1 for value in result.values())
@@ -45,34 +45,32 @@ def test_recalls_are_those_of_the_embeddings(encoders: OnnxEncoders, picture_fol
     )
 
 
-def test_unreadable_picture_goes_with_its_captions(
-    encoders: OnnxEncoders, picture_folder: Path, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(picture_folder, tmp_path / "pictures"))
+def test_unreadable_image_goes_with_its_captions(encoders: OnnxEncoders, image_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(image_folder, tmp_path / "pictures"))
     damaged = sorted(folder.glob("*-*"))[3]
-    damaged.write_text("no picture any more")
+    damaged.write_text("no image any more")
     embedded = embed_split(encoders, read_captions(folder))
     assert (len(embedded.image_embeds), len(embedded.text_embeds)) == (11, 22)
     assert [skipped.name for skipped in embedded.table.skipped] == [damaged.name]
-    whole = embed_split(encoders, read_captions(picture_folder))
+    whole = embed_split(encoders, read_captions(image_folder))
     kept = [row for row, path in enumerate(whole.table.image_paths) if path.name != damaged.name]
     assert embedded.image_embeds == pytest.approx(whole.image_embeds[kept], abs=1e-5)
 
 
-def test_nothing_to_measure_is_an_error(encoders: OnnxEncoders, picture_folder: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(picture_folder, tmp_path / "pictures"))
+def test_nothing_to_measure_is_an_error(encoders: OnnxEncoders, image_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(image_folder, tmp_path / "pictures"))
     (folder / "metadata.csv").unlink()
     with pytest.raises(MiniClipError, match="the data has no captions"):
         embed_split(encoders, read_captions(folder))
-    shutil.copy(picture_folder / "metadata.csv", folder)
-    for picture in folder.glob("*-*"):
-        picture.write_text("no picture any more")
-    with pytest.raises(MiniClipError, match=r"no picture could be read; the first: .*: not a picture"):
+    shutil.copy(image_folder / "metadata.csv", folder)
+    for image in folder.glob("*-*"):
+        image.write_text("no image any more")
+    with pytest.raises(MiniClipError, match=r"no image could be read; the first: .*: not an image"):
         embed_split(encoders, read_captions(folder))
 
 
-def test_unknown_protocol_is_named(encoders: OnnxEncoders, picture_folder: Path) -> None:
-    embedded = embed_split(encoders, read_captions(picture_folder))
+def test_unknown_protocol_is_named(encoders: OnnxEncoders, image_folder: Path) -> None:
+    embedded = embed_split(encoders, read_captions(image_folder))
     with pytest.raises(MiniClipError, match="--protocol must be one of karpathy, paired, got clip"):
         embedded.recalls("clip")
 
@@ -82,14 +80,14 @@ def test_table_shows_percent() -> None:
     assert shown.splitlines()[1].split() == ["tiny", "fp32", "12.5/12.5/12.5", "12.5/12.5/12.5", "12.5"]
 
 
-def test_a_split_that_holds_training_pictures_is_told(tiny_run: Path, tmp_path: Path) -> None:
-    """As one by seed does when a picture was added since the training."""
+def test_a_split_that_holds_training_images_is_told(tiny_run: Path, tmp_path: Path) -> None:
+    """As one by seed does when an image was added since the training."""
     data, run = tmp_path / "data", Path(shutil.copytree(tiny_run, tmp_path / "run"))
     data.mkdir()
     lines = ["file_name,text"]
 
     def add(number: int) -> None:
-        image = draw_picture("red", "circle")
+        image = draw_image("red", "circle")
         image.paste((number, 0, 0), (0, 0, 40, 40))  # no two are alike
         image.save(data / f"{number}.png")
         lines.append(f"{number}.png,circle {number}")
@@ -97,28 +95,26 @@ def test_a_split_that_holds_training_pictures_is_told(tiny_run: Path, tmp_path: 
 
     for number in range(40):
         add(number)
-    Calibration.choose(read_captions(data), TRANSFORM).save(run / CALIBRATION_FILE)
+    CalibrationSet.choose(read_captions(data), TRANSFORM).save(run / CALIBRATION_FILE)
     command = ("miniclip.cli", "evaluate", "--run", run, "--data", data, "--split")
     done = run_module(*command, "test")
     assert (done.returncode, done.stderr) == (0, "")
     add(40)
     done = run_module(*command, "test")
-    found = re.search(r"warning: (\d) of 32 training pictures that .* keeps are in this split", done.stderr)
+    found = re.search(r"warning: (\d) of 32 training images that .* keeps are in this split", done.stderr)
     assert done.returncode == 0 and found, done.stderr
     assert "warning" not in run_module(*command, "train").stderr
 
 
 @pytest.mark.parametrize("head", ["vision_head", "text_head"])
-def test_a_model_of_nan_is_refused_and_does_not_find_everything(
-    config: Config, picture_folder: Path, head: str
-) -> None:
+def test_a_model_of_nan_is_refused_and_does_not_find_everything(config: Config, image_folder: Path, head: str) -> None:
     model = new_model(config)
     with torch.no_grad():
         for parameter in getattr(model, head).parameters():
             parameter.fill_(math.nan)
     encoders = TorchEncoders(model.eval(), TRANSFORM, tokenizer_of(config))
     with pytest.raises(MiniClipError, match="spoilt: the model's embeddings are not finite numbers"):
-        embed_split(encoders, read_captions(picture_folder), "spoilt")
+        embed_split(encoders, read_captions(image_folder), "spoilt")
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +162,9 @@ def test_models_are_compared_on_a_split_that_none_of_them_was_trained_on(
         assert done.returncode == 0, done.stderr
 
 
-def test_paired_counts_the_captions_that_it_measures(tiny_bundle: Path, picture_folder: Path, tmp_path: Path) -> None:
-    flags = ("--data", picture_folder, "--split", "all", "--protocol", "paired", "--json", tmp_path / "paired.json")
+def test_paired_counts_the_captions_that_it_measures(tiny_bundle: Path, image_folder: Path, tmp_path: Path) -> None:
+    flags = ("--data", image_folder, "--split", "all", "--protocol", "paired", "--json", tmp_path / "paired.json")
     done = run_module("miniclip.cli", "evaluate", "--bundle", tiny_bundle, *flags)
     assert done.returncode == 0, done.stderr
-    assert "12 pictures, 12 captions; protocol paired" in done.stdout
+    assert "12 images, 12 captions; protocol paired" in done.stdout
     assert json.loads((tmp_path / "paired.json").read_text())["captions"] == 12

@@ -16,21 +16,21 @@ from PIL import Image
 from torch import nn
 
 import export.benchmark as benchmark_command
-import export.measure
+import export.benchmark.measure
 import train.__main__ as train_command
 from export.__main__ import build_bundle
-from export.benchmark import MEAN_TOLERANCE, TOLERANCE, certify, parity_failures
-from export.machine import measure_machine
-from export.measure import Worker, write_inputs
+from export.benchmark.__main__ import MEAN_TOLERANCE, TOLERANCE, certify, parity_failures
+from export.benchmark.machine import measure_machine
+from export.benchmark.measure import Worker, write_inputs
 from export.to_onnx import export_text
-from miniclip.bundle import TOWERS, Bundle, list_files, onnx_name
-from miniclip.calibration import Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run, load_training_state, save_run
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.evaluation import embed_split
+from miniclip.evaluation.evaluate import embed_split
 from miniclip.files import write_json
+from miniclip.inference.bundle import TOWERS, Bundle, list_files, onnx_name
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.calibration_set import CalibrationSet
+from miniclip.models.checkpoint import load_run, load_training_state, save_run
 
 RECALLS = [f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)] + ["mean_recall"]
 SUBJECTS = ["red circle", "green square", "blue triangle", "yellow dog", "white cat", "small photo"]
@@ -57,7 +57,7 @@ def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, nam
         just_out = {"torch": row(), precision: row(**{name: 0.5 + direction * (allowed + 1e-4)})}
         (failure,) = parity_failures(just_out, 10_000)
         assert failure == f"{precision} {name} differs by {allowed + 1e-4:.4f}, allowed {allowed:g}"
-        assert parity_failures(just_out, 10) == []  # one picture of ten is more than any tolerance
+        assert parity_failures(just_out, 10) == []  # one image of ten is more than any tolerance
 
 
 @pytest.mark.parametrize("name", ["image_cosine_p1", "text_cosine_p1"])
@@ -78,7 +78,7 @@ def test_every_recall_of_every_precision_is_looked_at() -> None:
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen pictures of four coloured fields, each with a caption of its own, once for training and once for val."""
+    """Sixteen images of four coloured fields, each with a caption of its own, once for training and once for val."""
     folder = tmp_path_factory.mktemp("data") / "colours"
     folder.mkdir()
     lines = ["image,caption,split"]
@@ -94,30 +94,30 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_backbones, tiny_config: Path) -> Path:
-    """A run that knows those pictures by heart, so that no precision may confuse two of them."""
+    """A run that knows those images by heart, so that no precision may confuse two of them."""
     from safetensors.torch import save_file
 
-    from miniclip.model import load_backbone
+    from miniclip.models.backbones import load_backbone
 
     tmp = tmp_path_factory.mktemp("learned")
     vision = Path(shutil.copytree(tiny_backbones[0], tmp / "vision"))
     backbone = load_backbone(vision, "vision")
     norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
-    for norm in norms:  # statistics of pictures, and activations inside the linear part of ReLU6, as after training
+    for norm in norms:  # statistics of images, and activations inside the linear part of ReLU6, as after training
         norm.momentum = None
         norm.reset_running_stats()
         nn.init.constant_(norm.weight, 0.8)
         nn.init.constant_(norm.bias, 2.0)
-    pictures = [np.asarray(Image.open(path), dtype=np.float32) for path in sorted(colours.glob("*-train.png"))]
+    images = [np.asarray(Image.open(path), dtype=np.float32) for path in sorted(colours.glob("*-train.png"))]
     with torch.no_grad():
-        backbone.train()(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1)
+        backbone.train()(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1)
     save_file(backbone.state_dict(), vision / "model.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         flags: Sequence[object] = ["--model.vision", vision, "--model.dropout", "0", "--train.epochs", "60"]
         flags = [*flags, "--train.batch_size", "16", "--train.patience", "60", "--train.learning_rate", "0.005"]
         flags = ["--config", tiny_config, "--data", colours, "--out", tmp / "run", *flags]
         assert run_here(patch, train_command, *flags) == 0
-    # the first epoch with every recall at 1 was kept; the last one tells the pictures apart more clearly
+    # the first epoch with every recall at 1 was kept; the last one tells the images apart more clearly
     run, state = load_run(tmp / "run"), load_training_state(tmp / "run")
     parameters = dict(run.model.named_parameters())
     for name, value in state["trained"].items():
@@ -129,14 +129,14 @@ def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_ba
 @pytest.fixture(scope="module")
 def learned_bundle(tmp_path_factory: pytest.TempPathFactory, learned_run: Path) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "learned"
-    build_bundle(load_run(learned_run), folder, ["fp32", "fp16", "int8"], Calibration.load(learned_run))
+    build_bundle(load_run(learned_run), folder, ["fp32", "fp16", "int8"], CalibrationSet.load(learned_run))
     return folder
 
 
 def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, result: Path) -> int:
     """The command with speeds measured hastily."""
-    patch.setattr(export.measure, "TURN_S", 0.0)
-    patch.setattr(export.measure, "QUERY_TURN_S", 0.0)
+    patch.setattr(export.benchmark.measure, "TURN_S", 0.0)
+    patch.setattr(export.benchmark.measure, "QUERY_TURN_S", 0.0)
     patch.setattr(benchmark_command, "measure_machine", lambda: measure_machine(0.01))
     flags = ["--run", run, "--bundle", bundle, "--data", data, "--split", "val", "--provider", "cpu", "--json", result]
     flags += ["--turns", "1"]
@@ -178,7 +178,7 @@ def test_benchmark_certifies_a_bundle_that_retrieves_like_its_run(
     assert models["fp16"]["megabytes"] < models["fp32"]["megabytes"]
     assert all(rate > 0 for rate in result["machine"].values())
     table = capsys.readouterr().out.partition("times torch")[2]
-    shown = re.search(r"^int8 +\S+ / (\S+) / \S+ ", table, re.M)  # of batches of 1, 8 and 32 pictures
+    shown = re.search(r"^int8 +\S+ / (\S+) / \S+ ", table, re.M)  # of batches of 1, 8 and 32 images
     ours, torchs = models["int8"]["images_per_s"]["8"], models["torch"]["images_per_s"]["8"]
     assert shown and float(shown[1]) == pytest.approx(ours / torchs, abs=0.006)
 

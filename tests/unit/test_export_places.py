@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import export.__main__ as export_command
-from miniclip.bundle import Bundle, list_files
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
+from miniclip.inference.bundle import Bundle, list_files
 
 
 def export_here(patch: pytest.MonkeyPatch, run: Path, out: Path) -> int:

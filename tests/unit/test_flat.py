@@ -11,27 +11,27 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import miniclip.flat
-from miniclip.approximate import Int8Gallery
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
-from miniclip.flat import FLAT
-from miniclip.index import PictureIndex
-from miniclip.retrieval import Gallery
-from miniclip.store import Settings, open_writer
-from miniclip.update import update_index
+import miniclip.index.embeddings_mmap
+from miniclip.index.embeddings_mmap import FLAT
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import Int8Search
+from miniclip.search.exact import ExactSearch
 
 DIM = 16
 
 
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniclip.flat, "LEAST_BYTES", 0)
+    monkeypatch.setattr(miniclip.index.embeddings_mmap, "MIN_BYTES", 0)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An index of made-up pictures, stored in another order than that of their paths."""
+    """An index of made-up images, stored in another order than that of their paths."""
     folder = tmp_path / "index"
     put(folder, np.random.default_rng(0).permutation(500), embeddings_of=0)
     return folder
@@ -53,10 +53,10 @@ def put(folder: Path, numbers: np.ndarray, embeddings_of: int, day: int = 1) -> 
 
 
 def keep_flat(folder: Path) -> None:
-    PictureIndex.open(folder, in_memory=False).stored.keep_flat(folder)
+    ImageIndex.open(folder, in_memory=False).stored.keep_flat(folder)
 
 
-def is_mapped(index: PictureIndex) -> bool:
+def is_mapped(index: ImageIndex) -> bool:
     """Also says that the embeddings are those of the table, whichever way they came."""
     np.testing.assert_array_equal(index.image_embeds, index.stored.read())
     owner: object = index.image_embeds
@@ -66,35 +66,37 @@ def is_mapped(index: PictureIndex) -> bool:
 
 
 def test_a_flat_file_is_mapped_and_searched_without_a_copy(folder: Path) -> None:
-    read = PictureIndex.open(folder)
+    read = ImageIndex.open(folder)
     assert not is_mapped(read)
     keep_flat(folder)
-    mapped = PictureIndex.open(folder)
+    mapped = ImageIndex.open(folder)
     assert is_mapped(mapped) and not mapped.image_embeds.flags.writeable and not read.image_embeds.flags.writeable
-    gallery = Gallery(mapped.image_embeds)
+    gallery = ExactSearch(mapped.image_embeds)
     assert np.shares_memory(gallery.image_embeds, mapped.image_embeds)
     queries = np.random.default_rng(1).standard_normal((3, DIM), dtype=np.float32)
-    for found, expected in zip(gallery.top_k(queries, 9), Gallery(read.image_embeds).top_k(queries, 9), strict=True):
+    for found, expected in zip(
+        gallery.top_k(queries, 9), ExactSearch(read.image_embeds).top_k(queries, 9), strict=True
+    ):
         np.testing.assert_array_equal(found, expected)
-    assert len(Int8Gallery(mapped.stored).top_k(queries, 9)[0]) == 3
+    assert len(Int8Search(mapped.stored).top_k(queries, 9)[0]) == 3
 
 
 def test_a_small_index_has_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_flat(folder)
     (folder / f"{FLAT}.partial").write_bytes(b"what a kill left")
     put(folder, np.arange(500, 510), embeddings_of=1)
-    monkeypatch.setattr(miniclip.flat, "LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(miniclip.index.embeddings_mmap, "MIN_BYTES", 1 << 20)
     keep_flat(folder)
-    assert not list(folder.glob(f"{FLAT}*")) and not is_mapped(PictureIndex.open(folder))
+    assert not list(folder.glob(f"{FLAT}*")) and not is_mapped(ImageIndex.open(folder))
 
 
 def test_a_change_makes_it_anew_and_disturbs_nobody(folder: Path) -> None:
     keep_flat(folder)
-    before = PictureIndex.open(folder)
+    before = ImageIndex.open(folder)
     put(folder, np.arange(500, 510), embeddings_of=1)
-    assert not is_mapped(PictureIndex.open(folder))
+    assert not is_mapped(ImageIndex.open(folder))
     keep_flat(folder)
-    after = PictureIndex.open(folder)
+    after = ImageIndex.open(folder)
     assert is_mapped(after) and len(after) == 510
     assert is_mapped(before) and len(before.image_embeds) == 500
 
@@ -104,44 +106,44 @@ def test_it_stays_while_the_rows_do(folder: Path) -> None:
     state = os.stat(folder / FLAT)
     lancedb.connect(str(folder)).open_table("pictures").optimize()
     keep_flat(folder)
-    assert os.stat(folder / FLAT) == state and is_mapped(PictureIndex.open(folder))
+    assert os.stat(folder / FLAT) == state and is_mapped(ImageIndex.open(folder))
 
 
 @pytest.mark.parametrize("size", [0, 31, 500 * DIM * 4, 500 * DIM * 4 + 31, 500 * DIM * 4 + 33])
 def test_one_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
     keep_flat(folder)
     os.truncate(folder / FLAT, size)
-    assert not is_mapped(PictureIndex.open(folder))
+    assert not is_mapped(ImageIndex.open(folder))
     keep_flat(folder)
-    assert is_mapped(PictureIndex.open(folder))
+    assert is_mapped(ImageIndex.open(folder))
 
 
 def test_one_of_an_index_that_was_made_anew_is_not_used(folder: Path) -> None:
-    """Same paths, same pictures, same number of commits, another day: nothing else tells the two."""
+    """Same paths, same images, same number of commits, another day: nothing else tells the two."""
     keep_flat(folder)
     for table in ("pictures.lance", "problems.lance"):
         shutil.rmtree(folder / table)
     put(folder, np.random.default_rng(0).permutation(500), embeddings_of=2, day=2)
-    assert not is_mapped(PictureIndex.open(folder))
+    assert not is_mapped(ImageIndex.open(folder))
     keep_flat(folder)
-    assert is_mapped(PictureIndex.open(folder))
+    assert is_mapped(ImageIndex.open(folder))
 
 
 def test_one_that_cannot_be_written_is_done_without(folder: Path) -> None:
     (folder / FLAT).mkdir()
     keep_flat(folder)
-    assert not is_mapped(PictureIndex.open(folder))
+    assert not is_mapped(ImageIndex.open(folder))
 
 
 def test_indexing_leaves_it_and_watching_does_not_renew_it(
-    tiny_bundle: Path, picture_folder: Path, tmp_path: Path
+    tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    encoders, pictures, out = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32"), tmp_path / "p", tmp_path / "index"
-    shutil.copytree(picture_folder, pictures)
-    update_index(str(pictures), encoders, out)
-    assert is_mapped(PictureIndex.open(out))
-    next(pictures.rglob("*.png")).unlink()
-    update_index(str(pictures), encoders, out, flat=False)
-    assert not is_mapped(PictureIndex.open(out))
-    update_index(str(pictures), encoders, out)
-    assert is_mapped(PictureIndex.open(out))
+    encoders, images, out = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32"), tmp_path / "p", tmp_path / "index"
+    shutil.copytree(image_folder, images)
+    update_index(str(images), encoders, out)
+    assert is_mapped(ImageIndex.open(out))
+    next(images.rglob("*.png")).unlink()
+    update_index(str(images), encoders, out, flat=False)
+    assert not is_mapped(ImageIndex.open(out))
+    update_index(str(images), encoders, out)
+    assert is_mapped(ImageIndex.open(out))

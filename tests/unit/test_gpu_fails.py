@@ -8,12 +8,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.device_search import DeviceGallery
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.providers import CPU, CUDA
-from miniclip.retrieval import Gallery
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.device_search import DeviceSearch
+from miniclip.search.exact import ExactSearch
 
 TEXTS = [f"a red dog {number}" for number in range(24)]
 
@@ -75,13 +75,13 @@ def test_failing_gpu_is_left_with_a_word(
     assert said == "the GPU failed while it ran, going on with the CPU: CUDA failure 2: out of memory at line 7\n"
 
 
-def test_pictures_go_on_too(tiny_bundle: Path, on_cpu: OnnxEncoders, picture_folder: Path) -> None:
-    pictures = sorted(picture_folder.glob("*.png"))
+def test_images_go_on_too(tiny_bundle: Path, on_cpu: OnnxEncoders, image_folder: Path) -> None:
+    images = sorted(image_folder.glob("*.png"))
     encoders = on_gpu(tiny_bundle)
     for _ in range(encoders.runs + 1):
-        _, embeds = encoders.encode_images(pictures)
+        _, embeds = encoders.encode_images(images)
     assert CUDA not in encoders.providers and not encoders.wants_batches
-    assert np.array_equal(embeds, on_cpu.encode_images(pictures)[1])
+    assert np.array_equal(embeds, on_cpu.encode_images(images)[1])
 
 
 def test_threads_that_fail_together_fall_back_once(
@@ -115,14 +115,14 @@ def gpu_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA failure 2: out of memory")
 
-    monkeypatch.setattr(DeviceGallery, "_run", fail)
+    monkeypatch.setattr(DeviceSearch, "_run", fail)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.usefixtures("gpu_without_memory")
 def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-    gallery, expected = Gallery(embeds, (CUDA, CPU)), Gallery(embeds)
+    gallery, expected = ExactSearch(embeds, (CUDA, CPU)), ExactSearch(embeds)
     for _ in range(2):
         for found, wanted in zip(gallery.top_k(embeds[:3], 5), expected.top_k(embeds[:3], 5), strict=True):
             assert np.array_equal(found, wanted)
@@ -137,7 +137,7 @@ def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFix
 @pytest.mark.usefixtures("gpu_without_memory")
 def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFixture[str]) -> None:
     embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-    gallery, (_, rows) = Gallery(embeds, (CUDA, CPU)), Gallery(embeds).top_k(embeds, 1)
+    gallery, (_, rows) = ExactSearch(embeds, (CUDA, CPU)), ExactSearch(embeds).top_k(embeds, 1)
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda row: gallery.top_k(embeds[row : row + 1], 1), range(len(embeds))))
     assert np.array_equal(np.vstack([own for _, own in found]), rows)
@@ -146,7 +146,7 @@ def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFi
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_query_of_another_model_is_no_failure_of_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    gallery = Gallery(np.eye(16, dtype=np.float32), (CUDA, CPU))
+    gallery = ExactSearch(np.eye(16, dtype=np.float32), (CUDA, CPU))
     with pytest.raises(ValueError, match="queries of 8 dimensions, a gallery of 16"):
         gallery.top_k(np.ones((1, 8), dtype=np.float32), 5)
     assert gallery._on_device is not None
@@ -168,11 +168,11 @@ def test_gallery_that_does_not_fit_the_gpu_is_kept_in_float16_or_on_the_cpu(
     embeds = np.random.default_rng(0).standard_normal((5000, 16)).astype(np.float32)
     with monkeypatch.context() as patch:
         patch.setattr(ort.OrtValue, "ortvalue_from_numpy", allocate)
-        gallery = Gallery(embeds, (CUDA, CPU))
+        gallery = ExactSearch(embeds, (CUDA, CPU))
     said = capsys.readouterr().err
     assert "cannot hold or search the gallery in float32, trying float16: CUDA failure 2: out of memory" in said
     assert ("going on with the CPU" in said) == (not fits)
     assert gallery.where == where
-    found, wanted = gallery.top_k(embeds[:3], 5), Gallery(embeds).top_k(embeds[:3], 5)
+    found, wanted = gallery.top_k(embeds[:3], 5), ExactSearch(embeds).top_k(embeds[:3], 5)
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
     assert np.array_equal(found[1], wanted[1])

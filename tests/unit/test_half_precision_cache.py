@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.config import Config
+from miniclip.models.config import Config
 from tests.conftest import WORDS
 from tests.unit.training import config, load, no_bfloat16, own_cache, start, with_train
 from train.data import TrainingData
-from train.features import Features
-from train.loop import validate
+from train.feature_cache import Features
+from train.trainer import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
 TOLERANCE = 0.001  # of mean recall
 
 
 @pytest.fixture(scope="module")
-def many_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five hundred pictures of coloured squares with two captions each: one rank more or less is little among them."""
+def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five hundred images of coloured squares with two captions each: one rank more or less is little among them."""
     folder, generator = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
     lines = ["file_name,text"]
     for number in range(500):
@@ -31,7 +31,7 @@ def many_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def training_pictures(data: TrainingData) -> TrainingData:
+def training_images(data: TrainingData) -> TrainingData:
     """As validation: what was learned by heart shows there."""
     splits = ["val" if split == "train" else "" for split in data.table.splits]
     return replace(data, table=replace(data.table, splits=splits))
@@ -45,16 +45,16 @@ def rounded(values: np.ndarray, bits: int) -> np.ndarray:
 
 @pytest.mark.parametrize("setup", [1, 3], ids=["features", "input of the first block that learns"])
 def test_mean_recall_with_the_cache_is_that_of_float32(
-    setup: int, config: Config, many_pictures: Path, tmp_path: Path, own_cache: Path, no_bfloat16: None
+    setup: int, config: Config, many_images: Path, tmp_path: Path, own_cache: Path, no_bfloat16: None
 ) -> None:
     settings = {"setup": setup, "epochs": 30, "patience": 30, "batch_size": 128}
-    trainer = start(tmp_path, with_train(config, **settings), many_pictures)
+    trainer = start(tmp_path, with_train(config, **settings), many_images)
     trainer.run()
-    cached = training_pictures(trainer.data)
+    cached = training_images(trainer.data)
     images, texts = cached.images, cached.texts
     assert images._cached[0].values.dtype == texts._values.dtype == np.float16
-    # setup 2 caches nothing: towers are fed with pictures and tokens, here in float32
-    plain = training_pictures(load(many_pictures, with_train(config, setup=2), trainer.model))
+    # setup 2 caches nothing: towers are fed with images and tokens, here in float32
+    plain = training_images(load(many_images, with_train(config, setup=2), trainer.model))
     expected = validate(trainer.model, plain)["mean_recall"]
     assert 0.1 < expected < 0.9
     assert abs(validate(trainer.model, cached)["mean_recall"] - expected) <= TOLERANCE

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miniclip.checkpoint import Run, load_run
-from miniclip.config import ModelConfig
 from miniclip.errors import MiniClipError
-from miniclip.hub import CARD, FILES, local_folder, model_card, public_name
+from miniclip.models.checkpoint import Run, load_run
+from miniclip.models.config import ModelConfig
+from miniclip.models.hub import CARD, FILES, local_folder, model_card, public_name
 from tests.conftest import REPOSITORY
 
 SHARED = {*FILES, CARD}
@@ -159,7 +159,7 @@ def with_hub(address: str, cache: Path, *command: object, token: str = "") -> "s
 PUSH_AND_OPEN = """
 import sys
 import numpy as np
-from miniclip.checkpoint import Run
+from miniclip.models.checkpoint import Run
 
 folder, token, out, *texts = sys.argv[1:]
 run = Run.from_pretrained(folder)
@@ -172,7 +172,7 @@ np.savez(out, pushed=run.encoders().encode_texts(texts), opened=opened.encoders(
 OPEN = """
 import sys
 from miniclip.errors import run_command
-from miniclip.hub import local_folder
+from miniclip.models.hub import local_folder
 
 run_command(lambda: print(local_folder(sys.argv[1])) or 0)
 """
@@ -181,7 +181,7 @@ UPLOAD = """
 import sys
 from pathlib import Path
 from miniclip.errors import run_command
-from miniclip.hub import upload
+from miniclip.models.hub import upload
 
 folder, private, token = Path(sys.argv[1]), sys.argv[2] == "private", sys.argv[3]
 run_command(lambda: print(upload(folder, "jane/tiny", private, token)) or 0)
@@ -196,7 +196,7 @@ def message(name_or_folder: str | Path) -> str:
 
 
 def test_a_saved_run_is_the_same_model_without_what_is_private(
-    tiny_run: Path, tiny_backbones: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+    tiny_run: Path, tiny_backbones: tuple[Path, Path], image_folder: Path, tmp_path: Path
 ) -> None:
     assert (tiny_run / "training_state.pt").exists() and list(tiny_run.glob("calibration*"))
     run = load_run(tiny_run)
@@ -204,8 +204,8 @@ def test_a_saved_run_is_the_same_model_without_what_is_private(
     copy = Run.from_pretrained(tmp_path / "new" / "copy")
     assert {path.name for path in copy.folder.iterdir()} == SHARED
     assert copy.fingerprint == run.fingerprint and copy.metrics == run.metrics
-    pictures = sorted(picture_folder.glob("*.png"))
-    for one, other in zip(run.encoders().encode_images(pictures), copy.encoders().encode_images(pictures), strict=True):
+    images = sorted(image_folder.glob("*.png"))
+    for one, other in zip(run.encoders().encode_images(images), copy.encoders().encode_images(images), strict=True):
         assert np.array_equal(one, other)
     assert np.array_equal(run.encoders().encode_texts(TEXTS), copy.encoders().encode_texts(TEXTS))
     assert copy.config.train == run.config.train
@@ -313,7 +313,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_
     embeds = np.load(out)
     assert embeds["opened"].shape == (3, 32) and np.array_equal(embeds["pushed"], embeds["opened"])
 
-    # the same by the command of export, in another cache, as somebody else; the bundle needs no picture of jane's
+    # the same by the command of export, in another cache, as somebody else; the bundle needs no image of jane's
     repository.private = False
     repository.files |= {"calibration.npz": b"not wanted", "training_state.pt": b"not wanted"}
     command = ("-m", "export", "--run", "jane/tiny", "--out", tmp_path / "bundle", "--precision", "fp32")
@@ -377,6 +377,6 @@ def test_upload_into_a_model_that_is_there(
 
 
 def test_the_commands_load_neither_the_hub_client_nor_torch() -> None:
-    code = "import sys, miniclip.cli, miniclip.hub; print({'torch', 'huggingface_hub'} & set(sys.modules))"
+    code = "import sys, miniclip.cli, miniclip.models.hub; print({'torch', 'huggingface_hub'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from miniclip.checkpoint import load_run
+from miniclip.models.checkpoint import load_run
 
 
 def test_the_run_that_a_published_run_was_started_from_keeps_only_its_name(tiny_run: Path, tmp_path: Path) -> None:

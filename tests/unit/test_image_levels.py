@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits show what is in them, and large ones are in memory once; both as plain numpy has it."""
+"""Images of more than 8 bits show what is in them, and large ones are in memory once; both as plain numpy has it."""
 
 import io
 import subprocess
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip import images
-from miniclip.images import open_image
+from miniclip.data import images
+from miniclip.data.images import open_image
 
 RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
 
@@ -45,7 +45,7 @@ def grey_of(values: np.ndarray, kind: str = "TIFF") -> np.ndarray:
     ],
     ids=lambda value: f"{value.dtype}-to-{value.max():g}" if isinstance(value, np.ndarray) else str(value),
 )
-def test_range_of_a_picture_is_told_by_its_values(values: np.ndarray, kind: str, black: int, white: int) -> None:
+def test_range_of_an_image_is_told_by_its_values(values: np.ndarray, kind: str, black: int, white: int) -> None:
     expected = ((values.astype(np.float64) - black) * 255 / (white - black)).clip(0, 255)
     assert np.abs(grey_of(values, kind) - expected).max() <= 1
 
@@ -56,7 +56,7 @@ def test_gaps_and_infinite_values_do_not_stretch_the_range() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK", "I;16", "F"])
-def test_large_picture_is_the_same_band_by_band(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_image_is_the_same_band_by_band(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (67, 53, 4), dtype=np.uint8)
     grey = noise[:, :, 0]
     if mode in ("I;16", "F"):
@@ -74,7 +74,7 @@ def test_large_picture_is_the_same_band_by_band(mode: str, monkeypatch: pytest.M
 
 PROGRAM = """
 import resource, sys
-from miniclip.images import ImageTransform
+from miniclip.data.images import ImageTransform
 transform = ImageTransform(64, 64, (0.5,) * 3, (0.5,) * 3)
 transform.load(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -85,7 +85,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB there")
 @pytest.mark.parametrize(("mode", "copies"), [("RGB", 1), ("RGBA", 2)])
-def test_large_picture_is_in_memory_once_and_its_conversion_once(mode: str, copies: int, tmp_path: Path) -> None:
+def test_large_image_is_in_memory_once_and_its_conversion_once(mode: str, copies: int, tmp_path: Path) -> None:
     edge = 7000
     Image.new(mode, (64, 64)).save(tmp_path / "small.png")
     Image.new(mode, (edge, edge)).save(tmp_path / "large.png", compress_level=1)

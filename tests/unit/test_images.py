@@ -1,4 +1,4 @@
-"""Pictures to numbers: every format, every kind of damage, and the transforms against plain Pillow and numpy."""
+"""Images to numbers: every format, every kind of damage, and the transforms against plain Pillow and numpy."""
 
 import io
 import json
@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from miniclip.ahead import load_ahead, load_batches
+from miniclip.data.images import open_image
+from miniclip.data.prefetch import prefetch, prefetch_batches
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform, open_image
 
-# Pillow's own warnings: pytest lifts the filter that `miniclip.images` sets for them
+# Pillow's own warnings: pytest lifts the filter that `miniclip.data.images` sets for them
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 SQUASH = ImageTransform(24, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -65,7 +66,7 @@ def test_every_format_decodes_to_its_pixels(kind: str) -> None:
     assert np.abs(np.asarray(image, dtype=int) - (200, 60, 20)).max() <= 6
 
 
-def test_path_text_and_bytes_are_the_same_picture(tmp_path: Path) -> None:
+def test_path_text_and_bytes_are_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     noise(40, 30).save(path)
     for source in (path, str(path), path.read_bytes()):
@@ -76,7 +77,7 @@ def test_path_text_and_bytes_are_the_same_picture(tmp_path: Path) -> None:
     ("orientation", "size", "corner"),
     [(1, (40, 20), (0, 0)), (3, (40, 20), (39, 19)), (6, (20, 40), (19, 0)), (8, (20, 40), (0, 39))],
 )
-def test_exif_orientation_turns_the_picture_upright(
+def test_exif_orientation_turns_the_image_upright(
     orientation: int, size: tuple[int, int], corner: tuple[int, int]
 ) -> None:
     stored = Image.new("RGB", (40, 20), WHITE)
@@ -89,7 +90,7 @@ def test_exif_orientation_turns_the_picture_upright(
     assert red > 200 and green < 60
 
 
-def test_metadata_that_cannot_be_read_does_not_lose_the_picture() -> None:
+def test_metadata_that_cannot_be_read_does_not_lose_the_image() -> None:
     broken = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff" + b"\x01\x12\x00\x09" * 3
     assert open_image(encode(Image.new("RGB", (40, 20), RED), "JPEG", exif=broken)).size == (40, 20)
 
@@ -161,19 +162,19 @@ def test_strip_keeps_its_middle() -> None:
 
 def test_each_kind_of_damage_has_its_reason(tmp_path: Path) -> None:
     whole = encode(noise(200, 160), "JPEG")
-    (tmp_path / "text.jpg").write_text("I am no picture")
+    (tmp_path / "text.jpg").write_text("I am no image")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    assert "not a picture in a known format" in reason_of(tmp_path / "text.jpg")
-    assert "not a picture in a known format" in reason_of(tmp_path / "empty.jpg")
+    assert "not an image in a known format" in reason_of(tmp_path / "text.jpg")
+    assert "not an image in a known format" in reason_of(tmp_path / "empty.jpg")
     assert "truncated" in reason_of(tmp_path / "cut.jpg")
-    assert reason_of(tmp_path / "folder.jpg") == "a folder, not a picture"
+    assert reason_of(tmp_path / "folder.jpg") == "a folder, not an image"
     assert reason_of(tmp_path / "none.jpg") == "no such file"
     assert str(tmp_path) not in reason_of(tmp_path / ("long" * 100))
     for kind in ("PNG", "WEBP", "GIF", "TIFF", "BMP"):
-        picture = encode(noise(64, 64), kind)
-        assert reason_of(picture[: len(picture) // 3]).startswith(("damaged picture", "not a picture"))
+        image = encode(noise(64, 64), kind)
+        assert reason_of(image[: len(image) // 3]).startswith(("damaged image", "not an image"))
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (13_400, 13_300), (2_000_000_000, 1)], ids=str)
@@ -182,7 +183,7 @@ def test_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
 
 
 def test_header_within_the_limit_is_refused_for_its_missing_pixels_only() -> None:
-    assert reason_of(png_of_size(100, 100)).startswith("damaged picture")
+    assert reason_of(png_of_size(100, 100)).startswith("damaged image")
 
 
 # reduced decoding
@@ -274,7 +275,7 @@ def test_short_forms_of_others_are_understood(tmp_path: Path) -> None:
 def test_malformed_preprocessor_is_refused_in_one_line(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps({**SQUASH.to_dict(), **change}))
-    with pytest.raises(MiniClipError, match=r"preprocessor_config\.json is not a picture preprocessor") as refused:
+    with pytest.raises(MiniClipError, match=r"preprocessor_config\.json is not an image preprocessor") as refused:
         ImageTransform.from_file(path)
     assert "\n" not in str(refused.value)
 
@@ -308,7 +309,7 @@ def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
         return int(source)
 
     results = []
-    for row, loaded in load_ahead([str(n).encode() for n in range(50)], load, ahead=6, workers=4):
+    for row, loaded in prefetch([str(n).encode() for n in range(50)], load, ahead=6, workers=4):
         results.append((row, str(loaded)))
         with lock:
             consumed += 1
@@ -319,7 +320,7 @@ def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
 def test_consumer_that_stops_early_leaves_no_thread_and_no_work_behind() -> None:
     loaded: list[Any] = []
     before = threading.active_count()
-    ahead = load_ahead([b"%d" % n for n in range(1000)], lambda source: loaded.append(source), ahead=8, workers=2)
+    ahead = prefetch([b"%d" % n for n in range(1000)], lambda source: loaded.append(source), ahead=8, workers=2)
     next(ahead)
     ahead.close()
     assert threading.active_count() == before
@@ -328,24 +329,24 @@ def test_consumer_that_stops_early_leaves_no_thread_and_no_work_behind() -> None
 
 def test_error_that_is_nobodys_mistake_is_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(load_ahead([b"0"], lambda source: 1 // int(source), ahead=2))
+        list(prefetch([b"0"], lambda source: 1 // int(source), ahead=2))
 
 
 def test_batches_leave_out_what_cannot_be_read_and_say_so() -> None:
     good = encode(noise(30, 30), "PNG")
     sources = [good, b"no", good, good, b"", good, good]
     told: dict[int, str] = {}
-    batches = list(load_batches(sources, SQUASH.load, 2, told.__setitem__))
+    batches = list(prefetch_batches(sources, SQUASH.load, 2, told.__setitem__))
     assert [rows.tolist() for rows, _ in batches] == [[0, 2], [3, 5], [6]]
     assert [pixel_values.shape for _, pixel_values in batches] == [(2, 3, 24, 32), (2, 3, 24, 32), (1, 3, 24, 32)]
-    assert sorted(told) == [1, 4] and "not a picture" in told[1]
-    assert list(load_batches([], SQUASH.load, 2, told.__setitem__)) == []
+    assert sorted(told) == [1, 4] and "not an image" in told[1]
+    assert list(prefetch_batches([], SQUASH.load, 2, told.__setitem__)) == []
 
 
 def test_threads_leave_pythons_warnings_as_they_were() -> None:
     sources = [encode(Image.new("P", (8, 8)), "PNG", transparency=b"\x00\x10")] * 200
     before = list(warnings.filters)
-    assert sum(len(rows) for rows, _ in load_batches(sources, SQUASH.load, 16, lambda row, reason: None)) == 200
+    assert sum(len(rows) for rows, _ in prefetch_batches(sources, SQUASH.load, 16, lambda row, reason: None)) == 200
     assert list(warnings.filters) == before
 
 

@@ -1,4 +1,4 @@
-"""An index follows its pictures: what did not change is kept, what did is embedded again, a kill loses little."""
+"""An index follows its images: what did not change is kept, what did is embedded again, a kill loses little."""
 
 import hashlib
 import json
@@ -14,86 +14,86 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
+from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.ingest import printable
-from miniclip.store import Settings, open_writer
-from miniclip.update import update_index
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import Settings, open_writer
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.unit.indexing import counts, encoders
 
 __all__ = ["encoders"]  # fixture
 
 
 @pytest.fixture
-def pictures(picture_folder: Path, tmp_path: Path) -> Path:
-    """Six of the pictures, without captions."""
+def images(image_folder: Path, tmp_path: Path) -> Path:
+    """Six of the images, without captions."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for path in sorted(picture_folder.glob("*-*"))[:6]:
+    for path in sorted(image_folder.glob("*-*"))[:6]:
         shutil.copy(path, folder)
     return folder
 
 
 def contents(index: Path) -> dict[str, list[float]]:
-    opened = PictureIndex.open(index)
+    opened = ImageIndex.open(index)
     return {path.name: row.tolist() for path, row in zip(opened.paths, opened.image_embeds, strict=True)}
 
 
-def test_index_holds_each_picture_with_its_embedding(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
-    report = update_index(str(pictures), encoders, tmp_path / "index")
+def test_index_holds_each_image_with_its_embedding(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+    report = update_index(str(images), encoders, tmp_path / "index")
     assert counts(report) == (6, 0, 0, 0)
-    assert re.fullmatch(r"6 pictures embedded, 0 unchanged, 0 removed \(\d+ pictures/s\)", str(report))
-    index = PictureIndex.open(tmp_path / "index")
-    assert index.paths == sorted(pictures.resolve().iterdir())
+    assert re.fullmatch(r"6 images embedded, 0 unchanged, 0 removed \(\d+ images/s\)", str(report))
+    index = ImageIndex.open(tmp_path / "index")
+    assert index.paths == sorted(images.resolve().iterdir())
     assert index.captions == [[]] * 6
     assert np.abs(index.image_embeds - encoders.encode_images(index.paths)[1]).max() < 1e-5
     index.check_bundle(encoders.bundle.fingerprint)
 
 
-def test_update_embeds_only_what_is_new_or_changed(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_update_embeds_only_what_is_new_or_changed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 6, 0, 0)
-    first, second, third, *_ = sorted(pictures.iterdir())
+    update_index(str(images), encoders, out)
+    assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 0)
+    first, second, third, *_ = sorted(images.iterdir())
     before = contents(out)
     shutil.copy(second, first)  # changed
     second.unlink()  # gone
-    shutil.copy(third, pictures / "new.png")
-    assert counts(update_index(str(pictures), encoders, out)) == (2, 4, 1, 0)
+    shutil.copy(third, images / "new.png")
+    assert counts(update_index(str(images), encoders, out)) == (2, 4, 1, 0)
     after = contents(out)
     assert after[first.name] == pytest.approx(before[second.name], abs=1e-5)
     assert second.name not in after and after["new.png"] == pytest.approx(before[third.name], abs=1e-5)
     assert after[third.name] == before[third.name]
 
 
-def test_changed_caption_is_noticed(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
-    names = sorted(path.name for path in pictures.iterdir())
+def test_changed_caption_is_noticed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in images.iterdir())
     lines = [f"{name},caption of {name}" for name in names]
-    (pictures / "metadata.csv").write_text("\n".join(["file_name,text", *lines]))
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (6, 0, 0, 0)
+    (images / "metadata.csv").write_text("\n".join(["file_name,text", *lines]))
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (6, 0, 0, 0)
     lines[0] = f"{names[0]},another"
-    (pictures / "metadata.csv").write_text("\n".join(["file_name,text", *lines]))
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (1, 5, 0, 0)
-    assert PictureIndex.open(tmp_path / "index").captions[0] == ["another"]
+    (images / "metadata.csv").write_text("\n".join(["file_name,text", *lines]))
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (1, 5, 0, 0)
+    assert ImageIndex.open(tmp_path / "index").captions[0] == ["another"]
 
 
-def test_unreadable_pictures_are_skipped_with_reason_and_tried_again(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_unreadable_images_are_skipped_with_reason_and_tried_again(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "text.jpg").write_text("no picture")
-    report = update_index(str(pictures), encoders, tmp_path / "index")
+    (images / "text.jpg").write_text("no image")
+    report = update_index(str(images), encoders, tmp_path / "index")
     assert counts(report) == (6, 0, 0, 1)
-    assert "skipping text.jpg: not a picture" in capsys.readouterr().out
-    assert "not a picture" in PictureIndex.open(tmp_path / "index").skipped[0].reason
-    shutil.copy(next(pictures.glob("*.png")), pictures / "text.jpg")
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (1, 6, 0, 0)
-    assert PictureIndex.open(tmp_path / "index").skipped == []
+    assert "skipping text.jpg: not an image" in capsys.readouterr().out
+    assert "not an image" in ImageIndex.open(tmp_path / "index").skipped[0].reason
+    shutil.copy(next(images.glob("*.png")), images / "text.jpg")
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (1, 6, 0, 0)
+    assert ImageIndex.open(tmp_path / "index").skipped == []
 
 
-def test_names_of_every_kind_work(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
-    out, first = tmp_path / "index", next(pictures.glob("*.png"))
+def test_names_of_every_kind_work(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+    out, first = tmp_path / "index", next(images.glob("*.png"))
     names = [
         "it's.png",
         'a "b".png',
@@ -104,34 +104,32 @@ def test_names_of_every_kind_work(encoders: OnnxEncoders, pictures: Path, tmp_pa
         "b\\c.png",
     ]
     for name in names:
-        shutil.copy(first, pictures / name)
-    assert counts(update_index(str(pictures), encoders, out)) == (13, 0, 0, 0)
+        shutil.copy(first, images / name)
+    assert counts(update_index(str(images), encoders, out)) == (13, 0, 0, 0)
     assert set(names) < set(contents(out))
     for name in names:
-        (pictures / name).unlink()
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 6, 7, 0)
+        (images / name).unlink()
+    assert counts(update_index(str(images), encoders, out)) == (0, 6, 7, 0)
 
 
-def test_name_that_is_not_utf8_is_indexed_and_found_again(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
-) -> None:
+def test_name_that_is_not_utf8_is_indexed_and_found_again(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     try:
-        shutil.copy(next(pictures.glob("*.png")), pictures / name)
+        shutil.copy(next(images.glob("*.png")), images / name)
     except OSError:
         pytest.skip("this file system takes no such names")
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (7, 0, 0, 0)
-    index = PictureIndex.open(tmp_path / "index")
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (7, 0, 0, 0)
+    index = ImageIndex.open(tmp_path / "index")
     (path,) = [path for path in index.paths if path.name == name]
     assert path.exists() and index.row_of(path) == list(index.paths).index(path)
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (0, 7, 0, 0)
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (0, 7, 0, 0)
 
 
 def test_private_use_name_is_never_mistaken_for_another(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(next(pictures.glob("*.png")), pictures / "\U0010dce9.png")
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (6, 0, 0, 1)
+    shutil.copy(next(images.glob("*.png")), images / "\U0010dce9.png")
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (6, 0, 0, 1)
     assert "private-use character; rename it" in capsys.readouterr().out
 
 
@@ -145,97 +143,97 @@ def test_printable_names_are_one_line() -> None:
 
 
 def test_index_of_another_bundle_is_refused_with_the_way_to_mend(
-    encoders: OnnxEncoders, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
+    update_index(str(images), encoders, out)
     other = Path(shutil.copytree(tiny_bundle, tmp_path / "other"))
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
     before = contents(out)
     with pytest.raises(MiniClipError, match=r"made by another bundle; choose another --out, or delete it"):
-        update_index(str(pictures), OnnxEncoders(Bundle.open(other), "cpu", threads=1), out)
-    with pytest.raises(MiniClipError, match=r"search with --bundle .*tiny, or index the pictures again"):
-        PictureIndex.open(out).check_bundle("0" * 64)
+        update_index(str(images), OnnxEncoders(Bundle.open(other), "cpu", threads=1), out)
+    with pytest.raises(MiniClipError, match=r"search with --bundle .*tiny, or index the images again"):
+        ImageIndex.open(out).check_bundle("0" * 64)
     assert contents(out) == before
 
 
-def test_out_that_is_no_index_is_not_touched(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_out_that_is_no_index_is_not_touched(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear diary")
     (tmp_path / "file").write_text("mine too")
     for out, words in (("mine", "is no index"), ("file", "is a file"), ("file/below", "choose another --out")):
         with pytest.raises(MiniClipError, match=words):
-            update_index(str(pictures), encoders, tmp_path / out)
+            update_index(str(images), encoders, tmp_path / out)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["diary.txt"]
     assert (tmp_path / "file").read_text() == "mine too"
 
 
-def test_folder_without_one_readable_picture_is_refused(encoders: OnnxEncoders, tmp_path: Path) -> None:
+def test_folder_without_one_readable_image_is_refused(encoders: OnnxEncoders, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for name in ("a.jpg", "b.png"):
-        (tmp_path / "pictures" / name).write_text("no picture")
-    with pytest.raises(MiniClipError, match=r"no picture in .* could be read; the first: .*a\.jpg: not a picture"):
+        (tmp_path / "pictures" / name).write_text("no image")
+    with pytest.raises(MiniClipError, match=r"no image in .* could be read; the first: .*a\.jpg: not an image"):
         update_index(str(tmp_path / "pictures"), encoders, tmp_path / "index")
     with pytest.raises(MiniClipError, match="is empty; fill it with: miniclip index"):
-        PictureIndex.open(tmp_path / "index")
+        ImageIndex.open(tmp_path / "index")
 
 
-def test_damaged_index_is_one_line(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_damaged_index_is_one_line(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
+    update_index(str(images), encoders, out)
     settings = (out / "index.json").read_text()
     newer = json.dumps({**json.loads(settings), "format": 99})
     for content in ("", "[]", "{", "null", "{}", '{"format": 2}', '{"format": "x"}', newer, "[" * 100_000):
         (out / "index.json").write_text(content)
         with pytest.raises(MiniClipError, match=r"damaged|newer than this MiniCLIP") as refused:
-            PictureIndex.open(out)
+            ImageIndex.open(out)
         assert "\n" not in str(refused.value)
     (out / "index.json").write_text(settings)
     for file in (out / "pictures.lance/data").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(MiniClipError, match=r"is damaged .* delete it and index the pictures again") as refused:
-        PictureIndex.open(out)
+    with pytest.raises(MiniClipError, match=r"is damaged .* delete it and index the images again") as refused:
+        ImageIndex.open(out)
     assert "\n" not in str(refused.value)
     shutil.rmtree(out / "pictures.lance")
     with pytest.raises(MiniClipError, match="is empty; fill it with"):
-        PictureIndex.open(out)
+        ImageIndex.open(out)
     with pytest.raises(MiniClipError, match=r"no index at .*; make one with: miniclip index"):
-        PictureIndex.open(tmp_path / "none")
+        ImageIndex.open(tmp_path / "none")
 
 
 def test_index_of_the_older_format_is_refused_with_the_way_to_mend(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
+    update_index(str(images), encoders, out)
     settings = json.loads((out / "index.json").read_text())
     (out / "index.json").write_text(json.dumps({**settings, "format": 1}))
-    for use in (lambda: PictureIndex.open(out), lambda: update_index(str(pictures), encoders, out)):
-        with pytest.raises(MiniClipError, match="older format 1; delete it and index the pictures again"):
+    for use in (lambda: ImageIndex.open(out), lambda: update_index(str(images), encoders, out)):
+        with pytest.raises(MiniClipError, match="older format 1; delete it and index the images again"):
             use()
 
 
 # what is used again, and what is kept
 
 
-def test_renamed_copied_and_touched_pictures_keep_their_embedding(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+def test_renamed_copied_and_touched_images_keep_their_embedding(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
+    update_index(str(images), encoders, out)
     before = contents(out)
-    first, second, third, *_ = sorted(pictures.iterdir())
-    first.rename(pictures / "renamed.jpg")
-    shutil.copy(second, pictures / "copied.jpg")
+    first, second, third, *_ = sorted(images.iterdir())
+    first.rename(images / "renamed.jpg")
+    shutil.copy(second, images / "copied.jpg")
     os.utime(third, ns=(1, 1))
-    report = update_index(str(pictures), encoders, out)
+    report = update_index(str(images), encoders, out)
     assert (report.added, report.reused, report.kept, report.removed) == (3, 3, 4, 1)
     after = contents(out)
     assert after["renamed.jpg"] == before[first.name] and first.name not in after
     assert after["copied.jpg"] == after[second.name] == before[second.name]
     assert after[third.name] == before[third.name]
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 7, 0, 0)
+    assert counts(update_index(str(images), encoders, out)) == (0, 7, 0, 0)
 
 
 def test_row_says_what_the_file_is(encoders: OnnxEncoders, tmp_path: Path) -> None:
@@ -258,29 +256,29 @@ def test_row_says_what_the_file_is(encoders: OnnxEncoders, tmp_path: Path) -> No
     assert (plain["width_px"], plain["height_px"]) == (70, 50)
 
 
-def test_unreadable_picture_is_tried_again_only_when_it_changed(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_unreadable_image_is_tried_again_only_when_it_changed(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "index"
-    (pictures / "text.jpg").write_text("no picture")
-    update_index(str(pictures), encoders, out)
+    (images / "text.jpg").write_text("no image")
+    update_index(str(images), encoders, out)
     capsys.readouterr()
-    report = update_index(str(pictures), encoders, out)
+    report = update_index(str(images), encoders, out)
     assert counts(report) == (0, 6, 0, 1) and report.skipped[0].path.endswith("text.jpg")
     assert "skipping" not in capsys.readouterr().out  # it was not opened again
-    os.utime(pictures / "text.jpg", ns=(1, 1))
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 6, 0, 1)
+    os.utime(images / "text.jpg", ns=(1, 1))
+    assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 1)
     assert "skipping text.jpg" in capsys.readouterr().out
-    (pictures / "text.jpg").unlink()
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 6, 0, 0)
-    assert PictureIndex.open(out).skipped == []
+    (images / "text.jpg").unlink()
+    assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 0)
+    assert ImageIndex.open(out).skipped == []
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(107, "not connected")])
-def test_picture_that_could_not_be_opened_is_tried_again_although_it_did_not_change(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+def test_image_that_could_not_be_opened_is_tried_again_although_it_did_not_change(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
-    out, victim = tmp_path / "index", sorted(pictures.iterdir())[0]
+    out, victim = tmp_path / "index", sorted(images.iterdir())[0]
 
     def refuse(path: str, mode: str) -> Any:  # root may read everything, so permissions alone cannot show it
         if str(path) == str(victim):
@@ -288,43 +286,43 @@ def test_picture_that_could_not_be_opened_is_tried_again_although_it_did_not_cha
         return open(path, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr("miniclip.reading.open", refuse, raising=False)
-        assert counts(update_index(str(pictures), encoders, out)) == (5, 0, 0, 1)
-        assert counts(update_index(str(pictures), encoders, out)) == (0, 5, 0, 1)
-    assert counts(update_index(str(pictures), encoders, out)) == (1, 5, 0, 0)
-    assert PictureIndex.open(out).skipped == []
+        patch.setattr("miniclip.index.embed_file.open", refuse, raising=False)
+        assert counts(update_index(str(images), encoders, out)) == (5, 0, 0, 1)
+        assert counts(update_index(str(images), encoders, out)) == (0, 5, 0, 1)
+    assert counts(update_index(str(images), encoders, out)) == (1, 5, 0, 0)
+    assert ImageIndex.open(out).skipped == []
 
 
 def test_heic_is_tried_again_since_the_reader_may_be_there_now(
     encoders: OnnxEncoders,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("miniclip.images.FORMATS", ["JPEG", "PNG"])
-    (pictures / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    monkeypatch.setattr("miniclip.data.images.FORMATS", ["JPEG", "PNG"])
+    (images / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
     for kept in (0, 6):
-        assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (6 - kept, kept, 0, 1)
-        assert "skipping phone.heic: HEIC pictures need one more package: pip install" in capsys.readouterr().out
+        assert counts(update_index(str(images), encoders, tmp_path / "index")) == (6 - kept, kept, 0, 1)
+        assert "skipping phone.heic: HEIC images need one more package: pip install" in capsys.readouterr().out
 
 
-def test_picture_that_turned_bad_leaves_the_index(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_image_that_turned_bad_leaves_the_index(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
-    victim = sorted(pictures.iterdir())[0]
-    victim.write_text("no picture any more")
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 5, 0, 1)
+    update_index(str(images), encoders, out)
+    victim = sorted(images.iterdir())[0]
+    victim.write_text("no image any more")
+    assert counts(update_index(str(images), encoders, out)) == (0, 5, 0, 1)
     assert victim.name not in contents(out)
 
 
-def test_folder_that_cannot_be_read_keeps_its_pictures(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_folder_that_cannot_be_read_keeps_its_images(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, inner = tmp_path / "index", pictures / "inner"
+    out, inner = tmp_path / "index", images / "inner"
     inner.mkdir()
-    shutil.copy(next(pictures.glob("*.png")), inner / "kept.png")
-    update_index(str(pictures), encoders, out)
+    shutil.copy(next(images.glob("*.png")), inner / "kept.png")
+    update_index(str(images), encoders, out)
     scandir = os.scandir
 
     def refuse(path: str) -> Any:  # root may read everything, so permissions alone cannot show it
@@ -333,46 +331,46 @@ def test_folder_that_cannot_be_read_keeps_its_pictures(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    report = update_index(str(pictures), encoders, out)
+    report = update_index(str(images), encoders, out)
     assert counts(report) == (0, 7, 0, 1)
     assert report.skipped[0].reason == "folder cannot be read (Permission denied)"
     assert "kept.png" in contents(out)
 
 
-def test_links_in_a_circle_end(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
-    (pictures / "below").mkdir()
-    (pictures / "below/loop").symlink_to(pictures)
-    (pictures / "self").symlink_to(pictures / "self")
+def test_links_in_a_circle_end(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+    (images / "below").mkdir()
+    (images / "below/loop").symlink_to(images)
+    (images / "self").symlink_to(images / "self")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.copy(next(pictures.glob("*.png")), elsewhere / "linked.png")
-    (pictures / "link").symlink_to(elsewhere)
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (7, 0, 0, 1)  # "self" leads nowhere
+    shutil.copy(next(images.glob("*.png")), elsewhere / "linked.png")
+    (images / "link").symlink_to(elsewhere)
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (7, 0, 0, 1)  # "self" leads nowhere
 
 
-def test_pictures_without_captions_beside_captioned_ones_are_indexed(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+def test_images_without_captions_beside_captioned_ones_are_indexed(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
-    first = sorted(path.name for path in pictures.iterdir())[0]
-    (pictures / "metadata.csv").write_text(f"file_name,text\n{first},the only caption\nlost.jpg,no picture\n")
-    report = update_index(str(pictures), encoders, tmp_path / "index")
+    first = sorted(path.name for path in images.iterdir())[0]
+    (images / "metadata.csv").write_text(f"file_name,text\n{first},the only caption\nlost.jpg,no image\n")
+    report = update_index(str(images), encoders, tmp_path / "index")
     assert counts(report) == (6, 0, 0, 1) and "lost.jpg" in report.skipped[0].path
-    assert list(PictureIndex.open(tmp_path / "index").captions) == [["the only caption"], *[[]] * 5]
+    assert list(ImageIndex.open(tmp_path / "index").captions) == [["the only caption"], *[[]] * 5]
 
 
 # one writer, many readers
 
 
 def test_second_writer_is_refused_and_readers_keep_their_snapshot(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
-    before = PictureIndex.open(out)
+    update_index(str(images), encoders, out)
+    before = ImageIndex.open(out)
     with open_writer(out, Settings(encoders.bundle.fingerprint, tmp_path, "x"), encoders.dim) as writer:
         with pytest.raises(MiniClipError, match=r"another process \(process \d+\) is writing the index .*wait for it"):
-            update_index(str(pictures), encoders, out)
+            update_index(str(images), encoders, out)
         writer.remove([str(before.paths[0])])
-        assert len(PictureIndex.open(out)) == 5  # a commit is seen by whoever opens next
+        assert len(ImageIndex.open(out)) == 5  # a commit is seen by whoever opens next
     assert len(before) == 6 and before.paths[0].exists()
-    assert counts(update_index(str(pictures), encoders, out)) == (1, 5, 0, 0)
+    assert counts(update_index(str(images), encoders, out)) == (1, 5, 0, 0)

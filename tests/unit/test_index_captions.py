@@ -1,44 +1,44 @@
-"""Captions and names beside an index's pictures: halves of characters, bytes that are no text, files not read."""
+"""Captions and names beside an index's images: halves of characters, bytes that are no text, files not read."""
 
 import json
 import os
 import shutil
 from pathlib import Path
 
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.update import update_index
-from tests.unit.indexing import counts, encoders, pictures
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.inference.encoders import OnnxEncoders
+from tests.unit.indexing import counts, encoders, images
 
-__all__ = ["encoders", "pictures"]  # fixtures
+__all__ = ["encoders", "images"]  # fixtures
 
 
 def test_halves_of_surrogate_pairs_in_captions_and_names_are_escaped(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     rows = [("a.png", "a dog \ud83d"), ("b.png", "fine"), ("no\ud83d.png", "lost")]
     lines = [json.dumps({"file_name": name, "text": text}) for name, text in rows]
-    (pictures / "metadata.jsonl").write_text("\n".join(lines))
-    for source in (pictures, pictures / "metadata.jsonl"):
+    (images / "metadata.jsonl").write_text("\n".join(lines))
+    for source in (images, images / "metadata.jsonl"):
         out = tmp_path / f"index-{source.suffix}"
         report = update_index(str(source), encoders, out)
-        assert list(PictureIndex.open(out).captions)[:2] == [["a dog \\ud83d"], ["fine"]]
+        assert list(ImageIndex.open(out).captions)[:2] == [["a dog \\ud83d"], ["fine"]]
         assert "no\\ud83d.png" in [problem.path for problem in report.skipped]
 
 
 def test_names_that_are_not_utf_8_beside_a_caption_file_are_told(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(pictures / "c.png", pictures / os.fsdecode(b"caf\xe9.png"))
-    (pictures / "captions.csv").write_text("image,caption\na.png,first\nb.png,second\n")
-    report = update_index(str(pictures / "captions.csv"), encoders, tmp_path / "index")
+    shutil.copy(images / "c.png", images / os.fsdecode(b"caf\xe9.png"))
+    (images / "captions.csv").write_text("image,caption\na.png,first\nb.png,second\n")
+    report = update_index(str(images / "captions.csv"), encoders, tmp_path / "index")
     assert counts(report) == (2, 0, 0, 2)  # c.png has no caption, either
 
 
 def test_folder_that_is_not_utf_8_with_two_caption_files_is_indexed(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
-    folder = pictures.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    folder = images.rename(tmp_path / os.fsdecode(b"caf\xe9"))
     for name in ("captions.csv", "more.csv"):
         (folder / name).write_text("image,caption\na.png,first\n")
     report = update_index(str(folder), encoders, tmp_path / "index")
@@ -46,17 +46,17 @@ def test_folder_that_is_not_utf_8_with_two_caption_files_is_indexed(
 
 
 def test_captions_stay_where_the_caption_file_cannot_be_read(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     out, own = tmp_path / "index", [["cap a"], ["cap b"], []]
-    (pictures / "captions.csv").write_text("image,caption\na.png,cap a\nb.png,cap b\n")
-    update_index(str(pictures), encoders, out)
-    assert list(PictureIndex.open(out).captions) == own
-    (pictures / "more.csv").write_text("image,caption\na.png,other\n")  # which of the two is meant?
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 1)
-    shutil.copy(pictures / "c.png", pictures / "b.png")
-    assert counts(update_index(str(pictures), encoders, out)) == (1, 2, 0, 1)
-    assert list(PictureIndex.open(out).captions) == own
-    (pictures / "captions.csv").unlink()
-    assert counts(update_index(str(pictures), encoders, out))[3] == 0
-    assert list(PictureIndex.open(out).captions) == [["other"], [], []]
+    (images / "captions.csv").write_text("image,caption\na.png,cap a\nb.png,cap b\n")
+    update_index(str(images), encoders, out)
+    assert list(ImageIndex.open(out).captions) == own
+    (images / "more.csv").write_text("image,caption\na.png,other\n")  # which of the two is meant?
+    assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 1)
+    shutil.copy(images / "c.png", images / "b.png")
+    assert counts(update_index(str(images), encoders, out)) == (1, 2, 0, 1)
+    assert list(ImageIndex.open(out).captions) == own
+    (images / "captions.csv").unlink()
+    assert counts(update_index(str(images), encoders, out))[3] == 0
+    assert list(ImageIndex.open(out).captions) == [["other"], [], []]

@@ -20,27 +20,27 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import miniclip.approximate
-import miniclip.store
-import miniclip.watch
-from miniclip.encoders import OnnxEncoders
+import miniclip.index.store
+import miniclip.index.watch
+import miniclip.search.approximate
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.ingest import Problem
-from miniclip.store import Settings, Writer, open_writer, read_problems, read_settings
-from miniclip.update import update_index
-from miniclip.watch import watch
-from tests.unit.indexing import counts, encoders, pictures
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.scan import Problem
+from miniclip.index.store import Settings, Writer, open_writer, read_problems, read_settings
+from miniclip.index.watch import watch
+from miniclip.inference.encoders import OnnxEncoders
+from tests.unit.indexing import counts, encoders, images
 
-__all__ = ["encoders", "pictures"]  # fixtures
+__all__ = ["encoders", "images"]  # fixtures
 
 
 def names(index: Path) -> list[str]:
-    return [path.name for path in PictureIndex.open(index).paths]
+    return [path.name for path in ImageIndex.open(index).paths]
 
 
 def columns(count: int, dim: int, first: int = 0) -> dict[str, Any]:
-    """Rows of pictures that are nowhere."""
+    """Rows of images that are nowhere."""
     embeds = np.random.default_rng(0).standard_normal((count, dim), dtype=np.float32)
     numbers = range(first, first + count)
     return {
@@ -54,32 +54,30 @@ def columns(count: int, dim: int, first: int = 0) -> dict[str, Any]:
     }
 
 
-def test_empty_error_report_is_not_made_anew(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_empty_error_report_is_not_made_anew(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     """Whoever opens the index just while its table is away would be told that it is damaged."""
-    update_index(str(pictures), encoders, tmp_path / "index")
+    update_index(str(images), encoders, tmp_path / "index")
     mark = tmp_path / "index/problems.lance/mark"
     mark.touch()
-    update_index(str(pictures), encoders, tmp_path / "index")
+    update_index(str(images), encoders, tmp_path / "index")
     assert mark.exists()
 
 
-def test_picture_of_a_clock_in_another_century_is_indexed(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
-) -> None:
+def test_image_of_a_clock_in_another_century_is_indexed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     moment_ns = 10**19  # in 2286
-    os.utime(pictures / "b.png", ns=(moment_ns, moment_ns))
-    if os.stat(pictures / "b.png").st_mtime_ns != moment_ns:
+    os.utime(images / "b.png", ns=(moment_ns, moment_ns))
+    if os.stat(images / "b.png").st_mtime_ns != moment_ns:
         pytest.skip("this file system has no such times")
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (3, 0, 0, 0)
-    assert counts(update_index(str(pictures), encoders, tmp_path / "index")) == (0, 3, 0, 0)
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (3, 0, 0, 0)
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (0, 3, 0, 0)
 
 
 # no room
 
 
-def test_no_problems_are_no_commit(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_no_problems_are_no_commit(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     """Each is a file that stays for a week."""
-    update_index(str(pictures), encoders, tmp_path / "index")
+    update_index(str(images), encoders, tmp_path / "index")
     assert len(list((tmp_path / "index/problems.lance/_versions").glob("*.manifest"))) == 1
 
 
@@ -108,7 +106,7 @@ WRITES: dict[str, Callable[[Writer], object]] = {
 def test_commit_that_finds_no_room_is_one_line_and_the_last_one_stays(
     write: Callable[[Writer], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(miniclip.store, "MOST_FRAGMENTS", 1)
+    monkeypatch.setattr(miniclip.index.store, "MAX_FRAGMENTS", 1)
     with open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32) as writer:
         for part in (columns(200, 32), columns(9, 32, 200)):
             writer.put(part, replace=False)
@@ -119,102 +117,102 @@ def test_commit_that_finds_no_room_is_one_line_and_the_last_one_stays(
         ):
             write(writer)
     assert "\n" not in str(failed.value)
-    assert len(PictureIndex.open(tmp_path / "index")) == 209
+    assert len(ImageIndex.open(tmp_path / "index")) == 209
     assert [problem.path for problem in read_problems(tmp_path / "index")] == ["/p/y.jpg"]
 
 
 def test_vector_index_that_finds_no_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniclip.approximate, "SMALLEST_ANN", 300)
+    monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     with open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32) as writer:
         writer.put(columns(300, 32), replace=False)
     with (
         largest_file(4096),
         pytest.raises(MiniClipError, match=r"^cannot write .*index: File too large; free some space"),
     ):
-        miniclip.approximate.make_ann(PictureIndex.open(tmp_path / "index", in_memory=False))
-    assert len(PictureIndex.open(tmp_path / "index")) == 300
+        miniclip.search.approximate.make_ann(ImageIndex.open(tmp_path / "index", in_memory=False))
+    assert len(ImageIndex.open(tmp_path / "index")) == 300
 
 
 # what is away for a while
 
 
-def test_pictures_below_a_link_to_a_drive_that_is_away_are_kept(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+def test_images_below_a_link_to_a_drive_that_is_away_are_kept(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "drive").mkdir()
-    (pictures / "c.png").rename(tmp_path / "drive/c.png")
-    (pictures / "holiday").symlink_to(tmp_path / "drive")
+    (images / "c.png").rename(tmp_path / "drive/c.png")
+    (images / "holiday").symlink_to(tmp_path / "drive")
     out = tmp_path / "index"
-    assert counts(update_index(str(pictures), encoders, out)) == (3, 0, 0, 0)
+    assert counts(update_index(str(images), encoders, out)) == (3, 0, 0, 0)
     (tmp_path / "drive").rename(tmp_path / "away")
-    report = update_index(str(pictures), encoders, out)
+    report = update_index(str(images), encoders, out)
     assert counts(report) == (0, 3, 0, 1)
     assert report.skipped[0].path.endswith("/holiday") and report.skipped[0].reason == "a link that leads nowhere"
     (tmp_path / "away").rename(tmp_path / "drive")
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 0)
+    assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 0)
     assert read_problems(out) == []
-    (pictures / "holiday").unlink()
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
+    (images / "holiday").unlink()
+    assert counts(update_index(str(images), encoders, out)) == (0, 2, 1, 0)
 
 
-def test_link_named_like_a_picture_keeps_its_row_while_its_drive_is_away(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+def test_link_named_like_an_image_keeps_its_row_while_its_drive_is_away(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "drive").mkdir()
-    (pictures / "c.png").rename(tmp_path / "drive/c.png")
-    (pictures / "c.png").symlink_to(tmp_path / "drive/c.png")
+    (images / "c.png").rename(tmp_path / "drive/c.png")
+    (images / "c.png").symlink_to(tmp_path / "drive/c.png")
     out = tmp_path / "index"
-    assert counts(update_index(str(pictures), encoders, out)) == (3, 0, 0, 0)
+    assert counts(update_index(str(images), encoders, out)) == (3, 0, 0, 0)
     (tmp_path / "drive").rename(tmp_path / "away")
-    report = update_index(str(pictures), encoders, out)
+    report = update_index(str(images), encoders, out)
     assert counts(report) == (0, 3, 0, 1) and report.skipped[0].reason == "a link that leads nowhere"
     assert names(out) == ["a.png", "b.png", "c.png"]
     (tmp_path / "away").rename(tmp_path / "drive")
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 0)
-    (pictures / "c.png").unlink()
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
+    assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 0)
+    (images / "c.png").unlink()
+    assert counts(update_index(str(images), encoders, out)) == (0, 2, 1, 0)
 
 
-def test_picture_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, pictures: Path, tmp_path: Path) -> None:
+def test_image_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
-    update_index(str(pictures), encoders, out)
-    (pictures / "b.png").rename(tmp_path / "b.png")
-    (pictures / "b.png").symlink_to("b.png")  # to itself: an error, but not that there is no such file
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 1)
+    update_index(str(images), encoders, out)
+    (images / "b.png").rename(tmp_path / "b.png")
+    (images / "b.png").symlink_to("b.png")  # to itself: an error, but not that there is no such file
+    assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 1)
     assert names(out) == ["a.png", "b.png", "c.png"]
-    (tmp_path / "b.png").replace(pictures / "b.png")
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 3, 0, 0)
+    (tmp_path / "b.png").replace(images / "b.png")
+    assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 0)
     assert read_problems(out) == []
-    (pictures / "b.png").unlink()
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 0)
+    (images / "b.png").unlink()
+    assert counts(update_index(str(images), encoders, out)) == (0, 2, 1, 0)
 
 
 # another source
 
 
-def test_other_pictures_do_not_take_the_place_of_those_that_are_still_there(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+def test_other_images_do_not_take_the_place_of_those_that_are_still_there(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
-    (pictures / "sub").mkdir()
-    (pictures / "c.png").rename(pictures / "sub/c.png")
-    (pictures / "bad.png").write_text("no picture")
+    (images / "sub").mkdir()
+    (images / "c.png").rename(images / "sub/c.png")
+    (images / "bad.png").write_text("no image")
     out = tmp_path / "index"
-    problems = update_index(str(pictures), encoders, out).skipped
+    problems = update_index(str(images), encoders, out).skipped
     for _ in range(2):  # the refused source is not remembered either
-        with pytest.raises(MiniClipError, match=f"holds the pictures of {pictures}, and they are still there; index"):
-            update_index(str(pictures / "sub"), encoders, out)
-    assert names(out) == ["a.png", "b.png", "c.png"] and read_settings(out).images == str(pictures)
+        with pytest.raises(MiniClipError, match=f"holds the images of {images}, and they are still there; index"):
+            update_index(str(images / "sub"), encoders, out)
+    assert names(out) == ["a.png", "b.png", "c.png"] and read_settings(out).images == str(images)
     assert read_problems(out) == problems != []
 
 
 def test_index_follows_a_folder_that_was_moved_or_widened(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "index"
     monkeypatch.chdir(tmp_path)
     update_index("pictures", encoders, out)
-    assert read_settings(out).images == str(pictures)  # can be read from any folder
-    pictures.rename(tmp_path / "moved")
+    assert read_settings(out).images == str(images)  # can be read from any folder
+    images.rename(tmp_path / "moved")
     report = update_index("moved", encoders, out)
     assert (counts(report), report.reused) == ((3, 0, 3, 0), 3)
     (tmp_path / "wider").mkdir()
@@ -229,13 +227,13 @@ def test_index_follows_a_folder_that_was_moved_or_widened(
 
 
 def test_kill_before_the_first_index_json_does_not_lock_the_user_out(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
     out.mkdir()
     (out / "writer.lock").write_text("process 1")
     (out / "index.json.partial").write_text('{"form')
-    assert counts(update_index(str(pictures), encoders, out)) == (3, 0, 0, 0)
+    assert counts(update_index(str(images), encoders, out)) == (3, 0, 0, 0)
     assert not (out / "index.json.partial").exists()
 
 
@@ -259,19 +257,19 @@ def test_index_that_another_bundle_made_just_before_the_lock_is_refused(
     assert json.loads((out / "index.json").read_text())["fingerprint"] == "1" * 64
 
 
-def test_kill_between_the_two_commits_of_a_picture_that_turned_bad_leaves_no_row(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path
+def test_kill_between_the_two_commits_of_an_image_that_turned_bad_leaves_no_row(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
-    out, bad = tmp_path / "index", pictures.resolve() / "b.png"
-    update_index(str(pictures), encoders, out)
-    bad.write_bytes(b"no picture")
-    settings = Settings(encoders.bundle.fingerprint, encoders.bundle.folder, str(pictures))
+    out, bad = tmp_path / "index", images.resolve() / "b.png"
+    update_index(str(images), encoders, out)
+    bad.write_bytes(b"no image")
+    settings = Settings(encoders.bundle.fingerprint, encoders.bundle.folder, str(images))
     with open_writer(out, settings, encoders.dim) as writer:  # the first of the two commits
-        writer.put_problems([Problem(str(bad), "not a picture", 10, bad.stat().st_mtime_ns)])
+        writer.put_problems([Problem(str(bad), "not an image", 10, bad.stat().st_mtime_ns)])
     assert "b.png" in names(out)
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 1, 1)
+    assert counts(update_index(str(images), encoders, out)) == (0, 2, 1, 1)
     assert names(out) == ["a.png", "c.png"]
-    assert counts(update_index(str(pictures), encoders, out)) == (0, 2, 0, 1)
+    assert counts(update_index(str(images), encoders, out)) == (0, 2, 0, 1)
 
 
 def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,25 +285,25 @@ def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_watching_tells_a_failure_once_and_the_next_one_again(
-    encoders: OnnxEncoders, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "aside").mkdir()
     told: list[str] = []
 
     def away() -> None:
-        for path in pictures.iterdir():
+        for path in images.iterdir():
             path.rename(tmp_path / "aside" / path.name)
 
     def back() -> None:
         for path in (tmp_path / "aside").iterdir():
-            path.rename(pictures / path.name)
+            path.rename(images / path.name)
 
     def end() -> None:
         raise KeyboardInterrupt
 
     between = iter([lambda: None, away, *[lambda: None] * 3, back, lambda: None, away, lambda: None, end])
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: next(between)())
-    monkeypatch.setattr(miniclip.watch, "time", clock)
+    monkeypatch.setattr(miniclip.index.watch, "time", clock)
     with pytest.raises(KeyboardInterrupt):
-        watch(str(pictures), encoders, tmp_path / "index", told.append)
+        watch(str(images), encoders, tmp_path / "index", told.append)
     assert [line.split(":")[0] for line in told[2:]] == ["not updated", "not updated"], told

@@ -1,4 +1,4 @@
-"""Two hundred good pictures among sixty hostile files: all of the good are indexed, each of the bad has its reason."""
+"""Two hundred good images among sixty hostile files: all of the good are indexed, each of the bad has its reason."""
 
 import io
 import os
@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from miniclip.images import FORMATS
-from miniclip.index import PictureIndex
-from miniclip.ingest import stored_path
-from tests.conftest import COLOURS, SHAPES, draw_picture, run_module
+from miniclip.data.images import FORMATS
+from miniclip.data.paths import stored_path
+from miniclip.index.image_index import ImageIndex
+from tests.conftest import COLOURS, SHAPES, draw_image, run_module
 
 GOOD, HOSTILE = 200, 60
 
 
 def encoded(format_name: str) -> bytes:
     stream = io.BytesIO()
-    draw_picture("red", "circle", (160, 120)).save(stream, format_name)
+    draw_image("red", "circle", (160, 120)).save(stream, format_name)
     return stream.getvalue()
 
 
@@ -37,26 +37,26 @@ def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def make_good(folder: Path) -> set[str]:
-    """Every kind of picture that people have, under every kind of name."""
+    """Every kind of image that people have, under every kind of name."""
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     names = [f"{number:03}.png" for number in range(GOOD - 60)]
     names += ["it's.png", 'a "b".png', " two  spaces .png", "größe-犬-🐕.png", "line\nend.png", "per%cent;--.png"]
     names += ["caf\u00e9.png", "cafe\u0301.png", os.fsdecode(b"caf\xe9-latin.png"), "n" * 251 + ".png", "-rf.png"]
     names += ["UPPER.PNG", "a.b.c.png", "tab\there.png", "\u202egnp.png"]
     for number, name in enumerate(names):
-        image = draw_picture(*kinds[number % len(kinds)], seed=number)
+        image = draw_image(*kinds[number % len(kinds)], seed=number)
         image.putpixel((0, 0), (number, 1, 0))
         image.save(folder / name)
-    base = draw_picture("green", "square")
+    base = draw_image("green", "square")
     alpha = base.convert("RGBA")
     alpha.putalpha(128)
-    deep = folder / "below" / "deeper.jpg"  # a folder that is named like a picture
+    deep = folder / "below" / "deeper.jpg"  # a folder that is named like an image
     deep.mkdir(parents=True)
     base.save(deep / "plain.jpg")
     base.save(deep / "progressive.jpg", progressive=True, quality=30)
     base.convert("CMYK").save(deep / "cmyk.jpg")
     base.convert("L").save(deep / "grey.jpg")
-    base.save(deep / "several.jpg", "MPO", save_all=True, append_images=[draw_picture("red", "circle")])
+    base.save(deep / "several.jpg", "MPO", save_all=True, append_images=[draw_image("red", "circle")])
     base.convert("P").save(deep / "palette.png")
     base.convert("1").save(deep / "bits.png")
     base.convert("I;16").save(deep / "sixteen.png")
@@ -64,7 +64,7 @@ def make_good(folder: Path) -> set[str]:
     alpha.save(deep / "alpha.webp")
     base.save(deep / "lossless.webp", lossless=True)
     base.save(deep / "still.gif")
-    base.save(deep / "moving.gif", save_all=True, append_images=[draw_picture("red", "circle")])
+    base.save(deep / "moving.gif", save_all=True, append_images=[draw_image("red", "circle")])
     base.save(deep / "plain.tif")
     base.save(deep / "packed.tiff", compression="tiff_lzw")
     base.save(deep / "plain.bmp")
@@ -82,7 +82,7 @@ def make_good(folder: Path) -> set[str]:
     (deep / "link.png").symlink_to(folder / names[0])
     good = {*names, *(path.name for path in deep.iterdir())}
     for number in range(GOOD - len(good)):
-        draw_picture("blue", "triangle", seed=1000 + number).save(deep / f"more-{number}.webp")
+        draw_image("blue", "triangle", seed=1000 + number).save(deep / f"more-{number}.webp")
         good.add(f"more-{number}.webp")
     (deep / "loop").symlink_to(folder)
     return good
@@ -97,14 +97,14 @@ def make_hostile(folder: Path) -> dict[str, str]:
         (folder / name).write_bytes(content)
         expected[name] = reason
 
-    known = "not a picture in a known format"
+    known = "not an image in a known format"
     jpeg, png, webp, gif, tiff, bmp, avif = (encoded(f) for f in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"))
     for name, whole in (("jpg", jpeg), ("png", png), ("webp", webp), ("tif", tiff), ("bmp", bmp), ("avif", avif)):
         put(f"half.{name}", whole[: len(whole) // 2], "")
         put(f"start.{name}", whole[:20], "")
         put(f"empty.{name}", b"", "an empty file")
         put(f"zeros.{name}", b"\0" * 4096, known)
-        put(f"text.{name}", b"I am no picture\n" * 50, known)
+        put(f"text.{name}", b"I am no image\n" * 50, known)
     put("half.gif", gif[: len(gif) // 3], "")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -158,7 +158,7 @@ def make_hostile(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file system with pipes and sockets")
-def test_all_good_pictures_are_indexed_and_each_hostile_file_has_its_reason(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_all_good_images_are_indexed_and_each_hostile_file_has_its_reason(tiny_bundle: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "p", tmp_path / "index"
     folder.mkdir()
     good = make_good(folder)
@@ -168,8 +168,8 @@ def test_all_good_pictures_are_indexed_and_each_hostile_file_has_its_reason(tiny
     done = run_module(*command)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    assert re.search(rf"^{GOOD} pictures embedded, .* {HOSTILE} skipped", done.stdout, re.MULTILINE), done.stdout
-    index = PictureIndex.open(out)
+    assert re.search(rf"^{GOOD} images embedded, .* {HOSTILE} skipped", done.stdout, re.MULTILINE), done.stdout
+    index = ImageIndex.open(out)
     assert {path.name for path in index.paths} == good
     assert all(path.exists() for path in index.paths)
     reasons = {os.path.basename(problem.path): problem.reason for problem in index.skipped}
@@ -182,5 +182,5 @@ def test_all_good_pictures_are_indexed_and_each_hostile_file_has_its_reason(tiny
 
     again = run_module(*command)
     assert again.returncode == 0, again.stderr
-    assert f"0 pictures embedded, {GOOD} unchanged, 0 removed, {HOSTILE} skipped" in again.stdout
+    assert f"0 images embedded, {GOOD} unchanged, 0 removed, {HOSTILE} skipped" in again.stdout
     assert "skipping hostile/text.jpg" not in again.stdout  # unchanged, so not tried again

@@ -19,17 +19,17 @@ import lancedb
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.index import PictureIndex
-from miniclip.store import read_problems
-from miniclip.update import update_index
-from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_picture
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.store import read_problems
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_image
 
 KILLS, GOOD, BAD = 30, 120, 6
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["miniclip.update"])
+FORKS.set_forkserver_preload(["miniclip.index.indexer"])
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,16 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of different content, and some that cannot be read."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of different content, and some that cannot be read."""
     folder = tmp_path_factory.mktemp("many")
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     for number in range(GOOD):
-        image = draw_picture(*kinds[number % len(kinds)], seed=number)
+        image = draw_image(*kinds[number % len(kinds)], seed=number)
         image.putpixel((0, 0), (number, 0, 0))
         image.save(folder / f"{number:03}.png")
     for number in range(BAD):
-        (folder / f"bad-{number}.jpg").write_bytes(b"no picture %d" % number)
+        (folder / f"bad-{number}.jpg").write_bytes(b"no image %d" % number)
     return folder
 
 
@@ -55,16 +55,16 @@ def open_encoders(bundle: Path) -> OnnxEncoders:
     return OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
 
 
-def index_eagerly(bundle: Path, pictures: Path, out: Path, begins: Event) -> None:
-    """What the killed process runs: as the command does, but with a commit after every picture, and a flat file."""
-    import miniclip.flat
-    import miniclip.update
+def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
+    """What the killed process runs: as the command does, but with a commit after every image, and a flat file."""
+    import miniclip.index.embeddings_mmap
+    import miniclip.index.indexer
 
-    miniclip.update.COMMIT_EVERY_S = 0.0
-    miniclip.flat.LEAST_BYTES = 0
+    miniclip.index.indexer.COMMIT_EVERY_S = 0.0
+    miniclip.index.embeddings_mmap.MIN_BYTES = 0
     encoders = open_encoders(bundle)
     begins.set()
-    miniclip.update.update_index(str(pictures), encoders, out)
+    miniclip.index.indexer.update_index(str(images), encoders, out)
 
 
 def rows(index: Path) -> list[dict[str, Any]]:
@@ -74,10 +74,10 @@ def rows(index: Path) -> list[dict[str, Any]]:
 
 
 def test_thirty_kills_at_random_moments_lose_nothing(
-    encoders: OnnxEncoders, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    encoders: OnnxEncoders, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     began = FORKS.Event()
-    whole = FORKS.Process(target=index_eagerly, args=(tiny_bundle, pictures, tmp_path / "whole", began))
+    whole = FORKS.Process(target=index_eagerly, args=(tiny_bundle, images, tmp_path / "whole", began))
     whole.start()
     assert began.wait(120)
     started = time.monotonic()
@@ -89,7 +89,7 @@ def test_thirty_kills_at_random_moments_lose_nothing(
     moments, kept, killed = random.Random(0), [], 0
     for kill in range(KILLS):
         out, began = tmp_path / f"index-{kill}", FORKS.Event()
-        process = FORKS.Process(target=index_eagerly, args=(tiny_bundle, pictures, out, began))
+        process = FORKS.Process(target=index_eagerly, args=(tiny_bundle, images, out, began))
         process.start()
         assert began.wait(120)
         process.join(moments.uniform(0, seconds))
@@ -97,13 +97,13 @@ def test_thirty_kills_at_random_moments_lose_nothing(
         process.join()
         killed += process.exitcode == -signal.SIGKILL
         try:
-            index = PictureIndex.open(out)
+            index = ImageIndex.open(out)
             np.testing.assert_array_equal(index.image_embeds, index.stored.read())
             kept.append(len(index))
         except MiniClipError as nothing_yet:
             assert re.search("is empty; fill it with|no index at", str(nothing_yet))
             kept.append(0)
-        report = update_index(str(pictures), encoders, out)
+        report = update_index(str(images), encoders, out)
         assert (report.kept, report.added) == (kept[-1], GOOD - kept[-1])
         assert rows(out) == expected
         assert len(read_problems(out)) == len(report.skipped) == BAD
@@ -111,16 +111,16 @@ def test_thirty_kills_at_random_moments_lose_nothing(
     assert len(set(kept)) > KILLS // 3, f"the kills did not come at different moments: {kept}"
 
 
-def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> None:
+def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     many, out = tmp_path / "many", tmp_path / "index"
     many.mkdir()
-    originals = sorted(pictures.glob("*.png"))
+    originals = sorted(images.glob("*.png"))
     for number in range(20_000):
         os.link(originals[number % GOOD], many / f"{number:05}.png")
     command = [
         sys.executable,
         "-c",
-        "import miniclip.update, miniclip.cli; miniclip.update.COMMIT_EVERY_S = 0.2; miniclip.cli.main()",
+        "import miniclip.index.indexer, miniclip.cli; miniclip.index.indexer.COMMIT_EVERY_S = 0.2; miniclip.cli.main()",
     ]
     flags = ["index", str(many), "--bundle", str(tiny_bundle), "--out", str(out)]
     process = subprocess.Popen(
@@ -134,15 +134,15 @@ def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, pictures
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     (line,) = errors.strip().splitlines()
-    stopped = re.fullmatch(r"stopped: ([\d,]+) pictures are in the index .*; the same command goes on from there", line)
+    stopped = re.fullmatch(r"stopped: ([\d,]+) images are in the index .*; the same command goes on from there", line)
     assert stopped
-    assert 0 < len(PictureIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
+    assert 0 < len(ImageIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
 
 
 def test_interrupt_counts_also_where_the_update_fails(
     encoders: OnnxEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "no-picture.jpg").write_bytes(b"no picture")
+    (tmp_path / "no-picture.jpg").write_bytes(b"no image")
 
     def interrupted(*arguments: Any) -> tuple[int, int]:
         os.kill(os.getpid(), signal.SIGINT)
@@ -153,10 +153,10 @@ def test_interrupt_counts_also_where_the_update_fails(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_watching_follows_changes(tiny_bundle: Path, pictures: Path, tmp_path: Path) -> None:
+def test_watching_follows_changes(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "watched", tmp_path / "index"
     folder.mkdir()
-    first, second, *_ = sorted(pictures.glob("*.png"))
+    first, second, *_ = sorted(images.glob("*.png"))
     os.link(first, folder / "first.png")
     command = [sys.executable, "-u", "-m", "miniclip.cli", "index", str(folder), "--bundle", str(tiny_bundle)]
     process = subprocess.Popen(
@@ -177,11 +177,11 @@ def test_watching_follows_changes(tiny_bundle: Path, pictures: Path, tmp_path: P
 
     until("watching")
     os.link(second, folder / "second.png")
-    until("1 pictures embedded, 1 unchanged, 0 removed")
-    assert {path.name for path in PictureIndex.open(out).paths} == {"first.png", "second.png"}
+    until("1 images embedded, 1 unchanged, 0 removed")
+    assert {path.name for path in ImageIndex.open(out).paths} == {"first.png", "second.png"}
     (folder / "first.png").rename(folder / "renamed.png")
-    until("1 pictures embedded, 1 unchanged, 1 removed, 1 of the embedded known by their content")
+    until("1 images embedded, 1 unchanged, 1 removed, 1 of the embedded known by their content")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.strip()) == (130, "stopped")
-    assert {path.name for path in PictureIndex.open(out).paths} == {"renamed.png", "second.png"}
+    assert {path.name for path in ImageIndex.open(out).paths} == {"renamed.png", "second.png"}

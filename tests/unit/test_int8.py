@@ -14,20 +14,21 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import export.__main__ as export_command
-import export.outliers
-import miniclip.calibration
-from export.gate import check_recall, layer_sets, most_recall_change
-from export.graph import Feeds, embed, picture_feeds, text_feeds
+import export.smooth_quant
+import miniclip.models.calibration_set
+from export.graph import Feeds, embed, image_feeds, text_feeds
 from export.int8 import FIRST_IN_FP32, TABLE_ROWS, _dynamic, quantise
-from export.outliers import scale_outliers
+from export.recall_check import check_recall, layer_sets, max_recall_change
+from export.smooth_quant import scale_outliers
 from export.to_onnx import export_text
-from miniclip.bundle import TOWERS, Bundle, onnx_name
-from miniclip.calibration import CALIBRATION_FILE, Calibration
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
+from miniclip.data.captions import read_captions
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.images import ImageTransform
-from miniclip.model import build_model, load_backbone
+from miniclip.inference.bundle import TOWERS, Bundle, onnx_name
+from miniclip.models.backbones import load_backbone
+from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
+from miniclip.models.checkpoint import load_run
+from miniclip.models.dual_encoder import build_model
 from tests.conftest import run_module
 from tests.contract.test_backbones import TEXTS, calibration_texts, config_of, randomise, save_backbone
 
@@ -156,7 +157,7 @@ def test_channels_of_one_size_are_left_alone() -> None:
 def test_scaling_a_whole_text_tower_changes_nothing_in_fp32(
     text_tower: TextTower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.outliers, "LEAST_GAIN", 1.0)  # random weights have no outliers worth a multiplication
+    monkeypatch.setattr(export.smooth_quant, "MIN_GAIN", 1.0)  # random weights have no outliers worth a multiplication
     scaled = scale_outliers(text_tower.fp32, text_tower.feeds)
     inputs = {node.input[0] for node in text_tower.fp32.graph.node if node.op_type == "MatMul"}
     assert 0 < operators(scaled).count("Mul") - operators(text_tower.fp32).count("Mul") <= len(inputs)
@@ -283,14 +284,14 @@ class Judge:
         return check_recall(folder, list(precisions), self.feeds, self.image_of_caption)
 
 
-def test_captions_of_like_length_are_calibrated_on_together_and_keep_their_pictures(tiny_run: Path) -> None:
-    run, calibration = load_run(tiny_run), Calibration.load(tiny_run)
+def test_captions_of_like_length_are_calibrated_on_together_and_keep_their_images(tiny_run: Path) -> None:
+    run, calibration = load_run(tiny_run), CalibrationSet.load(tiny_run)
     assert calibration
     by_length = calibration.by_length(run.tokenizer)
     lengths = [len(ids) for ids in run.tokenizer.ids(by_length.captions)]
     assert lengths == sorted(lengths) and len(set(lengths)) > 1
 
-    def pairs(own: Calibration) -> list[tuple[str, int]]:
+    def pairs(own: CalibrationSet) -> list[tuple[str, int]]:
         return sorted(zip(own.captions, own.image_of_caption.tolist(), strict=True))
 
     assert pairs(by_length) == pairs(calibration)
@@ -298,24 +299,24 @@ def test_captions_of_like_length_are_calibrated_on_together_and_keep_their_pictu
 
 @pytest.fixture(scope="module")
 def judge(tiny_run: Path) -> Judge:
-    run, calibration = load_run(tiny_run), Calibration.load(tiny_run)
+    run, calibration = load_run(tiny_run), CalibrationSet.load(tiny_run)
     assert calibration
-    pictures = picture_feeds(calibration.pixel_values(run.transform))
+    images = image_feeds(calibration.pixel_values(run.transform))
     texts = text_feeds(run.tokenizer, calibration.captions)
-    return Judge({"vision": pictures, "text": texts}, calibration.image_of_caption)
+    return Judge({"vision": images, "text": texts}, calibration.image_of_caption)
 
 
 def test_the_gate_lets_an_exported_bundle_pass(tiny_bundle: Path, judge: Judge) -> None:
     recalls = judge(tiny_bundle, "fp32", "fp16", "int8")
     assert list(recalls) == ["fp32", "fp16", "int8"]
     assert recalls["fp32"] > 0.2  # chance is 0.06
-    allowed = most_recall_change(judge.image_of_caption)
+    allowed = max_recall_change(judge.image_of_caption)
     assert all(abs(recall - recalls["fp32"]) <= allowed for recall in recalls.values())
 
 
 def test_the_gate_allows_what_chance_moves() -> None:
-    assert most_recall_change(np.repeat(np.arange(256), 2)) == most_recall_change(np.arange(1000)) == 0.03
-    assert most_recall_change(np.arange(64)) == 0.06
+    assert max_recall_change(np.repeat(np.arange(256), 2)) == max_recall_change(np.arange(1000)) == 0.03
+    assert max_recall_change(np.arange(64)) == 0.06
 
 
 def test_the_gate_refuses_a_text_tower_of_other_weights(
@@ -330,14 +331,14 @@ def test_the_gate_refuses_a_text_tower_of_other_weights(
     with pytest.raises(MiniClipError) as error:
         judge(tmp_path, "fp32", "fp16", "int8")
     told = re.fullmatch(
-        r"int8: mean recall on the run's calibration pictures is (\d\.\d{3}) and (\d\.\d{3}) in fp32, more than 0\.\d+ "
+        r"int8: mean recall on the run's calibration images is (\d\.\d{3}) and (\d\.\d{3}) in fp32, more than 0\.\d+ "
         r"apart \(most by the (?:vision|text) tower's [a-zA-Z0-9_.]+: alone \d\.\d{3}\); "
         r"leave it out with --precision fp32 fp16",
         str(error.value),
     )
     assert told, error.value
     assert float(told[2]) == pytest.approx(fp32, abs=6e-4)
-    assert float(told[1]) < fp32 - most_recall_change(judge.image_of_caption)
+    assert float(told[1]) < fp32 - max_recall_change(judge.image_of_caption)
 
 
 def test_the_gate_refuses_an_fp16_tower_that_gives_what_is_not_a_number(
@@ -414,13 +415,13 @@ def transform() -> ImageTransform:
     return ImageTransform(64, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def test_calibration_takes_training_pictures_and_two_captions_each(
+def test_calibration_takes_training_images_and_two_captions_each(
     captioned_folder: Path, transform: ImageTransform
 ) -> None:
     table = read_captions(captioned_folder, seed=0)
     train = table.split("train")
     assert 0 < len(train.image_paths) < len(table.image_paths)
-    calibration = Calibration.choose(table, transform)
+    calibration = CalibrationSet.choose(table, transform)
     assert calibration.captions == train.captions
     np.testing.assert_array_equal(calibration.image_of_caption, train.image_of_caption)
     expected = np.stack([transform.load(path) for path in train.image_paths])
@@ -430,44 +431,44 @@ def test_calibration_takes_training_pictures_and_two_captions_each(
 def test_calibration_of_a_large_split_is_spread_over_all_of_it(
     captioned_folder: Path, transform: ImageTransform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(miniclip.calibration, "PICTURES", 5)
+    monkeypatch.setattr(miniclip.models.calibration_set, "PICTURES", 5)
     train = read_captions(captioned_folder, seed=0).split("train")
-    calibration = Calibration.choose(train, transform)
+    calibration = CalibrationSet.choose(train, transform)
     count = len(train.image_paths)
     chosen = [caption for row in (i * (count - 1) // 4 for i in range(5)) for caption in train.captions_of(row)]
     assert calibration.captions == chosen
-    assert calibration.pictures.shape == (5, 64, 64, 3)
+    assert calibration.images.shape == (5, 64, 64, 3)
     assert calibration.image_of_caption.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_calibration_passes_over_pictures_that_cannot_be_read(
+def test_calibration_passes_over_images_that_cannot_be_read(
     captioned_folder: Path, transform: ImageTransform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(captioned_folder, tmp_path / "pictures")
     train = read_captions(folder, seed=0).split("train")
-    whole = Calibration.choose(train, transform)
+    whole = CalibrationSet.choose(train, transform)
     bad = train.image_paths[1]
     bad.write_bytes(bad.read_bytes()[:100])
-    rest = Calibration.choose(train, transform)
+    rest = CalibrationSet.choose(train, transform)
     assert capsys.readouterr().out.startswith(f"skipping {bad}: ")
-    np.testing.assert_array_equal(rest.pictures, np.delete(whole.pictures, 1, axis=0))
+    np.testing.assert_array_equal(rest.images, np.delete(whole.images, 1, axis=0))
     assert rest.captions == [*whole.captions[:2], *whole.captions[4:]]
     np.testing.assert_array_equal(rest.image_of_caption, whole.image_of_caption[:-2])
     for path in train.image_paths:
         path.write_bytes(b"")
-    with pytest.raises(MiniClipError, match=r"none of \d+ pictures could be read; the first: .*an empty file"):
-        Calibration.choose(train, transform)
+    with pytest.raises(MiniClipError, match=r"none of \d+ images could be read; the first: .*an empty file"):
+        CalibrationSet.choose(train, transform)
 
 
 def test_calibration_comes_back_from_its_file(
     captioned_folder: Path, transform: ImageTransform, tmp_path: Path
 ) -> None:
-    assert Calibration.load(tmp_path) is None
-    saved = Calibration.choose(read_captions(captioned_folder, seed=0), transform)
+    assert CalibrationSet.load(tmp_path) is None
+    saved = CalibrationSet.choose(read_captions(captioned_folder, seed=0), transform)
     saved.save(tmp_path / CALIBRATION_FILE)
-    loaded = Calibration.load(tmp_path)
+    loaded = CalibrationSet.load(tmp_path)
     assert loaded and loaded.captions == saved.captions
-    for ours, theirs in ((loaded.pictures, saved.pictures), (loaded.image_of_caption, saved.image_of_caption)):
+    for ours, theirs in ((loaded.images, saved.images), (loaded.image_of_caption, saved.image_of_caption)):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
 
@@ -487,18 +488,18 @@ def test_a_damaged_calibration_file_is_one_line_with_a_remedy(
     whole = (tiny_run / CALIBRATION_FILE).read_bytes()
     (tmp_path / CALIBRATION_FILE).write_bytes(damage(whole))
     with pytest.raises(MiniClipError, match=r"calibration\.npz: .*; train again, or leave int8 out$") as error:
-        Calibration.load(tmp_path)
+        CalibrationSet.load(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_pictures_without_captions_cannot_calibrate(
-    picture_folder: Path, transform: ImageTransform, tmp_path: Path
+def test_images_without_captions_cannot_calibrate(
+    image_folder: Path, transform: ImageTransform, tmp_path: Path
 ) -> None:
-    bare = Path(shutil.copytree(picture_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.csv")))
+    bare = Path(shutil.copytree(image_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.csv")))
     table = read_captions(bare)
     assert table.image_paths and not table.captions
     with pytest.raises(MiniClipError, match="have no captions, and int8 is calibrated on both; name other data"):
-        Calibration.choose(table, transform)
+        CalibrationSet.choose(table, transform)
 
 
 @pytest.fixture
@@ -526,7 +527,7 @@ def test_a_run_without_calibration_data_exports_what_it_can(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Int8 on the pictures of `--data`, which are those it was trained on; fp32 and fp16 on none."""
+    """Int8 on the images of `--data`, which are those it was trained on; fp32 and fp16 on none."""
     out = tmp_path / "bundle"
     flags: list[object] = ["--run", shared_run, "--out", out, "--precision", *precisions]
     flags += ["--data", captioned_folder] if with_data else []

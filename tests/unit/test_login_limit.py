@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from demo.login_limit import MOST_ADDRESSES, TRIES, TRIES_OF_ALL, TRY_EVERY_S, LoginLimit
+from demo.login_limit import MAX_ADDRESSES, TRIES, TRIES_OF_ALL, TRY_EVERY_S, LoginLimit
 
 
 class Clock:
@@ -60,7 +60,7 @@ def test_many_addresses_are_limited_together_but_not_one_that_was_right_before(l
 
 
 def test_memory_is_bounded(limit: LoginLimit, clock: Clock) -> None:
-    for number in range(3 * MOST_ADDRESSES):
+    for number in range(3 * MAX_ADDRESSES):
         clock.now_s += 1.0
         limit.take(str(number))
-    assert len(limit._of) <= MOST_ADDRESSES
+    assert len(limit._of) <= MAX_ADDRESSES

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
 from miniclip.errors import MiniClipError
-from miniclip.matching import ANSWERED, MatchCalibration, calibrate, fit_logistic
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.score_calibration import ANSWERED, ScoreCalibration, calibrate, fit_logistic
 
 
 def test_curve_of_known_data_is_found_again() -> None:
@@ -23,11 +23,11 @@ def test_separable_scores_give_a_finite_curve() -> None:
     assert 0 < slope < 100 and np.isfinite(intercept)
 
 
-def embeds_of_pairs(pictures: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def embeds_of_pairs(images: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     generator = np.random.default_rng(1)
-    image_embeds = generator.standard_normal((pictures, 32))
-    image_of_caption = np.repeat(np.arange(pictures), 2)
-    text_embeds = image_embeds[image_of_caption] + noise * generator.standard_normal((2 * pictures, 32))
+    image_embeds = generator.standard_normal((images, 32))
+    image_of_caption = np.repeat(np.arange(images), 2)
+    text_embeds = image_embeds[image_of_caption] + noise * generator.standard_normal((2 * images, 32))
     normal = [e / np.linalg.norm(e, axis=1, keepdims=True) for e in (text_embeds, image_embeds)]
     return normal[0], normal[1], image_of_caption
 
@@ -35,7 +35,7 @@ def embeds_of_pairs(pictures: int, noise: float) -> tuple[np.ndarray, np.ndarray
 def test_probabilities_are_the_share_of_true_pairs() -> None:
     texts, images, owner = embeds_of_pairs(300, noise=2.0)
     match = calibrate(texts[:300], images[:150], owner[:300], "val")
-    assert match is not None and (match.pictures, match.captions, match.split) == (150, 300, "val")
+    assert match is not None and (match.images, match.captions, match.split) == (150, 300, "val")
     similarity = texts[300:] @ images[150:].T  # pairs it was not fitted on
     is_match = owner[300:, None] - 150 == np.arange(150)[None, :]
     likely = match.probability(similarity)
@@ -62,7 +62,7 @@ def test_scores_that_say_nothing_are_not_calibrated() -> None:
     assert calibrate(texts[:2], images[:1], owner[:2], "val") is None
 
 
-def test_export_writes_the_calibration_of_held_out_pictures(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_export_writes_the_calibration_of_held_out_images(tiny_bundle: Path, tmp_path: Path) -> None:
     match = Bundle.open(tiny_bundle).match
     assert match is not None and match.split == "val" and match.slope > 0
     assert json.loads((tiny_bundle / "manifest.json").read_text())["match"] == match.to_dict()
@@ -71,5 +71,5 @@ def test_export_writes_the_calibration_of_held_out_pictures(tiny_bundle: Path, t
 @pytest.mark.parametrize("value", [[], "x", {}, {"slope": 1}, {"slope": "x", "intercept": 0, "cutoff": 0}])
 def test_damaged_calibration_is_one_line(value: object) -> None:
     with pytest.raises(MiniClipError, match=r"here: match is no calibration; copy or export the bundle again"):
-        MatchCalibration.from_manifest(value, "here")
-    assert MatchCalibration.from_manifest(None, "here") is None
+        ScoreCalibration.from_manifest(value, "here")
+    assert ScoreCalibration.from_manifest(None, "here") is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miniclip.metrics import ranks, recalls, retrieval_ranks, retrieval_recalls
+from miniclip.evaluation.metrics import ranks, recalls, retrieval_ranks, retrieval_recalls
 
 
 def test_rank_counts_better_scores() -> None:

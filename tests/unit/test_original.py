@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miniclip.checkpoint import load_run
 from miniclip.errors import MiniClipError
-from miniclip.original import import_original, logit_scale_of
+from miniclip.models.checkpoint import load_run
+from miniclip.models.import_checkpoint import import_original, logit_scale_of
 from tests.conftest import run_module, write_tokenizer
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -182,7 +182,7 @@ def test_a_run_embeds_as_the_original_did(kind: str, linear: bool, tmp_path: Pat
     pixel_values = torch.randn(3, 3, 64, 64) * torch.tensor([0.3, 1.0, 3.0]).view(3, 1, 1, 1)
     found = encoders.embed_pixels(pixel_values.numpy())
     np.testing.assert_allclose(found, original.image_embeds(pixel_values).numpy(), atol=1e-5)
-    assert np.abs(found[0] - found[1]).max() > 1e-3  # or any picture would do
+    assert np.abs(found[0] - found[1]).max() > 1e-3  # or any image would do
     input_ids, attention_mask = (torch.from_numpy(array) for array in run.tokenizer(TEXTS))
     expected = original.text_embeds(input_ids, attention_mask).numpy()
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), expected, atol=1e-5)
@@ -346,7 +346,7 @@ def test_import_then_evaluate_and_export(vit: Original, captioned_folder: Path, 
     assert done.stderr.startswith(f"error: {run} holds a run already")
     done = run_module("miniclip.cli", "evaluate", "--run", run, "--data", captioned_folder, "--split", "val")
     assert done.returncode == 0, done.stderr
-    assert "12 pictures" in done.stdout
+    assert "12 images" in done.stdout
     done = run_module(
         "export", "--run", run, "--out", tmp_path / "bundle", "--precision", "fp32", "--data", captioned_folder
     )

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.bundle import sha256_of
-from miniclip.config import load_config
 from miniclip.errors import MiniClipError
-from miniclip.pretrained import PACKAGES, class_prototypes, resolve_backbone
+from miniclip.inference.bundle import sha256_of
+from miniclip.models.config import load_config
+from miniclip.models.pretrained import PACKAGES, class_prototypes, resolve_backbone
 from train.__main__ import start_model
 
 
@@ -97,7 +97,7 @@ def test_an_offline_hub_is_one_line() -> None:
 
 def test_a_hub_that_does_not_answer_is_one_line_without_a_stack_of_retries(closed_port: int, tmp_path: Path) -> None:
     endpoint = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{closed_port}", "HF_HOME": str(tmp_path)}
-    code = "from miniclip.errors import run_command; from miniclip.pretrained import resolve_backbone\n"
+    code = "from miniclip.errors import run_command; from miniclip.models.pretrained import resolve_backbone\n"
     code += "run_command(lambda: resolve_backbone('some/hub-id'))"
     started = time.perf_counter()
     done = subprocess.run(

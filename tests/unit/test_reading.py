@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip import reading
-from miniclip.bundle import Bundle
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
-from miniclip.ingest import PictureFile, lies_outside
-from miniclip.reading import read_file
-from tests.conftest import draw_picture
+from miniclip.index import embed_file as reading
+from miniclip.index.embed_file import read_file
+from miniclip.index.scan import ImageFile, is_retryable
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from tests.conftest import draw_image
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +28,23 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 @pytest.fixture
 def replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A picture that another one replaces after it was hashed and before it is decoded."""
+    """An image that another one replaces after it was hashed and before it is decoded."""
     path, other = tmp_path / "a.png", tmp_path / "b.png"
-    draw_picture("red", "circle").save(path)
-    draw_picture("blue", "triangle", seed=1).save(other)
-    decode = reading.read_picture
+    draw_image("red", "circle").save(path)
+    draw_image("blue", "triangle", seed=1).save(other)
+    decode = reading.read_image
 
     def replace_and_decode(*arguments: Any) -> Any:
         if other.exists():
             os.replace(other, path)
         return decode(*arguments)
 
-    monkeypatch.setattr(reading, "read_picture", replace_and_decode)
+    monkeypatch.setattr(reading, "read_image", replace_and_decode)
     return path
 
 
-def file_at(path: Path) -> PictureFile:
-    return PictureFile(str(path), path.stat().st_size, path.stat().st_mtime_ns)
+def file_at(path: Path) -> ImageFile:
+    return ImageFile(str(path), path.stat().st_size, path.stat().st_mtime_ns)
 
 
 def test_hash_and_embedding_are_of_one_content(encoders: OnnxEncoders, replaced: Path) -> None:
@@ -62,7 +62,7 @@ def test_large_file_that_changes_meanwhile_is_tried_again(
     monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
     with pytest.raises(MiniClipError, match="it changes meanwhile") as refused:
         read_file(file_at(replaced), encoders, {})
-    assert lies_outside(str(refused.value))
+    assert is_retryable(str(refused.value))
     read = read_file(file_at(replaced), encoders, {})  # nobody replaces it now
     assert read.sha256 == hashlib.sha256(replaced.read_bytes()).digest()
 
@@ -71,36 +71,36 @@ def test_large_file_that_was_only_touched_is_read(
     encoders: OnnxEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.png"
-    draw_picture("red", "circle").save(path)
+    draw_image("red", "circle").save(path)
     monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
-    decode = reading.read_picture
+    decode = reading.read_image
 
     def touch_and_decode(*arguments: Any) -> Any:
         os.utime(path, (1, 1))
         return decode(*arguments)
 
-    monkeypatch.setattr(reading, "read_picture", touch_and_decode)
+    monkeypatch.setattr(reading, "read_image", touch_and_decode)
     assert read_file(file_at(path), encoders, {}).sha256 == hashlib.sha256(path.read_bytes()).digest()
 
 
 PROGRAM = """
 import re, resource, sys
 from miniclip.errors import MiniClipError
-from miniclip.images import read_picture
-from miniclip.ingest import lies_outside
+from miniclip.data.images import read_image
+from miniclip.index.scan import is_retryable
 used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
 try:
-    read_picture(sys.argv[1])
+    read_image(sys.argv[1])
 except MiniClipError as error:
-    print(error, lies_outside(str(error)), sep="|")
+    print(error, is_retryable(str(error)), sep="|")
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(read_picture(sys.argv[1]).width_px)
+print(read_image(sys.argv[1]).width_px)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_picture_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) -> None:
+def test_image_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) -> None:
     Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "a.png")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
@@ -109,7 +109,7 @@ def test_picture_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.ENFILE, errno.EMFILE])
 def test_what_the_machine_lacked_is_tried_again(code: int) -> None:
-    for reason in (f"damaged picture ({os.strerror(code)})", f"cannot be read ({os.strerror(code)})"):
-        assert lies_outside(reason)
-    assert lies_outside("damaged picture (MemoryError)")
-    assert not lies_outside("damaged picture (image file is truncated)")
+    for reason in (f"damaged image ({os.strerror(code)})", f"cannot be read ({os.strerror(code)})"):
+        assert is_retryable(reason)
+    assert is_retryable("damaged image (MemoryError)")
+    assert not is_retryable("damaged image (image file is truncated)")

@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.caption_table import seeded_splits
-from miniclip.captions import read_captions
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.update import update_index
+from miniclip.data.captions import read_captions
+from miniclip.data.splits import seeded_splits
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import REPOSITORY, run_module
 
 RUN_FILES = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "calibration.npz")
 
 
 def test_split_of_a_seed_is_for_ever() -> None:
-    """Written down: another release, another system, another order of files must not move a picture."""
+    """Written down: another release, another system, another order of files must not move an image."""
     names = [f"{number}.jpg" for number in range(1000)]
     splits = seeded_splits(names, seed=7)
     assert hashlib.sha256(" ".join(splits).encode()).hexdigest() == SPLIT_OF_SEED_7
@@ -39,7 +39,7 @@ SPLIT_OF_SEED_7 = "7dc972fc5629e05281f97cb82fa62e147b234a30fc703d62fc3aede5e6e6e
 
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
 def test_split_does_not_depend_on_the_process(hash_seed: str, captioned_folder: Path) -> None:
-    code = "import sys; from miniclip.captions import read_captions; print(*read_captions(sys.argv[1], 3).splits)"
+    code = "import sys; from miniclip.data.captions import read_captions; print(*read_captions(sys.argv[1], 3).splits)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(captioned_folder)],
         cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": hash_seed},
@@ -63,19 +63,19 @@ def test_training_twice_on_a_cpu_gives_the_same_bytes(
 
 
 def test_order_and_embeddings_of_an_index_do_not_depend_on_how_it_came_about(
-    tiny_bundle: Path, picture_folder: Path, tmp_path: Path
+    tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    """All at once on one thread, or one picture after the other on two: the same rows, the same bytes."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    """All at once on one thread, or one image after the other on two: the same rows, the same bytes."""
+    images = tmp_path / "pictures"
+    images.mkdir()
     alone = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
     two = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=2)
-    sources = sorted(picture_folder.glob("*-*"))
+    sources = sorted(image_folder.glob("*-*"))
     for source in random.Random(0).sample(sources, len(sources)):
-        shutil.copy(source, pictures)
-        update_index(str(pictures), two, tmp_path / "grown")
-    update_index(str(pictures), alone, tmp_path / "whole")
-    grown, whole = PictureIndex.open(tmp_path / "grown"), PictureIndex.open(tmp_path / "whole")
-    assert grown.paths == whole.paths == sorted(pictures.resolve().iterdir())
+        shutil.copy(source, images)
+        update_index(str(images), two, tmp_path / "grown")
+    update_index(str(images), alone, tmp_path / "whole")
+    grown, whole = ImageIndex.open(tmp_path / "grown"), ImageIndex.open(tmp_path / "whole")
+    assert grown.paths == whole.paths == sorted(images.resolve().iterdir())
     assert np.array_equal(grown.image_embeds, whole.image_embeds)
     assert grown.sha256.equals(whole.sha256)

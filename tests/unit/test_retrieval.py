@@ -3,34 +3,34 @@
 import numpy as np
 import pytest
 
-from miniclip.device_search import GROUP_ROWS, DeviceGallery
-from miniclip.providers import CPU, CUDA
-from miniclip.retrieval import QUERIES, Gallery
+from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.device_search import GROUP_ROWS, DeviceSearch
+from miniclip.search.exact import QUERIES, ExactSearch
 
 
 def numpy_top_k(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :k]
 
 
-@pytest.mark.parametrize(("pictures", "threads"), [(1, 2), (7, 2), (1500, 2), (5000, 3)])
-def test_rows_equal_numpys(pictures: int, threads: int) -> None:
+@pytest.mark.parametrize(("images", "threads"), [(1, 2), (7, 2), (1500, 2), (5000, 3)])
+def test_rows_equal_numpys(images: int, threads: int) -> None:
     generator = np.random.default_rng(0)
     # small whole numbers: sums are exact in any order, and many scores are equal
-    gallery = generator.integers(-2, 3, size=(pictures, 16)).astype(np.float32)
+    gallery = generator.integers(-2, 3, size=(images, 16)).astype(np.float32)
     queries = generator.integers(-2, 3, size=(3, 16)).astype(np.float32)
-    scores, rows = Gallery(gallery, threads=threads).top_k(queries, 10)
+    scores, rows = ExactSearch(gallery, threads=threads).top_k(queries, 10)
     assert rows.tolist() == numpy_top_k(queries, gallery, 10).tolist()
     assert scores.tolist() == np.take_along_axis(queries @ gallery.T, rows, axis=1).tolist()
 
 
 def test_best_comes_first_and_k_is_bounded_by_the_gallery() -> None:
-    scores, rows = Gallery(np.eye(3, dtype=np.float32)).top_k(np.array([0.1, 0.9, 0.5]), 10)
+    scores, rows = ExactSearch(np.eye(3, dtype=np.float32)).top_k(np.array([0.1, 0.9, 0.5]), 10)
     assert rows.tolist() == [[1, 2, 0]]
     assert scores[0].tolist() == sorted(scores[0].tolist(), reverse=True)
 
 
 def test_no_query_gives_no_rows() -> None:
-    scores, rows = Gallery(np.eye(3, dtype=np.float32)).top_k(np.empty((0, 3), np.float32), 2)
+    scores, rows = ExactSearch(np.eye(3, dtype=np.float32)).top_k(np.empty((0, 3), np.float32), 2)
     assert scores.shape == rows.shape == (0, 0)
 
 
@@ -40,7 +40,7 @@ def test_a_gallery_bound_to_the_device_gives_the_same_rows() -> None:
     generator = np.random.default_rng(0)
     gallery = generator.integers(-2, 3, size=(1500, 16)).astype(np.float32)
     queries = generator.integers(-2, 3, size=(QUERIES + 3, 16)).astype(np.float32)
-    scores, rows = Gallery(gallery, (CUDA, CPU)).top_k(queries, 10)
+    scores, rows = ExactSearch(gallery, (CUDA, CPU)).top_k(queries, 10)
     assert rows.tolist() == numpy_top_k(queries, gallery, 10).tolist()
     assert scores.tolist() == np.take_along_axis(queries @ gallery.T, rows, axis=1).tolist()
 
@@ -49,7 +49,7 @@ def test_many_queries_over_many_blocks_equal_numpys() -> None:
     generator = np.random.default_rng(1)
     gallery = generator.integers(-2, 3, size=(9000, 16)).astype(np.float32)
     queries = generator.integers(-2, 3, size=(2 * QUERIES + 5, 16)).astype(np.float32)
-    _, rows = Gallery(gallery, threads=2).top_k(queries, 12)
+    _, rows = ExactSearch(gallery, threads=2).top_k(queries, 12)
     assert rows.tolist() == numpy_top_k(queries, gallery, 12).tolist()
 
 
@@ -60,7 +60,7 @@ def test_rows_equal_numpys_when_blocks_have_a_mark_to_reach(allowed_share: float
     gallery = generator.integers(-2, 3, size=(100_003, 16)).astype(np.float32)
     queries = generator.integers(-2, 3, size=(QUERIES, 16)).astype(np.float32)
     allowed = None if allowed_share is None else generator.random(len(gallery)) < allowed_share
-    scores, rows = Gallery(gallery, threads=2).top_k(queries, 10, allowed)
+    scores, rows = ExactSearch(gallery, threads=2).top_k(queries, 10, allowed)
     expected = queries @ gallery.T
     if allowed is not None:
         expected[:, ~allowed] = -np.inf
@@ -76,7 +76,7 @@ def test_rows_equal_numpys_whatever_the_order_of_the_gallery(order: str) -> None
     steps = {"better and better": 1, "all equal": 0, "worse and worse": -1}[order]
     gallery = np.ones((50_000, 4), dtype=np.float32) * (100 + steps * np.arange(50_000, dtype=np.float32)[:, None])
     queries = np.ones((QUERIES, 4), dtype=np.float32)
-    _, rows = Gallery(gallery, threads=2).top_k(queries, 10)
+    _, rows = ExactSearch(gallery, threads=2).top_k(queries, 10)
     assert rows.tolist() == numpy_top_k(queries, gallery, 10).tolist()
 
 
@@ -90,7 +90,7 @@ def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 1000, GROUP_ROWS, 5 * GROUP_ROWS + 1])
 def test_device_rows_equal_numpys_in_float32_and_float16(half: bool, rows: int) -> None:
     gallery, queries = unit_rows(rows, 64, seed=0), unit_rows(5, 64, seed=1)
-    scores, found = DeviceGallery(gallery, half).top_k(queries, min(10, rows))
+    scores, found = DeviceSearch(gallery, half).top_k(queries, min(10, rows))
     expected = numpy_top_k(queries, gallery, min(10, rows))
     assert found.tolist() == expected.tolist()
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ gallery.T, expected, axis=1), atol=1e-6)
@@ -104,7 +104,7 @@ def test_device_finds_allowed_rows_only(half: bool) -> None:
     bias = np.full((len(gallery), 1), -np.inf, dtype=np.float32)
     allowed = [3, 500, GROUP_ROWS + 6]
     bias[allowed] = 0
-    _, found = DeviceGallery(gallery, half).top_k(queries, 3, bias)
+    _, found = DeviceSearch(gallery, half).top_k(queries, 3, bias)
     assert [sorted(own) for own in found.tolist()] == [allowed] * 3
 
 
@@ -112,5 +112,5 @@ def test_device_finds_allowed_rows_only(half: bool) -> None:
 def test_more_rows_than_a_group_has_can_be_asked_for() -> None:
     gallery, queries = unit_rows(3 * GROUP_ROWS, 16, seed=0), unit_rows(2, 16, seed=1)
     wanted = GROUP_ROWS + 100
-    _, found = DeviceGallery(gallery).top_k(queries, wanted)
+    _, found = DeviceSearch(gallery).top_k(queries, wanted)
     assert found.tolist() == numpy_top_k(queries, gallery, wanted).tolist()

@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.gptq import round_weights, steps
 from export.graph import embed
 from export.int8 import _dynamic
-from export.outliers import scale_outliers
-from export.rounding import round_weights, steps
+from export.smooth_quant import scale_outliers
 
 INPUTS, OUTPUTS = 48, 32
 
@@ -83,8 +83,8 @@ def test_a_one_by_one_convolution_is_rounded_as_the_product_that_it_is(weight: n
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     rows = [correlated(16, seed) for seed in range(40)]
-    pictures = [{"x": np.ascontiguousarray(part.reshape(1, 4, 4, INPUTS).transpose(0, 3, 1, 2))} for part in rows]
-    ours = weight_of(round_weights(model, pictures))
+    images = [{"x": np.ascontiguousarray(part.reshape(1, 4, 4, INPUTS).transpose(0, 3, 1, 2))} for part in rows]
+    ours = weight_of(round_weights(model, images))
     theirs = weight_of(round_weights(layer(weight), [{"x": part} for part in rows]))
     np.testing.assert_allclose(ours[:, :, 0, 0].T, theirs, atol=1e-6)
 

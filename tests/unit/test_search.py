@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip import caption_embeds
-from miniclip.classify import classify, label_embeds
-from miniclip.cli import run
-from miniclip.duplicates import find_duplicates
+from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
-from miniclip.index import Captions, PictureIndex
-from miniclip.query import Query
-from miniclip.search import Hit, Searcher
-from miniclip.update import update_index
-from tests.conftest import draw_picture
+from miniclip.index.image_index import Captions, ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.search import caption_cache as caption_embeds
+from miniclip.search.duplicates import find_duplicates
+from miniclip.search.query import Query
+from miniclip.search.searcher import Hit, Searcher
+from miniclip.search.zero_shot import classify, label_embeds
+from tests.conftest import draw_image
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def searcher(tiny_index: Path, tiny_bundle: Path) -> Searcher:
     return Searcher.open(tiny_index, provider="cpu")
 
 
-def test_words_find_every_picture_best_first(searcher: Searcher) -> None:
+def test_words_find_every_image_best_first(searcher: Searcher) -> None:
     hits = searcher.by_text("a red circle on white", 100)
     assert sorted(hit.row for hit in hits) == list(range(12))
     scores = [hit.score for hit in hits]
@@ -50,7 +50,7 @@ def test_case_of_words_does_not_matter_to_this_tokenizer(searcher: Searcher) -> 
     assert searcher.by_text("RED circle") == searcher.by_text("red circle") != searcher.by_text("cat")
 
 
-def test_indexed_picture_finds_itself_first(searcher: Searcher) -> None:
+def test_indexed_image_finds_itself_first(searcher: Searcher) -> None:
     for row, path in enumerate(searcher.index.paths):
         by_image, by_row = searcher.by_image(path, 3), searcher.by_row(row, 3)
         assert by_image[0].row == by_row[0].row == row
@@ -58,7 +58,7 @@ def test_indexed_picture_finds_itself_first(searcher: Searcher) -> None:
     assert searcher.by_image(path.read_bytes(), 3) == by_image
 
 
-def test_captions_of_a_picture_are_each_shown_once_best_first(searcher: Searcher) -> None:
+def test_captions_of_an_image_are_each_shown_once_best_first(searcher: Searcher) -> None:
     hits = searcher.captions_for(searcher.index.paths[0], 100)
     every = {caption for own in searcher.index.captions for caption in own}
     assert sorted(hit.caption for hit in hits) == sorted(every) and len(every) == 24
@@ -67,7 +67,7 @@ def test_captions_of_a_picture_are_each_shown_once_best_first(searcher: Searcher
     assert searcher.captions_for(searcher.index.paths[0], 3) == hits[:3]
 
 
-def test_caption_that_all_pictures_share_does_not_crowd_out_the_others(searcher: Searcher) -> None:
+def test_caption_that_all_images_share_does_not_crowd_out_the_others(searcher: Searcher) -> None:
     shared = [["a photo", f"number {row}"] for row in range(12)]
     crowded = Searcher(dataclasses.replace(searcher.index, captions=Captions.of(shared)), searcher.encoders)
     found = [hit.caption for hit in crowded.captions_for(searcher.index.paths[0], 5)]
@@ -147,19 +147,19 @@ def test_index_without_captions_has_none(searcher: Searcher) -> None:
 
 @pytest.mark.parametrize("words", ["", "   ", "\n\t"])
 def test_empty_words_are_an_error(searcher: Searcher, words: str) -> None:
-    with pytest.raises(MiniClipError, match="the query is empty; type what the picture should show"):
+    with pytest.raises(MiniClipError, match="the query is empty; type what the image should show"):
         searcher.by_text(words)
 
 
-@pytest.mark.parametrize("words", ["🐕", "\udcff", "'; drop table pictures; --", "dog " * 3000, "[PAD]", "\x00"])
+@pytest.mark.parametrize("words", ["🐕", "\udcff", "'; drop table images; --", "dog " * 3000, "[PAD]", "\x00"])
 def test_no_words_are_a_traceback(searcher: Searcher, words: str) -> None:
     assert len(searcher.by_text(words)) == 10
 
 
-def test_picture_that_cannot_be_read_is_an_error(searcher: Searcher, tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_image_that_cannot_be_read_is_an_error(searcher: Searcher, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
     for ask in (searcher.by_image, searcher.captions_for):
-        with pytest.raises(MiniClipError, match=r"text\.jpg: not a picture in a known format"):
+        with pytest.raises(MiniClipError, match=r"text\.jpg: not an image in a known format"):
             ask(tmp_path / "text.jpg")
 
 
@@ -187,13 +187,13 @@ def test_several_phrasings_are_averaged(searcher: Searcher) -> None:
     assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1].tolist(), abs=1e-5)
 
 
-def test_weight_goes_from_picture_to_words(searcher: Searcher) -> None:
+def test_weight_goes_from_image_to_words(searcher: Searcher) -> None:
     def order(query: Query) -> list[int]:
         return [hit.row for hit in searcher.search(query).hits]
 
-    picture, words = searcher.index.paths[0], ("a blue triangle",)
-    both = {weight: order(Query(words, (picture,), text_weight=weight)) for weight in (0.0, 0.5, 1.0)}
-    assert both[0.0] == order(Query(images=(picture,))) and both[1.0] == order(Query(words))
+    image, words = searcher.index.paths[0], ("a blue triangle",)
+    both = {weight: order(Query(words, (image,), text_weight=weight)) for weight in (0.0, 0.5, 1.0)}
+    assert both[0.0] == order(Query(images=(image,))) and both[1.0] == order(Query(words))
     assert both[0.0] != both[1.0]
 
 
@@ -205,7 +205,7 @@ def test_minus_takes_away_what_is_not_wanted(searcher: Searcher) -> None:
     assert np.corrcoef(change, circles)[0, 1] < 0  # what looks most like it falls most
 
 
-def test_more_like_this_leaves_out_the_picture_itself(searcher: Searcher) -> None:
+def test_more_like_this_leaves_out_the_image_itself(searcher: Searcher) -> None:
     hits = searcher.search(Query(rows=(3,), top_k=12)).hits
     assert [hit.row for hit in hits] == [hit.row for hit in searcher.by_row(3, 12) if hit.row != 3]
     assert all(hit.probability is None for hit in hits)
@@ -213,7 +213,7 @@ def test_more_like_this_leaves_out_the_picture_itself(searcher: Searcher) -> Non
 
 @pytest.fixture
 def sorted_away(searcher: Searcher, tmp_path: Path) -> Searcher:
-    """Four pictures in two folders, one of them twice, some with a date."""
+    """Four images in two folders, one of them twice, some with a date."""
     for folder, name, colour, taken in (
         ("a", "x.png", "red", "2020:05:01 10:00:00"),
         ("a", "y.png", "blue", "2021:05:01 23:59:59"),
@@ -224,9 +224,9 @@ def sorted_away(searcher: Searcher, tmp_path: Path) -> Searcher:
         exif = Image.Exif()
         if taken:
             exif[0x0132] = taken
-        draw_picture(colour, "circle").save(tmp_path / "p" / folder / name, exif=exif)
+        draw_image(colour, "circle").save(tmp_path / "p" / folder / name, exif=exif)
     update_index(str(tmp_path / "p"), searcher.encoders, tmp_path / "index")
-    return Searcher(PictureIndex.open(tmp_path / "index"), searcher.encoders)
+    return Searcher(ImageIndex.open(tmp_path / "index"), searcher.encoders)
 
 
 def names(searcher: Searcher, **limits: object) -> set[str]:
@@ -243,7 +243,7 @@ def test_filters_keep_to_folder_and_days(sorted_away: Searcher, tmp_path: Path) 
     assert names(sorted_away, folder=tmp_path / "p/ab", before=date(2021, 1, 1)) == {"x copy.png"}
 
 
-def test_distinct_shows_one_row_a_picture(sorted_away: Searcher, tmp_path: Path) -> None:
+def test_distinct_shows_one_row_an_image(sorted_away: Searcher, tmp_path: Path) -> None:
     assert names(sorted_away, distinct=True) == {"x.png", "y.png", "z.png"}
     assert names(sorted_away, distinct=True, folder=tmp_path / "p/ab") == {"x copy.png", "z.png"}
     row = sorted_away.index.row_of(tmp_path / "p/a/x.png")
@@ -274,7 +274,7 @@ def test_nothing_matches_is_an_answer(searcher: Searcher) -> None:
     assert not strict.search(Query(("a red circle",))).nothing_matches
 
 
-def test_days_that_no_picture_was_taken_in_are_told_as_that(
+def test_days_that_no_image_was_taken_in_are_told_as_that(
     searcher: Searcher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = searcher.search(Query(("a red circle",), after=date(2099, 1, 1)))
@@ -282,9 +282,7 @@ def test_days_that_no_picture_was_taken_in_are_told_as_that(
     assert run(["search", "a red circle", "--index", str(searcher.index.folder), "--after", "2099-01-01"]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert re.search(
-        r"^no picture to be searched was taken after 2099-01-01; \d+ of 12 have a date at all$", printed.err
-    )
+    assert re.search(r"^no image to be searched was taken after 2099-01-01; \d+ of 12 have a date at all$", printed.err)
 
 
 def test_bundle_without_calibration_answers_without_probabilities(searcher: Searcher) -> None:
@@ -315,21 +313,21 @@ def test_question_without_an_answer_is_one_line(searcher: Searcher, query: Query
 # duplicates and labels
 
 
-def test_duplicates_are_equal_files_and_pictures_that_look_the_same(sorted_away: Searcher, tmp_path: Path) -> None:
+def test_duplicates_are_equal_files_and_images_that_look_the_same(sorted_away: Searcher, tmp_path: Path) -> None:
     def groups(threshold: float) -> list[list[str]]:
-        index = PictureIndex.open(tmp_path / "index")
+        index = ImageIndex.open(tmp_path / "index")
         return [[index.paths[row].name for row in rows] for rows in find_duplicates(index, threshold)]
 
     assert groups(1.0) == [["x.png", "x copy.png"]]
-    draw_picture("blue", "circle").resize((192, 160)).save(tmp_path / "p/larger.png")
+    draw_image("blue", "circle").resize((192, 160)).save(tmp_path / "p/larger.png")
     update_index(str(tmp_path / "p"), sorted_away.encoders, tmp_path / "index")
     similarity = {
         (a.row, b.row): b.score
-        for again in [Searcher(PictureIndex.open(tmp_path / "index"), sorted_away.encoders)]
+        for again in [Searcher(ImageIndex.open(tmp_path / "index"), sorted_away.encoders)]
         for a in again.by_text("circle", 9)
         for b in again.by_row(a.row, 9)
     }
-    index = PictureIndex.open(tmp_path / "index")
+    index = ImageIndex.open(tmp_path / "index")
     rows = {path.name: row for row, path in enumerate(index.paths)}
     alike = similarity[rows["y.png"], rows["larger.png"]]
     assert ["y.png", "larger.png"] in [sorted(group, reverse=True) for group in groups(alike - 1e-4)]

@@ -1,4 +1,4 @@
-"""Object storage follows the rules of folders: whatever a name holds, which names count, how large a picture may be."""
+"""Object storage follows the rules of folders: whatever a name holds, which names count, how large an image may be."""
 
 import hashlib
 from pathlib import Path
@@ -7,21 +7,22 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from demo import captions_tab
-from demo.desk import Desk
-from demo.question import Question
-from demo.search import PictureSearch
-from miniclip import ingest
-from miniclip.bundle import Bundle
-from miniclip.classify import classify_objects
-from miniclip.encoders import OnnxEncoders
+from demo.app_state import AppState
+from demo.gallery_search import GallerySearch
+from demo.search_request import SearchRequest
+from demo.tabs import describe as captions_tab
+from miniclip.data.images import open_image
+from miniclip.data.storage import read_uri
 from miniclip.errors import MiniClipError
-from miniclip.images import open_image
-from miniclip.index import PictureIndex
-from miniclip.ingest import find_pictures, read_uri
-from miniclip.search import Searcher
-from miniclip.update import update_index
-from tests.conftest import COLOURS, SHAPES, draw_picture, run_module
+from miniclip.index import scan as ingest
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.scan import scan_images
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
+from miniclip.search.zero_shot import classify_objects
+from tests.conftest import COLOURS, SHAPES, draw_image, run_module
 
 NAMES = ["A.png", "%41.png", "a b.png", "ü.png", "a#b.png", "a?b.png", "[1].png", "100%.png", "a\\b.png", "^`{|}.png"]
 PLAIN = ["it's.png", "a+b=c,d;e.png", "(1)!$&*:@~.png"]
@@ -34,20 +35,20 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A picture of its own under every name, in a folder whose name needs quotes, too."""
+    """An image of its own under every name, in a folder whose name needs quotes, too."""
     folder = tmp_path / "my photos"
     folder.mkdir()
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     for number, name in enumerate(NAMES + PLAIN):
-        draw_picture(*kinds[number % len(kinds)], seed=number).save(folder / name)
+        draw_image(*kinds[number % len(kinds)], seed=number).save(folder / name)
     return folder
 
 
-def test_every_name_is_indexed_with_its_own_picture(encoders: OnnxEncoders, folder: Path, tmp_path: Path) -> None:
+def test_every_name_is_indexed_with_its_own_image(encoders: OnnxEncoders, folder: Path, tmp_path: Path) -> None:
     report = update_index(f"file://{quote(str(folder))}", encoders, tmp_path / "uri")
     assert (report.added, report.skipped) == (len(NAMES + PLAIN), [])
     update_index(str(folder), encoders, tmp_path / "plain")
-    stored, plain = PictureIndex.open(tmp_path / "uri"), PictureIndex.open(tmp_path / "plain")
+    stored, plain = ImageIndex.open(tmp_path / "uri"), ImageIndex.open(tmp_path / "plain")
     for row, path in enumerate(plain.paths):
         own = stored.row_of(f"file://{quote(str(path), safe=ingest.PLAIN)}")
         assert own is not None, path
@@ -65,13 +66,13 @@ def test_a_slash_behind_a_place_makes_it_no_other_one(encoders: OnnxEncoders, fo
 
 def test_plain_names_are_stored_as_they_are(folder: Path) -> None:
     place = f"file://{quote(str(folder))}"
-    files = find_pictures(place).files
+    files = scan_images(place).files
     assert {f"{place}/{name}" for name in ["A.png", *PLAIN]} <= files.keys()
 
 
 def test_options_of_a_place_are_those_of_its_objects(encoders: OnnxEncoders, folder: Path) -> None:
     place = f"file://{quote(str(folder))}"
-    found = find_pictures(f"{place}?region=here&endpoint_override=localhost%3A9")
+    found = scan_images(f"{place}?region=here&endpoint_override=localhost%3A9")
     (path,) = (path for path in found.files if path.startswith(f"{place}/%2541.png"))
     assert path == f"{place}/%2541.png?region=here&endpoint_override=localhost%3A9"
     assert read_uri(path) == (folder / "%41.png").read_bytes()
@@ -90,10 +91,10 @@ def test_hidden_names_and_large_objects_are_treated_as_in_a_folder(
 ) -> None:
     (folder / ".trash" / "below").mkdir(parents=True)
     for hidden in (".hidden.png", ".trash/a.png", ".trash/below/a.png"):
-        draw_picture("red", "circle").save(folder / hidden)
+        draw_image("red", "circle").save(folder / hidden)
     (folder / "large.png").write_bytes(bytes(20_000))
     monkeypatch.setattr(ingest, "MAX_BYTES", 19_999)
-    stored, plain = find_pictures(f"file://{quote(str(folder))}"), find_pictures(str(folder))
+    stored, plain = scan_images(f"file://{quote(str(folder))}"), scan_images(str(folder))
     assert len(stored.files) == len(plain.files) == len(NAMES + PLAIN)
     (own,), (problem,) = stored.problems, plain.problems
     assert own.path == f"file://{quote(problem.path)}"
@@ -102,15 +103,15 @@ def test_hidden_names_and_large_objects_are_treated_as_in_a_folder(
 
 def test_place_below_a_hidden_folder_is_what_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / ".here").mkdir()
-    draw_picture("red", "circle").save(tmp_path / ".here" / "a.png")
+    draw_image("red", "circle").save(tmp_path / ".here" / "a.png")
     for place in (f"file://{tmp_path}/.here", f"file://{tmp_path}/.here/"):
-        assert list(find_pictures(place).files) == [f"file://{tmp_path}/.here/a.png"]
+        assert list(scan_images(place).files) == [f"file://{tmp_path}/.here/a.png"]
 
 
 def test_place_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
     for place in (f"file://{tmp_path}/none", f"file://{tmp_path}/a b", "nothing://here"):
         with pytest.raises(MiniClipError, match="cannot list") as refused:
-            find_pictures(place)
+            scan_images(place)
         assert "\n" not in str(refused.value)
 
 
@@ -120,38 +121,38 @@ def test_help_names_uris() -> None:
 
 @pytest.fixture
 def gallery(encoders: OnnxEncoders, tmp_path: Path) -> Searcher:
-    """A picture in each of two folders of a place with options, the way object storage is named."""
+    """An image in each of two folders of a place with options, the way object storage is named."""
     for name, colour in (("my photos/a b.png", "red"), ("other/c.png", "blue")):
         (tmp_path / "place" / name).parent.mkdir(parents=True)
-        draw_picture(colour, "circle").save(tmp_path / "place" / name)
+        draw_image(colour, "circle").save(tmp_path / "place" / name)
     update_index(f"file://{tmp_path}/place?region=secret", encoders, tmp_path / "index")
-    return Searcher(PictureIndex.open(tmp_path / "index"), encoders)
+    return Searcher(ImageIndex.open(tmp_path / "index"), encoders)
 
 
-def test_page_shows_and_describes_pictures_in_storage(gallery: Searcher, tmp_path: Path) -> None:
-    desk = Desk(gallery, "cpu", is_public=True)
-    assert open_image(desk.search.previews.webp(0)).size == (96, 80)
-    _, describe, label = captions_tab.functions(desk)
-    asked = {"row": 0, "gallery": desk.search.previews.version}
+def test_page_shows_and_describes_images_in_storage(gallery: Searcher, tmp_path: Path) -> None:
+    app_state = AppState(gallery, "cpu", is_public=True)
+    assert open_image(app_state.search.previews.webp(0)).size == (96, 80)
+    _, describe, label = captions_tab.functions(app_state)
+    asked = {"row": 0, "gallery": app_state.search.previews.version}
     assert "have no captions" in describe(asked)["html"]
     assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
     (tmp_path / "place/my photos/a b.png").unlink()
     with pytest.raises(MiniClipError, match="has gone since it was indexed") as gone:
-        desk.search.picture(0)
+        app_state.search.image(0)
     assert str(tmp_path) not in str(gone.value)
 
 
-def test_page_names_pictures_in_storage_without_quotes_and_options(gallery: Searcher) -> None:
+def test_page_names_images_in_storage_without_quotes_and_options(gallery: Searcher) -> None:
     for is_public, name in ((True, "a b.png"), (False, "my photos/a b.png")):
-        search = PictureSearch(gallery, is_public)
+        search = GallerySearch(gallery, is_public)
         card = search.card_of(0)
         assert (card.title, card.name) == ("a b.png", name)
     assert search.places.folders == ["my%20photos", "other"]
-    found = search.answer(Question(words="a red circle", folder="other"))
+    found = search.answer(SearchRequest(words="a red circle", folder="other"))
     assert [card.title for card in found.cards] == ["c.png"]
 
 
-def test_contact_sheet_shows_pictures_in_storage(gallery: Searcher, tmp_path: Path) -> None:
+def test_contact_sheet_shows_images_in_storage(gallery: Searcher, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     words = ("a red circle", "--index", gallery.index.folder, "--provider", "cpu", "--sheet", sheet)
     done = run_module("miniclip.cli", "search", *words)

@@ -14,9 +14,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from miniclip.bundle import Bundle, list_files, onnx_name
-from miniclip.encoders import OnnxEncoders
 from miniclip.errors import MiniClipError
+from miniclip.inference.bundle import Bundle, list_files, onnx_name
+from miniclip.inference.encoders import OnnxEncoders
 from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, pre_tokenizers, processors
 
 from miniclip.errors import MiniClipError
-from miniclip.tokenizer import Tokenizer
+from miniclip.inference.tokenizer import Tokenizer
 
 VOCABULARY = {word: row for row, word in enumerate(["[UNK]", "[CLS]", "[SEP]", "<pad>", "a", "red", "dog"])}
 

@@ -15,17 +15,17 @@ import torch
 
 import train.__main__
 import train.data
-from miniclip.calibration import CALIBRATION_FILE
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run, load_training_state
-from miniclip.config import Config, TrainConfig
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from tests.conftest import COLOURS, SHAPES, draw_picture
+from miniclip.models.calibration_set import CALIBRATION_FILE
+from miniclip.models.checkpoint import load_run, load_training_state
+from miniclip.models.config import Config, TrainConfig
+from tests.conftest import COLOURS, SHAPES, draw_image
 from tests.unit.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
 from train.data import TrainingData, load_data
-from train.loop import Trainer, epoch_batches, learning_rate_factor, validate
 from train.loss import infonce
+from train.trainer import Trainer, epoch_batches, learning_rate_factor, validate
 
 __all__ = ["config"]  # fixtures
 
@@ -41,7 +41,7 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero_by_a_cosine() -> None
 
 
 def training_rows_as_validation(data: TrainingData) -> TrainingData:
-    """The training pictures once more, called validation: what was learned by heart shows there."""
+    """The training images once more, called validation: what was learned by heart shows there."""
     splits = ["val" if split == "train" else "" for split in data.table.splits]
     return replace(data, table=replace(data.table, splits=splits))
 
@@ -54,10 +54,10 @@ def test_training_lifts_recall_far_above_chance(
     trainer = start(tmp_path, config, captioned_folder)
     seen = training_rows_as_validation(trainer.data)
     untrained = validate(trainer.model, seen)
-    assert untrained["mean_recall"] < 0.08  # 96 pictures
+    assert untrained["mean_recall"] < 0.08  # 96 images
     trainer.run()
     trained = validate(trainer.model, seen)
-    assert trained["mean_recall"] > 0.18  # eight pictures share their colour and shape, so 1 is out of reach
+    assert trained["mean_recall"] > 0.18  # eight images share their colour and shape, so 1 is out of reach
     assert trained["text_to_image_recall@10"] > 0.35
     losses = [record["loss"] for record in records_of(tmp_path)]
     assert losses[-1] < losses[0] - (0.3 if loss in ("infonce", "multi-positive") else 0.05)
@@ -171,10 +171,10 @@ def test_a_run_started_from_another_one_begins_with_its_recall(
     assert abs(anew["mean_recall"] - expected["mean_recall"]) > 0.1
 
 
-def test_a_run_started_from_another_one_keeps_its_standardisation_on_other_pictures(
-    tiny_config: Path, picture_folder: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_started_from_another_one_keeps_its_standardisation_on_other_images(
+    tiny_config: Path, image_folder: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ["--config", tiny_config, "--data", picture_folder, "--out", tmp_path, "--train.epochs", 1]
+    flags = ["--config", tiny_config, "--data", image_folder, "--out", tmp_path, "--train.epochs", 1]
     run_command(monkeypatch, *flags, "--train.start_from", tiny_run)
     ours, theirs = load_run(tmp_path).model.state_dict(), load_run(tiny_run).model.state_dict()
     for name in ("vision_head.feature_mean", "vision_head.feature_std", "text_head.feature_mean"):
@@ -196,29 +196,29 @@ def test_a_start_from_a_run_of_another_model_is_refused_in_one_line(
 
 @pytest.fixture(scope="module")
 def uneven_data(config: Config, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    """Forty pictures, in turn with one to five captions."""
+    """Forty images, in turn with one to five captions."""
     folder = tmp_path_factory.mktemp("uneven")
     lines = ["file_name,text"]
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     for number in range(40):
         colour, shape = kinds[number % len(kinds)]
-        draw_picture(colour, shape, seed=number).save(folder / f"{number}.png")
+        draw_image(colour, shape, seed=number).save(folder / f"{number}.png")
         lines += [f"{number}.png,a {colour} {shape} number {number} {copy}" for copy in range(1 + number % 5)]
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return load(folder, config, new_model(config))
 
 
 @pytest.mark.parametrize("captions_per_image", [1, 2, 3, 5, 9])
-def test_an_epoch_shows_each_picture_with_so_many_of_its_captions(
+def test_an_epoch_shows_each_image_with_so_many_of_its_captions(
     captions_per_image: int, uneven_data: TrainingData
 ) -> None:
     settings = TrainConfig(captions_per_image=captions_per_image, batch_size=1000)
-    owner, pictures = uneven_data.table.image_of_caption, uneven_data.image_rows("train")
+    owner, images = uneven_data.table.image_of_caption, uneven_data.image_rows("train")
     epochs = [np.concatenate(epoch_batches(uneven_data, settings, epoch)) for epoch in (1, 2, 1)]
     for rows in epochs:
         assert len(set(rows)) == len(rows)
         shown = Counter(owner[rows].tolist())
-        assert shown == {row: min(captions_per_image, int((owner == row).sum())) for row in pictures.tolist()}
+        assert shown == {row: min(captions_per_image, int((owner == row).sum())) for row in images.tolist()}
     assert np.array_equal(epochs[0], epochs[2])  # the same epoch shows the same
     assert not np.array_equal(owner[epochs[0]], owner[epochs[1]])  # another one another order
     if captions_per_image < 5:
@@ -226,7 +226,7 @@ def test_an_epoch_shows_each_picture_with_so_many_of_its_captions(
 
 
 @pytest.mark.parametrize(("captions_per_image", "batch_size"), [(2, 8), (3, 12), (5, 10), (5, 3)])
-def test_the_captions_of_a_picture_are_in_one_batch(
+def test_the_captions_of_an_image_are_in_one_batch(
     captions_per_image: int, batch_size: int, uneven_data: TrainingData
 ) -> None:
     settings = TrainConfig(captions_per_image=captions_per_image, batch_size=batch_size)
@@ -237,9 +237,9 @@ def test_the_captions_of_a_picture_are_in_one_batch(
         assert len(batch) <= max(batch_size, captions_per_image)
         for row in set(owner[batch].tolist()):
             assert (owner[batch] == row).sum() == min(captions_per_image, int((owner == row).sum()))
-    pictures = [row for batch in batches for row in set(owner[batch].tolist())]
-    assert len(pictures) == len(set(pictures))  # none is in two batches
-    left_out = set(uneven_data.image_rows("train").tolist()) - set(pictures)
+    images = [row for batch in batches for row in set(owner[batch].tolist())]
+    assert len(images) == len(set(images))  # none is in two batches
+    left_out = set(uneven_data.image_rows("train").tolist()) - set(images)
     assert sum(min(captions_per_image, int((owner == row).sum())) for row in left_out) < max(batch_size, 6)
 
 
@@ -288,20 +288,20 @@ def test_prototypes_join_a_batch_as_pairs_with_their_names(
 
 def test_a_data_set_without_captions_is_refused(config: Config, tmp_path: Path) -> None:
     for number in range(3):
-        draw_picture("red", "circle", seed=number).save(tmp_path / f"{number}.png")
+        draw_image("red", "circle", seed=number).save(tmp_path / f"{number}.png")
     with pytest.raises(MiniClipError, match="no captions to train on"):
         load_data([str(tmp_path)], config, new_model(config), TRANSFORM, tokenizer_of(config), False)
 
 
 def test_of_a_second_source_only_the_training_split_is_used(
-    captioned_folder: Path, picture_folder: Path, config: Config
+    captioned_folder: Path, image_folder: Path, config: Config
 ) -> None:
     def table(*sources: Path) -> CaptionTable:
         names = [str(source) for source in sources]
         return load_data(names, config, new_model(config), TRANSFORM, tokenizer_of(config), False).table
 
-    first, more = table(captioned_folder), read_captions(str(picture_folder)).split("train")
-    both = table(captioned_folder, picture_folder)
+    first, more = table(captioned_folder), read_captions(str(image_folder)).split("train")
+    both = table(captioned_folder, image_folder)
     assert both.image_paths == first.image_paths + more.image_paths
     assert both.split("val").captions == first.split("val").captions
     assert both.captions_of(len(first.image_paths)) == more.captions_of(0)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.checkpoint import begin_run, load_training_state, save_training_state
-from miniclip.config import Config
-from tests.conftest import make_captioned_pictures, run_module
+from miniclip.models.checkpoint import begin_run, load_training_state, save_training_state
+from miniclip.models.config import Config
+from tests.conftest import make_captioned_images, run_module
 from tests.unit.training import TRANSFORM, config, records_of, start, with_train
 
 __all__ = ["config"]  # fixtures
@@ -69,7 +69,7 @@ def test_a_run_without_training_state_is_not_trained_from_scratch_over_its_weigh
     refused(copy, words, "--config", tiny_config, "--data", captioned_folder, "--resume")
 
 
-def test_a_run_is_not_resumed_on_other_pictures_captions_or_splits(
+def test_a_run_is_not_resumed_on_other_images_captions_or_splits(
     tiny_run: Path, tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     copy, moved = (Path(shutil.copytree(own, tmp_path / own.name)) for own in (tiny_run, captioned_folder))
@@ -80,8 +80,8 @@ def test_a_run_is_not_resumed_on_other_pictures_captions_or_splits(
 
     captions = moved / "metadata.csv"
     captions.write_text(captions.read_text().replace("a red circle on white", "a red dog on white"))
-    fewer = make_captioned_pictures(tmp_path / "fewer", per_kind=2)
-    words = f"--resume: the captions or pictures differ from those that {copy} was trained on; give the same --data"
+    fewer = make_captioned_images(tmp_path / "fewer", per_kind=2)
+    words = f"--resume: the captions or images differ from those that {copy} was trained on; give the same --data"
     for data in (moved, fewer):
         refused(copy, words, "--config", tiny_config, "--data", data, "--resume")
 

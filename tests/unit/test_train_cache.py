@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniclip.config import Config
 from miniclip.errors import MiniClipError
-from miniclip.model import VisionTower, load_backbone
+from miniclip.models.backbones import load_backbone
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import VisionTower
 from tests.conftest import REPOSITORY
 from tests.unit.training import TRANSFORM, config, own_cache
 from train.augment import View
-from train.features import image_features
-from train.inputs import Images
+from train.feature_cache import image_features
+from train.tower_inputs import Images
 
 __all__ = ["config", "own_cache"]  # fixtures
 
@@ -23,14 +24,14 @@ __all__ = ["config", "own_cache"]  # fixtures
 PASS = """
 import os, signal, sys
 from pathlib import Path
-from train.features import image_features
-from miniclip.images import ImageTransform
-from miniclip.model import VisionTower, load_backbone
+from train.feature_cache import image_features
+from miniclip.data.images import ImageTransform
+from miniclip.models.dual_encoder import VisionTower, load_backbone
 from train.augment import View
 tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
 def stop(_, inputs):
     calls.append(1)
-    if len(calls) == 1 + int(sys.argv[3]):  # the first is the blank picture that tells the shape
+    if len(calls) == 1 + int(sys.argv[3]):  # the first is the blank image that tells the shape
         print("in the midst", flush=True)
         if sys.stdin.readline() == "":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -44,8 +45,8 @@ def tower_of(config: Config) -> VisionTower:
     return VisionTower(load_backbone(Path(config.model.vision), "vision"), "auto")
 
 
-def features_of(config: Config, pictures: Path) -> np.ndarray:
-    return image_features(tower_of(config), View(TRANSFORM), sorted(pictures.glob("*.*g"))).values.copy()
+def features_of(config: Config, images: Path) -> np.ndarray:
+    return image_features(tower_of(config), View(TRANSFORM), sorted(images.glob("*.*g"))).values.copy()
 
 
 def test_of_two_trainings_on_one_cache_the_second_waits_and_takes_what_the_first_computed(
@@ -69,57 +70,57 @@ def test_of_two_trainings_on_one_cache_the_second_waits_and_takes_what_the_first
 
 @pytest.mark.parametrize("note", ["", '{"done": 12', "[]", '{"done": 12, "skipped": 3}'])
 def test_a_cache_whose_note_is_damaged_is_computed_anew(
-    note: str, config: Config, picture_folder: Path, own_cache: Path
+    note: str, config: Config, image_folder: Path, own_cache: Path
 ) -> None:
-    expected = features_of(config, picture_folder)
+    expected = features_of(config, image_folder)
     (path,) = own_cache.glob("features/*/progress.json")
     whole = path.read_text()
     path.write_text(note)
     values = path.with_name("features.npy")
     values.write_bytes(values.read_bytes()[:-100] + bytes(100))
-    np.testing.assert_array_equal(features_of(config, picture_folder), expected)
+    np.testing.assert_array_equal(features_of(config, image_folder), expected)
     assert path.read_text() == whole
 
 
-def test_a_picture_that_memory_or_a_missing_package_kept_away_is_tried_again(
-    config: Config, picture_folder: Path, own_cache: Path
+def test_an_image_that_memory_or_a_missing_package_kept_away_is_tried_again(
+    config: Config, image_folder: Path, own_cache: Path
 ) -> None:
-    expected = features_of(config, picture_folder)
+    expected = features_of(config, image_folder)
     (path,) = own_cache.glob("features/*/progress.json")
     note = json.loads(path.read_text())
     assert note["skipped"] == {}
     reasons = (
-        "damaged picture (MemoryError)",
-        "HEIC pictures need one more package: pip",
-        "damaged picture (truncated)",
+        "damaged image (MemoryError)",
+        "HEIC images need one more package: pip",
+        "damaged image (truncated)",
     )
     note["skipped"] = dict(zip("135", reasons, strict=True))
     path.write_text(json.dumps(note))
     values = np.load(path.with_name("features.npy"), mmap_mode="r+")
     values[[1, 3, 5]] = 0
     values.flush()
-    found = features_of(config, picture_folder)
+    found = features_of(config, image_folder)
     np.testing.assert_array_equal(np.delete(found, 5, axis=0), np.delete(expected, 5, axis=0))
-    assert not found[5].any() and json.loads(path.read_text())["skipped"] == {"5": "damaged picture (truncated)"}
+    assert not found[5].any() and json.loads(path.read_text())["skipped"] == {"5": "damaged image (truncated)"}
 
 
-def test_a_picture_that_one_view_lacks_is_left_out(config: Config, picture_folder: Path, own_cache: Path) -> None:
+def test_an_image_that_one_view_lacks_is_left_out(config: Config, image_folder: Path, own_cache: Path) -> None:
     """It would train as a row of zeros."""
-    sides = (tower_of(config), 0, TRANSFORM, sorted(picture_folder.glob("*.*g")), 2, 0)
+    sides = (tower_of(config), 0, TRANSFORM, sorted(image_folder.glob("*.*g")), 2, 0)
     assert Images(*sides).skipped == {}
     notes = sorted(own_cache.glob("features/*/progress.json"))
     assert len(notes) == 2
     for row, path in enumerate(notes):
         note = json.loads(path.read_text())
-        path.write_text(json.dumps({**note, "skipped": {row: "damaged picture (truncated)"}}))
+        path.write_text(json.dumps({**note, "skipped": {row: "damaged image (truncated)"}}))
     assert Images(*sides).skipped.keys() == {0, 1}
 
 
 def test_a_cache_folder_that_is_a_file_is_one_line(
-    config: Config, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "file"))
     with pytest.raises(MiniClipError, match="set MINICLIP_CACHE to a folder with more") as error:
-        features_of(config, picture_folder)
+        features_of(config, image_folder)
     assert "\n" not in str(error.value)

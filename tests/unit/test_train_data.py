@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.caption_table import CaptionTable
-from miniclip.captions import read_captions
-from miniclip.config import Config
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from tests.conftest import draw_picture
+from miniclip.models.config import Config
+from tests.conftest import draw_image
 from tests.unit.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
 from train.data import load_data
 
 __all__ = ["config"]  # fixtures
 
 
-def pictures_in(folder: Path, count: int) -> list[str]:
+def images_in(folder: Path, count: int) -> list[str]:
     folder.mkdir(exist_ok=True)
     names = [f"{number}.png" for number in range(count)]
     for number, name in enumerate(names):
-        draw_picture("red", "circle", seed=number).save(folder / name)
+        draw_image("red", "circle", seed=number).save(folder / name)
     return names
 
 
@@ -40,8 +40,8 @@ def table(config: Config, *sources: Path, allow_missing: bool = False) -> Captio
 def test_what_the_first_source_holds_out_is_not_trained_on_from_another(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another list of the same pictures, shorter by one, is split otherwise; and a picture may be reached by a link."""
-    names = pictures_in(tmp_path, 40)
+    """Another list of the same images, shorter by one, is split otherwise; and an image may be reached by a link."""
+    names = images_in(tmp_path, 40)
     first = write_csv(tmp_path / "first.csv", dict.fromkeys(names, ""))
     second = write_csv(tmp_path / "second.csv", dict.fromkeys(names[1:], ""))
     (tmp_path / "links").mkdir()
@@ -57,44 +57,42 @@ def test_what_the_first_source_holds_out_is_not_trained_on_from_another(
     assert not trained & {path.resolve() for path in held_out}
     assert both.split("val").image_paths == read_captions(first).split("val").image_paths
     shown = capsys.readouterr().out
-    assert f"{second}: {lost} pictures not trained on, since {first} holds them out" in shown
-    assert f"{links}: 8 pictures not trained on" in shown and "skipping" not in shown
+    assert f"{second}: {lost} images not trained on, since {first} holds them out" in shown
+    assert f"{links}: 8 images not trained on" in shown and "skipping" not in shown
 
 
-def test_a_further_source_may_hold_nothing_but_training_pictures(config: Config, tmp_path: Path) -> None:
-    first = write_csv(tmp_path / "first.csv", dict.fromkeys(pictures_in(tmp_path, 10), ""))
-    names = pictures_in(tmp_path / "more", 5)
+def test_a_further_source_may_hold_nothing_but_training_images(config: Config, tmp_path: Path) -> None:
+    first = write_csv(tmp_path / "first.csv", dict.fromkeys(images_in(tmp_path, 10), ""))
+    names = images_in(tmp_path / "more", 5)
     second = write_csv(tmp_path / "more/second.csv", dict.fromkeys(names, "train"))
     assert table(config, first, second).image_paths[-5:] == [tmp_path / "more" / name for name in names]
-    with pytest.raises(MiniClipError, match="no picture is in split 'val'"):
+    with pytest.raises(MiniClipError, match="no image is in split 'val'"):
         table(config, second, first)
 
 
 @pytest.mark.parametrize("setup", [1, 2])
 @pytest.mark.parametrize(("broken", "left"), [("val", "4 are for training and 0"), ("train val", "0 are for training")])
-def test_pictures_that_cannot_be_read_are_missed_before_the_first_epoch(
+def test_images_that_cannot_be_read_are_missed_before_the_first_epoch(
     config: Config, tmp_path: Path, setup: int, broken: str, left: str
 ) -> None:
-    splits = dict(zip(pictures_in(tmp_path, 5), ("val", "train", "train", "train", "train"), strict=True))
+    splits = dict(zip(images_in(tmp_path, 5), ("val", "train", "train", "train", "train"), strict=True))
     file = write_csv(tmp_path / "x.csv", splits)
     for name, split in splits.items():
         if split in broken:
-            (tmp_path / name).write_text("no picture any more")
-    with pytest.raises(MiniClipError, match=f"of the pictures that can be read, {left}.*at least 2 and 1 are needed"):
+            (tmp_path / name).write_text("no image any more")
+    with pytest.raises(MiniClipError, match=f"of the images that can be read, {left}.*at least 2 and 1 are needed"):
         table(with_train(config, setup=setup), file, allow_missing=True)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_too_few_pictures_to_split_are_refused_with_how_many_it_takes(
-    config: Config, tmp_path: Path, count: int
-) -> None:
-    file = write_csv(tmp_path / "x.csv", dict.fromkeys(pictures_in(tmp_path, count), ""))
-    with pytest.raises(MiniClipError, match="at least 2 and 1 are needed, which a split by seed makes of 4 pictures"):
+def test_too_few_images_to_split_are_refused_with_how_many_it_takes(config: Config, tmp_path: Path, count: int) -> None:
+    file = write_csv(tmp_path / "x.csv", dict.fromkeys(images_in(tmp_path, count), ""))
+    with pytest.raises(MiniClipError, match="at least 2 and 1 are needed, which a split by seed makes of 4 images"):
         table(config, file)
 
 
-def test_as_many_pictures_as_it_takes_can_be_trained_on(config: Config, tmp_path: Path) -> None:
-    names = pictures_in(tmp_path, 4)
+def test_as_many_images_as_it_takes_can_be_trained_on(config: Config, tmp_path: Path) -> None:
+    names = images_in(tmp_path, 4)
     write_csv(tmp_path / "x.csv", dict.fromkeys(names, ""))
     start(tmp_path / "run", with_train(config, epochs=1), tmp_path).run()
     assert [math.isfinite(record["loss"]) for record in records_of(tmp_path / "run")] == [True]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.checkpoint import load_run
+from miniclip.models.checkpoint import load_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,15 +18,15 @@ STEP = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-import train.features
-from miniclip.config import load_config
+import train.feature_cache
+from miniclip.models.config import load_config
 from train.__main__ import start_model
 from train.data import load_data
 from train.distributed import begin, end, first_process_first, rank, sum_gradients
-from train.loop import Trainer, epoch_batches
-from miniclip.tokenizer import Tokenizer
+from train.trainer import Trainer, epoch_batches
+from miniclip.inference.tokenizer import Tokenizer
 
-train.features.has_bfloat16 = lambda: False
+train.feature_cache.has_bfloat16 = lambda: False
 config_path, data_path, out, *flags = sys.argv[1:]
 config = load_config(Path(config_path), dict(flag.split("=") for flag in flags))
 torch.manual_seed(0)
@@ -57,7 +57,7 @@ import torch
 import train.__main__ as training
 from miniclip.errors import run_command
 from train.distributed import rank
-from train.features import weights_hash
+from train.feature_cache import weights_hash
 
 make = training.start_model
 def start_model(config):
@@ -127,7 +127,7 @@ def test_two_processes_train_one_model_and_write_once(
 def test_a_batch_smaller_than_the_processes_is_one_line(
     tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    flags = ("--train.batch_size", "2", "--train.captions_per_image", "1")  # two pictures
+    flags = ("--train.batch_size", "2", "--train.captions_per_image", "1")  # two images
     done = launch(
         3, "-m", "train", "--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "r", *flags
     )

@@ -1,4 +1,4 @@
-"""What is frozen is computed once: features, and the input of the first block that learns. Views of pictures."""
+"""What is frozen is computed once: features, and the input of the first block that learns. Views of images."""
 
 import json
 import math
@@ -15,22 +15,23 @@ import pytest
 import torch
 from PIL import Image
 
-import train.features
-from miniclip.captions import read_captions
-from miniclip.config import Config
+import train.feature_cache
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.model import TextTower, VisionTower, load_backbone
-from miniclip.tokenizer import Tokenizer
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.backbones import load_backbone
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import TextTower, VisionTower
 from tests.conftest import REPOSITORY
 from tests.contract.test_backbones import VISION, randomise
 from tests.unit.training import TRANSFORM, config, load, new_model, no_bfloat16, own_cache, tokenizer_of
 from train.augment import View, random_crop
 from train.blocks import blocks_of
 from train.data import load_data
-from train.features import image_features, text_features
-from train.inputs import Images, Texts
-from train.loop import validate
+from train.feature_cache import image_features, text_features
 from train.tokens import Tokens
+from train.tower_inputs import Images, Texts
+from train.trainer import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
 PLAIN = View(TRANSFORM)
@@ -41,9 +42,9 @@ def caches_in(folder: Path) -> int:
     return len(list(folder.glob("features/*/progress.json")))
 
 
-def test_features_are_computed_once(config: Config, picture_folder: Path, own_cache: Path) -> None:
+def test_features_are_computed_once(config: Config, image_folder: Path, own_cache: Path) -> None:
     model, tokens = new_model(config), Tokens(tokenizer_of(config), CAPTIONS)
-    paths = sorted(picture_folder.glob("*.*g"))
+    paths = sorted(image_folder.glob("*.*g"))
     images, words = image_features(model.vision, PLAIN, paths), text_features(model.text, tokens)
     with torch.inference_mode():
         expected = model.vision(torch.from_numpy(np.stack([TRANSFORM.load(path) for path in paths]))).numpy()
@@ -56,7 +57,7 @@ def test_features_are_computed_once(config: Config, picture_folder: Path, own_ca
     handles = [model.text.register_forward_pre_hook(refuse), blocks_of(model.vision)[1].register_forward_hook(refuse)]
     np.testing.assert_array_equal(text_features(model.text, tokens).values, words.values)
     handles.pop().remove()
-    seen = []  # one blank picture tells the shape; the pictures themselves are not computed again
+    seen = []  # one blank image tells the shape; the images themselves are not computed again
     model.vision.register_forward_pre_hook(lambda _, inputs: seen.append((len(inputs[0]), bool(inputs[0].any()))))
     np.testing.assert_array_equal(image_features(model.vision, PLAIN, paths).values, images.values)
     assert all(rows == 1 and not drawn for rows, drawn in seen)
@@ -114,13 +115,13 @@ def test_a_folder_that_was_copied_or_touched_finds_its_cache(
 def test_a_pass_that_fails_midway_continues_where_it_was_noted(
     config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.features, "SAVE_EVERY", 2)
+    monkeypatch.setattr(train.feature_cache, "SAVE_EVERY", 2)
     paths = sorted(captioned_folder.glob("*.*g"))
     tower = new_model(config).vision
     calls = {"count": 0, "stop": 4}
 
     def count(_: object, inputs: tuple[torch.Tensor]) -> None:
-        calls["count"] += bool(inputs[0].any())  # not the blank picture that tells the shape
+        calls["count"] += bool(inputs[0].any())  # not the blank image that tells the shape
         if calls["count"] == calls["stop"]:
             raise RuntimeError("the power went")
 
@@ -129,7 +130,7 @@ def test_a_pass_that_fails_midway_continues_where_it_was_noted(
         image_features(tower, PLAIN, paths)
     calls |= {"count": 0, "stop": -1}
     continued = image_features(tower, PLAIN, paths).values.copy()
-    batches = math.ceil(len(paths) / train.features.IMAGE_BATCH)
+    batches = math.ceil(len(paths) / train.feature_cache.IMAGE_BATCH)
     assert calls["count"] == batches - 2  # two batches had been noted, the third was lost
     monkeypatch.setenv("MINICLIP_CACHE", str(own_cache / "other"))
     np.testing.assert_array_equal(continued, image_features(tower, PLAIN, paths).values)
@@ -138,9 +139,9 @@ def test_a_pass_that_fails_midway_continues_where_it_was_noted(
 KILLED_PASS = """
 import os, signal, sys
 from pathlib import Path
-import train.features as features
-from miniclip.images import ImageTransform
-from miniclip.model import VisionTower, load_backbone
+import train.feature_cache as features
+from miniclip.data.images import ImageTransform
+from miniclip.models.dual_encoder import VisionTower, load_backbone
 from train.augment import View
 features.SAVE_EVERY = 1
 tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
@@ -167,19 +168,19 @@ def test_a_killed_pass_continues(
     calls: list[bool] = []
     tower.register_forward_pre_hook(lambda _, inputs: calls.append(bool(inputs[0].any())))
     continued = image_features(tower, PLAIN, paths, trained_blocks).values.copy()
-    assert sum(calls) == math.ceil(len(paths) / train.features.IMAGE_BATCH) - 3
+    assert sum(calls) == math.ceil(len(paths) / train.feature_cache.IMAGE_BATCH) - 3
     monkeypatch.setenv("MINICLIP_CACHE", str(own_cache / "other"))
     np.testing.assert_array_equal(continued, image_features(tower, PLAIN, paths, trained_blocks).values)
 
 
-def test_an_unreadable_picture_is_named_and_dropped(
-    config: Config, picture_folder: Path, own_cache: Path, tmp_path: Path
+def test_an_unreadable_image_is_named_and_dropped(
+    config: Config, image_folder: Path, own_cache: Path, tmp_path: Path
 ) -> None:
-    for path in picture_folder.iterdir():
+    for path in image_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     training = read_captions(tmp_path, seed=config.data.seed).split("train").image_paths
     good = sorted(path.name for path in training if path.suffix == ".jpg")
-    (tmp_path / good[0]).write_bytes(b"no picture")
+    (tmp_path / good[0]).write_bytes(b"no image")
     (tmp_path / good[1]).write_bytes((tmp_path / good[1]).read_bytes()[:300])
     paths = sorted(path for path in tmp_path.iterdir() if path.suffix in (".jpg", ".png"))
     model, tokenizer = new_model(config), tokenizer_of(config)
@@ -213,10 +214,10 @@ def test_an_unreadable_picture_is_named_and_dropped(
 @pytest.mark.parametrize("name", ["efficientnet-lite", "vit", "resnet"])
 @pytest.mark.parametrize("trained_blocks", [1, 2])
 def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_vision_tower(
-    name: str, trained_blocks: int, picture_folder: Path, own_cache: Path, no_bfloat16: None
+    name: str, trained_blocks: int, image_folder: Path, own_cache: Path, no_bfloat16: None
 ) -> None:
     tower = VisionTower(randomise(VISION[name].make()), "auto").eval()
-    paths = sorted(picture_folder.glob("*.*g"))
+    paths = sorted(image_folder.glob("*.*g"))
     images = Images(tower, trained_blocks, TRANSFORM, paths, views=1, seed=0)
     cached = image_features(tower, PLAIN, paths, trained_blocks).values
     assert (cached.dtype, cached.ndim, len(cached)) == (np.float16, 3 if name == "vit" else 4, len(paths))
@@ -246,9 +247,9 @@ def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_text_t
 
 
 def test_where_the_processor_has_bfloat16_cached_blocks_are_near_the_whole_tower(
-    config: Config, picture_folder: Path, own_cache: Path
+    config: Config, image_folder: Path, own_cache: Path
 ) -> None:
-    model, paths = new_model(config), sorted(picture_folder.glob("*.*g"))
+    model, paths = new_model(config), sorted(image_folder.glob("*.*g"))
     rows = np.arange(len(paths))
     with torch.no_grad():
         whole = Images(model.vision, 99, TRANSFORM, paths, 1, 0).features(rows)
@@ -258,10 +259,10 @@ def test_where_the_processor_has_bfloat16_cached_blocks_are_near_the_whole_tower
 
 @pytest.mark.parametrize("kind", ["vision", "text"])
 def test_only_weights_below_the_cut_make_another_cache(
-    kind: str, config: Config, picture_folder: Path, own_cache: Path
+    kind: str, config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     model, tokens = new_model(config), Tokens(tokenizer_of(config), CAPTIONS)
-    paths = sorted(picture_folder.glob("*.*g"))[:2]
+    paths = sorted(image_folder.glob("*.*g"))[:2]
 
     def caches() -> int:
         if kind == "vision":
@@ -279,13 +280,13 @@ def test_only_weights_below_the_cut_make_another_cache(
         assert caches() == 2
 
 
-def test_view_0_is_the_plain_picture(picture_folder: Path) -> None:
-    for path in sorted(picture_folder.glob("*.*g")):
+def test_view_0_is_the_plain_image(image_folder: Path) -> None:
+    for path in sorted(image_folder.glob("*.*g")):
         np.testing.assert_array_equal(View(TRANSFORM, 0, seed=3).load(path), TRANSFORM.load(path))
 
 
-def test_a_view_is_told_by_file_name_seed_and_number_alone(picture_folder: Path, tmp_path: Path) -> None:
-    path = sorted(picture_folder.glob("*.png"))[0]
+def test_a_view_is_told_by_file_name_seed_and_number_alone(image_folder: Path, tmp_path: Path) -> None:
+    path = sorted(image_folder.glob("*.png"))[0]
     view = View(TRANSFORM, 1, seed=3).load(path)
     assert view.shape == (3, 64, 64)
     (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -297,7 +298,7 @@ def test_a_view_is_told_by_file_name_seed_and_number_alone(picture_folder: Path,
     assert all(np.abs(view - other).max() > 0.1 for other in others)
 
 
-def test_crops_keep_at_least_half_of_the_picture_and_half_of_them_are_mirrored() -> None:
+def test_crops_keep_at_least_half_of_the_image_and_half_of_them_are_mirrored() -> None:
     generator = np.random.default_rng(0)
     ramp = np.linspace(0, 255, 200, dtype=np.uint8)  # bright to the right
     image = Image.fromarray(np.broadcast_to(ramp, (100, 200))).convert("RGB")
@@ -313,13 +314,13 @@ def test_crops_keep_at_least_half_of_the_picture_and_half_of_them_are_mirrored()
     assert min(shares) > 0.48 and max(shares) > 0.9 and np.std(shares) > 0.05
 
 
-def test_training_sees_another_view_every_epoch_and_validation_the_picture_itself(
-    config: Config, picture_folder: Path, own_cache: Path
+def test_training_sees_another_view_every_epoch_and_validation_the_image_itself(
+    config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     for setup in (1, 2, 3):
         chosen = replace(config, train=replace(config.train, setup=setup, views=3))
         model = new_model(config)
-        data = load(picture_folder, chosen, model)
+        data = load(image_folder, chosen, model)
         images = data.images
         images.train(False)
         rows = np.arange(4)
@@ -328,7 +329,7 @@ def test_training_sees_another_view_every_epoch_and_validation_the_picture_itsel
         assert torch.equal(images.features(rows), plain)
         for one, other in ((plain, first), (first, second), (plain, second)):
             assert (one - other).abs().max() > 0.02 * plain.abs().max()
-        # what is cached comes again, pictures that are opened each time are cut anew
+        # what is cached comes again, images that are opened each time are cut anew
         assert torch.equal(third, plain) == (setup != 2)
-        alone = load(picture_folder, replace(config, train=replace(config.train, setup=setup)), model)
+        alone = load(image_folder, replace(config, train=replace(config.train, setup=setup)), model)
         assert validate(model, data) == validate(model, alone)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from miniclip.calibration import CALIBRATION_FILE
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
-from miniclip.evaluation import embed_split
+from miniclip.data.captions import read_captions
+from miniclip.evaluation.evaluate import embed_split
+from miniclip.models.calibration_set import CALIBRATION_FILE
+from miniclip.models.checkpoint import load_run
 from tests.conftest import run_module
-from train.average import mix
+from train.interpolate import mix
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,13 @@ def test_the_best_mix_becomes_a_run_like_any_other(
     assert done.returncode == 2 and "--steps must be at least 2" in done.stderr
 
 
-def test_pictures_that_cannot_be_read_are_named_and_too_many_of_them_choose_nothing(
+def test_images_that_cannot_be_read_are_named_and_too_many_of_them_choose_nothing(
     tiny_run: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(captioned_folder, tmp_path / "pictures"))
     broken = read_captions(folder).split("val").image_paths[::2]
     for path in broken:
-        path.write_text("no picture any more")
+        path.write_text("no image any more")
     command = ["train.interpolate", "--before", tiny_run, "--after", tiny_run, "--data", folder, "--steps", 2]
     done = run_module(*command, "--out", tmp_path / "none")
     assert done.returncode == 2 and "12 of 24 rows were skipped, more than 5%" in done.stderr

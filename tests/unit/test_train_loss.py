@@ -1,4 +1,4 @@
-"""The four losses against values computed by hand, with several captions of one picture in a batch."""
+"""The four losses against values computed by hand, with several captions of one image in a batch."""
 
 import math
 from collections.abc import Callable
@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniclip.config import TrainConfig
+from miniclip.models.config import TrainConfig
 from train.loss import infonce, make_loss, multi_positive, sigmoid, triplet
 
 NO_SCALE = torch.tensor(0.0)
-OWNER = [0, 0, 1, 2, 2, 2]  # six captions of three pictures
+OWNER = [0, 0, 1, 2, 2, 2]  # six captions of three images
 LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
 
 
@@ -21,7 +21,7 @@ def unit(*shape: int, seed: int) -> Tensor:
 
 
 def cosines_of(images: Tensor, texts: Tensor) -> list[list[float]]:
-    """Texts x pictures, in float64, without a matrix product."""
+    """Texts x images, in float64, without a matrix product."""
     return [[math.fsum(a * b for a, b in zip(t, i, strict=True)) for i in images.tolist()] for t in texts.tolist()]
 
 
@@ -75,10 +75,10 @@ def test_infonce_equals_the_value_computed_by_hand() -> None:
 
 def test_multi_positive_equals_the_value_computed_by_hand() -> None:
     images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-    # cosines, texts x images: ((1, 0), (0.6, 0.8), (0, 1)); the first two texts are of picture 0
+    # cosines, texts x images: ((1, 0), (0.6, 0.8), (0, 1)); the first two texts are of image 0
     e = math.exp
     by_text = (math.log(e(1) + 1) - 1 + math.log(e(0.6) + e(0.8)) - 0.6 + math.log(1 + e(1)) - 1) / 3
-    first = math.log(e(1) + e(0.6) + 1)  # the partition of picture 0 over all texts
+    first = math.log(e(1) + e(0.6) + 1)  # the partition of image 0 over all texts
     by_image = ((first - 1 + first - 0.6) / 2 + math.log(1 + e(0.8) + e(1)) - 1) / 2
     loss = multi_positive(images, texts, torch.tensor([0, 0, 1]), NO_SCALE)
     assert loss.item() == pytest.approx((by_text + by_image) / 2, abs=1e-6)
@@ -109,7 +109,7 @@ def test_triplet_equals_the_value_computed_by_hand() -> None:
         ("triplet", triplet_by_hand, 0.3),
     ],
 )
-def test_several_captions_of_one_picture_give_the_loss_written_out_in_loops(
+def test_several_captions_of_one_image_give_the_loss_written_out_in_loops(
     name: str, by_hand: Callable[[list[list[float]], float], float], scale: float
 ) -> None:
     images, texts = unit(3, 4, seed=0), unit(6, 4, seed=1)
@@ -118,10 +118,10 @@ def test_several_captions_of_one_picture_give_the_loss_written_out_in_loops(
     assert value.item() == pytest.approx(by_hand(cosines_of(images, texts), scale), rel=1e-5)
 
 
-def test_another_caption_of_the_same_picture_is_no_negative() -> None:
+def test_another_caption_of_the_same_image_is_no_negative() -> None:
     images, texts = unit(2, 4, seed=2), unit(3, 4, seed=3)
     logits = (math.e * texts @ images.T).double()
-    # texts 0 and 1 show picture 0: each is weighed against the other picture, and picture 0 against text 2 alone
+    # texts 0 and 1 show image 0: each is weighed against the other image, and image 0 against text 2 alone
     rows = [logits[0, [0, 1]], logits[1, [0, 1]], logits[2, [1, 0]]]
     columns = [logits[[0, 2], 0], logits[[1, 2], 0], logits[[2, 0, 1], 1]]
     expected = [sum(torch.logsumexp(v, 0) - v[0] for v in part) / 3 for part in (rows, columns)]
@@ -130,8 +130,8 @@ def test_another_caption_of_the_same_picture_is_no_negative() -> None:
 
 
 @pytest.mark.parametrize("name", ["infonce", "triplet"])
-def test_a_caption_is_not_pushed_away_from_its_picture_by_another_caption_of_it(name: str) -> None:
-    """Caption 1 is the picture itself, nearer to it than caption 0: the loss of caption 0 must not notice."""
+def test_a_caption_is_not_pushed_away_from_its_image_by_another_caption_of_it(name: str) -> None:
+    """Caption 1 is the image itself, nearer to it than caption 0: the loss of caption 0 must not notice."""
     images = torch.eye(4)[:2]
     texts = torch.tensor([[0.6, 0.0, 0.8, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]).requires_grad_()
     loss = make_loss(TrainConfig(loss=name, margin=0.7))
@@ -139,12 +139,12 @@ def test_a_caption_is_not_pushed_away_from_its_picture_by_another_caption_of_it(
     assert texts.grad is not None and torch.isfinite(texts.grad).all()
     assert texts.grad[0, 0] < 0  # drawn near
     assert texts.grad[1, 0] <= 0  # not pushed away
-    assert texts.grad[0, 1] > 0  # the other picture is pushed away
-    assert (texts.grad[:, 2:] == 0).all()  # where no picture is, nothing pulls
+    assert texts.grad[0, 1] > 0  # the other image is pushed away
+    assert (texts.grad[:, 2:] == 0).all()  # where no image is, nothing pulls
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_batch_of_one_picture_has_a_finite_loss_and_finite_gradients(name: str) -> None:
+def test_a_batch_of_one_image_has_a_finite_loss_and_finite_gradients(name: str) -> None:
     image, texts = unit(1, 4, seed=4).requires_grad_(), unit(3, 4, seed=5).requires_grad_()
     scale = torch.tensor(math.log(100)).requires_grad_()
     loss = make_loss(TrainConfig(loss=name))(image, texts, torch.zeros(3, dtype=torch.long), scale)
@@ -158,7 +158,7 @@ def test_a_batch_of_one_picture_has_a_finite_loss_and_finite_gradients(name: str
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_picture_nearer_to_its_captions_has_a_smaller_loss(name: str) -> None:
+def test_an_image_nearer_to_its_captions_has_a_smaller_loss(name: str) -> None:
     images, texts = unit(3, 8, seed=6), unit(6, 8, seed=7)
     loss = make_loss(TrainConfig(loss=name))
     near = torch.nn.functional.normalize(texts + 2 * images[OWNER], dim=-1)

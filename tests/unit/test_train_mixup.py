@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from miniclip.config import Config
+from miniclip.models.config import Config
 from tests.unit.test_train_setups import assert_near, gradients
 from tests.unit.training import config, no_bfloat16, start, with_train
-from train.loop import Trainer, epoch_batches
 from train.loss import infonce
+from train.trainer import Trainer, epoch_batches
 
 __all__ = ["config", "no_bfloat16"]  # fixtures
 
 
-def trainer_of(config: Config, pictures: Path, folder: Path, **values: object) -> tuple[Trainer, np.ndarray]:
+def trainer_of(config: Config, images: Path, folder: Path, **values: object) -> tuple[Trainer, np.ndarray]:
     """A trainer without dropout, and its first batch of 32 captions."""
-    trainer = start(folder, with_train(config, **values), pictures)
+    trainer = start(folder, with_train(config, **values), images)
     trainer.model.eval()
     return trainer, epoch_batches(trainer.data, trainer.config.train, 1)[0]
 
@@ -33,7 +33,7 @@ def test_each_pair_is_mixed_with_another_pair_of_the_batch(
     assert sorted(other) == sorted(own) and (other != own).sum() > len(own) / 2
     assert sorted(batch.texts[:, 0]) == sorted(captions)
     partner = dict(zip(own.tolist(), other.tolist(), strict=True))
-    assert [partner[picture] for picture in owner[batch.texts[:, 0]]] == owner[batch.texts[:, 1]].tolist()
+    assert [partner[image] for image in owner[batch.texts[:, 0]]] == owner[batch.texts[:, 1]].tolist()
     assert 0.05 < batch.own_share < 0.95
 
     model, share = trainer.model, batch.own_share

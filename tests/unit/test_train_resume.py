@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import train.loop
-from miniclip.checkpoint import load_run, load_training_state, save_training_state
-from miniclip.config import Config
+import train.trainer
 from miniclip.errors import MiniClipError
+from miniclip.models.checkpoint import load_run, load_training_state, save_training_state
+from miniclip.models.config import Config
 from tests.conftest import REPOSITORY, run_module
 from tests.unit.training import config, records_of, start, with_train
 from train.__main__ import _check_resumed
-from train.loop import Trainer, validate
+from train.trainer import Trainer, validate
 
 __all__ = ["config"]  # fixtures
 TOWERS = {"vision_learning_rate": 1e-3, "text_learning_rate": 1e-3}
@@ -36,7 +36,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
             raise KeyboardInterrupt
         return validate(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train.loop, "validate", validate_or_fail)
+    monkeypatch.setattr(train.trainer, "validate", validate_or_fail)
 
 
 def fail_at_step(trainer: Trainer, step: int) -> None:
@@ -119,7 +119,7 @@ def test_a_run_that_fails_before_the_state_of_an_epoch_is_saved_repeats_that_epo
     """Weights, config and record of epoch 2 are written already, and give way to what is repeated."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     start(whole, config, captioned_folder).run()
-    own = train.loop.save_training_state
+    own = train.trainer.save_training_state
 
     def save_or_fail(folder: Path, state: dict[str, Any]) -> None:
         if state["progress"]["epoch"] == 2:
@@ -127,7 +127,7 @@ def test_a_run_that_fails_before_the_state_of_an_epoch_is_saved_repeats_that_epo
         own(folder, state)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.loop, "save_training_state", save_or_fail)
+        patch.setattr(train.trainer, "save_training_state", save_or_fail)
         start(stopped, config, captioned_folder).run()
     assert [record["epoch"] for record in records_of(stopped)] == [1, 2]
     resumed = start(stopped, config, captioned_folder)

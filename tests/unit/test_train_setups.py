@@ -10,15 +10,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from miniclip.config import Config, ModelConfig, TrainConfig
-from miniclip.model import DualEncoder, build_model, load_backbone
-from tests.conftest import make_captioned_pictures, write_tokenizer
+from miniclip.models.backbones import load_backbone
+from miniclip.models.config import Config, ModelConfig, TrainConfig
+from miniclip.models.dual_encoder import DualEncoder, build_model
+from tests.conftest import make_captioned_images, write_tokenizer
 from tests.contract.test_backbones import TEXTS, VISION, save_backbone
 from tests.unit.training import config, no_bfloat16, start, with_train
 from train.blocks import blocks_of
-from train.inputs import Side
-from train.loop import Trainer, epoch_batches
-from train.setups import parameter_groups
+from train.param_groups import parameter_groups
+from train.tower_inputs import TowerInput
+from train.trainer import Trainer, epoch_batches
 
 __all__ = ["config", "no_bfloat16"]  # fixtures
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
@@ -39,9 +40,9 @@ def deep(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def few_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-four pictures: two views of every kind."""
-    return make_captioned_pictures(tmp_path_factory.mktemp("few") / "shapes", per_kind=2)
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four images: two views of every kind."""
+    return make_captioned_images(tmp_path_factory.mktemp("few") / "shapes", per_kind=2)
 
 
 def state_of(model: DualEncoder) -> dict[str, torch.Tensor]:
@@ -60,15 +61,15 @@ def head_names(model: DualEncoder) -> set[str]:
     return names | {"logit_scale"}
 
 
-def test_setup_1_changes_the_heads_and_the_temperature_alone(deep: Config, few_pictures: Path, tmp_path: Path) -> None:
-    trainer = start(tmp_path, with_train(deep, setup=1), few_pictures)
+def test_setup_1_changes_the_heads_and_the_temperature_alone(deep: Config, few_images: Path, tmp_path: Path) -> None:
+    trainer = start(tmp_path, with_train(deep, setup=1), few_images)
     assert changed_by_training(trainer) == head_names(trainer.model)
 
 
 def test_setup_3_changes_the_last_two_blocks_what_is_above_them_and_the_heads(
-    deep: Config, few_pictures: Path, tmp_path: Path
+    deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
-    trainer = start(tmp_path, with_train(deep, setup=3), few_pictures)
+    trainer = start(tmp_path, with_train(deep, setup=3), few_images)
     last = len(blocks_of(trainer.model.vision)) - 1
     places = (
         f"vision.backbone.blocks.{last}.", f"vision.backbone.blocks.{last - 1}.", "vision.backbone.head.",
@@ -80,9 +81,9 @@ def test_setup_3_changes_the_last_two_blocks_what_is_above_them_and_the_heads(
 
 
 def test_setup_2_changes_every_weight_and_no_statistics_of_batch_norms(
-    deep: Config, few_pictures: Path, tmp_path: Path
+    deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
-    trainer = start(tmp_path, with_train(deep, setup=2), few_pictures)
+    trainer = start(tmp_path, with_train(deep, setup=2), few_images)
     changed = changed_by_training(trainer)
     assert changed == {name for name, _ in trainer.model.named_parameters()}
     assert {"text.backbone.embeddings.word_embeddings.weight", "vision.backbone.stem.1.weight"} <= changed
@@ -91,10 +92,10 @@ def test_setup_2_changes_every_weight_and_no_statistics_of_batch_norms(
 
 
 def test_dropout_is_on_in_what_learns_alone_and_batch_norms_never_train(
-    deep: Config, few_pictures: Path, tmp_path: Path
+    deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
     for setup, kept in ((1, 4), (2, 0), (3, 2)):
-        data = start(tmp_path / str(setup), with_train(deep, setup=setup), few_pictures).data
+        data = start(tmp_path / str(setup), with_train(deep, setup=setup), few_images).data
         for mode in (True, False):
             data.images.train(mode)
             data.texts.train(mode)
@@ -112,10 +113,10 @@ def test_dropout_is_on_in_what_learns_alone_and_batch_norms_never_train(
 
 @pytest.mark.parametrize(("vision_blocks", "text_blocks"), [(0, 1), (3, 0), (99, 4)])
 def test_numbers_of_blocks_go_above_the_setup(
-    vision_blocks: int, text_blocks: int, deep: Config, few_pictures: Path, tmp_path: Path
+    vision_blocks: int, text_blocks: int, deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
     chosen = with_train(deep, setup=3, vision_blocks=vision_blocks, text_blocks=text_blocks)
-    trainer = start(tmp_path, chosen, few_pictures)
+    trainer = start(tmp_path, chosen, few_images)
     for tower, wanted in ((trainer.model.vision, vision_blocks), (trainer.model.text, text_blocks)):
         blocks = blocks_of(tower)
         learning = [all(p.requires_grad for p in block.parameters()) for block in blocks]
@@ -124,12 +125,12 @@ def test_numbers_of_blocks_go_above_the_setup(
 
 
 def test_learning_rates_follow_tower_and_depth_and_only_matrices_decay(
-    deep: Config, few_pictures: Path, tmp_path: Path
+    deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
     rates = {"learning_rate": 1e-2, "vision_learning_rate": 1e-3, "text_learning_rate": 1e-4, "layer_decay": 0.5}
     deep = with_train(deep, epochs=2, warmup_fraction=0, **rates)
     for setup in (1, 2, 3):
-        trainer = start(tmp_path / str(setup), with_train(deep, setup=setup), few_pictures)
+        trainer = start(tmp_path / str(setup), with_train(deep, setup=setup), few_images)
         groups = trainer.optimiser.param_groups
         found = {id(parameter): group for group in groups for parameter in group["params"]}
         assert sum(len(group["params"]) for group in groups) == len(found)  # none is in two groups
@@ -168,7 +169,7 @@ def test_what_stands_below_all_blocks_learns_slowest(kind: str, tmp_path: Path) 
     model = build_model(ModelConfig(), made["vision"], made["text"])
     tower = model.vision if side_name == "vision" else model.text
     settings = TrainConfig(vision_learning_rate=1.0, text_learning_rate=1.0, layer_decay=0.5)
-    groups = parameter_groups(model, Side(model.vision, 99), Side(model.text, 99), settings)
+    groups = parameter_groups(model, TowerInput(model.vision, 99), TowerInput(model.text, 99), settings)
     rate = {id(parameter): group["peak_lr"] for group in groups for parameter in group["params"]}
 
     blocks, hidden = blocks_of(tower), []
@@ -202,9 +203,9 @@ def assert_near(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 
 @pytest.fixture
-def trainer_of(deep: Config, few_pictures: Path, tmp_path: Path) -> Callable[..., Trainer]:
+def trainer_of(deep: Config, few_images: Path, tmp_path: Path) -> Callable[..., Trainer]:
     def make(**values: object) -> Trainer:
-        trainer = start(tmp_path / "run", with_train(deep, **values), few_pictures)
+        trainer = start(tmp_path / "run", with_train(deep, **values), few_images)
         trainer.model.eval()
         return trainer
 
@@ -219,7 +220,7 @@ def test_gradients_in_parts_are_those_of_the_whole_batch(
     whole = trainer_of(setup=setup, loss=loss)
     captions = epoch_batches(whole.data, whole.config.train, 1)[0]
     owners = whole.data.table.image_of_caption[captions]
-    assert len(captions) == 16 and len(set(owners)) < 16  # some picture has both of its captions in the batch
+    assert len(captions) == 16 and len(set(owners)) < 16  # some image has both of its captions in the batch
     expected_loss, expected = gradients(whole, 0, captions)
     assert ("logit_scale" in expected) == (loss == "infonce")
     assert len(expected) > (40 if setup == 3 else 11)

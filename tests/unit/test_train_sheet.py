@@ -7,22 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.captions import read_captions
-from miniclip.checkpoint import load_run
-from miniclip.config import Config
+from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from miniclip.model import DualEncoder
+from miniclip.models.checkpoint import load_run
+from miniclip.models.config import Config
+from miniclip.models.dual_encoder import DualEncoder
 from tests.unit.training import config, start, with_train
 from train.__main__ import draw_validation
 from train.data import TrainingData
-from train.loop import embed_validation
-from train.sheet import (
+from train.retrieval_figure import (
     CAPTIONS,
     GAP_PX,
     GREEN,
+    IMAGES,
     LINE_PX,
     PAPER,
-    PICTURES,
     ROWS,
     SHEET_FILE,
     TEXT_PX,
@@ -31,7 +30,8 @@ from train.sheet import (
     WIDTH_PX,
     Shown,
     draw_sheet,
-)  # fmt: skip
+)
+from train.trainer import embed_validation
 
 __all__ = ["config"]  # fixtures
 TITLE_PX = 2 * LINE_PX + GAP_PX
@@ -39,9 +39,9 @@ CAPTION_ROWS = (0, 4, 9, 13, 18, 23)  # of 24, evenly
 
 
 @pytest.fixture(scope="module")
-def shown(picture_folder: Path) -> Shown:
-    """Twelve pictures, two captions each, and embeddings that find some and miss others."""
-    table = read_captions(picture_folder)
+def shown(image_folder: Path) -> Shown:
+    """Twelve images, two captions each, and embeddings that find some and miss others."""
+    table = read_captions(image_folder)
     generator = np.random.default_rng(0)
     image_embeds = generator.normal(size=(12, 8))
     text_embeds = image_embeds[table.image_of_caption] + 2 * generator.normal(size=(24, 8))
@@ -57,25 +57,25 @@ def sheet_of(shown: Shown, folder: Path) -> np.ndarray:
     return np.asarray(Image.open(folder / SHEET_FILE))
 
 
-def test_the_right_picture_has_a_green_frame_where_it_ranks(shown: Shown, tmp_path: Path) -> None:
+def test_the_right_image_has_a_green_frame_where_it_ranks(shown: Shown, tmp_path: Path) -> None:
     pixels = sheet_of(shown, tmp_path)
     framed, expected = [], []
     for number, row in enumerate(CAPTION_ROWS):
         top = TITLE_PX + number * (TILE_PX + GAP_PX)
-        lefts = [TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX) for place in range(PICTURES)]
+        lefts = [TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX) for place in range(IMAGES)]
         framed.append([tuple(pixels[top, left]) == GREEN for left in lefts])
         similarity = shown.image_embeds @ shown.text_embeds[row]
         rank = int((similarity > similarity[shown.image_of_caption[row]]).sum())
-        expected.append([place == rank for place in range(PICTURES)])
+        expected.append([place == rank for place in range(IMAGES)])
     assert framed == expected
     assert 0 < np.sum(expected) < ROWS  # some were found, some not
 
 
-def test_the_found_pictures_are_the_nearest_in_order(shown: Shown, tmp_path: Path) -> None:
+def test_the_found_images_are_the_nearest_in_order(shown: Shown, tmp_path: Path) -> None:
     pixels = sheet_of(shown, tmp_path)
     for number, row in enumerate(CAPTION_ROWS):
         order = np.argsort(-(shown.image_embeds @ shown.text_embeds[row]))
-        for place in range(PICTURES):
+        for place in range(IMAGES):
             left, top = TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX), TITLE_PX + number * (TILE_PX + GAP_PX)
             tile = pixels[top + 10 : top + TILE_PX - 10, left + 10 : left + TILE_PX - 10].reshape(-1, 3)
             colour = shown.image_paths[order[place]].name.split("-")[0]
@@ -106,7 +106,7 @@ def test_the_sheet_is_the_same_every_time(shown: Shown, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("caption", ["W" * 300, "WIDE LETTERS " * 30, "красный круг " * 30, ""])
-def test_words_stay_beside_the_pictures(caption: str, shown: Shown, tmp_path: Path) -> None:
+def test_words_stay_beside_the_images(caption: str, shown: Shown, tmp_path: Path) -> None:
     wordy = Shown(shown.image_paths, [caption] * 24, shown.image_of_caption, shown.image_embeds, shown.text_embeds)
     pixels = sheet_of(wordy, tmp_path)
     bottom = TITLE_PX + ROWS * (TILE_PX + GAP_PX)
@@ -114,7 +114,7 @@ def test_words_stay_beside_the_pictures(caption: str, shown: Shown, tmp_path: Pa
     assert (pixels[bottom:, WIDTH_PX - GAP_PX // 2 :] == PAPER).all()
 
 
-def test_a_small_split_and_a_picture_that_is_gone(shown: Shown, tmp_path: Path) -> None:
+def test_a_small_split_and_an_image_that_is_gone(shown: Shown, tmp_path: Path) -> None:
     few = Shown(
         shown.image_paths[:2], shown.captions[:2], np.asarray([0, 0]), shown.image_embeds[:2], shown.text_embeds[:2]
     )
@@ -147,7 +147,7 @@ def of_validation(model: DualEncoder, data: TrainingData) -> Shown:
 
 
 @pytest.mark.parametrize("size", [(1200, 3), (3, 1200)])
-def test_a_picture_as_thin_as_a_line_is_drawn(shown: Shown, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_an_image_as_thin_as_a_line_is_drawn(shown: Shown, tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, (200, 0, 0)).save(tmp_path / "line.png")
     paths = [tmp_path / "line.png", *shown.image_paths[1:]]
     pixels = sheet_of(replace(shown, image_paths=paths), tmp_path / "run")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from miniclip.config import Config
 from miniclip.errors import MiniClipError
+from miniclip.models.config import Config
 from tests.unit.test_train_resume import fail_at
 from tests.unit.training import config, records_of, start, with_train
 from train.tracker import TensorBoard, open_tracker, tag

@@ -1,4 +1,4 @@
-"""One picture under two names, by links: one row with its captions, found by either, and never the copy to delete."""
+"""One image under two names, by links: one row with its captions, found by either, and never the copy to delete."""
 
 import os
 import shutil
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.bundle import Bundle
-from miniclip.cli import run
-from miniclip.encoders import OnnxEncoders
-from miniclip.index import PictureIndex
-from miniclip.ingest import find_pictures
-from miniclip.update import update_index
-from tests.conftest import draw_picture
+from miniclip.cli.main import run
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index
+from miniclip.index.scan import scan_images
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from tests.conftest import draw_image
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 def put(path: Path, colour: str = "red") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_picture(colour, "circle").save(path)
+    draw_image(colour, "circle").save(path)
     return path
 
 
@@ -30,33 +30,33 @@ def put(path: Path, colour: str = "red") -> Path:
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "data/files", "data/zebra"])
-def test_linked_folder_of_pictures_is_one_row_a_picture_with_its_captions(tmp_path: Path, target: str) -> None:
-    """Whether the walk comes to the pictures by the link or by what it leads to."""
+def test_linked_folder_of_images_is_one_row_an_image_with_its_captions(tmp_path: Path, target: str) -> None:
+    """Whether the walk comes to the images by the link or by what it leads to."""
     for name in ("a.png", "b.png"):
         put(tmp_path / target / name)
     (tmp_path / "data").mkdir(exist_ok=True)
     (tmp_path / "data/images").symlink_to(tmp_path / target)
     (tmp_path / "data/captions.txt").write_text("image,caption\na.png,first\na.png,second\nb.png,third\n")
-    found = find_pictures(str(tmp_path / "data"))
+    found = scan_images(str(tmp_path / "data"))
     assert [file.captions for _, file in sorted(found.files.items())] == [("first", "second"), ("third",)]
     assert {Path(path).name for path in found.files} == {"a.png", "b.png"} and found.problems == []
     assert all(path.startswith(f"{tmp_path.resolve()}/data/") for path in found.files)
 
 
-def test_captions_under_both_names_of_a_folder_are_those_of_one_picture(tmp_path: Path) -> None:
+def test_captions_under_both_names_of_a_folder_are_those_of_one_image(tmp_path: Path) -> None:
     put(tmp_path / "data/one/a.png")
     (tmp_path / "data/two").symlink_to("one")
     (tmp_path / "data/metadata.csv").write_text("file_name,text\none/a.png,first\ntwo/a.png,second\n")
-    (file,) = find_pictures(str(tmp_path / "data")).files.values()
+    (file,) = scan_images(str(tmp_path / "data")).files.values()
     assert (file.path, file.captions) == (str(tmp_path.resolve() / "data/one/a.png"), ("first", "second"))
 
 
-def test_captioned_file_that_is_not_named_like_a_picture_is_below_the_folder(tmp_path: Path) -> None:
+def test_captioned_file_that_is_not_named_like_an_image_is_below_the_folder(tmp_path: Path) -> None:
     shutil.move(put(tmp_path / "elsewhere/a.png"), tmp_path / "elsewhere/a.dat")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/Images").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/captions.txt").write_text("image,caption\na.dat,first\n")
-    (file,) = find_pictures(str(tmp_path / "data")).files.values()
+    (file,) = scan_images(str(tmp_path / "data")).files.values()
     assert (file.path, file.captions) == (str(tmp_path.resolve() / "data/Images/a.dat"), ("first",))
 
 
@@ -95,7 +95,7 @@ def test_only_copy_is_never_listed_as_a_duplicate(
 def test_copy_is_listed_only_where_what_is_kept_is_still_there(
     encoders: OnnxEncoders, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """The index is of yesterday: what it calls the first may be gone, or another picture."""
+    """The index is of yesterday: what it calls the first may be gone, or another image."""
     folder, out = tmp_path / "p", tmp_path / "index"
     first = put(folder / "a.png")
     for name in ("b.png", "c.png", "d.png"):
@@ -112,7 +112,7 @@ def test_copy_is_listed_only_where_what_is_kept_is_still_there(
     assert deletable(out, capsysbinary) == []
 
 
-def test_pictures_in_object_storage_are_never_listed(
+def test_images_in_object_storage_are_never_listed(
     encoders: OnnxEncoders, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     shutil.copy(put(tmp_path / "p/a.png"), tmp_path / "p/b.png")
@@ -126,18 +126,18 @@ def test_pictures_in_object_storage_are_never_listed(
 
 
 @pytest.fixture
-def linked(encoders: OnnxEncoders, tmp_path: Path) -> PictureIndex:
+def linked(encoders: OnnxEncoders, tmp_path: Path) -> ImageIndex:
     """An index of `p`, which is a link itself, and in which `inner` is a link to a folder elsewhere."""
     put(tmp_path / "real/z.png")
     put(tmp_path / "elsewhere/deep/x.png", "blue")
     (tmp_path / "real/inner").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "p").symlink_to(tmp_path / "real")
     update_index(str(tmp_path / "p"), encoders, tmp_path / "index")
-    return PictureIndex.open(tmp_path / "index")
+    return ImageIndex.open(tmp_path / "index")
 
 
 @pytest.mark.parametrize("folder", ["p/inner", "real/inner", "elsewhere", "p/inner/deep", "p/../real/inner/", "p"])
-def test_folder_is_found_by_each_of_its_names(linked: PictureIndex, tmp_path: Path, folder: str) -> None:
+def test_folder_is_found_by_each_of_its_names(linked: ImageIndex, tmp_path: Path, folder: str) -> None:
     below = [
         path.name for path, inside in zip(linked.paths, linked.below(f"{tmp_path}/{folder}"), strict=True) if inside
     ]
@@ -146,13 +146,13 @@ def test_folder_is_found_by_each_of_its_names(linked: PictureIndex, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["p/z.png", "real/z.png", "p/inner/../z.png", "p/inner/deep/x.png", "real/./z.png"])
-def test_picture_is_found_by_each_of_its_names(linked: PictureIndex, tmp_path: Path, name: str) -> None:
+def test_image_is_found_by_each_of_its_names(linked: ImageIndex, tmp_path: Path, name: str) -> None:
     row = linked.row_of(f"{tmp_path}/{name}")
     assert row is not None and linked.paths[row].name == os.path.basename(name)
 
 
-def test_picture_is_found_from_the_folder_beside_it(
-    linked: PictureIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_image_is_found_from_the_folder_beside_it(
+    linked: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "real/beside").mkdir()
     monkeypatch.chdir(tmp_path / "real/beside")
@@ -160,10 +160,10 @@ def test_picture_is_found_from_the_folder_beside_it(
     assert linked.row_of("z.png") is None and linked.below("..").all() and not linked.below(".").any()
 
 
-def test_link_to_a_picture_is_the_row_of_its_own_name(encoders: OnnxEncoders, tmp_path: Path) -> None:
+def test_link_to_an_image_is_the_row_of_its_own_name(encoders: OnnxEncoders, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p/a-link.png").symlink_to(put(tmp_path / "p/z.png"))
     (tmp_path / "outside.png").symlink_to(tmp_path / "p/z.png")
     update_index(str(tmp_path / "p"), encoders, tmp_path / "index")
-    index = PictureIndex.open(tmp_path / "index")
+    index = ImageIndex.open(tmp_path / "index")
     assert [index.row_of(tmp_path / name) for name in ("p/a-link.png", "p/z.png", "outside.png")] == [0, 1, 1]

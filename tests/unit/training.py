@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from miniclip.checkpoint import begin_run
-from miniclip.config import Config, load_config
-from miniclip.images import ImageTransform
-from miniclip.model import DualEncoder, build_model, load_backbone
-from miniclip.tokenizer import Tokenizer
+from miniclip.data.transform import ImageTransform
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.backbones import load_backbone
+from miniclip.models.checkpoint import begin_run
+from miniclip.models.config import Config, load_config
+from miniclip.models.dual_encoder import DualEncoder, build_model
 from train.data import TrainingData, load_data
-from train.loop import Trainer, fit_heads
+from train.trainer import Trainer, fit_heads
 
 TRANSFORM = ImageTransform(64, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -36,15 +37,15 @@ def tokenizer_of(config: Config) -> Tokenizer:
     return Tokenizer.from_folder(Path(config.model.text))
 
 
-def load(pictures: Path, config: Config, model: DualEncoder) -> TrainingData:
-    return load_data([str(pictures)], config, model, TRANSFORM, tokenizer_of(config), False)
+def load(images: Path, config: Config, model: DualEncoder) -> TrainingData:
+    return load_data([str(images)], config, model, TRANSFORM, tokenizer_of(config), False)
 
 
-def start(folder: Path, config: Config, pictures: Path) -> Trainer:
+def start(folder: Path, config: Config, images: Path) -> Trainer:
     """What `python -m train` does before the first step: a run folder, an untrained model, features."""
     begin_run(folder, config, TRANSFORM, Path(config.model.text))
     model = new_model(config)
-    data = load(pictures, config, model)
+    data = load(images, config, model)
     fit_heads(model, data)
     return Trainer(folder, config, model, data)
 

@@ -1,0 +1,151 @@
+"""What the page works on now: one gallery, one bundle at one precision; and how that is changed while the page runs.
+
+In: an opened `Searcher`. Out: the current `GallerySearch`, and at most one `Job` that indexes a folder beside it. When
+the job is done the new gallery takes the old one's place at once, for everybody who looks at the page.
+"""
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from miniclip.data.paths import printable
+from miniclip.errors import MiniClipError
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.indexer import update_index, write_here
+from miniclip.index.store import read_settings
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
+
+from .gallery_search import GallerySearch, NotReadyError
+from .image_map import ImageMap
+from .index_location import index_folder
+from .previews import Previews
+from .uploads import sentence
+
+BUNDLE_FOLDERS = ("bundles", "models")  # where commands leave them
+
+
+@dataclass
+class Job:
+    """One indexing that runs or has ended. Written by its thread, read by the page."""
+
+    title: str
+    done: int = 0
+    total: int = 0
+    report: str = ""
+    error: str = ""
+    is_running: bool = True
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # name and reason
+
+    def tell(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+
+class AppState:
+    """The one open gallery of the page. A public page never changes it."""
+
+    def __init__(self, searcher: Searcher, provider: str = "auto", is_public: bool = False) -> None:
+        self.provider, self.is_public = provider, is_public
+        self.job: Job | None = None
+        self._lock, self._opening = threading.Lock(), threading.Lock()
+        self._put(searcher)
+
+    def _put(self, searcher: Searcher, previews: Previews | None = None) -> None:
+        search = GallerySearch(searcher, self.is_public, previews)
+        self.map = ImageMap(search)
+        self.search = search
+        if not searcher.captions_are_ready:  # tens of thousands take half a minute: before anybody asks
+            threading.Thread(target=_prepare_captions, args=(search,), daemon=True).start()
+
+    @property
+    def images(self) -> str:
+        """What the open index was made of: a folder, a caption file, or `openmoji`."""
+        return read_settings(self.search.index.folder).images
+
+    def bundles(self) -> dict[str, Bundle]:
+        """The open bundle, its neighbours, and those where commands leave them, each by a name that is its own.
+
+        What is no bundle is passed over.
+        """
+        own = self.search.searcher.encoders.bundle
+        found = {own.folder.resolve(): own}
+        for parent in (own.folder.resolve().parent, *map(Path, BUNDLE_FOLDERS)):
+            for manifest in sorted(parent.glob("*/manifest.json")):
+                try:
+                    found.setdefault(manifest.parent.resolve(), Bundle.open(manifest.parent))
+                except MiniClipError:
+                    continue
+        return {_name_among(folder, list(found)): bundle for folder, bundle in found.items()}
+
+    def bundle_named(self, name: str) -> Bundle:
+        bundles = self.bundles()
+        if name not in bundles:
+            raise MiniClipError(f"There is no bundle {name} here.")
+        return bundles[name]
+
+    def name_of(self, bundle: Bundle) -> str:
+        """The name that `bundles` gives to one of them."""
+        folder = bundle.folder.resolve()
+        return next(name for name, one in self.bundles().items() if one.folder.resolve() == folder)
+
+    def use(self, name: str, precision: str) -> Job | None:
+        """Go on with another bundle or precision. Another embedding space needs the images indexed anew: a job."""
+        bundle = self.bundle_named(name)
+        if bundle.fingerprint != self.search.index.fingerprint:
+            return self.index(self.images, bundle, precision)
+        encoders = OnnxEncoders(bundle, self.provider, precision)
+        encoders.warm_up()
+        with self._opening:
+            search = self.search
+            self._put(Searcher(search.index, encoders), search.previews)  # the same rows: what is shown stays good
+        return None
+
+    def index(self, images: str, bundle: Bundle | None = None, precision: str | None = None) -> Job:
+        """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs."""
+        if not images.strip():
+            raise MiniClipError("Give the path of a folder with images.")
+        with self._lock:
+            if self.job is not None and self.job.is_running:
+                raise MiniClipError("Another folder is being indexed: wait for it.")
+            self.job = job = Job(f"Indexing {images.strip()}")
+        threading.Thread(target=self._run, args=(job, images.strip(), bundle, precision), daemon=True).start()
+        return job
+
+    def _run(self, job: Job, images: str, bundle: Bundle | None, precision: str | None) -> None:
+        try:
+            encoders = self.search.searcher.encoders
+            if bundle is not None:
+                encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
+            folder = index_folder(images, encoders.bundle.fingerprint)
+            report = update_index(images, encoders, folder, partial(write_here, progress=job.tell))
+            job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
+            opened = ImageIndex.open(folder)
+            with self._opening:
+                if bundle is None:  # a precision that was chosen meanwhile stays
+                    encoders = self.search.searcher.encoders
+                self._put(Searcher(opened, encoders))
+            job.report = str(report)
+        except MiniClipError as error:
+            job.error = sentence(error)
+        except Exception as error:  # a thread's traceback would reach nobody: the page says that it failed
+            job.error = f"Indexing failed ({type(error).__name__}); the gallery stays as it was."
+        finally:
+            job.is_running = False
+
+
+def _prepare_captions(search: GallerySearch) -> None:
+    with contextlib.suppress(NotReadyError):  # somebody was quicker
+        search.prepare_captions()
+
+
+def _name_among(folder: Path, folders: list[Path]) -> str:
+    """A folder's name, with as many of its parents as it takes to be the only one called so."""
+    others = [other for other in folders if other != folder]
+    for length in range(1, len(folder.parts)):
+        parts = folder.parts[-length:]
+        if all(other.parts[-length:] != parts for other in others):
+            return printable("/".join(parts))
+    return printable(str(folder))

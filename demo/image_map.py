@@ -1,0 +1,115 @@
+"""All images of a gallery on a plane, like ones near each other.
+
+In: `image_embeds (N, D)`. Out: a point an image in [-1, 1], by PCA at once, or by UMAP where the extra `map` is
+installed. Of very many images an even sample is shown.
+"""
+
+import base64
+import threading
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from miniclip.data.paths import printable
+from miniclip.errors import MiniClipError
+
+from .gallery_search import GallerySearch
+
+MAX_POINTS = 40_000  # what a browser still draws smoothly
+PCA_ROWS = 20_000  # enough for two directions
+NEIGHBOURS = 15  # of each image, that UMAP keeps near it
+FEWEST_FOR_UMAP = 5  # images: fewer have no neighbourhoods
+MAX_GROUPS = 10  # folders with a colour of their own
+
+
+def has_umap() -> bool:
+    return find_spec("umap") is not None
+
+
+def pca(image_embeds: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, 2): the two directions in which the images differ most."""
+    sample = image_embeds[:: max(1, len(image_embeds) // PCA_ROWS)]
+    centre = sample.mean(axis=0)
+    covariance = np.cov(sample - centre, rowvar=False) if len(sample) > 1 else np.eye(sample.shape[1])
+    _, directions = np.linalg.eigh(covariance)  # ascending
+    return np.asarray((image_embeds - centre) @ directions[:, [-1, -2]], dtype=np.float32)
+
+
+def umap(image_embeds: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, 2): neighbours stay neighbours; minutes for many images."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise MiniClipError('UMAP is not installed; get it with: pip install "miniclip[map]"') from None
+    if len(image_embeds) < FEWEST_FOR_UMAP:
+        return pca(image_embeds)
+    neighbours = min(NEIGHBOURS, len(image_embeds) - 1)
+    layout = UMAP(n_neighbors=neighbours, n_components=2, metric="cosine", random_state=0, n_jobs=1)
+    return np.asarray(layout.fit_transform(image_embeds), np.float32)
+
+
+def fit_square(points: np.ndarray) -> np.ndarray:
+    """(N, 2) -> [-1, 1], with far outliers on its edge, so that they do not press the others together."""
+    low, high = np.quantile(points, 0.005, axis=0), np.quantile(points, 0.995, axis=0)
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-9)
+    return np.asarray(np.clip((points - middle) / half, -1.15, 1.15) / 1.15, dtype=np.float32)
+
+
+class ImageMap:
+    """The map of one gallery, computed when it is first looked at."""
+
+    def __init__(self, search: GallerySearch) -> None:
+        self.search = search
+        self.rows = np.arange(0, len(search.index), max(1, -(-len(search.index) // MAX_POINTS)), dtype=np.int32)
+        self._points: dict[str, np.ndarray] = {}
+        self._filling = threading.Lock()
+
+    def points(self, layout: str = "pca") -> dict[str, Any]:
+        """What the page draws: rows, x and y in turn, each point's folder, and the folders' names."""
+        groups, group_of = self._groups
+        return {
+            "rows": _base64(self.rows),
+            "points": _base64(self._laid_out(layout)),
+            "groups": groups,
+            "group": _base64(group_of),
+            "preview": self.search.previews.address(0).rsplit("/", 1)[0],
+            "all": len(self.search.index),
+        }
+
+    def _laid_out(self, layout: str) -> np.ndarray:
+        """(P, 2) of that layout, computed once: a second one that asks meanwhile waits for the first."""
+        if layout not in self._points:
+            with self._filling:
+                if layout not in self._points:
+                    embeds = self.search.index.image_embeds[self.rows]
+                    self._points[layout] = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
+        return self._points[layout]
+
+    def shades(self, similarity: np.ndarray) -> str:
+        """similarity (N,) -> a share of 0 to 1 for every point, -1 where a filter leaves it out."""
+        own = similarity[self.rows]
+        if np.isnan(own).all():
+            return _base64(np.full(len(own), -1, dtype=np.float32))
+        low, high = np.nanquantile(own, 0.5), np.nanmax(own)
+        return _base64(np.nan_to_num(np.clip((own - low) / max(high - low, 1e-6), 0, 1), nan=-1).astype(np.float32))
+
+    @cached_property
+    def _groups(self) -> tuple[list[str], np.ndarray]:
+        """Names of the largest folders, and the place of each point's folder among them; the last is "others"."""
+        if self.search.is_public or not self.search.places.folders:
+            return [], np.zeros(len(self.rows), dtype=np.uint8)
+        names = [
+            name.split("/")[0] if "/" in name else "" for name in map(self.search.places.name_of, self.rows.tolist())
+        ]
+        unique, inverse, counts = np.unique(names, return_inverse=True, return_counts=True)
+        largest = np.argsort(-counts)[:MAX_GROUPS]
+        place = np.full(len(unique), len(largest), dtype=np.uint8)
+        place[largest] = np.arange(len(largest))
+        groups = [printable(str(unique[one])) or "top folder" for one in largest]
+        return groups + (["other folders"] if len(unique) > len(largest) else []), place[inverse]
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()

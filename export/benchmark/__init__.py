@@ -1,0 +1,1 @@
+"""Parity and speed of a bundle: `python -m export.benchmark`."""

@@ -1,0 +1,181 @@
+"""Parity and speed of every precision against PyTorch: the certificate.
+
+python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --split test --json FILE
+
+In: a run, the bundle made from it, captions. Out: two tables, JSON, a chart beside it, the certificate in the bundle.
+PyTorch is measured as it comes (`torch`), with freed memory kept (`torch-reuse`; see `reuse_freed_memory` in
+`miniclip.models.torch_encoder`), and in bfloat16 (`torch-bf16`) unless the processor would emulate bfloat16, which
+takes ten times as long. Speeds are those of a process with one model alone.
+Exit status 1 when a precision's recalls, their mean, or its embeddings are further from torch's than it may be.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import check_protocol, embed_split
+from miniclip.files import write_json
+from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
+from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.models.checkpoint import Run, load_run
+from miniclip.models.torch_encoder import has_bfloat16
+
+from ..benchmark.machine import measure_machine
+from ..benchmark.measure import quality, speeds
+from ..benchmark.report import draw_chart, format_table
+from ..model_card import write_card
+
+# of any recall: noise as small as that of int8 moves a single one of 1,000 images by 0.004, one standard deviation
+TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.02}
+MEAN_TOLERANCE = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.003}
+MIN_COSINE = {"fp32": 0.9999, "fp16": 0.995, "int8": 0.975}  # to torch's embeddings, 1st percentile of the rows
+
+
+def make_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m export.benchmark", description="Prove that a bundle retrieves like its run."
+    )
+    parser.add_argument("--run", required=True, type=Path, help="run folder")
+    parser.add_argument("--bundle", required=True, type=Path, help="bundle exported from it")
+    parser.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
+    parser.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
+    parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
+    parser.add_argument("--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto)")
+    parser.add_argument("--strict", action="store_true", help="fail where a GPU was asked for and does not start")
+    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    parser.add_argument("--turns", type=int, default=5, help="how often each speed is measured (default 5)")
+    parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
+    return parser
+
+
+def main() -> int:
+    arguments = make_parser().parse_args()
+    if arguments.json is not None and arguments.json.suffix == ".png":
+        raise MiniClipError(f"--json {arguments.json} is where the chart goes; name the result .json")
+    run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
+    if bundle.manifest and bundle.fingerprint != run.fingerprint:
+        raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; give the run it came from")
+    check_protocol(arguments.protocol)
+    table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
+
+    models: dict[str, Encoders] = {
+        "torch": run.encoders(reuse_memory=False),  # as it comes
+        "torch-reuse": run.encoders(),  # the same, with memory kept between layers
+    }
+    if has_bfloat16():
+        models["torch-bf16"] = run.encoders(autocast=True)
+    else:
+        print("leaving out torch-bf16: this processor has no bfloat16 and would emulate it, very slowly")
+    for precision in bundle.precisions:
+        models[precision] = encoders = OnnxEncoders(bundle, arguments.provider, precision, arguments.strict, exact=True)
+        print(encoders.running_on)
+    embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items() if name != "torch"}
+    reference = embeds["torch-reuse"]
+    embeds = {"torch": reference, **embeds}  # memory changes no figure of theirs but the speed
+    for line in reference.table.skipped_lines():
+        print(line)
+    check_skipped(reference.table, arguments.allow_missing)
+    rows = {name: quality(own, reference, arguments.protocol) for name, own in embeds.items()}
+
+    print("measuring speed, every model in turn", flush=True)
+    machine = measure_machine()
+    gflop = gflop_per_image(run)
+    folders = {name: run.folder if name.startswith("torch") else bundle.folder for name in models}
+    turns = max(1, arguments.turns)
+    for name, speed in speeds(folders, reference, run.transform, turns, arguments.provider).items():
+        rate = max(speed["images_per_s"].values())
+        rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
+        files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
+        rows[name]["megabytes"] = sum(f.stat().st_size for f in files or [run.folder / "model.safetensors"]) / 1e6
+        rows[name]["providers"] = list(getattr(models[name], "providers", ["torch on the CPU"]))
+
+    failures = parity_failures(rows, len(reference.table.image_paths))
+    result = {
+        "data": Path(arguments.data).name,
+        "split": arguments.split,
+        "protocol": arguments.protocol,
+        "images": len(reference.table.image_paths),
+        "captions": len(reference.table.captions),
+        "fingerprint": bundle.fingerprint,
+        "machine": asdict(machine),
+        "gflop_per_image": gflop,
+        "models": rows,
+        "passed": not failures,
+    }
+    print(format_table(rows))
+    print(f"machine: {machine}")
+    if arguments.json is not None:
+        _write(arguments.json, result)
+    if failures:
+        for failure in failures:
+            print(f"parity failed: {failure}")
+        return 1
+    print(f"every precision retrieves like torch; {certify(bundle, run, result)}")
+    return 0
+
+
+def gflop_per_image(run: Run) -> float:
+    """Floating-point operations of the vision tower for one image, in 10^9."""
+    pixel_values = torch.zeros(1, 3, run.transform.height_px, run.transform.width_px)
+    # spelled out, attention is counted too
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run.model.encode_image(pixel_values)
+    return float(counter.get_total_flops()) / 1e9
+
+
+def parity_failures(models: dict[str, dict[str, Any]], images: int) -> list[str]:
+    """What of which precision is further from torch's than it may be; one image more or less is always allowed."""
+    failures = []
+    for precision, row in models.items():
+        if precision not in TOLERANCE:
+            continue
+        for name in [name for name in row if "recall" in name]:
+            tolerance = MEAN_TOLERANCE if name == "mean_recall" else TOLERANCE
+            allowed = max(tolerance[precision], 1 / images)
+            difference = abs(row[name] - models["torch"][name])
+            if not difference <= allowed + 1e-9:  # a NaN is not
+                failures.append(f"{precision} {name} differs by {difference:.4f}, allowed {allowed:g}")
+        for name in ("image_cosine_p1", "text_cosine_p1"):
+            if not row[name] >= MIN_COSINE[precision]:
+                failures.append(f"{precision} {name} is {row[name]:.4f}, wanted {MIN_COSINE[precision]}")
+    return failures
+
+
+def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> str:
+    """Put the measured result into the bundle's manifest and README, and say where it is.
+
+    A README that somebody changed stays as it is.
+    """
+    if not bundle.manifest:
+        return "the bundle has no manifest to keep the certificate in"
+    files, card = dict(bundle.manifest["files"]), bundle.folder / "README.md"
+    is_ours = not card.exists() or file_entry(card) == files.get(card.name)
+    if is_ours:
+        write_card(bundle.folder, run.config, run.metrics, result)
+        files[card.name] = file_entry(card)
+    write_json(bundle.folder / "manifest.json", {**bundle.manifest, "certificate": result, "files": files})
+    where = f"the certificate is in {bundle.folder / 'manifest.json'}"
+    return where if is_ours else f"{where}, not in README.md, which was changed by hand"
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    """JSON, and the chart beside it."""
+    title = f"{result['data']} {result['split']}, {result['images']:,} images, {result['machine']['cores']} cores"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, result)
+        draw_chart(result["models"], title, path.with_suffix(".png"))
+    except OSError as error:
+        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,98 @@
+"""What the machine itself can do, measured in the same run as the models: the yardstick of every speed.
+
+Out: the rates of a large matrix product in float32 and in 8 bits (GFLOP/s, through onnxruntime, all cores), and the
+rate at which all cores together read memory (GB/s). A model's share of them says how much a better implementation could
+still gain (S. Williams et al., "Roofline", CACM 2009); the first two say what 8 bits can gain at all: much on a CPU
+with VNNI, little without.
+"""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from miniclip.inference.providers import CPU, session_options
+
+GEMM_SIZE = 1536
+READ_BYTES = 1 << 29  # far more than any cache holds
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates of this machine, now."""
+
+    cores: int
+    gemm_gflop_per_s: float
+    int8_gemm_gflop_per_s: float
+    read_gb_per_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cores} cores multiply {self.gemm_gflop_per_s:.0f} GFLOP/s in float32, "
+            f"{self.int8_gemm_gflop_per_s:.0f} in 8 bits, and read {self.read_gb_per_s:.0f} GB/s"
+        )
+
+
+def measure_machine(seconds: float = 1.5) -> Machine:
+    """Measure each rate for `seconds`; the best of several passes, since others may use the machine too."""
+    generator = np.random.default_rng(0)
+    shape = (GEMM_SIZE, GEMM_SIZE)
+    floats = generator.standard_normal(shape, dtype=np.float32), generator.standard_normal(shape, dtype=np.float32)
+    integers = (
+        generator.integers(0, 256, shape, dtype=np.uint8),
+        generator.integers(-127, 128, shape, dtype=np.int8),  # as of our int8 towers
+    )
+    return Machine(
+        os.cpu_count() or 1,
+        _product_rate("MatMul", *floats, seconds),
+        _product_rate("MatMulInteger", *integers, seconds),
+        _read_rate(seconds),
+    )
+
+
+def _product_rate(operator: str, a: np.ndarray, weight: np.ndarray, seconds: float) -> float:
+    of_a, of_weight = (helper.np_dtype_to_tensor_dtype(factor.dtype) for factor in (a, weight))
+    out = TensorProto.FLOAT if of_weight == TensorProto.FLOAT else TensorProto.INT32
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["a", "weight"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("a", of_a, a.shape)],
+        [helper.make_tensor_value_info("product", out, [len(a), weight.shape[1]])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), session_options(), providers=[CPU])
+    seconds_each = best_seconds(lambda: session.run(None, {"a": a}), seconds)
+    return float(2 * a.size * weight.shape[1] / seconds_each / 1e9)
+
+
+def _read_rate(seconds: float) -> float:
+    """Every core sums its own part: numpy's float32 dot product is bound by memory at this size."""
+    cores = os.cpu_count() or 1
+    values = np.ones(READ_BYTES // 4, dtype=np.float32)
+    parts = np.array_split(values, cores)
+    blocks = [np.array_split(part, max(1, len(part) // 65_536)) for part in parts]
+
+    def read(part: list[np.ndarray]) -> float:
+        return float(sum(np.dot(block, block) for block in part))
+
+    with ThreadPoolExecutor(cores) as pool:
+        return READ_BYTES / best_seconds(lambda: list(pool.map(read, blocks)), seconds) / 1e9
+
+
+def best_seconds(work: object, seconds: float) -> float:
+    """The shortest of several passes of `work()` within about `seconds`, after one that does not count."""
+    assert callable(work)
+    work()
+    best, until = float("inf"), time.perf_counter() + seconds
+    while True:
+        started = time.perf_counter()
+        work()
+        now = time.perf_counter()
+        best = min(best, now - started)
+        if now > until:
+            return best

@@ -1,0 +1,81 @@
+"""One model alone in its process, which measures itself when it is told to: the far side of `export.benchmark.measure`.
+
+python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER
+
+In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input one JSON list a line,
+`[kind, size, seconds]`. Out: first the process's peak memory in MB after a batch of images and one of texts, then a
+list of seconds for each request, one a pass. In a process with others, torch finds memory that they kept warm, their
+threads get in its way, and the memory of each is anybody's guess.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from miniclip.cli.command import run_command
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.providers import CPU
+from miniclip.search.exact import ExactSearch
+
+Passes = dict[str, Callable[[int], object]]
+
+
+def main() -> int:
+    folder, name, inputs = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    encoders: Encoders
+    if name.startswith("torch"):
+        from miniclip.models.checkpoint import load_run
+
+        encoders = load_run(folder).encoders(name == "torch-bf16", reuse_memory=name != "torch")
+    else:
+        encoders = OnnxEncoders(Bundle.open(folder), sys.argv[4], name)
+    with np.load(inputs) as arrays:
+        pixel_values, texts = arrays["pixel_values"], arrays["texts"].tolist()
+        encoders.embed_pixels(pixel_values)
+        encoders.encode_texts(texts)
+        print(_own_peak_mb(), flush=True)
+        image = arrays["picture"].tobytes()
+        gallery = ExactSearch(arrays["image_embeds"], getattr(encoders, "providers", (CPU,)))
+    passes: Passes = {
+        "images": lambda size: encoders.embed_pixels(pixel_values[:size]),
+        "texts": lambda size: encoders.encode_texts(texts[:size]),
+        # from words, or a file's bytes, to the ten best of the gallery
+        "text_query": lambda number: gallery.top_k(encoders.encode_texts([texts[number % len(texts)]]), 10),
+        "image_query": lambda _: gallery.top_k(encoders.encode_images([image])[1], 10),
+    }
+    for line in sys.stdin:
+        kind, size, seconds = json.loads(line)
+        print(json.dumps(_turn(passes[kind], size, seconds)), flush=True)
+    return 0
+
+
+def _turn(work: Callable[[int], object], size: int, seconds: float) -> list[float]:
+    """As many passes as fit into `seconds`, at least one; a size of 0 asks for the pass's number instead."""
+    passes: list[float] = []
+    until = time.perf_counter() + seconds
+    while True:
+        started = time.perf_counter()
+        work(size or len(passes))
+        ended = time.perf_counter()
+        passes.append(ended - started)
+        if ended > until:
+            return passes
+
+
+def _own_peak_mb() -> float:
+    """Linux hands `ru_maxrss` on from the process that started this one, so its own high-water mark is read there."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,120 @@
+"""The gate of an export: no precision may retrieve the run's calibration images otherwise than fp32 does.
+
+In: the exported files and the run's calibration data. Out: nothing, or one error that names the layers to blame.
+A thousand captions are a coarse measure, so the bound is wide; `export.benchmark` measures on whole splits.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.metrics import retrieval_recalls
+from miniclip.inference.bundle import TOWERS, onnx_name
+from miniclip.models.calibration_set import IMAGES
+
+from .graph import Feeds, embed, look_inside
+from .int8 import quantise
+
+MAX_RECALL_CHANGE = 0.03  # of mean recall on as many calibration images as a run keeps
+LARGEST_FP16 = 65_504
+ARITHMETIC = ("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul")
+
+
+def check_recall(
+    folder: Path, precisions: list[str], feeds: dict[str, Feeds], image_of_caption: np.ndarray
+) -> dict[str, float]:
+    """Mean recall by precision, fp32 among them; `feeds` by tower.
+
+    Errors: `MiniClipError` when a precision's mean recall is further from that of fp32 than `max_recall_change`, or
+    not a number; for int8 with the set of layers that moves it most when they alone are quantised. Also when a tower
+    computes values that half precision does not hold, and fp16 is wanted.
+    """
+    for tower in TOWERS if "fp16" in precisions else ():
+        # not seen in what a CPU computes, which has no half precision and keeps such a value
+        largest = largest_value(onnx.load(folder / onnx_name(tower, "fp32")), feeds[tower][:1])
+        if not largest <= LARGEST_FP16:
+            raise MiniClipError(
+                f"fp16: the {tower} tower computes values of {largest:.0f}, and half precision ends at {LARGEST_FP16}; "
+                f"leave it out with --precision {' '.join(p for p in precisions if p != 'fp16') or 'fp32'}"
+            )
+
+    def embeds(precision: str) -> dict[str, np.ndarray]:
+        return {tower: embed(folder / onnx_name(tower, precision), feeds[tower]) for tower in TOWERS}
+
+    def mean_recall(image_embeds: np.ndarray, text_embeds: np.ndarray) -> float:
+        if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):
+            return float("nan")
+        return retrieval_recalls(text_embeds, image_embeds, image_of_caption)["mean_recall"]
+
+    allowed = max_recall_change(image_of_caption)
+    expected = embeds("fp32")
+    recalls = {"fp32": mean_recall(expected["vision"], expected["text"])}
+    for precision in [p for p in precisions if p != "fp32"]:
+        recalls[precision] = mean_recall(*(embeds(precision)[tower] for tower in TOWERS))
+        change = abs(recalls[precision] - recalls["fp32"])
+        if change <= allowed:  # a NaN is not
+            continue
+        blame = ""
+        if precision == "int8":
+            moved = {
+                (tower, layers): abs(mean_recall(*({**expected, tower: own}[t] for t in TOWERS)) - recalls["fp32"])
+                for tower in TOWERS
+                for layers, own in _one_set_at_a_time(folder / onnx_name(tower, "fp32"), feeds[tower])
+            }
+            (tower, layers), most = max(moved.items(), key=lambda entry: np.nan_to_num(entry[1], nan=np.inf))
+            blame = f" (most by the {tower} tower's {layers}: alone {most:.3f})"
+        others = " ".join(p for p in precisions if p != precision) or "fp32"
+        raise MiniClipError(
+            f"{precision}: mean recall on the run's calibration images is {recalls[precision]:.3f} and "
+            f"{recalls['fp32']:.3f} in fp32, more than {allowed:.2g} apart{blame}; leave it out with "
+            f"--precision {others}"
+        )
+    return recalls
+
+
+def max_recall_change(image_of_caption: np.ndarray) -> float:
+    """How far mean recall may move: on fewer images chance alone moves it further, as one over their square root."""
+    return MAX_RECALL_CHANGE * max(1.0, math.sqrt(IMAGES / len(np.unique(image_of_caption))))
+
+
+def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]:
+    """Embeddings with one set of layers in 8 bits, a row a set."""
+    model = onnx.load(path)
+    sets = layer_sets(model)
+    names = {node.name for node in model.graph.node}
+    return [(name, embed(quantise(model, feeds, names - nodes)[0], feeds)) for name, nodes in sets.items()]
+
+
+def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
+    """Nodes by the layers they belong to: of a transformer those of like name at all depths, such as
+    `encoder.layer.N.output.dense`, of a convolutional tower one block after the other.
+
+    A node without weights belongs to the layer before it.
+    """
+    weights = {item.name for item in model.graph.initializer}
+    users: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
+    sets: dict[str, set[str]] = {}
+    current = "inputs"
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Conv", "Gemm", "Gather"):
+            # the exporter renames a transposed weight, but not the bias that is added behind
+            behind = [name for output in node.output if output in users for name in users[output].input]
+            named = [name for name in [*node.input, *behind] if name in weights and "." in name]
+            if named:
+                layer = named[0].removeprefix("tower.backbone.").rpartition(".")[0]
+                block = re.match(r".*?\.\d+(?=\.|$)", layer) if node.op_type == "Conv" else None
+                current = block[0] if block else re.sub(r"\.\d+(?=\.|$)", ".N", layer)
+        sets.setdefault(current, set()).add(node.name)
+    return {name: nodes for name, nodes in sets.items() if name != "inputs"}
+
+
+def largest_value(model: onnx.ModelProto, feeds: Feeds) -> float:
+    """The largest absolute float inside the graph: what half precision would have to hold."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    floats = {item.name for item in inferred if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    names = [name for node in model.graph.node for name in node.output if name in floats and node.op_type in ARITHMETIC]
+    return max(float(np.abs(values).max()) for tensors in look_inside(model, names, feeds) for values in tensors)

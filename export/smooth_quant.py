@@ -1,0 +1,182 @@
+"""Outlier channels and tokens of a transformer, made smaller before 8-bit products.
+
+One channel in a hundred of a transformer's activations is ten times as large as the others, and one scale a tensor
+then leaves the others few of the 256 steps. Such a channel is divided by a constant, and its row of the weights
+multiplied by it: the same product (G. Xiao et al., "SmoothQuant", ICML 2023, section 4). Unlike there, only channels
+above a limit are touched, and each product's limit is the one that 8 bits serve best on calibration data. Where a layer
+before can be divided instead, the division costs nothing.
+
+Where no layer can, and it is some tokens that are large rather than some channels (M. Sun et al., "Massive Activations
+in Large Language Models", COLM 2024), each row is divided by its own largest value, and its product multiplied by it.
+"""
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from .graph import Feeds, Wiring, constant_products, drop_unused, look_inside
+
+LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: untouched
+SAMPLED_ROWS = 2048  # of all batches together
+MIN_GAIN = 2.0  # a division that costs time in the graph must halve the squared error
+
+Divisor = tuple[onnx.NodeProto, int, slice]  # a node's constant input, by its place, and the columns meant
+
+
+def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
+    """The same function, with a division before each matrix product that gains from it."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    products = constant_products(model)
+    largest, rows = _activations(model, list(products), feeds)
+    for name, nodes in products.items():
+        known = Wiring(graph)
+        weights = [numpy_helper.to_array(known.constants[node.input[1]]) for node in nodes]
+        weight = np.concatenate(weights, axis=1)
+        free = _free_divisors(known, name, nodes)
+        scales, loss, untouched = _best_scales(largest[name], rows[name], weight)
+        if free:
+            _divide_constants(graph, free, scales)
+        else:
+            least = _least_divisor(rows[name])
+            loss_by_row = _squared_error(rows[name], weight, np.ones_like(scales), _row_divisors(rows[name], least))
+            if min(loss, loss_by_row) * MIN_GAIN >= untouched:
+                continue
+            if loss_by_row < loss:
+                _divide_rows(graph, name, nodes, least)
+                continue
+            name = _divide(graph, name, nodes[0], scales)
+        for node, own in zip(nodes, weights, strict=True):
+            node.input[0], node.input[1] = name, f"{node.name}_weight"
+            graph.initializer.append(numpy_helper.from_array(own * scales[:, None], node.input[1]))
+    drop_unused(model)
+    return model
+
+
+def _free_divisors(known: Wiring, name: str, nodes: list[onnx.NodeProto]) -> list[Divisor]:
+    """Constants that divide the tensor when they are divided: a norm's scale and bias, or, for the result of attention,
+    weight and bias of its values. None where others than `nodes` read the tensor.
+    """
+    maker = known.producers.get(name)
+    if maker is None or known.readers[name] != nodes:
+        return []
+    if maker.op_type == "LayerNormalization":
+        return [(maker, place, slice(None)) for place in range(1, len(maker.input))]
+    if maker.op_type != "Attention" or known.read_by(maker.input[2], "Attention") is None:
+        return []
+    value, columns = maker.input[2], slice(None)
+    split = known.made_by(value, "Split")  # query, key and value from one product
+    if split is not None and split.output[-1] == value and (widths := known.constant(split.input[1])) is not None:
+        value, columns = split.input[0], slice(int(widths[:-1].sum()), None)
+    add = known.made_by(value, "Add")
+    product = add and known.made_by(add.input[0], "MatMul")
+    if add is None or product is None:
+        return []
+    if known.constant(add.input[1]) is None or known.constant(product.input[1]) is None:
+        return []
+    return [(product, 1, columns), (add, 1, columns)]
+
+
+def _divide_constants(graph: onnx.GraphProto, divisors: list[Divisor], scales: np.ndarray) -> None:
+    constants = {item.name: item for item in graph.initializer}
+    for node, place, columns in divisors:
+        values = numpy_helper.to_array(constants[node.input[place]]).copy()
+        values[..., columns] /= scales
+        node.input[place] = f"{node.name}_scaled_{place}"
+        graph.initializer.append(numpy_helper.from_array(values, node.input[place]))
+
+
+def _divide(graph: onnx.GraphProto, name: str, first: onnx.NodeProto, scales: np.ndarray) -> str:
+    """Put a multiplication before `first`; returns the name of its result."""
+    scaled = f"{first.name}_scaled"
+    graph.initializer.append(numpy_helper.from_array(1 / scales, f"{scaled}_by"))
+    multiplication = helper.make_node("Mul", [name, f"{scaled}_by"], [scaled], name=f"{first.name}_scale")
+    graph.node.insert(list(graph.node).index(first), multiplication)
+    return scaled
+
+
+def _divide_rows(graph: onnx.GraphProto, name: str, nodes: list[onnx.NodeProto], least: float) -> None:
+    """Divide each row before `nodes` by its largest value or by `least`, and multiply their results by it."""
+    first = nodes[0].name
+    largest, divisors, divided = (f"{first}_{what}" for what in ("row_largest", "row_divisors", "rows_divided"))
+    constants = {f"{first}_last_axis": np.array([-1]), f"{first}_least": np.array(least, dtype=np.float32)}
+    graph.initializer.extend(numpy_helper.from_array(values, key) for key, values in constants.items())
+    axis, floor = constants
+    place = list(graph.node).index(nodes[0])
+    for step in (
+        helper.make_node("Div", [name, divisors], [divided], name=divided),
+        helper.make_node("Max", [largest, floor], [divisors], name=divisors),
+        helper.make_node("ReduceMax", [name, axis], [largest], name=largest),
+    ):
+        graph.node.insert(place, step)
+    for node in nodes:
+        result, node.input[0], node.output[0] = node.output[0], divided, f"{node.name}_divided"
+        step = helper.make_node("Mul", [node.output[0], divisors], [result], name=f"{node.name}_row_scale")
+        graph.node.insert(list(graph.node).index(node) + 1, step)
+
+
+def _activations(
+    model: onnx.ModelProto, names: list[str], feeds: Feeds
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Each channel's largest absolute value, and a sample of rows with the most extreme ones among them."""
+    largest: dict[str, np.ndarray] = {}
+    samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    generator = np.random.default_rng(0)
+    share = max(1, SAMPLED_ROWS // len(feeds))
+    for tensors in look_inside(model, names, feeds):
+        for name, values in zip(names, tensors, strict=True):
+            largest[name] = np.maximum(largest.get(name, 0), np.abs(values).max(axis=0))
+            extremes = [int(values.max(axis=1).argmax()), int(values.min(axis=1).argmin())]
+            chosen = generator.choice(len(values), min(share, len(values)), replace=False)
+            samples[name].append(values[[*extremes, *chosen]])
+    return largest, {name: np.concatenate(parts) for name, parts in samples.items()}
+
+
+def _best_scales(largest: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The divisors (d,) float32 that bring `rows @ weight` in 8 bits nearest to what it is in 32.
+
+    With them, the error that is left, and the one without any.
+    """
+    candidates = [
+        np.maximum(1, largest / max(float(np.percentile(largest, percentile)), 1e-6)).astype(np.float32)
+        for percentile in LIMIT_PERCENTILES
+    ]
+    losses = [_squared_error(rows, weight, scales) for scales in candidates]
+    best = int(np.argmin(losses))
+    return candidates[best], losses[best], losses[0]
+
+
+def _squared_error(
+    rows: np.ndarray, weight: np.ndarray, scales: np.ndarray, row_divisors: np.ndarray | float = 1.0
+) -> float:
+    """Of the product in 8 bits, its channels divided by `scales` (d,) and its rows by `row_divisors` (n, 1).
+
+    Each row's error counts relative to the row's size: the norms behind the products take the size away again.
+    """
+    expected = rows @ weight
+    product = _rounded(rows / row_divisors / scales) @ _rounded_columns(weight * scales[:, None])
+    sizes = np.square(expected).mean(axis=1)
+    errors = np.square(product * row_divisors - expected).mean(axis=1)
+    return float((errors / (sizes + np.median(sizes) + 1e-12)).mean())
+
+
+def _least_divisor(rows: np.ndarray) -> float:
+    """What no row is divided by less than, so that negative values stay above -1: those of a GELU are small."""
+    return max(float(-rows.min()), 1e-6)
+
+
+def _row_divisors(rows: np.ndarray, least: float) -> np.ndarray:
+    return np.asarray(np.maximum(rows.max(axis=1, keepdims=True), least), dtype=np.float32)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """As 256 steps between the tensor's extremes, zero among them: onnxruntime's DynamicQuantizeLinear."""
+    low, high = min(float(values.min()), 0), max(float(values.max()), 0)
+    step = (high - low) / 255 or 1
+    return np.round(values / step) * step
+
+
+def _rounded_columns(weight: np.ndarray) -> np.ndarray:
+    """As signed 8-bit numbers with a scale a column."""
+    step = np.abs(weight).max(axis=0) / 127 + 1e-12
+    return np.asarray(np.round(weight / step) * step)

@@ -1,0 +1,1 @@
+"""The `miniclip` command: one module a command."""

@@ -1,0 +1,132 @@
+"""`miniclip evaluate`: Recall@K of a bundle or a run on a split."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from miniclip.cli.flags import (
+    add_data_flags,
+    add_runtime_flags,
+    open_encoders,
+    write_result,
+)
+from miniclip.errors import MiniClipError
+
+
+def add_command(commands: Any) -> None:
+    """Put the command into the parser."""
+    command = commands.add_parser("evaluate", help="Recall@K of a bundle or a run on a split")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bundle", type=Path, help="bundle to measure")
+    source.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        help="run, or a CLIP of Hugging Face's: a folder or USER/NAME (needs torch)",
+    )
+    add_data_flags(command)
+    command.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark would")
+    add_runtime_flags(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from miniclip.evaluation.evaluate import clip_benchmark_json
+
+    folder = arguments.bundle or arguments.run_folder
+    ((result, _),) = measure(arguments, {folder: arguments.run_folder is not None})
+    print_results(arguments, {folder.name: result})
+    low, high = result["confidence_95"]["mean_recall"]
+    print(f"mean recall lies between {100 * low:.1f} and {100 * high:.1f} (95 %, bootstrap over images)")
+    write_result(arguments.clip_benchmark, clip_benchmark_json(result), "--clip-benchmark")
+    return write_result(arguments.json, result)
+
+
+def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[tuple[dict[str, Any], Any]]:
+    """Recalls of models (folder -> whether it is a run) on one split, with what a reader needs to repeat them; and the
+    ranks behind them."""
+    from miniclip.data.caption_table import check_skipped
+    from miniclip.evaluation.bootstrap import intervals
+    from miniclip.evaluation.evaluate import check_protocol, embed_split
+
+    check_protocol(arguments.protocol)
+    opened = {folder: _open(arguments, folder, is_run) for folder, is_run in models.items()}
+    runs = {folder: run for folder, (_, _, run) in opened.items() if run is not None}
+    table, seed = _split(arguments, {str(folder): run.config.data.seed for folder, run in runs.items()})
+    for run in runs.values() if arguments.split not in ("train", "all") else ():
+        _tell_seen(run, table)
+    measured = []
+    for folder, (encoders, precision, _) in opened.items():
+        embedded = embed_split(encoders, table, folder.name)
+        for line in embedded.table.skipped_lines():
+            print(line)
+        check_skipped(embedded.table, arguments.allow_missing)
+        ranks = embedded.ranks(arguments.protocol)
+        result = {
+            "model": str(folder),
+            "precision": precision,
+            "data": arguments.data,
+            "split": arguments.split,
+            "seed": seed,
+            "protocol": arguments.protocol,
+            "images": len(ranks.images),
+            "captions": len(ranks.texts),
+            **ranks.recalls(),
+            "confidence_95": intervals(ranks),
+        }
+        measured.append((result, ranks))
+    return measured
+
+
+def _tell_seen(run: Any, table: Any) -> None:
+    """Warn of a split that holds what the run was trained on."""
+    from miniclip.models.calibration_set import CalibrationSet
+
+    calibration = CalibrationSet.load(run.folder)
+    seen = calibration.seen_among(table.image_paths, run.transform) if calibration else 0
+    if calibration and seen:
+        print(
+            f"warning: {seen} of {len(calibration.images)} training images that {run.folder} keeps are in this "
+            "split, too, so its figures are too high; a split by seed changes when images come or go: give the data "
+            "splits of its own, or train again",
+            file=sys.stderr,
+        )
+
+
+def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[Any, str, Any]:
+    """Encoders, their precision, and the run where it is one that was trained here."""
+    if not is_run:
+        encoders = open_encoders(arguments, folder)
+        return encoders, encoders.precision, None
+    try:
+        from miniclip.models.checkpoint import load_run
+        from miniclip.models.clip import is_clip
+    except ImportError as error:
+        raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
+    run = load_run(folder)
+    return run.encoders(), "torch fp32", None if is_clip(run.folder) else run
+
+
+def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:
+    """The split to measure on and its seed, by default that of the runs: another one puts into `test` what they were
+    trained on."""
+    from miniclip.data.captions import read_captions
+
+    tried = [arguments.seed] if arguments.seed is not None else sorted({*seeds.values()}) or [0]
+    tables = [read_captions(arguments.data, seed=seed).split(arguments.split) for seed in tried]
+    if any(table.image_paths != tables[0].image_paths for table in tables):
+        named = ", ".join(f"{name} by seed {seed}" for name, seed in seeds.items())
+        raise MiniClipError(f"the runs split this data differently ({named}); choose one with --seed")
+    return tables[0], tried[0]
+
+
+def print_results(arguments: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
+    from miniclip.evaluation.evaluate import recall_table
+
+    first = next(iter(results.values()))
+    print(f"{first['images']:,} images, {first['captions']:,} captions; protocol {arguments.protocol}")
+    short = {name: Path(name).name for name in results}
+    if len(set(short.values())) < len(results):  # old/f8k and new/f8k
+        short = {name: name for name in results}
+    print(recall_table({f"{short[name]} {result['precision']}": result for name, result in results.items()}))

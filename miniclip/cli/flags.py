@@ -1,0 +1,94 @@
+"""Flags that several commands share, the types of their values, and how results are printed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from miniclip.errors import MiniClipError
+
+
+def add_runtime_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--provider",
+        default="auto",
+        help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)",
+    )
+    command.add_argument(
+        "--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)"
+    )
+    command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
+
+
+def add_data_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
+    command.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
+    command.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
+    command.add_argument(
+        "--seed",
+        type=int,
+        help="seed of the split where the data has no official one (default that of the run, or 0: bundles name none)",
+    )
+    command.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    command.add_argument("--json", type=Path, help="also write the result to this file")
+
+
+def open_encoders(arguments: argparse.Namespace, bundle: Path) -> Any:
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.encoders import OnnxEncoders
+
+    return OnnxEncoders(Bundle.open(bundle), arguments.provider, arguments.precision, arguments.strict)
+
+
+def write_result(path: Path | None, value: dict[str, Any], flag: str = "--json") -> int:
+    if path is not None:
+        from miniclip.files import write_json
+
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, value)
+        except OSError as error:
+            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another {flag}") from None
+    return 0
+
+
+def add_output_flags(command: argparse.ArgumentParser) -> None:
+    output = command.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print one JSON object")
+    output.add_argument("-0", "--null", action="store_true", help="print only paths, each ended by a zero byte")
+
+
+def positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
+    return number
+
+
+def folder_name(text: str) -> str:
+    if not text:  # as of a variable of the shell that is not set; it would mean the folder one is in
+        raise argparse.ArgumentTypeError("is empty; name a folder, or leave it out")
+    return text
+
+
+def png(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in ("", ".png"):
+        raise argparse.ArgumentTypeError(f"draws a PNG; name it {path.with_suffix('.png')}")
+    return path
+
+
+def day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a day such as 2024-12-31, got {text}") from None
+
+
+def print_paths(paths: Iterable[str]) -> int:
+    for path in paths:
+        sys.stdout.buffer.write(os.fsencode(path) + b"\0")
+    return 0

@@ -1,0 +1,56 @@
+"""`miniclip index`: embed a folder of images, or update its index."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from miniclip.cli.flags import (
+    add_runtime_flags,
+)
+
+
+def add_command(commands: Any) -> None:
+    """Put the command into the parser."""
+    command = commands.add_parser("index", help="embed a folder of images; run again to update")
+    command.add_argument("images", help="folder, s3://BUCKET/FOLDER, caption file, hf:USER/NAME, or openmoji")
+    command.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
+    command.add_argument("--out", required=True, type=Path, help="index folder to make or update")
+    command.add_argument("--ray", metavar="ADDRESS", help="embed on a Ray cluster: auto, HOST:PORT, or ray://HOST:PORT")
+    command.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
+    command.add_argument("--watch", action="store_true", help="stay, and follow what changes in the folder")
+    add_runtime_flags(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.encoders import OnnxEncoders
+
+    encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision, arguments.strict)
+    print(encoders.running_on)
+    from miniclip.index.indexer import update_index  # takes a second: a wrong bundle is told at once
+
+    write = None
+    if arguments.ray:
+        from miniclip.index.ray_indexer import on_cluster
+
+        write = on_cluster(arguments.ray)
+    report = update_index(arguments.images, encoders, arguments.out, write)
+    print(f"{report}; index in {arguments.out}", flush=True)
+    if arguments.ann:
+        _make_ann(arguments.out, encoders)
+    if arguments.watch:
+        from miniclip.index.watch import watch
+
+        watch(arguments.images, encoders, arguments.out, lambda line: print(line, flush=True))
+    return 0
+
+
+def _make_ann(folder: Path, encoders: Any) -> None:
+    from miniclip.index.image_index import ImageIndex
+    from miniclip.search.approximate import make_ann, measured_recall, open_backend
+
+    make_ann(ImageIndex.open(folder, in_memory=False))
+    index = ImageIndex.open(folder, in_memory=False)
+    recall, queries = measured_recall("ann", open_backend("ann", index), index, encoders)
+    print(f"vector index made; it finds {100 * recall:.1f} % of the exact top 10 ({queries})", flush=True)

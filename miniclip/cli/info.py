@@ -1,0 +1,52 @@
+"""`miniclip info`: what a bundle or an index is, and what really runs here."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from miniclip.cli.flags import (
+    add_runtime_flags,
+    open_encoders,
+)
+
+
+def add_command(commands: Any) -> None:
+    """Put the command into the parser."""
+    command = commands.add_parser("info", help="what a bundle or an index is, and what really runs here")
+    command.add_argument("folder", type=Path, help="bundle or index folder")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    add_runtime_flags(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.folder
+    facts: dict[str, Any] = {}
+    if (folder / "index.json").exists():
+        from miniclip.index.image_index import ImageIndex
+
+        index = ImageIndex.open(folder, in_memory=False)
+        facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
+        folder = index.bundle_folder
+    encoders = open_encoders(arguments, folder)
+    facts |= {
+        "bundle": str(folder),
+        "fingerprint": encoders.bundle.fingerprint,
+        "dimension": encoders.dim,
+        "precisions": encoders.bundle.precisions,
+        "providers": list(encoders.providers),
+        "running": encoders.running_on,
+        "certificate": encoders.bundle.certificate,
+    }
+    if arguments.json:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        shown = ", ".join(value) if isinstance(value, list) else value
+        if name == "certificate":
+            shown = (
+                "measured; see the bundle's README.md" if value else "none; make one with: python -m export.benchmark"
+            )
+        print(f"{name:<12} {shown}")
+    return 0

@@ -1,0 +1,1 @@
+"""What goes in: caption formats, images, metadata, splits."""

@@ -1,0 +1,127 @@
+"""The one table that every caption format becomes: images, their captions, their splits, and what was left out.
+
+In: rows of `miniclip.data.captions`. Out: `CaptionTable`. An image is in one split with all its captions.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from miniclip.data.splits import SPLITS, normalise_split
+from miniclip.errors import MiniClipError
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something left out. `rows` is how many caption rows went with it, `split` where it would have been (None: in any
+    of them, so it is counted in each)."""
+
+    name: str
+    reason: str
+    rows: int = 1
+    split: str | None = ""
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionTable:
+    """Images and their captions. A split's captions are all captions of its images, so none is in two splits."""
+
+    image_paths: list[Path]  # N_images, existing files
+    splits: list[str]  # N_images: "train", "val", "test", or "" for an image in no official list
+    captions: list[str]  # N_texts
+    image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def split(self, *names: str) -> "CaptionTable":
+        """The images of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is everything.
+
+        Errors: `MiniClipError` when a split is unknown or empty, with the splits there are.
+        """
+        if any(name.strip().lower() == "all" for name in names):
+            return self
+        wanted = {normalise_split(name) for name in names}
+        if empty := sorted(wanted - set(self.splits)):
+            raise MiniClipError(f"no image is in split {empty[0]!r}; there are: {self._split_counts()}, all")
+        keep = np.array([split in wanted for split in self.splits], dtype=bool)
+        return self._only(keep, [skipped for skipped in self.skipped if skipped.split in {*wanted, None}])
+
+    def without(self, image_rows: dict[int, str]) -> "CaptionTable":
+        """Drop images, row -> reason, with their captions: those that turned out unreadable when decoded."""
+        keep = np.ones(len(self.image_paths), dtype=bool)
+        keep[list(image_rows)] = False
+        dropped = [
+            Skipped(self.image_paths[row].name, reason, max(1, len(self.captions_of(row))), self.splits[row])
+            for row, reason in image_rows.items()
+        ]
+        return self._only(keep, self.skipped + dropped)
+
+    def first(self, images: int) -> "CaptionTable":
+        """The first images with their captions, the others not counted as lost: a sample to measure with."""
+        return self._only(np.arange(len(self.image_paths)) < images, [])
+
+    def and_train(self, other: "CaptionTable") -> "CaptionTable":
+        """This table with a training split behind it, which may be empty; validation and test stay this one's."""
+        return CaptionTable(
+            image_paths=self.image_paths + other.image_paths,
+            splits=self.splits + other.splits,
+            captions=self.captions + other.captions,
+            image_of_caption=np.concatenate([self.image_of_caption, other.image_of_caption + len(self.image_paths)]),
+            skipped=self.skipped + other.skipped,
+        )
+
+    def apart_from(self, other: "CaptionTable") -> "CaptionTable":
+        """Without the images that another table holds out (val and test), under whatever name they lie here."""
+        pairs = zip(other.image_paths, other.splits, strict=True)
+        held_out = {path.resolve() for path, split in pairs if split in ("val", "test")}
+        keep = np.array([path.resolve() not in held_out for path in self.image_paths], dtype=bool)
+        return self._only(keep, self.skipped)
+
+    def captions_of(self, image_row: int) -> list[str]:
+        start, end = np.searchsorted(self.image_of_caption, [image_row, image_row + 1])
+        return self.captions[start:end]
+
+    def summary(self) -> str:
+        """One line of counts, and a second one of reasons if something was skipped."""
+        text = f"{len(self.image_paths):,} images, {len(self.captions):,} captions: {self._split_counts()}"
+        if self.skipped:
+            reasons = Counter(skipped.reason for skipped in self.skipped).most_common()
+            shown = [f"{count:,} {reason}" for reason, count in reasons[:3]]
+            rest = sum(count for _, count in reasons[3:])
+            text += "\nskipped: " + ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
+        return text
+
+    def skipped_lines(self, most: int = 20) -> list[str]:
+        """`skipping NAME: reason` for each thing left out, at most `most` of them, then how many more there are."""
+        lines = [f"skipping {entry.name}: {entry.reason}" for entry in self.skipped[:most]]
+        return lines + ([f"... and {len(self.skipped) - most:,} more"] if len(self.skipped) > most else [])
+
+    def _split_counts(self) -> str:
+        counts = Counter(self.splits)
+        return ", ".join(f"{split or 'in no split'} {counts[split]:,}" for split in (*SPLITS, "") if counts[split])
+
+    def _only(self, keep: NDArray[np.bool_], skipped: list[Skipped]) -> "CaptionTable":
+        images, texts = np.flatnonzero(keep), np.flatnonzero(keep[self.image_of_caption])
+        new_row = np.cumsum(keep, dtype=np.int64) - 1
+        return CaptionTable(
+            image_paths=[self.image_paths[row] for row in images],
+            splits=[self.splits[row] for row in images],
+            captions=[self.captions[row] for row in texts],
+            image_of_caption=new_row[self.image_of_caption[texts]],
+            skipped=skipped,
+        )
+
+
+def check_skipped(table: CaptionTable, allow_missing: bool, limit: float = 0.05) -> None:
+    """`MiniClipError` when more than `limit` of the rows (captions, or images where there are none) were skipped."""
+    skipped = sum(entry.rows for entry in table.skipped)
+    total = skipped + (len(table.captions) or len(table.image_paths))
+    if allow_missing or skipped <= limit * total:
+        return
+    first = [f"{entry.name} ({entry.reason})" for entry in table.skipped if entry.rows][:3]
+    raise MiniClipError(
+        f"{skipped:,} of {total:,} rows were skipped, more than {limit:.0%}: {', '.join(first)}; "
+        "mend the data, or go on without them with --allow-missing"
+    )

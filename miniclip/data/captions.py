@@ -1,0 +1,219 @@
+"""Captions and images of every format -> one `CaptionTable`, split by image and never by caption row.
+
+In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: existing image files, their captions, their splits,
+and by name and reason whatever had to be left out. Nothing is decoded here. Splits are the official ones where the
+data has any; else 80/10/10 by a seed. Splitting rows instead would train on captions of validation images.
+"""
+
+import csv
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from miniclip.data.caption_table import CaptionTable, Skipped
+from miniclip.data.discovery import caption_file_in, caption_files_of_splits, reader_for
+from miniclip.data.formats.flickr import read_lists
+from miniclip.data.formats.hugging_face import read_hugging_face
+from miniclip.data.formats.rows import FORMATS, Row
+from miniclip.data.images import SUFFIXES
+from miniclip.data.splits import SPLIT_WORDS, normalise_split, seeded_splits
+from miniclip.errors import MiniClipError
+from miniclip.files import expand
+
+IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "flickr30k-images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+UNCAPTIONED = "image without any caption"
+
+
+def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
+    """Read a dataset, its format told from the path: a folder, a caption file, `hf:USER/NAME` or `openmoji`.
+
+    The seed matters only where the data has no splits of its own.
+    Errors: `MiniClipError` when the path is missing or empty, its format unknown, or no image is left.
+    """
+    source = str(path)
+    if source == "openmoji":
+        from miniclip.data.openmoji import openmoji_table  # its packages are an extra
+
+        return openmoji_table(seed)
+    if source.startswith("hf:"):
+        return _build(read_hugging_face(source.removeprefix("hf:")), {}, seed, source)
+    path = expand(path)
+    try:
+        if not path.exists():
+            raise MiniClipError(f"{path} does not exist; give a folder, a caption file, hf:USER/NAME or openmoji")
+        if path.is_file():
+            return _read_file(path, seed)
+        return _captioned_folder(path, seed) or _image_folder(path, seed)
+    except (OSError, csv.Error) as error:
+        raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_folder_captions(folder: Path) -> CaptionTable | None:
+    """The captions that lie in a folder of images, or None where there are none; errors as of `read_captions`."""
+    try:
+        return _captioned_folder(folder, seed=0)
+    except (OSError, csv.Error) as error:
+        raise MiniClipError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _captioned_folder(path: Path, seed: int) -> CaptionTable | None:
+    if file := caption_file_in(path):
+        return _read_file(file, seed)
+    if split_files := caption_files_of_splits(path):
+        rows = [row for file in split_files for row in _split_rows(file)]
+        return _build(rows, {}, seed, str(path), _uncaptioned(rows))
+    for folder in IMAGE_FOLDERS:  # Kaggle's Flickr30k has its captions inside the images' folder
+        if (path / folder).is_dir() and (file := caption_file_in(path / folder)):
+            return _read_file(file, seed)
+    return None
+
+
+@dataclass
+class _CaptionedImage:
+    """One image and all that its rows say of it; `captions` is a set that keeps its order."""
+
+    name: str
+    path: Path | None
+    problem: str
+    split: str = ""
+    captions: dict[str, None] = field(default_factory=dict)
+    rows: int = 0
+    empty_rows: int = 0
+
+
+def _build(
+    rows: list[Row], lists: dict[str, str], seed: int, source: str, uncaptioned: Sequence[Skipped] = ()
+) -> CaptionTable:
+    """Rows whose images have been looked up, and official lists {file name: split} if there are any -> the table."""
+    skipped: list[Skipped] = []
+    images: dict[str, _CaptionedImage] = {}  # by file, so that a.jpg and Images/a.jpg are one image
+    for row in rows:
+        if not row.name:
+            split = normalise_split(row.split) if row.split.strip().lower() in SPLIT_WORDS else None
+            skipped.append(Skipped(row.where, row.problem, split=split))
+            continue
+        image = images.setdefault(str(row.path or row.name), _CaptionedImage(row.name, row.path, row.problem))
+        _add_row(image, row, source)
+    if not any(image.split for image in images.values()):
+        names = [image.name for image in images.values()]
+        # over all names, the missing ones too: a file lost on one machine must not reshuffle the others
+        splits = [lists.get(PurePosixPath(name).name, "") for name in names] if lists else seeded_splits(names, seed)
+        for image, split in zip(images.values(), splits, strict=True):
+            image.split = split
+
+    image_paths: list[Path] = []
+    image_splits: list[str] = []
+    captions: list[str] = []
+    image_of_caption: list[int] = []
+    for image in images.values():
+        if image.path is None:
+            skipped.append(Skipped(image.name, image.problem, max(1, image.rows), image.split))
+            continue
+        if image.empty_rows:
+            skipped.append(Skipped(image.name, "empty caption", image.empty_rows, image.split))
+        elif not image.captions:
+            skipped.append(Skipped(image.name, UNCAPTIONED, split=image.split))
+        if image.captions:
+            image_of_caption += [len(image_paths)] * len(image.captions)
+            captions += image.captions
+            image_paths.append(image.path)
+            image_splits.append(image.split)
+    if not image_paths:
+        first = [f"{entry.name} ({entry.reason})" for entry in skipped[:3]] or ["there are no rows"]
+        raise MiniClipError(
+            f"{source}: no caption has its image: {', '.join(first)}; "
+            f"images are looked for beside the caption file and in {', '.join(IMAGE_FOLDERS)}"
+        )
+    rows_of_images = np.array(image_of_caption, dtype=np.int64)
+    return CaptionTable(image_paths, image_splits, captions, rows_of_images, [*skipped, *uncaptioned])
+
+
+def _add_row(image: _CaptionedImage, row: Row, source: str) -> None:
+    if row.split.strip():
+        try:
+            split = normalise_split(row.split)
+        except MiniClipError as error:
+            raise MiniClipError(f"{source}, {row.where}: {error}") from None
+        if image.split and image.split != split:
+            raise MiniClipError(
+                f"{source}, {row.where}: {image.name} is in split {split} here and in {image.split} before; "
+                "an image is in one split, so give all its rows the same"
+            )
+        image.split = split
+    if row.caption is not None:
+        caption = " ".join(row.caption.split())
+        image.rows += 1
+        image.empty_rows += not caption
+        if caption:
+            image.captions[caption] = None
+
+
+def _read_file(file: Path, seed: int) -> CaptionTable:
+    rows, lists = _located_rows(file), read_lists(file.parent)
+    return _build(rows, lists, seed, str(file), _uncaptioned(rows, lists))
+
+
+def _located_rows(file: Path) -> list[Row]:
+    """Read a caption file and find each row's image, or the reason why there is none."""
+    reader = reader_for(file)
+    places = [file.parent, *(file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir())]
+    found: dict[str, Row] = {}
+    rows = []
+    for row in reader(file):
+        if row.name not in found:
+            found[row.name] = _located(row, places)
+        known = found[row.name]
+        rows.append(row._replace(name=known.name, path=known.path, problem=known.problem))
+    return rows
+
+
+def _located(row: Row, places: list[Path]) -> Row:
+    written = row.name.strip().replace("\\", "/")  # files written on Windows
+    if not written:
+        return row._replace(name="", problem="no image name")
+    name = posixpath.normpath(written)
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return row._replace(name=name, problem="absolute path, not a name inside the dataset's folder")
+    if name.split("/")[0] == "..":
+        return row._replace(name=name, problem="leads out of the dataset's folder")
+    path = next((place / name for place in places if os.path.isfile(place / name)), None)
+    return row._replace(name=name, path=path, problem="" if path else "no such file")
+
+
+def _uncaptioned(rows: list[Row], lists: dict[str, str] | None = None) -> list[Skipped]:
+    """Images that lie beside captioned ones and that no row names. They cost no caption row: `rows` is 0."""
+    named = {row.path for row in rows if row.path}
+    beside = [file for folder in sorted({path.parent for path in named}) for file in sorted(folder.iterdir())]
+    return [
+        Skipped(file.name, UNCAPTIONED, rows=0, split=(lists or {}).get(file.name, ""))
+        for file in beside
+        if _is_image(file.name) and file not in named
+    ]
+
+
+def _split_rows(file: Path) -> list[Row]:
+    split = file.parent.name
+    rows = _located_rows(file)
+    return [row._replace(name=row.name and f"{split}/{row.name}", split=row.split or split) for row in rows]
+
+
+def _image_folder(folder: Path, seed: int) -> CaptionTable:
+    """All images below a folder, without captions; hidden files and folders are passed over."""
+    paths: list[Path] = []
+    for parent, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        paths += [Path(parent, name) for name in files if _is_image(name) and os.path.isfile(Path(parent, name))]
+    if not paths:
+        raise MiniClipError(f"{folder} holds no caption file and no images; MiniCLIP reads {FORMATS}")
+    paths.sort()
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return CaptionTable(paths, seeded_splits(names, seed), [], np.zeros(0, dtype=np.int64))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")

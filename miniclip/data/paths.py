@@ -1,0 +1,31 @@
+"""Paths of files as text that can be stored and printed, whatever bytes their names hold."""
+
+PRIVATE_USE = (
+    0x10DC00  # where a name's bytes that are not UTF-8 go, as U+DC00 does in Python; no writing system is there
+)
+
+
+def stored_path(path: str) -> str:
+    """A path as valid text: bytes that are not UTF-8 become characters that nobody writes; `real_path` undoes it."""
+    if path.isascii() or path.isprintable():
+        return path
+    return "".join(chr(ord(char) - 0xDC00 + PRIVATE_USE) if 0xDC80 <= ord(char) <= 0xDCFF else char for char in path)
+
+
+def real_path(stored: str) -> str:
+    """The path to open, from how the index stores it."""
+    if stored.isascii() or stored.isprintable():
+        return stored
+    low, high = PRIVATE_USE + 0x80, PRIVATE_USE + 0xFF
+    return "".join(chr(ord(char) - PRIVATE_USE + 0xDC00) if low <= ord(char) <= high else char for char in stored)
+
+
+def valid_text(text: str) -> str:
+    """What people wrote, as text that can be stored: halves of surrogate pairs become their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(name: str) -> str:
+    """A file's name on one line of valid text: names may hold line ends, and bytes that are not UTF-8."""
+    text = real_path(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

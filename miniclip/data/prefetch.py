@@ -1,0 +1,74 @@
+"""Work done in threads ahead of whoever consumes it, in order and in bounded memory: how images are loaded.
+
+In: sources and what to do with each. Out: results in the order of the sources, errors among them.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from os import cpu_count
+from typing import TypeVar
+
+import numpy as np
+
+from miniclip.data.images import ImageSource
+from miniclip.errors import MiniClipError
+
+Source = TypeVar("Source")
+Loaded = TypeVar("Loaded")
+
+
+def prefetch(
+    sources: Iterable[Source], load: Callable[[Source], Loaded], ahead: int, workers: int | None = None
+) -> Iterator[tuple[int, Loaded | MiniClipError]]:
+    """Run `load` on every source in threads, in order, at most `ahead` of whoever consumes.
+
+    Yields `(row, what load returned)`, or `(row, the MiniClipError it raised)`.
+    """
+
+    def attempt(source: Source) -> Loaded | MiniClipError:
+        try:
+            return load(source)
+        except MiniClipError as error:
+            return error
+
+    upcoming = iter(enumerate(sources))
+    pending: deque[tuple[int, Future[Loaded | MiniClipError]]] = deque()
+    with ThreadPoolExecutor(workers or min(8, cpu_count() or 1)) as pool:
+        try:
+            while True:
+                while len(pending) < ahead and (following := next(upcoming, None)) is not None:
+                    pending.append((following[0], pool.submit(attempt, following[1])))
+                if not pending:
+                    return
+                row, future = pending.popleft()
+                yield row, future.result()
+        finally:  # a consumer that stops early must not wait for the whole queue
+            for _, future in pending:
+                future.cancel()
+
+
+def prefetch_batches(
+    sources: Sequence[ImageSource],
+    load: Callable[[ImageSource], np.ndarray],
+    batch_size: int,
+    on_error: Callable[[int, str], None],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Decode images in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
+
+    Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. An image that cannot be read is left out and
+    told to `on_error(row, reason)`. Memory is bounded: at most two batches are decoded ahead.
+    """
+    rows: list[int] = []
+    batch: list[np.ndarray] = []
+    for row, loaded in prefetch(sources, load, ahead=2 * batch_size):
+        if isinstance(loaded, MiniClipError):
+            on_error(row, str(loaded))
+            continue
+        rows.append(row)
+        batch.append(loaded)
+        if len(batch) == batch_size:
+            yield np.asarray(rows, dtype=np.int64), np.stack(batch)
+            rows, batch = [], []
+    if batch:
+        yield np.asarray(rows, dtype=np.int64), np.stack(batch)

@@ -1,0 +1,30 @@
+"""Splits by image: the words for them, and 80/10/10 from a seed where a data set has none of its own."""
+
+import random
+from collections.abc import Sequence
+
+from miniclip.errors import MiniClipError
+
+SPLIT_WORDS = {"train": "train", "training": "train", "restval": "train", "val": "val", "valid": "val", "dev": "val"}
+SPLIT_WORDS |= {"validation": "val", "test": "test", "testing": "test"}
+SPLITS = ("train", "val", "test")
+
+
+def normalise_split(name: str) -> str:
+    """`train`, `val` or `test` for any usual word for it (`restval` is train); `MiniClipError` for other words."""
+    split = SPLIT_WORDS.get(name.strip().lower())
+    if split is None:
+        raise MiniClipError(f"unknown split {name!r}; use train, val or test")
+    return split
+
+
+def seeded_splits(names: Sequence[str], seed: int, groups: Sequence[str] | None = None) -> list[str]:
+    """A split for each name, 80/10/10 of the groups (a name is its own group by default), whatever their order."""
+    groups = names if groups is None else groups
+    shuffled = sorted(set(groups))
+    random.Random(seed).shuffle(shuffled)
+    held_out = max(1, round(len(shuffled) / 10)) if len(shuffled) >= 3 else 0
+    split_of = dict.fromkeys(shuffled, "train")
+    split_of |= dict.fromkeys(shuffled[:held_out], "val")
+    split_of |= dict.fromkeys(shuffled[held_out : 2 * held_out], "test")
+    return [split_of[group] for group in groups]

@@ -1,0 +1,1 @@
+"""Recall@K of a model on a split, with confidence intervals."""

@@ -1,0 +1,62 @@
+"""How far a recall measured on some images may be from that on all images of their kind.
+
+In: ranks of a split. Out: 95 % intervals by the bootstrap over images (B. Efron and R. Tibshirani, "An Introduction
+to the Bootstrap", 1993, chapter 13): images are drawn again with replacement, each with its captions, which are not
+independent of each other.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniclip.evaluation.metrics import KS, recalls
+
+SAMPLES = 2000
+PERCENTILES = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Rank of each text's image (T,), of each image's best own text (I,), and which image each text shows."""
+
+    texts: np.ndarray
+    images: np.ndarray
+    image_of_text: np.ndarray
+
+    def recalls(self) -> dict[str, float]:
+        """The six recalls and their mean; see `miniclip.evaluation.metrics`."""
+        return recalls(self.texts, self.images)
+
+
+def intervals(ranks: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Recall name -> the ends of its 95 % interval."""
+    return _ends(_samples(ranks, seed))
+
+
+def difference_intervals(ours: Ranks, theirs: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Recall name -> 95 % interval of ours minus theirs, both on the same images.
+
+    Both are measured on the same drawn images: what is hard for one is mostly hard for the other, so the difference
+    is known far better than either.
+    """
+    pairs = zip(_samples(ours, seed).items(), _samples(theirs, seed).values(), strict=True)
+    return _ends({name: own - other for (name, own), other in pairs})
+
+
+def _samples(ranks: Ranks, seed: int) -> dict[str, np.ndarray]:
+    """Every recall on each of `SAMPLES` draws."""
+    generator = np.random.default_rng(seed)
+    count = len(ranks.images)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=SAMPLES).astype(np.float64)  # (S, I)
+    texts = drawn @ np.bincount(ranks.image_of_text, minlength=count)
+    samples = {f"image_to_text_recall@{k}": drawn @ (ranks.images < k) / count for k in KS}
+    for k in KS:
+        hits = np.bincount(ranks.image_of_text, weights=ranks.texts < k, minlength=count)
+        samples[f"text_to_image_recall@{k}"] = drawn @ hits / texts
+    samples["mean_recall"] = np.mean(list(samples.values()), axis=0)
+    return samples
+
+
+def _ends(samples: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    ends = {name: np.percentile(values, PERCENTILES) for name, values in samples.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

@@ -1,0 +1,95 @@
+"""Evaluation of any encoders on a caption table: the same code for PyTorch, every precision, and bundles of others.
+
+In: `Encoders` and a `CaptionTable`. Out: embeddings of the whole split, and its Recall@K.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from miniclip.data.caption_table import CaptionTable
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.bootstrap import Ranks
+from miniclip.evaluation.metrics import KS, PROTOCOLS, first_captions, retrieval_ranks
+from miniclip.inference.encoders import Encoders
+
+
+@dataclass(frozen=True)
+class SplitEmbeds:
+    """A split embedded once. `table` holds only the images that could be read."""
+
+    table: CaptionTable
+    image_embeds: np.ndarray  # (N_images, D) float32
+    text_embeds: np.ndarray  # (N_texts, D) float32
+
+    def ranks(self, protocol: str = "karpathy") -> Ranks:
+        """Ranks of all texts and images."""
+        check_protocol(protocol)
+        owner = self.table.image_of_caption
+        rows = first_captions(owner) if protocol == "paired" else np.arange(len(owner))
+        text_ranks, image_ranks = retrieval_ranks(self.text_embeds[rows], self.image_embeds, owner[rows])
+        return Ranks(text_ranks, image_ranks, owner[rows])
+
+    def recalls(self, protocol: str = "karpathy") -> dict[str, float]:
+        """The six recalls and their mean; see `miniclip.evaluation.metrics`."""
+        return self.ranks(protocol).recalls()
+
+
+def check_protocol(protocol: str) -> None:
+    """`MiniClipError` for an unknown protocol; to be called before minutes are spent on embedding."""
+    if protocol not in PROTOCOLS:
+        raise MiniClipError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
+
+
+def embed_split(encoders: Encoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:
+    """Embed every image and caption of a table; unreadable images are left out and stay in `table.skipped`.
+
+    Errors: `MiniClipError` when there are no captions, no image can be read, or the model gives no finite numbers.
+    """
+    if not table.captions:
+        raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
+    skipped: dict[int, str] = {}
+    with tqdm(total=len(table.image_paths), desc=description, unit="picture", leave=False, disable=None) as bar:
+        _, image_embeds = encoders.encode_images(table.image_paths, skipped.__setitem__, progress=bar.update)
+    if len(skipped) == len(table.image_paths):
+        row, reason = next(iter(skipped.items()))
+        raise MiniClipError(f"no image could be read; the first: {table.image_paths[row]}: {reason}")
+    table = table.without(skipped)
+    text_embeds = encoders.encode_texts(table.captions)
+    if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):  # NaN ranks nothing above: 100 %
+        raise MiniClipError(
+            f"{description}: the model's embeddings are not finite numbers, so there is nothing to measure; "
+            "try another precision, copy the model again, or train it anew"
+        )
+    return SplitEmbeds(table, image_embeds, text_embeds)
+
+
+def recall_table(columns: dict[str, dict[str, float]]) -> str:
+    """A printed table, one row a model: recalls in percent."""
+    lines = [f"{'':<24}{'image to text R@1/5/10':>24}{'text to image R@1/5/10':>26}{'mean':>8}"]
+    for name, recall in columns.items():
+        image_to_text = "/".join(f"{100 * recall[f'image_to_text_recall@{k}']:.1f}" for k in (1, 5, 10))
+        text_to_image = "/".join(f"{100 * recall[f'text_to_image_recall@{k}']:.1f}" for k in (1, 5, 10))
+        lines.append(f"{name:<24}{image_to_text:>24}{text_to_image:>26}{100 * recall['mean_recall']:>8.1f}")
+    return "\n".join(lines)
+
+
+def clip_benchmark_json(result: dict[str, Any]) -> dict[str, Any]:
+    """A result in the form that LAION's clip_benchmark writes, for those who compare with its tables."""
+    metrics = {
+        f"{ours}_retrieval_recall@{k}": result[f"{way}_recall@{k}"]
+        for ours, way in (("image", "text_to_image"), ("text", "image_to_text"))
+        for k in KS
+    }
+    return {
+        "dataset": Path(result["data"]).name,
+        "split": result["split"],
+        "model": Path(result["model"]).name,
+        "pretrained": result["precision"],
+        "task": "zeroshot_retrieval",
+        "language": "en",
+        "metrics": metrics,
+    }

@@ -1,0 +1,153 @@
+"""One file after the other from its bytes to its embedding: read, hash, decode, resize, encode.
+
+In: files of `miniclip.index.scan`, encoders, and the contents that are already known. Out: one `Reading` for each file,
+or the reason why it cannot be read. On a CPU, each core takes an image through all steps; on a GPU, the cores prefetch
+decoded images. Only some tens of images are in memory at a time.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from miniclip.data.images import read_image
+from miniclip.data.paths import real_path
+from miniclip.data.prefetch import prefetch
+from miniclip.data.storage import is_uri, read_uri
+from miniclip.errors import MiniClipError
+from miniclip.index.scan import ImageFile
+from miniclip.inference.encoders import IMAGE_BATCH, OnnxEncoders
+
+AHEAD = 32  # images a core may be ahead of the writer
+IN_MEMORY_BYTES = 64 << 20  # a file up to this is read once, one for each core at a time
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One file read: its row of the index, or with `known_at` the offset of the row that has the same content."""
+
+    file: ImageFile
+    sha256: bytes
+    known_at: int | None = None
+    width_px: int = 0
+    height_px: int = 0
+    taken: datetime | None = None
+    pixel_values: np.ndarray | None = None  # (3, H, W), until it is embedded
+    image_embed: np.ndarray | None = None  # (D,)
+
+
+def read_all(
+    files: Sequence[ImageFile], encoders: OnnxEncoders, offset_of: dict[bytes, int]
+) -> Iterator[tuple[ImageFile, Reading | MiniClipError]]:
+    """Every file with its `Reading`, or with the error that says why it has none."""
+    cores = os.cpu_count() or 1
+
+    def read(file: ImageFile) -> Reading:
+        return read_file(file, encoders, offset_of)
+
+    batch: list[Reading] = []
+    for row, result in prefetch(files, read, ahead=AHEAD * cores, workers=cores + 1):  # one may wait for a disk
+        if isinstance(result, MiniClipError) or result.pixel_values is None:
+            yield files[row], result
+            continue
+        batch.append(result)
+        if len(batch) == IMAGE_BATCH:
+            yield from _embed(batch, encoders)
+            batch = []
+    yield from _embed(batch, encoders)
+
+
+def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, int]) -> Reading:
+    """Hash one file, and unless its content is known decode it, and on a CPU embed it on this thread's core.
+
+    Errors: `MiniClipError` with the reason why it cannot be read.
+    """
+    source = read_uri(file.path) if is_uri(file.path) else _content(real_path(file.path))
+    before = _state(source)
+    sha256 = hashlib.sha256(source).digest() if isinstance(source, bytes) else hash_file(source)
+    if sha256 in offset_of:
+        return Reading(file, sha256, known_at=offset_of[sha256])
+    image = read_image(source, encoders.transform.min_size_px)
+    if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
+        raise MiniClipError("cannot be read (it changes meanwhile; index again when it is whole)")
+    pixel_values = encoders.transform(image.image)
+    facts = (file, sha256, None, image.width_px, image.height_px, image.taken)
+    if encoders.wants_batches:
+        return Reading(*facts, pixel_values=pixel_values)
+    return Reading(*facts, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
+
+
+def _content(path: str) -> str | bytes:
+    """A file's bytes, so that hash and pixels are of one content whoever replaces it; the path of one too large."""
+    with _reasons(), open(path, "rb") as stream:
+        return path if os.fstat(stream.fileno()).st_size > IN_MEMORY_BYTES else stream.read()
+
+
+def _state(source: str | bytes) -> tuple[int, ...]:
+    """What tells that a file was written or replaced; of bytes nothing does."""
+    if isinstance(source, bytes):
+        return ()
+    with _reasons():
+        status = os.stat(source)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def hash_file(path: str) -> bytes:
+    """SHA-256 of a file's content, 32 bytes; `MiniClipError` with the reason when it cannot be read."""
+    with _reasons(), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """What keeps a file from being read, as a `MiniClipError`."""
+    try:
+        yield
+    except PermissionError:
+        raise MiniClipError("no permission to read it") from None
+    except OSError as error:
+        raise MiniClipError(f"cannot be read ({error.strerror})") from None
+    except MemoryError:
+        raise MiniClipError("cannot be read (not enough memory)") from None
+
+
+def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[ImageFile, Reading]]:
+    if not batch:
+        return
+    embeds = encoders.embed_pixels(
+        np.stack([reading.pixel_values for reading in batch if reading.pixel_values is not None])
+    )
+    for reading, image_embed in zip(batch, embeds, strict=True):
+        facts = (reading.file, reading.sha256, None, reading.width_px, reading.height_px, reading.taken)
+        yield reading.file, Reading(*facts, image_embed=image_embed)
+
+
+def row_columns(readings: Sequence[Reading], known: dict[int, dict[str, Any]], dim: int) -> dict[str, Any]:
+    """Columns of the index; `known` has, by offset, what `Writer.take` says of the rows that readings refer to.
+
+    States are from before the files were read: one that changed meanwhile is read again.
+    """
+    now = datetime.now(UTC).replace(tzinfo=None)
+    columns: dict[str, Any] = {name: [] for name in ("width_px", "height_px", "taken")}
+    embeds = []
+    for reading in readings:
+        row = known[reading.known_at] if reading.known_at is not None else vars(reading)
+        for name, column in columns.items():
+            column.append(row[name])
+        embeds.append(row["image_embed"])
+    return {
+        "path": [reading.file.path for reading in readings],
+        "sha256": [reading.sha256 for reading in readings],
+        "bytes": [reading.file.bytes for reading in readings],
+        "mtime_ns": [reading.file.mtime_ns for reading in readings],
+        "indexed_at": [now] * len(readings),
+        **columns,
+        "captions": [list(reading.file.captions) for reading in readings],
+        "embedding": pa.FixedSizeListArray.from_arrays(np.concatenate(embeds).astype(np.float32), dim),
+    }

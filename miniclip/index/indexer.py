@@ -1,0 +1,243 @@
+"""Make an index equal to a folder: embed what is new or changed, keep the rest, report what cannot be read.
+
+In: what `miniclip.index.scan` finds, encoders, an index folder. Out: commits every few seconds, and an `IndexReport`.
+A file is unchanged when its size and time are; else its content hash tells whether an embedding can be used again, as
+for one that was renamed, copied or touched. On a CPU each core takes an image from its bytes to its embedding; on a
+GPU cores decode ahead of it. At no time are more than some tens of images in memory.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from miniclip.data.paths import printable, real_path
+from miniclip.data.storage import is_uri
+from miniclip.errors import MiniClipError
+from miniclip.index.embed_file import Reading, read_all, row_columns
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.scan import ImageFile, Problem, ScanResult, absolute, is_retryable, scan_images
+from miniclip.index.store import Settings, Writer, open_writer, read_problems
+from miniclip.inference.encoders import OnnxEncoders
+
+COMMIT_EVERY_S = 4.0  # a kill loses at most what came since: five seconds, the commit included
+COMMIT_SHARE = 0.01  # of the time so far, once that is longer: what is kept of each commit grows with their number
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What one update did. `skipped` is the whole error report, also what earlier updates could not read."""
+
+    added: int
+    kept: int
+    removed: int
+    skipped: list[Problem]
+    reused: int = 0  # of `added`, those whose content was known
+    seconds: float = 0.0  # spent on `added`, without start and end
+
+    def __str__(self) -> str:
+        text = f"{self.added:,} images embedded, {self.kept:,} unchanged, {self.removed:,} removed"
+        text += f", {self.reused:,} of the embedded known by their content" if self.reused else ""
+        text += f", {len(self.skipped):,} skipped" if self.skipped else ""
+        return text + (f" ({self.added / self.seconds:.0f} images/s)" if self.added and self.seconds else "")
+
+
+@dataclass
+class Plan:
+    """What there is to do, from comparing files with the index."""
+
+    fresh: list[ImageFile] = field(default_factory=list)
+    kept: int = 0
+    gone: list[str] = field(default_factory=list)
+    known_paths: set[str] = field(default_factory=set)
+    offset_of: dict[bytes, int] = field(default_factory=dict)  # by content hash
+    problems: dict[str, Problem] = field(default_factory=dict)  # those still true, by path
+    settled: list[str] = field(default_factory=list)  # paths whose problem is gone, or is looked for again
+
+
+Write = Callable[[Plan, ScanResult, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
+
+
+def update_index(
+    images: str, encoders: OnnxEncoders, out: Path, write: Write | None = None, flat: bool = True
+) -> IndexReport:
+    """Make the index `out` equal to the images in `images`, computing only what is new or changed.
+
+    `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
+    ready to be mapped (`miniclip.index.embeddings_mmap`).
+
+    Errors: `MiniClipError` when `images` holds no image, or `out` is being written, or an index of another bundle or
+    of other images that are still there.
+    Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
+    """
+    found = scan_images(images)
+    bundle = encoders.bundle
+    settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images))
+    with open_writer(out, settings, encoders.dim) as writer:
+        with _stop_when_interrupted() as stop:
+            plan = _compare(found, writer, read_problems(out))
+            _check_source(settings.images, writer, plan.gone)
+            if writer.settings != settings:
+                writer.put_settings(settings)
+            writer.remove_problems(plan.settled)
+            for problem in found.problems:
+                if problem.path not in plan.problems:
+                    tqdm.write(f"skipping {_shown(problem.path, found)}: {problem.reason}")
+            writer.put_problems(found.problems)
+            plan.problems |= {problem.path: problem for problem in found.problems}
+            started = time.monotonic()
+            added, reused = (write or write_here)(plan, found, encoders, writer, stop)
+            seconds = time.monotonic() - started
+            if stop.is_set():
+                raise KeyboardInterrupt(
+                    f"stopped: {writer.count():,} images are in the index {out}; the same command goes on from there"
+                )
+            writer.remove(plan.gone)
+            writer.tidy()
+            problems = sorted(plan.problems.values(), key=lambda problem: problem.path)
+            if writer.count() == 0:
+                reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
+                raise MiniClipError(f"no image in {images} could be read{reason}")
+        if flat:
+            ImageIndex.open(out, in_memory=False).stored.keep_flat(out)
+    return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
+
+
+def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
+    """Refuse to throw out the images of another place; those of one that was moved or deleted may go."""
+    before = writer.settings.images
+    if images != before and any(is_uri(path) or os.path.exists(real_path(path)) for path in gone):
+        are = "may be" if is_uri(before) else "are"  # asking storage takes a request for each
+        raise MiniClipError(
+            f"the index {writer.folder} holds the images of {printable(before)}, and they {are} still there; "
+            f"index {printable(before)} again, or choose another --out for {printable(images)}"
+        )
+
+
+def _compare(found: ScanResult, writer: Writer, problems: Sequence[Problem]) -> Plan:
+    """Files against rows: what is new, changed, gone; what holds no image and did not change since."""
+    known = writer.known()
+    plan = Plan()
+    rows: dict[str, tuple[int, int]] = {}
+    captions: dict[str, tuple[str, ...]] = {}
+    columns = [known[name].to_pylist() for name in ("path", "sha256", "bytes", "mtime_ns", "captions")]
+    for offset, (path, sha256, size, mtime_ns, own) in enumerate(zip(*columns, strict=True)):
+        rows[path], captions[path] = (size, mtime_ns), tuple(own)
+        plan.offset_of.setdefault(sha256, offset)
+    plan.known_paths = set(rows)
+    known_problems = {problem.path: problem for problem in problems}
+    for path, file in found.files.items():
+        if found.captions_unknown:
+            file = replace(file, captions=captions.get(path, ()))
+        problem = known_problems.get(path)
+        if rows.get(path) == file.state and captions[path] == file.captions:
+            plan.kept += 1
+        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not is_retryable(problem.reason):
+            plan.problems[path] = known_problems.pop(path)
+            if path in rows:  # a kill came between the commits of the problem and of the row that it ends
+                plan.gone.append(path)
+        else:
+            plan.fresh.append(file)
+    for path in rows.keys() - found.files.keys():
+        if found.hides(path):
+            plan.kept += 1
+        else:
+            plan.gone.append(path)
+    plan.settled = [path for path in known_problems if not found.hides(path)]
+    return plan
+
+
+def write_here(
+    plan: Plan,
+    found: ScanResult,
+    encoders: OnnxEncoders,
+    writer: Writer,
+    stop: threading.Event,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[int, int]:
+    """Embed the fresh files and commit them every few seconds; how many were written, and of these were known.
+
+    `progress(done, total)` is told of every file.
+    """
+    added = reused = 0
+    waiting: list[Reading] = []
+    problems: list[Problem] = []
+
+    def commit() -> None:
+        nonlocal added, reused
+        if waiting:
+            again = any(reading.file.path in plan.known_paths for reading in waiting)
+            writer.put(
+                row_columns(
+                    waiting, writer.take([r.known_at for r in waiting if r.known_at is not None]), encoders.dim
+                ),
+                replace=again,
+            )
+        if problems:
+            writer.put_problems(problems)
+            writer.remove([problem.path for problem in problems if problem.path in plan.known_paths])
+        added += len(waiting)
+        reused += sum(reading.known_at is not None for reading in waiting)
+        plan.problems.update((problem.path, problem) for problem in problems)
+        waiting.clear()
+        problems.clear()
+
+    started = last_commit = time.monotonic()
+    disable = None if plan.fresh else True  # None: no bar where nobody watches, in a pipe or a log
+    with tqdm(total=len(plan.fresh), desc="embedding images", unit="picture", disable=disable) as bar:
+        for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
+            bar.update(1)
+            if progress is not None:
+                progress(done, len(plan.fresh))
+            if isinstance(read, MiniClipError):
+                problems.append(Problem(file.path, str(read), *file.state))
+                tqdm.write(f"skipping {_shown(file.path, found)}: {read}")
+            else:
+                waiting.append(read)
+            now = time.monotonic()
+            if now - last_commit > max(COMMIT_EVERY_S, COMMIT_SHARE * (now - started)):
+                commit()
+                last_commit = time.monotonic()
+            if stop.is_set():
+                break
+        commit()
+    return added, reused
+
+
+def _shown(path: str, found: ScanResult) -> str:
+    """A path as a line names it: relative to the folder, whatever it is made of."""
+    return printable(path.removeprefix(found.root + "/") if found.root else Path(path).name)
+
+
+@contextmanager
+def _stop_when_interrupted() -> Iterator[threading.Event]:
+    """Ctrl-C asks for a stop at the next image; a second one stops at once. Only a main thread hears signals."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    except MiniClipError as error:
+        if stop.is_set():  # `watch` goes on after an error, and may not after a Ctrl-C
+            raise KeyboardInterrupt(f"stopped; {error}") from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if stop.is_set():  # it came when there was nothing left to stop: whoever called is to hear it
+        raise KeyboardInterrupt

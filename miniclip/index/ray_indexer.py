@@ -1,0 +1,166 @@
+"""The same index, embedded by many machines: Ray Data hands out the files, lance-ray writes the table.
+
+In: the files that `miniclip.index.indexer` found new or changed. Out: the same rows that one process writes. Our code
+decides how an image is processed (`read_file`) and when rows are committed; Ray manages the machines, the queue and
+recovery; Lance writes the table. Every `CHUNK` files are committed, so a cluster that is stopped loses at most one
+chunk. Images (or object storage), bundle and index must have the same path on every machine.
+
+    miniclip index s3://bucket/images --bundle B --out /shared/index --ray auto
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from miniclip.data.paths import printable
+from miniclip.errors import MiniClipError
+from miniclip.index.embed_file import read_file, row_columns
+from miniclip.index.indexer import Plan, Write
+from miniclip.index.scan import ImageFile, Problem, ScanResult
+from miniclip.index.store import Writer, index_schema, writing
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+
+CHUNK = 100_000  # files between two commits
+BLOCK = 256  # files that an actor gets at a time
+REASON = "reason"  # beside the index's columns, of what could not be read
+
+
+class RayEmbedder:
+    """One onnxruntime on one core, kept for many blocks: an actor of the cluster."""
+
+    def __init__(self, bundle: str, precision: str, dim: int) -> None:
+        self._encoders = OnnxEncoders(Bundle.open(Path(bundle)), "cpu", precision, threads=1)
+        self._schema = result_schema(dim)
+
+    def __call__(self, files: pa.Table) -> pa.Table:
+        """path, bytes, mtime_ns, captions (B rows) -> as many rows, with a reason where there is no embedding."""
+        return embed_block(files, self._encoders, self._schema)
+
+
+def result_schema(dim: int) -> pa.Schema:
+    """The index's columns, all of which may be missing, and the reason."""
+    fields = [field.with_nullable(True) for field in index_schema(dim)]
+    return pa.schema([*fields, pa.field(REASON, pa.string())])
+
+
+def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> pa.Table:
+    """See `Embedder`."""
+    readings, failed = [], []
+    for row in files.to_pylist():
+        file = ImageFile(row["path"], row["bytes"], row["mtime_ns"], tuple(row["captions"]))
+        try:
+            readings.append(read_file(file, encoders, {}))
+        except MiniClipError as error:
+            failed.append({"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns, REASON: str(error)})
+    parts = [pa.Table.from_pylist(failed, schema=schema)]
+    if readings:
+        rows = pa.table(row_columns(readings, {}, encoders.dim), schema=index_schema(encoders.dim))
+        rows = rows.append_column(schema.field(REASON), pa.nulls(len(readings), pa.string()))
+        parts.append(rows.cast(schema))
+    return pa.concat_tables(parts)
+
+
+def on_cluster(address: str) -> Write:
+    """A way to write for `update_index`: on the Ray cluster at this address.
+
+    Errors: `MiniClipError` when Ray is not installed or nothing answers there.
+    """
+    try:
+        import lance_ray
+        import ray
+        from ray.data.expressions import col
+    except ImportError as error:
+        raise MiniClipError(f'--ray needs {error.name}: pip install "miniclip[ray]"') from None
+    if not ray.is_initialized():
+        try:
+            _knock(address)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or ["no answer"])[0]
+            raise MiniClipError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from None
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+    def write(
+        plan: Plan, found: ScanResult, encoders: OnnxEncoders, writer: Writer, stop: threading.Event
+    ) -> tuple[int, int]:
+        added = 0
+        with tqdm(total=len(plan.fresh), desc="embedding images", unit="picture", disable=None) as bar:
+            for start in range(0, len(plan.fresh), CHUNK):
+                chunk = plan.fresh[start : start + CHUNK]
+                with _one_line():
+                    done = _embedded(chunk, encoders)
+                    good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON])
+                    added += (count := good.count())
+                    problems = _problems(done.filter(expr=col(REASON).is_not_null()))
+                writer.remove([file.path for file in chunk if file.path in plan.known_paths])
+                if count:
+                    with writing(writer.folder), _one_line():
+                        lance_ray.write_lance(good, writer.images_uri, schema=writer.schema, mode="append")
+                writer.put_problems(problems)
+                plan.problems.update((problem.path, problem) for problem in problems)
+                for problem in problems:
+                    tqdm.write(f"skipping {printable(problem.path)}: {problem.reason}")
+                bar.update(len(chunk))
+                if stop.is_set():
+                    break
+        return added, 0
+
+    return write
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What ends the work of a whole cluster, such as a bundle that its machines do not see, as a `MiniClipError`."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise MiniClipError(
+            f"the Ray cluster gave up: {lines[-1] if lines else type(error).__name__}; "
+            "images, bundle and index must have the same path on all its machines; start again: what is done stays"
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """`OSError` at once where nothing listens: Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _embedded(files: Sequence[ImageFile], encoders: OnnxEncoders) -> Any:
+    """A Ray data set of results, computed and held by the cluster."""
+    import ray
+
+    cluster: Any = ray  # its functions carry no types
+    columns = {name: [getattr(file, name) for file in files] for name in ("path", "bytes", "mtime_ns")}
+    table = pa.table({**columns, "captions": pa.array([file.captions for file in files], pa.list_(pa.string()))})
+    blocks = [table.slice(start, BLOCK).combine_chunks() for start in range(0, len(files), BLOCK)]
+    slots = max(
+        1, int(cluster.cluster_resources().get("CPU", 1)) - len(cluster.nodes())
+    )  # one of each machine is for the rest
+    most = min(slots, len(blocks))
+    embedded = ray.data.from_arrow(blocks).map_batches(
+        RayEmbedder,
+        fn_constructor_args=(str(encoders.bundle.folder.resolve()), encoders.precision, encoders.dim),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+        concurrency=(1, most, most),  # all at once, but one is enough: a cluster that lost machines goes on
+    )
+    return embedded.materialize()
+
+
+def _problems(failed: Any) -> list[Problem]:
+    rows = failed.select_columns(["path", "bytes", "mtime_ns", REASON]).take_all()
+    return [Problem(row["path"], row[REASON], row["bytes"], row["mtime_ns"]) for row in rows]

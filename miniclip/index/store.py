@@ -1,0 +1,293 @@
+"""Where an index lies: two LanceDB tables and a settings file, one writer, any number of readers.
+
+    INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed
+    INDEX/images.lance   one row an image: path, hash, size, times, width, height, EXIF date, captions, embedding
+    INDEX/problems.lance   one row a file that could not be indexed, with the reason
+    INDEX/embeds.f32       of a large index: its embeddings once more, to be mapped (miniclip.index.embeddings_mmap)
+    INDEX/recall.json      what was measured of the other galleries (miniclip.search.approximate)
+    INDEX/captions.npz     embeddings of its captions, once they were asked for (miniclip.search.caption_cache)
+    INDEX/writer.lock      held by the process that writes; goes with it, however it ends
+
+Every commit is one new version of a table, there whole or not at all: a process killed at any moment leaves the last
+one. A reader keeps the version that it opened.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import pyarrow as pa
+
+from miniclip.errors import MiniClipError
+from miniclip.files import write_json
+from miniclip.index.scan import Problem
+
+INDEX_FORMAT = 2
+IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
+BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
+MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
+PROBLEM_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+
+def index_schema(dim: int) -> pa.Schema:
+    """Columns of `images.lance` for embeddings of `dim` dimensions."""
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),  # as of miniclip.data.paths.stored_path
+            pa.field("sha256", pa.binary(32), nullable=False),
+            pa.field("bytes", pa.int64(), nullable=False),
+            pa.field("mtime_ns", pa.int64(), nullable=False),
+            pa.field("indexed_at", pa.timestamp("ms"), nullable=False),  # UTC
+            pa.field("width_px", pa.int32(), nullable=False),  # upright
+            pa.field("height_px", pa.int32(), nullable=False),
+            pa.field("taken", pa.timestamp("s")),  # EXIF, the camera's own time
+            pa.field("captions", pa.list_(pa.string()), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `index.json` says."""
+
+    fingerprint: str
+    bundle: Path
+    images: str
+
+
+def read_settings(folder: Path) -> Settings:
+    """`MiniClipError` where there is no index, or one of another format."""
+    path = folder / "index.json"
+    if not path.exists():
+        raise MiniClipError(f"no index at {folder}; make one with: miniclip index IMAGES --bundle B --out {folder}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        written = int(values["format"])
+        if written > INDEX_FORMAT:
+            raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
+        if written < INDEX_FORMAT:
+            raise MiniClipError(
+                f"the index {folder} has the older format {written}; delete it and index the images again"
+            )
+        return Settings(str(values["fingerprint"]), Path(values["bundle"]), str(values.get("images", "")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise damaged(folder, error) from None
+
+
+def damaged(folder: Path, error: Exception) -> MiniClipError:
+    """LanceDB raises many types; each means that its files are not whole."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return MiniClipError(f"the index {folder} is damaged ({reason}); delete it and index the images again")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What LanceDB raises where it cannot write, as one line: a full disk most of all. The last commit stays."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        text = str(error)
+        system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
+        reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
+        mend = "free some space and start again" if system else "start again, or choose another --out"
+        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from None
+
+
+def versions_of(folder: Path, name: str = IMAGES) -> Path:
+    """Where a table notes its versions: a folder whose time changes with every commit."""
+    return folder / f"{name}.lance" / "_versions"
+
+
+def open_table(folder: Path, name: str) -> Any | None:
+    """A table at its last version, or None where the writer has not come to it yet."""
+    try:
+        # a folder without a version is what a kill left of a creation
+        if not any(versions_of(folder, name).glob("*.manifest")):
+            return None
+        return lancedb.connect(str(folder)).open_table(name)
+    except Exception as error:
+        raise damaged(folder, error) from None
+
+
+def read_problems(folder: Path) -> list[Problem]:
+    """The error report: every file that could not be indexed, by path."""
+    table = open_table(folder, PROBLEMS)
+    if table is None:
+        return []
+    try:
+        rows = table.to_arrow().sort_by("path").to_pylist()
+    except Exception as error:
+        raise damaged(folder, error) from None
+    return [Problem(row["path"], row["reason"], row["bytes"], row["mtime_ns"]) for row in rows]
+
+
+class Writer:
+    """The one writer of an index. Every method that writes is one commit of one table (`remove`: one for every
+    500 paths), or a `MiniClipError`."""
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        self.folder = folder
+        self.settings = read_settings(folder)  # as they were; `put_settings` changes what is written
+        self.schema = index_schema(dim)
+        try:
+            self._images = _open_or_create(folder, IMAGES, self.schema)
+            self._problems = _open_or_create(folder, PROBLEMS, PROBLEM_SCHEMA)
+            self._before = lancedb.connect(str(folder)).open_table(IMAGES)
+            self._before.checkout(self._images.version)  # offsets below stay what they are while we write
+        except MiniClipError:
+            raise
+        except Exception as error:
+            raise damaged(folder, error) from None
+
+    def put_settings(self, settings: Settings) -> None:
+        """From now on the index is of these images, and its bundle in that folder."""
+        _write_settings(self.folder, settings)
+
+    def known(self) -> pa.Table:
+        """Rows as they were when the writer opened, without embeddings."""
+        try:
+            return self._before.search().select(["path", "sha256", "bytes", "mtime_ns", "captions"]).to_arrow()
+        except Exception as error:
+            raise damaged(self.folder, error) from None
+
+    def take(self, offsets: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """What the image itself says in rows of `known`, by their offset; `image_embed` (D,) is its embedding."""
+        wanted = sorted(set(offsets))
+        if not wanted:
+            return {}
+        columns = ["width_px", "height_px", "taken"]
+        rows = self._before.take_offsets(wanted).select([*columns, "embedding"]).to_arrow()
+        embeds = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(len(wanted), -1)
+        facts = rows.select(columns).to_pylist()
+        return {
+            offset: {**fact, "image_embed": image_embed}
+            for offset, fact, image_embed in zip(wanted, facts, embeds, strict=True)
+        }
+
+    def put(self, rows: dict[str, Any], replace: bool) -> None:
+        """Add images by column; with `replace`, in place of those of the same path, in the same commit."""
+        batch = pa.table(rows, schema=self.schema)
+        with writing(self.folder):
+            if replace:
+                merge = self._images.merge_insert("path")
+                merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
+            else:
+                self._images.add(batch)
+
+    @property
+    def images_uri(self) -> str:
+        """Where the images' table is, for engines that write it from other machines."""
+        return str((self.folder / f"{IMAGES}.lance").resolve())
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Take images out by path."""
+        with writing(self.folder):
+            _delete(self._images, paths)
+
+    def put_problems(self, problems: Sequence[Problem]) -> None:
+        """Add to the error report, in place of what it said of the same path. None is no commit."""
+        if not problems:
+            return
+        unique = {problem.path: problem for problem in problems}
+        columns = {name: [getattr(p, name) for p in unique.values()] for name in PROBLEM_SCHEMA.names}
+        batch = pa.table(columns, schema=PROBLEM_SCHEMA)
+        with writing(self.folder):
+            merge = self._problems.merge_insert("path")
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
+
+    def remove_problems(self, paths: Sequence[str]) -> None:
+        with writing(self.folder):
+            _delete(self._problems, paths)
+
+    def count(self) -> int:
+        self._images.checkout_latest()  # others may have written it for us
+        return int(self._images.count_rows())
+
+    def tidy(self) -> None:
+        """Join small fragments. Readers of older versions are not disturbed: those stay for a week at least."""
+        for table in (self._images, self._problems):
+            if table.stats()["fragment_stats"]["num_fragments"] > MAX_FRAGMENTS:
+                with writing(self.folder):
+                    table.optimize()
+
+
+@contextmanager
+def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
+    """Lock an index for writing, made with these settings if there is none.
+
+    Errors: `MiniClipError` when another process writes it, it belongs to another bundle, or cannot be written.
+    """
+    _check_place(folder, settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another --out") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise MiniClipError(
+                    f"cannot lock {folder}: {error.strerror}; its file system has no locks, so choose another --out"
+                ) from None
+            lock.seek(0)
+            raise MiniClipError(
+                f"another process ({lock.read().strip() or 'unknown'}) is writing the index {folder}; "
+                "wait for it, or stop it"
+            ) from None
+        _check_place(folder, settings)  # again: another process may have made it meanwhile
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        if not (folder / "index.json").exists():
+            _write_settings(folder, settings)
+        yield Writer(folder, dim)
+
+
+def _write_settings(folder: Path, settings: Settings) -> None:
+    values = {"fingerprint": settings.fingerprint, "bundle": str(settings.bundle), "images": settings.images}
+    write_json(folder / "index.json", {"format": INDEX_FORMAT, **values})
+
+
+def _check_place(folder: Path, settings: Settings) -> None:
+    """`MiniClipError` unless this is an index of that bundle, or can become one."""
+    if folder.exists() and not folder.is_dir():
+        raise MiniClipError(f"{folder} is a file; choose another --out")
+    if (folder / "index.json").exists():
+        if read_settings(folder).fingerprint != settings.fingerprint:
+            raise MiniClipError(f"{folder} is an index made by another bundle; choose another --out, or delete it")
+    elif folder.exists() and any(path.name not in BEGUN for path in folder.iterdir()):
+        raise MiniClipError(f"{folder} exists and is no index; choose another --out")
+
+
+def _open_or_create(folder: Path, name: str, schema: pa.Schema) -> Any:
+    table = open_table(folder, name)
+    if table is not None:  # an empty one is false, and stays
+        return table
+    shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)  # what a kill left of a creation: it has no version
+    with writing(folder):
+        return lancedb.connect(str(folder)).create_table(name, schema=schema)
+
+
+def _delete(table: Any, paths: Sequence[str]) -> None:
+    for start in range(0, len(paths), 500):
+        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths[start : start + 500])
+        table.delete(f"path IN ({quoted})")

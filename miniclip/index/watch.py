@@ -1,0 +1,52 @@
+"""Follow a folder: look again every few seconds, and update the index when something changed.
+
+Looking is `stat` on every file, on any file system, those of other machines too. The pause is at least ten times what
+the last look took, so that watching costs at most a tenth of a core.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from miniclip.errors import MiniClipError
+from miniclip.index.indexer import update_index
+from miniclip.index.scan import scan_images
+from miniclip.inference.encoders import OnnxEncoders
+
+MIN_PAUSE_S = 1.0
+
+
+def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
+    """Update for ever; `tell` gets a line for each update that changed something, or failed. Ctrl-C ends it."""
+    tell(f"watching {images}; Ctrl-C ends it")
+    failure = ""  # of the last look; told once, however often it is met again
+    before: object = None  # whatever changed since the last update is seen at the first look
+    while True:
+        started = time.monotonic()
+        now = _state(images)
+        looking_s = time.monotonic() - started
+        failure, failure_before = "", failure
+        if now != before:
+            try:
+                # a large index would be written once more for every image that changed
+                report = update_index(images, encoders, out, flat=before is None)
+                if before is not None or report.added or report.removed:
+                    tell(str(report))
+            except (MiniClipError, OSError) as error:
+                if isinstance(error, OSError) and error.filename is None:
+                    raise
+                failure = str(error)  # every image or the share gone, or somebody else writing: look again
+                if failure != failure_before:
+                    tell(f"not updated: {failure}")
+                now = before
+        before = now
+        time.sleep(max(MIN_PAUSE_S, 10 * looking_s))
+
+
+def _state(images: str) -> object:
+    """What tells that something changed."""
+    try:
+        found = scan_images(images)
+    except (MiniClipError, OSError) as error:  # a share may come back
+        return str(error)
+    return found.files, found.problems

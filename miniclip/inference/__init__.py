@@ -1,0 +1,1 @@
+"""Bundles on onnxruntime: towers, tokenizer, score calibration. No torch."""

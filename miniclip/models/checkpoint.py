@@ -1,0 +1,227 @@
+"""Run folders: what training leaves and export reads. Every file appears whole or not at all.
+
+    model.safetensors  config.json  tokenizer.json  tokenizer_config.json  preprocessor_config.json
+    metrics.jsonl  curves.png  retrieval.png  tensorboard/
+    calibration.npz  training_state.pt (what `--resume` continues from)
+
+`config.json` holds the resolved configuration and both backbones' own configs, so that a run opens without a hub.
+`miniclip.models.hub` says which of these files are shared.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from miniclip.data.transform import ImageTransform
+from miniclip.errors import MiniClipError
+from miniclip.files import replace_atomically, write_json
+from miniclip.inference.bundle import fingerprint_of, sha256_of
+from miniclip.inference.tokenizer import Tokenizer, read_tokenizer_config
+from miniclip.models.backbones import backbone_from_config, backbone_settings
+from miniclip.models.clip import is_clip, load_clip
+from miniclip.models.config import Config, config_from_dict
+from miniclip.models.dual_encoder import DualEncoder, build_model
+from miniclip.models.hub import CARD, FILES, check_hub_name, local_folder, model_card, no_run, public_settings, upload
+from miniclip.models.torch_encoder import TorchEncoders
+
+RUN_FORMAT = 1
+STATE_FORMAT = 1  # of training_state.pt, where it says none, too
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run: the model in evaluation mode, and all that is needed to feed it."""
+
+    folder: Path
+    config: Config
+    model: DualEncoder
+    transform: ImageTransform
+    tokenizer: Tokenizer
+    metrics: dict[str, float]
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path) -> "Run":
+        """The same as `load_run`, for those who know transformers."""
+        return load_run(name_or_folder)
+
+    def save_pretrained(self, folder: str | Path, name: str | None = None) -> None:
+        """Copy what `from_pretrained` needs to `folder`, with a README.md (`name` is its title) if there is none.
+
+        Left out are `training_state.pt`, and what holds images of the data, the calibration file and the retrieval
+        sheet: a copy cannot be trained further, and int8 export from it needs `--data`.
+        Errors: `MiniClipError` when `folder` is another run that is trained there, or cannot be written.
+        """
+        folder = Path(folder)
+        if not (folder.exists() and folder.samefile(self.folder)):
+            if (folder / "training_state.pt").exists():
+                raise MiniClipError(f"{folder} holds the training of another run; choose another folder")
+            self._copy_to(folder)
+        if not (folder / CARD).exists():
+            card = model_card(name or folder.resolve().name, self.config.model, self.metrics)
+            replace_atomically(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
+
+    def _copy_to(self, folder: Path) -> None:
+        """The shared files that there are, `config.json` last: without it, half a copy is no run."""
+        _make_folder(folder)
+        names = [name for name in FILES if (self.folder / name).exists() and name != "config.json"]
+        if (self.folder / CARD).exists() and not (folder / CARD).exists():
+            names.append(CARD)
+        for name in names:
+            replace_atomically(folder / name, partial(shutil.copyfile, self.folder / name))
+        settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        write_json(folder / "config.json", settings if is_clip(self.folder) else public_settings(settings))
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to USER/NAME on the Hugging Face hub; returns the model's address.
+
+        A repository that is not there is made, public unless `private` or the organisation says otherwise. `token` is
+        the one of `hf auth login` by default. A README.md of your own in the run's folder is taken as the model card.
+        Errors: `MiniClipError` for a bad name, no network, no right to write, or a public repository if `private`.
+        """
+        check_hub_name(repo_id)
+        with tempfile.TemporaryDirectory() as tmp:
+            self.save_pretrained(tmp, name=repo_id)
+            return upload(Path(tmp), repo_id, private, token)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the embedding space by weights, tokenizer, preprocessing and dimension; its bundle has the same."""
+        names = ("model.safetensors", "tokenizer.json", "preprocessor_config.json")
+        return fingerprint_of(
+            [*(sha256_of(self.folder / name) for name in names), str(self.config.model.projection_dim)]
+        )
+
+    def encoders(self, autocast: bool = False, reuse_memory: bool = True) -> TorchEncoders:
+        """The model behind the interface that bundles have."""
+        return TorchEncoders(self.model, self.transform, self.tokenizer, autocast, reuse_memory)
+
+
+def begin_run(folder: Path, config: Config, transform: ImageTransform, text_folder: Path) -> Tokenizer:
+    """Make a run folder with tokenizer and preprocessing; returns the tokenizer as the run will use it."""
+    _make_folder(folder)
+    write_json(folder / "preprocessor_config.json", transform.to_dict())
+    if not (text_folder / "tokenizer.json").exists():
+        raise MiniClipError(f"{text_folder} has no tokenizer.json (the fast tokenizer); save it with transformers")
+    replace_atomically(folder / "tokenizer.json", partial(shutil.copyfile, text_folder / "tokenizer.json"))
+    settings = read_tokenizer_config(text_folder)
+    longest = settings.get("model_max_length")
+    longest = min(config.model.max_tokens, int(min(longest, 512)) if isinstance(longest, int | float) else 512)
+    write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest})
+    return Tokenizer.from_folder(folder)
+
+
+def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str, float]) -> None:
+    """Write weights and configuration; `metrics` are those of the saved weights."""
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    replace_atomically(folder / "model.safetensors", partial(_save_weights, state))
+    settings = {
+        "format": RUN_FORMAT,
+        "config": config.to_dict(),
+        "vision_backbone": backbone_settings(model.vision.backbone),
+        "text_backbone": backbone_settings(model.text.backbone),
+        "metrics": metrics,
+    }
+    write_json(folder / "config.json", settings)
+
+
+def load_run(name_or_folder: str | Path) -> Run:
+    """Open a run: a folder or, where there is none, USER/NAME on the Hugging Face hub (see `miniclip.models.hub`).
+
+    A plain CLIP of Hugging Face's counts as a run that nobody has trained further.
+
+    Errors: `MiniClipError` when it is none, cannot be downloaded, is damaged, or comes from a newer format.
+    """
+    folder = local_folder(name_or_folder)
+    settings_path = folder / "config.json"
+    if not settings_path.exists():
+        raise no_run(name_or_folder)
+    if is_clip(folder):
+        model_config, model = load_clip(folder, str(name_or_folder))
+        transform = ImageTransform.from_file(folder / "preprocessor_config.json")
+        return Run(folder, Config(model=model_config), model, transform, Tokenizer.from_folder(folder), {})
+    settings, config = read_run_config(folder)
+    try:
+        vision = backbone_from_config(settings["vision_backbone"], "vision")
+        text = backbone_from_config(settings["text_backbone"], "text")
+        model = build_model(config.model, vision, text)
+    except MiniClipError:
+        raise
+    except Exception as error:  # wrong types and absurd sizes fail anywhere inside the backbones
+        raise no_config(settings_path, error) from None
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except Exception as error:  # the disk, safetensors and torch have types of their own
+        reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
+        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from None
+    transform = ImageTransform.from_file(folder / "preprocessor_config.json")
+    return Run(folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}))
+
+
+def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
+    """A run's `config.json`, whole and as a `Config`; `MiniClipError` when it is none, or of a newer format."""
+    path = folder / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings["format"] > RUN_FORMAT:
+            raise MiniClipError(f"{path} has format {settings['format']}, newer than this MiniCLIP; update it")
+        if not isinstance(settings.get("metrics", {}), dict):
+            raise TypeError("metrics")
+        return settings, config_from_dict(settings["config"], source=str(path))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise no_config(path, error) from None
+
+
+def no_config(path: Path, error: Exception) -> MiniClipError:
+    return MiniClipError(f"{path} is not a run's config ({error!r}); copy the run again, or train anew")
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun there, of which something would be lost by another one."""
+    return any((folder / name).exists() for name in ("config.json", "training_state.pt"))
+
+
+def save_training_state(folder: Path, state: dict[str, Any]) -> None:
+    """Keep what `--resume` needs: parameters, optimiser, schedule and epoch."""
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:  # given a path, torch would not say why it could not write
+            torch.save({"format": STATE_FORMAT, **state}, file)
+
+    replace_atomically(folder / "training_state.pt", save)
+
+
+def _save_weights(state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(state, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
+
+
+def load_training_state(folder: Path) -> dict[str, Any] | None:
+    """The state that was saved last, in the midst of an epoch or after it, or None where there is none."""
+    path = folder / "training_state.pt"
+    if not path.exists():
+        return None
+    try:
+        state = cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+        written = int(state.get("format", STATE_FORMAT))
+    except Exception as error:  # torch raises many types for a damaged file
+        raise MiniClipError(f"cannot resume from {path}: {error}; choose another --out to begin anew") from None
+    if written > STATE_FORMAT:
+        raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
+    return state

@@ -1,0 +1,230 @@
+"""Frozen configuration of model, data and training: a TOML file below, flags `--section.field value` above.
+
+In: a TOML file and argparse flags. Out: one `Config`, every value checked, every error naming its flag.
+Each field's `help` is what `python -m train --help` prints.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from miniclip.errors import MiniClipError
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two backbones and the projection heads."""
+
+    vision: str = _option("package:efficientnet-lite0", "vision backbone: folder, Hugging Face id, or package:NAME")
+    text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
+    vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: what is taken from the vision backbone")
+    text_pooling: str = _option("auto", "auto | cls | mean | eos: what is taken from the text backbone")
+    head: str = _option(
+        "mlp",
+        "mlp; linear: those of the CLIP that vision and text both name; affine: with bias, as of imported checkpoints",
+    )
+    projection_dim: int = _option(256, "dimension of the shared embedding space")
+    dropout: float = _option(0.1, "dropout inside the projection heads")
+    image_size_px: int = _option(224, "height and width of the images the vision tower sees")
+    max_tokens: int = _option(64, "longer captions are cut to this many tokens")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on beside `--data`."""
+
+    seed: int = _option(0, "seed of the 80/10/10 split where a data set has no official one")
+    prototypes: bool = _option(False, "add the ImageNet classifier's class vectors with their names as pairs")
+    prototypes_per_batch: int = _option(256, "how many prototypes join each batch")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    setup: int = _option(1, "1: heads only · 2: everything · 3: the last two blocks of each tower and the heads")
+    start_from: str = _option("", "run folder whose weights are the start; setup 3 wants a run of setup 2")
+    vision_blocks: int = _option(-1, "train the last N vision blocks instead of what the setup says; 99: all of it")
+    text_blocks: int = _option(-1, "train the last N text blocks instead of what the setup says; 99: all of it")
+    epochs: int = _option(12, "passes over the training images")
+    batch_size: int = _option(1024, "captions a step; all but those of the same image are negatives")
+    captions_per_image: int = _option(0, "captions of each image an epoch, in one batch; 0: all, in any order")
+    micro_batch: int = _option(0, "GradCache: so many captions at a time through the towers; 0: the whole batch")
+    learning_rate: float = _option(1e-3, "peak learning rate of the heads")
+    vision_learning_rate: float = _option(1e-5, "peak learning rate of the vision tower's trained blocks")
+    text_learning_rate: float = _option(1e-5, "peak learning rate of the text tower's trained blocks")
+    layer_decay: float = _option(1.0, "each block's learning rate is so many times that of the block above it")
+    weight_decay: float = _option(0.1, "AdamW weight decay")
+    warmup_fraction: float = _option(0.05, "share of the steps in which the learning rate rises")
+    loss: str = _option("infonce", "infonce | sigmoid | multi-positive | triplet")
+    margin: float = _option(0.2, "margin of the triplet loss")
+    feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
+    mixup: float = _option(0.0, "mix pairs on both sides by shares drawn from Beta(N, N), for cached features; 0: off")
+    views: int = _option(
+        1,
+        "views of each image: itself, then random crops and mirror images; new each epoch if all blocks learn",
+    )
+    ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
+    clip_norm: float = _option(1.0, "gradients are clipped to this norm")
+    patience: int = _option(5, "stop after so many epochs without a better mean recall")
+    save_minutes: float = _option(2.0, "what is lost at most when training is killed")
+    seed: int = _option(0, "seed of weights, order, noise and crops")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run; written into the run folder as `config.json`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        return dataclasses.asdict(self)
+
+
+SECTIONS: dict[str, type] = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Give the parser one flag `--section.field` for every field, with its help and its default."""
+    for section, cls in SECTIONS.items():
+        group = parser.add_argument_group(section, cls.__doc__)
+        for item in dataclasses.fields(cls):
+            group.add_argument(
+                f"--{section}.{item.name}",
+                metavar=str(getattr(item.type, "__name__", item.type)).upper(),
+                help=f"{item.metadata['help']} (default {item.default})",
+                default=argparse.SUPPRESS,
+            )
+
+
+def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
+    """Read a TOML file, lay flags such as {"train.epochs": "3"} over it, and check every value.
+
+    Errors: `MiniClipError` for a file that is missing or not TOML, an unknown key, a wrong type or a bad value.
+    """
+    values = _read_toml(path) if path is not None else {}
+    for name, value in (flags or {}).items():
+        section, _, key = name.partition(".")
+        if isinstance(fields_of_section := values.setdefault(section, {}), dict):  # else it is refused below
+            fields_of_section[key] = value
+    return config_from_dict(values, source=str(path) if path else "flags")
+
+
+def config_from_dict(values: dict[str, Any], source: str) -> Config:
+    """Build a checked `Config` from nested dictionaries; `source` names them in errors."""
+    if not isinstance(values, dict):
+        raise MiniClipError(f"{source}: the config must be sections of keys, not {type(values).__name__}")
+    sections: dict[str, Any] = {}
+    for section, fields_of_section in values.items():
+        if section not in SECTIONS:
+            raise MiniClipError(f"{source}: unknown section [{section}]{_nearest(section, list(SECTIONS))}")
+        if not isinstance(fields_of_section, dict):
+            raise MiniClipError(f"{source}: [{section}] must be a section of keys, not {fields_of_section!r}")
+        cls = SECTIONS[section]
+        known = get_type_hints(cls)
+        converted = {}
+        for key, value in fields_of_section.items():
+            if key not in known:
+                raise MiniClipError(f"{source}: unknown key {section}.{key}{_nearest(key, list(known))}")
+            converted[key] = _convert(value, known[key], f"--{section}.{key}")
+        sections[section] = cls(**converted)
+    config = Config(**sections)
+    _check(config)
+    return config
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MiniClipError(f"cannot read the config {path}: {error.strerror}; see configs/ for the recipes") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MiniClipError(f"{path} is not TOML: {error}") from None
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {match[0]}?" if match else f"; known are {', '.join(known)}"
+
+
+def _convert(value: Any, kind: type, flag: str) -> Any:
+    """Turn a TOML value or a flag's text into the field's type; a whole number may stand for a float."""
+    text = str(value).strip()
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind is str and not isinstance(value, str):
+            raise ValueError
+        return kind(text) if kind in (int, float) else value
+    except (KeyError, ValueError):
+        raise MiniClipError(f"{flag} must be {_KINDS[kind]}, got {value!r}") from None
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _check(config: Config) -> None:
+    """Refuse values that cannot work, each with its flag and the bound."""
+    model, data, train = config.model, config.data, config.train
+    rules: list[tuple[bool, str, str | tuple[str, ...], Any]] = [
+        (train.batch_size >= 2, "--train.batch_size", "at least 2 for a contrastive loss", train.batch_size),
+        (train.batch_size >= 2 * train.captions_per_image, "--train.batch_size",
+         "at least twice --train.captions_per_image: a batch of one image has no negatives", train.batch_size),
+        (train.epochs >= 1, "--train.epochs", "at least 1", train.epochs),
+        (0 < train.learning_rate < inf, "--train.learning_rate", "above 0 and finite", train.learning_rate),
+        (0 <= train.weight_decay < inf, "--train.weight_decay", "at least 0 and finite", train.weight_decay),
+        (0 <= train.warmup_fraction < 1, "--train.warmup_fraction", "in [0, 1)", train.warmup_fraction),
+        (0 <= train.feature_noise < inf, "--train.feature_noise", "at least 0 and finite", train.feature_noise),
+        (0 <= train.mixup < inf, "--train.mixup", "at least 0 and finite", train.mixup),
+        (train.clip_norm > 0, "--train.clip_norm", "above 0", train.clip_norm),
+        (train.patience >= 1, "--train.patience", "at least 1", train.patience),
+        (train.setup in (1, 2, 3), "--train.setup", "1, 2 or 3", train.setup),
+        (train.captions_per_image >= 0, "--train.captions_per_image", "at least 0", train.captions_per_image),
+        (train.micro_batch >= 0, "--train.micro_batch", "at least 0", train.micro_batch),
+        (0 < train.vision_learning_rate < inf, "--train.vision_learning_rate", "above 0 and finite",
+         train.vision_learning_rate),
+        (0 < train.text_learning_rate < inf, "--train.text_learning_rate", "above 0 and finite",
+         train.text_learning_rate),
+        (0 < train.layer_decay <= 1, "--train.layer_decay", "in (0, 1]", train.layer_decay),
+        (train.vision_blocks >= -1, "--train.vision_blocks", "at least -1", train.vision_blocks),
+        (train.text_blocks >= -1, "--train.text_blocks", "at least -1", train.text_blocks),
+        (train.loss in LOSSES, "--train.loss", LOSSES, train.loss),
+        (0 < train.margin < inf, "--train.margin", "above 0 and finite", train.margin),
+        (train.views >= 1, "--train.views", "at least 1", train.views),
+        (0 <= train.ema < 1, "--train.ema", "in [0, 1)", train.ema),
+        (0 <= train.seed < SEEDS, "--train.seed", f"from 0 to {SEEDS - 1}", train.seed),
+        (0 <= data.seed < SEEDS, "--data.seed", f"from 0 to {SEEDS - 1}", data.seed),
+        (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
+        (model.head in HEADS, "--model.head", HEADS, model.head),
+        (model.head != "linear" or model.text == model.vision,
+         "--model.text", "the CLIP of --model.vision", model.text),
+        (0 <= model.dropout < 1, "--model.dropout", "in [0, 1)", model.dropout),
+        (model.projection_dim >= 2, "--model.projection_dim", "at least 2", model.projection_dim),
+        (model.image_size_px >= 32, "--model.image_size_px", "at least 32", model.image_size_px),
+        (model.max_tokens >= 3, "--model.max_tokens", "at least 3", model.max_tokens),
+        (model.vision_pooling in VISION_POOLINGS, "--model.vision_pooling", VISION_POOLINGS, model.vision_pooling),
+        (model.text_pooling in TEXT_POOLINGS, "--model.text_pooling", TEXT_POOLINGS, model.text_pooling),
+        (data.prototypes_per_batch >= 1, "--data.prototypes_per_batch", "at least 1", data.prototypes_per_batch),
+    ]  # fmt: skip
+    for holds, flag, bound, value in rules:
+        if not holds:
+            wanted = bound if isinstance(bound, str) else "one of " + ", ".join(bound)
+            raise MiniClipError(f"{flag} must be {wanted}, got {value}")
+
+
+SEEDS = 2**40  # a step's own seed is a million times as high, and must be below 2**64
+VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
+HEADS = ("mlp", "linear", "affine")
+LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
+TEXT_POOLINGS = ("auto", "cls", "mean", "eos")

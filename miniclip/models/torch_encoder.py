@@ -1,0 +1,75 @@
+"""The PyTorch model behind the interface of a bundle's encoders, and what PyTorch needs to know of the machine.
+
+In: a `DualEncoder` with its preprocessing. Out: `TorchEncoders`, which evaluation and benchmark take as they take
+`OnnxEncoders`.
+"""
+
+import contextlib
+import ctypes
+import platform
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from miniclip.data.transform import ImageTransform
+from miniclip.inference.encoders import Encoders
+from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; elsewhere autocast would be slower than float32."""
+    has_onednn = cast(bool, torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    if not has_onednn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # oneDNN takes any AVX-512
+
+
+def reuse_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks for the next layer instead of returning them to the system.
+
+    Each convolution's output is larger than glibc's threshold for a mapping of its own, so every layer would ask the
+    kernel for fresh zeroed pages: that alone took two thirds of the time here. Elsewhere than on glibc nothing happens.
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+class TorchEncoders(Encoders):
+    """The PyTorch model behind the same interface as a bundle, so that both are measured by the same code.
+
+    `autocast` computes in bfloat16; `reuse_memory` calls `reuse_freed_memory`, which is for the whole process.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        transform: ImageTransform,
+        tokenizer: Tokenizer,
+        autocast: bool = False,
+        reuse_memory: bool = True,
+    ) -> None:
+        self.model = model.eval()
+        self.transform, self.tokenizer = transform, tokenizer
+        self.dim = int(model.text_head.projection.out_features)
+        self.logit_scale = float(model.logit_scale.detach().clamp(max=LOGIT_SCALE_MAX))
+        self._autocast = autocast
+        if reuse_memory:
+            reuse_freed_memory()
+
+    def _run(self, encode: Any, *arrays: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            embeds = encode(*(torch.from_numpy(array) for array in arrays))
+        return cast(np.ndarray, embeds.float().numpy())
+
+    def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
+        return self._run(self.model.encode_image, pixel_values)
+
+    def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        return self._run(self.model.encode_text, input_ids, attention_mask)

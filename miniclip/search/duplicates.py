@@ -1,0 +1,100 @@
+"""Images that are there more than once: copies of a file, and images that look the same.
+
+In: an index. Out: groups of rows. Equal files have the same content hash; a resized, cropped or saved-again image has
+nearly the same embedding. Every image is compared with every other, so 10 times the images take 100 times as long.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from miniclip.errors import MiniClipError
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.scan import state_of
+
+FEW_BLOCKS = 20  # are compared before a bar would be read
+BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many, 16 MB of pairs where all are alike
+
+
+def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int]]:
+    """Groups of two or more rows, each linked to another by a similarity of at least `threshold`, in row order.
+
+    A threshold of 1 finds equal files only. Errors: `MiniClipError` when it is not from 0 to 1.
+    """
+    if not 0 < threshold <= 1:
+        raise MiniClipError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
+    group = index.content.astype(np.int64).copy()  # (N,) the group's first row, for equal files already there
+    for first, second in _similar_pairs(index.image_embeds, threshold) if threshold < 1 else ():
+        _join(group, first, second)
+    members: dict[int, list[int]] = {}
+    for row in np.flatnonzero(np.bincount(group)[group] > 1).tolist():
+        members.setdefault(int(group[row]), []).append(row)
+    return list(members.values())
+
+
+def kinds(index: ImageIndex, rows: Sequence[int]) -> Iterator[str]:
+    """What each row is: `first`, then `same file` (as one before it, by a link), `equal` to the first, or `similar`."""
+    seen = set[str]()
+    for row in rows:
+        file = _file_of(index.paths.text(row))
+        if not seen:
+            yield "first"
+        elif file in seen:
+            yield "same file"
+        else:
+            yield "equal" if index.content[row] == index.content[rows[0]] else "similar"
+        seen.add(file)
+
+
+def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[str]:
+    """All but the first path of each group, save other names of a file that is kept or was already given.
+
+    A link and what it leads to are one file: without this, the only copy could be among what is not kept. Nor does a
+    file count that is gone or changed since it was indexed: what would be kept for it may be the only copy by now.
+    """
+    for rows in groups:
+        seen = set[str]()
+        for row in rows:
+            path = index.paths.text(row)
+            if not _is_as_indexed(path, index.states[row]):
+                continue
+            if (file := _file_of(path)) not in seen:
+                if seen:
+                    yield path
+                seen.add(file)
+
+
+def _is_as_indexed(path: str, state: np.ndarray) -> bool:
+    """Whether a file is still the one that was compared; never in object storage, where asking takes a request each."""
+    try:
+        return state_of(os.stat(path)) == tuple(state.tolist())
+    except OSError:
+        return False
+
+
+def _file_of(path: str) -> str:
+    return os.path.realpath(path.removeprefix("file://"))
+
+
+def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows (P,) and (P,) that are alike, of a block at a time: all at once would be gigabytes where many are."""
+    starts = range(0, len(image_embeds), BLOCK)
+    disable = None if len(starts) > FEW_BLOCKS else True
+    for start in tqdm(starts, desc="comparing images", leave=False, disable=disable):
+        block = image_embeds[start : start + BLOCK]
+        for other in range(start, len(image_embeds), BLOCK):
+            similarity = block @ image_embeds[other : other + BLOCK].T  # (BLOCK, BLOCK)
+            rows, columns = np.nonzero(similarity >= threshold)
+            yield start + rows, other + columns
+
+
+def _join(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    """Make one group of each pair's two. `group` (N,) has every row's first row, before and after."""
+    while len(apart := np.flatnonzero(group[first] != group[second])):
+        first, second = first[apart], second[apart]
+        one, other = group[first], group[second]
+        np.minimum.at(group, np.maximum(one, other), np.minimum(one, other))
+        while (group != (above := group[group])).any():  # what was joined one after the other is a chain
+            group[:] = above

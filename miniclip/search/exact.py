@@ -1,0 +1,209 @@
+"""Exact top-k through onnxruntime: one matrix product and TopK, on the device the encoders run on.
+
+In: a gallery `image_embeds (N, D)` and queries `(Q, D)`, float32. Out: scores and rows, `(Q, K)`, best first; equal
+scores are ordered by row, as a stable sort would.
+On a CPU the rows are split into blocks that run side by side: onnxruntime computes a matrix-vector product on one
+thread, and one thread cannot read memory as fast as all of them. The gallery is the left factor, which is read as it
+lies; a right factor would be packed first. Ranking all rows costs a tenth of the product of many queries, so once there
+are k rows for each, only rows that reach the worst of these are looked at. Memory stays bounded: a block's scores fit a
+core's cache, and many queries are answered some at a time.
+On a GPU the gallery stays in its memory: in float32, or in float16 where that does not fit. Scores in float16 only
+choose candidates, whose scores are then computed in float32.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from miniclip.inference.providers import CPU, CUDA, open_session, session_options
+from miniclip.search.device_search import DeviceSearch
+
+BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
+LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
+QUERIES = 64  # answered at a time
+NO_ROW = np.iinfo(np.int64).max  # sorts behind every row
+MAX_HITS = 1 / 32  # of a block's scores: of more, TopK finds the best in less time than they take to sort
+
+
+def search_graph(filtered: bool = False, ranked: bool = True) -> bytes:
+    """The ONNX graph: `gallery (N, D)`, `queries (D, Q)`, `k (1,)` -> `scores (K, Q)`, `rows (K, Q)`.
+
+    With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores. Unless `ranked`, it takes no `k`
+    and gives all scores, `similarity (N, Q)`.
+    """
+    product = "products" if filtered else "similarity"
+    nodes = [helper.make_node("MatMul", ["gallery", "queries"], [product])]
+    inputs = [
+        helper.make_tensor_value_info("gallery", TensorProto.FLOAT, ["N", "D"]),
+        helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["D", "Q"]),
+    ]
+    outputs = [helper.make_tensor_value_info("similarity", TensorProto.FLOAT, ["N", "Q"])]
+    if filtered:
+        nodes.append(helper.make_node("Add", [product, "bias"], ["similarity"]))
+        inputs.append(helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N", 1]))
+    if ranked:
+        nodes.append(helper.make_node("TopK", ["similarity", "k"], ["scores", "rows"], axis=0, largest=1, sorted=1))
+        inputs.append(helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
+        outputs = [
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["K", "Q"]),
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["K", "Q"]),
+        ]
+    graph = helper.make_graph(nodes, "search", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+class ExactSearch:
+    """Embeddings ready to be searched. Thread-safe."""
+
+    def __init__(self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None) -> None:
+        """image_embeds (N, D) float32; `providers` as the encoders really run (`OnnxEncoders.providers`).
+
+        Named CUDA, they put the gallery on the device; where CUDA then does not start, the same path runs on the CPU.
+        """
+        self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
+        self._threads = threads or os.cpu_count() or 1
+        self._leaving = threading.Lock()
+        self._sessions: dict[tuple[bool, bool], ort.InferenceSession] = {}
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._on_device: DeviceSearch | None = None
+        if CUDA in providers:
+            self._put_on_device(half=False)
+
+    def __len__(self) -> int:
+        return len(self.image_embeds)
+
+    def _session(self, filtered: bool, ranked: bool = True) -> ort.InferenceSession:
+        """A session of that graph, opened when it is first needed."""
+        session = self._sessions.get((filtered, ranked))
+        if session is None:
+            session = open_session(search_graph(filtered, ranked), session_options(1), [CPU])
+            self._sessions[filtered, ranked] = session
+        return session
+
+    def top_k(
+        self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """query_embeds (Q, D) -> scores (Q, K) float32 and rows (Q, K) int64, K = min(k, N), best first.
+
+        With `allowed` (N,) bool, only those rows are found, and N is their number.
+        """
+        queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
+        if queries.shape[1] != self.image_embeds.shape[1]:  # said here, or a GPU would seem to have failed
+            raise ValueError(f"queries of {queries.shape[1]} dimensions, a gallery of {self.image_embeds.shape[1]}")
+        bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]
+        k = min(k, len(self) if allowed is None else int(allowed.sum()))
+        if k <= 0 or len(queries) == 0:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        while (on_device := self._on_device) is not None:
+            try:
+                return on_device.top_k(queries, k, bias)
+            except Exception as error:  # onnxruntime's own types: no memory there, a lost driver
+                self._leave(on_device, error)
+        parts = [
+            self._top_k_blocks(np.ascontiguousarray(queries[start : start + QUERIES].T), k, bias)
+            for start in range(0, len(queries), QUERIES)
+        ]
+        scores, rows = (np.concatenate(part, axis=1).T for part in zip(*parts, strict=True))
+        return np.ascontiguousarray(scores), np.ascontiguousarray(rows)
+
+    @property
+    def where(self) -> str:
+        """Where the next search happens, as a user is told."""
+        if self._on_device is None:
+            return "cpu float32"
+        return f"{self._on_device.device} {'float16' if self._on_device.half else 'float32'}"
+
+    def _put_on_device(self, half: bool) -> None:
+        """In float16 where float32 fails, and not at all where both do."""
+        try:
+            self._on_device = DeviceSearch(self.image_embeds, half)
+        except Exception as error:  # as above
+            self._step_down(half, error)
+
+    def _leave(self, failed: DeviceSearch, error: Exception) -> None:
+        with self._leaving:  # of many searches that fail at once, one acts
+            if self._on_device is failed:
+                self._on_device = None  # before the next one needs memory
+                self._step_down(failed.half, error)
+
+    def _step_down(self, half: bool, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200]
+        if half:
+            print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
+            return
+        print(f"the GPU cannot hold or search the gallery in float32, trying float16: {reason}", file=sys.stderr)
+        self._put_on_device(half=True)
+
+    def _top_k_blocks(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """queries (D, Q), bias (N, 1) -> scores and rows (K, Q)."""
+        # every thread gets work even in a small gallery
+        block = min(LARGEST_BLOCK, BLOCK_SCORES // queries.shape[1], -(-len(self) // self._threads))
+        starts = range(0, len(self), max(block, SMALLEST_BLOCK))
+        best = _Best(k, queries.shape[1])
+
+        def search(start: int) -> None:
+            gallery = self.image_embeds[start : start + starts.step]
+            feeds = {"gallery": gallery, "queries": queries}
+            if bias is not None:
+                feeds["bias"] = bias[start : start + starts.step]
+            if (worst := best.worst) is not None:
+                (similarity,) = self._session(bias is not None, ranked=False).run(["similarity"], feeds)
+                hits = np.flatnonzero(similarity >= worst)
+                if len(hits) <= MAX_HITS * similarity.size:
+                    best.offer(*_columns(hits, similarity, start))
+                    return
+            feeds["k"] = np.asarray([min(k, len(gallery))], dtype=np.int64)
+            scores, rows = self._session(bias is not None).run(["scores", "rows"], feeds)
+            best.offer(scores, rows + start)
+
+        if len(starts) == 1:
+            search(0)
+        else:
+            list(self._pool.map(search, starts))
+        return best.scores, best.rows
+
+
+class _Best:
+    """The best k rows of each query so far: `scores`, `rows` (k, Q), best first, equal ones by row. Thread-safe."""
+
+    def __init__(self, k: int, queries: int) -> None:
+        self.scores = np.full((k, queries), -np.inf, dtype=np.float32)
+        self.rows = np.full((k, queries), NO_ROW, dtype=np.int64)
+        self._changing = threading.Lock()
+
+    @property
+    def worst(self) -> np.ndarray | None:
+        """(Q,): what a row must reach to be among them; None while some query has no k rows."""
+        worst = self.scores[-1]
+        return worst if np.isfinite(worst).all() else None
+
+    def offer(self, scores: np.ndarray, rows: np.ndarray) -> None:
+        """Take in what is better of these, (C, Q) each, in any order."""
+        with self._changing:
+            all_scores, all_rows = np.concatenate([self.scores, scores]), np.concatenate([self.rows, rows])
+            order = np.lexsort((all_rows, -all_scores), axis=0)[: len(self.scores)]
+            # one after the other: who reads only `scores` meanwhile finds old ones or new ones, both true
+            self.rows = np.take_along_axis(all_rows, order, axis=0)
+            self.scores = np.take_along_axis(all_scores, order, axis=0)
+
+
+def _columns(hits: np.ndarray, similarity: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flat places in `similarity` (N, Q) -> scores and rows (C, Q), columns with fewer hits filled up with no row."""
+    rows, queries = np.divmod(hits, similarity.shape[1])
+    counts = np.bincount(queries, minlength=similarity.shape[1])
+    by_query = np.argsort(queries, kind="stable")
+    place = np.empty_like(rows)  # of each hit in its column
+    place[by_query] = np.arange(len(hits)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = int(counts.max()), similarity.shape[1]
+    scores_of, rows_of = np.full(shape, -np.inf, dtype=np.float32), np.full(shape, NO_ROW, dtype=np.int64)
+    scores_of[place, queries], rows_of[place, queries] = similarity[rows, queries], rows + start
+    return scores_of, rows_of

@@ -1,0 +1,111 @@
+"""What can be asked of an index: words, images, more like these, less of that, only from there, only from then.
+
+In: a `Query`. Out: one query embedding, and which rows may answer. The words' embedding is kept apart, too: what a
+bundle knows about scores it knows of words alone.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from miniclip.data.images import ImageSource
+from miniclip.errors import MiniClipError
+from miniclip.index.image_index import ImageIndex
+from miniclip.inference.encoders import OnnxEncoders
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question. At least one text, image or row; `minus` alone asks for nothing."""
+
+    texts: tuple[str, ...] = ()  # several phrasings of one wish are averaged
+    images: tuple[ImageSource, ...] = ()  # any images, averaged
+    rows: tuple[int, ...] = ()  # images of the index: more like these, and not these themselves
+    minus: tuple[str, ...] = ()  # what the image should not show
+    text_weight: float = 0.5  # the words' share where there are images as well
+    minus_weight: float = 0.5  # how much of `minus` is taken away
+    folder: str | Path | None = None  # only images below it
+    after: date | None = None  # only images with an EXIF date of that day or later
+    before: date | None = None  # ... of that day or earlier
+    distinct: bool = False  # of files of equal content only the first
+    top_k: int = 10
+
+    def check(self, images: int) -> None:
+        """`MiniClipError` for a question that has no answer."""
+        if not (self.texts or self.images or self.rows) or any(not text.strip() for text in self.texts + self.minus):
+            raise MiniClipError("the query is empty; type what the image should show")
+        if not 0 <= self.text_weight <= 1:
+            raise MiniClipError(f"--text-weight must be from 0 to 1, got {self.text_weight:g}")
+        if not 0 <= self.minus_weight <= 2:
+            raise MiniClipError(f"--minus-weight must be from 0 to 2, got {self.minus_weight:g}")
+        if any(not 0 <= row < images for row in self.rows):
+            raise MiniClipError(f"there are rows 0 to {images - 1}")
+        if self.after and self.before and self.after > self.before:
+            raise MiniClipError(f"no day is after {self.after} and before {self.before}; swap --after and --before")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A query in the space of the embeddings."""
+
+    query_embed: np.ndarray  # (1, D), unit length: what is searched for
+    text_embed: np.ndarray | None  # (1, D): its words alone, None where there are none
+
+
+def compose(query: Query, encoders: OnnxEncoders, index: ImageIndex) -> Composed:
+    """Average what is asked for, take away what is not wanted."""
+    text_embed = _mean(encoders.encode_texts(query.texts)) if query.texts else None
+    images = [index.embeds(query.rows)] if query.rows else []
+    images += [encoders.encode_images([image])[1] for image in query.images]
+    image_embed = _mean(np.concatenate(images)) if images else None
+    if text_embed is None or image_embed is None:
+        wanted = text_embed if image_embed is None else image_embed
+    else:
+        wanted = query.text_weight * text_embed + (1 - query.text_weight) * image_embed
+    assert wanted is not None  # checked at the door
+    if query.minus:
+        wanted = wanted - query.minus_weight * _mean(encoders.encode_texts(query.minus))
+    return Composed(_unit(wanted), text_embed)
+
+
+def allowed_rows(query: Query, index: ImageIndex) -> np.ndarray | None:
+    """(N,) bool: which rows may answer; None where all may."""
+    allowed: np.ndarray | None = None
+    if query.folder is not None:
+        allowed = index.below(query.folder)
+    if query.after or query.before:
+        days = index.taken.astype("datetime64[D]")
+        inside = ~np.isnat(days)
+        inside &= days >= np.datetime64(query.after, "D") if query.after else True
+        inside &= days <= np.datetime64(query.before, "D") if query.before else True
+        allowed = inside if allowed is None else allowed & inside
+    if query.rows:
+        allowed = np.ones(len(index), dtype=bool) if allowed is None else allowed
+        if query.distinct:  # a copy of what was shown is no new image
+            allowed &= ~np.isin(index.content, index.content[list(query.rows)])
+        allowed[list(query.rows)] = False
+    if query.distinct and index.distinct is not None:
+        allowed = index.distinct if allowed is None else _first_of_each(index.content, allowed)
+    return allowed
+
+
+def _first_of_each(content: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Of the rows that are allowed, the first of each content."""
+    rows = np.flatnonzero(allowed)
+    first = np.full(len(content), -1, dtype=np.int64)
+    first[content[rows[::-1]]] = rows[::-1]  # the last one written is the first row
+    chosen = np.zeros(len(content), dtype=bool)
+    chosen[first[first >= 0]] = True
+    return chosen
+
+
+def _mean(embeds: np.ndarray) -> np.ndarray:
+    """(N, D) -> (1, D) of unit length."""
+    return embeds if len(embeds) == 1 else _unit(embeds.mean(axis=0, keepdims=True))
+
+
+def _unit(embeds: np.ndarray) -> np.ndarray:
+    """(N, D) of unit length; what cancels itself out stays zero, and every image is as good."""
+    return np.asarray(embeds / np.maximum(np.linalg.norm(embeds, axis=1, keepdims=True), 1e-12), dtype=np.float32)

@@ -1,0 +1,147 @@
+"""Search: an index, its bundle's encoders and a gallery, behind the questions that terminal and page ask.
+
+In: a `Query`, or words, an image, a row. Out: `Hit` and `CaptionHit` lists, best first, with the probability that a
+image matches the words where the bundle is calibrated.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from miniclip.data.images import ImageSource
+from miniclip.index.image_index import ImageIndex
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.approximate import SearchBackend, open_backend
+from miniclip.search.caption_cache import caption_embeds
+from miniclip.search.exact import ExactSearch
+from miniclip.search.query import Query, allowed_rows, compose
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image found. `row` is its place in the index, `score` the cosine similarity to the whole query.
+
+    In object storage `path` only names it: `ImageIndex.source` opens it.
+    """
+
+    row: int
+    score: float
+    path: Path
+    captions: list[str]
+    probability: float | None = None  # that it matches the query's words; None without words or calibration
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Images, best first. `nothing_matches` tells that even the best is below the bundle's cut-off.
+
+    No hits and no `nothing_matches`: no image was compared, since the query's folder and days leave none.
+    """
+
+    hits: list[Hit]
+    nothing_matches: bool = False
+    is_calibrated: bool = False
+
+
+@dataclass(frozen=True)
+class CaptionHit:
+    """One caption found for an image, with the row of the image it belongs to."""
+
+    caption: str
+    score: float
+    row: int
+
+
+class Searcher:
+    """Everything loaded once; each question is one encoder run and one top-k. Thread-safe."""
+
+    def __init__(self, index: ImageIndex, encoders: OnnxEncoders, gallery: SearchBackend | None = None) -> None:
+        """`gallery` answers instead of exact search in memory; it belongs to the same index."""
+        index.check_bundle(encoders.bundle.fingerprint, encoders.bundle.folder)
+        self.index, self.encoders = index, encoders
+        self.match = encoders.bundle.match
+        self.gallery: SearchBackend = gallery or ExactSearch(index.image_embeds, encoders.providers)
+        # several images may share a caption: each is shown once, with the first of them
+        self._captions: tuple[list[tuple[str, int]], ExactSearch] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        index: str | Path,
+        bundle: str | Path | None = None,
+        provider: str = "auto",
+        precision: str = "auto",
+        strict: bool = False,
+        gallery: str = "exact",
+    ) -> "Searcher":
+        """Open an index with the bundle that made it, or with `bundle`; `gallery` is `exact`, `int8` or `ann`."""
+        opened = ImageIndex.open(index, in_memory=gallery == "exact")
+        encoders = OnnxEncoders(Bundle.open(bundle or opened.bundle_folder), provider, precision, strict)
+        encoders.warm_up()
+        return cls(opened, encoders, None if gallery == "exact" else open_backend(gallery, opened))
+
+    @property
+    def has_captions(self) -> bool:
+        return bool(self.index.captions)
+
+    def search(self, query: Query) -> SearchResult:
+        """Any question; `MiniClipError` when it is empty or cannot be answered."""
+        query.check(len(self.index))
+        composed = compose(query, self.encoders, self.index)
+        allowed = allowed_rows(query, self.index)
+        scores, rows = self.gallery.top_k(composed.query_embed, min(query.top_k, len(self.index)), allowed)
+        if composed.text_embed is None or self.match is None:
+            return SearchResult(self._hits(scores[0], rows[0]))
+        found = rows[0]
+        if query.images or query.rows or query.minus:  # what is known about scores is known of words alone
+            text_scores = self.index.embeds(found) @ composed.text_embed[0]
+        else:
+            text_scores = scores[0]
+        hits = self._hits(scores[0], found, self.match.probability(text_scores))
+        nothing_matches = len(found) > 0 and not (text_scores >= self.match.cutoff).any()
+        return SearchResult(hits, nothing_matches, is_calibrated=True)
+
+    def by_text(self, words: str, top_k: int = 10) -> list[Hit]:
+        """Words -> images."""
+        return self.search(Query(texts=(words,), top_k=top_k)).hits
+
+    def by_image(self, image: ImageSource, top_k: int = 10) -> list[Hit]:
+        """An image -> the images most like it."""
+        return self.search(Query(images=(image,), top_k=top_k)).hits
+
+    def by_row(self, row: int, top_k: int = 10) -> list[Hit]:
+        """An image of the index -> itself and the images most like it."""
+        scores, rows = self.gallery.top_k(self.index.embeds([row]), top_k)
+        return self._hits(scores[0], rows[0])
+
+    @property
+    def captions_are_ready(self) -> bool:
+        """Whether `captions_for` answers at once."""
+        return self._captions is not None or not self.has_captions
+
+    def prepare_captions(self) -> None:
+        """Embed the index's captions; done on first use, since most folders have none and words need only images."""
+        if not self.captions_are_ready:
+            distinct = self.index.captions.distinct()
+            text_embeds = caption_embeds(self.index.folder, [caption for caption, _ in distinct], self.encoders)
+            self._captions = distinct, ExactSearch(text_embeds, self.encoders.providers)
+
+    def captions_for(self, image: ImageSource, top_k: int = 5) -> list[CaptionHit]:
+        """An image -> the captions of the index that describe it best; empty where the index has none."""
+        self.prepare_captions()
+        if self._captions is None:
+            return []
+        captions, gallery = self._captions
+        scores, rows = gallery.top_k(self.encoders.encode_images([image])[1], top_k)
+        found = [(captions[int(row)], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]
+        return [CaptionHit(caption, score, image_row) for (caption, image_row), score in found]
+
+    def _hits(self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray | None = None) -> list[Hit]:
+        index = self.index
+        likely = [None] * len(rows) if probabilities is None else [float(one) for one in probabilities]
+        return [
+            Hit(int(row), float(score), index.paths[int(row)], index.captions[int(row)], probability)
+            for score, row, probability in zip(scores, rows, likely, strict=True)
+        ]

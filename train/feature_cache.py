@@ -1,0 +1,270 @@
+"""What frozen parts of a tower compute, computed once and kept on disk.
+
+In: a tower, how many of its blocks learn, and images or tokens. Out: memory-mapped float16 arrays: features where no
+block learns, else the input of the first that does. The cache lies under a key of weights, preprocessing and inputs:
+any change of them is another cache. A killed pass continues where it stopped; of two trainings that want the same
+cache, one fills it and the other waits.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from miniclip.cache import cache_folder, write_cached
+from miniclip.data.prefetch import prefetch_batches
+from miniclip.errors import MiniClipError
+from miniclip.index.scan import is_retryable
+from miniclip.inference.bundle import sha256_of
+from miniclip.models.dual_encoder import TextTower, VisionTower
+from miniclip.models.torch_encoder import has_bfloat16
+
+from .augment import View
+from .blocks import blocks_of, frozen_parts, lower_part
+from .tokens import Tokens
+
+IMAGE_BATCH, TEXT_BATCH = 16, 64  # small image batches stay near the caches
+SAVE_EVERY = 32  # batches between two notes of how far the pass came
+
+# rows, and what takes those that are skipped -> the rows of each batch and what was computed of them
+Passes = Callable[[np.ndarray, Callable[[int, str], None]], Iterable[tuple[np.ndarray, np.ndarray]]]
+Store = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Features:
+    """`values` float16, memory-mapped; `skipped` has the rows whose image could not be read."""
+
+    values: np.ndarray
+    skipped: dict[int, str]
+
+
+def weights_hash(*modules: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer, by name."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def image_features(tower: VisionTower, view: View, paths: Sequence[Path], trained_blocks: int = 0) -> Features:
+    """Images -> `image_features (N, d)`, or the input `(N, ...)` of the first of the blocks that learn.
+
+    The row of an unreadable image is zero and listed in `skipped`.
+    """
+    tower.eval()
+    cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
+    encode = _frozen(tower, trained_blocks)
+    with ThreadPoolExecutor() as pool:  # by content: a folder that was copied or unpacked anew finds what it had
+        contents = list(pool.map(_content, paths))
+    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, view.transform.to_dict(), contents]
+    key += [trained_blocks] if trained_blocks else []
+    key += [view.number, view.seed] if view.number else []
+
+    def passes(rows: np.ndarray, skip: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
+        def skip_row(position: int, reason: str) -> None:
+            skip(int(rows[position]), reason)
+
+        for positions, pixel_values in prefetch_batches([paths[r] for r in rows], view.load, IMAGE_BATCH, skip_row):
+            pixels = torch.from_numpy(pixel_values).contiguous(memory_format=torch.channels_last)
+            yield rows[positions], encode(pixels).float().numpy()
+
+    with torch.inference_mode(), bfloat16():
+        size = (3, view.transform.height_px, view.transform.width_px)
+        row_shape = tuple(encode(torch.zeros(1, *size)).shape[1:])
+    return _cached("image features", key, np.arange(len(paths)), (len(paths), *row_shape), passes)
+
+
+def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0) -> Features:
+    """Texts -> `text_features (N, d)`, or `(total tokens, d)`, the input of the first of the blocks that learn.
+
+    Computed in order of length so that little padding is; padding itself is not kept.
+    """
+    tower.eval()
+    encode = _frozen(tower, trained_blocks)
+    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, tokens.digest()]
+    key += [trained_blocks] if trained_blocks else []
+
+    def passes(rows: np.ndarray, _: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
+        for start in range(0, len(rows), TEXT_BATCH):
+            batch = rows[start : start + TEXT_BATCH]
+            yield batch, encode(*tokens.padded(batch)).float().numpy()
+
+    def store(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:
+        for row, hidden in zip(rows, batch, strict=True):
+            values[tokens.offsets[row] : tokens.offsets[row + 1]] = hidden[: tokens.lengths[row]]
+
+    if trained_blocks == 0:
+        return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes)
+    width = int(cast(Any, tower.backbone).config.hidden_size)
+    return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, store)
+
+
+def bfloat16() -> torch.autocast:
+    """Autocast where the processor gains from it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
+
+
+def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:
+    if trained_blocks == 0:
+        return cast(Callable[..., Tensor], tower)
+    first = len(blocks_of(tower)) - trained_blocks
+    return lambda *inputs: lower_part(tower, first, *inputs)
+
+
+def _frozen_hash(tower: nn.Module, trained_blocks: int) -> str:
+    """Of all weights that what is cached depends on."""
+    if trained_blocks == 0:
+        return weights_hash(tower)
+    return weights_hash(*frozen_parts(tower, len(blocks_of(tower)) - trained_blocks))
+
+
+def _content(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:  # left out by whoever loads it, so that mending it is a change
+        return f"{path.name}: {error.strerror}"
+
+
+def _store_rows(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:
+    values[rows] = batch
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Zeros on disk, with all their room taken at once (not on macOS): on a full disk, writing to a mapped file that
+    has its room still to find ends the process by SIGBUS.
+
+    Errors: `MiniClipError` when there is no room, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise _no_room(path, error) from None
+    return values
+
+
+def _no_room(path: Path, error: OSError) -> MiniClipError:
+    why = f"cannot write {path} ({error.strerror})"
+    return MiniClipError(f"{why}; free some space, or set MINICLIP_CACHE to a folder with more")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, as one process at a time can; the system takes it back from one that is killed.
+
+    Errors: `MiniClipError` as in `_new_array`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise _no_room(folder, error) from None
+    with file:
+        _lock(file)
+        yield
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another training that computes the same features", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return  # Windows, and some network disks: nobody waits there
+
+
+def _noted(folder: Path) -> tuple[int, dict[int, str]] | None:
+    """How many rows are done, and those skipped; None where nothing is, or the note did not survive a power cut."""
+    try:
+        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        done, skipped = int(progress["done"]), {int(row): str(why) for row, why in progress["skipped"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return (done, skipped) if (folder / "features.npy").exists() else None
+
+
+def _cached(
+    description: str,
+    key: object,
+    order: np.ndarray,
+    shape: tuple[int, ...],
+    passes: Passes,
+    store: Store = _store_rows,
+) -> Features:
+    """Fill or continue the cache of `key`, visiting rows in `order`."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    folder = cache_folder() / "features" / digest
+    noted = _noted(folder)
+    if noted is None or noted[0] < len(order) or any(map(is_retryable, noted[1].values())):
+        with _alone(folder):
+            done, skipped = _noted(folder) or (0, {})  # again: another training may have gone on meanwhile
+            _fill(folder, description, order, shape, passes, store, done, skipped)
+    else:
+        skipped = noted[1]
+    return Features(np.load(folder / "features.npy", mmap_mode="r"), skipped)
+
+
+def _fill(
+    folder: Path,
+    description: str,
+    order: np.ndarray,
+    shape: tuple[int, ...],
+    passes: Passes,
+    store: Store,
+    done: int,
+    skipped: dict[int, str],
+) -> None:
+    """Compute what is left after `done` rows of `order`, and try again what a missing package or memory kept away."""
+    if done == 0:
+        values = _new_array(folder / "features.npy", shape)
+    else:
+        values = np.load(folder / "features.npy", mmap_mode="r+")
+
+    def note(finished: int) -> None:
+        values.flush()
+        write_cached(folder / "progress.json", json.dumps({"done": finished, "skipped": skipped}).encode())
+
+    again = [row for row in order[:done] if is_retryable(skipped.get(int(row), ""))]
+    todo = np.concatenate([np.asarray(again, dtype=order.dtype), order[done:]])
+    place = np.zeros(len(order), dtype=np.int64)  # in `todo`, of each row
+    place[todo] = np.arange(len(todo))
+    bar_for = {"total": done + len(todo), "initial": done, "desc": description, "disable": None if len(todo) else True}
+    with (
+        torch.inference_mode(),
+        bfloat16(),
+        tqdm(**bar_for) as bar,
+    ):
+        seen = 0
+        for number, (rows, batch) in enumerate(passes(todo, skipped.__setitem__), 1):
+            store(values, rows, batch)
+            for row in rows:
+                skipped.pop(int(row), None)
+            bar.update(int(place[rows[-1]]) + 1 - seen)
+            seen = int(place[rows[-1]]) + 1
+            if number % SAVE_EVERY == 0:
+                note(done + max(0, seen - len(again)))
+        if len(todo):
+            note(len(order))

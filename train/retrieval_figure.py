@@ -1,0 +1,134 @@
+"""The retrieval sheet of a run: what the finished model finds on validation, good and bad, to look at.
+
+In: the run's images, captions and their embeddings. Out: `retrieval.png`: captions with the images they find, and
+images with the captions they find. Rows are taken evenly over the split, not chosen. What is right has a green frame
+or a green tick; where it is not among the first, its rank is told.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from miniclip.data.images import open_image
+from miniclip.errors import MiniClipError
+from miniclip.files import replace_atomically
+
+SHEET_FILE = "retrieval.png"
+ROWS, IMAGES, CAPTIONS = 6, 5, 5  # rows of each half; images found for a caption; captions found for an image
+TILE_PX, GAP_PX, FRAME_PX, TEXT_PX, LINE_PX, TICK_PX = 150, 12, 5, 360, 23, 22
+WIDTH_PX = TEXT_PX + IMAGES * (TILE_PX + GAP_PX) + 2 * GAP_PX
+INK, GREY, GREEN, PAPER = (25, 25, 25), (115, 115, 115), (0, 140, 60), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A split and its embeddings."""
+
+    image_paths: Sequence[Path]  # N_images
+    captions: Sequence[str]  # N_texts
+    image_of_caption: np.ndarray  # (N_texts,) row in image_paths
+    image_embeds: np.ndarray  # (N_images, D) unit length
+    text_embeds: np.ndarray  # (N_texts, D) unit length
+
+
+def draw_sheet(folder: Path, shown: Shown) -> Path:
+    """Draw `folder/retrieval.png` and return that path.
+
+    Errors: `MiniClipError` when an image is gone, or the sheet cannot be written.
+    """
+    texts, images = _evenly(len(shown.captions)), _evenly(len(shown.image_paths))
+    title_px = 2 * LINE_PX + GAP_PX
+    height_px = 2 * title_px + (len(texts) + len(images)) * (TILE_PX + GAP_PX) + GAP_PX
+    sheet = Image.new("RGB", (WIDTH_PX, height_px), PAPER)
+    top = _title(sheet, 0, "Captions and the images they find")
+    for row in texts:
+        _caption_row(sheet, top, shown, int(row))
+        top += TILE_PX + GAP_PX
+    top = _title(sheet, top, "Images and the captions they find")
+    for row in images:
+        _image_row(sheet, top, shown, int(row))
+        top += TILE_PX + GAP_PX
+    replace_atomically(folder / SHEET_FILE, lambda path: sheet.save(path, "png"))
+    return folder / SHEET_FILE
+
+
+def _caption_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
+    similarity = shown.image_embeds @ shown.text_embeds[row]  # (N_images,)
+    order = np.argsort(-similarity, kind="stable")
+    right = int(shown.image_of_caption[row])
+    for place, found in enumerate(order[:IMAGES]):
+        left = TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX)
+        _tile(sheet, left, top, shown.image_paths[found], framed=found == right)
+    lines = _lines(shown.captions[row], TEXT_PX - GAP_PX, most=4)
+    for number, line in enumerate(lines):
+        _write(sheet, (GAP_PX, top + number * LINE_PX), line)
+    rank = int(np.flatnonzero(order == right)[0]) + 1
+    note = f"right one: rank {rank}" + ("" if rank <= IMAGES else f" of {len(order):,}")
+    _write(sheet, (GAP_PX, top + len(lines) * LINE_PX), note, GREEN if rank <= IMAGES else GREY)
+
+
+def _image_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
+    similarity = shown.text_embeds @ shown.image_embeds[row]  # (N_texts,)
+    order = np.argsort(-similarity, kind="stable")
+    right = shown.image_of_caption[order] == row
+    _tile(sheet, GAP_PX, top, shown.image_paths[row], framed=False)
+    left = TILE_PX + 3 * GAP_PX
+    for place, found in enumerate(order[:CAPTIONS]):
+        line = top + place * LINE_PX
+        (caption,) = _lines(shown.captions[found], WIDTH_PX - left - TICK_PX - GAP_PX, most=1)
+        _write(sheet, (left + TICK_PX, line), caption, GREEN if right[place] else INK)
+        if right[place]:
+            _write(sheet, (left, line), "✓", GREEN)
+    if right.any() and not right[:CAPTIONS].any():
+        note = f"first right one: rank {int(np.argmax(right)) + 1} of {len(order):,}"
+        _write(sheet, (left + TICK_PX, top + CAPTIONS * LINE_PX), note, GREY)
+
+
+def _tile(sheet: Image.Image, left: int, top: int, path: Path, framed: bool) -> None:
+    """An image in a square, whole and in its middle, with a green frame if it is the right one."""
+    try:
+        image = open_image(path, TILE_PX)
+    except MiniClipError as error:
+        raise MiniClipError(f"{path}: {error}") from None
+    scale = (TILE_PX - 2 * FRAME_PX) / max(image.size)  # not ImageOps.contain: it makes nothing of a thin line
+    picture = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
+    if framed:
+        ImageDraw.Draw(sheet).rectangle((left, top, left + TILE_PX - 1, top + TILE_PX - 1), GREEN)
+        inner = (left + FRAME_PX, top + FRAME_PX, left + TILE_PX - 1 - FRAME_PX, top + TILE_PX - 1 - FRAME_PX)
+        ImageDraw.Draw(sheet).rectangle(inner, PAPER)
+    sheet.paste(picture, (left + (TILE_PX - picture.width) // 2, top + (TILE_PX - picture.height) // 2))
+
+
+def _title(sheet: Image.Image, top: int, words: str) -> int:
+    _write(sheet, (GAP_PX, top + GAP_PX), words, font=_font(22))
+    return top + 2 * LINE_PX + GAP_PX
+
+
+def _write(
+    sheet: Image.Image,
+    place: tuple[int, int],
+    words: str,
+    colour: tuple[int, int, int] = INK,
+    font: ImageFont.FreeTypeFont | None = None,
+) -> None:
+    ImageDraw.Draw(sheet).text(place, words, fill=colour, font=font or _font(16))
+
+
+def _lines(words: str, width_px: int, most: int) -> list[str]:
+    """The words in lines of about that width, by the mean width of their own letters, at most so many of them."""
+    letters = 0.9 * width_px * len(words) / max(1.0, _font(16).getlength(words))
+    return textwrap.wrap(words, max(2, int(letters)), max_lines=most, placeholder=" …") or [""]
+
+
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings: the same letters on every machine, and those of most alphabets."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size_px)
+
+
+def _evenly(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(ROWS, count), dtype=int))

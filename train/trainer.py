@@ -1,0 +1,281 @@
+"""The training loop of all setups: batches of captions and their images in, the best epoch's run folder out.
+
+Every step is seeded by its number, and every epoch's order by the epoch's, so that a run that was killed and resumed
+repeats an uninterrupted one. The kept weights are those with the best mean recall on the whole validation split.
+"""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.metrics import retrieval_recalls
+from miniclip.files import replace_atomically
+from miniclip.models.checkpoint import load_training_state, save_run, save_training_state
+from miniclip.models.config import Config, TrainConfig
+from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
+
+from .data import TrainingData
+from .distributed import rank, say, sum_gradients
+from .ema import ExponentialMovingAverage
+from .loss import make_loss
+from .param_groups import parameter_groups
+from .step import ContrastiveStep
+from .tracker import Record, Track
+
+FITTED_ROWS = 4096  # images and captions that the heads' standardisation is fitted on where features are not cached
+VALIDATION_BATCH = 64
+
+
+@dataclass
+class Progress:
+    """Where a run stands: enough to go on after a stop. `step` counts the finished steps of the epoch under way."""
+
+    epoch: int = 0  # finished
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_recall: float = -1.0
+
+
+def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
+    """Linear warm-up, then a cosine to zero (I. Loshchilov and F. Hutter, SGDR, ICLR 2017, without restarts)."""
+    warmup_steps = round(warmup_fraction * steps)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+
+def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list[np.ndarray]:
+    """The caption rows of each step of an epoch."""
+    generator = np.random.default_rng([settings.seed, epoch])
+    rows, wanted = data.text_rows("train"), settings.captions_per_image
+    if wanted == 0:
+        order = generator.permutation(rows)
+        return [order[start : start + settings.batch_size] for start in _starts(len(order), settings.batch_size)]
+    ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
+    groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
+    chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
+    size = max(1, settings.batch_size // wanted)  # in images: each is in one batch, with its captions
+    return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
+
+
+def _starts(count: int, size: int) -> range:
+    """Where batches begin; an incomplete one at the end is left out, unless it is the only one."""
+    return range(0, max(1, count - size + 1), size)
+
+
+class Trainer:
+    """One run: model, data, optimiser, and where it stands."""
+
+    def __init__(self, folder: Path, config: Config, model: DualEncoder, data: TrainingData) -> None:
+        self.folder, self.config, self.model, self.data = folder, config, model, data
+        settings = config.train
+        self.optimiser = torch.optim.AdamW(parameter_groups(model, data.images, data.texts, settings))
+        self.trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.average = ExponentialMovingAverage(self.trained, settings.ema) if settings.ema else None
+        self.embedder = ContrastiveStep(model, data, make_loss(settings), settings, config.data.prototypes_per_batch)
+        self.progress = Progress()
+        self.identity = {"config": config.to_dict(), "data": data.digest()}
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on where the saved state stands, if there is one.
+
+        Errors: `MiniClipError` when it is of another run, or of other captions or images.
+        """
+        state = load_training_state(self.folder)
+        if state is not None:
+            if state.get("data", self.identity["data"]) != self.identity["data"]:  # states of older versions have none
+                raise MiniClipError(
+                    f"--resume: the captions or images differ from those that {self.folder} was trained on; "
+                    "give the same --data, or another --out"
+                )
+            try:
+                self.progress = Progress(**state["progress"])
+                if self.progress == Progress():  # stopped between its first weights and the state that belongs to them
+                    return
+                for name, value in state["trained"].items():
+                    self.trained[name].data.copy_(value)
+                self.optimiser.load_state_dict(state["optimiser"])
+                if self.average is not None:
+                    self.average.values = state["average"]
+            except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+                path = self.folder / "training_state.pt"
+                raise MiniClipError(
+                    f"{path} is of another run ({error!r}); choose another --out to begin anew"
+                ) from None
+            say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def save(self) -> None:
+        """Keep what `resume` needs."""
+        self._saved_at = time.monotonic()
+        if rank() > 0:
+            return
+        state = {
+            "trained": {name: value.detach() for name, value in self.trained.items()},
+            "average": self.average.values if self.average is not None else {},
+            "optimiser": self.optimiser.state_dict(),
+            "progress": vars(self.progress),
+        }
+        save_training_state(self.folder, state | self.identity)
+
+    def run(self, track: Track | None = None) -> float:
+        """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder.
+
+        `track` takes the record of each epoch, too.
+        """
+        settings, progress = self.config.train, self.progress
+        trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
+        say(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
+        steps = len(epoch_batches(self.data, settings, 1))
+        with tqdm(
+            initial=progress.epoch * steps + progress.step,
+            total=settings.epochs * steps,  # so that the time left is that of the whole run
+            smoothing=0,  # validation between epochs counts, too
+            unit="step",
+            leave=False,
+            disable=True if rank() else None,
+        ) as bar:
+            for epoch in range(progress.epoch + 1, settings.epochs + 1):
+                if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
+                    say(f"no better mean recall for {settings.patience} epochs: stopping early")
+                    break
+                self._epoch(epoch, bar, track)
+        return progress.best_recall
+
+    def _epoch(self, epoch: int, bar: tqdm, track: Track | None) -> None:
+        progress = self.progress
+        batches = epoch_batches(self.data, self.config.train, epoch)
+        started = time.monotonic() - progress.seconds
+        bar.set_description(f"epoch {epoch}/{self.config.train.epochs}", refresh=False)
+        self.model.train()  # the heads' dropout; what of the towers learns is for the sides to say
+        self.data.images.train(True)
+        self.data.texts.train(True)
+        for number in range(progress.step, len(batches)):
+            loss = self.step(epoch, number, batches)
+            progress.step, progress.loss_sum = number + 1, progress.loss_sum + loss
+            progress.seconds = time.monotonic() - started
+            self._show(bar, loss)
+            bar.update()
+            if time.monotonic() - self._saved_at > 60 * self.config.train.save_minutes:
+                self.save()
+        with self.average.applied() if self.average is not None else contextlib.nullcontext():
+            recall = validate(self.model, self.data)
+            logit_scale = float(self.model.logit_scale.detach())
+            better = recall["mean_recall"] > progress.best_recall
+            if better:
+                progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
+                if rank() == 0:
+                    if not (self.folder / "training_state.pt").exists():  # a run without one cannot be resumed
+                        save_training_state(self.folder, {"progress": vars(Progress()), **self.identity})
+                    save_run(self.folder, self.config, self.model, recall)
+        seconds = time.monotonic() - started
+        mean_loss = round(progress.loss_sum / len(batches), 5)
+        record: Record = {"epoch": epoch, "loss": mean_loss, "seconds": round(seconds, 3), **recall}
+        record |= {"logit_scale": logit_scale, **self._learning_rates()}
+        if rank() == 0:
+            _add_record(self.folder / "metrics.jsonl", record)
+            if track is not None:
+                track(record)
+        progress.epoch, progress.step, progress.loss_sum, progress.seconds = epoch, 0, 0.0, 0.0
+        self.save()
+        self._show(bar, mean_loss)
+        say(
+            f"epoch {epoch:>3}  loss {mean_loss:.4f}  mean recall {100 * recall['mean_recall']:.2f}  "
+            f"{seconds:.1f} s{' *' if better else ''}"
+        )
+
+    def _show(self, bar: tqdm, loss: float) -> None:
+        best = f"{100 * self.progress.best_recall:.2f}" if self.progress.best_epoch else "none yet"
+        bar.set_postfix_str(f"loss {loss:.3f}, best recall {best}", refresh=False)
+
+    def _learning_rates(self) -> Record:
+        """Of the heads and of the uppermost block of each tower that learns, at the last step."""
+        settings, first = self.config.train, self.optimiser.param_groups[0]
+        factor = first["lr"] / first["peak_lr"]
+        rates = {"learning_rate": settings.learning_rate * factor}
+        for name, side in (("vision", self.data.images), ("text", self.data.texts)):
+            if side.learns:
+                rates[f"{name}_learning_rate"] = getattr(settings, f"{name}_learning_rate") * factor
+        return rates
+
+    def step(self, epoch: int, number: int, batches: list[np.ndarray]) -> float:
+        """Take step `number` of an epoch; returns the loss."""
+        settings = self.config.train
+        step = (epoch - 1) * len(batches) + number
+        factor = learning_rate_factor(step, settings.epochs * len(batches), settings.warmup_fraction)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.embedder.backward(batches[number], view=epoch)
+        if not math.isfinite(loss):
+            raise _diverged(f"the loss became {loss} in epoch {epoch}")
+        sum_gradients(list(self.trained.values()))
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), settings.clip_norm)
+        self.optimiser.step()
+        self.model.logit_scale.data.clamp_(0, LOGIT_SCALE_MAX)
+        if self.average is not None:
+            self.average.update()
+        return loss
+
+
+def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
+    """Recall@K of the model on the whole validation split (protocol karpathy)."""
+    return retrieval_recalls(*embed_validation(model, data))
+
+
+@torch.inference_mode()
+def embed_validation(model: DualEncoder, data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the validation split, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`, `image_of_text (N_texts,)`."""
+    model.eval()
+    data.images.train(False)
+    data.texts.train(False)
+    image_rows, text_rows = data.image_rows("val"), data.text_rows("val")
+    text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
+    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows)])
+    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows)])
+    if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
+        raise _diverged("the weights are no longer finite")  # NaN ranks no image above the right one: 100 % recall
+    image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
+    order = np.argsort(text_rows)
+    return text_embeds.numpy()[order], image_embeds.numpy(), image_of_text[order]
+
+
+@torch.inference_mode()
+def fit_heads(model: DualEncoder, data: TrainingData) -> None:
+    """Give both heads the mean and deviation of their tower's features on the training split."""
+    for head, side, rows in (
+        (model.vision_head, data.images, data.image_rows("train")),
+        (model.text_head, data.texts, data.text_rows("train")),
+    ):
+        side.train(False)
+        if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
+            rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
+        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows)]))
+
+
+def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + VALIDATION_BATCH] for start in range(0, len(rows), VALIDATION_BATCH))
+
+
+def _diverged(what: str) -> MiniClipError:
+    return MiniClipError(f"{what}; the last good checkpoint is kept, lower --train.learning_rate and start again")
+
+
+def _add_record(path: Path, record: Record) -> None:
+    """Put the record behind those of earlier epochs; one of this epoch or a later one is of a run that was stopped."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
+    text = "".join(line + "\n" for line in [*kept, json.dumps(record)])
+    replace_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
