@@ -4,8 +4,11 @@ In: a run and the images it did not train on. Out: a bundle, and lines.
 """
 
 import contextlib
+import json
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,7 +156,32 @@ def measure_towers(bundle: Path, device: str, table: Table) -> None:
             images_per_s=images_per_s, texts_per_s=texts_per_s,
         )  # fmt: skip
     if device == "cuda":
+        for tower, feeds in (("vision", {"pixel_values": pixel_values}), ("text", token_feeds(opened, texts))):
+            count, on_cpu = nodes_on_cpu(opened.model_path(tower, "fp16"), feeds)
+            table.add(
+                f"full size, fp16: {tower} nodes left on the CPU",
+                f"{sum(on_cpu.values())} of {count}",
+                ", ".join(f"{number} {kind}" for kind, number in on_cpu.most_common(4)),
+                nodes=count, on_cpu=dict(on_cpu),
+            )  # fmt: skip
         session = open_session(opened.model_path("vision", "fp16"), session_options(), (CUDA, CPU))
-        feeds = {"pixel_values": pixel_values}
-        images_per_s = SPEED_BATCH / seconds_of(lambda: session.run(None, feeds), "cpu")
+        images_per_s = SPEED_BATCH / seconds_of(lambda: session.run(None, {"pixel_values": pixel_values}), "cpu")
         table.add("full size, fp16 on cuda, prefer_nhwc=0", f"{images_per_s:,.0f} images/s", images_per_s=images_per_s)
+
+
+def token_feeds(bundle: Bundle, texts: list[str]) -> dict[str, np.ndarray]:
+    input_ids, attention_mask = bundle.tokenizer(texts)
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def nodes_on_cpu(model: Path, feeds: dict[str, np.ndarray]) -> tuple[int, Counter[str]]:
+    """How many nodes a run on CUDA has, and the kinds of those for which the CUDA provider has no kernel."""
+    options = session_options()
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as tmp:
+        options.profile_file_prefix = str(Path(tmp) / "run")
+        session = open_session(model, options, (CUDA, CPU), half_convolutions=True)
+        session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]
+    return len(nodes), Counter(node["op_name"] for node in nodes if node["provider"] == CPU)
