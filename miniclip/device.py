@@ -141,6 +141,5 @@ def _cuda(number: int | None, autocast: bool, tf32: bool) -> Device:
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     if not tf32:  # convolutions take TF32 unless this says otherwise
         torch.backends.cudnn.allow_tf32 = False
-    with torch.cuda.device(device):
-        half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return Device(device, half if autocast else torch.float32, tf32)

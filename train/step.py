@@ -53,8 +53,9 @@ class Embedder:
 
     def images_of(self, captions: np.ndarray) -> np.ndarray:
         """Rows of the pictures of a batch that this process computes."""
-        images: np.ndarray = np.unique(self.data.table.image_of_caption[captions])
-        return images[shares(len(images))[rank()]]
+        images = np.unique(self.data.table.image_of_caption[captions])
+        own: np.ndarray = images[shares(len(images))[rank()]]
+        return own
 
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Gradients of the loss of these captions and their pictures, in the view of that number; returns the loss."""
@@ -152,7 +153,7 @@ class Embedder:
         # every process computes the same loss and gradients are summed: what is not a share, one of them adds
         logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
         loss = self.loss(image_embeds, text_embeds, image_of_text, logit_scale)
-        self.scaler.scale(loss).backward()
+        cast(Any, self.scaler.scale(loss)).backward()
         return float(loss.detach())
 
 
