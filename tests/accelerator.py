@@ -44,9 +44,9 @@ class Accelerator(TorchFunctionMode):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
         if name in ("to", "cpu", "cuda", "type_as", "_to"):
             return self._move(func, name, args, kwargs)
-        target = torch.device(kwargs.pop("device")) if kwargs.get("device") is not None else None
-        if target is not None and target.type == "cpu":
-            kwargs["device"] = HERE
+        target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
+        if target == AWAY or str(target) == "cuda":
+            target, kwargs["device"] = AWAY, HERE
         large = {is_away(tensor) for tensor in tensors if tensor.ndim or is_away(tensor)}
         if len(large) == 2 and name not in MIXES and not self._indexes(name, tensors):
             raise RuntimeError(f"expected all tensors to be on the same device, but {name} found cpu and cuda:0")
@@ -75,11 +75,11 @@ class Accelerator(TorchFunctionMode):
         """`to` with a device, a dtype or another tensor, `cpu` and `cuda`."""
         source = args[0]
         named = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, torch.device | str | Tensor)]
-        targets = [value.device if isinstance(value, Tensor) else torch.device(value) for value in named]
-        target = {"cpu": HERE, "cuda": AWAY}.get(name) or (targets[0] if targets else source.device)
+        targets = [_device_of(value) if isinstance(value, Tensor) else torch.device(value) for value in named]
+        target = {"cpu": HERE, "cuda": AWAY}.get(name) or (targets or [_device_of(source)])[0]
         to_away = target.type == "cuda"
-        args = [HERE if isinstance(value, torch.device | str) else value for value in args]
-        kwargs = {key: HERE if key == "device" and value is not None else value for key, value in kwargs.items()}
+        args = [_real(value) for value in args]
+        kwargs = {key: _real(value) for key, value in kwargs.items()}
         found = source if name in ("cpu", "cuda") else func(*args, **kwargs)
         if to_away != is_away(source) and found is source:
             found = source.clone()
@@ -108,6 +108,15 @@ class _Swapped:
     def __exit__(self, *_: object) -> None:
         self.mode.random = torch.get_rng_state()
         torch.set_rng_state(self.cpu)
+
+
+def _real(value: Any) -> Any:
+    """The CPU in the place of the accelerator."""
+    return HERE if isinstance(value, torch.device | str) and torch.device(value).type == "cuda" else value
+
+
+def _device_of(tensor: Tensor) -> torch.device:
+    return AWAY if is_away(tensor) else HERE
 
 
 def is_away(tensor: Tensor) -> bool:

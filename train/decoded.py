@@ -103,7 +103,7 @@ def decode(
     sizes, skipped = np.ones((len(paths), 2), dtype=np.int64), {}
 
     def load(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        image = open_image(path, max(transform.min_size_px, *(wide_size[1:] if views > 1 else ())))
+        image = open_image(path, max(transform.min_size_px, *wide_size[1:]))
         larger = image.resize(wide_size[:0:-1], transform.resample, reducing_gap=2.0) if views > 1 else image
         return _channels_first(transform.fit(image)), _channels_first(larger), image.size
 
