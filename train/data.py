@@ -20,6 +20,7 @@ from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.config import Config
+from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import DualEncoder
 from miniclip.models.pretrained import class_prototypes
 
@@ -70,6 +71,7 @@ def load_data(
     transform: ImageTransform,
     tokenizer: Tokenizer,
     allow_missing: bool,
+    device: Device | None = None,
 ) -> TrainingData:
     """Read the captions and prepare them: all of the first source, and the training splits of the others.
 
@@ -90,7 +92,7 @@ def load_data(
             say(f"{source}: {left_out:,} images not trained on, since {sources[0]} holds them out")
         tables[place] = apart
     table = reduce(CaptionTable.and_train, tables)
-    return prepare(table, config, model, transform, tokenizer, allow_missing)
+    return prepare(table, config, model, transform, tokenizer, allow_missing, device)
 
 
 def prepare(
@@ -100,12 +102,14 @@ def prepare(
     transform: ImageTransform,
     tokenizer: Tokenizer,
     allow_missing: bool = False,
+    device: Device | None = None,
 ) -> TrainingData:
-    """Compute what is frozen, drop what is unreadable."""
+    """Compute what is frozen, drop what is unreadable. The model is on `device`, the CPU by default."""
+    device = device or cpu_device()
     vision_blocks, text_blocks = trained_blocks(config.train)
     views, seed = config.train.views, config.train.seed
-    images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed)
-    skipped = images.skipped or (_unreadable(table, transform) if images.whole else {})
+    images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed, device)
+    skipped = images.skipped if images.checked else _unreadable(table, transform)
     if skipped:
         table = table.without(skipped)
         images.keep(np.asarray([row for row in range(len(images.paths)) if row not in skipped], dtype=np.int64))
@@ -120,8 +124,10 @@ def prepare(
     captions, prototypes = list(table.captions), None
     if config.data.prototypes:
         prototypes, names = prototype_features(config)
+        prototypes = device.put(prototypes)
         captions += [f"a photo of {_article(name)} {name}" for name in names]
-    return TrainingData(table, images, Texts(model.text, text_blocks, Tokens(tokenizer, captions)), prototypes)
+    texts = Texts(model.text, text_blocks, Tokens(tokenizer, captions), device)
+    return TrainingData(table, images, texts, prototypes)
 
 
 def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:

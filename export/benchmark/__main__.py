@@ -26,7 +26,7 @@ from miniclip.files import write_json
 from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.models.checkpoint import Run, load_run
-from miniclip.models.torch_encoder import has_bfloat16
+from miniclip.models.device import has_bfloat16
 
 from ..benchmark.machine import measure_machine
 from ..benchmark.measure import quality, speeds

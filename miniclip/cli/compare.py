@@ -7,6 +7,7 @@ from typing import Any
 from miniclip.cli.evaluate import measure, print_results
 from miniclip.cli.flags import (
     add_data_flags,
+    add_device_flag,
     add_runtime_flags,
     write_result,
 )
@@ -20,6 +21,7 @@ def add_command(commands: Any) -> None:
     command.add_argument("b", type=Path, help="bundle, run or CLIP")
     add_data_flags(command)
     add_runtime_flags(command)
+    add_device_flag(command)
     command.set_defaults(run=run)
 
 

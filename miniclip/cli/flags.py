@@ -23,6 +23,14 @@ def add_runtime_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
 
 
+def add_device_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        default="auto",
+        help="device of a run: auto | cpu | cuda | cuda:N | mps (default auto: the GPU where there is one)",
+    )
+
+
 def add_data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
     command.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
