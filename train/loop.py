@@ -27,6 +27,7 @@ from train.data import TrainingData
 from train.distributed import rank, say, sum_gradients
 from train.loss import make_loss
 from train.setups import parameter_groups
+from train.sources import HELD_OUT, selection_score
 from train.step import Embedder
 from train.tracker import Record, Track
 
@@ -57,13 +58,17 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
 def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list[np.ndarray]:
     """The caption rows of each step of an epoch."""
     generator = np.random.default_rng([settings.seed, epoch])
-    rows, wanted = data.text_rows("train"), settings.captions_per_image
+    wanted = settings.captions_per_image
     if wanted == 0:
-        order = generator.permutation(rows)
+        order = generator.permutation(data.drawn_texts(generator))
         return [order[start : start + settings.batch_size] for start in _starts(len(order), settings.batch_size)]
-    ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
-    groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
-    chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
+    images = data.drawn_images(generator)
+    starts, ends = (np.searchsorted(data.table.image_of_caption, images, side) for side in ("left", "right"))
+    images_with_captions = np.flatnonzero(ends > starts)
+    chosen = [
+        generator.permutation(np.arange(starts[place], ends[place]))[:wanted]
+        for place in generator.permutation(images_with_captions)
+    ]
     size = max(1, settings.batch_size // wanted)  # in pictures: each is in one batch, with its captions
     return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
 
@@ -169,11 +174,12 @@ class Trainer:
             if time.monotonic() - self._saved_at > 60 * self.config.train.save_minutes:
                 self.save()
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
-            recall = validate(self.model, self.data)
+            recall = validate(self.model, self.data) | validate_held_out(self.model, self.data)
             logit_scale = float(self.model.logit_scale.detach())
-            better = recall["mean_recall"] > progress.best_recall
+            score = recall["all_sources_recall" if self.config.train.select == "all" else "mean_recall"]
+            better = score > progress.best_recall
             if better:
-                progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
+                progress.best_epoch, progress.best_recall = epoch, score
                 if rank() == 0:
                     if not (self.folder / "training_state.pt").exists():  # a run without one cannot be resumed
                         save_training_state(self.folder, {"progress": vars(Progress()), **self.identity})
@@ -234,13 +240,31 @@ def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
     return retrieval_recalls(*embed_validation(model, data))
 
 
+def validate_held_out(model: DualEncoder, data: TrainingData) -> dict[str, float]:
+    """Mean recall on the held-out images of each further source, and `selection_score` over all sources."""
+    held_out: dict[str, tuple[float, int]] = {}
+    for place, source in enumerate(data.sources[1:], start=1):
+        rows = data.image_rows(HELD_OUT, place)
+        if len(rows):
+            held_out[source.name] = retrieval_recalls(*embed_validation(model, data, rows))["mean_recall"], len(rows)
+    if not held_out:
+        return {}
+    first = validate(model, data)["mean_recall"]
+    recalls = {f"held_out_recall/{name}": recall for name, (recall, _) in held_out.items()}
+    return {**recalls, "all_sources_recall": selection_score(first, held_out, len(data.image_rows("val")))}
+
+
 @torch.inference_mode()
-def embed_validation(model: DualEncoder, data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the validation split, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`, `image_of_text (N_texts,)`."""
+def embed_validation(
+    model: DualEncoder, data: TrainingData, image_rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the validation split, or of other images, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`,
+    `image_of_text (N_texts,)`."""
     model.eval()
     data.images.train(False)
     data.texts.train(False)
-    image_rows, text_rows = data.image_rows("val"), data.text_rows("val")
+    image_rows = data.image_rows("val") if image_rows is None else image_rows
+    text_rows = data.captions_of_images(image_rows)
     text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
     image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows)])
     text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows)])

@@ -26,6 +26,7 @@ from train.distributed import gather, rank, shares, world
 from train.features import bfloat16
 from train.inputs import Side
 from train.loss import Loss
+from train.teacher import Teacher, affinity
 
 PART = 64  # pictures or captions that go through a tower together: what they need stays near the caches
 
@@ -41,6 +42,7 @@ class Batch:
     prototypes: np.ndarray
     image_of_text: Tensor
     own_share: float = 1.0
+    target: Tensor | None = None  # (N_texts, N_images) logits of the teacher, of all processes, without prototypes
 
 
 class Embedder:
@@ -49,6 +51,7 @@ class Embedder:
     def __init__(self, model: DualEncoder, data: TrainingData, loss: Loss, settings: TrainConfig, prototypes: int):
         self.model, self.data, self.loss, self.settings = model, data, loss, settings
         self.prototypes = prototypes if data.prototypes is not None else 0
+        self.teacher = Teacher.open(settings.teacher, data) if settings.teacher else None
 
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Gradients of the loss of these captions and their pictures, in the view of that number; returns the loss."""
@@ -64,14 +67,14 @@ class Embedder:
         work += [partial(self._texts, part, batch.own_share) for part in self._parts(batch.texts, self.data.texts)]
         if not self.settings.micro_batch:
             embeds = [compute() for compute in work]
-            return self._backward(embeds[:count], embeds[count:], batch.image_of_text)
+            return self._backward(embeds[:count], embeds[count:], batch)
 
         states, leaves = [], []
         for compute in work:
             states.append(torch.get_rng_state())
             with torch.no_grad():
                 leaves.append(compute().requires_grad_())
-        loss = self._backward(leaves[:count], leaves[count:], batch.image_of_text)
+        loss = self._backward(leaves[:count], leaves[count:], batch)
         for compute, state, leaf in zip(work, states, leaves, strict=True):
             torch.set_rng_state(state)
             cast(Any, compute()).backward(leaf.grad)
@@ -83,19 +86,22 @@ class Embedder:
         if self.prototypes and self.data.prototypes is not None:
             chosen = torch.randperm(len(self.data.prototypes))[: self.prototypes].numpy()
         owners = len(images) + np.arange(len(chosen))
+        spoken = self.data.variants.draw(captions)
+        names = self.data.variants.draw(len(self.data.table.captions) + chosen)
         own = shares(len(images))
         if len(own[-1]) == 0:
             raise MiniClipError(f"--train.batch_size {len(captions)} is too small for {world()} processes; raise it")
         # the processes' captions in order, and those of one process by length: parts of them have little padding
         process = np.searchsorted([rows[-1] for rows in own], owner)
-        order = np.lexsort((self.data.texts.tokens.lengths[captions], process))
+        order = np.lexsort((self.data.texts.tokens.lengths[spoken], process))
         ours = order[process[order] == rank()]
-        chosen = chosen if rank() == world() - 1 else chosen[:0]
-        texts = np.concatenate([captions[ours], len(self.data.table.captions) + chosen])
+        mine = slice(None) if rank() == world() - 1 else slice(0)
+        texts, chosen = np.concatenate([spoken[ours], names[mine]]), chosen[mine]
         if rank() > 0:  # other noise and dropout than the other processes'
             torch.manual_seed(torch.initial_seed() + 7919 * rank())
         image_of_text = torch.from_numpy(np.concatenate([owner[order], owners]))
-        batch = Batch(texts, images[own[rank()]], chosen, image_of_text)
+        target = self.teacher.logits(spoken[order], images) if self.teacher is not None else None
+        batch = Batch(texts, images[own[rank()]], chosen, image_of_text, target=target)
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
 
     def _mixed(self, batch: Batch, owner: np.ndarray) -> Batch:
@@ -135,12 +141,15 @@ class Embedder:
         with bfloat16():
             return head.project(standardised).float()
 
-    def _backward(self, images: list[Tensor], texts: list[Tensor], image_of_text: Tensor) -> float:
+    def _backward(self, images: list[Tensor], texts: list[Tensor], batch: Batch) -> float:
         """The loss of all processes' embeddings; its gradient flows into this process's."""
         image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
         # every process computes the same loss and gradients are summed: what is not a share, one of them adds
         logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
-        loss = self.loss(image_embeds, text_embeds, image_of_text, logit_scale)
+        loss = self.loss(image_embeds, text_embeds, batch.image_of_text, logit_scale)
+        if batch.target is not None:
+            taught = affinity(image_embeds, text_embeds, batch.target, logit_scale)
+            loss = loss + self.settings.teacher_weight * taught
         cast(Any, loss).backward()
         return float(loss.detach())
 
