@@ -37,8 +37,8 @@ def parse_arguments() -> ArgumentParser:
         "--data",
         required=True,
         nargs="+",
-        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji, and behind a colon how often an epoch shows "
-        "them: A:1 B:0.3; the first one validates, the others report their own validation split",
+        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji, each with a weight if it is not 1: "
+        "A B:0.3; the first one validates, the others report on their own validation split",
     )
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")

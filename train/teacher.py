@@ -89,7 +89,7 @@ def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str]) -> dict[str,
         if skipped:
             row, reason = next(iter(skipped.items()))
             raise MiniClipError(f"--train.teacher {run}: cannot read {paths[row]}: {reason}")
-        found = {
+        found: dict[str, np.ndarray] = {
             "image_embeds": image_embeds.astype(np.float16),
             "text_embeds": encoders.encode_texts(list(texts)).astype(np.float16),
             "logit_scale": np.asarray(np.exp(encoders.logit_scale), dtype=np.float32),
