@@ -25,11 +25,11 @@ from miniclip.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.caption_table import check_skipped
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, load_run
+from miniclip.device import has_bfloat16
 from miniclip.encoders import DualEncoders, OnnxEncoders
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.evaluation import check_protocol, embed_split
 from miniclip.files import write_json
-from miniclip.torch_encoders import has_bfloat16
 
 # of any recall: noise as small as that of int8 moves a single one of 1,000 pictures by 0.004, one standard deviation
 TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.02}

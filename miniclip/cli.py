@@ -35,6 +35,7 @@ def parser() -> ArgumentParser:
     _add_data_flags(evaluate)
     evaluate.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark would")
     _add_runtime_flags(evaluate)
+    _add_device_flag(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     compare = commands.add_parser("compare", help="Recall@K of two bundles or runs on the same split")
@@ -42,6 +43,7 @@ def parser() -> ArgumentParser:
     compare.add_argument("b", type=Path, help="bundle, run or CLIP")
     _add_data_flags(compare)
     _add_runtime_flags(compare)
+    _add_device_flag(compare)
     compare.set_defaults(run=_compare)
 
     original = commands.add_parser("import", help="turn a checkpoint of the original miniCLIP_DL into a run")
@@ -74,6 +76,14 @@ def _add_runtime_flags(command: argparse.ArgumentParser) -> None:
         "--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)"
     )
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
+
+
+def _add_device_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        default="auto",
+        help="of a run: auto | cpu | cuda | cuda:N | mps (default auto: the GPU where there is one)",
+    )
 
 
 def _add_data_flags(command: argparse.ArgumentParser) -> None:
@@ -192,10 +202,12 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
     try:
         from miniclip.checkpoint import load_run
         from miniclip.clip import is_clip
+        from miniclip.device import choose_device
     except ImportError as error:
         raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
+    device = choose_device(arguments.device, autocast=False, tf32=False)
     run = load_run(folder)
-    return run.encoders(), "torch fp32", None if is_clip(run.folder) else run
+    return run.encoders(device=device), "torch fp32", None if is_clip(run.folder) else run
 
 
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:

@@ -15,6 +15,7 @@ from miniclip.calibration import CALIBRATION_FILE, Calibration
 from miniclip.checkpoint import begin_run, holds_run, load_run, load_training_state, read_run_config
 from miniclip.clip import is_clip, load_clip
 from miniclip.config import Config, add_config_flags, config_from_dict, load_config
+from miniclip.device import Device, add_device_flag, choose_device
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.files import replace_atomically
 from miniclip.images import ImageTransform
@@ -24,7 +25,7 @@ from miniclip.tokenizer import Tokenizer
 from miniclip.torch_encoders import reuse_freed_memory
 from train.curves import draw_curves
 from train.data import TrainingData, load_data
-from train.distributed import begin, end, first_process_first, rank, share_weights
+from train.distributed import begin, end, first_process_first, rank, say, share_weights
 from train.loop import Trainer, embed_validation, fit_heads
 from train.sheet import Shown, draw_sheet
 from train.tracker import TRACKERS, open_tracker
@@ -44,6 +45,8 @@ def parse_arguments() -> ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")
     parser.add_argument("--tracker", default=TRACKERS[0], help=f"{' | '.join(TRACKERS)} (default {TRACKERS[0]})")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    add_device_flag(parser)
+    parser.add_argument("--no-tf32", action="store_true", help="on CUDA, multiply float32 in full precision")
     add_config_flags(parser)
     return parser
 
@@ -58,26 +61,29 @@ def main() -> int:
     if arguments["resume"]:
         _check_resumed(out, config)
 
-    begin()
+    device = choose_device(arguments["device"], tf32=not arguments["no_tf32"])
+    begin(device)
     try:
-        return _train(config, out, arguments)
+        return _train(config, out, arguments, device)
     finally:
         end()
 
 
-def _train(config: Config, out: Path, arguments: dict[str, Any]) -> int:
+def _train(config: Config, out: Path, arguments: dict[str, Any], device: Device) -> int:
+    say(f"training on {device.describe()}")
     track = open_tracker(arguments["tracker"] if rank() == 0 else "none", out, config)
     reuse_freed_memory()
     torch.manual_seed(config.train.seed)
     with first_process_first():
         model, transform, text_folder = start_model(config)
+        model.to(device.torch_device)
         tokenizer = begin_run(out, config, transform, text_folder) if rank() == 0 else Tokenizer.from_folder(out)
         if tokenizer.max_tokens > model.text.max_positions:
             raise MiniClipError(
                 f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
                 f"got {tokenizer.max_tokens}"
             )
-        data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
+        data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"], device)
     if not config.train.start_from:
         fit_heads(model, data)
     share_weights(model)

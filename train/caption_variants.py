@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from miniclip.config import DataConfig
 
@@ -40,11 +39,11 @@ class Variants:
     first: np.ndarray  # (N_texts + 1,)
     share: np.ndarray  # (N_texts,)
 
-    def draw(self, rows: np.ndarray) -> np.ndarray:
-        """For each text its own row, or one of its variants, by torch's generator."""
+    def draw(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """For each text its own row, or one of its variants."""
         if not self.texts:
             return rows
-        chance, place = torch.rand(2, len(rows), dtype=torch.float64).numpy()
+        chance, place = generator.random((2, len(rows)))
         count = self.first[rows + 1] - self.first[rows]
         variant = self.first[rows] + (place * count).astype(np.int64)
         return np.where((count > 0) & (chance < self.share[rows]), variant, rows)

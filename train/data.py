@@ -17,6 +17,7 @@ from miniclip.ahead import load_ahead
 from miniclip.caption_table import CaptionTable, check_skipped
 from miniclip.captions import read_captions
 from miniclip.config import Config
+from miniclip.device import Device, cpu_device
 from miniclip.errors import MiniClipError
 from miniclip.images import ImageTransform
 from miniclip.model import DualEncoder
@@ -93,6 +94,7 @@ def load_data(
     transform: ImageTransform,
     tokenizer: Tokenizer,
     allow_missing: bool,
+    device: Device | None = None,
 ) -> TrainingData:
     """Read the captions and prepare them: training and validation splits of every source; `values` are those of --data.
 
@@ -118,7 +120,7 @@ def load_data(
         tables[place] = apart
     table = reduce(CaptionTable.and_train, tables)
     source_of_image = np.repeat(np.arange(len(tables)), [len(own.image_paths) for own in tables])
-    return prepare(table, config, model, transform, tokenizer, allow_missing, sources, source_of_image)
+    return prepare(table, config, model, transform, tokenizer, allow_missing, device, sources, source_of_image)
 
 
 def _with_held_out(table: CaptionTable) -> CaptionTable:
@@ -134,16 +136,19 @@ def prepare(
     transform: ImageTransform,
     tokenizer: Tokenizer,
     allow_missing: bool = False,
+    device: Device | None = None,
     sources: Sequence[Source] = (Source("data"),),
     source_of_image: np.ndarray | None = None,
 ) -> TrainingData:
-    """Compute what is frozen, drop what is unreadable. Without `source_of_image`, all is of one source."""
+    """Compute what is frozen, drop what is unreadable. The model is on `device`, the CPU by default. Without
+    `source_of_image`, all is of one source."""
+    device = device or cpu_device()
     if source_of_image is None:
         source_of_image = np.zeros(len(table.image_paths), dtype=np.int64)
     vision_blocks, text_blocks = trained_blocks(config.train)
     views, seed = config.train.views, config.train.seed
-    images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed)
-    skipped = images.skipped or (_unreadable(table, transform) if images.whole else {})
+    images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed, device)
+    skipped = images.skipped if images.checked else _unreadable(table, transform)
     if skipped:
         table = table.without(skipped)
         kept = np.asarray([row for row in range(len(images.paths)) if row not in skipped], dtype=np.int64)
@@ -160,10 +165,11 @@ def prepare(
     captions, prototypes = list(table.captions), None
     if config.data.prototypes:
         prototypes, names = prototype_features(config)
+        prototypes = device.put(prototypes)
         captions += names if config.data.name_templates else [f"a photo of {article(name)} {name}" for name in names]
     variants = make_variants(captions, config.data)
     captions += variants.texts
-    texts = Texts(model.text, text_blocks, Tokens(tokenizer, captions))
+    texts = Texts(model.text, text_blocks, Tokens(tokenizer, captions), device)
     return TrainingData(table, images, texts, prototypes, variants, captions, tuple(sources), source_of_image)
 
 

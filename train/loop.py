@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,10 @@ class Trainer:
                     self.trained[name].data.copy_(value)
                 self.optimiser.load_state_dict(state["optimiser"])
                 if self.average is not None:
-                    self.average.values = state["average"]
+                    device = self.data.images.device
+                    self.average.values = {name: device.put(value) for name, value in state["average"].items()}
+                if state.get("scaler"):  # of a run in float16
+                    self.embedder.scaler.load_state_dict(state["scaler"])
             except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
                 path = self.folder / "training_state.pt"
                 raise MiniClipError(
@@ -129,9 +133,10 @@ class Trainer:
             "trained": {name: value.detach() for name, value in self.trained.items()},
             "average": self.average.values if self.average is not None else {},
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.embedder.scaler.state_dict(),
             "progress": vars(self.progress),
         }
-        save_training_state(self.folder, state | self.identity)
+        save_training_state(self.folder, _on_cpu(state) | self.identity)
 
     def run(self, track: Track | None = None) -> float:
         """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder.
@@ -221,14 +226,19 @@ class Trainer:
         factor = learning_rate_factor(step, settings.epochs * len(batches), settings.warmup_fraction)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
+        upcoming = [self.embedder.images_of(captions) for captions in batches[number : number + 2]]
+        self.data.images.prefetch(np.concatenate(upcoming), view=epoch)
         torch.manual_seed(settings.seed * 1_000_003 + step)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.embedder.backward(batches[number], view=epoch)
         if not math.isfinite(loss):
             raise _diverged(f"the loss became {loss} in epoch {epoch}")
         sum_gradients(list(self.trained.values()))
+        scaler = self.embedder.scaler
+        scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.trained.values(), settings.clip_norm)
-        self.optimiser.step()
+        scaler.step(self.optimiser)
+        scaler.update()
         self.model.logit_scale.data.clamp_(0, LOGIT_SCALE_MAX)
         if self.average is not None:
             self.average.update()
@@ -272,7 +282,7 @@ def embed_validation(
         raise _diverged("the weights are no longer finite")  # NaN ranks no picture above the right one: 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
     order = np.argsort(text_rows)
-    return text_embeds.numpy()[order], image_embeds.numpy(), image_of_text[order]
+    return text_embeds.cpu().numpy()[order], image_embeds.cpu().numpy(), image_of_text[order]
 
 
 @torch.inference_mode()
@@ -286,6 +296,15 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
         head.fit_features(torch.cat([side.features(part) for part in _chunks(rows)]))
+
+
+def _on_cpu(state: Any) -> Any:
+    """The same with every tensor on the CPU, so that it can be loaded where that device is not."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
 def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:

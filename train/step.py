@@ -23,12 +23,11 @@ from miniclip.errors import MiniClipError
 from miniclip.model import DualEncoder, LinearHead, ProjectionHead
 from train.data import TrainingData
 from train.distributed import gather, rank, shares, world
-from train.features import bfloat16
 from train.inputs import Side
 from train.loss import Loss
 from train.teacher import Teacher, affinity
 
-PART = 64  # pictures or captions that go through a tower together: what they need stays near the caches
+PART = 64  # pictures or captions that go through a tower together on a CPU: what they need stays near the caches
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,14 @@ class Embedder:
     def __init__(self, model: DualEncoder, data: TrainingData, loss: Loss, settings: TrainConfig, prototypes: int):
         self.model, self.data, self.loss, self.settings = model, data, loss, settings
         self.prototypes = prototypes if data.prototypes is not None else 0
-        self.teacher = Teacher.open(settings.teacher, data) if settings.teacher else None
+        self.device = data.images.device
+        self.scaler = self.device.scaler()
+        self.teacher = Teacher.open(settings.teacher, data, self.device) if settings.teacher else None
+
+    def images_of(self, captions: np.ndarray) -> np.ndarray:
+        """Rows of the pictures of a batch that this process computes."""
+        images: np.ndarray = np.unique(self.data.table.image_of_caption[captions])
+        return images[shares(len(images))[rank()]]
 
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Gradients of the loss of these captions and their pictures, in the view of that number; returns the loss."""
@@ -71,12 +77,12 @@ class Embedder:
 
         states, leaves = [], []
         for compute in work:
-            states.append(torch.get_rng_state())
+            states.append(self.device.rng_state())
             with torch.no_grad():
                 leaves.append(compute().requires_grad_())
         loss = self._backward(leaves[:count], leaves[count:], batch)
         for compute, state, leaf in zip(work, states, leaves, strict=True):
-            torch.set_rng_state(state)
+            self.device.set_rng_state(state)
             cast(Any, compute()).backward(leaf.grad)
         return loss
 
@@ -84,10 +90,11 @@ class Embedder:
         images, owner = np.unique(self.data.table.image_of_caption[captions], return_inverse=True)
         chosen = np.empty(0, dtype=np.int64)
         if self.prototypes and self.data.prototypes is not None:
-            chosen = torch.randperm(len(self.data.prototypes))[: self.prototypes].numpy()
+            chosen = self._generator(0).permutation(len(self.data.prototypes))[: self.prototypes]
         owners = len(images) + np.arange(len(chosen))
-        spoken = self.data.variants.draw(captions)
-        names = self.data.variants.draw(len(self.data.table.captions) + chosen)
+        generator = self._generator(2)
+        spoken = self.data.variants.draw(captions, generator)
+        names = self.data.variants.draw(len(self.data.table.captions) + chosen, generator)
         own = shares(len(images))
         if len(own[-1]) == 0:
             raise MiniClipError(f"--train.batch_size {len(captions)} is too small for {world()} processes; raise it")
@@ -99,26 +106,31 @@ class Embedder:
         texts, chosen = np.concatenate([spoken[ours], names[mine]]), chosen[mine]
         if rank() > 0:  # other noise and dropout than the other processes'
             torch.manual_seed(torch.initial_seed() + 7919 * rank())
-        image_of_text = torch.from_numpy(np.concatenate([owner[order], owners]))
+        image_of_text = self.device.put(np.concatenate([owner[order], owners]))
         target = self.teacher.logits(spoken[order], images) if self.teacher is not None else None
         batch = Batch(texts, images[own[rank()]], chosen, image_of_text, target=target)
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
 
+    def _generator(self, stream: int) -> np.random.Generator:
+        """Draws what a step is made of, the same on every device. Noise and dropout are the device's own."""
+        return np.random.default_rng([torch.initial_seed(), stream])
+
     def _mixed(self, batch: Batch, owner: np.ndarray) -> Batch:
         """Every picture with another one of the batch, and every text with any caption of that other; prototypes stay
         as they are. `owner` has the place in the batch of each text's picture."""
-        other = batch.images[torch.randperm(len(batch.images)).numpy()]
+        generator = self._generator(1)
+        other = batch.images[generator.permutation(len(batch.images))]
         first, end = (
             np.searchsorted(self.data.table.image_of_caption, other[owner], side) for side in ("left", "right")
         )
-        captions = first + (torch.rand(len(owner)).numpy() * (end - first)).astype(np.int64)
+        captions = first + (generator.random(len(owner)) * (end - first)).astype(np.int64)
         texts = np.concatenate([captions, batch.texts[len(owner) :]])
-        share = float(torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample())
+        share = float(generator.beta(self.settings.mixup, self.settings.mixup))
         images = np.stack([batch.images, other], 1)
         return replace(batch, images=images, texts=np.stack([batch.texts, texts], 1), own_share=share)
 
     def _parts(self, rows: np.ndarray, side: Side) -> list[np.ndarray]:
-        size = self.settings.micro_batch or (PART if side.learns else len(rows))
+        size = self.settings.micro_batch or (PART if side.learns and self.device.is_cpu else len(rows))
         return np.array_split(rows, max(1, -(-len(rows) // max(1, size))))
 
     def _images(self, rows: np.ndarray, view: int, share: float) -> Tensor:
@@ -138,7 +150,7 @@ class Embedder:
         noise = self.settings.feature_noise
         if noise:
             standardised = standardised + noise * torch.randn_like(standardised)
-        with bfloat16():
+        with self.device.autocast():
             return head.project(standardised).float()
 
     def _backward(self, images: list[Tensor], texts: list[Tensor], batch: Batch) -> float:
@@ -150,7 +162,7 @@ class Embedder:
         if batch.target is not None:
             taught = affinity(image_embeds, text_embeds, batch.target, logit_scale)
             loss = loss + self.settings.teacher_weight * taught
-        cast(Any, loss).backward()
+        self.scaler.scale(loss).backward()
         return float(loss.detach())
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 from miniclip.bundle import sha256_of
 from miniclip.cache import cache_folder, write_cached
 from miniclip.checkpoint import load_run
+from miniclip.device import Device
 from miniclip.errors import MiniClipError
 from train.data import TrainingData
 from train.distributed import say
@@ -36,23 +37,25 @@ class Teacher:
     scale: float  # 1 / temperature, the mean of the teachers'
 
     @classmethod
-    def open(cls, runs: str, data: TrainingData) -> "Teacher":
+    def open(cls, runs: str, data: TrainingData, device: Device) -> "Teacher":
         """Embed everything with each run, or find it in the cache.
 
         Errors: `MiniClipError` when a run cannot be opened, or an image cannot be read.
         """
         folders = [Path(name.strip()) for name in runs.split(",") if name.strip()]
-        found = [_embeds(folder, data.images.paths, data.all_texts) for folder in folders]
+        found = [_embeds(folder, data.images.paths, data.all_texts, device) for folder in folders]
         share = len(found) ** -0.5
         images, texts = (
             torch.from_numpy(np.concatenate([own[name].astype(np.float32) for own in found], axis=1)) * share
             for name in ("image_embeds", "text_embeds")
         )
-        return cls(images, texts, float(np.mean([own["logit_scale"] for own in found])))
+        return cls(device.put(images), device.put(texts), float(np.mean([own["logit_scale"] for own in found])))
 
     def logits(self, texts: np.ndarray, images: np.ndarray) -> Tensor:
         """(N_texts, N_images) of some rows."""
-        return self.scale * self.text_embeds[torch.from_numpy(texts)] @ self.image_embeds[torch.from_numpy(images)].T
+        place = self.image_embeds.device
+        own = self.text_embeds[torch.from_numpy(texts).to(place)]
+        return self.scale * own @ self.image_embeds[torch.from_numpy(images).to(place)].T
 
 
 def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_scale: Tensor) -> Tensor:
@@ -61,7 +64,6 @@ def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_sc
     `target` (T, I) are the teacher's logits of the first T texts and I images; what is behind them, the prototypes, the
     teacher does not know.
     """
-    target = target.to(image_embeds.device)
     texts, images = target.shape
     logits = logit_scale.exp() * text_embeds[:texts] @ image_embeds[:images].T
     by_text, by_image = (
@@ -73,7 +75,7 @@ def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_sc
     return (by_text + by_image) / 2
 
 
-def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str]) -> dict[str, np.ndarray]:
+def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str], device: Device) -> dict[str, np.ndarray]:
     """`image_embeds`, `text_embeds`, float16, and `logit_scale` of a run, from the cache or computed."""
     weights = run / "model.safetensors"
     if not weights.exists():
@@ -83,7 +85,7 @@ def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str]) -> dict[str,
     file = cache_folder() / "teachers" / f"{digest}.safetensors"
     if not file.exists():
         say(f"embedding {len(paths):,} images and {len(texts):,} texts with the teacher {run}")
-        encoders = load_run(run).encoders()
+        encoders = load_run(run).encoders(autocast=True, device=device)
         skipped: dict[int, str] = {}
         _, image_embeds = encoders.encode_images(paths, skipped.__setitem__)
         if skipped:
