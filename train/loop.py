@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from miniclip.checkpoint import load_training_state, save_run, save_training_state
 from miniclip.config import Config, TrainConfig
+from miniclip.device import Device
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 from miniclip.metrics import retrieval_recalls
@@ -33,7 +34,7 @@ from train.step import Embedder
 from train.tracker import Record, Track
 
 FITTED_ROWS = 4096  # pictures and captions that the heads' standardisation is fitted on where features are not cached
-VALIDATION_BATCH = 64
+VALIDATION_BATCH, GPU_VALIDATION_BATCH = 64, 512
 
 
 @dataclass
@@ -179,9 +180,12 @@ class Trainer:
             if time.monotonic() - self._saved_at > 60 * self.config.train.save_minutes:
                 self.save()
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
-            recall = validate(self.model, self.data) | validate_held_out(self.model, self.data)
+            recall = validate(self.model, self.data)
+            recall |= validate_held_out(self.model, self.data, recall["mean_recall"])
             logit_scale = float(self.model.logit_scale.detach())
-            score = recall["all_sources_recall" if self.config.train.select == "all" else "mean_recall"]
+            score = recall["mean_recall"]
+            if self.config.train.select == "all":
+                score = recall.get("all_sources_recall", score)
             better = score > progress.best_recall
             if better:
                 progress.best_epoch, progress.best_recall = epoch, score
@@ -250,7 +254,7 @@ def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
     return retrieval_recalls(*embed_validation(model, data))
 
 
-def validate_held_out(model: DualEncoder, data: TrainingData) -> dict[str, float]:
+def validate_held_out(model: DualEncoder, data: TrainingData, first_recall: float) -> dict[str, float]:
     """Mean recall on the held-out images of each further source, and `selection_score` over all sources."""
     held_out: dict[str, tuple[float, int]] = {}
     for place, source in enumerate(data.sources[1:], start=1):
@@ -259,9 +263,8 @@ def validate_held_out(model: DualEncoder, data: TrainingData) -> dict[str, float
             held_out[source.name] = retrieval_recalls(*embed_validation(model, data, rows))["mean_recall"], len(rows)
     if not held_out:
         return {}
-    first = validate(model, data)["mean_recall"]
     recalls = {f"held_out_recall/{name}": recall for name, (recall, _) in held_out.items()}
-    return {**recalls, "all_sources_recall": selection_score(first, held_out, len(data.image_rows("val")))}
+    return {**recalls, "all_sources_recall": selection_score(first_recall, held_out, len(data.image_rows("val")))}
 
 
 @torch.inference_mode()
@@ -276,8 +279,9 @@ def embed_validation(
     image_rows = data.image_rows("val") if image_rows is None else image_rows
     text_rows = data.captions_of_images(image_rows)
     text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
-    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows)])
-    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows)])
+    device = data.images.device
+    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows, device)])
+    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows, device)])
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
         raise _diverged("the weights are no longer finite")  # NaN ranks no picture above the right one: 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
@@ -295,7 +299,7 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         side.train(False)
         if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
-        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows)]))
+        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows, side.device)]))
 
 
 def _on_cpu(state: Any) -> Any:
@@ -307,8 +311,9 @@ def _on_cpu(state: Any) -> Any:
     return [_on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + VALIDATION_BATCH] for start in range(0, len(rows), VALIDATION_BATCH))
+def _chunks(rows: np.ndarray, device: Device) -> Iterator[np.ndarray]:
+    size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _diverged(what: str) -> MiniClipError:

@@ -19,6 +19,7 @@ from miniclip.calibration import CALIBRATION_FILE
 from miniclip.caption_table import CaptionTable, check_skipped
 from miniclip.captions import read_captions
 from miniclip.checkpoint import Run, begin_run, holds_run, load_run, save_run
+from miniclip.device import Device, add_device_flag, choose_device
 from miniclip.errors import ArgumentParser, MiniClipError, run_command
 from miniclip.evaluation import embed_split, recall_table
 from miniclip.files import replace_atomically
@@ -34,6 +35,7 @@ def parse_arguments() -> ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/soup")
     parser.add_argument("--greedy", action="store_true", help="leave out runs that make the average worse")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    add_device_flag(parser)
     return parser
 
 
@@ -51,13 +53,14 @@ def main() -> int:
         tables.append(read_captions(source, seed=runs[0].config.data.seed).split("val"))
         check_skipped(tables[-1], arguments.allow_missing)
 
+    device = choose_device(arguments.device, autocast=False, tf32=False)
     weights = [_copy(run) for run in runs]
-    recalls = [_measure(runs[0], own, tables) for own in weights]
+    recalls = [_measure(runs[0], own, tables, device) for own in weights]
     chosen = list(range(len(runs)))
     if arguments.greedy:
-        chosen = _greedy(runs[0], weights, recalls, tables)
+        chosen = _greedy(runs[0], weights, recalls, tables, device)
     soup = average([weights[place] for place in chosen])
-    recall = _measure(runs[0], soup, tables)
+    recall = _measure(runs[0], soup, tables, device)
     names = [folder.name for folder in arguments.runs]
     print(recall_table(dict(zip(names, recalls, strict=True)) | {f"average of {len(chosen)}": recall}))
     _write(runs[chosen[0]], soup, recall, arguments.out)
@@ -73,20 +76,22 @@ def average(weights: Sequence[Weights]) -> Weights:
     }
 
 
-def _greedy(run: Run, weights: list[Weights], recalls: list[dict[str, float]], tables: list[CaptionTable]) -> list[int]:
+def _greedy(
+    run: Run, weights: list[Weights], recalls: list[dict[str, float]], tables: list[CaptionTable], device: Device
+) -> list[int]:
     order = sorted(range(len(weights)), key=lambda place: -recalls[place]["mean_recall"])
     chosen, best = order[:1], recalls[order[0]]["mean_recall"]
     for place in order[1:]:
-        tried = _measure(run, average([weights[own] for own in [*chosen, place]]), tables)["mean_recall"]
+        tried = _measure(run, average([weights[own] for own in [*chosen, place]]), tables, device)["mean_recall"]
         if tried >= best:
             chosen, best = [*chosen, place], tried
     return chosen
 
 
-def _measure(run: Run, weights: Weights, tables: list[CaptionTable]) -> dict[str, float]:
+def _measure(run: Run, weights: Weights, tables: list[CaptionTable], device: Device) -> dict[str, float]:
     """Recalls (protocol karpathy) of these weights, averaged over the tables."""
     run.model.load_state_dict(weights)
-    encoders = run.encoders()
+    encoders = run.encoders(device=device)
     found = [embed_split(encoders, table).recalls() for table in tables]
     return {name: sum(own[name] for own in found) / len(found) for name in found[0]}
 

@@ -57,7 +57,8 @@ class Embedder:
     def images_of(self, captions: np.ndarray) -> np.ndarray:
         """Rows of the pictures of a batch that this process computes."""
         images: np.ndarray = np.unique(self.data.table.image_of_caption[captions])
-        return images[shares(len(images))[rank()]]
+        own: np.ndarray = images[shares(len(images))[rank()]]
+        return own
 
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Gradients of the loss of these captions and their pictures, in the view of that number; returns the loss."""
@@ -162,7 +163,7 @@ class Embedder:
         if batch.target is not None:
             taught = affinity(image_embeds, text_embeds, batch.target, logit_scale)
             loss = loss + self.settings.teacher_weight * taught
-        self.scaler.scale(loss).backward()
+        cast(Any, self.scaler.scale(loss)).backward()
         return float(loss.detach())
 
 

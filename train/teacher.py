@@ -86,14 +86,15 @@ def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str], device: Devi
     if not file.exists():
         say(f"embedding {len(paths):,} images and {len(texts):,} texts with the teacher {run}")
         encoders = load_run(run).encoders(autocast=True, device=device)
+        batch_size = 16 if device.is_cpu else 256
         skipped: dict[int, str] = {}
-        _, image_embeds = encoders.encode_images(paths, skipped.__setitem__)
+        _, image_embeds = encoders.encode_images(paths, skipped.__setitem__, batch_size)
         if skipped:
             row, reason = next(iter(skipped.items()))
             raise MiniClipError(f"--train.teacher {run}: cannot read {paths[row]}: {reason}")
         found: dict[str, np.ndarray] = {
             "image_embeds": image_embeds.astype(np.float16),
-            "text_embeds": encoders.encode_texts(list(texts)).astype(np.float16),
+            "text_embeds": encoders.encode_texts(list(texts), batch_size).astype(np.float16),
             "logit_scale": np.asarray(np.exp(encoders.logit_scale), dtype=np.float32),
         }
         write_cached(file, save(found))
