@@ -85,7 +85,7 @@ def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str], device: Devi
     file = cache_folder() / "teachers" / f"{digest}.safetensors"
     if not file.exists():
         say(f"embedding {len(paths):,} images and {len(texts):,} texts with the teacher {run}")
-        encoders = load_run(run).encoders(autocast=True, device=device)
+        encoders = load_run(run).encoders(autocast=not device.is_cpu, device=device)
         batch_size = 16 if device.is_cpu else 256
         skipped: dict[int, str] = {}
         _, image_embeds = encoders.encode_images(paths, skipped.__setitem__, batch_size)
