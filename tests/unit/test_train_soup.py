@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 
 from miniclip.checkpoint import load_run
 from miniclip.config import Config
-from tests.unit.training import start, with_train
+from tests.unit.training import config, start, with_train
 from train.soup import average
 from train.soup import main as soup
+
+__all__ = ["config"]  # a fixture
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from train.data import TrainingData, load_data
 from train.loop import Trainer, epoch_batches, fit_heads
 from train.sources import HELD_OUT, parse_sources, selection_score
 
+__all__ = ["config"]  # a fixture
+
 
 @pytest.fixture(scope="module")
 def two_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

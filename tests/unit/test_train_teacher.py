@@ -10,9 +10,11 @@ from miniclip.checkpoint import load_run
 from miniclip.config import Config
 from miniclip.device import cpu_device
 from miniclip.errors import MiniClipError
-from tests.unit.training import load, new_model, start, with_train
+from tests.unit.training import config, load, new_model, start, with_train
 from train.loop import epoch_batches
 from train.teacher import Teacher, affinity
+
+__all__ = ["config"]  # a fixture
 
 
 def unit(rows: int, seed: int) -> torch.Tensor:
