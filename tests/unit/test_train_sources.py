@@ -10,7 +10,7 @@ import pytest
 from miniclip.config import Config, TrainConfig
 from miniclip.errors import MiniClipError
 from tests.conftest import make_captioned_pictures
-from tests.unit.training import TRANSFORM, new_model, records_of, start, tokenizer_of, with_train
+from tests.unit.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
 from train.data import TrainingData, load_data
 from train.loop import Trainer, epoch_batches, fit_heads
 from train.sources import HELD_OUT, parse_sources, selection_score
