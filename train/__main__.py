@@ -41,7 +41,8 @@ def make_parser() -> ArgumentParser:
         "--data",
         required=True,
         nargs="+",
-        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji; of further ones only the training split",
+        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji, each with a weight if it is not 1: "
+        "A B:0.3; the first one validates, the others report on their own validation split",
     )
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")

@@ -22,6 +22,7 @@ from miniclip.evaluation.metrics import retrieval_recalls
 from miniclip.files import replace_atomically
 from miniclip.models.checkpoint import load_training_state, save_run, save_training_state
 from miniclip.models.config import Config, TrainConfig
+from miniclip.models.device import Device
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
 
 from .data import TrainingData
@@ -29,11 +30,12 @@ from .distributed import rank, say, sum_gradients
 from .ema import ExponentialMovingAverage
 from .loss import make_loss
 from .param_groups import parameter_groups
+from .sources import HELD_OUT, selection_score
 from .step import ContrastiveStep
 from .tracker import Record, Track
 
 FITTED_ROWS = 4096  # images and captions that the heads' standardisation is fitted on where features are not cached
-VALIDATION_BATCH = 64
+VALIDATION_BATCH, GPU_VALIDATION_BATCH = 64, 512
 
 
 @dataclass
@@ -59,13 +61,17 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
 def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list[np.ndarray]:
     """The caption rows of each step of an epoch."""
     generator = np.random.default_rng([settings.seed, epoch])
-    rows, wanted = data.text_rows("train"), settings.captions_per_image
+    wanted = settings.captions_per_image
     if wanted == 0:
-        order = generator.permutation(rows)
+        order = generator.permutation(data.drawn_texts(generator))
         return [order[start : start + settings.batch_size] for start in _starts(len(order), settings.batch_size)]
-    ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
-    groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
-    chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
+    images = data.drawn_images(generator)
+    starts, ends = (np.searchsorted(data.table.image_of_caption, images, side) for side in ("left", "right"))
+    images_with_captions = np.flatnonzero(ends > starts)
+    chosen = [
+        generator.permutation(np.arange(starts[place], ends[place]))[:wanted]
+        for place in generator.permutation(images_with_captions)
+    ]
     size = max(1, settings.batch_size // wanted)  # in images: each is in one batch, with its captions
     return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
 
@@ -176,10 +182,14 @@ class Trainer:
                 self.save()
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
             recall = validate(self.model, self.data)
+            recall |= validate_held_out(self.model, self.data, recall["mean_recall"])
             logit_scale = float(self.model.logit_scale.detach())
-            better = recall["mean_recall"] > progress.best_recall
+            score = recall["mean_recall"]
+            if self.config.train.select == "all":
+                score = recall.get("all_sources_recall", score)
+            better = score > progress.best_recall
             if better:
-                progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
+                progress.best_epoch, progress.best_recall = epoch, score
                 if rank() == 0:
                     if not (self.folder / "training_state.pt").exists():  # a run without one cannot be resumed
                         save_training_state(self.folder, {"progress": vars(Progress()), **self.identity})
@@ -245,16 +255,34 @@ def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
     return retrieval_recalls(*embed_validation(model, data))
 
 
+def validate_held_out(model: DualEncoder, data: TrainingData, first_recall: float) -> dict[str, float]:
+    """Mean recall on the held-out images of each further source, and `selection_score` over all sources."""
+    held_out: dict[str, tuple[float, int]] = {}
+    for place, source in enumerate(data.sources[1:], start=1):
+        rows = data.image_rows(HELD_OUT, place)
+        if len(rows):
+            held_out[source.name] = retrieval_recalls(*embed_validation(model, data, rows))["mean_recall"], len(rows)
+    if not held_out:
+        return {}
+    recalls = {f"held_out_recall/{name}": recall for name, (recall, _) in held_out.items()}
+    return {**recalls, "all_sources_recall": selection_score(first_recall, held_out, len(data.image_rows("val")))}
+
+
 @torch.inference_mode()
-def embed_validation(model: DualEncoder, data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the validation split, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`, `image_of_text (N_texts,)`."""
+def embed_validation(
+    model: DualEncoder, data: TrainingData, image_rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the validation split, or of other images, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`,
+    `image_of_text (N_texts,)`."""
     model.eval()
     data.images.train(False)
     data.texts.train(False)
-    image_rows, text_rows = data.image_rows("val"), data.text_rows("val")
+    image_rows = data.image_rows("val") if image_rows is None else image_rows
+    text_rows = data.captions_of_images(image_rows)
     text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
-    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows)])
-    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows)])
+    device = data.images.device
+    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows, device)])
+    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows, device)])
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
         raise _diverged("the weights are no longer finite")  # NaN ranks no image above the right one: 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
@@ -272,7 +300,7 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         side.train(False)
         if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
-        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows)]))
+        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows, side.device)]))
 
 
 def _on_cpu(state: Any) -> Any:
@@ -284,8 +312,9 @@ def _on_cpu(state: Any) -> Any:
     return [_on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + VALIDATION_BATCH] for start in range(0, len(rows), VALIDATION_BATCH))
+def _chunks(rows: np.ndarray, device: Device) -> Iterator[np.ndarray]:
+    size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _diverged(what: str) -> MiniClipError:
