@@ -93,6 +93,8 @@ def main() -> int:
     for name, speed in speeds(folders, reference, run.transform, turns, arguments.provider).items():
         rate = max(speed["images_per_s"].values())
         rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
+        if name == "int8":
+            rows[name]["int8_gemm_share"] = rate * gflop / machine.int8_gemm_gflop_per_s
         files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
         rows[name]["megabytes"] = sum(f.stat().st_size for f in files or [run.folder / "model.safetensors"]) / 1e6
         rows[name]["providers"] = list(getattr(models[name], "providers", ["torch on the CPU"]))
