@@ -18,8 +18,8 @@ Cosine = Callable[[Collection[str]], float]  # nodes kept in fp32 -> cosine to f
 def layers_to_keep(model: onnx.ModelProto, cosine: Cosine) -> dict[str, set[str]]:
     """By name, the sets of nodes to keep in fp32 in a tower that does not reach `MIN_COSINE` in 8 bits.
 
-    Each set is measured as the only one in fp32. The best 1, 2, 3, 5, 8, ... sets are then kept together until the tower
-    passes, and at most all of them.
+    Each set is measured as the only one in fp32. The best 1, 2, 3, 5, 8, ... sets are then kept together, at most all
+    of them, until the tower passes.
     """
     sets = layer_sets(model)
     gain = {name: cosine(nodes) for name, nodes in sets.items()}

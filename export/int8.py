@@ -43,7 +43,8 @@ from .weight_bits import LayerBits, choose_bits, layer_work, some_of, with_7_bit
 
 # The first convolutions see raw pixels, whose range low precision serves badly: most of the loss, little of the time.
 FIRST_IN_FP32 = 3
-CONVOLUTION_OPERATORS = ["Conv", "Clip", "Add", "Relu", "MaxPool"]
+# Additions stay in float32, so that the sum that all residual blocks add to is not rounded again at each of them.
+CONVOLUTION_OPERATORS = ["Conv", "Clip", "Relu", "MaxPool"]
 DYNAMIC, STATIC = "dynamic quantisation", "static quantisation"
 
 

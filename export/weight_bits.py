@@ -21,7 +21,7 @@ from .activation_ranges import replace_constant, rescale_bias
 from .gptq import MAX_WEIGHT, rounded_name
 from .graph import Feeds, Wiring
 
-MAX_ERROR_GROWTH = 1.6  # of the mean of 1 - cosine to fp32, from all layers in 8 bits to the chosen ones in 7
+MAX_ERROR_GROWTH = 1.5  # of the mean of 1 - cosine to fp32, from all layers in 8 bits to the chosen ones in 7
 
 MAX_MULTIPLICATIONS = 4e12  # half a minute on two cores
 MIN_BATCHES = 4
@@ -45,8 +45,8 @@ def choose_bits(
     """Choose 7 bits for the layers that cost least for the time they save, up to `MAX_ERROR_GROWTH`.
 
     `seven` has the 7-bit weights and `work` the multiplications of each layer; layers that the quantiser left out of
-    `int8` are ignored. Every layer is measured alone. The costs do not add up exactly, so the whole selection is
-    measured too, and its most expensive third dropped until it stays within the limit.
+    `int8` are ignored. Every layer is measured alone. The costs do not add up exactly, so selections
+    of several sizes are measured too, to find the largest that stays within the limit.
     """
     stored = {item.name for item in int8.graph.initializer}
     seven = {layer: weight for layer, weight in seven.items() if f"{rounded_name(layer)}_quantized" in stored}
@@ -54,10 +54,14 @@ def choose_bits(
     cost = {layer: error(with_7_bits(int8, {layer: weight})) - base for layer, weight in seven.items()}
     order = sorted(seven, key=lambda layer: max(cost[layer], 0.0) / work[layer])
     spent = np.cumsum([max(cost[layer], 0.0) for layer in order])
-    count = int((spent <= base * (MAX_ERROR_GROWTH - 1)).sum())
-    while count and error(with_7_bits(int8, {name: seven[name] for name in order[:count]})) > base * MAX_ERROR_GROWTH:
-        count = count * 2 // 3
-    narrow, total = set(order[:count]), sum(work[layer] for layer in seven)
+    limit, low, high = base * MAX_ERROR_GROWTH, 0, int((spent <= base * (MAX_ERROR_GROWTH - 1)).sum())
+    while low < high:
+        count = (low + high + 1) // 2
+        if error(with_7_bits(int8, {name: seven[name] for name in order[:count]})) <= limit:
+            low = count
+        else:
+            high = count - 1
+    narrow, total = set(order[:low]), sum(work[layer] for layer in seven)
     return [LayerBits(layer, 7 if layer in narrow else 8, cost[layer], work[layer] / total) for layer in seven]
 
 
