@@ -3,10 +3,10 @@
 In: an int8 graph with 8-bit weights, the same layers' weights on the 7-bit grid, held-back calibration data. Out: the
 graph with 7-bit weights wherever they cost little, and a table of the layers.
 
-A CPU without VNNI adds 8-bit products in pairs of 16 bits, which overflow unless all weights lie in -64..64. For a
-layer with larger weights onnxruntime switches to slower kernels (`session.x64quantprecision`, which MiniCLIP sets there).
-With VNNI, both grids are equally fast. Layers that cannot be rounded by GPTQ (depthwise convolutions) always keep
-8 bits: 7 bits hurt them most and make them no faster.
+A CPU without VNNI adds 8-bit products in pairs of 16 bits, which overflow unless all weights lie in -64..64. MiniCLIP
+then asks onnxruntime for exact sums (`miniclip.inference.int8_sums`), which takes slower kernels for each layer with
+larger weights. With VNNI, both grids are exact and equally fast. Depthwise convolutions always keep 8 bits: 7 bits hurt
+them most and make them no faster.
 """
 
 import math
