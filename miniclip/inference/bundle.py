@@ -20,18 +20,18 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
+from miniclip.inference.precision import PRECISIONS
 from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.tokenizer import Tokenizer
 
 MANIFEST_FORMAT = 1
-PRECISION_SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}  # the layout's own suffixes
 TOWERS = ("vision", "text")
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def onnx_name(tower: str, precision: str) -> str:
     """The place of one tower at one precision inside a bundle, such as `onnx/text_model_fp16.onnx`."""
-    return f"onnx/{tower}_model{PRECISION_SUFFIX[precision]}.onnx"
+    return f"onnx/{tower}_model{PRECISIONS[precision].suffix}.onnx"
 
 
 def sha256_of(path: Path) -> str:
@@ -72,7 +72,7 @@ class Bundle:
     @cached_property
     def precisions(self) -> list[str]:
         """The precisions for which both towers are there, in the order fp32, fp16, int8."""
-        return [p for p in PRECISION_SUFFIX if all((self.folder / onnx_name(tower, p)).exists() for tower in TOWERS)]
+        return [p for p in PRECISIONS if all((self.folder / onnx_name(tower, p)).exists() for tower in TOWERS)]
 
     @property
     def name(self) -> str:
