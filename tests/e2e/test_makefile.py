@@ -80,7 +80,7 @@ def test_demo_passes_its_variables_on(venv: Path, tmp_path: Path) -> None:
 
 
 def test_demo_takes_any_bundle_and_makes_none(venv: Path, tmp_path: Path) -> None:
-    variables = ("IMAGES=/pictures", "PORT=9000", "SHARE=1", "AUTH=a:b", f"VENV={venv}")
+    variables = ("IMAGES=/images", "PORT=9000", "SHARE=1", "AUTH=a:b", f"VENV={venv}")
     # a folder without a manifest may be a bundle made by others, and whether it is one `python -m demo` says best
     done = make("-n", "demo", *variables, f"BUNDLE={tmp_path}")
     command = " ".join(done.stdout.replace("\\\n", " ").split())

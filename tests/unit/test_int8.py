@@ -431,7 +431,7 @@ def test_calibration_takes_training_images_and_two_captions_each(
 def test_calibration_of_a_large_split_is_spread_over_all_of_it(
     captioned_folder: Path, transform: ImageTransform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(miniclip.models.calibration_set, "PICTURES", 5)
+    monkeypatch.setattr(miniclip.models.calibration_set, "IMAGES", 5)
     train = read_captions(captioned_folder, seed=0).split("train")
     calibration = CalibrationSet.choose(train, transform)
     count = len(train.image_paths)

@@ -25,8 +25,9 @@ PASS = """
 import os, signal, sys
 from pathlib import Path
 from train.feature_cache import image_features
-from miniclip.data.images import ImageTransform
-from miniclip.models.dual_encoder import VisionTower, load_backbone
+from miniclip.data.transform import ImageTransform
+from miniclip.models.backbones import load_backbone
+from miniclip.models.dual_encoder import VisionTower
 from train.augment import View
 tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
 def stop(_, inputs):
