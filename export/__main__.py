@@ -6,6 +6,7 @@ python -m export --run runs/NAME --out bundles/NAME [--precision fp32 fp16 int8]
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def main() -> int:
-    arguments = make_parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_parser().parse_args(argv)
     out: Path = arguments.out.resolve()  # of a link, what it leads to
     if out.exists() and not out.is_dir():
         raise MiniClipError(f"{arguments.out} is a file; choose another --out")

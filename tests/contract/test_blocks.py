@@ -7,7 +7,7 @@ import torch
 
 from miniclip.models.backbones import load_backbone
 from miniclip.models.dual_encoder import TextTower, VisionTower
-from tests.contract.test_backbones import TEXTS, VISION, images, padded, randomise, save_backbone, sentences
+from tests.support.architectures import TEXTS, VISION, images, padded, randomise, save_backbone, sentences
 from train.blocks import UpperPart, blocks_of, lower_part
 
 

@@ -15,8 +15,8 @@ from miniclip.inference.encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import ModelConfig, load_config
 from miniclip.models.dual_encoder import build_model
-from tests.conftest import run_module
-from tests.contract.test_foreign_bundle import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
+from tests.support.cli import run_module
+from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 from train.__main__ import start_model
 
 TEXTS = ["a red circle", "a photo of a dog", "cat", "the dog's cat, on  blue squares"]

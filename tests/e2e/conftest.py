@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from tests.conftest import draw_image
+from tests.support.drawing import draw_image
 
 REPOSITORY = Path(__file__).parents[2]
 CHROMIUM_FLAGS = [

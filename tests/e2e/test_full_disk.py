@@ -21,8 +21,8 @@ from miniclip.files import replace_atomically, write_json
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.models.checkpoint import load_run, load_training_state
-from tests.conftest import REPOSITORY, run_module
-from tests.unit.training import records_of
+from tests.support.cli import REPOSITORY, run_module
+from tests.support.training import records_of
 
 
 class SmallDisk:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, run_module
+from tests.support.cli import REPOSITORY, run_module
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 ROOMS = ("miniclip", "train", "export", "demo", "benchmarks")

@@ -24,7 +24,7 @@ from miniclip.models.config import load_config
 from tests.hostile.damage import DEEP, ENCODINGS, PATH_TRICKS, every_place, spoiled, with_value, wrong_documents
 from tests.hostile.seeds import CAPTIONS, KARPATHY, make_bundle, make_index, make_run
 from tests.hostile.targets import Target, open_target
-from tests.unit.test_index_hostile import png_of
+from tests.support.png import png_of
 
 FAST = ("pictures", "captions", "bundle", "config")
 JSON_VALUES = st.recursive(

@@ -19,8 +19,8 @@ from miniclip.inference.encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run, load_training_state
 from miniclip.models.config import load_config
 from miniclip.search.searcher import Searcher
-from tests.conftest import run_module
-from tests.unit.training import start, with_train
+from tests.support.cli import run_module
+from tests.support.training import start, with_train
 
 
 @pytest.fixture

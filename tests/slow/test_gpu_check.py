@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

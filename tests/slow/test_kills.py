@@ -21,8 +21,8 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle, sha256_of
 from miniclip.models.checkpoint import load_run, load_training_state
 from tests.slow.conftest import Record
-from tests.unit.test_index_kill import BAD, GOOD, encoders, images, index_eagerly, rows
-from tests.unit.test_train_resume import TOWERS, assert_same_run
+from tests.support.killed_index import BAD, GOOD, encoders, images, index_eagerly, rows
+from tests.support.resuming import TOWERS, assert_same_run
 
 pytestmark = pytest.mark.slow
 __all__ = ["encoders", "images"]  # fixtures

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.security.requests import CLOSED, CLOSED_POSTS, DOORS, PATHS
 from tests.security.site import Site, harmless, site  # noqa: F401
-from tests.security.test_attacks import CLOSED, CLOSED_POSTS, DOORS, PATHS
 
 pytestmark = pytest.mark.slow
 

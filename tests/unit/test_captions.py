@@ -18,6 +18,7 @@ from miniclip.data.caption_table import CaptionTable, Skipped, check_skipped
 from miniclip.data.captions import read_captions
 from miniclip.data.splits import normalise_split
 from miniclip.errors import MiniClipError
+from tests.support.caption_files import add_images, captions_by_name
 
 FLICKR8K = Path(__file__).parents[2].parent / "shared/data/flickr8k"
 
@@ -29,17 +30,6 @@ def test_skipped_things_are_named_up_to_a_number() -> None:
     assert lines[0] == "skipping 0.jpg: no such file"
     assert lines[-1] == "... and 5 more"
     assert len(lines) == 21
-
-
-def add_images(folder: Path, *names: str) -> None:
-    for number, name in enumerate(names):
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number % 256, 90, 160)).save(file)
-
-
-def captions_by_name(table: CaptionTable) -> dict[str, list[str]]:
-    return {path.name: table.captions_of(row) for row, path in enumerate(table.image_paths)}
 
 
 def splits_by_name(table: CaptionTable) -> dict[str, str]:

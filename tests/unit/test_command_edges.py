@@ -18,7 +18,8 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.approximate import AnnSearch
 from miniclip.search.searcher import Searcher
-from tests.conftest import REPOSITORY, draw_image
+from tests.support.cli import REPOSITORY
+from tests.support.drawing import draw_image
 
 
 @pytest.fixture

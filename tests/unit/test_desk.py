@@ -24,7 +24,7 @@ from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
-from tests.conftest import draw_image
+from tests.support.drawing import draw_image
 
 TIMEOUT_S = 60
 

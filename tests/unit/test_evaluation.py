@@ -20,8 +20,9 @@ from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
 from miniclip.models.torch_encoder import TorchEncoders
-from tests.conftest import draw_image, run_module
-from tests.unit.training import TRANSFORM, config, new_model, tokenizer_of
+from tests.support.cli import run_module
+from tests.support.drawing import draw_image
+from tests.support.training import TRANSFORM, config, new_model, tokenizer_of
 
 __all__ = ["config"]  # fixtures
 

@@ -22,7 +22,7 @@ from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import Run, load_run
 from miniclip.models.config import ModelConfig
 from miniclip.models.hub import CARD, FILES, local_folder, model_card, public_name
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 SHARED = {*FILES, CARD}
 TOKEN = "hf_of_jane"

@@ -29,8 +29,8 @@ from miniclip.models.backbones import load_backbone
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import load_run
 from miniclip.models.dual_encoder import build_model
-from tests.conftest import run_module
-from tests.contract.test_backbones import TEXTS, calibration_texts, config_of, randomise, save_backbone
+from tests.support.architectures import TEXTS, calibration_texts, config_of, randomise, save_backbone
+from tests.support.cli import run_module
 
 CHANNELS, OUTLIER = 32, 5
 

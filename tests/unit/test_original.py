@@ -19,7 +19,8 @@ from torch.nn import functional
 from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run
 from miniclip.models.import_checkpoint import import_original, logit_scale_of
-from tests.conftest import run_module, write_tokenizer
+from tests.support.cli import run_module
+from tests.support.tiny import write_tokenizer
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 DIM = 12

@@ -22,7 +22,8 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 from miniclip.search.zero_shot import classify_objects
-from tests.conftest import COLOURS, SHAPES, draw_image, run_module
+from tests.support.cli import run_module
+from tests.support.drawing import COLOURS, SHAPES, draw_image
 
 NAMES = ["A.png", "%41.png", "a b.png", "ü.png", "a#b.png", "a?b.png", "[1].png", "100%.png", "a\\b.png", "^`{|}.png"]
 PLAIN = ["it's.png", "a+b=c,d;e.png", "(1)!$&*:@~.png"]

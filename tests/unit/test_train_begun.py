@@ -7,8 +7,9 @@ import pytest
 
 from miniclip.models.checkpoint import begin_run, load_training_state, save_training_state
 from miniclip.models.config import Config
-from tests.conftest import make_captioned_images, run_module
-from tests.unit.training import TRANSFORM, config, records_of, start, with_train
+from tests.support.cli import run_module
+from tests.support.drawing import make_captioned_images
+from tests.support.training import TRANSFORM, config, records_of, start, with_train
 
 __all__ = ["config"]  # fixtures
 

@@ -22,9 +22,9 @@ from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.backbones import load_backbone
 from miniclip.models.config import Config
 from miniclip.models.dual_encoder import TextTower, VisionTower
-from tests.conftest import REPOSITORY
-from tests.contract.test_backbones import VISION, randomise
-from tests.unit.training import TRANSFORM, config, load, new_model, no_bfloat16, own_cache, tokenizer_of
+from tests.support.architectures import VISION, randomise
+from tests.support.cli import REPOSITORY
+from tests.support.training import TRANSFORM, config, load, new_model, no_bfloat16, own_cache, tokenizer_of
 from train.augment import View, random_crop
 from train.blocks import blocks_of
 from train.data import load_data

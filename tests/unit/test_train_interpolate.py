@@ -12,7 +12,7 @@ from miniclip.data.captions import read_captions
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.models.calibration_set import CALIBRATION_FILE
 from miniclip.models.checkpoint import load_run
-from tests.conftest import run_module
+from tests.support.cli import run_module
 from train.interpolate import mix
 
 

@@ -16,27 +16,13 @@ import train.trainer
 from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run, load_training_state, save_training_state
 from miniclip.models.config import Config
-from tests.conftest import REPOSITORY, run_module
-from tests.unit.training import config, records_of, start, with_train
+from tests.support.cli import REPOSITORY, run_module
+from tests.support.resuming import TOWERS, assert_same_run, fail_at
+from tests.support.training import config, records_of, start, with_train
 from train.__main__ import _check_resumed
 from train.trainer import Trainer, validate
 
 __all__ = ["config"]  # fixtures
-TOWERS = {"vision_learning_rate": 1e-3, "text_learning_rate": 1e-3}
-
-
-def fail_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Let the machine fail while epoch `epoch` is validated, after its last step."""
-    count = 0
-
-    def validate_or_fail(*arguments: object) -> dict[str, float]:
-        nonlocal count
-        count += 1
-        if count == epoch:
-            raise KeyboardInterrupt
-        return validate(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train.trainer, "validate", validate_or_fail)
 
 
 def fail_at_step(trainer: Trainer, step: int) -> None:
@@ -50,14 +36,6 @@ def fail_at_step(trainer: Trainer, step: int) -> None:
             raise KeyboardInterrupt
 
     trainer.optimiser.register_step_post_hook(fail)
-
-
-def assert_same_run(ours: Path, theirs: Path) -> None:
-    assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
-    assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
-    assert len(records_of(ours)) == len(records_of(theirs))
-    for our_record, their_record in zip(records_of(ours), records_of(theirs), strict=True):
-        assert {**our_record, "seconds": 0} == {**their_record, "seconds": 0}
 
 
 @pytest.mark.parametrize(
