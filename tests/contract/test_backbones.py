@@ -37,6 +37,7 @@ from tests.support.architectures import (
     clip_config,
     config_of,
     images,
+    in_tiers,
     padded,
     randomise,
     save_backbone,
@@ -78,7 +79,7 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray, precision: str) -> None:
     assert (ours * theirs).sum(axis=1).min() >= SMALLEST_COSINE[precision]
 
 
-@pytest.fixture(scope="module", params=VISION)
+@pytest.fixture(scope="module", params=in_tiers(VISION))
 def vision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_backbones) -> Exported:
     row = VISION[request.param]
     tmp = tmp_path_factory.mktemp(request.param)
@@ -94,7 +95,7 @@ def vision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Exported(row, folder, config, model, files)
 
 
-@pytest.fixture(scope="module", params=TEXTS)
+@pytest.fixture(scope="module", params=in_tiers(TEXTS))
 def text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_backbones) -> Exported:
     row = TEXTS[request.param]
     tmp = tmp_path_factory.mktemp(request.param)

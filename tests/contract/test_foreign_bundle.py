@@ -21,7 +21,7 @@ from transformers.models.clip.image_processing_pil_clip import (
 from export.graph import quiet_tools
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.support.cli import run_module
+from tests.support.cli import run_cli
 from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 
 TOLERANCE = 1e-5
@@ -164,9 +164,9 @@ def test_images_are_the_torch_models(
 
 def test_commands_index_and_search_with_it(clip: CLIPModel, folder: Path, images: list[Path], tmp_path: Path) -> None:
     """`miniclip index` and `miniclip search` rank the images as the PyTorch model does."""
-    made = run_module("miniclip.cli", "index", images[0].parent, "--bundle", folder, "--out", tmp_path / "index")
+    made = run_cli("miniclip.cli", "index", images[0].parent, "--bundle", folder, "--out", tmp_path / "index")
     assert made.returncode == 0, made.stderr
-    found = run_module("miniclip.cli", "search", "a red circle", "--index", tmp_path / "index", "--json")
+    found = run_cli("miniclip.cli", "search", "a red circle", "--index", tmp_path / "index", "--json")
     assert found.returncode == 0, found.stderr
     results = json.loads(found.stdout)["results"]
     paths = sorted(images[0].parent.iterdir())

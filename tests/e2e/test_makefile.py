@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-TARGETS = ("setup", "lock", "train", "export", "benchmark", "demo", "test", "lint")
+TARGETS = ("setup", "lock", "train", "export", "benchmark", "demo", "test", "test-e2e", "test-slow", "lint")
 VARIABLES = ("DATA=", "CONFIG=", "RUN=", "BUNDLE=", "IMAGES=", "PORT=", "SHARE=1", "AUTH=user:password", "LOCKED=1")
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="GNU make is not installed")
 

@@ -6,11 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.cli import REPOSITORY
-
-pytestmark = pytest.mark.slow
 
 # stands before everything else on the path of the check and of all processes that it starts
 BLOCKED = """

@@ -8,7 +8,6 @@ from tests.hostile.fuzz import TARGETS, fuzz
 from tests.mutations import MUTATIONS, copy_checkout, outcome
 from tests.slow.conftest import Record
 
-pytestmark = pytest.mark.slow
 SECONDS = 5
 
 

@@ -21,7 +21,6 @@ from miniclip.inference.encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
 from tests.support.drawing import COLOURS, SHAPES, draw_image
 
-pytestmark = pytest.mark.slow
 ray: Any = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytest.importorskip("lance_ray", reason="the extra [ray] is not installed")
 

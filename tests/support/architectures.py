@@ -1,10 +1,12 @@
 """One tiny backbone of every architecture, with random weights, and inputs for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers as hf
 from torch import nn
@@ -159,3 +161,12 @@ def save_backbone(module: nn.Module, folder: Path) -> Path:
 
 def config_of(vision: Path, text: Path, size_px: int) -> Config:
     return Config(model=ModelConfig(vision=str(vision), text=str(text), projection_dim=32, image_size_px=size_px))
+
+
+SHIPPED = ("efficientnet-lite", "bert")
+
+
+def in_tiers(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test: what ships is tested by `make test`, all other architectures by `make test-e2e`."""
+    others = [pytest.param(name, marks=pytest.mark.e2e) for name in names if name.split()[-1] not in SHIPPED]
+    return [name for name in names if name.split()[-1] in SHIPPED] + others

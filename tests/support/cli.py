@@ -19,14 +19,14 @@ Done = subprocess.CompletedProcess[str]
 def run_cli(command: str, *arguments: object) -> Done:
     """`python -m COMMAND ARGUMENTS` in this process: its exit status and what it printed.
 
-    Imports are most of the time of a process. Each command has one test that starts one (`tests/e2e/test_processes.py`).
-    An error that the command does not expect is raised here. The environment, loggers and torch's random state are
-    put back.
+    A process spends most of its time on imports. `tests/e2e/test_processes.py` starts one for each command.
+    An error that the command does not expect is raised here. The environment, the folder, loggers and torch's random
+    state are restored.
     """
     words = [str(argument) for argument in arguments]
     out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     status = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), _state_put_back():
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), _restored_state():
         try:
             _main_of(command)(words)
         except SystemExit as exit_:
@@ -50,7 +50,7 @@ def _main_of(command: str):
 
 
 @contextlib.contextmanager
-def _state_put_back():
+def _restored_state():
     environment, folder = os.environ.copy(), Path.cwd()
     loggers = {name: (log.handlers[:], log.level) for name in ("", "miniclip") for log in [logging.getLogger(name)]}
     torch = sys.modules.get("torch")

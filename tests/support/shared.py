@@ -1,7 +1,7 @@
 """What many tests read and takes seconds to make: made once for all workers, and kept while its sources are the same.
 
 It lies in `.pytest_cache/made/HASH`, where it is used in place, since runs and indexes hold absolute paths. Tests only
-read it: one that writes copies it first.
+read it: a test that writes copies it first. Files that a command derives, such as `captions.npz`, may be added.
 """
 
 import hashlib
@@ -44,9 +44,9 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
             folder.parent.mkdir(parents=True, exist_ok=True)
             make(folder)
             note.write_text(_files_of(folder))
-        elif note.read_text() != _files_of(folder):
+        elif changed := set(note.read_text().splitlines()) - set(_files_of(folder).splitlines()):
             note.unlink()
-            raise AssertionError(f"a test has written into {folder}; it must copy what it changes")
+            raise AssertionError(f"a test has written into {folder}; it must copy what it changes: {sorted(changed)}")
     return folder
 
 

@@ -22,7 +22,7 @@ from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.backbones import load_backbone
 from miniclip.models.config import Config
 from miniclip.models.dual_encoder import TextTower, VisionTower
-from tests.support.architectures import VISION, randomise
+from tests.support.architectures import VISION, in_tiers, randomise
 from tests.support.cli import REPOSITORY
 from tests.support.training import TRANSFORM, config, load, new_model, no_bfloat16, own_cache, tokenizer_of
 from train.augment import View, random_crop
@@ -212,7 +212,7 @@ def test_an_unreadable_image_is_named_and_dropped(
         assert np.abs(features - own).max() < 0.1 * np.abs(own).max()
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite", "vit", "resnet"])
+@pytest.mark.parametrize("name", in_tiers(["efficientnet-lite", "vit", "resnet"]))
 @pytest.mark.parametrize("trained_blocks", [1, 2])
 def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_vision_tower(
     name: str, trained_blocks: int, image_folder: Path, own_cache: Path, no_bfloat16: None

@@ -16,7 +16,7 @@ import train.trainer
 from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run, load_training_state, save_training_state
 from miniclip.models.config import Config
-from tests.support.cli import REPOSITORY, run_module
+from tests.support.cli import REPOSITORY, run_cli
 from tests.support.resuming import TOWERS, assert_same_run, fail_at
 from tests.support.training import config, records_of, start, with_train
 from train.__main__ import _check_resumed
@@ -192,7 +192,7 @@ def test_a_killed_run_that_is_resumed_equals_an_uninterrupted_one(
     }  # fmt: skip
     common = ["--config", tiny_config, "--data", captioned_folder]
     common += [word for name, value in flags.items() for word in (f"--train.{name}", value)]
-    done = run_module("train", *common, "--out", tmp_path / "whole")
+    done = run_cli("train", *common, "--out", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
 
     killed = tmp_path / "killed"
@@ -200,7 +200,7 @@ def test_a_killed_run_that_is_resumed_equals_an_uninterrupted_one(
     moments = random.Random(0)
     for _ in range(2):  # of 50 saves
         kill_after(moments.randint(1, 12), command, killed / "training_state.pt", tmp_path / "output.txt")
-    done = run_module("train", *common, "--out", killed, "--resume")
+    done = run_cli("train", *common, "--out", killed, "--resume")
     assert done.returncode == 0, done.stderr
     assert "continuing after epoch" in done.stdout
     assert_same_run(killed, tmp_path / "whole")

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 from miniclip.models.backbones import load_backbone
 from miniclip.models.config import Config, ModelConfig, TrainConfig
 from miniclip.models.dual_encoder import DualEncoder, build_model
-from tests.support.architectures import TEXTS, VISION, save_backbone
+from tests.support.architectures import TEXTS, VISION, in_tiers, save_backbone
 from tests.support.drawing import make_captioned_images
 from tests.support.gradients import assert_near, gradients
 from tests.support.tiny import write_tokenizer
@@ -157,7 +157,7 @@ def test_learning_rates_follow_tower_and_depth_and_only_matrices_decay(
     assert all(group["lr"] == pytest.approx(last * group["peak_lr"]) for group in groups)
 
 
-@pytest.mark.parametrize("kind", [f"vision {name}" for name in VISION] + [f"text {name}" for name in TEXTS])
+@pytest.mark.parametrize("kind", in_tiers([f"vision {name}" for name in VISION] + [f"text {name}" for name in TEXTS]))
 def test_what_stands_below_all_blocks_learns_slowest(kind: str, tmp_path: Path) -> None:
     """In every kind of backbone: all that the input of the first block depends on."""
     side_name, name = kind.split()
