@@ -8,8 +8,8 @@ fine-tuning learned is kept, and some of what it forgot comes back, at no cost f
 """
 
 import shutil
-from functools import partial
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np

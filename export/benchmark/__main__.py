@@ -9,8 +9,8 @@ takes ten times as long. Speeds are those of a process with one model alone.
 Exit status 1 when a precision's recalls, their mean, or its embeddings are further from torch's than it may be.
 """
 
-from dataclasses import asdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
