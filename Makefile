@@ -18,7 +18,7 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
           --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: data-given help setup lock train export benchmark demo test test-slow gpu-check lint clean
+.PHONY: data-given help setup lock train export benchmark demo test test-e2e test-slow gpu-check lint clean
 
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
@@ -98,8 +98,11 @@ demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHA
 	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
 
-test: $(VENV)/.dev ## install and pass all tests [JOBS=2 at a time]
-	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile
+test: $(VENV)/.dev ## install and pass the quick tests [JOBS=2 at a time]
+	@$(PY) -m pytest -q -n $(JOBS) --dist worksteal
+
+test-e2e: $(VENV)/.dev ## browser, real processes, full disks, notebook, npm, all architectures [JOBS=2 at a time]
+	@HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -q -n $(JOBS) --dist loadscope -m "e2e or (hypothesis and not slow)"
 
 test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow

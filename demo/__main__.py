@@ -18,6 +18,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def parser() -> ArgumentParser:
     return flags
 
 
-def main() -> int:
-    arguments = parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
     if arguments.images is None and arguments.index is None:
         raise MiniClipError("nothing to search; give --images DIR with --bundle B, or --index INDEX")
     if arguments.images is not None and arguments.bundle is None:

@@ -4,6 +4,7 @@ python -m train --config configs/setup1.toml --data PATH [PATH ...] --out runs/N
 torchrun --nproc-per-node 2 -m train ...    (the same flags; several processes share each batch)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def main() -> int:
-    arguments = vars(make_parser().parse_args())
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = vars(make_parser().parse_args(argv))
     flags = {name: value for name, value in arguments.items() if "." in name}
     config = load_config(arguments["config"], flags)
     out: Path = arguments["out"]

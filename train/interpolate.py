@@ -8,6 +8,7 @@ fine-tuning learned is kept, and some of what it forgot comes back, at no cost f
 """
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def main() -> int:
-    arguments = make_parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_parser().parse_args(argv)
     if arguments.steps < 2:
         raise MiniClipError(f"--steps must be at least 2, the two runs themselves, got {arguments.steps}")
     if holds_run(arguments.out):

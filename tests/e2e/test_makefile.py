@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-TARGETS = ("setup", "lock", "train", "export", "benchmark", "demo", "test", "lint")
+TARGETS = ("setup", "lock", "train", "export", "benchmark", "demo", "test", "test-e2e", "test-slow", "lint")
 VARIABLES = ("DATA=", "CONFIG=", "RUN=", "BUNDLE=", "IMAGES=", "PORT=", "SHARE=1", "AUTH=user:password", "LOCKED=1")
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="GNU make is not installed")
 
@@ -80,7 +80,7 @@ def test_demo_passes_its_variables_on(venv: Path, tmp_path: Path) -> None:
 
 
 def test_demo_takes_any_bundle_and_makes_none(venv: Path, tmp_path: Path) -> None:
-    variables = ("IMAGES=/pictures", "PORT=9000", "SHARE=1", "AUTH=a:b", f"VENV={venv}")
+    variables = ("IMAGES=/images", "PORT=9000", "SHARE=1", "AUTH=a:b", f"VENV={venv}")
     # a folder without a manifest may be a bundle made by others, and whether it is one `python -m demo` says best
     done = make("-n", "demo", *variables, f"BUNDLE={tmp_path}")
     command = " ".join(done.stdout.replace("\\\n", " ").split())

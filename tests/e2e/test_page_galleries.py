@@ -19,8 +19,8 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
-from tests.conftest import COLOURS, SHAPES, draw_image
 from tests.e2e.conftest import DemoProcess
+from tests.support.drawing import COLOURS, SHAPES, draw_image
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import run_module
+from tests.support.cli import run_cli
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
@@ -244,7 +244,7 @@ def two_bundles(tiny_bundle: Path, tiny_config: Path, captioned_folder: Path, tm
     shutil.copytree(tiny_bundle, folder / "tiny")
     run = folder / "run"
     words = ("--config", tiny_config, "--data", captioned_folder, "--out", run, "--train.epochs", 1)
-    for done in (run_module("train", *words), run_module("export", "--run", run, "--out", folder / "other")):
+    for done in (run_cli("train", *words), run_cli("export", "--run", run, "--out", folder / "other")):
         assert done.returncode == 0, done.stderr
     return folder
 

@@ -3,8 +3,6 @@
 import http.client
 import json
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import REPOSITORY, DemoProcess, image_index  # noqa: F401
+from tests.security.shared_demo import SharedDemo
 
 # what people try to get a file that was not meant for them
 TRICKS = (
@@ -42,24 +41,6 @@ DOORS = (
     "static/",
     "assets/",
 )
-
-# the tunnel alone is replaced: it would need a server elsewhere
-WITHOUT_TUNNEL = """
-import runpy, sys
-from gradio import networking
-def setup_tunnel(*arguments):
-    raise RuntimeError("Could not get share link from Gradio API Server.")
-networking.setup_tunnel = setup_tunnel
-sys.argv[0] = "demo"
-runpy.run_module("demo", run_name="__main__")
-"""
-
-
-class SharedDemo(DemoProcess):
-    """`python -m demo --share` without a tunnel."""
-
-    def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
-        return super().start([sys.executable, "-c", WITHOUT_TUNNEL, *command[3:], "--share"], environment)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
-from tests.conftest import draw_image
+from tests.support.drawing import draw_image
 
 TIMEOUT_S = 60
 
@@ -157,7 +157,7 @@ def test_compare_sees_an_index_and_a_bundle_that_have_changed(
         encoders = OnnxEncoders(Bundle.open(other_bundle), "cpu", "fp32", threads=1)
         update_index(str(images), encoders, index_folder(str(images), encoders.bundle.fingerprint))
 
-    def by_other() -> compare.TowerInput:
+    def by_other() -> compare.ModelColumn:
         own = f"{app_state.name_of(app_state.search.searcher.encoders.bundle)} · fp32"
         return compare.compare(app_state, "a circle", (own, "other · fp32"))[1]
 

@@ -21,7 +21,7 @@ from miniclip.index.indexer import update_index
 from miniclip.index.store import Settings, open_writer
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.unit.indexing import counts, encoders
+from tests.support.indexing import counts, encoders
 
 __all__ = ["encoders"]  # fixture
 

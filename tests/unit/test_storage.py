@@ -22,7 +22,8 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 from miniclip.search.zero_shot import classify_objects
-from tests.conftest import COLOURS, SHAPES, draw_image, run_module
+from tests.support.cli import run_cli
+from tests.support.drawing import COLOURS, SHAPES, draw_image
 
 NAMES = ["A.png", "%41.png", "a b.png", "ü.png", "a#b.png", "a?b.png", "[1].png", "100%.png", "a\\b.png", "^`{|}.png"]
 PLAIN = ["it's.png", "a+b=c,d;e.png", "(1)!$&*:@~.png"]
@@ -82,7 +83,7 @@ def test_options_of_a_place_are_those_of_its_objects(encoders: OnnxEncoders, fol
 
 def test_one_object_with_options_is_classified(tiny_bundle: Path, folder: Path) -> None:
     uri = f"file://{quote(str(folder))}/A.png?region=here"
-    done = run_module("miniclip.cli", "classify", uri, "--labels", "red", "blue", "--bundle", tiny_bundle)
+    done = run_cli("miniclip.cli", "classify", uri, "--labels", "red", "blue", "--bundle", tiny_bundle)
     assert done.returncode == 0 and done.stdout.rstrip().endswith(uri), done.stderr
 
 
@@ -116,7 +117,7 @@ def test_place_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
 
 
 def test_help_names_uris() -> None:
-    assert "s3://BUCKET/FOLDER" in run_module("miniclip.cli", "index", "--help").stdout
+    assert "s3://BUCKET/FOLDER" in run_cli("miniclip.cli", "index", "--help").stdout
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_page_names_images_in_storage_without_quotes_and_options(gallery: Search
 def test_contact_sheet_shows_images_in_storage(gallery: Searcher, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     words = ("a red circle", "--index", gallery.index.folder, "--provider", "cpu", "--sheet", sheet)
-    done = run_module("miniclip.cli", "search", *words)
+    done = run_cli("miniclip.cli", "search", *words)
     assert done.returncode == 0, done.stderr
     colours = {colour for _, colour in open_image(sheet).getcolors(1 << 20)}
     assert {COLOURS["red"], COLOURS["blue"]} <= colours

@@ -21,8 +21,8 @@ from miniclip.errors import MiniClipError
 from miniclip.models.calibration_set import CALIBRATION_FILE
 from miniclip.models.checkpoint import load_run, load_training_state
 from miniclip.models.config import Config, TrainConfig
-from tests.conftest import COLOURS, SHAPES, draw_image
-from tests.unit.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
+from tests.support.drawing import COLOURS, SHAPES, draw_image
+from tests.support.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
 from train.data import TrainingData, load_data
 from train.loss import infonce
 from train.sources import HELD_OUT

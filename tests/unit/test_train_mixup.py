@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from miniclip.models.config import Config
-from tests.unit.test_train_setups import assert_near, gradients
-from tests.unit.training import config, no_bfloat16, start, with_train
+from tests.support.gradients import assert_near, gradients
+from tests.support.training import config, no_bfloat16, start, with_train
 from train.loss import infonce
 from train.trainer import Trainer, epoch_batches
 

@@ -55,7 +55,7 @@ end()
 TRAINING = """
 import torch
 import train.__main__ as training
-from miniclip.errors import run_command
+from miniclip.cli.command import run_command
 from train.distributed import rank
 from train.feature_cache import weights_hash
 
