@@ -106,7 +106,7 @@ def update_index(
                 reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
                 raise MiniClipError(f"no image in {images} could be read{reason}")
         if flat:
-            ImageIndex.open(out, in_memory=False).stored.keep_flat(out)
+            ImageIndex.open(out, in_memory=False).write_derived_files()
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
 
 

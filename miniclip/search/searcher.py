@@ -6,6 +6,7 @@ image matches the words where the bundle is calibrated.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from miniclip.data.images import ImageSource
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from miniclip.search.approximate import SearchBackend, open_backend
 from miniclip.search.caption_cache import caption_embeds
 from miniclip.search.exact import ExactSearch
 from miniclip.search.query import Query, allowed_rows, compose
+
+if TYPE_CHECKING:
+    from miniclip.search.approximate import SearchBackend
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class CaptionHit:
 class Searcher:
     """Everything loaded once; each question is one encoder run and one top-k. Thread-safe."""
 
-    def __init__(self, index: ImageIndex, encoders: OnnxEncoders, gallery: SearchBackend | None = None) -> None:
+    def __init__(self, index: ImageIndex, encoders: OnnxEncoders, gallery: "SearchBackend | None" = None) -> None:
         """`gallery` answers instead of exact search in memory; it belongs to the same index."""
         index.check_bundle(encoders.bundle.fingerprint, encoders.bundle.folder)
         self.index, self.encoders = index, encoders
@@ -80,7 +83,11 @@ class Searcher:
         opened = ImageIndex.open(index, in_memory=gallery == "exact")
         encoders = OnnxEncoders(Bundle.open(bundle or opened.bundle_folder), provider, precision, strict)
         encoders.warm_up()
-        return cls(opened, encoders, None if gallery == "exact" else open_backend(gallery, opened))
+        if gallery == "exact":
+            return cls(opened, encoders)
+        from miniclip.search.approximate import open_backend  # imports LanceDB
+
+        return cls(opened, encoders, open_backend(gallery, opened))
 
     @property
     def has_captions(self) -> bool:
