@@ -67,7 +67,7 @@ class Summary:
 
     def write(self, folder: Path, stamp: Stamp) -> None:
         """Write the file; without it, where it cannot be written, the next search is slower and no less right."""
-        arrays = {
+        arrays: dict[str, Any] = {
             "stamp": np.frombuffer(stamp.digest, np.uint8),
             "dim": np.int64(self.dim),
             "paths": self.paths.texts.content,

@@ -154,7 +154,7 @@ def _names_other_files(path: Path) -> bool:
 
 
 def _has_external_data(part: Any) -> bool:
-    """Whether any tensor inside a protobuf message has: such a one may lie in a graph, a graph in a node, a function."""
+    """Whether any tensor of a protobuf message has, also one of a graph inside a node or a function."""
     import onnx
     from google.protobuf.message import Message
 
