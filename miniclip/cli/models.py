@@ -21,19 +21,23 @@ def run(arguments: argparse.Namespace) -> int:
     from miniclip.inference.bundle_location import released_bundle, released_bundles
 
     default = released_bundle()
-    found: list[dict[str, Any]] = []
+    found = []
     for folder in released_bundles():
         bundle = Bundle.open(folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        facts = {"name": folder.name, "default": folder == default, "precisions": bundle.precisions, "bytes": size}
+        facts: dict[str, Any] = {
+            "name": folder.name,
+            "default": folder == default,
+            "precisions": bundle.precisions,
+            "bytes": size,
+        }
         found.append({**facts, "folder": str(folder)})
     if arguments.json:
         print(json.dumps({"models": found}))
         return 0
     for facts in found:
         mark = "  (the default)" if facts["default"] else ""
-        print(
-            f"{facts['name']}  {facts['bytes'] / 1e6:.0f} MB  {', '.join(facts['precisions'])}  {facts['folder']}{mark}"
-        )
+        size_mb, precisions = facts["bytes"] / 1e6, ", ".join(facts["precisions"])
+        print(f"{facts['name']}  {size_mb:.0f} MB  {precisions}  {facts['folder']}{mark}")
     print("others: --bundle FOLDER, or --bundle USER/NAME from the Hugging Face hub")
     return 0

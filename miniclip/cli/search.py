@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         results = [
             {"score": hit.score, "path": paths.text(hit.row), "captions": hit.captions, "probability": hit.probability}
+            | ({"by_name": True} if hit.by_name else {})
             for hit in hits
         ]
         found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
@@ -210,7 +211,8 @@ def _print(arguments: argparse.Namespace, hits: list["Hit"], captions: list[Any]
         print(f"{dim(f'{caption.score:.4f}')}\t{printable(caption.caption)}")
     for hit in hits:
         likely = "" if hit.probability is None else f"\t{dim(f'{hit.probability:.3f}')}"
-        print(f"{dim(f'{hit.score:.4f}')}\t{printable(searcher.index.paths.text(hit.row))}{likely}")
+        name = f"\t{dim('by name')}" if hit.by_name else ""
+        print(f"{dim(f'{hit.score:.4f}')}\t{printable(searcher.index.paths.text(hit.row))}{likely}{name}")
         if arguments.preview:
             try:
                 print(preview(searcher.index.source(hit.row)))
