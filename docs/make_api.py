@@ -49,7 +49,7 @@ def signature(name: str, value: Any) -> str:
         for parameter in inspect.signature(value).parameters.values()
         if parameter.name != "self"
     ]
-    return re.sub(r"<function .*?>", "None", f"{name}{inspect.Signature(parameters)}").replace("'auto'", '"auto"')
+    return f"{name}{inspect.Signature(parameters)}".replace("'auto'", '"auto"')
 
 
 def fields_of(kind: type) -> list[str]:

@@ -276,7 +276,7 @@ def load(
     return Model(OnnxEncoders(Bundle.open(find_bundle(bundle)), provider, precision, threads=threads))
 
 
-def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str], object] = lambda line: None) -> Index:
+def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str], object] | None = None) -> Index:
     """Index a folder of images, or update its index, and open it.
 
     The index is kept in the cache (`MINICLIP_CACHE`), one for each folder and model; nothing is written into the
@@ -301,7 +301,7 @@ def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str]
         >>> photos.search("a dog")[0].open().save("best.png")
     """
     model = model or load()
-    return open_index(bring_up_to_date(str(folder), model.encoders, say), model)
+    return open_index(bring_up_to_date(str(folder), model.encoders, say or (lambda line: None)), model)
 
 
 def open_index(folder: str | Path, model: Model | None = None) -> Index:
