@@ -18,7 +18,7 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
           --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: data-given help setup lock train export benchmark demo test test-slow lint clean
+.PHONY: data-given help setup lock train export benchmark demo test test-slow gpu-check lint clean
 
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
@@ -103,6 +103,9 @@ test: $(VENV)/.dev ## install and pass all tests [JOBS=2 at a time]
 
 test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
+
+gpu-check: $(VENV)/.train ## train, export and search on the GPU and the CPU, and compare [JSON=FILE]
+	@$(PY) -m benchmarks.gpu $(if $(JSON),--json "$(JSON)")
 
 lint: $(VENV)/.dev ## formatting, lint, types and layers
 	@$(VENV)/bin/ruff format --check .

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def add_runtime_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--provider", default="auto", help="auto | cuda | cpu (default auto: the GPU where there is one)"
+        "--provider",
+        default="auto",
+        help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)",
     )
     command.add_argument(
         "--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)"

@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         index = ImageIndex.open(folder, in_memory=False)
         facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
         folder = index.bundle_folder
+    from miniclip.inference.gpu_info import gpu_facts
+
     encoders = open_encoders(arguments, folder)
     facts |= {
         "bundle": str(folder),
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         "precisions": encoders.bundle.precisions,
         "providers": list(encoders.providers),
         "running": encoders.running_on,
+        **gpu_facts(),
         "certificate": encoders.bundle.certificate,
     }
     if arguments.json:
