@@ -41,7 +41,9 @@ def parser() -> ArgumentParser:
     flags.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="ask for this login")
     flags.add_argument("--port", type=_port, default=7860, help="port on 127.0.0.1 (default 7860)")
     flags.add_argument(
-        "--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)"
+        "--provider",
+        default="auto",
+        help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)",
     )
     flags.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto)")
     flags.add_argument("--no-browser", action="store_true", help="do not open the browser")

@@ -113,7 +113,7 @@ def _unidentified(stream: Any) -> str:
         if not start:
             return "an empty file, not an image in a known format"
         if HEIC.match(start) and "HEIF" not in FORMATS:
-            return 'HEIC images need one more package: pip install pillow-heif'
+            return "HEIC images need one more package: pip install pillow-heif"
     return f"not an image in a known format ({', '.join('WebP' if f == 'WEBP' else f for f in FORMATS)})"
 
 

@@ -4,6 +4,7 @@ with Progress(total=len(paths), desc="embedding images", unit="image") as progre
     progress.update(1)
 """
 
+import io
 import sys
 from typing import Any
 
@@ -18,7 +19,7 @@ class Progress(tqdm):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._prints_lines = not sys.stderr.isatty()
         if self._prints_lines:
-            settings |= {"mininterval": LINE_EVERY_S, "miniters": 1, "leave": False}
+            settings |= {"mininterval": LINE_EVERY_S, "miniters": 1, "leave": False, "file": io.StringIO()}
         super().__init__(*arguments, **settings)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:

@@ -3,9 +3,11 @@
 In: a folder of images and a bundle. Out: an index folder in the cache; nothing is written into the folder itself.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +59,9 @@ def bring_up_to_date(images: str, encoders: "OnnxEncoders", say: Say = print) ->
 
     while True:
         try:
-            say(str(update_index(images, encoders, index)))
+            with contextlib.redirect_stdout(sys.stderr):  # results on standard output are for other programs
+                report = update_index(images, encoders, index)
+            say(str(report))
             return index
         except MiniClipError:
             if not _is_being_written(index):

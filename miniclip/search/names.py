@@ -70,7 +70,7 @@ class NameSearch:
             days = self._taken_in(token)
             having = np.zeros(count, dtype=bool)
             having[row_of_caption[captions]] = having[paths] = having[days] = True
-            rarity = float(np.log1p((count - having.sum()) / (having.sum() + 0.5)))
+            rarity = float(np.log1p((count - having.sum() + 0.5) / (having.sum() + 0.5)))
             total += rarity
             per_caption[captions] += rarity
             in_caption[captions] += 1
