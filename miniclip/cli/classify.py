@@ -30,9 +30,8 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from miniclip.data.paths import printable, real_path
+    from miniclip.data.progress import ProgressBar
     from miniclip.data.storage import is_uri
     from miniclip.index.scan import ScanResult, scan_images
     from miniclip.search.zero_shot import classify, classify_objects
@@ -44,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = ScanResult() if is_image else scan_images(arguments.images)
     paths = [arguments.images] if is_image else [real_path(path) for path in found.files]
     skipped: dict[int, str] = {}
-    with tqdm(total=len(paths), desc="classifying", unit="picture", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(paths), desc="classifying", unit="image", leave=False, disable=None) as bar:
         rows, probabilities = (classify_objects if in_storage else classify)(
             paths, arguments.labels, encoders, skipped.__setitem__, progress=bar.update
         )

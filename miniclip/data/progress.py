@@ -1,6 +1,6 @@
 """Progress of a long loop: a bar in a terminal, and a line every ten seconds in a pipe or a log.
 
-with Progress(total=len(paths), desc="embedding images", unit="image") as progress:
+with ProgressBar(total=len(paths), desc="embedding images", unit="image") as progress:
     progress.update(1)
 """
 
@@ -13,11 +13,13 @@ from tqdm import tqdm
 LINE_EVERY_S = 10.0
 
 
-class Progress(tqdm):
+class ProgressBar(tqdm):
     """`tqdm`, but where nobody watches a terminal it prints whole lines instead of a bar that rewrites itself."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._prints_lines = not sys.stderr.isatty()
+        if settings.get("disable") is None:  # for tqdm, "where nobody watches a terminal"
+            settings["disable"] = False
         if self._prints_lines:
             settings |= {"mininterval": LINE_EVERY_S, "miniters": 1, "leave": False, "file": io.StringIO()}
         super().__init__(*arguments, **settings)
@@ -37,4 +39,6 @@ class Progress(tqdm):
         if self.total:
             text += f" of {self.total:,}"
         text += f", {rate:,.0f}/s" if rate >= 1 else f", {1 / max(rate, 1e-9):,.1f} s each"
+        if self.postfix:
+            text += f", {self.postfix}"
         return text + (f", {tqdm.format_interval((self.total - self.n) / rate)} left" if self.total and rate else "")

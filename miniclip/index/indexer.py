@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from miniclip.data.paths import printable, real_path
-from miniclip.data.progress import Progress
+from miniclip.data.progress import ProgressBar
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.index.embed_file import Reading, read_all, row_columns
@@ -191,7 +191,7 @@ def write_here(
         problems.clear()
 
     started = last_commit = time.monotonic()
-    with Progress(total=len(plan.fresh), desc="embedding images", unit="image", disable=not plan.fresh) as bar:
+    with ProgressBar(total=len(plan.fresh), desc="embedding images", unit="image", disable=not plan.fresh) as bar:
         for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
             bar.update(1)
             if progress is not None:

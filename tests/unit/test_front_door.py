@@ -21,7 +21,7 @@ from miniclip.cli.main import COMMANDS, parser, run
 from miniclip.cli.programs import PROGRAMS
 from miniclip.cli.search import _split_folder
 from miniclip.data import web_image
-from miniclip.data.progress import Progress
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.location import index_folder, is_up_to_date
@@ -204,7 +204,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("miniclip.data.progress.LINE_EVERY_S", 0.0)
-    with Progress(total=3, desc="embedding images") as progress:
+    with ProgressBar(total=3, desc="embedding images") as progress:
         for _ in range(3):
             progress.update(1)
     lines = capsys.readouterr().err.splitlines()
