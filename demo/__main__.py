@@ -155,7 +155,7 @@ def _keep_uploads_apart() -> None:
 
 def _import_page() -> None:
     with contextlib.suppress(ImportError), quick_import():  # the main thread imports it again, and says what is missing
-        importlib.import_module("demo.app")
+        importlib.import_module(f"{__package__}.app")
 
 
 def _has_display() -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.compute as pc
 
 from miniclip.data.images import ImageSource
@@ -107,7 +107,7 @@ class Places:
 
     def name_of(self, row: int) -> str:
         """An image's place below `root`."""
-        stored = self._index.paths.stored[row].as_py()
+        stored = self._index.paths.stored_text(row)
         place = stored.removeprefix(self._storage).partition("?")[0] if self._storage else stored
         try:
             below = str(PurePosixPath(place).relative_to(self.root))
@@ -117,13 +117,7 @@ class Places:
 
     def content_id(self, row: int) -> str:
         """The start of an image's content hash."""
-        digest: bytes = self._index.sha256[row].as_py()
-        return digest[:CONTENT_BYTES].hex()
-
-    @cached_property
-    def _starts(self) -> pa.Array:
-        """(N,) the start of each image's content hash, as addresses name it."""
-        return pc.binary_slice(self._index.sha256.cast("binary"), 0, CONTENT_BYTES)
+        return self._index.sha256[row, :CONTENT_BYTES].tobytes().hex()
 
     def row_of(self, content_id: str) -> int:
         """The first row of that content; `MiniClipError` where there is none."""
@@ -131,10 +125,11 @@ class Places:
             start = bytes.fromhex(content_id)
         except ValueError:
             start = b""
-        row = pc.index(self._starts, start).as_py() if len(start) == CONTENT_BYTES else -1
-        if row < 0:
-            raise MiniClipError("The image that this question starts from is not in this gallery.")
-        return int(row)
+        if len(start) == CONTENT_BYTES:
+            rows = np.flatnonzero((self._index.sha256[:, :CONTENT_BYTES] == np.frombuffer(start, np.uint8)).all(axis=1))
+            if len(rows):
+                return int(rows[0])
+        raise MiniClipError("The image that this question starts from is not in this gallery.")
 
     def query(self, question: SearchRequest, upload: ImageSource | None, top_k: int) -> Query:
         """What a question means here; `MiniClipError` for a folder or an image that is not here."""

@@ -20,10 +20,10 @@ from typing import IO, Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.data.prefetch import prefetch_batches
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.index.scan import is_retryable
 from miniclip.inference.bundle import sha256_of
@@ -263,7 +263,7 @@ def _fill(
     with (
         torch.inference_mode(),
         device.autocast(),
-        tqdm(**bar_for) as bar,
+        ProgressBar(**bar_for) as bar,
     ):
         seen = 0
         for number, (rows, batch) in enumerate(passes(todo, skipped.__setitem__), 1):

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.data.caption_table import CaptionTable, check_skipped
 from miniclip.data.captions import read_captions
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split, recall_table
 from miniclip.files import replace_atomically
@@ -98,7 +99,7 @@ def sweep(
     start = {name: value.clone() for name, value in before.model.state_dict().items()}
     end = after.model.state_dict()
     recalls: list[dict[str, float]] = []
-    for alpha in tqdm(alphas, desc="mixes", unit="mix", leave=False, disable=None):
+    for alpha in ProgressBar(alphas, desc="mixes", unit="mix", leave=False, disable=None):
         before.model.load_state_dict(mix(start, end, alpha))
         embedded = embed_split(before.encoders(device=device), table)
         if not recalls:

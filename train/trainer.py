@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.metrics import retrieval_recalls
 from miniclip.files import replace_atomically
@@ -149,7 +149,7 @@ class Trainer:
         trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
         say(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
         steps = len(epoch_batches(self.data, settings, 1))
-        with tqdm(
+        with ProgressBar(
             initial=progress.epoch * steps + progress.step,
             total=settings.epochs * steps,  # so that the time left is that of the whole run
             smoothing=0,  # validation between epochs counts, too
@@ -164,7 +164,7 @@ class Trainer:
                 self._epoch(epoch, bar, track)
         return progress.best_recall
 
-    def _epoch(self, epoch: int, bar: tqdm, track: Track | None) -> None:
+    def _epoch(self, epoch: int, bar: ProgressBar, track: Track | None) -> None:
         progress = self.progress
         batches = epoch_batches(self.data, self.config.train, epoch)
         started = time.monotonic() - progress.seconds
@@ -210,7 +210,7 @@ class Trainer:
             f"{seconds:.1f} s{' *' if better else ''}"
         )
 
-    def _show(self, bar: tqdm, loss: float) -> None:
+    def _show(self, bar: ProgressBar, loss: float) -> None:
         best = f"{100 * self.progress.best_recall:.2f}" if self.progress.best_epoch else "none yet"
         bar.set_postfix_str(f"loss {loss:.3f}, best recall {best}", refresh=False)
 
