@@ -1,6 +1,6 @@
-"""Where the page keeps the index of a folder that it was pointed at.
+"""Where the page keeps the index of a folder.
 
-In: what `--images` says, and encoders. Out: an index folder `index/NAME-HASH`, made or brought up to date.
+In: the argument of `--images`, and encoders. Out: an index folder `index/NAME-HASH`, made or brought up to date.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ INDEXES = Path("index")
 
 
 def index_folder(images: str, fingerprint: str) -> Path:
-    """`index/NAME-HASH`: two folders of one name, two bundles on one folder, or two formats share no index."""
+    """`index/NAME-HASH`. The hash separates folders of one name, bundles, and index formats."""
     place = absolute(images)
     name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "pictures").strip("-.") or "pictures"
     digest = hashlib.sha256(f"{place}\n{fingerprint}\n{INDEX_FORMAT}".encode("utf-8", "surrogateescape")).hexdigest()
@@ -25,12 +25,12 @@ def index_folder(images: str, fingerprint: str) -> Path:
 
 
 def index_images(images: str, encoders: OnnxEncoders) -> Path:
-    """Make or update the index, saying what happens; unchanged images keep their embedding."""
+    """Make or update the index and print what happens; unchanged images keep their embedding."""
     folder = index_folder(images, encoders.bundle.fingerprint)
     known = (folder / "index.json").exists()
     print(encoders.running_on)
     print(
-        f"{'looking for changes in' if known else 'indexing the pictures of'} {printable(images)} (index: {folder})",
+        f"{'looking for changes in' if known else 'indexing the images of'} {printable(images)} (index: {folder})",
         flush=True,
     )
     print(update_index(images, encoders, folder), flush=True)

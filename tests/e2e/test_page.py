@@ -185,7 +185,7 @@ def test_heat_map_lies_exactly_on_the_image(tab: Any) -> None:
     tab.locator(CARDS).first.click()
     dialog = tab.get_by_role("dialog")
     dialog.get_by_role("button", name="Why “a red circle”?").click()
-    expect(dialog.locator(".told")).to_have_text(re.compile("similarity|matters alone"))
+    expect(dialog.locator(".notice")).to_have_text(re.compile("similarity|matters alone"))
     heat = dialog.locator(".heat")
     if heat.count():
         image = dialog.locator(".frame img").first.bounding_box()
