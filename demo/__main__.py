@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import errno
 import importlib
+import io
 import ipaddress
 import os
 import signal
@@ -91,15 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     bypass_proxies()
     page = build_page(app_state, arguments.mcp)
     try:
-        page.launch(
-            server_name=arguments.host,
-            server_port=arguments.port,
-            root_path=arguments.root_path,
-            auth=login,
-            inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and _has_display(),
-            prevent_thread_lock=True,
-            **launch_options(app_state, arguments.mcp),
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints its own address of the MCP server
+            page.launch(
+                server_name=arguments.host,
+                server_port=arguments.port,
+                root_path=arguments.root_path,
+                auth=login,
+                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and _has_display(),
+                prevent_thread_lock=True,
+                **launch_options(app_state, arguments.mcp),
+            )
     except OSError:  # another program took the port while the index was opened
         raise _port_in_use(arguments.port) from None
     address = f"http://{arguments.host}:{arguments.port}"

@@ -1,8 +1,9 @@
-"""What programs can call: `search_text`, `search_image` and `classify`, by `gradio_client` or as MCP tools.
+"""What programs can call: `search_text`, `search_image` and `classify` by `gradio_client`, and tools for MCP clients.
 
 The answers contain no path of this machine.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -16,16 +17,16 @@ from .cards import Card
 from .errors import INTERNAL_ERROR, PageError, logger, sentence
 from .form import MAX_TEXT, text, texts
 from .search_request import MAX_SHOWN
-from .uploads import read_upload
+from .uploads import read_base64, read_upload
 
 DEFAULT_TOP_K = Query.top_k  # the library's own default
 
 
 def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
-    """Add the three endpoints to the page that is being built.
+    """Add the endpoints to the page that is being built; with MCP, the tools that take an image as text, too.
 
     Gradio's MCP server calls endpoints without a queue directly, and the others through a request to the page, which
-    a login would refuse: with MCP they have no queue.
+    a login would refuse. Its own image arguments are addresses that it would download, so tools take base64.
     """
 
     def search_text(words: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
@@ -38,51 +39,62 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
         Returns:
             Each image's file name, cosine similarity, probability of a match, and preview address.
         """
-        return _answer(lambda: _search(app_state, Query(texts=_words(words), distinct=True), top_k))
+        query = Query(texts=(text({"words": words}, "words"),), distinct=True)
+        return _answer(lambda: _search(app_state, query, top_k))
 
     def search_image(picture: dict[str, Any] | None) -> dict[str, Any]:
-        """Find the images of the open gallery that look like an image, and the captions that describe it best.
-
-        Args:
-            picture: The image.
-
-        Returns:
-            "captions" with their scores, and "pictures" as `search_text` returns them.
-        """
+        """For an uploaded image: the captions that describe it best, and the images most like it."""
 
         def search() -> dict[str, Any]:
             image = _image(picture)
-            similar = _search(app_state, Query(images=(image,), distinct=True), DEFAULT_TOP_K)
             found = app_state.search.captions_of(image)
-            return {"captions": [{"caption": hit.caption, "score": hit.score} for hit in found], "pictures": similar}
+            captions = [{"caption": hit.caption, "score": hit.score} for hit in found]
+            return {"captions": captions, "pictures": _similar(app_state, image, DEFAULT_TOP_K)}
 
         return _answer(search)
 
     def classify(picture: dict[str, Any] | None, labels: str) -> dict[str, float]:
-        """Compare an image with labels.
+        """For an uploaded image and labels with commas between them: each label's probability."""
+        return _answer(lambda: _labels(app_state, _image(picture), labels))
+
+    def similar_images(image_base64: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
+        """Find the images of the open gallery that look like an image.
 
         Args:
-            picture: The image.
+            image_base64: The image file, in base64.
+            top_k: How many images to return, best first.
+
+        Returns:
+            Each image's file name, cosine similarity, and preview address.
+        """
+        return _answer(lambda: _similar(app_state, read_base64(image_base64), top_k))
+
+    def label_image(image_base64: str, labels: str) -> dict[str, float]:
+        """Compare an image with labels: how likely each of them is, if one of them is right.
+
+        Args:
+            image_base64: The image file, in base64.
             labels: Two labels or more, with commas between them, such as "cat, dog, car".
 
         Returns:
             Each label's probability; they sum to 1.
         """
-        wanted = texts({"labels": labels}, "labels", ",", 10 * MAX_TEXT)
-        return _answer(lambda: dict(app_state.search.labels_of(_image(picture), wanted)))
+        return _answer(lambda: _labels(app_state, read_base64(image_base64), labels))
 
-    has_queue = not with_mcp
-    api(search_text, api_name="search_text", queue=has_queue)
+    api(search_text, api_name="search_text", queue=not with_mcp)
+    if with_mcp:
+        api(similar_images, api_name="similar_images", queue=False)
+        api(label_image, api_name="label_image", queue=False)
     # the components only describe input and output: `miniclip.data.images` decodes all images
     image, label_list = gr.Image(label="picture", visible=False), gr.Textbox(label="labels", visible=False)
     output = gr.JSON(label="found", visible=False)
     button = gr.Button(visible=False)
-    options = {"preprocess": False, "queue": has_queue}
+    options: Any = {"preprocess": False, "api_visibility": "undocumented" if with_mcp else "public"}
     button.click(search_image, image, output, api_name="search_image", **options)
     button.click(classify, [image, label_list], output, api_name="classify", **options)
 
 
-def _answer(compute: Any) -> Any:
+def _answer(compute: Callable[[], Any]) -> Any:
     try:
         return compute()
     except MiniClipError as error:
@@ -90,10 +102,6 @@ def _answer(compute: Any) -> Any:
     except Exception:
         logger.exception("internal error in the public API")
         raise gr.Error(INTERNAL_ERROR, print_exception=False) from None
-
-
-def _words(words: str) -> tuple[str, ...]:
-    return (text({"words": words}, "words"),)
 
 
 def _image(picture: dict[str, Any] | None) -> bytes:
@@ -106,6 +114,14 @@ def _image(picture: dict[str, Any] | None) -> bytes:
 def _search(app_state: AppState, query: Query, top_k: int) -> list[dict[str, Any]]:
     found = app_state.search.search(query, max(1, min(int(top_k), MAX_SHOWN)))
     return [_as_json(card) for card in found.cards]
+
+
+def _similar(app_state: AppState, image: bytes, top_k: int) -> list[dict[str, Any]]:
+    return _search(app_state, Query(images=(image,), distinct=True), top_k)
+
+
+def _labels(app_state: AppState, image: bytes, labels: str) -> dict[str, float]:
+    return dict(app_state.search.labels_of(image, texts({"labels": labels}, "labels", ",", 10 * MAX_TEXT)))
 
 
 def _as_json(card: Card) -> dict[str, Any]:

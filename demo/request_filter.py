@@ -33,7 +33,7 @@ WITH_LOGIN = re.compile(
     r"/config/?|/gradio_api/(info/?|upload|upload_progress|component_server/?|cancel|reset/?|heartbeat/[\w-]+"
     r"|queue/(join|data|status)|call/(search_text|search_image|classify)(/[\w-]+)?)"
 )
-MCP = re.compile(r"/gradio_api/(mcp(/(http/?)?)?|run/(search_text|search_image|classify))")
+MCP = re.compile(r"/gradio_api/(mcp(/(http/?)?)?|run/search_text)")
 BODY_BYTES, BODY_S = 1 << 20, 30.0
 LIMITS = {  # bytes and seconds of a request's body
     "/login": (4096, 10.0),

@@ -1,5 +1,7 @@
-"""Images that a browser has uploaded. In: the path that the browser names. Out: the image's bytes, known to decode."""
+"""Images that a browser or a program sends. In: the path of an upload, or base64. Out: bytes that decode."""
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,21 @@ def read_upload(value: Any) -> bytes | None:
         data = None
     if data is None:
         raise PageError("This image is no longer here: choose it again.", unreadable=True)
+    return _checked(data)
+
+
+def read_base64(text: str) -> bytes:
+    """The image in base64, with or without `data:image/...;base64,` in front; `PageError` where it is none."""
+    try:
+        data = base64.b64decode(text.rpartition(",")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise PageError("image_base64 must be an image file in base64.") from None
+    if len(data) > MAX_UPLOAD_BYTES:
+        raise PageError(f"An image may have {MAX_UPLOAD_BYTES >> 20} MB at most.")
+    return _checked(data)
+
+
+def _checked(data: bytes) -> bytes:
     try:
         open_image(data, min_size_px=CHECK_PX)
     except MiniClipError as error:

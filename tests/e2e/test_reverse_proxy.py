@@ -116,7 +116,9 @@ def test_everything_works_at_a_sub_path_with_a_login(
         expect(cards).to_have_count(12)
         tab.locator("#words").fill("a red circle")
         expect(tab.locator("#results h2")).to_have_text("Best matches for “a red circle”")
-        tab.wait_for_function("[...document.querySelectorAll('#results img')].slice(0, 4).every(i => i.naturalWidth > 0)")
+        tab.wait_for_function(
+            "[...document.querySelectorAll('#results img')].slice(0, 4).every(i => i.naturalWidth > 0)"
+        )
         assert tab.url == f"{proxy.url}?q=a+red+circle"
         cards.first.click()
         expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
