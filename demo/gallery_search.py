@@ -195,7 +195,7 @@ class GallerySearch:
         card = self.card(Hit(row, score, self.index.paths[row], self.index.captions[row], probability))
         facts = [("Similarity", f"{score:.3f}")] if score else []
         if probability is not None:
-            facts.append(("Match", f"{card.match}, {100 * probability:.1f} %"))
+            facts.append(("Match", card.match))
         moment = self.index.taken[row]
         if not np.isnat(moment):
             facts.append(("Taken", str(moment).replace("T", " ")[:16]))

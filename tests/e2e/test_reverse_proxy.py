@@ -1,4 +1,4 @@
-"""The page behind a real nginx at a sub-path, with a login, in a browser."""
+"""The page behind a real nginx at a sub-path, with a login, in a browser; nginx runs the block of docs/sharing.md."""
 
 import shutil
 import socket
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import DemoProcess
+from tests.e2e.conftest import REPOSITORY, DemoProcess
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 nginx = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -30,24 +30,18 @@ http {
   scgi_temp_path FOLDER/scgi;
   server {
     listen 127.0.0.1:LISTEN;
-    client_max_body_size LIMIT;
     location = /favicon.ico { return 204; }  # the browser asks for the icon of the whole site
-    location /clip/ {
-      proxy_pass http://127.0.0.1:PAGE/PATH;
-      proxy_http_version 1.1;
-      proxy_buffering off;
-      HEADERS
-    }
+    LOCATION
   }
 }
 """
-KEEP_HOST = """
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme;
-"""
+DOCUMENT = (REPOSITORY / "docs/sharing.md").read_text(encoding="utf-8")
+LOCATION = DOCUMENT.split("```nginx\n")[1].split("```")[0]
+HOST = "proxy_set_header Host $http_host;"
 FORWARD_HOST = "proxy_set_header X-Forwarded-Host $http_host;"
-WITHOUT_PREFIX, WITH_PREFIX = "", "clip/"
+AS_DOCUMENTED = LOCATION
+WITH_PREFIX = LOCATION.replace(":7860/;", ":7860/clip/;")
+WITH_FORWARDED_HOST = LOCATION.replace(HOST, FORWARD_HOST)
 
 
 def free_port() -> int:
@@ -59,12 +53,12 @@ def free_port() -> int:
 class Proxy:
     """nginx in front of a page; stopped at the end of a `with` block."""
 
-    def __init__(self, folder: Path, page_url: str, headers: str, path: str, limit: str = "30m") -> None:
+    def __init__(self, folder: Path, page_url: str, location: str) -> None:
         folder.mkdir()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/clip/"
-        values = {"FOLDER": folder, "LISTEN": port, "LIMIT": limit, "HEADERS": headers, "PATH": path}
-        values["PAGE"] = page_url.rsplit(":", 1)[1].rstrip("/")
+        location = location.replace(":7860", ":" + page_url.rsplit(":", 1)[1].rstrip("/"))
+        values = {"FOLDER": folder, "LISTEN": port, "LOCATION": location}
         text = CONFIG
         for name, value in values.items():
             text = text.replace(name, str(value))
@@ -99,14 +93,14 @@ def log_in(tab: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "path"),
-    [(KEEP_HOST, WITHOUT_PREFIX), (KEEP_HOST, WITH_PREFIX), (FORWARD_HOST, WITHOUT_PREFIX)],
-    ids=["prefix removed", "prefix kept", "only X-Forwarded-Host"],
+    "location",
+    [AS_DOCUMENTED, WITH_PREFIX, WITH_FORWARDED_HOST],
+    ids=["as documented", "prefix kept", "only X-Forwarded-Host"],
 )
 def test_everything_works_at_a_sub_path_with_a_login(
-    open_tab: Any, page_below_clip: str, image_folder: Path, tmp_path: Path, headers: str, path: str
+    open_tab: Any, page_below_clip: str, image_folder: Path, tmp_path: Path, location: str
 ) -> None:
-    with Proxy(tmp_path / "nginx", page_below_clip, headers, path) as proxy:
+    with Proxy(tmp_path / "nginx", page_below_clip, location) as proxy:
         tab = open_tab("about:blank")
         asked: list[str] = []
         tab.on("request", lambda sent: asked.append(sent.url))
@@ -133,7 +127,7 @@ def test_everything_works_at_a_sub_path_with_a_login(
 def test_upload_that_the_proxy_refuses_says_so(
     browser: Any, page_below_clip: str, image_folder: Path, tmp_path: Path
 ) -> None:
-    with Proxy(tmp_path / "nginx", page_below_clip, KEEP_HOST, WITHOUT_PREFIX) as proxy:
+    with Proxy(tmp_path / "nginx", page_below_clip, AS_DOCUMENTED) as proxy:
         tab = browser.new_page()
         tab.goto(proxy.url)
         log_in(tab)

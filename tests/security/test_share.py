@@ -181,14 +181,14 @@ def test_hand_made_requests_read_no_file(
     for part, function, values in (
         ("search", "search", {"picture": own}),
         ("search", "search", {"picture": {"path": own}}),
-        ("captions", "describe", {"picture": own}),
+        ("describe", "describe", {"picture": own}),
         ("captions", "label", {"picture": "/etc/passwd", "labels": "a, b"}),
         ("search", "search", {"q": "a", "folder": "../.."}),
         ("detail", "detail", {"gallery": gallery, "row": "../../etc/passwd"}),
         ("detail", "detail", {"gallery": gallery, "row": 10**9}),
         ("detail", "detail", {"row": 0}),
         ("detail", "why", {"gallery": gallery, "row": -1, "q": "a"}),
-        ("captions", "describe", {"gallery": "../..", "row": 0}),
+        ("describe", "describe", {"gallery": "../..", "row": 0}),
         ("search", "search", "no object"),
         ("map", "shades", None),
     ):
