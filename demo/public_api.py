@@ -4,7 +4,7 @@ The answers contain no path of this machine.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.events import api
@@ -13,12 +13,13 @@ from miniclip.errors import MiniClipError
 from miniclip.search.query import Query
 
 from .app_state import AppState
-from .cards import Card
 from .errors import INTERNAL_ERROR, PageError, logger, sentence
 from .form import MAX_TEXT, text, texts
+from .gallery_search import Card
 from .search_request import MAX_SHOWN
 from .uploads import read_base64, read_upload
 
+Result = TypeVar("Result")
 DEFAULT_TOP_K = Query.top_k  # the library's own default
 
 
@@ -94,7 +95,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
     button.click(classify, [image, label_list], output, api_name="classify", **options)
 
 
-def _answer(compute: Callable[[], Any]) -> Any:
+def _answer(compute: Callable[[], Result]) -> Result:
     try:
         return compute()
     except MiniClipError as error:

@@ -148,7 +148,7 @@ def preview_of(guest: Any, url: str, config: dict[str, Any]) -> str:
 
 def test_only_what_reads_no_folder_is_there(config: dict[str, Any]) -> None:
     parts = {one["props"].get("elem_id") for one in config["components"]}
-    assert {"search", "captions", "map", "detail"} <= parts
+    assert {"search", "describe", "map", "detail"} <= parts
     assert not {"library", "compare"} & parts
 
 
@@ -162,7 +162,7 @@ def test_no_path_and_no_metadata_reach_a_guest(
         ("search", "about", {}),
         ("search", "search", {"q": "a dog"}),
         ("detail", "detail", {"row": 0, "gallery": gallery, "q": "a dog"}),
-        ("captions", "offers", {}),
+        ("describe", "suggestions", {}),
         ("map", "points", {}),
     ):
         code, reply = call(guest, url, config, part, function, values)
@@ -182,7 +182,7 @@ def test_hand_made_requests_read_no_file(
         ("search", "search", {"picture": own}),
         ("search", "search", {"picture": {"path": own}}),
         ("describe", "describe", {"picture": own}),
-        ("captions", "label", {"picture": "/etc/passwd", "labels": "a, b"}),
+        ("describe", "label", {"picture": "/etc/passwd", "labels": "a, b"}),
         ("search", "search", {"q": "a", "folder": "../.."}),
         ("detail", "detail", {"gallery": gallery, "row": "../../etc/passwd"}),
         ("detail", "detail", {"gallery": gallery, "row": 10**9}),
