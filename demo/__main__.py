@@ -56,7 +56,11 @@ def parser() -> ArgumentParser:
         help="path at which a reverse proxy serves the page, such as /clip",
     )
     flags.add_argument("--mcp", action="store_true", help="also serve the search as tools to MCP clients")
-    flags.add_argument("--provider", default="auto", help="auto | cuda | cpu (default auto: the GPU if there is one)")
+    flags.add_argument(
+        "--provider",
+        default="auto",
+        help="auto | cuda | coreml | directml | cpu (default auto: the GPU if there is one)",
+    )
     flags.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto)")
     flags.add_argument("--no-browser", action="store_true", help="do not open the browser")
     return flags

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.compute as pc
 
 from miniclip.data.paths import real_path
@@ -66,7 +66,7 @@ class GalleryPaths:
 
     def name_of(self, row: int) -> str:
         """An image's path relative to `root`."""
-        stored = self._index.paths.stored[row].as_py()
+        stored = self._index.paths.stored_text(row)
         path = stored.removeprefix(self._scheme).partition("?")[0] if self._scheme else stored
         try:
             below = str(PurePosixPath(path).relative_to(self.root))
@@ -76,13 +76,7 @@ class GalleryPaths:
 
     def content_id(self, row: int) -> str:
         """The start of an image's content hash."""
-        digest: bytes = self._index.sha256[row].as_py()
-        return digest[:CONTENT_BYTES].hex()
-
-    @cached_property
-    def _content_ids(self) -> pa.Array:
-        """(N,) the first `CONTENT_BYTES` of each image's content hash."""
-        return pc.binary_slice(self._index.sha256.cast("binary"), 0, CONTENT_BYTES)
+        return self._index.sha256[row, :CONTENT_BYTES].tobytes().hex()
 
     def row_of(self, content_id: str) -> int:
         """The first row with that content; `PageError` where there is none."""
@@ -90,7 +84,8 @@ class GalleryPaths:
             start = bytes.fromhex(content_id)
         except ValueError:
             start = b""
-        row = pc.index(self._content_ids, start).as_py() if len(start) == CONTENT_BYTES else -1
-        if row < 0:
-            raise PageError("The image that this search starts from is not in this gallery.")
-        return int(row)
+        if len(start) == CONTENT_BYTES:
+            rows = np.flatnonzero((self._index.sha256[:, :CONTENT_BYTES] == np.frombuffer(start, np.uint8)).all(axis=1))
+            if len(rows):
+                return int(rows[0])
+        raise PageError("The image that this search starts from is not in this gallery.")

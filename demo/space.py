@@ -15,6 +15,7 @@ import lancedb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import miniclip
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
@@ -27,7 +28,6 @@ from .gallery_paths import GalleryPaths
 from .index_location import index_images
 from .previews import Previews
 
-CODE = ("miniclip", "demo")
 README = """---
 title: {title}
 sdk: gradio
@@ -67,9 +67,9 @@ def write_space(images: str, bundle: Path, out: Path) -> int:
     path_of = _write_previews(index, out)
     _write_index(index, path_of, out / "index")
     shutil.copytree(bundle, out / "bundle")
-    for name in CODE:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(Path(__file__).parents[1] / name, out / name, ignore=ignored)
+    ignored = shutil.ignore_patterns("__pycache__", "released")  # an installed miniclip holds its models there
+    shutil.copytree(Path(miniclip.__file__).parent, out / "miniclip", ignore=ignored)
+    shutil.copytree(Path(__file__).parent, out / "demo", ignore=ignored)
     (out / "app.py").write_text(APP, encoding="utf-8")
     (out / "requirements.txt").write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
     title = out.resolve().name.replace("-", " ").replace("_", " ").capitalize()

@@ -48,7 +48,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
     parser.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
-    parser.add_argument("--provider", default="auto", help="auto | cuda | cpu (default auto)")
+    parser.add_argument("--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto)")
     parser.add_argument("--strict", action="store_true", help="fail where a GPU was asked for and does not start")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
     parser.add_argument("--turns", type=int, default=5, help="how often each speed is measured (default 5)")
@@ -75,7 +75,7 @@ def main() -> int:
     else:
         print("leaving out torch-bf16: this processor has no bfloat16 and would emulate it, very slowly")
     for precision in bundle.precisions:
-        models[precision] = encoders = OnnxEncoders(bundle, arguments.provider, precision, arguments.strict)
+        models[precision] = encoders = OnnxEncoders(bundle, arguments.provider, precision, arguments.strict, exact=True)
         print(encoders.running_on)
     embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items() if name != "torch"}
     reference = embeds["torch-reuse"]

@@ -53,8 +53,8 @@ class Worker:
 
     def __init__(self, name: str, folder: Path, inputs: Path, provider: str) -> None:
         self.name = name
-        command = [sys.executable, "-m", "export.benchmark.worker", str(folder.absolute()), name, str(inputs), provider]
-        root = Path(__file__).parent.parent
+        command = [sys.executable, "-m", f"{__package__}.worker", str(folder.absolute()), name, str(inputs), provider]
+        root = Path(__file__).parents[2]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         self.peak_memory_mb = float(self._read())

@@ -16,7 +16,11 @@ from miniclip.errors import MiniClipError
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("evaluate", help="Recall@K of a bundle or a run on a split")
+    command = commands.add_parser(
+        "evaluate",
+        help="Recall@K of a bundle or a run on a split",
+        example="miniclip evaluate --bundle miniclip-s --data openmoji --split test",
+    )
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--bundle", type=Path, help="bundle to measure")
     source.add_argument(

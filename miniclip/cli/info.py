@@ -2,26 +2,28 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from miniclip.cli.flags import (
-    add_runtime_flags,
-    open_encoders,
-)
+from miniclip.cli.flags import add_runtime_flags, open_encoders
 
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("info", help="what a bundle or an index is, and what really runs here")
-    command.add_argument("folder", type=Path, help="bundle or index folder")
+    command = commands.add_parser(
+        "info",
+        help="what a bundle or an index is, and what really runs here",
+        example="miniclip info\nminiclip info index/pictures",
+    )
+    command.add_argument("folder", nargs="?", help="bundle or index folder (default: the bundle that ships)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     add_runtime_flags(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    folder: Path = arguments.folder
+    from miniclip.inference.bundle_location import find_bundle
+
+    folder = find_bundle(arguments.folder)
     facts: dict[str, Any] = {}
     if (folder / "index.json").exists():
         from miniclip.index.image_index import ImageIndex
@@ -29,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         index = ImageIndex.open(folder, in_memory=False)
         facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
         folder = index.bundle_folder
+    from miniclip.inference.gpu_info import gpu_facts
+
     encoders = open_encoders(arguments, folder)
     facts |= {
         "bundle": str(folder),
@@ -37,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         "precisions": encoders.bundle.precisions,
         "providers": list(encoders.providers),
         "running": encoders.running_on,
+        **gpu_facts(),
         "certificate": encoders.bundle.certificate,
     }
     if arguments.json:
