@@ -18,7 +18,7 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
           --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: data-given help setup lock train export benchmark demo test test-e2e test-slow gpu-check wheel lint clean
+.PHONY: data-given help setup lock train export benchmark demo space test test-e2e test-slow gpu-check wheel lint clean
 
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
@@ -105,6 +105,10 @@ benchmark: data-given $(VENV)/.train ## parity and speed of a bundle: make bench
 demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
 	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
+
+space: $(VENV)/.serve ## write a Hugging Face Space: make space OUT=folder [IMAGES=~/Pictures]
+	@test -n "$(OUT)" || { echo "error: name a new folder, as in: make space OUT=space" >&2; exit 2; }
+	@$(PY) -m demo.space --bundle "$(BUNDLE)" --images "$(IMAGES)" --out "$(OUT)"
 
 test: $(VENV)/.dev ## install and pass the quick tests [JOBS=2 at a time]
 	@$(PY) -m pytest -q -n $(JOBS) --dist worksteal
