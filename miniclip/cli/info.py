@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts))
         return 0
+    if note := _two_runtimes():
+        facts["note"] = note
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         if name == "certificate":
@@ -55,3 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
             )
         print(f"{name:<12} {shown}")
     return 0
+
+
+def _two_runtimes() -> str:
+    """What to do where onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files."""
+    from importlib.metadata import distributions
+
+    names = {str(distribution.metadata["Name"]).lower() for distribution in distributions()}
+    if not {"onnxruntime", "onnxruntime-gpu"} <= names:
+        return ""
+    return (
+        "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; for the GPU: "
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu[cuda,cudnn]"
+    )
