@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from optimum.utils import (
-    DummyTextInputGenerator,
-    DummyVisionInputGenerator,
-    NormalizedTextConfig,
-    NormalizedVisionConfig,
-)
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from miniclip.errors import MiniClipError
 from miniclip.models.dual_encoder import DualEncoder
@@ -54,20 +47,14 @@ class TextGraph(nn.Module):
 
 def export_vision(model: DualEncoder, image_size_px: int, path: Path) -> None:
     """Write the vision tower; the input is `pixel_values (batch, 3, H, W)`."""
-    size = {"width": image_size_px, "height": image_size_px}
-    generator = DummyVisionInputGenerator(
-        "feature-extraction", NormalizedVisionConfig(PretrainedConfig()), 2, 3, **size
-    )
-    pixel_values = generator.generate("pixel_values", framework="pt")
+    pixel_values = torch.zeros(2, 3, image_size_px, image_size_px)
     dynamic: dict[str, dict[int, Any]] = {"pixel_values": {0: torch.export.Dim("batch")}}
     _export(VisionGraph(model), {"pixel_values": pixel_values}, dynamic, "image_embeds", path)
 
 
 def export_text(model: DualEncoder, path: Path) -> None:
     """Write the text tower; the inputs are `input_ids, attention_mask (batch, length)`."""
-    config = NormalizedTextConfig(model.text.backbone.config)
-    generator = DummyTextInputGenerator("feature-extraction", config, batch_size=2, sequence_length=8)
-    input_ids = generator.generate("input_ids", framework="pt")
+    input_ids = torch.ones(2, 8, dtype=torch.int64)
     if (eos := getattr(model.text.backbone.config, "eos_token_id", None)) is not None:
         input_ids[:, -1] = eos  # CLIP looks for it
     axes: dict[int, Any] = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=model.text.max_positions)}

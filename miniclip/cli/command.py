@@ -1,13 +1,17 @@
-"""How every command ends: the exit status, and one line for what the user can fix."""
+"""How every command starts and ends: flags, logging, the exit status, and one line for what the user can fix."""
 
 import argparse
+import difflib
 import errno
+import logging
 import os
+import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
-from miniclip.errors import MiniClipError
+from miniclip.cpu import check_address_space
+from miniclip.errors import InvalidArgument, MiniClipError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -19,14 +23,64 @@ MENDS = (  # of what is no bug, although `open` or `Path.exists` raises it
         (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
         "see that its disk or share is there, and start again",
     ),
+    ((errno.ENOMEM, errno.EMFILE, errno.ENFILE), "close other programs and start again"),
 )
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, but a wrong flag is a `MiniClipError` like every other mistake: one line, no usage screen."""
+    """argparse, but a wrong flag is a `MiniClipError` like every other mistake: one line, no usage screen.
+
+    `example` is a command line that `--help` ends with.
+    """
+
+    def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
+        if example:
+            settings["epilog"] = "example:\n  " + example.replace("\n", "\n  ")
+            settings["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(*arguments, **settings)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            typed = unknown[0].partition("=")[0]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(typed, self._flags(found))}")
+        return found
+
+    def _flags(self, found: argparse.Namespace) -> list[str]:
+        """Every flag of this command, or of the sub-command that was given."""
+        parsers: list[argparse.ArgumentParser] = [self]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += [action.choices[name] for name in [getattr(found, action.dest)] if name in action.choices]
+        return [flag for one in parsers for flag in one._option_string_actions]
 
     def error(self, message: str) -> NoReturn:
+        if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            meant = _meant(choice[1], re.findall(r"[\w-]+", choice[2]))
+            message = f"there is no {choice[1]}{meant or f'; choose from {choice[2]}'}"
         raise MiniClipError(f"{message} (see {self.prog} --help)")
+
+
+def _meant(typed: str, names: Iterable[str]) -> str:
+    """`; did you mean X?` where one of the names is much like what was typed."""
+    close = difflib.get_close_matches(typed, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def is_debugging() -> bool:
+    """Whether causes and tracebacks are wanted: by `--debug`, or MINICLIP_DEBUG in the environment."""
+    return os.environ.get("MINICLIP_DEBUG", "") not in ("", "0")
+
+
+def start_logging(debug: bool) -> None:
+    """Send the library's log to standard error: warnings, or everything with `debug`."""
+    if debug:
+        os.environ["MINICLIP_DEBUG"] = "1"  # processes that are started by this one see it, too
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if is_debugging() else "%(message)s"))
+    log = logging.getLogger("miniclip")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.DEBUG if is_debugging() else logging.WARNING)
 
 
 def _drop_output() -> None:
@@ -37,16 +91,22 @@ def _drop_output() -> None:
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run a command's `main` and exit: 0 done, 1 a check failed, 2 wrong input with one line on standard error."""
     try:
+        check_address_space()
         status = command()
         sys.stdout.flush()  # here, where a reader that went away is no traceback
     except MiniClipError as error:
-        message = " ".join(str(error).split())
+        if is_debugging():
+            raise
+        is_flag = isinstance(error, InvalidArgument) and error.field.islower()
+        message = " ".join(f"{'--' if is_flag else ''}{error}".split())
         print(f"error: {message}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader has what it wanted
         _drop_output()
         status = 141
     except OSError as error:
+        if is_debugging():
+            raise
         mend = next((mend for codes, mend in MENDS if error.errno in codes), "")
         if not mend:
             raise
@@ -54,6 +114,11 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         if error.errno in NO_SPACE:
             _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
         print(f"error: {error.strerror}{where}; {mend}", file=sys.stderr)
+        status = 2
+    except MemoryError:
+        if is_debugging():
+            raise
+        print("error: not enough memory; close other programs and start again", file=sys.stderr)
         status = 2
     except KeyboardInterrupt as error:
         print(str(error) or "stopped", file=sys.stderr)

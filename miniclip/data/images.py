@@ -1,6 +1,6 @@
 """Open an image file: check it, decode it, turn it upright, convert it to sRGB.
 
-In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, and HEIC where pillow-heif is installed. Out: upright RGB,
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and HEIC. Out: upright RGB,
 or an `UnreadableImage` with the reason. No torch: training, serving and the page see exactly the same pixels.
 """
 
@@ -38,7 +38,7 @@ _one_large = threading.Lock()
 
 # Pillow warns about size and metadata; the checks below decide. Once, here: `catch_warnings` is not made for threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
-with contextlib.suppress(ImportError):  # the extra `heic`
+with contextlib.suppress(ImportError):  # no wheel of it for every system
     import pillow_heif
 
     pillow_heif.register_heif_opener()

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from miniclip.data.images import read_header
 from miniclip.data.paths import printable, real_path
 from miniclip.data.prefetch import prefetch
+from miniclip.data.progress import ProgressBar
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError, is_retryable
 from miniclip.index.embed_file import Reading, read_all, row_columns
@@ -129,7 +130,7 @@ def update_index(
                 reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
                 raise MiniClipError(f"no image in {images} could be read{reason}")
         if flat:
-            ImageIndex.open(out, in_memory=False).stored.keep_flat(out)
+            ImageIndex.open(out, in_memory=False).write_derived_files()
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds, undated, remarks, found.remarks())
 
 
@@ -138,13 +139,9 @@ def _dates_read_again(paths: Sequence[str], writer: Writer) -> dict[str, datetim
     before = writer.dates()
     files = [path for path in paths if path in before and not is_uri(path)]
     dates: dict[str, datetime | None] = {}
-    with tqdm(
-        total=len(files), desc="reading dates", unit="picture", leave=False, disable=None if files else True
-    ) as bar:
-        for row, read in prefetch(files, lambda path: read_header(real_path(path)), ahead=256):
-            bar.update(1)
-            if not isinstance(read, MiniClipError) and read.taken != before[files[row]]:
-                dates[files[row]] = read.taken
+    for row, read in prefetch(files, lambda path: read_header(real_path(path)), ahead=256):
+        if not isinstance(read, MiniClipError) and read.taken != before[files[row]]:
+            dates[files[row]] = read.taken
     return dates
 
 
@@ -229,8 +226,7 @@ def write_here(
         problems.clear()
 
     started = last_commit = time.monotonic()
-    disable = None if plan.fresh else True  # None: no bar where nobody watches, in a pipe or a log
-    with tqdm(total=len(plan.fresh), desc="embedding images", unit="picture", disable=disable) as bar:
+    with ProgressBar(total=len(plan.fresh), desc="embedding images", unit="image", disable=not plan.fresh) as bar:
         for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
             bar.update(1)
             if progress is not None:

@@ -5,8 +5,10 @@ In: texts, or images as paths or bytes. Out: `(N, D)` float32 rows of unit lengt
 `miniclip.models.dual_encoder` has the PyTorch one that it is compared with.
 """
 
+import contextlib
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,16 @@ from miniclip.data.prefetch import prefetch_batches
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import TOWERS, Bundle
-from miniclip.inference.providers import CUDA, choose_provider, open_session, session_options
+from miniclip.inference.providers import (
+    DIRECTML,
+    NAMES,
+    ProviderChoice,
+    choose_provider,
+    is_accelerated,
+    open_session,
+    session_options,
+    worth_timing,
+)
 from miniclip.inference.tokenizer import Tokenizer
 
 IMAGE_BATCH = max(16, thread_count())  # decoded at a time
@@ -110,28 +121,37 @@ class OnnxEncoders(Encoders):
         strict: bool = False,
         threads: int | None = None,
         available: Sequence[str] | None = None,
+        exact: bool = False,
     ) -> None:
-        """Open the bundle's sessions; with `strict`, a GPU that was asked for and did not start is an error."""
+        """Open the bundle's sessions; with `strict`, a GPU that was asked for and did not start is an error.
+
+        `exact`: no TF32 on a GPU, for a comparison with a CPU.
+        """
         available = ort.get_available_providers() if available is None else available
         self.choice = choose_provider(provider, precision, available, bundle.precisions)
         self.bundle = bundle
         self.precision = self.choice.precision
         self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
         self.logit_scale = bundle.logit_scale
-        self._strict, self._threads = strict, threads or thread_count()
+        self._strict, self._exact, self._threads = strict, exact, threads or thread_count()
         self._on_cpu = choose_provider("cpu", precision, available, bundle.precisions)  # fp16 is slow on a CPU
         self._falling_back, self._opening = threading.Lock(), threading.Lock()
+        one_at_a_time = DIRECTML in self.choice.providers  # its sessions are not thread-safe
+        self._running = threading.Lock() if one_at_a_time else contextlib.nullcontext()
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._on_one_core: dict[str, ort.InferenceSession] = {}
         self._pool = ThreadPoolExecutor(self._threads)  # a thread a core, to call sessions of one thread each
         self._open_towers("")
-        if CUDA in self.choice.providers and CUDA not in self.providers:
-            self._fall_back("CUDA did not start")
-            print("the GPU was asked for, but CUDA did not start; going on with the CPU", file=sys.stderr)
+        if is_accelerated(self.choice.providers) and not self.on_gpu:
+            what = f"{NAMES[self.choice.providers[0]]} did not start"
+            self._fall_back(what)
+            print(f"the GPU was asked for, but {what}; going on with the CPU", file=sys.stderr)
         self._image_output = _output_name(self._vision, "image_embeds")
         self._text_output = _output_name(self._text, "text_embeds")
         self.dim = int(self._dimension())
         self._check_parts()
+        if accelerator := worth_timing(provider, available):
+            self._try(choose_provider(accelerator, precision, available, bundle.precisions))
 
     def _open_towers(self, why: str) -> None:
         """Both towers as they are chosen now; `why` they no longer are as they were asked for."""
@@ -141,6 +161,11 @@ class OnnxEncoders(Encoders):
         self.running_on = self.choice.message + why
         self.providers: tuple[str, ...] = tuple(sessions["vision"].get_providers())
         self._sessions = sessions  # at once: other threads go on with the old ones or the new ones
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether an accelerator really runs the towers."""
+        return is_accelerated(self.providers)
 
     @property
     def _vision(self) -> ort.InferenceSession:
@@ -153,7 +178,9 @@ class OnnxEncoders(Encoders):
     def _open(self, tower: str, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(tower, self.precision)
         try:
-            return open_session(path, session_options(threads), self.choice.providers)
+            half_convolutions = (tower, self.precision) == ("vision", "fp16")
+            providers, options = self.choice.providers, session_options(threads)
+            return open_session(path, options, providers, half_convolutions, self._exact)
         except Exception as error:  # onnxruntime raises its own types, none of them public
             reason = " ".join(str(error).split())
             raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from None
@@ -196,19 +223,41 @@ class OnnxEncoders(Encoders):
         self.choice, self.precision = self._on_cpu, self._on_cpu.precision
         self._open_towers(f": the GPU was asked for, but {what}")
 
+    def _try(self, choice: ProviderChoice) -> None:
+        """Take `choice` if it starts and embeds one batch of images and one text in less time than the CPU."""
+        on_cpu, on_cpu_s = self.choice, self._seconds()
+        self.choice, self.precision = choice, choice.precision
+        self._open_towers("")
+        if not self.on_gpu or self._seconds() >= on_cpu_s:
+            self.choice, self.precision = on_cpu, on_cpu.precision
+            self._open_towers(f"; {NAMES[choice.providers[0]]} was slower" if self.on_gpu else "")
+
+    def _seconds(self) -> float:
+        """Time of both towers, once they are warm."""
+        self.warm_up()
+        size = (IMAGE_BATCH, 3, self.transform.height_px, self.transform.width_px)
+        passes = []
+        for _ in range(2):  # the first of a size allocates, or compiles
+            started = time.perf_counter()
+            self.embed_pixels(np.zeros(size, dtype=np.float32))
+            self.embed_tokens(*self.tokenizer(["a text of a few words"]))
+            passes.append(time.perf_counter() - started)
+        return min(passes)
+
     def _run(self, tower: str, output: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
         """Run one tower. A GPU that fails meanwhile (no memory, a lost driver) is left, and the CPU does the same."""
         session = self._sessions[tower]
         try:
-            (embeds,) = session.run([output], feeds)
+            with self._running:
+                (embeds,) = session.run([output], feeds)
         except Exception as error:
-            if CUDA not in session.get_providers():
+            if not is_accelerated(session.get_providers()):
                 raise
             with self._falling_back:
                 if self._sessions[tower] is session:  # of threads that fail together, one opens the others' sessions
                     reason = " ".join(str(error).split())[:200]
                     print(f"the GPU failed while it ran, going on with the CPU: {reason}", file=sys.stderr)
-                    self._fall_back("CUDA failed while it ran")
+                    self._fall_back(f"{NAMES[self.choice.providers[0]]} failed while it ran")
             (embeds,) = self._sessions[tower].run([output], feeds)
         return np.asarray(embeds)
 
@@ -222,15 +271,17 @@ class OnnxEncoders(Encoders):
         What an image needs then stays in its core's cache, no core waits for another, and 8-bit scales that are found
         on the fly are the image's own: its embedding does not depend on what else is in the batch.
         """
-        if len(pixel_values) <= 1 or CUDA in self.providers:
-            return self._unit(self._run("vision", self._image_output, {"pixel_values": pixel_values}))
+        if len(pixel_values) <= 1 or self.on_gpu:
+            batch = padded_batch(pixel_values) if self.on_gpu else pixel_values
+            image_embeds = self._run("vision", self._image_output, {"pixel_values": batch})
+            return self._unit(image_embeds[: len(pixel_values)])
         rows = [pixel_values[row : row + 1] for row in range(len(pixel_values))]
         return np.concatenate(list(self._pool.map(self.embed_on_one_core, rows)))
 
     @property
     def wants_batches(self) -> bool:
         """Whether many images at a time are faster than one a core: on a GPU."""
-        return CUDA in self.providers
+        return self.on_gpu
 
     def embed_on_one_core(self, pixel_values: np.ndarray) -> np.ndarray:
         """(1, 3, H, W) -> (1, D) on the calling thread alone: for threads that each see to a whole image."""
@@ -252,11 +303,11 @@ class OnnxEncoders(Encoders):
 
     @property
     def text_batch(self) -> int:
-        return TEXT_BATCH if CUDA in self.providers else TEXTS_A_CORE
+        return TEXT_BATCH if self.on_gpu else TEXTS_A_CORE
 
     def embed_batches(self, batches: Sequence[Tokens]) -> Iterable[np.ndarray]:
         """On a CPU each of several batches is computed by one core, as images are."""
-        if len(batches) <= 1 or CUDA in self.providers:
+        if len(batches) <= 1 or self.on_gpu:
             return super().embed_batches(batches)
 
         def embed(batch: Tokens) -> np.ndarray:
@@ -281,6 +332,16 @@ class OnnxEncoders(Encoders):
         """Run each tower once: the first run allocates, and a user should not wait for that."""
         self.embed_tokens(*self.tokenizer(["warm up"]))
         self.embed_pixels(np.zeros((1, 3, self.transform.height_px, self.transform.width_px), dtype=np.float32))
+
+
+def padded_batch(pixel_values: np.ndarray) -> np.ndarray:
+    """(B, ...) -> (P, ...), P the next power of two: the last image, repeated, fills it.
+
+    cuDNN plans every convolution again for each new size of batch; so there are few sizes, also where images are
+    unreadable or the last ones are few.
+    """
+    size = 1 << max(0, len(pixel_values) - 1).bit_length()
+    return np.concatenate([pixel_values, np.repeat(pixel_values[-1:], size - len(pixel_values), axis=0)])
 
 
 def _output_name(session: ort.InferenceSession, name: str) -> str:

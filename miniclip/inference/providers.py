@@ -4,7 +4,10 @@ In: what the user asked for, what onnxruntime offers, what a bundle has. Out: ex
 line for the user; a session and its options.
 """
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +15,18 @@ import onnxruntime as ort
 
 from miniclip.cpu import thread_count
 from miniclip.errors import MiniClipError
+from miniclip.inference.int8_sums import sums_overflow
 
-PROVIDER_CHOICES = ("auto", "cuda", "cpu")
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+CUDA, COREML, DIRECTML = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
+CPU = "CPUExecutionProvider"
+PROVIDER_OF = {"cuda": CUDA, "coreml": COREML, "directml": DIRECTML, "cpu": CPU}
+PROVIDER_CHOICES = ("auto", *PROVIDER_OF)
+NAMES = {CUDA: "CUDA", COREML: "Core ML", DIRECTML: "DirectML"}
+MISSING = {
+    CUDA: "this onnxruntime has no CUDA; put onnxruntime-gpu in its place (docs/gpu.md)",
+    COREML: "this onnxruntime has no Core ML; it is in the wheels for macOS",
+    DIRECTML: "this onnxruntime has no DirectML; on Windows install onnxruntime-directml instead of onnxruntime",
+}
 
 
 @dataclass(frozen=True)
@@ -31,25 +43,39 @@ def choose_provider(
 ) -> ProviderChoice:
     """Decide from what was asked, what onnxruntime offers, and which precisions the bundle has.
 
-    fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. Pure, so that every branch is tested without a GPU.
-    Errors: `MiniClipError` for an unknown choice, or `cuda` where onnxruntime has no CUDA provider.
+    fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. `auto` takes CUDA or the CPU: other accelerators
+    are `worth_timing` first. Pure, so that every branch is tested without a GPU.
+    Errors: `MiniClipError` for an unknown choice, or one that this onnxruntime lacks.
     """
     if requested not in PROVIDER_CHOICES:
         raise MiniClipError(f"--provider must be one of {', '.join(PROVIDER_CHOICES)}, got {requested}")
-    has_cuda = CUDA in available
-    if requested == "cuda" and not has_cuda:
-        raise MiniClipError('--provider cuda: this onnxruntime has no CUDA; install "miniclip[gpu]" instead of [cpu]')
-    use_cuda = has_cuda and requested != "cpu"
+    provider = PROVIDER_OF.get(requested, CUDA if CUDA in available else CPU)
+    if provider != CPU and provider not in available:
+        raise MiniClipError(f"--provider {requested}: {MISSING[provider]}")
     if precision == "auto":
-        wanted = ("fp16", "fp32", "int8") if use_cuda else ("int8", "fp32", "fp16")
+        wanted = ("int8", "fp32", "fp16") if provider == CPU else ("fp16", "fp32", "int8")
         precision = next(p for p in wanted if p in precisions)
     elif precision not in precisions:
         raise MiniClipError(f"--precision {precision}: the bundle has {', '.join(precisions)}")
-    where = "the GPU (CUDA)" if use_cuda else "the CPU"
+    where = "the CPU" if provider == CPU else f"the GPU ({NAMES[provider]})"
     message = f"running on {where} in {precision}"
-    if requested == "auto" and not has_cuda:
+    if requested == "auto" and provider == CPU:
         message += "; no GPU is used, since this onnxruntime has no CUDA provider"
-    return ProviderChoice((CUDA, CPU) if use_cuda else (CPU,), precision, message)
+    return ProviderChoice((CPU,) if provider == CPU else (provider, CPU), precision, message)
+
+
+def worth_timing(requested: str, available: Sequence[str]) -> str | None:
+    """The accelerator that `auto` takes only if it is faster than the CPU, as a value of `--provider`.
+
+    Core ML runs some towers on the Neural Engine in a fraction of the CPU's time, and splits others into pieces that
+    are slower than the CPU alone.
+    """
+    return "coreml" if requested == "auto" and CUDA not in available and COREML in available else None
+
+
+def is_accelerated(providers: Sequence[str]) -> bool:
+    """Whether a session with these providers computes on something other than the CPU alone."""
+    return providers[0] != CPU
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:
@@ -59,21 +85,77 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     # idle threads that spin after a run steal the core that the next step of a query needs: benchmarks/sessions.py
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # a CPU without VNNI adds pairs of 8-bit products in 16 bits, which overflow: onnxruntime then shifts the weights to
-    # unsigned ones, whose sums are exact on every CPU, at a quarter less speed on those
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if sums_overflow():  # makes int8 exact on this CPU; elsewhere it would only cost speed
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3  # onnxruntime's own warnings go nowhere a user looks; what matters is said by us
     return options
 
 
-def open_session(model: Path | bytes, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
-    """A session on `providers`, or on the CPU where CUDA does not start: its `get_providers()` says what it is.
+def cuda_options(half_convolutions: bool = False, exact: bool = False) -> dict[str, str]:
+    """Options of the CUDA provider.
+
+    `half_convolutions`, for a convolutional tower in fp16: tensor cores read channels last, and without this option
+    onnxruntime transposes around every convolution. `exact`, for parity and search: no TF32, which keeps 11 of the 24
+    bits of a float32.
+    """
+    return {
+        "arena_extend_strategy": "kSameAsRequested",  # the default doubles: a gallery of 2 GB would hold 4
+        "cudnn_conv_algo_search": "HEURISTIC",  # the default times all algorithms again for each size of batch
+        "prefer_nhwc": str(int(half_convolutions)),
+        "use_tf32": str(int(not exact)),
+    }
+
+
+# Core ML's newer format has more operators, float16 among them
+COREML_OPTIONS = {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}
+
+
+@functools.cache
+def preload_cuda() -> str:
+    """Load the libraries of CUDA and cuDNN that pip installed, once; returns what could not be loaded, or nothing.
+
+    onnxruntime itself looks only where the system keeps libraries.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints, and standard output is for results
+        ort.preload_dlls()
+    return said.getvalue().strip()
+
+
+@contextlib.contextmanager
+def _silent_start() -> Iterator[None]:
+    """onnxruntime logs a GPU that does not start in many lines; the caller says it in one."""
+    ort.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)  # its default
+
+
+def open_session(
+    model: Path | bytes,
+    options: ort.SessionOptions,
+    providers: Sequence[str],
+    half_convolutions: bool = False,
+    exact: bool = False,
+) -> ort.InferenceSession:
+    """A session on `providers`, or on the CPU where the accelerator does not start: its `get_providers()` says what
+    it is. `half_convolutions` and `exact` are those of `cuda_options`.
 
     onnxruntime's own way of going on is off: it writes to standard output, and later leaves the GPU without a word.
     """
+    if not is_accelerated(providers):
+        return ort.InferenceSession(model, options, providers=[CPU], enable_fallback=0)
+    named: list[str | tuple[str, dict[str, str]]] = list(providers)
+    if CUDA in providers:
+        preload_cuda()
+        named[providers.index(CUDA)] = (CUDA, cuda_options(half_convolutions, exact))
+    elif COREML in providers:
+        named[providers.index(COREML)] = (COREML, COREML_OPTIONS)
+    elif DIRECTML in providers:  # it refuses the memory pattern, and works on one run at a time
+        options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+        with _silent_start():
+            return ort.InferenceSession(model, options, providers=named, enable_fallback=0)
     except Exception:  # onnxruntime's own types, none of them public
-        if CUDA not in providers:
-            raise
         return ort.InferenceSession(model, options, providers=[CPU], enable_fallback=0)

@@ -7,6 +7,8 @@ thread, and one thread cannot read memory as fast as all of them. The gallery is
 lies; a right factor would be packed first. Ranking all rows costs a tenth of the product of many queries, so once there
 are k rows for each, only rows that reach the worst of these are looked at. Memory stays bounded: a block's scores fit a
 core's cache, and many queries are answered some at a time.
+On a GPU the gallery stays in its memory: in float32, or in float16 where that does not fit. Scores in float16 only
+choose candidates, whose scores are then computed in float32.
 """
 
 import sys
@@ -15,12 +17,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
 
 from miniclip.cpu import thread_count
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
+from miniclip.search.device_search import DeviceSearch
 
 BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
@@ -35,6 +36,9 @@ def search_graph(filtered: bool = False, ranked: bool = True) -> bytes:
     With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores. Unless `ranked`, it takes no `k`
     and gives all scores, `similarity (N, Q)`.
     """
+    import onnx
+    from onnx import TensorProto, helper
+
     product = "products" if filtered else "similarity"
     nodes = [helper.make_node("MatMul", ["gallery", "queries"], [product])]
     inputs = [
@@ -67,21 +71,13 @@ class ExactSearch:
         Named CUDA, they put the gallery on the device; where CUDA then does not start, the same path runs on the CPU.
         """
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
-        self.bound = CUDA in providers
         self._threads = threads or thread_count()
-        self._providers = list(providers)
-        self._instead: ExactSearch | None = None  # once the GPU has failed
-        self._on_device: ort.OrtValue | None = None
         self._leaving = threading.Lock()
         self._sessions: dict[tuple[bool, bool], ort.InferenceSession] = {}
-        if not self.bound:
-            self._pool = ThreadPoolExecutor(self._threads)
-            return
-        try:  # the gallery crosses to the device once, not with every query
-            device = "cuda" if CUDA in self._session(filtered=False).get_providers() else "cpu"
-            self._on_device = ort.OrtValue.ortvalue_from_numpy(self.image_embeds, device, 0)
-        except Exception as error:
-            self._leave_gpu(error)
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._on_device: DeviceSearch | None = None
+        if CUDA in providers:
+            self._put_on_device(half=False)
 
     def __len__(self) -> int:
         return len(self.image_embeds)
@@ -90,8 +86,7 @@ class ExactSearch:
         """A session of that graph, opened when it is first needed."""
         session = self._sessions.get((filtered, ranked))
         if session is None:
-            options = session_options(None if self.bound else 1)
-            session = open_session(search_graph(filtered, ranked), options, self._providers)
+            session = open_session(search_graph(filtered, ranked), session_options(1), [CPU])
             self._sessions[filtered, ranked] = session
         return session
 
@@ -105,54 +100,49 @@ class ExactSearch:
         queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
         if queries.shape[1] != self.image_embeds.shape[1]:  # said here, or a GPU would seem to have failed
             raise ValueError(f"queries of {queries.shape[1]} dimensions, a gallery of {self.image_embeds.shape[1]}")
-        if self._instead is None:
-            try:
-                return self._top_k(queries, k, allowed)
-            except Exception as error:
-                if not self.bound:
-                    raise
-                self._leave_gpu(error)
-        assert self._instead is not None
-        return self._instead.top_k(queries, k, allowed)
-
-    def _leave_gpu(self, error: Exception) -> None:
-        """Search on the CPU from now on; `error` is of onnxruntime's own types: no memory there, a lost driver."""
-        with self._leaving:  # of many searches that fail at once, one says it
-            if self._instead is not None:
-                return
-            reason = " ".join(str(error).split())[:200]
-            print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
-            self._instead = ExactSearch(self.image_embeds, threads=self._threads)
-            self._on_device = None  # the encoders may still need that memory
-            self._sessions.clear()
-
-    def _top_k(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]
         k = min(k, len(self) if allowed is None else int(allowed.sum()))
         if k <= 0 or len(queries) == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        search = self._top_k_bound if self.bound else self._top_k_blocks
+        while (on_device := self._on_device) is not None:
+            try:
+                return on_device.top_k(queries, k, bias)
+            except Exception as error:  # onnxruntime's own types: no memory there, a lost driver
+                self._leave(on_device, error)
         parts = [
-            search(np.ascontiguousarray(queries[start : start + QUERIES].T), k, bias)
+            self._top_k_blocks(np.ascontiguousarray(queries[start : start + QUERIES].T), k, bias)
             for start in range(0, len(queries), QUERIES)
         ]
         scores, rows = (np.concatenate(part, axis=1).T for part in zip(*parts, strict=True))
         return np.ascontiguousarray(scores), np.ascontiguousarray(rows)
 
-    def _top_k_bound(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """queries (D, Q), bias (N, 1) -> scores and rows (K, Q)."""
-        session = self._session(bias is not None)
-        binding = session.io_binding()
-        if bias is not None:
-            binding.bind_cpu_input("bias", bias)
-        binding.bind_ortvalue_input("gallery", self._on_device)
-        binding.bind_cpu_input("queries", queries)
-        binding.bind_cpu_input("k", np.asarray([k], dtype=np.int64))
-        binding.bind_output("scores")
-        binding.bind_output("rows")
-        session.run_with_iobinding(binding)
-        scores, rows = binding.copy_outputs_to_cpu()
-        return scores, rows
+    @property
+    def where(self) -> str:
+        """Where the next search happens, as a user is told."""
+        if self._on_device is None:
+            return "cpu float32"
+        return f"{self._on_device.device} {'float16' if self._on_device.half else 'float32'}"
+
+    def _put_on_device(self, half: bool) -> None:
+        """In float16 where float32 fails, and not at all where both do."""
+        try:
+            self._on_device = DeviceSearch(self.image_embeds, half)
+        except Exception as error:  # as above
+            self._step_down(half, error)
+
+    def _leave(self, failed: DeviceSearch, error: Exception) -> None:
+        with self._leaving:  # of many searches that fail at once, one acts
+            if self._on_device is failed:
+                self._on_device = None  # before the next one needs memory
+                self._step_down(failed.half, error)
+
+    def _step_down(self, half: bool, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200]
+        if half:
+            print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
+            return
+        print(f"the GPU cannot hold or search the gallery in float32, trying float16: {reason}", file=sys.stderr)
+        self._put_on_device(half=True)
 
     def _top_k_blocks(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """queries (D, Q), bias (N, 1) -> scores and rows (K, Q)."""

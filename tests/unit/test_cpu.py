@@ -1,12 +1,13 @@
 """The number of threads: what the process may use, not what the machine has."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from miniclip import cpu
-from miniclip.errors import InvalidArgument
+from miniclip.errors import InvalidArgument, MiniClipError
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +111,13 @@ def test_wrong_settings(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("MINICLIP_THREADS", value)
     with pytest.raises(InvalidArgument, match=r"MINICLIP_THREADS must be a whole number from 1 to 1024, got"):
         cpu.threads()
+
+
+@pytest.mark.parametrize("limit", [1_000_000_000, 2_000_000_000])
+def test_too_little_address_space_is_one_line(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, resource.RLIM_INFINITY))
+    with pytest.raises(MiniClipError, match=f"may use {limit / 1e9:.1f} GB of address space.*ulimit -v unlimited"):
+        cpu.check_address_space()
 
 
 def test_no_module_asks_the_machine_for_its_cpus() -> None:

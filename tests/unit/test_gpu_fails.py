@@ -12,6 +12,7 @@ from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.device_search import DeviceSearch
 from miniclip.search.exact import ExactSearch
 
 TEXTS = [f"a red dog {number}" for number in range(24)]
@@ -107,26 +108,36 @@ def test_cpu_that_fails_is_no_reason_to_try_again(on_cpu: OnnxEncoders) -> None:
         on_cpu.embed_tokens(np.zeros((1, 2, 3), np.int64), np.zeros((1, 2), np.int64))
 
 
-class FailingGallery(ExactSearch):
-    def _top_k_bound(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+@pytest.fixture
+def gpu_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every search on the device fails, as if it lacked the memory."""
+
+    def fail(*_: object) -> None:
         raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(DeviceSearch, "_run", fail)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.usefixtures("gpu_without_memory")
 def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-    gallery, expected = FailingGallery(embeds, (CUDA, CPU)), ExactSearch(embeds)
+    gallery, expected = ExactSearch(embeds, (CUDA, CPU)), ExactSearch(embeds)
     for _ in range(2):
         for found, wanted in zip(gallery.top_k(embeds[:3], 5), expected.top_k(embeds[:3], 5), strict=True):
             assert np.array_equal(found, wanted)
-    assert capsys.readouterr().err.count("the GPU failed while it searched, going on with the CPU") == 1
-    assert (gallery._on_device, gallery._sessions) == (None, {})  # the encoders may need that memory
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("the GPU cannot hold or search the gallery in float32, trying float16: CUDA failure 2")
+    assert said[1].startswith("the GPU failed while it searched, going on with the CPU: CUDA failure 2")
+    assert gallery._on_device is None  # the encoders may need that memory
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.usefixtures("gpu_without_memory")
 def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFixture[str]) -> None:
     embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-    gallery, (_, rows) = FailingGallery(embeds, (CUDA, CPU)), ExactSearch(embeds).top_k(embeds, 1)
+    gallery, (_, rows) = ExactSearch(embeds, (CUDA, CPU)), ExactSearch(embeds).top_k(embeds, 1)
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda row: gallery.top_k(embeds[row : row + 1], 1), range(len(embeds))))
     assert np.array_equal(np.vstack([own for _, own in found]), rows)
@@ -138,20 +149,30 @@ def test_a_query_of_another_model_is_no_failure_of_the_gpu(capsys: pytest.Captur
     gallery = ExactSearch(np.eye(16, dtype=np.float32), (CUDA, CPU))
     with pytest.raises(ValueError, match="queries of 8 dimensions, a gallery of 16"):
         gallery.top_k(np.ones((1, 8), dtype=np.float32), 5)
-    assert (gallery.bound, capsys.readouterr().err) == (True, "")
+    assert gallery._on_device is not None
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_gallery_that_does_not_fit_the_gpu_is_searched_on_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("fits", "where"), [((np.float16,), "cpu float16"), ((), "cpu float32")])
+def test_gallery_that_does_not_fit_the_gpu_is_kept_in_float16_or_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fits: tuple[type, ...], where: str
 ) -> None:
-    def allocate(*_: object) -> None:
-        raise RuntimeError("CUDA failure 2: out of memory")
+    put = ort.OrtValue.ortvalue_from_numpy
 
-    embeds = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+    def allocate(values: np.ndarray, *device: object) -> ort.OrtValue:
+        if values.dtype not in fits:
+            raise RuntimeError("CUDA failure 2: out of memory")
+        return put(values, *device)
+
+    embeds = np.random.default_rng(0).standard_normal((5000, 16)).astype(np.float32)
     with monkeypatch.context() as patch:
         patch.setattr(ort.OrtValue, "ortvalue_from_numpy", allocate)
         gallery = ExactSearch(embeds, (CUDA, CPU))
-    assert "going on with the CPU: CUDA failure 2: out of memory" in capsys.readouterr().err
-    for found, wanted in zip(gallery.top_k(embeds[:3], 5), ExactSearch(embeds).top_k(embeds[:3], 5), strict=True):
-        assert np.array_equal(found, wanted)
+    said = capsys.readouterr().err
+    assert "cannot hold or search the gallery in float32, trying float16: CUDA failure 2: out of memory" in said
+    assert ("going on with the CPU" in said) == (not fits)
+    assert gallery.where == where
+    found, wanted = gallery.top_k(embeds[:3], 5), ExactSearch(embeds).top_k(embeds[:3], 5)
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
+    assert np.array_equal(found[1], wanted[1])

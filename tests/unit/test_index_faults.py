@@ -30,7 +30,7 @@ from miniclip.index.scan import Problem
 from miniclip.index.store import Settings, Writer, open_writer, read_problems, read_settings
 from miniclip.index.watch import watch
 from miniclip.inference.encoders import OnnxEncoders
-from tests.unit.indexing import counts, encoders, images
+from tests.support.indexing import counts, encoders, images
 
 __all__ = ["encoders", "images"]  # fixtures
 

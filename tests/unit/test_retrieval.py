@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from miniclip.inference.providers import CPU, CUDA
+from miniclip.search.device_search import GROUP_ROWS, DeviceSearch
 from miniclip.search.exact import QUERIES, ExactSearch
 
 
@@ -77,3 +78,39 @@ def test_rows_equal_numpys_whatever_the_order_of_the_gallery(order: str) -> None
     queries = np.ones((QUERIES, 4), dtype=np.float32)
     _, rows = ExactSearch(gallery, threads=2).top_k(queries, 10)
     assert rows.tolist() == numpy_top_k(queries, gallery, 10).tolist()
+
+
+def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:
+    values = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("rows", [1, 1000, GROUP_ROWS, 5 * GROUP_ROWS + 1])
+def test_device_rows_equal_numpys_in_float32_and_float16(half: bool, rows: int) -> None:
+    gallery, queries = unit_rows(rows, 64, seed=0), unit_rows(5, 64, seed=1)
+    scores, found = DeviceSearch(gallery, half).top_k(queries, min(10, rows))
+    expected = numpy_top_k(queries, gallery, min(10, rows))
+    assert found.tolist() == expected.tolist()
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ gallery.T, expected, axis=1), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("half", [False, True])
+def test_device_finds_allowed_rows_only(half: bool) -> None:
+    """Fewer rows are allowed than float16 has candidates, and the last group is filled up."""
+    gallery, queries = unit_rows(GROUP_ROWS + 7, 64, seed=0), unit_rows(3, 64, seed=1)
+    bias = np.full((len(gallery), 1), -np.inf, dtype=np.float32)
+    allowed = [3, 500, GROUP_ROWS + 6]
+    bias[allowed] = 0
+    _, found = DeviceSearch(gallery, half).top_k(queries, 3, bias)
+    assert [sorted(own) for own in found.tolist()] == [allowed] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_more_rows_than_a_group_has_can_be_asked_for() -> None:
+    gallery, queries = unit_rows(3 * GROUP_ROWS, 16, seed=0), unit_rows(2, 16, seed=1)
+    wanted = GROUP_ROWS + 100
+    _, found = DeviceSearch(gallery).top_k(queries, wanted)
+    assert found.tolist() == numpy_top_k(queries, gallery, wanted).tolist()

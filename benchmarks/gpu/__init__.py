@@ -1,0 +1,1 @@
+"""`python -m benchmarks.gpu`: trains, exports and searches on a GPU and on the CPU, and compares the two."""

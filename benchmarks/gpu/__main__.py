@@ -1,0 +1,120 @@
+"""Prove on this machine that training, export and search run on its GPU and agree with its CPU.
+
+python -m benchmarks.gpu [--quick] [--json FILE] [--data PATH --vision FOLDER --text FOLDER]
+
+It draws its own images and makes its own backbones, so nothing is downloaded. Without a GPU it runs the CPU half.
+Exit status 1 when a line fails. `--data` adds a row of configs/setup2.toml on real captions.
+"""
+
+import contextlib
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnxruntime as ort
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.gpu.parity import check_extremes, check_recall, export_run, measure_towers
+from benchmarks.gpu.real_data import real_data_speed
+from benchmarks.gpu.scenes import MIDDLE, TINY
+from benchmarks.gpu.searching import check_memory, check_no_driver, check_search
+from benchmarks.gpu.table import Table
+from benchmarks.gpu.training import Workshop, compare_setups, full_size_speed, python_path
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.errors import MiniClipError
+from miniclip.files import write_json
+from miniclip.inference.providers import CUDA
+
+
+def parse_arguments() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m benchmarks.gpu", description="Check the GPU against the CPU.")
+    parser.add_argument("--quick", action="store_true", help="tiny towers and few images, for the test suite")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument("--data", type=Path, help="captions to measure configs/setup2.toml on, such as Flickr8k")
+    parser.add_argument("--vision", help="vision backbone for --data (default that of the config)")
+    parser.add_argument("--text", help="text backbone for --data (default that of the config)")
+    return parser
+
+
+def main() -> int:
+    arguments = parse_arguments().parse_args()
+    started = time.perf_counter()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    table = Table()
+    describe_machine(devices, table)
+    with tempfile.TemporaryDirectory() as tmp:
+        folder = Path(tmp)
+        check_all(folder, devices, arguments.quick, table)
+        if arguments.data is not None:
+            with said_as_a_line("real data", table):
+                real_data_speed(folder, arguments.data, arguments.vision, arguments.text, devices, table)
+    seconds = time.perf_counter() - started
+    table.add("whole check", f"{seconds:.0f} s")
+    if arguments.json is not None:
+        try:
+            write_json(arguments.json, {"passed": not table.failed, "seconds": seconds, "lines": table.to_json()})
+        except OSError as error:
+            raise MiniClipError(f"cannot write {arguments.json}: {error.strerror}; choose another --json") from None
+    if len(devices) == 1:
+        print("no GPU here: only the CPU half was run")
+    print(f"{len(table.failed)} lines failed" if table.failed else "all lines passed")
+    return 1 if table.failed else 0
+
+
+def describe_machine(devices: list[str], table: Table) -> None:
+    """Versions and the card."""
+    table.add("python, torch, onnxruntime", f"{platform.python_version()}, {torch.__version__}, {ort.__version__}")
+    table.add("processor cores", str(os.cpu_count()))
+    if "cuda" in devices:
+        card = torch.cuda.get_device_properties(0)
+        table.add("card, memory", f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
+        has_cuda = CUDA in ort.get_available_providers()
+        table.add("onnxruntime has the CUDA provider", str(has_cuda), "True", has_cuda)
+    else:
+        table.add("card", "none that PyTorch can use")
+
+
+def check_all(folder: Path, devices: list[str], quick: bool, table: Table) -> None:
+    """All parts; one that fails is a failed line, and the others go on."""
+    variables = {**os.environ, "PYTHONPATH": python_path()}
+    device = devices[-1]
+    shop = Workshop(folder / "shop", TINY if quick else MIDDLE, 120 if quick else 2000)
+    compare_setups(shop, devices, 2 if quick else 3, 32 if quick else 128, table)
+    bundle = folder / "bundle"
+    with said_as_a_line("export and recall", table):
+        run = shop.run_folder("setup 2", device)
+        export_run(run, bundle)
+        check_no_driver(bundle, variables, table)
+        check_recall(run, bundle, shop.data, devices, table)
+        for own in devices:
+            check_extremes(bundle, own, table)
+    with said_as_a_line("search", table):
+        check_search("cpu", 20_000 if quick else 200_000, table)
+        if "cuda" in devices:
+            check_search("cuda", 20_000 if quick else 1_000_000, table)
+            check_memory(1_000_000, variables, table)
+    if not quick:
+        with said_as_a_line("full size", table):
+            full_run = full_size_speed(folder, devices, {"cpu": 320, "cuda": 2560}, table)
+            if full_run is not None:
+                export_run(full_run, folder / "full-bundle")
+                for own in devices:
+                    measure_towers(folder / "full-bundle", own, table)
+
+
+@contextlib.contextmanager
+def said_as_a_line(name: str, table: Table) -> Iterator[None]:
+    """What a part raises becomes a failed line: a machine is lent for minutes, and one run should show all faults."""
+    try:
+        yield
+    except Exception as error:
+        table.add(name, type(error).__name__, " ".join(str(error).split())[:300], False)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,187 @@
+"""A run exported and embedded everywhere: does each precision on the GPU retrieve like PyTorch?
+
+In: a run and the images it did not train on. Out: a bundle, and lines.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.gpu.rates import seconds_of
+from benchmarks.gpu.table import Table
+from benchmarks.gpu.training import ROOT
+from export.benchmark.__main__ import parity_failures
+from export.benchmark.measure import quality
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import embed_split
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.providers import CPU, CUDA, open_session, session_options
+from miniclip.models.checkpoint import Run, load_run
+
+LEAST_EXTREME_COSINE = 0.99  # of fp16 to fp32, on images that no camera makes
+SPEED_BATCH = 64
+
+
+class TorchOn(Encoders):
+    """A run in PyTorch on any device, in float32."""
+
+    def __init__(self, run: Run, device: str) -> None:
+        self.model, self.device = run.model.to(device).eval(), device
+        self.transform, self.tokenizer = run.transform, run.tokenizer
+        self.dim, self.logit_scale = run.config.model.projection_dim, float(run.model.logit_scale.detach())
+
+    @torch.inference_mode()
+    def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
+        return np.asarray(self.model.encode_image(torch.from_numpy(pixel_values).to(self.device)).float().cpu())
+
+    @torch.inference_mode()
+    def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        tokens = (torch.from_numpy(values).to(self.device) for values in (input_ids, attention_mask))
+        return np.asarray(self.model.encode_text(*tokens).float().cpu())
+
+
+@contextlib.contextmanager
+def no_tf32() -> Iterator[None]:
+    """PyTorch's convolutions take TF32 on a GPU by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def export_run(run: Path, bundle: Path) -> Path:
+    """`python -m export` in fp32 and fp16; `MiniClipError` with its last line when it fails."""
+    command = [sys.executable, "-m", "export", "--run", str(run), "--out", str(bundle), "--precision", "fp32", "fp16"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise MiniClipError(f"exporting {run.name} failed: {last[0]}")
+    return bundle
+
+
+def check_recall(run: Path, bundle: Path, data: Path, devices: list[str], table: Table) -> None:
+    """Recall@K and embeddings of every precision and device against PyTorch's on each device."""
+    scenes = read_captions(data).split("val", "test")
+    torches: dict[str, Encoders] = {}
+    with no_tf32():
+        embeds = {}
+        for device in devices:
+            torches[device] = TorchOn(load_run(run), device)
+            embeds[device] = embed_split(torches[device], scenes, f"torch on {device}")
+    images = len(scenes.image_paths)
+    for device in devices:
+        rows = {"torch": quality(embeds["cpu"], embeds["cpu"], "karpathy")}
+        if device != "cpu":
+            add_parity(
+                table, "torch", device, {**rows, "fp32": quality(embeds[device], embeds["cpu"], "karpathy")}, images
+            )
+        for precision in ("fp32", "fp16"):
+            encoders = OnnxEncoders(Bundle.open(bundle), device, precision, strict=True, exact=True)
+            own = embed_split(encoders, scenes, f"{precision} on {device}")
+            for reference in devices if device == "cuda" else ["cpu"]:
+                torch_row = quality(embeds[reference], embeds[reference], "karpathy")
+                compared = {"torch": torch_row, precision: quality(own, embeds[reference], "karpathy")}
+                add_parity(table, precision, f"{device} against torch on {reference}", compared, images)
+
+
+def add_parity(table: Table, name: str, where: str, rows: dict[str, dict[str, float]], images: int) -> None:
+    """A line of the one row of `rows` that is not PyTorch's reference."""
+    (own,) = (row for key, row in rows.items() if key != "torch")
+    failures = parity_failures(rows, images)
+    change = own["mean_recall"] - rows["torch"]["mean_recall"]
+    table.add(
+        f"{name} on {where}",
+        f"mean recall {own['mean_recall']:.4f} ({change:+.4f})",
+        failures[0] if failures else f"embeddings {own['largest_difference']:.1e} apart",
+        not failures,
+        mean_recall=own["mean_recall"], change=change, largest_difference=own["largest_difference"],
+        smallest_cosine=own["smallest_cosine"], failures=failures,
+    )  # fmt: skip
+
+
+def check_extremes(bundle: Path, device: str, table: Table) -> None:
+    """fp16 on images and texts of no content and of too much: finite, of unit length, and near fp32."""
+    opened = Bundle.open(bundle)
+    size = (opened.transform.width_px, opened.transform.height_px)
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    stripes = np.zeros_like(noise)
+    stripes[::2] = 255
+    images = [Image.new("RGB", size, (0, 0, 0)), Image.new("RGB", size, (255, 255, 255))]
+    images += [Image.fromarray(values) for values in (noise, stripes)]
+    pixel_values = np.stack([opened.transform(image) for image in images])
+    texts = ["", "a", "a big red circle " * 99, "unknown words only"]
+    half, single = (OnnxEncoders(opened, device, precision, strict=True, exact=True) for precision in ("fp16", "fp32"))
+    embeds, expected = (
+        np.concatenate([encoders.embed_pixels(pixel_values), encoders.encode_texts(texts)])
+        for encoders in (half, single)
+    )
+    is_finite = bool(np.isfinite(embeds).all()) and np.allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-3)
+    cosine = float((embeds * expected).sum(axis=1).min())
+    table.add(
+        f"fp16 on {device}: black, white, noise, longest text",
+        f"{'finite' if is_finite else 'NOT FINITE'}, cosine to fp32 {cosine:.4f}",
+        f"finite, at least {LEAST_EXTREME_COSINE}",
+        is_finite and cosine >= LEAST_EXTREME_COSINE,
+        finite=is_finite, smallest_cosine=cosine,
+    )  # fmt: skip
+
+
+def measure_towers(bundle: Path, device: str, table: Table) -> None:
+    """Decoded images and texts a second by precision; on a GPU also without channels last."""
+    opened = Bundle.open(bundle)
+    pixel_values = np.random.default_rng(0).standard_normal(
+        (SPEED_BATCH, 3, opened.transform.height_px, opened.transform.width_px), dtype=np.float32
+    )
+    texts = ["a big red circle left of a small blue square on green"] * SPEED_BATCH
+    for precision in ("fp32", "fp16") if device == "cuda" else ("fp32",):
+        encoders = OnnxEncoders(opened, device, precision, strict=True)
+        images_per_s = SPEED_BATCH / seconds_of(lambda own=encoders: own.embed_pixels(pixel_values), "cpu")  # type: ignore[misc]
+        texts_per_s = SPEED_BATCH / seconds_of(lambda own=encoders: own.encode_texts(texts), "cpu")  # type: ignore[misc]
+        table.add(
+            f"full size, {precision} on {device}",
+            f"{images_per_s:,.0f} images/s, {texts_per_s:,.0f} texts/s",
+            images_per_s=images_per_s, texts_per_s=texts_per_s,
+        )  # fmt: skip
+    if device == "cuda":
+        for tower, feeds in (("vision", {"pixel_values": pixel_values}), ("text", token_feeds(opened, texts))):
+            count, on_cpu = nodes_on_cpu(opened.model_path(tower, "fp16"), feeds)
+            table.add(
+                f"full size, fp16: {tower} nodes left on the CPU",
+                f"{sum(on_cpu.values())} of {count}",
+                ", ".join(f"{number} {kind}" for kind, number in on_cpu.most_common(4)),
+                nodes=count, on_cpu=dict(on_cpu),
+            )  # fmt: skip
+        session = open_session(opened.model_path("vision", "fp16"), session_options(), (CUDA, CPU))
+        images_per_s = SPEED_BATCH / seconds_of(lambda: session.run(None, {"pixel_values": pixel_values}), "cpu")
+        table.add("full size, fp16 on cuda, prefer_nhwc=0", f"{images_per_s:,.0f} images/s", images_per_s=images_per_s)
+
+
+def token_feeds(bundle: Bundle, texts: list[str]) -> dict[str, np.ndarray]:
+    input_ids, attention_mask = bundle.tokenizer(texts)
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def nodes_on_cpu(model: Path, feeds: dict[str, np.ndarray]) -> tuple[int, Counter[str]]:
+    """How many nodes a run on CUDA has, and the kinds of those for which the CUDA provider has no kernel."""
+    options = session_options()
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as tmp:
+        options.profile_file_prefix = str(Path(tmp) / "run")
+        session = open_session(model, options, (CUDA, CPU), half_convolutions=True)
+        session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]
+    return len(nodes), Counter(node["op_name"] for node in nodes if node["provider"] == CPU)

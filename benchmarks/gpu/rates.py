@@ -1,0 +1,37 @@
+"""What the machine itself can do, to state speeds as shares: matrix products and memory bandwidth, in PyTorch."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+TURN_S = 0.5
+
+
+def seconds_of(work: Callable[[], object], device: str, turn_s: float = TURN_S) -> float:
+    """The median time of one pass, warmed up; on a GPU until it has finished."""
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else float
+    for _ in range(2):
+        work()
+    wait()
+    passes: list[float] = []
+    until = time.perf_counter() + turn_s
+    while len(passes) < 3 or time.perf_counter() < until:
+        started = time.perf_counter()
+        work()
+        wait()
+        passes.append(time.perf_counter() - started)
+    return sorted(passes)[len(passes) // 2]
+
+
+def matrix_tflop_per_s(device: str, kind: torch.dtype) -> float:
+    """10^12 floating-point operations a second of one large matrix product."""
+    size = 8192 if device == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
+    return 2 * size**3 / seconds_of(lambda: left @ right, device) / 1e12
+
+
+def bandwidth_gb_per_s(device: str) -> float:
+    """10^9 bytes a second read by a sum over a large float32 array."""
+    values = torch.ones(1 << (30 if device == "cuda" else 26), device=device)
+    return 4 * values.numel() / seconds_of(lambda: values.sum(), device) / 1e9
