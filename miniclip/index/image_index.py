@@ -24,7 +24,7 @@ from miniclip.files import expand
 from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.embeddings_mmap import Put, map_embeddings, write_embeddings
 from miniclip.index.scan import Problem
-from miniclip.index.store import IMAGES, open_table, read_problems, read_settings
+from miniclip.index.store import IMAGES, open_table, read_problems, read_settings, unreadable
 from miniclip.index.summary import Summary, read_summary, stamp_of
 
 FACTS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions")
