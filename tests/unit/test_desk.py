@@ -14,8 +14,8 @@ import pytest
 from demo import compare
 from demo import image_map as image_map
 from demo.app_state import AppState, Job
-from demo.index_location import index_folder
 from demo.form import MAX_TEXT
+from demo.index_location import index_folder
 from demo.page import answering
 from demo.search_request import read_query
 from demo.tabs import describe as captions_tab
