@@ -1,7 +1,7 @@
 """Shared fixtures: a tiny real model, the bundle exported from it, and small real images. No network.
 
-The tier of a test is its folder, or its marker: `tests/e2e` and `tests/security`, which attacks a shared page, are `e2e`,
-`tests/slow` is `slow`, and all others are run by `make test`.
+The tier of a test is its folder, or its marker: `tests/e2e` and `tests/security`, which attacks a shared page, are
+`e2e`, `tests/slow` is `slow`, and all others are run by `make test`.
 """
 
 import os
