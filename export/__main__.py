@@ -14,7 +14,8 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
-from miniclip.inference.bundle import MANIFEST_FORMAT, PRECISION_SUFFIX, list_files, onnx_name, read_manifest
+from miniclip.inference.bundle import MANIFEST_FORMAT, list_files, onnx_name, read_manifest
+from miniclip.inference.precision import PRECISIONS
 from miniclip.inference.score_calibration import ScoreCalibration, calibrate
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import Run, load_run
@@ -36,22 +37,25 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--precision",
         nargs="+",
-        choices=list(PRECISION_SUFFIX),
-        default=list(PRECISION_SUFFIX),
+        choices=list(PRECISIONS),
+        default=list(PRECISIONS),
         help="what to make (default all three)",
     )
-    parser.add_argument("--data", help="captions to calibrate int8 on, for a run without calibration.npz")
+    parser.add_argument(
+        "--data",
+        help="captions to calibrate int8 on, for a run without calibration.npz",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
-    out: Path = arguments.out.resolve()  # of a link, what it leads to
+    out: Path = arguments.out.resolve()  # a link is replaced at its target
     if out.exists() and not out.is_dir():
         raise MiniClipError(f"{arguments.out} is a file; choose another --out")
     present = out.exists() and any(out.iterdir())
     if present and not (out / "manifest.json").exists():
-        raise MiniClipError(f"{arguments.out} exists and is no bundle; choose another --out")
+        raise MiniClipError(f"{arguments.out} exists and is not a bundle; choose another --out")
     run = load_run(arguments.run)
     replaced = _replaceable(out, run.fingerprint) if present else {}
     calibration = _calibration(run, arguments.data)
@@ -72,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     size_mb = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle in {arguments.out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
     if replaced.get("certificate"):
-        print("its certificate was of the files that were replaced; measure these with: python -m export.benchmark")
+        print("the benchmark results belonged to the replaced files and were removed; run: python -m export.benchmark")
     return 0
 
 
@@ -81,7 +85,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     (folder / "onnx").mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         shutil.copyfile(run.folder / name, folder / name)
-    # transformers.js opens a dual encoder by this type; the towers' own kinds matter to nobody once they are ONNX
+    # transformers.js opens a dual encoder by this type; once the towers are ONNX their own types no longer matter
     dim = run.config.model.projection_dim
     write_json(folder / "config.json", {"model_type": "clip", "projection_dim": dim, "architectures": ["CLIPModel"]})
 
@@ -99,7 +103,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
         if "fp16" in precisions:
             write_fp16(path, folder / onnx_name(tower, "fp16"))
         if "int8" in precisions and feeds:
-            how = write_int8(path, folder / onnx_name(tower, "int8"), feeds[tower])
+            how, _ = write_int8(path, folder / onnx_name(tower, "int8"), feeds[tower])
             print(f"quantised the {tower} tower: {how}")
     if calibration and feeds:
         check_recall(folder, precisions, feeds, calibration.image_of_caption)
@@ -121,7 +125,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
 
 
 def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet) -> ScoreCalibration | None:
-    """How likely a score is a match, from the run's held-out images, or from those it was trained on."""
+    """Fit match probabilities on the run's held-out images, or on training images where it kept no others."""
     own, split = (calibration.held_out, "val") if calibration.held_out else (calibration, "train")
     image_embeds = embed(fp32["vision"], image_feeds(own.pixel_values(run.transform)))
     text_embeds = embed(fp32["text"], text_feeds(run.tokenizer, own.captions))
@@ -129,23 +133,23 @@ def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet
     if match is None:
         print("scores could not be calibrated: matching pairs score no higher than others")
     elif split == "train":
-        print("scores are calibrated on training images, since the run keeps no others: probabilities are too high")
+        print("scores are calibrated on training images, because the run keeps no others: probabilities are too high")
     return match
 
 
 def _calibration(run: Run, data: str | None) -> CalibrationSet | None:
-    """The training images that the run kept for this, or images of `--data`."""
+    """The training images that the run kept for calibration, or images of `--data`."""
     if data is None:
         return CalibrationSet.load(run.folder)
     return CalibrationSet.choose(read_captions(data, seed=run.config.data.seed), run.transform)
 
 
 def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
-    """The manifest of the bundle in `out`; `MiniClipError` where replacing it would lose what no export gives back."""
+    """The manifest of the bundle in `out`; `MiniClipError` if replacing it would lose files that no export made."""
     try:
         manifest = read_manifest(out / "manifest.json")
     except MiniClipError:
-        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out, or delete it") from None
+        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out") from None
     if manifest["fingerprint"] != fingerprint:
         raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
     files, present, card = manifest["files"], list_files(out), "README.md"
@@ -154,13 +158,13 @@ def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
         others.append(f"{card}, changed by hand")
     if others:
         raise MiniClipError(
-            f"{out} holds what no export made ({'; '.join(others[:3])}); move that away, or choose another --out"
+            f"{out} holds files that no export made ({'; '.join(others[:3])}); move them away, or choose another --out"
         )
     return manifest
 
 
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
-    """Swap the finished bundle in; a bundle that was there goes only when the new one is in its place."""
+    """Swap the finished bundle in; the old one is removed only once the new one is in place."""
     if out.exists():
         if exchange(bundle, out):
             return

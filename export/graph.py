@@ -41,18 +41,27 @@ def embed(model: onnx.ModelProto | Path, feeds: Feeds) -> np.ndarray:
 
 
 def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
-    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row an image, token, text or place of a
-    convolution's input, no padding."""
+    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row an image, token, text or position of a
+    convolution's input, without padding."""
+    for feed, tensors in zip(feeds, run_inside(model, names, feeds), strict=True):
+        yield [token_rows(values, feed.get("attention_mask")) for values in tensors]
+
+
+def run_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
+    """Tensors inside the graph, batch by batch, in their own shapes."""
+    if not names:  # onnxruntime would return all outputs
+        yield from ([] for _ in feeds)
+        return
     opened = onnx.ModelProto.FromString(model.SerializeToString())
-    for name in names:
+    for name in dict.fromkeys(names):
         opened.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = _session(opened)
     for feed in feeds:
-        mask = feed.get("attention_mask")
-        yield [_rows(values, mask) for values in session.run(names, feed)]
+        yield session.run(names, feed)
 
 
-def _rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def token_rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """(..., d) or (B, C, H, W) -> (rows, d or C), without the tokens that `mask` names padding."""
     if values.ndim == 3 and mask is not None:
         return np.asarray(values[mask.astype(bool)])
     if values.ndim == 4:  # (B, C, H, W)

@@ -1,18 +1,20 @@
 """fp32 ONNX file -> int8 for CPUs: 8-bit weights, 8-bit products, float32 in and out.
 
-Convolutions are quantised statically (activations by ranges seen on calibration data, Q/DQ pairs; B. Jacob et al.,
-CVPR 2018): scales found on the fly gain nothing there. For the matrix products of a transformer, fixed scales and
-scales on the fly are both tried on half of the calibration data, and the other half decides. Tables are kept as 8-bit
-rows, and so are heads, computed in float32, wherever scales are fixed.
+Convolutions are quantised statically: the ranges of activations are measured on calibration data and stored as Q/DQ
+pairs (B. Jacob et al., CVPR 2018). For the matrix products of a transformer, static and dynamic quantisation are both
+tried on half of the calibration data, and the other half decides. The same half decides which layers stay in fp32
+(`export.fp32_layers`) and which weights take 7 bits (`export.weight_bits`). Word tables and heads are stored as 8-bit
+rows and computed in float32 (`export.int8_storage`).
 """
 
 import tempfile
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -22,7 +24,9 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from .gptq import round_weights
+from .activation_ranges import fit_ranges
+from .fp32_layers import MIN_COSINE, layers_to_keep
+from .gptq import groups_of, input_factors, rounded_weights, with_weights
 from .graph import (
     Feeds,
     drop_unused,
@@ -33,12 +37,15 @@ from .graph import (
     quiet_tools,
     save_graph,
 )
+from .int8_storage import store_in_8_bits
 from .smooth_quant import scale_outliers
+from .weight_bits import LayerBits, choose_bits, layer_work, some_of, with_7_bits
 
-TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 # The first convolutions see raw pixels, whose range low precision serves badly: most of the loss, little of the time.
 FIRST_IN_FP32 = 3
-CONVOLUTION_OPERATORS = ["Conv", "Clip", "Add", "Relu", "MaxPool"]
+# Additions stay in float32, so that the sum that all residual blocks add to is not rounded again at each of them.
+CONVOLUTION_OPERATORS = ["Conv", "Clip", "Relu", "MaxPool"]
+DYNAMIC, STATIC = "dynamic quantisation", "static quantisation"
 
 
 class FeedReader(CalibrationDataReader):
@@ -51,49 +58,123 @@ class FeedReader(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> str:
-    """Quantise on `feeds`, calibration data of the tower; returns a line about how, for the user."""
-    model = onnx.load(fp32)
-    quantised, how = quantise(model, feeds)
-    save_graph(quantised, int8)
-    return how
+@dataclass(frozen=True)
+class Tower:
+    """A tower in fp32 and all that does not depend on which of its layers are quantised."""
+
+    model: onnx.ModelProto
+    source: onnx.ModelProto  # the same function with its outliers divided
+    factors: dict[str, np.ndarray]  # of `export.gptq`
+    measured: Feeds  # calibration data that scales and weights are fitted to
+    judged: Feeds  # held-back calibration data
+    expected: np.ndarray  # embeddings of the held-back data
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A tower in 8 bits, before and after its tables, heads and standardisation were fitted to it."""
+
+    graph: onnx.ModelProto
+    unfinished: onnx.ModelProto
+    how: str  # which kind of quantisation, and how near to fp32, for the user
+    cosine: float  # to fp32 on held-back data, 1st percentile
+
+
+def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBits]]:
+    """Quantise on `feeds`, calibration data of the tower.
+
+    Returns a line for the user about how it was done, and the bits of each layer.
+    """
+    with quiet_tools():
+        tower = _prepare(onnx.load(fp32), feeds)
+        quantised = _quantise(tower, ())
+        kept = {}
+        if quantised.cosine < MIN_COSINE:
+            kept = layers_to_keep(tower.model, lambda exclude: _quantise(tower, exclude).cosine)
+        exclude = {name for names in kept.values() for name in names}
+        if kept:
+            quantised = _quantise(tower, exclude)
+        graph, layers = _narrow(tower, quantised, exclude)
+    save_graph(graph, int8)
+    narrow = sum(layer.bits == 7 for layer in layers)
+    how = f"{quantised.how}; weights of {narrow} of {len(layers)} layers in 7 bits"
+    return how + (f"; kept in fp32: {', '.join(kept)}" if kept else ""), layers
 
 
 def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> tuple[onnx.ModelProto, str]:
-    """An int8 graph and how it was made; nodes named in `exclude` stay in fp32."""
-    measured, judged = feeds[::2], feeds[1::2] or feeds  # of convolutional towers one way is made, and none is judged
+    """An int8 graph with 8-bit weights and how it was made; nodes named in `exclude` stay in fp32."""
     with quiet_tools():
-        if is_convolutional(model):
-            kept = {*exclude, *first_convolutions(model, FIRST_IN_FP32)}
-            rounded = round_weights(model, measured, kept)
-            return _finished(_static(rounded, measured, exclude), model, measured, exclude), "fixed scales"
+        quantised = _quantise(_prepare(model, feeds), exclude)
+    return quantised.graph, quantised.how
+
+
+def _prepare(model: onnx.ModelProto, feeds: Feeds) -> Tower:
+    measured, judged = feeds[::2], feeds[1::2] or feeds
+    if is_convolutional(model):
+        source, without = model, first_convolutions(model, FIRST_IN_FP32)
+    else:
         measured, judged = _singly(measured), _singly(judged)
-        rounded = round_weights(scale_outliers(model, measured), measured, exclude)
-        expected = embed(model, judged)
-        tried = []
-        for how, quantised in (
-            ("scales on the fly", _dynamic(rounded, exclude)),
-            ("fixed scales", _static(rounded, measured, exclude)),
-        ):
-            quantised = _finished(quantised, model, measured, exclude)
-            cosine = (embed(quantised, judged) * expected).sum(axis=1)
-            worst = float(np.nan_to_num(np.percentile(cosine, 1), nan=-1))
-            tried.append((round(worst, 3), how, quantised))
-        # of equals the first: what is larger than calibration data ever was, fixed scales would cut off
-        tried.sort(key=lambda entry: -entry[0])
-        (best, how, quantised), (other, other_how, _) = tried
-        return quantised, f"{how} (cosine to fp32, 1st percentile: {best:.3f}; {other_how}: {other:.3f})"
+        source, without = scale_outliers(model, measured), []
+    factors = input_factors(source, measured, without)
+    return Tower(model, source, factors, measured, judged, embed(model, judged))
+
+
+def _quantise(tower: Tower, exclude: Collection[str]) -> Quantised:
+    factors = {name: factor for name, factor in tower.factors.items() if name not in exclude}
+    rounded = with_weights(tower.source, rounded_weights(tower.source, factors, 8))
+    tried = []
+    # on a tie prefer dynamic scales: static ones clip activations beyond the calibration range
+    for how in (STATIC,) if is_convolutional(tower.model) else (DYNAMIC, STATIC):
+        if how == DYNAMIC:
+            unfinished = _dynamic(rounded, exclude)
+        else:
+            unfinished = _static(rounded, tower.measured, exclude)
+            fit_ranges(unfinished, rounded, tower.measured)
+        graph = _finished(unfinished, tower, exclude)
+        tried.append((round(_worst_cosine(tower, graph), 3), how, graph, unfinished))
+    tried.sort(key=lambda entry: -entry[0])
+    cosine, how, graph, unfinished = tried[0]
+    others = "".join(f"; {other}: {worst:.3f}" for worst, other, *_ in tried[1:])
+    return Quantised(graph, unfinished, f"{how} (cosine to fp32, 1st percentile: {cosine:.3f}{others})", cosine)
+
+
+def _worst_cosine(tower: Tower, graph: onnx.ModelProto) -> float:
+    """To fp32 on held-back data, 1st percentile; -1 where the embeddings are not numbers."""
+    cosines = (embed(graph, tower.judged) * tower.expected).sum(axis=1)
+    return float(np.nan_to_num(np.percentile(cosines, 1), nan=-1))
+
+
+def _narrow(tower: Tower, quantised: Quantised, exclude: Collection[str]) -> tuple[onnx.ModelProto, list[LayerBits]]:
+    """The graph with 7-bit weights where they cost little, and the bits of each layer."""
+    # depthwise convolutions keep 8 bits: 7 hurt them most and make them no faster
+    depthwise = {node.name for node in tower.source.graph.node if node.op_type == "Conv" and groups_of(node) > 1}
+    seven = rounded_weights(
+        tower.source, {name: factor for name, factor in tower.factors.items() if name not in depthwise}, 7
+    )
+    work = layer_work(tower.source, seven)
+    some = some_of(tower.judged, work)
+    expected = embed(tower.model, some)
+
+    def error(graph: onnx.ModelProto) -> float:
+        return float(1 - (embed(graph, some) * expected).sum(axis=1).mean())
+
+    layers = choose_bits(quantised.graph, seven, work, error)
+    chosen = {layer.name: seven[layer.name] for layer in layers if layer.bits == 7}
+    graph = _finished(with_7_bits(quantised.unfinished, chosen), tower, exclude)
+    if _worst_cosine(tower, graph) < MIN_COSINE:  # too close to the limit for any saving
+        return quantised.graph, [replace(layer, bits=8) for layer in layers]
+    return graph, layers
 
 
 def _singly(feeds: Feeds) -> Feeds:
-    """Images one by one, as encoders run them on a CPU: scales on the fly are then found as they will be."""
+    """Images one by one, as encoders run them on a CPU, so that dynamic scales are those of a single image."""
     if "pixel_values" not in feeds[0]:
         return feeds
     return [{"pixel_values": image[None]} for feed in feeds for image in feed["pixel_values"]]
 
 
 def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProto:
-    """Matrix products with a scale for the activations found on the fly, and one a column for the weights."""
+    """Dynamic quantisation of matrix products: a scale an input tensor, and one a column of the weights."""
     with tempfile.TemporaryDirectory() as tmp:
         source, target = _written(model, tmp), Path(tmp) / "quantised.onnx"
         quantize_dynamic(
@@ -102,13 +183,13 @@ def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProt
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*exclude, *(f"{name}_MatMul" for name in exclude)],  # what it makes of a Gemm
+            nodes_to_exclude=[*exclude, *(f"{name}_MatMul" for name in exclude)],  # the name a Gemm's product gets
         )
         return onnx.load(target)
 
 
 def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> onnx.ModelProto:
-    """Per-channel signed weights, unsigned activations (ReLU6 gives no negatives), minimum and maximum as the range."""
+    """Static quantisation: per-channel signed weights, and unsigned activations between their minimum and maximum."""
     convolutional = is_convolutional(model)
     with tempfile.TemporaryDirectory() as tmp:
         source, target = _written(model, tmp), Path(tmp) / "quantised.onnx"
@@ -127,7 +208,7 @@ def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> o
             per_channel=True,
             op_types_to_quantize=CONVOLUTION_OPERATORS if convolutional else ["MatMul"],
             nodes_to_exclude=list(exclude),
-            # what follows a transformer's products (bias, norm, softmax) wants their results in float32
+            # the operators behind a transformer's products (bias, norm, softmax) take float32
             extra_options={} if convolutional else {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
         )
         return onnx.load(target)
@@ -135,28 +216,29 @@ def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> o
 
 def _written(model: onnx.ModelProto, folder: str) -> Path:
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    del model.graph.value_info[:]  # the shapes of weights that were transposed since stop the quantiser
+    del model.graph.value_info[:]  # the quantiser refuses shapes from before weights were transposed
     path = Path(folder) / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path
 
 
-def _finished(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> onnx.ModelProto:
-    _refit_standardisation(int8, fp32, feeds)
-    _store_in_8_bits(int8, exclude)
+def _finished(int8: onnx.ModelProto, tower: Tower, exclude: Collection[str]) -> onnx.ModelProto:
+    int8 = onnx.ModelProto.FromString(int8.SerializeToString())
+    _refit_standardisation(int8, tower.model, tower.measured)
+    store_in_8_bits(int8, exclude)
     return int8
 
 
 def _refit_standardisation(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: Feeds) -> None:
-    """Give the head's standardisation the mean and deviation that the 8-bit features have.
+    """Give the head's standardisation the mean and deviation of the 8-bit features.
 
-    Rounding shifts each feature a little; what is shifted for all inputs alike can be taken back at no cost (bias
+    Rounding shifts each feature a little. A shift that is the same for all inputs can be undone at no cost (bias
     correction: M. Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2, here at the end of the tower).
     """
     constants = {item.name: item for item in int8.graph.initializer}
     names = {"Sub": "head.feature_mean", "Div": "head.feature_std"}
     steps = {n.op_type: n for n in int8.graph.node if names.get(n.op_type) in n.input[1:]}
-    if len(steps) < len(names):  # a head that was never fitted has nothing to subtract
+    if len(steps) < len(names):  # the head was never fitted, so it does not standardise
         return
     subtraction, division = steps["Sub"], steps["Div"]
     ours, theirs = (
@@ -164,78 +246,12 @@ def _refit_standardisation(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: 
         for model in (int8, fp32)
     )
     spread = theirs.std(axis=0)
-    floor = 0.1 * float(np.median(spread)) + 1e-6  # a feature that hardly varies in so few inputs says nothing
+    floor = 0.1 * float(np.median(spread)) + 1e-6  # the ratio of a feature that hardly varies would be noise
     ratio = (ours.std(axis=0) + floor) / (spread + floor)
     mean, std = (numpy_helper.to_array(constants[f"head.feature_{name}"]) for name in ("mean", "std"))
     refitted = {"mean": ours.mean(axis=0) + (mean - theirs.mean(axis=0)) * ratio, "std": std * ratio}
     for node, (name, values) in zip((subtraction, division), refitted.items(), strict=True):
-        # under names of their own: the exporter lets equal constants of other layers share the old ones
+        # new names, because the exporter lets equal constants of other layers share the old ones
         node.input[1] = f"head.refitted_{name}"
         int8.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.input[1]))
     drop_unused(int8)
-
-
-def _store_in_8_bits(model: onnx.ModelProto, exclude: Collection[str]) -> None:
-    """Keep word table and heads as int8 rows with a scale each; onnxruntime unpacks the heads when it opens the file.
-
-    With scales on the fly the quantiser has taken the heads' products already, and only the table is left.
-
-    The quantiser knows one scale for a whole table, which a few rare words with large weights would set for all. The
-    heads are a thousandth of the arithmetic, but a good part of a small model's file.
-    """
-    graph = model.graph
-    weights = {item.name: item for item in graph.initializer}
-    for node in list(graph.node):
-        if node.name in exclude:
-            continue
-        if node.op_type == "Gather" and node.input[0] in weights:
-            _store_table(graph, node, weights[node.input[0]])
-        elif node.op_type == "Gemm" and node.input[1] in weights:
-            _store_head(graph, node, weights[node.input[1]])
-    drop_unused(model)
-
-
-def _store_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: TensorProto) -> None:
-    """Gather of floats -> Gather of rows and of scales -> Cast -> Mul."""
-    values = numpy_helper.to_array(table)
-    if values.ndim != 2 or values.dtype != np.float32 or len(values) < TABLE_ROWS:
-        return
-    _add_rows(graph, table.name, values, axis=1)
-    ids, output = node.input[1], node.output[0]
-    _replace(
-        graph,
-        node,
-        [
-            helper.make_node("Gather", [f"{table.name}_rows", ids], [f"{output}_rows"], name=f"{node.name}_rows"),
-            helper.make_node("Gather", [f"{table.name}_scales", ids], [f"{output}_scales"], name=f"{node.name}_scales"),
-            helper.make_node("Cast", [f"{output}_rows"], [f"{output}_float"], name=f"{node.name}_cast", to=1),
-            helper.make_node("Mul", [f"{output}_float", f"{output}_scales"], [output], name=f"{node.name}_scale"),
-        ],
-    )
-
-
-def _store_head(graph: onnx.GraphProto, node: onnx.NodeProto, weight: TensorProto) -> None:
-    """Gemm with a float weight -> Cast and Mul of constants before it, a scale for each of its outputs."""
-    name = weight.name
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    _add_rows(graph, name, numpy_helper.to_array(weight), axis=1 if transposed else 0)
-    node.input[1] = f"{name}_unpacked"
-    unpacking = [
-        helper.make_node("Cast", [f"{name}_rows"], [f"{name}_float"], name=f"{node.name}_cast", to=1),
-        helper.make_node("Mul", [f"{name}_float", f"{name}_scales"], [node.input[1]], name=f"{node.name}_scale"),
-    ]
-    _replace(graph, node, [*unpacking, node])
-
-
-def _add_rows(graph: onnx.GraphProto, name: str, values: np.ndarray, axis: int) -> None:
-    scales = np.abs(values).max(axis=axis, keepdims=True) / 127 + 1e-12
-    rows = np.clip(np.round(values / scales), -127, 127).astype(np.int8)
-    graph.initializer.append(numpy_helper.from_array(rows, f"{name}_rows"))
-    graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32), f"{name}_scales"))
-
-
-def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, steps: list[onnx.NodeProto]) -> None:
-    place = list(graph.node).index(node)
-    graph.node.remove(node)
-    for offset, step in enumerate(steps):
-        graph.node.insert(place + offset, step)

@@ -33,7 +33,7 @@ Files are in the Hugging Face / transformers.js layout: `onnx/*_model.onnx` in f
 int8 for CPUs. Outputs are of unit length, so a dot product is the cosine similarity. transformers.js opens the folder
 with `CLIPTextModelWithProjection` and `CLIPVisionModelWithProjection`; a text longer than the limit in
 `tokenizer_config.json` loses its end token there, so cut it before. On processors without VNNI, int8 is exact only
-where onnxruntime's `session.x64quantprecision` is 1, as MiniCLIP sets it; in transformers.js by
+where onnxruntime's `session.x64quantprecision` is 1, as MiniCLIP sets it there; in transformers.js by
 `session_options: {{ extra: {{ session: {{ x64quantprecision: "1" }} }} }}`.
 
 """

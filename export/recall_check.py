@@ -5,7 +5,6 @@ A thousand captions are a coarse measure, so the bound is wide; `export.benchmar
 """
 
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from miniclip.models.calibration_set import IMAGES
 
 from .graph import Feeds, embed, look_inside
 from .int8 import quantise
+from .layer_sets import layer_sets
 
 MAX_RECALL_CHANGE = 0.03  # of mean recall on as many calibration images as a run keeps
 LARGEST_FP16 = 65_504
@@ -87,29 +87,6 @@ def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]
     sets = layer_sets(model)
     names = {node.name for node in model.graph.node}
     return [(name, embed(quantise(model, feeds, names - nodes)[0], feeds)) for name, nodes in sets.items()]
-
-
-def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
-    """Nodes by the layers they belong to: of a transformer those of like name at all depths, such as
-    `encoder.layer.N.output.dense`, of a convolutional tower one block after the other.
-
-    A node without weights belongs to the layer before it.
-    """
-    weights = {item.name for item in model.graph.initializer}
-    users: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
-    sets: dict[str, set[str]] = {}
-    current = "inputs"
-    for node in model.graph.node:
-        if node.op_type in ("MatMul", "Conv", "Gemm", "Gather"):
-            # the exporter renames a transposed weight, but not the bias that is added behind
-            behind = [name for output in node.output if output in users for name in users[output].input]
-            named = [name for name in [*node.input, *behind] if name in weights and "." in name]
-            if named:
-                layer = named[0].removeprefix("tower.backbone.").rpartition(".")[0]
-                block = re.match(r".*?\.\d+(?=\.|$)", layer) if node.op_type == "Conv" else None
-                current = block[0] if block else re.sub(r"\.\d+(?=\.|$)", ".N", layer)
-        sets.setdefault(current, set()).add(node.name)
-    return {name: nodes for name, nodes in sets.items() if name != "inputs"}
 
 
 def largest_value(model: onnx.ModelProto, feeds: Feeds) -> float:

@@ -1,12 +1,13 @@
-"""Parity and speed of every precision against PyTorch: the certificate.
+"""Benchmark report: parity and speed of every precision against PyTorch.
 
 python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --split test --json FILE
 
-In: a run, the bundle made from it, captions. Out: two tables, JSON, a chart beside it, the certificate in the bundle.
-PyTorch is measured as it comes (`torch`), with freed memory kept (`torch-reuse`; see `reuse_freed_memory` in
-`miniclip.models.torch_encoder`), and in bfloat16 (`torch-bf16`) unless the processor would emulate bfloat16, which
-takes ten times as long. Speeds are those of a process with one model alone.
-Exit status 1 when a precision's recalls, their mean, or its embeddings are further from torch's than it may be.
+In: a run, the bundle made from it, captions. Out: two tables, JSON with a chart beside it, and the results in the
+bundle's manifest and README. PyTorch is measured with its defaults (`torch`), with freed memory kept (`torch-reuse`;
+see `reuse_freed_memory` in `miniclip.models.torch_encoder`), and in bfloat16 (`torch-bf16`), except on a processor that
+would only emulate bfloat16. Each model's speed is measured in a process of its own.
+Exit status 1 if a precision's recalls, their mean or its embeddings are further from torch's than
+`miniclip.inference.precision` allows.
 """
 
 from collections.abc import Sequence
@@ -26,18 +27,14 @@ from miniclip.evaluation.evaluate import check_protocol, embed_split
 from miniclip.files import write_json
 from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.precision import PRECISIONS
 from miniclip.models.checkpoint import Run, load_run
-from miniclip.models.torch_encoder import has_bfloat16
+from miniclip.models.device import has_bfloat16
 
 from ..benchmark.machine import measure_machine
 from ..benchmark.measure import quality, speeds
 from ..benchmark.report import draw_chart, format_table
 from ..model_card import write_card
-
-# of any recall: noise as small as that of int8 moves a single one of 1,000 images by 0.004, one standard deviation
-TOLERANCE = {"fp32": 0.001, "fp16": 0.002, "int8": 0.02}
-MEAN_TOLERANCE = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.003}
-MIN_COSINE = {"fp32": 0.9999, "fp16": 0.995, "int8": 0.975}  # to torch's embeddings, 1st percentile of the rows
 
 
 def make_parser() -> ArgumentParser:
@@ -51,7 +48,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     parser.add_argument("--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto)")
     parser.add_argument("--strict", action="store_true", help="fail where a GPU was asked for and does not start")
-    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="continue when more than 5 %% of the rows are unreadable"
+    )
     parser.add_argument("--turns", type=int, default=5, help="how often each speed is measured (default 5)")
     parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
     return parser
@@ -68,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
 
     models: dict[str, Encoders] = {
-        "torch": run.encoders(reuse_memory=False),  # as it comes
-        "torch-reuse": run.encoders(),  # the same, with memory kept between layers
+        "torch": run.encoders(reuse_memory=False),
+        "torch-reuse": run.encoders(),  # memory is kept between layers
     }
     if has_bfloat16():
         models["torch-bf16"] = run.encoders(autocast=True)
@@ -80,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(encoders.running_on)
     embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items() if name != "torch"}
     reference = embeds["torch-reuse"]
-    embeds = {"torch": reference, **embeds}  # memory changes no figure of theirs but the speed
+    embeds = {"torch": reference, **embeds}  # the two differ in speed only
     for line in reference.table.skipped_lines():
         print(line)
     check_skipped(reference.table, arguments.allow_missing)
@@ -94,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, speed in speeds(folders, reference, run.transform, turns, arguments.provider).items():
         rate = max(speed["images_per_s"].values())
         rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
+        if name == "int8":
+            rows[name]["int8_gemm_share"] = rate * gflop / machine.int8_gemm_gflop_per_s
         files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
         rows[name]["megabytes"] = sum(f.stat().st_size for f in files or [run.folder / "model.safetensors"]) / 1e6
         rows[name]["providers"] = list(getattr(models[name], "providers", ["torch on the CPU"]))
@@ -133,27 +134,28 @@ def gflop_per_image(run: Run) -> float:
 
 
 def parity_failures(models: dict[str, dict[str, Any]], images: int) -> list[str]:
-    """What of which precision is further from torch's than it may be; one image more or less is always allowed."""
+    """A line for each figure that is further from torch's than allowed; one image more or less is always allowed."""
     failures = []
     for precision, row in models.items():
-        if precision not in TOLERANCE:
+        if precision not in PRECISIONS:
             continue
+        limits = PRECISIONS[precision]
         for name in [name for name in row if "recall" in name]:
-            tolerance = MEAN_TOLERANCE if name == "mean_recall" else TOLERANCE
-            allowed = max(tolerance[precision], 1 / images)
+            tolerance = limits.mean_recall_tolerance if name == "mean_recall" else limits.recall_tolerance
+            allowed = max(tolerance, 1 / images)
             difference = abs(row[name] - models["torch"][name])
             if not difference <= allowed + 1e-9:  # a NaN is not
                 failures.append(f"{precision} {name} differs by {difference:.4f}, allowed {allowed:g}")
         for name in ("image_cosine_p1", "text_cosine_p1"):
-            if not row[name] >= MIN_COSINE[precision]:
-                failures.append(f"{precision} {name} is {row[name]:.4f}, wanted {MIN_COSINE[precision]}")
+            if not row[name] >= limits.min_cosine:
+                failures.append(f"{precision} {name} is {row[name]:.4f}, wanted {limits.min_cosine}")
     return failures
 
 
 def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> str:
-    """Put the measured result into the bundle's manifest and README, and say where it is.
+    """Put the measured result into the bundle's manifest and README, and return a line that says where it is.
 
-    A README that somebody changed stays as it is.
+    A README that was changed by hand stays as it is.
     """
     if not bundle.manifest:
         return "the bundle has no manifest to keep the certificate in"

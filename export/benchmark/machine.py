@@ -1,9 +1,9 @@
-"""What the machine itself can do, measured in the same run as the models: the yardstick of every speed.
+"""The machine's own rates, measured in the same run as the models: the yardstick of every speed.
 
 Out: the rates of a large matrix product in float32 and in 8 bits (GFLOP/s, through onnxruntime, all cores), and the
-rate at which all cores together read memory (GB/s). A model's share of them says how much a better implementation could
-still gain (S. Williams et al., "Roofline", CACM 2009); the first two say what 8 bits can gain at all: much on a CPU
-with VNNI, little without.
+rate at which all cores together read memory (GB/s). A model's share of these rates says how much a better
+implementation could still gain (S. Williams et al., "Roofline", CACM 2009). The ratio of the first two says how much
+8 bits can gain at all: a lot on a CPU with VNNI, less without.
 """
 
 import os
@@ -16,6 +16,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from miniclip.inference.providers import CPU, session_options
+
+from ..gptq import MAX_WEIGHT
 
 GEMM_SIZE = 1536
 READ_BYTES = 1 << 29  # far more than any cache holds
@@ -44,7 +46,8 @@ def measure_machine(seconds: float = 1.5) -> Machine:
     floats = generator.standard_normal(shape, dtype=np.float32), generator.standard_normal(shape, dtype=np.float32)
     integers = (
         generator.integers(0, 256, shape, dtype=np.uint8),
-        generator.integers(-127, 128, shape, dtype=np.int8),  # as of our int8 towers
+        # the range that lets a CPU without VNNI use its fast kernels, as most layers of our int8 towers do
+        generator.integers(-MAX_WEIGHT[7], MAX_WEIGHT[7] + 1, shape, dtype=np.int8),
     )
     return Machine(
         os.cpu_count() or 1,
@@ -71,7 +74,7 @@ def _product_rate(operator: str, a: np.ndarray, weight: np.ndarray, seconds: flo
 
 
 def _read_rate(seconds: float) -> float:
-    """Every core sums its own part: numpy's float32 dot product is bound by memory at this size."""
+    """Each core sums its own part: at this size, numpy's float32 dot product is limited by memory."""
     cores = os.cpu_count() or 1
     values = np.ones(READ_BYTES // 4, dtype=np.float32)
     parts = np.array_split(values, cores)
@@ -85,7 +88,7 @@ def _read_rate(seconds: float) -> float:
 
 
 def best_seconds(work: object, seconds: float) -> float:
-    """The shortest of several passes of `work()` within about `seconds`, after one that does not count."""
+    """The shortest of several passes of `work()` within about `seconds`, after one warm-up pass."""
     assert callable(work)
     work()
     best, until = float("inf"), time.perf_counter() + seconds

@@ -1,7 +1,8 @@
 """Quality and speed of encoders, measured side by side.
 
-In: folders of models and a split. Out: one row of figures a model. For its speed each model has a process of its own
-(`export.benchmark.worker`). They take turns, so that a noisy machine is noisy for all of them; the median pass counts.
+In: folders of models and a split. Out: one row of figures a model. Each model's speed is measured in a process of its
+own (`export.benchmark.worker`). The processes take turns, so that noise of the machine affects all of them alike; the
+median pass counts.
 """
 
 import contextlib
@@ -49,11 +50,11 @@ def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
 
 
 class Worker:
-    """A model in a process of its own, waiting for its turns; `peak_memory_mb` is that process's."""
+    """A model in a process of its own that waits for its turns; `peak_memory_mb` is that of the process."""
 
     def __init__(self, name: str, folder: Path, inputs: Path, provider: str) -> None:
         self.name = name
-        command = [sys.executable, "-m", "export.benchmark.worker", str(folder.absolute()), name, str(inputs), provider]
+        command = [sys.executable, "-m", f"{__package__}.worker", str(folder.absolute()), name, str(inputs), provider]
         root = Path(__file__).parents[2]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -62,7 +63,7 @@ class Worker:
     def turn(self, kind: str, size: int, seconds: float) -> list[float]:
         """Seconds of each pass; see `export.benchmark.worker`."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and reading says how
+        with contextlib.suppress(BrokenPipeError):  # the process has ended; reading reports why
             self._process.stdin.write(json.dumps([kind, size, seconds]) + "\n")
             self._process.stdin.flush()
         return list(json.loads(self._read()))
@@ -112,7 +113,7 @@ def speeds(
 
 
 def write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> None:
-    """What every worker embeds: images and captions of the split, and a gallery to search."""
+    """Write the inputs of all workers: images and captions of the split, and a gallery to search."""
     table = embeds.table
     paths = [table.image_paths[row % len(table.image_paths)] for row in range(max(IMAGE_BATCHES))]
     step = max(1, len(table.captions) // max(TEXT_BATCHES))
@@ -130,7 +131,7 @@ def write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> 
 
 
 def _in_turns(workers: list[Worker], kind: str, size: int, seconds: float, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every pass of each; a first turn, which warms up, does not count."""
+    """Seconds of every pass of each model, without a first turn that warms up."""
     for worker in workers:
         worker.turn(kind, size, 0)
     passes: dict[str, list[float]] = {worker.name: [] for worker in workers}

@@ -1,11 +1,11 @@
-"""One model alone in its process, which measures itself when it is told to: the far side of `export.benchmark.measure`.
+"""One model in a process of its own that measures itself on request: the far side of `export.benchmark.measure`.
 
 python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER
 
 In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input one JSON list a line,
 `[kind, size, seconds]`. Out: first the process's peak memory in MB after a batch of images and one of texts, then a
-list of seconds for each request, one a pass. In a process with others, torch finds memory that they kept warm, their
-threads get in its way, and the memory of each is anybody's guess.
+list of seconds for each request, one a pass. In one process with others, torch would reuse memory that they kept warm,
+their threads would compete, and the peak memory of each could not be told apart.
 """
 
 import json
@@ -40,7 +40,7 @@ def main() -> int:
         encoders.embed_pixels(pixel_values)
         encoders.encode_texts(texts)
         print(_own_peak_mb(), flush=True)
-        image = arrays["picture"].tobytes()
+        image = arrays["image"].tobytes()
         gallery = ExactSearch(arrays["image_embeds"], getattr(encoders, "providers", (CPU,)))
     passes: Passes = {
         "images": lambda size: encoders.embed_pixels(pixel_values[:size]),
@@ -69,7 +69,7 @@ def _turn(work: Callable[[int], object], size: int, seconds: float) -> list[floa
 
 
 def _own_peak_mb() -> float:
-    """Linux hands `ru_maxrss` on from the process that started this one, so its own high-water mark is read there."""
+    """Reads the kernel's high-water mark, because on Linux `ru_maxrss` is inherited from the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]

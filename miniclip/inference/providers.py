@@ -15,6 +15,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from miniclip.errors import MiniClipError
+from miniclip.inference.int8_sums import sums_overflow
 
 CUDA, COREML, DIRECTML = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -22,7 +23,7 @@ PROVIDER_OF = {"cuda": CUDA, "coreml": COREML, "directml": DIRECTML, "cpu": CPU}
 PROVIDER_CHOICES = ("auto", *PROVIDER_OF)
 NAMES = {CUDA: "CUDA", COREML: "Core ML", DIRECTML: "DirectML"}
 MISSING = {
-    CUDA: 'this onnxruntime has no CUDA; install "miniclip[gpu]" instead of [cpu]',
+    CUDA: "this onnxruntime has no CUDA; put onnxruntime-gpu in its place (docs/gpu.md)",
     COREML: "this onnxruntime has no Core ML; it is in the wheels for macOS",
     DIRECTML: "this onnxruntime has no DirectML; on Windows install onnxruntime-directml instead of onnxruntime",
 }
@@ -84,9 +85,8 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     # idle threads that spin after a run steal the core that the next step of a query needs: benchmarks/sessions.py
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # a CPU without VNNI adds pairs of 8-bit products in 16 bits, which overflow: onnxruntime then shifts the weights to
-    # unsigned ones, whose sums are exact on every CPU, at a quarter less speed on those
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if sums_overflow():  # makes int8 exact on this CPU; elsewhere it would only cost speed
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3  # onnxruntime's own warnings go nowhere a user looks; what matters is said by us
     return options
 

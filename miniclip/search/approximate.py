@@ -1,6 +1,7 @@
 """Search in less memory or less time than exact search takes, and how much it finds of what exact search finds.
 
-    int8   8 bits a value in memory, a quarter of float32; the best candidates are scored again from the table
+    int8   8 bits a value in memory, a quarter of float32, which a query reads in less time on every CPU; the best
+           candidates are scored again from the table
     ann    LanceDB's vector index (IVF-PQ) on disk; almost nothing in memory. `miniclip index --ann` makes it
 
 In: an opened index, its embeddings on disk. Out: galleries with the `top_k` of `miniclip.search.exact.Gallery`, and
@@ -10,7 +11,9 @@ their recall: the share of the exact top 10 of text queries that they find.
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +31,9 @@ from miniclip.inference.providers import session_options
 GALLERIES = ("exact", "int8", "ann")
 CANDIDATES = 8  # scored again, for each that is wanted
 BLOCK = 1 << 16  # rows
-LARGEST_QUERY = 63  # of 8-bit queries: two products with 255 then fit 16 bits, in which a CPU without VNNI adds them
+# 8-bit queries are -63..63, shifted to 1..127: two products with 127 then fit the 16 bits in which a CPU without VNNI
+# adds them
+MAX_QUERY, QUERY_ZERO = 63, 64
 SMALLEST_ANN = 10_000  # rows; below, exact search is as fast
 PROBES = tuple(
     f"{what} {where}"
@@ -66,27 +71,36 @@ def open_backend(kind: str, index: ImageIndex) -> SearchBackend:
 
 
 def int8_graph() -> bytes:
-    """`gallery (N, D)` uint8, `queries (D, Q)` int8, `bias (N, 1)`, `k (1,)` -> `scores (K, Q)`, `rows (K, Q)`."""
+    """`queries (Q, D)` uint8, `gallery (D, N)` int8, `bias (1, N)`, `k (1,)` -> `scores (Q, K)`, `rows (Q, K)`."""
     nodes = [
-        helper.make_node("MatMulInteger", ["gallery", "queries"], ["products"]),
+        helper.make_node("MatMulInteger", ["queries", "gallery"], ["products"]),
         helper.make_node("Cast", ["products"], ["similarity"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["similarity", "bias"], ["biased"]),
-        helper.make_node("TopK", ["biased", "k"], ["scores", "rows"], axis=0, largest=1, sorted=1),
+        helper.make_node("TopK", ["biased", "k"], ["scores", "rows"], axis=1, largest=1, sorted=1),
     ]
     inputs = [
-        helper.make_tensor_value_info("gallery", TensorProto.UINT8, ["N", "D"]),
-        helper.make_tensor_value_info("queries", TensorProto.INT8, ["D", "Q"]),
-        helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N", 1]),
+        helper.make_tensor_value_info("queries", TensorProto.UINT8, ["Q", "D"]),
+        helper.make_tensor_value_info("gallery", TensorProto.INT8, ["D", "N"]),
+        helper.make_tensor_value_info("bias", TensorProto.FLOAT, [1, "N"]),
         helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
     ]
     outputs = [
-        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["K", "Q"]),
-        helper.make_tensor_value_info("rows", TensorProto.INT64, ["K", "Q"]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["Q", "K"]),
+        helper.make_tensor_value_info("rows", TensorProto.INT64, ["Q", "K"]),
     ]
     graph = helper.make_graph(nodes, "int8_top_k", inputs, outputs)
     return bytes(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
     )
+
+
+@dataclass(frozen=True)
+class Int8Block:
+    """Some of the embeddings in 8 bits."""
+
+    embeds: np.ndarray  # (D, n) int8: a column an image, because onnxruntime's matrix-vector product reads rows
+    rows: np.ndarray  # (n,) of the index
+    offsets: np.ndarray  # (n,) float32: what shifting the queries to unsigned numbers adds to each product, negated
 
 
 class Int8Search:
@@ -95,11 +109,7 @@ class Int8Search:
     def __init__(self, stored: StoredEmbeds) -> None:
         self._stored = stored
         largest = max((float(np.abs(part).max()) for _, part in stored.batches()), default=1.0)
-        self._scale = 127 / max(largest, 1e-12)
-        # unsigned and shifted by 128, which adds the same to every row's score: U8S8 is what CPUs are fast at
-        self._gallery = np.empty((len(stored), stored.dim), dtype=np.uint8)
-        for rows, part in stored.batches():
-            self._gallery[rows] = np.rint(part * self._scale) + 128
+        self._blocks = list(_int8_blocks(stored, 127 / max(largest, 1e-12)))
         self._session = ort.InferenceSession(int8_graph(), session_options(1), providers=["CPUExecutionProvider"])
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
@@ -108,25 +118,45 @@ class Int8Search:
     ) -> tuple[np.ndarray, np.ndarray]:
         """query_embeds (Q, D) -> scores (Q, K) and rows (Q, K), best first; scores are exact, candidates are not."""
         queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
-        count = len(self._gallery) if allowed is None else int(allowed.sum())
+        count = len(self._stored) if allowed is None else int(allowed.sum())
         k, wanted = min(k, count), min(max(64, CANDIDATES * k), count)
         if k <= 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         peaks = np.maximum(np.abs(queries).max(axis=1, keepdims=True), 1e-12)
-        coarse = np.ascontiguousarray(np.rint(queries / peaks * LARGEST_QUERY).astype(np.int8).T)  # (D, Q)
-        bias = np.zeros(len(self._gallery), np.float32) if allowed is None else np.where(allowed, 0, -np.inf)
+        coarse = (np.rint(queries / peaks * MAX_QUERY) + QUERY_ZERO).astype(np.uint8)  # (Q, D)
 
-        def search(start: int) -> tuple[np.ndarray, np.ndarray]:
-            part = self._gallery[start : start + BLOCK]
-            own = bias[start : start + BLOCK].astype(np.float32)[:, None]
-            feeds = {"gallery": part, "queries": coarse, "bias": own, "k": np.array([min(wanted, len(part))])}
-            scores, rows = self._session.run(None, feeds)
-            return scores, rows + start
+        def search(block: Int8Block) -> tuple[np.ndarray, np.ndarray]:
+            bias = block.offsets if allowed is None else np.where(allowed[block.rows], block.offsets, -np.inf)
+            number = np.array([min(wanted, len(block.rows))])
+            feeds = {"queries": coarse, "gallery": block.embeds, "bias": bias[None].astype(np.float32), "k": number}
+            scores, columns = self._session.run(None, feeds)
+            return scores, block.rows[columns]
 
-        found = list(self._pool.map(search, range(0, len(self._gallery), BLOCK)))
-        scores, rows = (np.concatenate(part).T for part in zip(*found, strict=True))  # (Q, C)
+        found = list(self._pool.map(search, self._blocks))
+        scores, rows = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))  # (Q, C)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
         return _rescore(queries, np.take_along_axis(rows, best, axis=1), self._stored, k)
+
+
+def _int8_blocks(stored: StoredEmbeds, scale: float) -> Iterator[Int8Block]:
+    """Blocks of `BLOCK` images (the last one is smaller), in the order in which the table is read."""
+    embeds, rows = np.empty((BLOCK, stored.dim), dtype=np.int8), np.empty(BLOCK, dtype=np.int64)
+    filled = 0
+
+    def block() -> Int8Block:
+        columns = np.ascontiguousarray(embeds[:filled].T)
+        return Int8Block(columns, rows[:filled].copy(), -QUERY_ZERO * columns.sum(axis=0, dtype=np.float32))
+
+    for own_rows, part in stored.batches():
+        while len(part):
+            fits = min(len(part), BLOCK - filled)
+            embeds[filled : filled + fits], rows[filled : filled + fits] = np.rint(part[:fits] * scale), own_rows[:fits]
+            part, own_rows, filled = part[fits:], own_rows[fits:], filled + fits
+            if filled == BLOCK:
+                yield block()
+                filled = 0
+    if filled:
+        yield block()
 
 
 class AnnSearch:
@@ -181,6 +211,7 @@ def make_ann(index: ImageIndex) -> None:
     with open_writer(index.folder, read_settings(index.folder), dim), writing(index.folder):
         index.stored.table.checkout_latest()
         index.stored.table.create_index("embedding", config=settings, replace=True)
+        ImageIndex.open(index.folder, in_memory=False).write_derived_files()  # the table has a new version
 
 
 def recall_of(gallery: SearchBackend, index: ImageIndex, text_embeds: np.ndarray, k: int = 10) -> float:

@@ -149,7 +149,7 @@ def test_where_an_image_was_taken_never_leaves(site: Site) -> None:
         replies.append(site.ask("search", "search", values)[1])
     (gallery,) = set(re.findall(r"preview/(\w+)/", replies[1].decode()))
     replies += [site.ask("detail", "detail", {"row": row, "gallery": gallery, "q": "a dog"})[1] for row in range(3)]
-    replies.append(site.ask("captions", "describe", {"picture": {"path": path}})[1])
+    replies.append(site.ask("describe", "describe", {"picture": {"path": path}})[1])
     addresses = set(re.findall(rb"preview/\w+/\w+/\d+\.webp", b"".join(replies)))
     assert {address.split(b"/")[2] for address in addresses} == {b"small", b"large"}
     for address in addresses:

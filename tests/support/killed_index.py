@@ -39,11 +39,9 @@ def open_encoders(bundle: Path) -> OnnxEncoders:
 
 def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
     """What the killed process runs: as the command does, but with a commit after every image, and a flat file."""
-    import miniclip.index.embeddings_mmap
     import miniclip.index.indexer
 
     miniclip.index.indexer.COMMIT_EVERY_S = 0.0
-    miniclip.index.embeddings_mmap.MIN_BYTES = 0
     encoders = open_encoders(bundle)
     begins.set()
     miniclip.index.indexer.update_index(str(images), encoders, out)

@@ -65,7 +65,8 @@ def test_more_than_there_is_may_be_asked_of_lancedb(tiny_index: Path, tiny_bundl
 def test_info_reads_no_embeddings(
     tiny_index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delattr(StoredEmbeds, "open")
+    monkeypatch.delattr(StoredEmbeds, "read")
+    monkeypatch.setattr("miniclip.index.image_index.map_embeddings", None)
     assert run(["info", str(tiny_index), "--provider", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pictures"] == 12
 

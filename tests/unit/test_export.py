@@ -19,7 +19,7 @@ import export.benchmark.__main__ as benchmark_command
 import export.benchmark.measure
 import train.__main__ as train_command
 from export.__main__ import build_bundle
-from export.benchmark.__main__ import MEAN_TOLERANCE, TOLERANCE, certify, parity_failures
+from export.benchmark.__main__ import certify, parity_failures
 from export.benchmark.machine import measure_machine
 from export.benchmark.measure import Worker, write_inputs
 from export.to_onnx import export_text
@@ -29,6 +29,7 @@ from miniclip.evaluation.evaluate import embed_split
 from miniclip.files import write_json
 from miniclip.inference.bundle import TOWERS, Bundle, list_files, onnx_name
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.precision import PRECISIONS
 from miniclip.models.calibration_set import CalibrationSet
 from miniclip.models.checkpoint import load_run, load_training_state, save_run
 
@@ -50,7 +51,8 @@ def row(**changes: float) -> dict[str, float]:
 @pytest.mark.parametrize("name", ["mean_recall", "image_to_text_recall@1"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, name: str) -> None:
-    allowed = (MEAN_TOLERANCE if name == "mean_recall" else TOLERANCE)[precision]
+    limits = PRECISIONS[precision]
+    allowed = limits.mean_recall_tolerance if name == "mean_recall" else limits.recall_tolerance
     for direction in (-1, 1):
         just_in = {"torch": row(), precision: row(**{name: 0.5 + direction * allowed})}
         assert parity_failures(just_in, 10_000) == []
@@ -276,7 +278,7 @@ def test_exporting_again_in_another_process_gives_the_same_bytes_and_prints_no_n
         command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "certificate was of the files that were replaced" in done.stdout
+    assert "the benchmark results belonged to the replaced files" in done.stdout
     for tower in TOWERS:
         for precision in ("fp32", "fp16", "int8"):
             name = onnx_name(tower, precision)

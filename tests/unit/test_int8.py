@@ -17,8 +17,10 @@ import export.__main__ as export_command
 import export.smooth_quant
 import miniclip.models.calibration_set
 from export.graph import Feeds, embed, image_feeds, text_feeds
-from export.int8 import FIRST_IN_FP32, TABLE_ROWS, _dynamic, quantise
-from export.recall_check import check_recall, layer_sets, max_recall_change
+from export.int8 import FIRST_IN_FP32, _dynamic, quantise
+from export.int8_storage import TABLE_ROWS
+from export.layer_sets import layer_sets
+from export.recall_check import check_recall, max_recall_change
 from export.smooth_quant import scale_outliers
 from export.to_onnx import export_text
 from miniclip.data.captions import read_captions
@@ -167,7 +169,7 @@ def test_scaling_a_whole_text_tower_changes_nothing_in_fp32(
 
 
 def larger_than_measured(number: int, values: np.ndarray) -> np.ndarray:
-    """Every second batch, the ones that judge, is ten times as large: fixed scales cut it off."""
+    """Every second batch, the ones that judge, is ten times as large: static quantisation cut it off."""
     return values * (10 if number % 2 else 1)
 
 
@@ -186,18 +188,18 @@ def neighbours_vanish(number: int, values: np.ndarray) -> np.ndarray:
 def test_scales_that_give_what_is_not_a_number_are_never_kept() -> None:
     feeds = [{"x": neighbours_vanish(number, rows(300, seed=number))} for number in range(4)]
     quantised, how = quantise(three_products(), feeds)
-    assert how.startswith("fixed scales"), how
+    assert how.startswith("static quantisation"), how
     assert np.isfinite(embed(quantised, feeds)).all()
 
 
 @pytest.mark.parametrize(
     ("change", "kept", "other"),
     [
-        (larger_than_measured, "scales on the fly", "fixed scales"),
-        (one_row_is_huge, "fixed scales", "scales on the fly"),
+        (larger_than_measured, "dynamic quantisation", "static quantisation"),
+        (one_row_is_huge, "static quantisation", "dynamic quantisation"),
     ],
 )
-def test_the_better_of_fixed_scales_and_scales_on_the_fly_is_kept_and_both_are_told(
+def test_the_better_of_dynamic_and_static_quantisation_is_kept_and_both_are_reported(
     change: Callable[[int, np.ndarray], np.ndarray], kept: str, other: str
 ) -> None:
     model = three_products()
@@ -209,8 +211,8 @@ def test_the_better_of_fixed_scales_and_scales_on_the_fly_is_kept_and_both_are_t
     assert best > second + 0.05
     cosine = (embed(quantised, feeds[1::2]) * embed(model, feeds[1::2])).sum(axis=1)
     assert np.percentile(cosine, 1) == pytest.approx(best, abs=1e-3)
-    assert ("DynamicQuantizeLinear" in operators(quantised)) == (kept == "scales on the fly")
-    assert ("QuantizeLinear" in operators(quantised)) == (kept == "fixed scales")
+    assert ("DynamicQuantizeLinear" in operators(quantised)) == (kept == "dynamic quantisation")
+    assert ("QuantizeLinear" in operators(quantised)) == (kept == "static quantisation")
 
 
 def test_the_word_table_is_kept_as_int8_rows_with_a_scale_each(text_tower: TextTower) -> None:
@@ -233,8 +235,11 @@ def test_no_matrix_of_a_text_tower_stays_in_float32_but_small_tables(text_tower:
     assert text_tower.int8.ByteSize() < 0.4 * text_tower.fp32.ByteSize()
 
 
-def test_no_weight_of_a_convolutional_tower_stays_in_float32_but_the_first_convolutions(tiny_bundle: Path) -> None:
-    fp32, int8 = (onnx.load(tiny_bundle / onnx_name("vision", precision)) for precision in ("fp32", "int8"))
+def test_no_weight_of_a_convolutional_tower_stays_in_float32_but_the_first_convolutions(
+    tiny_bundle: Path, judge: "Judge"
+) -> None:
+    fp32 = onnx.load(tiny_bundle / onnx_name("vision", "fp32"))
+    int8, _ = quantise(fp32, judge.feeds["vision"])
     convolutions = [node.input[1] for node in fp32.graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 31
     assert float_matrices(int8) == convolutions[:FIRST_IN_FP32]

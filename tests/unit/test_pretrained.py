@@ -78,7 +78,8 @@ def test_a_home_folder_of_nobody_is_one_line() -> None:
 
 
 def test_an_unknown_package_lists_the_known_ones() -> None:
-    expected = "no package 'efficientnet-lite9'; known are efficientnet-lite0, all-minilm-l6-v2, dinov2-small"
+    known = "efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, all-minilm-l6-v2, dinov2-small"
+    expected = f"no package 'efficientnet-lite9'; known are {known}"
     assert refusal("package:efficientnet-lite9") == expected
 
 

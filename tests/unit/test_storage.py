@@ -9,7 +9,7 @@ import pytest
 
 from demo.app_state import AppState
 from demo.gallery_search import GallerySearch
-from demo.search_request import SearchRequest
+from demo.search_request import read_query
 from demo.tabs import describe as captions_tab
 from miniclip.data.images import open_image
 from miniclip.data.storage import read_uri
@@ -53,7 +53,7 @@ def test_every_name_is_indexed_with_its_own_image(encoders: OnnxEncoders, folder
     for row, path in enumerate(plain.paths):
         own = stored.row_of(f"file://{quote(str(path), safe=ingest.PLAIN)}")
         assert own is not None, path
-        assert stored.sha256[own].as_py() == hashlib.sha256(path.read_bytes()).digest()
+        assert stored.sha256[own].tobytes() == hashlib.sha256(path.read_bytes()).digest()
         assert np.array_equal(stored.image_embeds[own], plain.image_embeds[row])
     assert update_index(f"file://{quote(str(folder))}", encoders, tmp_path / "uri").kept == len(NAMES + PLAIN)
 
@@ -133,12 +133,13 @@ def gallery(encoders: OnnxEncoders, tmp_path: Path) -> Searcher:
 def test_page_shows_and_describes_images_in_storage(gallery: Searcher, tmp_path: Path) -> None:
     app_state = AppState(gallery, "cpu", is_public=True)
     assert open_image(app_state.search.previews.webp(0)).size == (96, 80)
-    _, describe, label = captions_tab.functions(app_state)
+    tab = captions_tab.handlers(app_state)
+    describe, label = tab["describe"], tab["label"]
     asked = {"row": 0, "gallery": app_state.search.previews.version}
     assert "have no captions" in describe(asked)["html"]
     assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
     (tmp_path / "place/my photos/a b.png").unlink()
-    with pytest.raises(MiniClipError, match="has gone since it was indexed") as gone:
+    with pytest.raises(MiniClipError, match="no longer there") as gone:
         app_state.search.image(0)
     assert str(tmp_path) not in str(gone.value)
 
@@ -148,8 +149,10 @@ def test_page_names_images_in_storage_without_quotes_and_options(gallery: Search
         search = GallerySearch(gallery, is_public)
         card = search.card_of(0)
         assert (card.title, card.name) == ("a b.png", name)
-    assert search.places.folders == ["my%20photos", "other"]
-    found = search.answer(SearchRequest(words="a red circle", folder="other"))
+    assert search.paths.folders == ["my%20photos", "other"]
+    query = read_query({"q": "a red circle", "folder": "other"}, search.paths)
+    assert query is not None
+    found = search.search(query, 5)
     assert [card.title for card in found.cards] == ["c.png"]
 
 

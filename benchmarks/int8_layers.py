@@ -1,0 +1,69 @@
+"""The bits of every layer of an int8 vision tower, what 7 bits would cost, and the layer's share of the time.
+
+python -m benchmarks.int8_layers --run runs/NAME
+
+In: a run with calibration data. Out: a table in Markdown. The cost is the mean of 1 - cosine to fp32 that 7 bits in
+this layer alone add on held-back calibration data; the share of time is onnxruntime's own profile of the int8 tower,
+one image at a time on one thread.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import onnxruntime as ort
+
+from export.graph import Feeds, image_feeds
+from export.int8 import write_int8
+from export.to_onnx import export_vision
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.errors import MiniClipError
+from miniclip.inference.providers import CPU, session_options
+from miniclip.models.calibration_set import CalibrationSet
+from miniclip.models.checkpoint import load_run
+
+PASSES = 50
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.int8_layers", description="Bits, cost and time of each layer.")
+    parser.add_argument("--run", required=True, type=Path, help="run folder")
+    arguments = parser.parse_args()
+    run = load_run(arguments.run)
+    calibration = CalibrationSet.load(run.folder)
+    if calibration is None:
+        raise MiniClipError(f"{run.folder} has no calibration data; train it again")
+    feeds = image_feeds(calibration.pixel_values(run.transform))
+    with tempfile.TemporaryDirectory() as tmp:
+        fp32, int8 = Path(tmp) / "fp32.onnx", Path(tmp) / "int8.onnx"
+        export_vision(run.model, run.transform.height_px, fp32)
+        how, layers = write_int8(fp32, int8, feeds)
+        times = profile(int8, feeds, tmp)
+    print(how)
+    print("| layer | bits | cost of 7 bits, 1e-3 | share of multiplications | share of time |\n|---|---|---|---|---|")
+    for layer in layers:
+        time = sum(seconds for name, seconds in times.items() if name.startswith(layer.name)) / sum(times.values())
+        cost = f"{1000 * layer.cost:.3f}"
+        print(f"| {layer.name} | {layer.bits} | {cost} | {100 * layer.work:.1f} % | {100 * time:.1f} % |")
+    return 0
+
+
+def profile(path: Path, feeds: Feeds, folder: str) -> Counter[str]:
+    """Microseconds by name of the node that ran."""
+    options = session_options(1)
+    options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+    session = ort.InferenceSession(path, options, providers=[CPU])
+    image = {"pixel_values": feeds[0]["pixel_values"][:1]}
+    for _ in range(PASSES):
+        session.run(None, image)
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    times: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["name"].removesuffix("_kernel_time")] += event["dur"]
+    return times
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,28 @@
+"""The nodes of a tower's graph, grouped by the layers of the model that they come from."""
+
+import re
+
+import onnx
+
+
+def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
+    """Node names by set. A set of a transformer holds the layers of one name at all depths, such as
+    `encoder.layer.N.output.dense`; a set of a convolutional tower is a block.
+
+    A node without weights belongs to the layer before it.
+    """
+    weights = {item.name for item in model.graph.initializer}
+    users: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
+    sets: dict[str, set[str]] = {}
+    current = "inputs"
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Conv", "Gemm", "Gather"):
+            # the exporter renames a transposed weight, but not the bias that is added next
+            behind = [name for output in node.output if output in users for name in users[output].input]
+            named = [name for name in [*node.input, *behind] if name in weights and "." in name]
+            if named:
+                layer = named[0].removeprefix("tower.backbone.").rpartition(".")[0]
+                block = re.match(r".*?\.\d+(?=\.|$)", layer) if node.op_type == "Conv" else None
+                current = block[0] if block else re.sub(r"\.\d+(?=\.|$)", ".N", layer)
+        sets.setdefault(current, set()).add(node.name)
+    return {name: nodes for name, nodes in sets.items() if name != "inputs"}
