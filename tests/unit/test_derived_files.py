@@ -21,7 +21,7 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.approximate import Int8Search
 from miniclip.search.exact import ExactSearch
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 DIM = 16
 
