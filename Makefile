@@ -18,7 +18,7 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
           --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: data-given help setup lock train export benchmark demo test test-slow gpu-check lint clean
+.PHONY: data-given help setup lock train export benchmark demo space test test-e2e test-slow gpu-check wheel lint clean
 
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
@@ -32,30 +32,38 @@ $(PY):
 	  || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -f $(PY); echo "error: no virtual environment could be made; see above" >&2; exit 2; }
 
-# onnxruntime and onnxruntime-gpu overwrite each other's files: whoever changes from one to the other gets rid of both
+# onnxruntime and onnxruntime-gpu overwrite each other's files: a change from one to the other removes both
 $(VENV)/.extra-$(EXTRA): $(PY)
 	@$(if $(wildcard $(VENV)/.extra-*),$(PY) -m pip --quiet uninstall --yes onnxruntime onnxruntime-gpu)
 	@rm -f $(VENV)/.extra-*
 	@touch $@
 
+# every install with EXTRA=gpu brings both: the last one put in place is the one that works
+GPU_LAST = $(if $(filter gpu,$(EXTRA)),@$(PY) -m pip --quiet uninstall --yes onnxruntime onnxruntime-gpu \
+  && $(PIP) "onnxruntime-gpu[cuda,cudnn]>=1.30")
+
 $(VENV)/.serve: $(VENV)/.extra-$(EXTRA) pyproject.toml
 	@echo "installing what serving needs (once)"
 	@$(PIP) -e ".[$(EXTRA),demo]"
+	$(GPU_LAST)
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.serve
 	@echo "installing what training needs (once; PyTorch is large)"
 	@$(PIP) -e ".[$(EXTRA),demo,train]"
+	$(GPU_LAST)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
 	@echo "installing what tests need (once)"
 	@$(PIP) -e ".[$(EXTRA),demo,train,dev]"
+	$(GPU_LAST)
 	@touch $@
 
 $(VENV)/.slow: $(VENV)/.dev
 	@echo "installing what a cluster and UMAP need (once; Ray is large)"
-	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,heic,map]"
+	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,map]"
+	$(GPU_LAST)
 	@touch $@
 
 # every file is compared with its hash; nothing else is taken, for building neither
@@ -76,7 +84,7 @@ $(VENV)/.locked-slow: $(VENV)/.extra-$(EXTRA) requirements-slow.lock pyproject.t
 lock: $(PY) ## renew requirements.lock and requirements-slow.lock: newest versions, with hashes
 	@$(PIP) "uv>=0.9"
 	@echo 'setuptools>=77' | $(UV) --output-file requirements.lock
-	@echo 'setuptools>=77' | $(UV) --extra ray --extra heic -c requirements.lock --output-file requirements-slow.lock
+	@echo 'setuptools>=77' | $(UV) --extra ray -c requirements.lock --output-file requirements-slow.lock
 
 data-given: # before anything is installed
 	@test -n "$(DATA)" || { echo "error: say which captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
@@ -98,14 +106,27 @@ demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHA
 	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
 
-test: $(VENV)/.dev ## install and pass all tests [JOBS=2 at a time]
-	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile
+space: $(VENV)/.serve ## write a Hugging Face Space: make space OUT=folder [IMAGES=~/Pictures]
+	@test -n "$(OUT)" || { echo "error: name a new folder, as in: make space OUT=space" >&2; exit 2; }
+	@$(PY) -m demo.space --bundle "$(BUNDLE)" --images "$(IMAGES)" --out "$(OUT)"
+
+test: $(VENV)/.dev ## install and pass the quick tests [JOBS=2 at a time]
+	@$(PY) -m pytest -q -n $(JOBS) --dist worksteal
+
+test-e2e: $(VENV)/.dev ## browser, real processes, full disks, notebook, npm, all architectures [JOBS=2 at a time]
+	@HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -q -n $(JOBS) --dist loadscope -m "e2e or (hypothesis and not slow)"
 
 test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
 
 gpu-check: $(VENV)/.train ## train, export and search on the GPU and the CPU, and compare [JSON=FILE]
 	@$(PY) -m benchmarks.gpu $(if $(JSON),--json "$(JSON)")
+
+wheel: $(PY) ## build the wheel and the source archive into dist/
+	@$(PIP) "build>=1.2"
+	@rm -rf build miniclip.egg-info
+	@$(PY) -m build --outdir dist . >/dev/null
+	@ls dist
 
 lint: $(VENV)/.dev ## formatting, lint, types and layers
 	@$(VENV)/bin/ruff format --check .

@@ -114,7 +114,7 @@ def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> N
                 "embedding": pa.FixedSizeListArray.from_arrays(embeds.ravel(), dim),
             }
             writer.put(columns, replace=False)
-        ImageIndex.open(folder, in_memory=False).stored.keep_flat(folder)
+        ImageIndex.open(folder, in_memory=False).write_derived_files()
 
 
 def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python -m demo --images ~/Pictures --bundle models/miniclip-s
     python -m demo --index index/holiday-1a2b3c4d
 
-`--images` makes or updates an index below `index/`, named after the folder; `--index` opens one as it is. Exit status:
+`--images` makes or updates an index below `index/`, named after the folder; `--index` opens one unchanged. Exit status:
 0 stopped by the user, 2 wrong input.
 """
 
@@ -12,12 +12,16 @@ import atexit
 import contextlib
 import errno
 import importlib
+import io
+import ipaddress
 import os
 import signal
 import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,6 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
 
 from .memory import keep_memory_together
-from .quick_import import quick_import
 from .sharing import generated_login, share
 
 HOST = "127.0.0.1"
@@ -33,30 +36,47 @@ HOST = "127.0.0.1"
 
 def parser() -> ArgumentParser:
     flags = ArgumentParser(prog="python -m demo", description="Search images with words, in the browser.")
-    flags.add_argument("--bundle", type=Path, help="bundle folder; with --index, only if the index's own was moved")
+    flags.add_argument("--bundle", type=Path, help="bundle folder; with --index, only if its own bundle was moved")
     images = flags.add_mutually_exclusive_group()
     images.add_argument("--images", help="folder of images, caption file, hf:USER/NAME, or openmoji")
     images.add_argument("--index", type=Path, help="index folder, from: miniclip index")
-    flags.add_argument("--share", action="store_true", help="also open a public link; it demands a login")
+    flags.add_argument("--share", action="store_true", help="also open a public link; it needs a login")
     flags.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="ask for this login")
-    flags.add_argument("--port", type=_port, default=7860, help="port on 127.0.0.1 (default 7860)")
     flags.add_argument(
-        "--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)"
+        "--host",
+        default=HOST,
+        help=f"address to listen at (default {HOST}); others can connect at 0.0.0.0, and need a login",
+    )
+    flags.add_argument("--port", type=_port, default=7860, help="port to listen at (default 7860)")
+    flags.add_argument(
+        "--root-path",
+        type=_root_path,
+        default=os.environ.get("GRADIO_ROOT_PATH", ""),
+        metavar="PATH",
+        help="path at which a reverse proxy serves the page, such as /clip",
+    )
+    flags.add_argument("--mcp", action="store_true", help="also serve the search as tools to MCP clients")
+    flags.add_argument(
+        "--provider",
+        default="auto",
+        help="auto | cuda | coreml | directml | cpu (default auto: the GPU if there is one)",
     )
     flags.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto)")
     flags.add_argument("--no-browser", action="store_true", help="do not open the browser")
     return flags
 
 
-def main() -> int:
-    arguments = parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
     if arguments.images is None and arguments.index is None:
         raise MiniClipError("nothing to search; give --images DIR with --bundle B, or --index INDEX")
     if arguments.images is not None and arguments.bundle is None:
         raise MiniClipError("--images needs a bundle that embeds them; add --bundle B (python -m export makes one)")
-    check_port(arguments.port)
+    if arguments.mcp and find_spec("mcp") is None:
+        raise MiniClipError("--mcp needs the package mcp: pip install mcp")
+    check_port(arguments.host, arguments.port)
     keep_memory_together()
-    # importing Gradio takes seconds, and so may opening an index: side by side, nobody waits for both
+    # importing Gradio and opening an index both take seconds: run them in parallel
     importing = threading.Thread(target=_import_page, daemon=True)
     importing.start()
     searcher = _open_searcher(arguments)
@@ -67,45 +87,55 @@ def main() -> int:
     except ImportError as error:
         raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
 
-    app_state = AppState(searcher, arguments.provider, is_public=arguments.share)
-    login, generated = arguments.auth, False
-    if arguments.share and login is None:
-        login, generated = generated_login(), True
-    _keep_uploads_apart()
-    pass_by_proxies()
-    page = build_page(app_state)
+    is_public = arguments.share or not _is_loopback(arguments.host)
+    app_state = AppState(searcher, arguments.provider, is_public)
+    login, is_generated = arguments.auth, False
+    if is_public and login is None:
+        login, is_generated = generated_login(), True
+    _separate_uploads()
+    bypass_proxies()
+    page = build_page(app_state, arguments.mcp)
     try:
-        page.launch(
-            server_name=HOST,
-            server_port=arguments.port,
-            auth=login,
-            inbrowser=not (arguments.no_browser or arguments.share) and _has_display(),
-            prevent_thread_lock=True,
-            **launch_options(app_state),
-        )
-    except OSError:  # somebody took the port while the index was opened
+        with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints its own address of the MCP server
+            page.launch(
+                server_name=arguments.host,
+                server_port=arguments.port,
+                root_path=arguments.root_path,
+                auth=login,
+                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and _has_display(),
+                prevent_thread_lock=True,
+                **launch_options(app_state, arguments.mcp),
+            )
+    except OSError:  # another program took the port while the index was opened
         raise _port_in_use(arguments.port) from None
+    address = f"http://{arguments.host}:{arguments.port}"
     print(app_state.search.status, flush=True)
-    print(f"The search page is at http://{HOST}:{arguments.port} (stop it with Ctrl-C)", flush=True)
-    if generated and login:
+    print(f"The search page is at {address} (stop it with Ctrl-C)", flush=True)
+    if arguments.mcp:
+        print(f"MCP clients connect to {address}{arguments.root_path}/gradio_api/mcp/", flush=True)
+    if is_generated and login:
         print(f"login: {login[0]}, password: {login[1]}", flush=True)
     if arguments.share:
-        print(share(page, HOST), flush=True)
+        print(share(page, arguments.host), flush=True)
     page.block_thread()
     return 0
 
 
-def check_port(port: int) -> None:
-    """Refuse a port that is taken, before anything slow starts."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a page stopped a second ago does not count
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that cannot be opened, before anything slow starts."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore a page that was stopped a second ago
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except PermissionError:
             raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from None
+        except socket.gaierror:
+            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise _port_in_use(port) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise MiniClipError(f"--host must be an address of this machine, got {host}") from None
             raise MiniClipError(
                 f"port {port} cannot be opened ({error.strerror}); choose another with --port N"
             ) from None
@@ -113,7 +143,7 @@ def check_port(port: int) -> None:
 
 def _port_in_use(port: int) -> MiniClipError:
     return MiniClipError(
-        f"port {port} is in use; stop what runs there, or choose another with --port N (make demo PORT=N)"
+        f"port {port} is in use; stop the program that uses it, or choose another with --port N (make demo PORT=N)"
     )
 
 
@@ -133,30 +163,38 @@ def _open_searcher(arguments: argparse.Namespace) -> Any:
     return Searcher(ImageIndex.open(folder), encoders)
 
 
-def pass_by_proxies() -> None:
-    """Gradio asks the page that it has just opened for an answer: a proxy elsewhere could not reach it."""
+def bypass_proxies() -> None:
+    """At its start Gradio sends a request to the page itself, which must not go through an HTTP proxy."""
     names = [name.strip() for kind in ("no_proxy", "NO_PROXY") for name in os.environ.get(kind, "").split(",")]
     if "*" not in names:
         hosts = ",".join(dict.fromkeys(filter(None, [*names, HOST, "localhost"])))
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = hosts
 
 
-def _keep_uploads_apart() -> None:
-    """Uploads lie in a folder of this page alone, which goes when it stops: no other page fills it, none reads it."""
+def _separate_uploads() -> None:
+    """Keep uploads in a folder of this page alone and delete it at the end: no other page fills or reads it."""
     if "GRADIO_TEMP_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="miniclip-uploads-")
         os.environ["GRADIO_TEMP_DIR"] = folder.name
         atexit.register(folder.cleanup)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else a stopped page would leave it
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs `atexit`
 
 
 def _import_page() -> None:
-    with contextlib.suppress(ImportError), quick_import():  # the main thread imports it again, and says what is missing
-        importlib.import_module("demo.app")
+    with contextlib.suppress(ImportError):  # the main thread imports it again and reports what is missing
+        importlib.import_module(f"{__package__}.app")
 
 
 def _has_display() -> bool:
-    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _port(text: str) -> int:
@@ -164,6 +202,12 @@ def _port(text: str) -> int:
     if not 1 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 65535, got {text}")
     return port
+
+
+def _root_path(text: str) -> str:
+    if text and not text.startswith(("/", "http://", "https://")):
+        raise argparse.ArgumentTypeError(f"must begin with /, as in /clip, got {text}")
+    return text.rstrip("/")
 
 
 def _login(text: str) -> tuple[str, str]:

@@ -1,14 +1,15 @@
-"""The search page. In: a `AppState`. Out: Gradio `Blocks`, and the options to launch them with.
+"""The search page. In: an `AppState`. Out: Gradio `Blocks`, and the options to launch them with.
 
-Only onnxruntime runs behind `demo.app_state`; importing this loads neither torch nor transformers. Each tab has three
-files: tabs/NAME.py answers requests, static/NAME.html and static/NAME.js make them.
+Only onnxruntime runs behind `demo.app_state`: importing this module loads neither torch nor transformers. A tab has
+three files: tabs/NAME.py answers requests, static/NAME.html and static/NAME.js make them.
     python -m demo --images DIR --bundle B
 """
 
 import os
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: no request may leave the machine
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at gradio's import: no request leaves the machine
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -19,12 +20,8 @@ from .page import STATIC, part, read_static
 from .previews import preview_route
 from .public_api import add_public_api
 from .request_filter import RequestFilter
-from .tabs import compare_models as compare_tab
-from .tabs import describe as captions_tab
-from .tabs import detail as detail_view
-from .tabs import image_map as map_tab
-from .tabs import library as library_tab
-from .tabs import search as search_tab
+from .search_request import page_settings
+from .tabs import compare_models, describe, detail, image_map, library, search
 from .uploads import MAX_UPLOAD_BYTES
 
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
@@ -32,13 +29,13 @@ SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace
 TITLE = "MiniCLIP"
 LOCAL_CLAIM = "Find images by what they show. Everything stays on this machine."
 PUBLIC_CLAIM = "Find images by what they show."
-QUEUE = 32  # calls that may wait; more are told to come back
+MAX_WAITING = 32  # calls in the queue; further ones are refused
 PUBLIC_THREADS, LOCAL_THREADS = 8, 40
 CLEAN_EVERY_S, KEEP_UPLOADS_S = 300, 3600
 
 
-def build_page(app_state: AppState) -> gr.Blocks:
-    """The page of one desk. Its public API: `search_text`, `search_image` and `classify`."""
+def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
+    """The page, with the public API `search_text`, `search_image` and `classify`."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_UPLOADS_S))
     with page:
         claim = PUBLIC_CLAIM if app_state.is_public else LOCAL_CLAIM
@@ -47,28 +44,28 @@ def build_page(app_state: AppState) -> gr.Blocks:
         )
         with gr.Tabs(selected="search", elem_id="tabs"):
             with gr.Tab("Search", id="search", elem_id="search-tab"):
-                part("search", *search_tab.functions(app_state))
-            with gr.Tab("Describe", id="captions", elem_id="captions-tab"):
-                part("captions", *captions_tab.functions(app_state))
+                part("search", search.handlers(app_state))
+            with gr.Tab("Describe", id="describe", elem_id="describe-tab"):
+                part("describe", describe.handlers(app_state))
             with gr.Tab("Map", id="map", elem_id="map-tab"):
-                part("map", *map_tab.functions(app_state))
+                part("map", image_map.handlers(app_state))
             if not app_state.is_public:
                 with gr.Tab("Library", id="library", elem_id="library-tab"):
-                    part("library", *library_tab.functions(app_state))
+                    part("library", library.handlers(app_state))
                 with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
-                    part("compare", *compare_tab.functions(app_state))
-        part("detail", *detail_view.functions(app_state))
-        add_public_api(app_state)
-    page.queue(max_size=QUEUE)
+                    part("compare", compare_models.handlers(app_state))
+        part("detail", detail.handlers(app_state))
+        add_public_api(app_state, with_mcp)
+    page.queue(max_size=MAX_WAITING)
     return page
 
 
 def theme() -> gr.themes.Base:
-    """Colours and fonts; system fonts only, since any other would be fetched."""
+    """Colours and fonts; system fonts only, because others would be downloaded."""
     base = gr.themes.Base(
         primary_hue="teal", neutral_hue="slate", radius_size="lg", font=SYSTEM_FONTS, font_mono=SYSTEM_MONO
     )
-    # Gradio's own greys and teals miss a contrast of 4.5 to 1 on white
+    # Gradio's own greys and teals have less contrast than 4.5 to 1 on white
     return base.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
@@ -81,12 +78,14 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch_options(app_state: AppState) -> dict[str, Any]:
-    """Options of `Blocks.launch` that belong to the page; port, login and browser are the command's."""
+def launch_options(app_state: AppState, with_mcp: bool = False) -> dict[str, Any]:
+    """Options of `Blocks.launch` that belong to the page; the command adds port, login and browser."""
+    settings = json.dumps({**page_settings(), "maxUploadMB": MAX_UPLOAD_BYTES >> 20})
+    script = read_static("page.js")
     return {
         "theme": theme(),
-        # not by `css_paths`: Gradio puts its own prefix before every comma of a selector, inside `:is(...)`, too
-        "head": f"<style>{read_static('style.css')}</style><script>{read_static('page.js')}</script>",
+        # not `css_paths`: Gradio puts a prefix before every comma of a selector, even inside `:is(...)`
+        "head": f"<style>{read_static('style.css')}</style><script>window.miniclip = {settings};{script}</script>",
         "favicon_path": STATIC / "icon.svg",
         "pwa": True,
         "footer_links": [],
@@ -94,8 +93,10 @@ def launch_options(app_state: AppState) -> dict[str, Any]:
         "max_threads": PUBLIC_THREADS if app_state.is_public else LOCAL_THREADS,
         "app_kwargs": {
             "routes": [preview_route(lambda: app_state.search.previews)],
-            "middleware": [Middleware(RequestFilter)],
+            "middleware": [Middleware(RequestFilter, with_mcp=with_mcp)],
         },
+        "mcp_server": with_mcp,
+        "run_history": False,  # it would keep queries in the browser
         "ssr_mode": False,
         "quiet": True,
     }

@@ -1,7 +1,7 @@
-"""What the page works on now: one gallery, one bundle at one precision; and how that is changed while the page runs.
+"""The page's state: the open gallery, its bundle and precision, and the job that changes them.
 
 In: an opened `Searcher`. Out: the current `GallerySearch`, and at most one `Job` that indexes a folder beside it. When
-the job is done the new gallery takes the old one's place at once, for everybody who looks at the page.
+the job is done, its gallery replaces the old one for every user of the page.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 
-from .gallery_search import GallerySearch, NotReadyError
+from .errors import INTERNAL_ERROR, PageError, logger, sentence
+from .gallery_search import GallerySearch
 from .image_map import ImageMap
 from .index_location import index_folder
 from .previews import Previews
-from .uploads import sentence
 
-BUNDLE_FOLDERS = ("bundles", "models")  # where commands leave them
+BUNDLE_FOLDERS = ("bundles", "models")  # where the commands write them
 
 
 @dataclass
 class Job:
-    """One indexing that runs or has ended. Written by its thread, read by the page."""
+    """One run of indexing. Its thread writes it, the page reads it."""
 
     title: str
     done: int = 0
@@ -40,12 +40,12 @@ class Job:
     is_running: bool = True
     skipped: list[tuple[str, str]] = field(default_factory=list)  # name and reason
 
-    def tell(self, done: int, total: int) -> None:
+    def show_progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
 
 
 class AppState:
-    """The one open gallery of the page. A public page never changes it."""
+    """The page's one open gallery. A public page never changes it."""
 
     def __init__(self, searcher: Searcher, provider: str = "auto", is_public: bool = False) -> None:
         self.provider, self.is_public = provider, is_public
@@ -57,19 +57,16 @@ class AppState:
         search = GallerySearch(searcher, self.is_public, previews)
         self.map = ImageMap(search)
         self.search = search
-        if not searcher.captions_are_ready:  # tens of thousands take half a minute: before anybody asks
+        if not searcher.captions_are_ready:  # tens of thousands take half a minute: start before a user asks
             threading.Thread(target=_prepare_captions, args=(search,), daemon=True).start()
 
     @property
     def images(self) -> str:
-        """What the open index was made of: a folder, a caption file, or `openmoji`."""
+        """The source of the open index: a folder, a caption file, or `openmoji`."""
         return read_settings(self.search.index.folder).images
 
     def bundles(self) -> dict[str, Bundle]:
-        """The open bundle, its neighbours, and those where commands leave them, each by a name that is its own.
-
-        What is no bundle is passed over.
-        """
+        """The open bundle, its neighbours and those in `BUNDLE_FOLDERS`, by unique names. Damaged ones are left out."""
         own = self.search.searcher.encoders.bundle
         found = {own.folder.resolve(): own}
         for parent in (own.folder.resolve().parent, *map(Path, BUNDLE_FOLDERS)):
@@ -83,16 +80,16 @@ class AppState:
     def bundle_named(self, name: str) -> Bundle:
         bundles = self.bundles()
         if name not in bundles:
-            raise MiniClipError(f"There is no bundle {name} here.")
+            raise PageError(f"There is no bundle {name} here.")
         return bundles[name]
 
     def name_of(self, bundle: Bundle) -> str:
-        """The name that `bundles` gives to one of them."""
+        """The bundle's name in `bundles`."""
         folder = bundle.folder.resolve()
         return next(name for name, one in self.bundles().items() if one.folder.resolve() == folder)
 
     def use(self, name: str, precision: str) -> Job | None:
-        """Go on with another bundle or precision. Another embedding space needs the images indexed anew: a job."""
+        """Switch to another bundle or precision. Another embedding space starts a job that indexes the images again."""
         bundle = self.bundle_named(name)
         if bundle.fingerprint != self.search.index.fingerprint:
             return self.index(self.images, bundle, precision)
@@ -100,16 +97,18 @@ class AppState:
         encoders.warm_up()
         with self._opening:
             search = self.search
-            self._put(Searcher(search.index, encoders), search.previews)  # the same rows: what is shown stays good
+            self._put(
+                Searcher(search.index, encoders), search.previews
+            )  # the same rows: pages that show them stay valid
         return None
 
     def index(self, images: str, bundle: Bundle | None = None, precision: str | None = None) -> Job:
         """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs."""
         if not images.strip():
-            raise MiniClipError("Give the path of a folder with images.")
+            raise PageError("Give the path of a folder with images.")
         with self._lock:
             if self.job is not None and self.job.is_running:
-                raise MiniClipError("Another folder is being indexed: wait for it.")
+                raise PageError("Another folder is being indexed: wait for it.")
             self.job = job = Job(f"Indexing {images.strip()}")
         threading.Thread(target=self._run, args=(job, images.strip(), bundle, precision), daemon=True).start()
         return job
@@ -120,29 +119,30 @@ class AppState:
             if bundle is not None:
                 encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
             folder = index_folder(images, encoders.bundle.fingerprint)
-            report = update_index(images, encoders, folder, partial(write_here, progress=job.tell))
+            report = update_index(images, encoders, folder, partial(write_here, progress=job.show_progress))
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
             opened = ImageIndex.open(folder)
             with self._opening:
-                if bundle is None:  # a precision that was chosen meanwhile stays
+                if bundle is None:  # keep a precision that was chosen in the meantime
                     encoders = self.search.searcher.encoders
                 self._put(Searcher(opened, encoders))
             job.report = str(report)
         except MiniClipError as error:
-            job.error = sentence(error)
-        except Exception as error:  # a thread's traceback would reach nobody: the page says that it failed
-            job.error = f"Indexing failed ({type(error).__name__}); the gallery stays as it was."
+            job.error = sentence(error, about=f"{job.title} failed")
+        except Exception:
+            logger.exception("%s failed", job.title)
+            job.error = f"{job.title} failed. {INTERNAL_ERROR}"
         finally:
             job.is_running = False
 
 
 def _prepare_captions(search: GallerySearch) -> None:
-    with contextlib.suppress(NotReadyError):  # somebody was quicker
+    with contextlib.suppress(PageError):  # another thread already prepares them
         search.prepare_captions()
 
 
 def _name_among(folder: Path, folders: list[Path]) -> str:
-    """A folder's name, with as many of its parents as it takes to be the only one called so."""
+    """A folder's name, with as many of its parents as make it unique."""
     others = [other for other in folders if other != folder]
     for length in range(1, len(folder.parts)):
         parts = folder.parts[-length:]

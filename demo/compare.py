@@ -1,7 +1,7 @@
-"""Two bundles, or two precisions of one, asked the same words.
+"""Two bundles, or two precisions of one, with the same query.
 
 In: the open gallery and names such as `f8k · int8`. Out: what each finds, and how long its query takes. Precisions of
-one bundle share the gallery's embeddings; another bundle is asked in the index that it made of the same images.
+one bundle share the gallery's embeddings; another bundle searches its own index of the same images.
 """
 
 import statistics
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.store import versions_of
 from miniclip.inference.bundle import Bundle
@@ -19,6 +18,7 @@ from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 
 from .app_state import AppState
+from .errors import PageError
 from .gallery_search import Card
 from .index_location import index_folder
 
@@ -28,33 +28,40 @@ RUNS = 5  # the median of their times is shown
 
 @dataclass(frozen=True)
 class ModelColumn:
-    """One of the two answers. Cards carry the open gallery's rows, so that a click opens them."""
+    """One of the two answers. Its cards have the open gallery's rows, so that a click opens them."""
 
     name: str
     cards: list[Card]
     query_ms: float
-    common: int  # how many of its images the other found, too
-    absent: int  # images found that the open gallery does not have: its index is of another day
+    common: int  # images that both found
+    absent: int  # images found that the open gallery lacks, because its index is older or newer
 
 
 def choices(app_state: AppState) -> list[str]:
-    """Every bundle and precision that can answer about the open gallery's images."""
+    """Every bundle and precision that can search the open gallery's images."""
     return [
         f"{name} · {precision}"
         for name, bundle in app_state.bundles().items()
-        if bundle.fingerprint == app_state.search.index.fingerprint or _has_index(app_state, bundle)
+        if _can_search(app_state, bundle)
         for precision in bundle.precisions
     ]
 
 
+def hint(app_state: AppState) -> str:
+    """What makes a second model available."""
+    others = [name for name, bundle in app_state.bundles().items() if not _can_search(app_state, bundle)]
+    if others:
+        return f"Only one model has indexed these images. Press Use beside {others[0]} in Library to index them."
+    return "There is only one model here. A second bundle in the folder bundles/ or models/ can be compared with it."
+
+
 def compare(app_state: AppState, words: str, names: tuple[str, str]) -> list[ModelColumn]:
-    """Both sides; `MiniClipError` for words that are empty, or a name that is no choice."""
-    words = " ".join(words.split())
+    """Both columns; `PageError` for empty words, an unknown name, or twice the same name."""
     if not words:
-        raise MiniClipError("Type a few words to compare by.")
+        raise PageError("Type a few words to compare by.")
     known = choices(app_state)
-    if any(name not in known for name in names):
-        raise MiniClipError("Choose two of the models in the lists.")
+    if any(name not in known for name in names) or names[0] == names[1]:
+        raise PageError("Choose two different models in the lists.")
     answers = []
     for name in names:
         searcher = _searcher(app_state, name)
@@ -69,15 +76,17 @@ def compare(app_state: AppState, words: str, names: tuple[str, str]) -> list[Mod
         answers.append((name, dict(zip(paths, hits, strict=True)), statistics.median(times_ms)))
     common = len(answers[0][1].keys() & answers[1][1].keys())
     search = app_state.search
-    sides = []
+    columns = []
     for name, hits_at, query_ms in answers:
         rows = {path: row for path in hits_at if (row := search.index.row_of(path)) is not None}
         cards = [search.card(replace(hits_at[path], row=row)) for path, row in rows.items()]
-        sides.append(ModelColumn(name, cards, query_ms, common, len(hits_at) - len(rows)))
-    return sides
+        columns.append(ModelColumn(name, cards, query_ms, common, len(hits_at) - len(rows)))
+    return columns
 
 
-def _has_index(app_state: AppState, bundle: Bundle) -> bool:
+def _can_search(app_state: AppState, bundle: Bundle) -> bool:
+    if bundle.fingerprint == app_state.search.index.fingerprint:
+        return True
     return (index_folder(app_state.images, bundle.fingerprint) / "index.json").exists()
 
 
@@ -95,7 +104,7 @@ def _searcher(app_state: AppState, name: str) -> Searcher:
 
 
 def _changed_ns(place: Path) -> int:
-    """What is kept of a file or a folder is good as long as this stays; 0 where it is not there."""
+    """The modification time, which decides whether a cached model is still valid; 0 where nothing is there."""
     try:
         return place.stat().st_mtime_ns
     except OSError:

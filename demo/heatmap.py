@@ -1,7 +1,7 @@
-"""Where in an image the words are found: what hides, costs (occlusion, Zeiler and Fergus 2014, section 4.2).
+"""Occlusion heat map (Zeiler and Fergus 2014, section 4.2): how much the similarity drops when a region is hidden.
 
-In: an image, words, encoders. Out: a heat map over the part of the image that the tower sees. It needs nothing of
-the tower but its embedding, so that it serves every bundle.
+In: an image, words, encoders. Out: a heat map over the part of the image that the tower sees. It needs only the
+tower's embedding, so it works with every bundle.
 """
 
 import base64
@@ -15,26 +15,26 @@ from miniclip.data.images import ImageSource, open_image
 from miniclip.data.transform import ImageTransform
 from miniclip.inference.encoders import Encoders
 
-GRID = 8  # cells an edge of the heat map; each window hides 2 x 2 of them, so neighbours overlap
-MIN_DROP = 0.01  # of cosine similarity: below it nothing in the image matters alone
+GRID = 8  # cells per edge; each window hides 2 x 2 cells, so neighbours overlap
+MIN_DROP = 0.01  # in cosine similarity: below it no part of the image matters alone
 HEAT_PX = 160
 HOT, WARM = np.array([220, 38, 38]), np.array([250, 204, 21])
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Colours to lay over an image, and where: left, top, width and height as shares of the image's own."""
+    """Colours to lay over an image; `box` is left, top, width and height as shares of the image's size."""
 
     png_base64: str
     box: tuple[float, float, float, float]
-    largest_drop: float  # of the similarity, when the most important window is hidden
+    largest_drop: float  # in similarity, when the most important window is hidden
     matters: bool  # whether that is more than noise
 
 
-def heat_map(picture: ImageSource, words: str, encoders: Encoders) -> Heatmap:
-    """One query on one image; `MiniClipError` when it cannot be read."""
+def heat_map(source: ImageSource, words: str, encoders: Encoders) -> Heatmap:
+    """One query on one image; `MiniClipError` when the image cannot be read."""
     transform = encoders.transform
-    image = open_image(picture, transform.min_size_px)
+    image = open_image(source, transform.min_size_px)
     drops = similarity_drops(transform(image), encoders.encode_texts([words])[0], encoders)
     largest = float(drops.max())
     return Heatmap(_png(drops), seen_box(image.size, transform), largest, largest >= MIN_DROP)
@@ -43,7 +43,7 @@ def heat_map(picture: ImageSource, words: str, encoders: Encoders) -> Heatmap:
 def similarity_drops(pixel_values: np.ndarray, text_embed: np.ndarray, encoders: Encoders) -> np.ndarray:
     """pixel_values (3, H, W), text_embed (D,) -> (GRID, GRID): the mean loss of similarity when a cell is hidden.
 
-    Hidden means the mean colour, which is zero once normalised. The image and its windows are one batch.
+    A hidden cell has the mean colour, which is zero after normalisation. The image and its windows are one batch.
     """
     edges_y, edges_x = (np.linspace(0, edge, GRID + 1).round().astype(int) for edge in pixel_values.shape[1:])
     places = [(row, column) for row in range(GRID - 1) for column in range(GRID - 1)]
@@ -68,7 +68,7 @@ def seen_box(size: tuple[int, int], transform: ImageTransform) -> tuple[float, f
 
 
 def _png(drops: np.ndarray) -> str:
-    """Cells -> a smooth image from transparent over yellow to red."""
+    """Cells -> a smooth image from transparent through yellow to red."""
     share = np.clip(drops / max(float(drops.max()), 1e-6), 0, 1)
     smooth = Image.fromarray((255 * share).astype(np.uint8)).resize((HEAT_PX, HEAT_PX), Image.Resampling.BICUBIC)
     heat = np.asarray(smooth, dtype=np.float32)[..., None] / 255  # (HEAT_PX, HEAT_PX, 1)

@@ -1,7 +1,7 @@
-"""All images of a gallery on a plane, like ones near each other.
+"""All images of a gallery on a plane, similar images near each other.
 
-In: `image_embeds (N, D)`. Out: a point an image in [-1, 1], by PCA at once, or by UMAP where the extra `map` is
-installed. Of very many images an even sample is shown.
+In: `image_embeds (N, D)`. Out: one point per image in [-1, 1], by PCA, or by UMAP where the extra `map` is installed,
+and names for the crowded places. A very large gallery is shown by an even sample.
 """
 
 import base64
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from miniclip.data.paths import printable
-from miniclip.errors import MiniClipError
 
 from .gallery_search import GallerySearch
+from .vocabulary import group_names
 
-MAX_POINTS = 40_000  # what a browser still draws smoothly
+MAX_POINTS = 40_000  # a browser draws them smoothly
 PCA_ROWS = 20_000  # enough for two directions
-NEIGHBOURS = 15  # of each image, that UMAP keeps near it
-FEWEST_FOR_UMAP = 5  # images: fewer have no neighbourhoods
-MAX_GROUPS = 10  # folders with a colour of their own
+NEIGHBOURS = 15  # of each image, which UMAP keeps near it
+MIN_FOR_UMAP = 5  # images: fewer have no neighbourhoods
+MAX_GROUPS = 10  # folders with their own colour
+MAX_CLUSTERS, MIN_IN_CLUSTER = 12, 15  # named places on the map, and images that each needs
+K_MEANS_STEPS = 25
 
 
 def has_umap() -> bool:
@@ -39,11 +41,9 @@ def pca(image_embeds: np.ndarray) -> np.ndarray:
 
 def umap(image_embeds: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, 2): neighbours stay neighbours; minutes for many images."""
-    try:
-        from umap import UMAP
-    except ImportError:
-        raise MiniClipError('UMAP is not installed; get it with: pip install "miniclip[map]"') from None
-    if len(image_embeds) < FEWEST_FOR_UMAP:
+    from umap import UMAP  # the page offers it where `has_umap`
+
+    if len(image_embeds) < MIN_FOR_UMAP:
         return pca(image_embeds)
     neighbours = min(NEIGHBOURS, len(image_embeds) - 1)
     layout = UMAP(n_neighbors=neighbours, n_components=2, metric="cosine", random_state=0, n_jobs=1)
@@ -51,44 +51,70 @@ def umap(image_embeds: np.ndarray) -> np.ndarray:
 
 
 def fit_square(points: np.ndarray) -> np.ndarray:
-    """(N, 2) -> [-1, 1], with far outliers on its edge, so that they do not press the others together."""
+    """(N, 2) -> [-1, 1], with far outliers on the edge, so that they do not squeeze the others together."""
     low, high = np.quantile(points, 0.005, axis=0), np.quantile(points, 0.995, axis=0)
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-9)
     return np.asarray(np.clip((points - middle) / half, -1.15, 1.15) / 1.15, dtype=np.float32)
 
 
+def k_means(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(P, 2) -> cluster_of (P,) and centres (K, 2), K <= count (Lloyd 1982); the first centres are an even sample."""
+    centres = points[np.linspace(0, len(points) - 1, count).astype(int)]
+    for _ in range(K_MEANS_STEPS):
+        cluster_of = ((points[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
+        used = np.unique(cluster_of)
+        centres = np.stack([points[cluster_of == one].mean(axis=0) for one in used])
+    return np.searchsorted(used, cluster_of), centres
+
+
 class ImageMap:
-    """The map of one gallery, computed when it is first looked at."""
+    """The map of one gallery, computed on the first request."""
 
     def __init__(self, search: GallerySearch) -> None:
         self.search = search
         self.rows = np.arange(0, len(search.index), max(1, -(-len(search.index) // MAX_POINTS)), dtype=np.int32)
-        self._points: dict[str, np.ndarray] = {}
+        self._layouts: dict[str, tuple[np.ndarray, list[dict[str, Any]]]] = {}
         self._filling = threading.Lock()
 
     def points(self, layout: str = "pca") -> dict[str, Any]:
-        """What the page draws: rows, x and y in turn, each point's folder, and the folders' names."""
+        """What the page draws: rows, x and y alternately, each point's folder, names of folders and clusters."""
         groups, group_of = self._groups
+        points, clusters = self._laid_out(layout)
         return {
             "rows": _base64(self.rows),
-            "points": _base64(self._laid_out(layout)),
+            "points": _base64(points),
+            "clusters": clusters,
             "groups": groups,
             "group": _base64(group_of),
+            "gallery": self.search.previews.version,
             "preview": self.search.previews.address(0).rsplit("/", 1)[0],
             "all": len(self.search.index),
         }
 
-    def _laid_out(self, layout: str) -> np.ndarray:
-        """(P, 2) of that layout, computed once: a second one that asks meanwhile waits for the first."""
-        if layout not in self._points:
+    def _laid_out(self, layout: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """(P, 2) points and named clusters of a layout, computed once; parallel requests wait for the first."""
+        if layout not in self._layouts:
             with self._filling:
-                if layout not in self._points:
+                if layout not in self._layouts:
                     embeds = self.search.index.image_embeds[self.rows]
-                    self._points[layout] = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
-        return self._points[layout]
+                    points = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
+                    self._layouts[layout] = points, self._clusters(points, embeds)
+        return self._layouts[layout]
+
+    def _clusters(self, points: np.ndarray, embeds: np.ndarray) -> list[dict[str, Any]]:
+        """The middle of each crowded place, and the everyday word that fits its images best (zero-shot)."""
+        count = min(MAX_CLUSTERS, len(points) // MIN_IN_CLUSTER)
+        if count < 2:
+            return []
+        cluster_of, centres = k_means(points, count)
+        means = np.stack([embeds[cluster_of == one].mean(axis=0) for one in range(len(centres))])
+        names = group_names(means, embeds.mean(axis=0), self.search.searcher.encoders)
+        return [
+            {"x": float(x), "y": float(y), "name": name} for (x, y), name in zip(centres, names, strict=True) if name
+        ]
 
     def shades(self, similarity: np.ndarray) -> str:
-        """similarity (N,) -> a share of 0 to 1 for every point, -1 where a filter leaves it out."""
+        """similarity (N,) -> 0 to 1 for every point, -1 where a filter excludes it."""
         own = similarity[self.rows]
         if np.isnan(own).all():
             return _base64(np.full(len(own), -1, dtype=np.float32))
@@ -97,11 +123,11 @@ class ImageMap:
 
     @cached_property
     def _groups(self) -> tuple[list[str], np.ndarray]:
-        """Names of the largest folders, and the place of each point's folder among them; the last is "others"."""
-        if self.search.is_public or not self.search.places.folders:
+        """Names of the largest folders, and the number of each point's folder; the last one is "other folders"."""
+        if self.search.is_public or not self.search.paths.folders:
             return [], np.zeros(len(self.rows), dtype=np.uint8)
         names = [
-            name.split("/")[0] if "/" in name else "" for name in map(self.search.places.name_of, self.rows.tolist())
+            name.split("/")[0] if "/" in name else "" for name in map(self.search.paths.name_of, self.rows.tolist())
         ]
         unique, inverse, counts = np.unique(names, return_inverse=True, return_counts=True)
         largest = np.argsort(-counts)[:MAX_GROUPS]

@@ -1,37 +1,17 @@
-"""Where the page keeps the index of a folder that it was pointed at.
+"""The index of a folder that the page was pointed at, made or updated before the page opens.
 
-In: what `--images` says, and encoders. Out: an index folder `index/NAME-HASH`, made or brought up to date.
+In: the argument of `--images`, and encoders. Out: an index folder in the cache (`miniclip.index.location`).
 """
 
-import hashlib
-import re
 from pathlib import Path
 
-from miniclip.data.paths import printable
-from miniclip.index.indexer import update_index
-from miniclip.index.scan import absolute
-from miniclip.index.store import INDEX_FORMAT
+from miniclip.index.location import bring_up_to_date, index_folder
 from miniclip.inference.encoders import OnnxEncoders
 
-INDEXES = Path("index")
-
-
-def index_folder(images: str, fingerprint: str) -> Path:
-    """`index/NAME-HASH`: two folders of one name, two bundles on one folder, or two formats share no index."""
-    place = absolute(images)
-    name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "pictures").strip("-.") or "pictures"
-    digest = hashlib.sha256(f"{place}\n{fingerprint}\n{INDEX_FORMAT}".encode("utf-8", "surrogateescape")).hexdigest()
-    return INDEXES / f"{name}-{digest[:8]}"
+__all__ = ["index_folder", "index_images"]
 
 
 def index_images(images: str, encoders: OnnxEncoders) -> Path:
-    """Make or update the index, saying what happens; unchanged images keep their embedding."""
-    folder = index_folder(images, encoders.bundle.fingerprint)
-    known = (folder / "index.json").exists()
+    """Make or update the index and print what happens; unchanged images keep their embedding."""
     print(encoders.running_on)
-    print(
-        f"{'looking for changes in' if known else 'indexing the pictures of'} {printable(images)} (index: {folder})",
-        flush=True,
-    )
-    print(update_index(images, encoders, folder), flush=True)
-    return folder
+    return bring_up_to_date(images, encoders, lambda line: print(line, flush=True))

@@ -1,8 +1,8 @@
-"""How the C library shares out memory in a process that serves for days.
+"""Fewer memory pools of the C library, for a process that serves for days.
 
-glibc gives threads memory pools of their own ("arenas", mallopt(3)), up to eight a core, and what is freed in one is of
-no use to another. Requests come on many threads, so each pool grows to its own worst case, and the page's memory goes
-on rising; two pools are soon full, at no cost in time that was seen (docs/reliability.md, "Load and soak").
+glibc gives threads their own memory pools ("arenas", mallopt(3)), up to eight per core, and memory that is freed in one
+cannot be used by another. Requests run on many threads, so every pool grows to its own worst case. With two pools the
+memory stops growing early, at no measured cost in time (docs/reliability.md, "Load and soak").
 """
 
 import ctypes
@@ -14,7 +14,7 @@ ARENAS = 2
 
 
 def keep_memory_together() -> bool:
-    """Allow two pools; whether the C library took it. Call it before threads start; `MALLOC_ARENA_MAX` overrides it."""
+    """Allow two pools; True if the C library accepts. Call it before threads start. `MALLOC_ARENA_MAX` wins."""
     if sys.platform != "linux" or "MALLOC_ARENA_MAX" in os.environ:
         return False
     try:

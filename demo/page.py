@@ -1,11 +1,10 @@
-"""One part of the page: an HTML skeleton, the script that moves it, and the functions that the script calls.
+"""One part of the page: an HTML skeleton, the script that drives it, and the Python handlers that the script calls.
 
-In: a name, such as `search` for static/search.html and static/search.js, and functions of one argument that answer
-with JSON. Out: a `gr.HTML`. What went wrong reaches the script as `{"message": ...}`, a sentence for the page.
+In: a name, such as `search` for static/search.html and static/search.js, and handlers by the names that the script
+uses. Out: a `gr.HTML`. Errors reach the script as `{"message": ...}`, one sentence for the page.
 """
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,45 @@ import gradio as gr
 
 from miniclip.errors import MiniClipError
 
-from .uploads import sentence
+from .errors import INTERNAL_ERROR, PageError, logger, sentence
+from .form import Form
 
 STATIC = Path(__file__).parent / "static"
-Answering = Callable[[Any], dict[str, Any]]
+Handler = Callable[[Form], dict[str, Any]]
 
 
 def read_static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def part(name: str, *functions: Answering) -> gr.HTML:
-    """The component; its script reaches each function as `server.NAME(argument)`, a promise of its answer."""
+def part(name: str, handlers: Mapping[str, Handler]) -> gr.HTML:
+    """The component. Its script calls a handler as `server.NAME(form)`, which is a promise of the answer."""
     return gr.HTML(
         "",
         html_template=read_static(f"{name}.html"),
         js_on_load=read_static(f"{name}.js"),
-        server_functions=[told(function) for function in functions],
+        server_functions=[answering(name, handler) for name, handler in handlers.items()],
         elem_id=name,
         apply_default_css=False,
         padding=False,
     )
 
 
-def told(function: Answering) -> Answering:
-    """The function with errors as answers. Only a hand-made request gets to the second kind."""
+def answering(name: str, handler: Handler) -> Handler:
+    """The handler with its errors as answers. An error that is not a user's is logged and reported as internal."""
 
-    @wraps(function)
-    def answering(values: Any) -> dict[str, Any]:
+    def answer(form: Any) -> dict[str, Any]:
         try:
-            return function(values)
+            if not isinstance(form, dict):
+                raise PageError("This request cannot be read.")
+            return handler(form)
+        except PageError as error:
+            return {"message": sentence(error), **error.facts}
         except MiniClipError as error:
             return {"message": sentence(error)}
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            return {"message": "This question cannot be read."}
+        except Exception:
+            logger.exception("internal error in “%s”", name)
+            return {"message": INTERNAL_ERROR}
 
-    return answering
+    answer.__name__ = name  # the name that Gradio gives to the script
+    return answer

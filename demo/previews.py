@@ -1,7 +1,7 @@
 """Previews of the index's images, served by number: no path, no metadata, nothing outside the index.
 
-In: `preview/VERSION/SIZE/ROW.webp`. Out: a WebP drawn anew from the pixels, so neither EXIF nor a location leaves the
-server. Behind a login, a preview asks for it like everything else.
+In: `preview/VERSION/SIZE/ROW.webp`. Out: a WebP encoded from the pixels, so neither EXIF nor a location leaves the
+server. Where the page has a login, previews need it, too.
 """
 
 import io
@@ -21,38 +21,38 @@ from miniclip.index.image_index import ImageIndex
 
 SIZES_PX = {"small": 320, "large": 1280}  # longest edge; a card is 130 to 230 CSS pixels wide, a large view 700
 MISSING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320"><rect width="320" height="320" fill="#8883"/>
-<text x="160" y="165" text-anchor="middle" font-family="sans-serif" font-size="18" fill="#888">image has gone</text>
+<text x="160" y="165" text-anchor="middle" font-family="sans-serif" font-size="18" fill="#888">image is missing</text>
 </svg>"""
 
 
 class Previews:
-    """The images of one index as small WebP files, made when they are first asked for."""
+    """The images of one index as small WebP files, made on the first request."""
 
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
-        # browsers keep previews for a day; another index on the same port must not be shown with their images
+        # browsers cache previews for a day: another index on the same port must not show them
         self.version = secrets.token_hex(4)
-        self._small = lru_cache(maxsize=4096)(self._draw)  # some 10 KB each
+        self._small = lru_cache(maxsize=4096)(self._draw)  # about 10 KB each
         self._large = lru_cache(maxsize=32)(self._draw)
 
     def address(self, row: int, size: str = "small") -> str:
-        """Where the page finds the preview, relative to its own address."""
+        """The preview's address, relative to the page's."""
         return f"preview/{self.version}/{size}/{row}.webp"
 
     def webp(self, row: int, size: str = "small") -> bytes:
-        """One preview; `MiniClipError` when the image has gone or is damaged."""
+        """One preview; `MiniClipError` when the image is missing or damaged."""
         return (self._large if size == "large" else self._small)(row, SIZES_PX[size])
 
     def _draw(self, row: int, size_px: int) -> bytes:
         image = open_image(self._index.source(row), min_size_px=size_px)
         image.thumbnail((size_px, size_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        image.info = {}  # Pillow would write a colour profile or XMP found here into the new file
+        image.info = {}  # otherwise Pillow copies a colour profile or XMP into the new file
         stream = io.BytesIO()
         image.save(stream, "WEBP", quality=82, method=1)
         return stream.getvalue()
 
     def row_at(self, version: str, name: str) -> int | None:
-        """The row of `ROW.webp`, or None for anything else: another gallery's, no number, out of range."""
+        """The row of `ROW.webp`, or None: another gallery's version, no number, or out of range."""
         number = name.removesuffix(".webp")
         if version != self.version or not (number.isascii() and number.isdigit()) or len(number) > 9:
             return None
@@ -60,7 +60,7 @@ class Previews:
 
 
 def preview_route(current: Callable[[], Previews]) -> APIRoute:
-    """The address above as a route of Gradio's server; `current` are the previews of the gallery that is open."""
+    """The address above as a route of Gradio's server; `current` returns the open gallery's previews."""
 
     async def respond(request: Request, version: str, size: str, name: str) -> Response:
         if not is_logged_in(request):
@@ -72,7 +72,7 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
         headers = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
         try:
             webp = await run_in_threadpool(previews.webp, row, size)
-        except MiniClipError:  # moved since it was indexed: a grey field says so, where a broken image would not
+        except MiniClipError:  # moved after indexing: show a grey field instead of a broken image
             return Response(MISSING, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
         return Response(webp, media_type="image/webp", headers=headers)
 
@@ -80,7 +80,7 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
 
 
 def is_logged_in(request: Request) -> bool:
-    """Gradio's own rule: a cookie it gave out at the login. An unknown future Gradio would refuse, not leak."""
+    """Gradio's own rule: a cookie from the login. If a later Gradio renames it, requests are refused, not admitted."""
     app = request.app
     if app.auth is None and app.auth_dependency is None:
         return True

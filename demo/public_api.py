@@ -1,67 +1,134 @@
-"""What `gradio_client` can call: `search_text`, `search_image` and `classify`. They tell no path of this machine."""
+"""What programs can call: `search_text`, `search_image` and `classify` by `gradio_client`, and tools for MCP clients.
 
-from typing import Any
+The answers contain no path of this machine.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.events import api
 
 from miniclip.errors import MiniClipError
+from miniclip.search.query import Query
 
 from .app_state import AppState
-from .gallery_search import ResultPage
-from .search_request import MAX_SHOWN, MAX_WORDS, SearchRequest
-from .uploads import read_uploaded_image, sentence, uploaded_path
+from .errors import INTERNAL_ERROR, PageError, logger, sentence
+from .form import MAX_TEXT, text, texts
+from .gallery_search import Card
+from .search_request import MAX_SHOWN
+from .uploads import read_base64, read_upload
+
+Result = TypeVar("Result")
+DEFAULT_TOP_K = Query.top_k  # the library's own default
 
 
-def add_public_api(app_state: AppState) -> None:
-    """Put the three endpoints into the page that is being built."""
+def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
+    """Add the endpoints to the page that is being built; with MCP, the tools that take an image as text, too.
 
-    def search_text(words: str, top_k: int = 10) -> list[dict[str, Any]]:
-        """Images for words, best first: file name, score, probability of a match, preview."""
-        shown = max(1, min(int(top_k), MAX_SHOWN))
-        return _as_json(app_state.search.answer(SearchRequest(words=" ".join(words.split())[:MAX_WORDS], shown=shown)))
+    Gradio's MCP server calls endpoints without a queue directly, and the others through a request to the page, which
+    a login would refuse. Its own image arguments are addresses that it would download, so tools take base64.
+    """
 
-    def search_image(uploaded: dict[str, Any] | None) -> dict[str, Any]:
-        """For an image: the captions that fit it best, and the images most like it."""
-        try:
-            image = uploaded_path(uploaded)
-            if image is None:
-                raise MiniClipError("Give an image.")
-            similar = _as_json(app_state.search.answer(SearchRequest(image=image, shown=10)))
-            found = app_state.search.captions_of(read_uploaded_image(image))
-        except MiniClipError as error:
-            raise gr.Error(sentence(error), print_exception=False) from None
-        return {"captions": [{"caption": hit.caption, "score": hit.score} for hit in found], "pictures": similar}
+    def search_text(words: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
+        """Find the images of the open gallery that match a description.
 
-    def classify(uploaded: dict[str, Any] | None, labels: str) -> dict[str, float]:
-        """For an image and labels with commas between them: each label's probability."""
-        try:
-            image = uploaded_path(uploaded)
-            if image is None:
-                raise MiniClipError("Give an image.")
-            wanted = [label for part in labels.split(",") if (label := part.strip())]
-            return dict(app_state.search.labels_of(read_uploaded_image(image), wanted))
-        except MiniClipError as error:
-            raise gr.Error(sentence(error), print_exception=False) from None
+        Args:
+            words: What the image should show, in English, such as "a red car".
+            top_k: How many images to return, best first.
 
-    api(search_text, api_name="search_text")
-    # components only describe input and output; they decode nothing, since `miniclip.data.images` decodes all images
-    image, labels = gr.Image(label="picture", visible=False), gr.Textbox(label="labels", visible=False)
+        Returns:
+            Each image's file name, cosine similarity, probability of a match, and preview address.
+        """
+        query = Query(texts=(text({"words": words}, "words"),), distinct=True)
+        return _answer(lambda: _search(app_state, query, top_k))
+
+    def search_image(picture: dict[str, Any] | None) -> dict[str, Any]:
+        """For an uploaded image: the captions that describe it best, and the images most like it."""
+
+        def search() -> dict[str, Any]:
+            image = _image(picture)
+            found = app_state.search.captions_of(image)
+            captions = [{"caption": hit.caption, "score": hit.score} for hit in found]
+            return {"captions": captions, "pictures": _similar(app_state, image, DEFAULT_TOP_K)}
+
+        return _answer(search)
+
+    def classify(picture: dict[str, Any] | None, labels: str) -> dict[str, float]:
+        """For an uploaded image and labels with commas between them: each label's probability."""
+        return _answer(lambda: _labels(app_state, _image(picture), labels))
+
+    def similar_images(image_base64: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
+        """Find the images of the open gallery that look like an image.
+
+        Args:
+            image_base64: The image file, in base64.
+            top_k: How many images to return, best first.
+
+        Returns:
+            Each image's file name, cosine similarity, and preview address.
+        """
+        return _answer(lambda: _similar(app_state, read_base64(image_base64), top_k))
+
+    def label_image(image_base64: str, labels: str) -> dict[str, float]:
+        """Compare an image with labels: how likely each of them is, if one of them is right.
+
+        Args:
+            image_base64: The image file, in base64.
+            labels: Two labels or more, with commas between them, such as "cat, dog, car".
+
+        Returns:
+            Each label's probability; they sum to 1.
+        """
+        return _answer(lambda: _labels(app_state, read_base64(image_base64), labels))
+
+    api(search_text, api_name="search_text", queue=not with_mcp)
+    if with_mcp:
+        api(similar_images, api_name="similar_images", queue=False)
+        api(label_image, api_name="label_image", queue=False)
+    # the components only describe input and output: `miniclip.data.images` decodes all images
+    image, label_list = gr.Image(label="picture", visible=False), gr.Textbox(label="labels", visible=False)
     output = gr.JSON(label="found", visible=False)
     button = gr.Button(visible=False)
-    button.click(search_image, image, output, api_name="search_image", preprocess=False)
-    button.click(classify, [image, labels], output, api_name="classify", preprocess=False)
+    options: Any = {"preprocess": False, "api_visibility": "undocumented" if with_mcp else "public"}
+    button.click(search_image, image, output, api_name="search_image", **options)
+    button.click(classify, [image, label_list], output, api_name="classify", **options)
 
 
-def _as_json(answer: ResultPage) -> list[dict[str, Any]]:
-    if answer.message:
-        raise gr.Error(answer.message, print_exception=False)
-    return [
-        {
-            "file": card.name.rsplit("/", 1)[-1],
-            "score": card.score,
-            "probability": card.probability,
-            "preview": card.preview,
-        }
-        for card in answer.cards
-    ]
+def _answer(compute: Callable[[], Result]) -> Result:
+    try:
+        return compute()
+    except MiniClipError as error:
+        raise gr.Error(sentence(error), print_exception=False) from None
+    except Exception:
+        logger.exception("internal error in the public API")
+        raise gr.Error(INTERNAL_ERROR, print_exception=False) from None
+
+
+def _image(picture: dict[str, Any] | None) -> bytes:
+    image = read_upload(picture)
+    if image is None:
+        raise PageError("Give an image.")
+    return image
+
+
+def _search(app_state: AppState, query: Query, top_k: int) -> list[dict[str, Any]]:
+    found = app_state.search.search(query, max(1, min(int(top_k), MAX_SHOWN)))
+    return [_as_json(card) for card in found.cards]
+
+
+def _similar(app_state: AppState, image: bytes, top_k: int) -> list[dict[str, Any]]:
+    return _search(app_state, Query(images=(image,), distinct=True), top_k)
+
+
+def _labels(app_state: AppState, image: bytes, labels: str) -> dict[str, float]:
+    return dict(app_state.search.labels_of(image, texts({"labels": labels}, "labels", ",", 10 * MAX_TEXT)))
+
+
+def _as_json(card: Card) -> dict[str, Any]:
+    return {
+        "file": card.name.rsplit("/", 1)[-1],
+        "score": card.score,
+        "probability": card.probability,
+        "preview": card.preview,
+    }

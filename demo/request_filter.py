@@ -1,12 +1,15 @@
-"""The gate before Gradio's server: what may be asked for, by whom, how much, for how long.
+"""The filter before Gradio's server: which requests are allowed, how large, how long, and for whom.
 
-In: every request. Out: those that the page needs, handed on; any other ends here. Gradio has more doors than this page:
-`file=` serves uploads as they came, with the place they were taken at, and fetches addresses; `proxy=`, `stream`,
-`monitoring` and `custom_component` are there as well. None of them is opened, so none that takes a path is left.
+In: every request. Out: the requests that the page needs; all others end here. Gradio has more endpoints than this page
+uses: `file=` serves uploads as they came, with their location, and fetches addresses; `proxy=`, `stream`, `monitoring`
+and `custom_component` exist as well. All of them are blocked, so no endpoint that accepts a file path is reachable.
 """
 
 import asyncio
+import base64
+import binascii
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -20,87 +23,135 @@ from .login_limit import LoginLimit
 from .previews import is_logged_in
 from .uploads import MAX_UPLOAD_BYTES
 
-NAME = r"[\w@+-][\w.@+-]*"  # of a file or a folder: no dot in front, so neither `..` nor a hidden one
-# what a login page is made of; a preview asks for the login itself
-FOR_STRANGERS = re.compile(
+NAME = r"[\w@+-][\w.@+-]*"  # of a file or a folder: no leading dot, so neither `..` nor a hidden one
+# the login page needs these; a preview checks the login itself
+WITHOUT_LOGIN = re.compile(
     rf"/|/(assets|static)(/{NAME})+|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/pwa_icon(/\d+)?"
     r"|/login/?|/logout|/preview/.*|/gradio_api/(login_check/?|token/?|user/?|app_id/?|startup-events|theme\.css)"
 )
-FOR_GUESTS = re.compile(
+WITH_LOGIN = re.compile(
     r"/config/?|/gradio_api/(info/?|upload|upload_progress|component_server/?|cancel|reset/?|heartbeat/[\w-]+"
     r"|queue/(join|data|status)|call/(search_text|search_image|classify)(/[\w-]+)?)"
 )
+MCP = re.compile(r"/gradio_api/(mcp(/(http/?)?)?|run/search_text)")
 BODY_BYTES, BODY_S = 1 << 20, 30.0
-LIMITS = {  # bytes and seconds that a request's body may take
+LIMITS = {  # bytes and seconds of a request's body
     "/login": (4096, 10.0),
     "/gradio_api/upload": (MAX_UPLOAD_BYTES + (64 << 10), 120.0),  # with the form around the image
 }
-UPLOADS_BYTES = 1 << 30  # of all that are kept at a time
-STRANGERS, GUESTS = 64, 512  # requests open at a time: strangers cannot take the places of who is logged in
+MCP_BYTES = 2 * MAX_UPLOAD_BYTES  # an image as base64
+MAX_UPLOADS_BYTES = 1 << 30  # of all uploads that are kept at a time
+MAX_OPEN = {False: 64, True: 512}  # requests at a time, by login: others cannot block users who are logged in
+LOOPBACK = ("127.0.0.1", "::1")
+FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
 
 
 class RequestFilter:
-    """ASGI middleware; one for a page."""
+    """ASGI middleware; one for a page. `with_mcp` allows the requests of MCP clients."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, with_mcp: bool = False) -> None:
         self.app = app
+        self._with_mcp = with_mcp
         self._logins = LoginLimit()
-        self._open = {False: 0, True: 0}  # requests, by whether they are logged in
+        self._open = {False: 0, True: 0}  # requests, by login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # the page has no web socket
             return await send({"type": "websocket.close", "code": 1008})
-        request = Request(scope)
-        is_guest = is_logged_in(request)
-        refusal = self._refusal(scope, is_guest)
+        scope["headers"] = trusted_headers(scope)
+        path = path_below_root(scope)
+        is_mcp = self._with_mcp and MCP.fullmatch(path) is not None
+        has_login = is_logged_in(Request(scope))
+        if is_mcp and not has_login:
+            refusal = self._check_basic_login(Request(scope))
+            if refusal is not None:
+                return await refusal(scope, receive, send)
+            has_login = True
+        max_bytes, within_s = (MCP_BYTES, BODY_S) if is_mcp else LIMITS.get(path.rstrip("/"), (BODY_BYTES, BODY_S))
+        refusal = self._refusal(scope, path, has_login, is_mcp, max_bytes)
         if refusal is not None:
             return await refusal(scope, receive, send)
-        self._open[is_guest] += 1
+        self._open[has_login] += 1
         try:
-            most, within_s = LIMITS.get(scope["path"].rstrip("/"), (BODY_BYTES, BODY_S))
-            await self._hand_on(request, _limited(receive, most, within_s), send)
+            limited = _limited(receive, max_bytes, within_s)
+            if path.rstrip("/") == "/login" and scope["method"] == "POST":
+                await self._log_in(scope, limited, send)
+            else:
+                await self.app(scope, limited, send)
         finally:
-            self._open[is_guest] -= 1
+            self._open[has_login] -= 1
 
-    def _refusal(self, scope: Scope, is_guest: bool) -> JSONResponse | None:
-        path = scope["path"]
-        if not FOR_STRANGERS.fullmatch(path):
-            if not FOR_GUESTS.fullmatch(path):
-                return _told(404, "There is nothing here.")
-            if not is_guest:
-                return _told(401, "Log in first.")
-        if self._open[is_guest] >= (GUESTS if is_guest else STRANGERS):
-            return _told(503, "Too many requests at a time: try again in a moment.", retry_s=1)
-        most, _ = LIMITS.get(path.rstrip("/"), (BODY_BYTES, BODY_S))
+    def _refusal(self, scope: Scope, path: str, has_login: bool, is_mcp: bool, max_bytes: int) -> JSONResponse | None:
+        if not WITHOUT_LOGIN.fullmatch(path) and not is_mcp:
+            if not WITH_LOGIN.fullmatch(path):
+                return _refuse(404, "There is nothing here.")
+            if not has_login:
+                return _refuse(401, "Log in first.")
+        if self._open[has_login] >= MAX_OPEN[has_login]:
+            return _refuse(503, "Too many requests at a time: try again in a moment.", retry_s=1)
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        # a little too much is read up to the limit: whoever is still sending would not see the answer
-        if not length.isdigit() or len(length) > 12 or int(length) > 2 * most:
-            return _told(413, f"That is more than {most:,} bytes.")
-        if path == "/gradio_api/upload" and _kept_bytes() > UPLOADS_BYTES:
-            return _told(503, "Too many images are kept here: try again in an hour.", retry_s=3600)
+        # up to twice the limit is read and cut off later: a client that is still sending would not read the answer
+        if not length.isdigit() or len(length) > 12 or int(length) > 2 * max_bytes:
+            return _refuse(413, f"The request is larger than {max_bytes:,} bytes.")
+        if path == "/gradio_api/upload" and _kept_bytes() > MAX_UPLOADS_BYTES:
+            return _refuse(503, "The server keeps too many uploads: try again in an hour.", retry_s=3600)
         return None
 
-    async def _hand_on(self, request: Request, receive: Receive, send: Send) -> None:
-        if request.url.path.rstrip("/") != "/login" or request.method != "POST":
-            return await self.app(request.scope, receive, send)
-        address = request.client.host if request.client else ""
+    async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = _address(scope)
         wait_s = self._logins.take(address)
         if wait_s:
-            told = f"Too many wrong logins: try again in {wait_s:.0f} seconds."
-            return await _told(429, told, retry_s=int(wait_s) + 1)(request.scope, receive, send)
+            return await _too_many_logins(wait_s)(scope, receive, send)
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
-                self._logins.was_right(address)
+                self._logins.succeeded(address)
             await send(message)
 
-        await self.app(request.scope, receive, watched)
+        await self.app(scope, receive, watched)
+
+    def _check_basic_login(self, request: Request) -> JSONResponse | None:
+        """MCP clients have no login form: they send the login as HTTP Basic authentication."""
+        address = _address(request.scope)
+        wait_s = self._logins.take(address)
+        if wait_s:
+            return _too_many_logins(wait_s)
+        kind, _, value = request.headers.get("authorization", "").partition(" ")
+        try:
+            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            user, password = "", ""
+        logins = request.app.auth or {}
+        if kind.lower() == "basic" and _equal(logins.get(user, ""), password):
+            self._logins.succeeded(address)
+            return None
+        return _refuse(401, "Log in first: send the user and password as HTTP Basic authentication.")
 
 
-def _limited(receive: Receive, most: int, within_s: float) -> Receive:
-    """The body, until it is too large or too slow. What comes after it, that the other end has gone, has no limit."""
+def path_below_root(scope: Scope) -> str:
+    """The path without the `--root-path` prefix, which a reverse proxy may or may not have removed."""
+    path, root = str(scope["path"]), str(scope.get("root_path") or "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        return path.removeprefix(root) or "/"
+    return path
+
+
+def trusted_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers, without forwarded ones from a client that is not a trusted proxy.
+
+    Uvicorn decides which proxies are trusted (127.0.0.1, or FORWARDED_ALLOW_IPS) and replaces the client's address by
+    the forwarded one, with port 0. A direct connection never has port 0.
+    """
+    host, port = scope.get("client") or ("", 0)
+    if port == 0 or host in LOOPBACK:
+        return list(scope["headers"])
+    return [(name, value) for name, value in scope["headers"] if name not in FORWARDED]
+
+
+def _limited(receive: Receive, max_bytes: int, within_s: float) -> Receive:
+    """Limit the size and duration of the request body. Later messages (client disconnect) pass through."""
     taken, is_whole = 0, False
     deadline = asyncio.get_running_loop().time() + within_s
 
@@ -115,15 +166,15 @@ def _limited(receive: Receive, most: int, within_s: float) -> Receive:
             raise HTTPException(408, "The request took too long.") from None
         taken += len(message.get("body", b""))
         is_whole = not message.get("more_body", False)
-        if taken > most:
-            raise HTTPException(413, f"That is more than {most:,} bytes.")
+        if taken > max_bytes:
+            raise HTTPException(413, f"The request is larger than {max_bytes:,} bytes.")
         return message
 
     return limited
 
 
 def _kept_bytes() -> int:
-    """What the folder of uploads holds; files that go meanwhile do not count."""
+    """The size of the upload folder. A file that is deleted while it is read does not count."""
     total = 0
     for path in Path(get_upload_folder()).rglob("*"):
         try:
@@ -133,6 +184,18 @@ def _kept_bytes() -> int:
     return total
 
 
-def _told(status: int, told: str, retry_s: int | None = None) -> JSONResponse:
+def _equal(expected: str, given: str) -> bool:
+    return bool(expected) and secrets.compare_digest(expected.encode(), given.encode())
+
+
+def _address(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def _too_many_logins(wait_s: float) -> JSONResponse:
+    return _refuse(429, f"Too many wrong logins: try again in {wait_s:.0f} seconds.", retry_s=int(wait_s) + 1)
+
+
+def _refuse(status: int, reason: str, retry_s: int | None = None) -> JSONResponse:
     headers: dict[str, Any] = {} if retry_s is None else {"Retry-After": str(retry_s)}
-    return JSONResponse({"detail": told}, status_code=status, headers=headers)
+    return JSONResponse({"detail": reason}, status_code=status, headers=headers)

@@ -1,25 +1,26 @@
-"""Images that a browser has uploaded: their path, if it is one, and their bytes.
+"""Images that a browser or a program sends. In: the path of an upload, or base64. Out: bytes that decode."""
 
-In: what a browser says of its upload. Out: a file in Gradio's upload folder, or a sentence for the page.
-"""
-
+import base64
+import binascii
 from pathlib import Path
 from typing import Any
 
 from gradio.utils import get_upload_folder
 
-from miniclip.data.paths import printable
+from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
 
+from .errors import PageError
+
 MAX_UPLOAD_BYTES = 20 << 20
-UNREADABLE = "the image: "  # how the library begins what is wrong with bytes
+CHECK_PX = 64  # JPEGs are decoded at a reduced scale: the encoder decodes the image again
 
 
-def uploaded_path(value: Any) -> Path | None:
-    """The file itself, undecoded; None where nothing was uploaded.
+def read_upload(value: Any) -> bytes | None:
+    """The upload's bytes; None where nothing was uploaded.
 
-    Gradio's own rule for its components: only what lies in the upload folder, whose names are hashes that nobody
-    guesses. Any other path, of this machine's files, is no upload.
+    Only files in Gradio's upload folder count, whose names are hashes: a browser can name no other file of this
+    machine. Errors: `PageError` with `unreadable=True` where the file is missing or is no image.
     """
     if not value:
         return None
@@ -27,30 +28,28 @@ def uploaded_path(value: Any) -> Path | None:
     folder = Path(get_upload_folder()).resolve()
     try:
         file = Path(str(path)).resolve()
-        if file.is_relative_to(folder) and file.is_file():
-            return file
-    except (OSError, ValueError, RuntimeError):  # zero bytes, loops: whatever a hand-made request may hold
-        pass
-    raise MiniClipError("This image is no longer here: choose it again.")
+        data = file.read_bytes() if file.is_relative_to(folder) else None
+    except (OSError, ValueError, RuntimeError):  # null bytes, symbolic link loops
+        data = None
+    if data is None:
+        raise PageError("This image is no longer here: choose it again.", unreadable=True)
+    return _checked(data)
 
 
-def read_uploaded_image(path: Path) -> bytes:
-    """An image's bytes: the library's messages about bytes name no path, so none can reach the page."""
+def read_base64(text: str) -> bytes:
+    """The image in base64, with or without `data:image/...;base64,` in front; `PageError` where it is none."""
     try:
-        return path.read_bytes()
-    except OSError:
-        raise MiniClipError("This image has gone since it was indexed.") from None
+        data = base64.b64decode(text.rpartition(",")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise PageError("image_base64 must be an image file in base64.") from None
+    if len(data) > MAX_UPLOAD_BYTES:
+        raise PageError(f"An image may have {MAX_UPLOAD_BYTES >> 20} MB at most.")
+    return _checked(data)
 
 
-def is_unreadable(error: MiniClipError) -> bool:
-    """Whether it says that an upload is no image, rather than what else is wrong with a question."""
-    return str(error).startswith(UNREADABLE)
-
-
-def sentence(error: MiniClipError) -> str:
-    """An error of the library as the page says it."""
-    text = printable(" ".join(str(error).split()))  # it may hold a path
-    if text.startswith(UNREADABLE):
-        text = "This file cannot be shown or searched: " + text.removeprefix(UNREADABLE)
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else text + "."
+def _checked(data: bytes) -> bytes:
+    try:
+        open_image(data, min_size_px=CHECK_PX)
+    except MiniClipError as error:
+        raise PageError(f"This file cannot be shown or searched: {error}.", unreadable=True) from None
+    return data

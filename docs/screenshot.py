@@ -83,15 +83,17 @@ def whole_map(tab: Any) -> None:
 def library(tab: Any) -> None:
     tab.get_by_role("tab", name="Library").click()
     tab.locator("#library tbody").wait_for()
-    tab.get_by_role("button", name="Look for them").click()
-    tab.locator(".copies .groups").wait_for()
+    tab.get_by_role("button", name="Find them").click()
+    tab.locator(".copies > *").first.wait_for()
 
 
 def compare(tab: Any) -> None:
     tab.get_by_role("tab", name="Compare").click()
     tab.wait_for_function("document.querySelector('#compare select').options.length > 0")
-    tab.get_by_role("button", name="Compare", exact=True).click()  # a model alone is compared with itself
-    tab.locator(".sides").wait_for(timeout=60_000)
+    button = tab.get_by_role("button", name="Compare", exact=True)
+    if button.is_enabled():  # a second model has an index of these images
+        button.click()
+        tab.locator(".columns").wait_for(timeout=60_000)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python -m export --run runs/NAME --out bundles/NAME [--precision fp32 fp16 int8]
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def main() -> int:
-    arguments = make_parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_parser().parse_args(argv)
     out: Path = arguments.out.resolve()  # a link is replaced at its target
     if out.exists() and not out.is_dir():
         raise MiniClipError(f"{arguments.out} is a file; choose another --out")

@@ -1,3 +1,41 @@
-"""MiniCLIP: small CLIP-style dual encoders, their ONNX bundles, and search over images."""
+"""MiniCLIP: small CLIP-style models that embed images and text, and search over images.
+
+    import miniclip
+
+    model = miniclip.load()
+    photos = miniclip.index("~/Pictures", model)
+    for hit in photos.search("a dog on the beach", top_k=5):
+        print(hit.path, hit.score)
+
+Everything here is loaded when it is first used, so that `import miniclip` itself takes no time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from miniclip.errors import MiniClipError
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from miniclip.search.api import Hit as Hit
+    from miniclip.search.api import Index as Index
+    from miniclip.search.api import Model as Model
+    from miniclip.search.api import index as index
+    from miniclip.search.api import load as load
+    from miniclip.search.api import open_index as open_index
+
+__all__ = ["Hit", "Index", "MiniClipError", "Model", "__version__", "index", "load", "open_index"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used (PEP 562)."""
+    if name == "index":  # a package that is a function, too: see miniclip/index/__init__.py
+        return importlib.import_module("miniclip.index")
+    if name in __all__:
+        return getattr(importlib.import_module("miniclip.search.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

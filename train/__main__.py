@@ -4,6 +4,7 @@ python -m train --config configs/setup1.toml --data PATH [PATH ...] --out runs/N
 torchrun --nproc-per-node 2 -m train ...    (the same flags; several processes share each batch)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import begin_run, holds_run, load_run, load_training_state, read_run_config
 from miniclip.models.clip import is_clip, load_clip
 from miniclip.models.config import Config, add_config_flags, config_from_dict, load_config
+from miniclip.models.device import Device, add_device_flag, choose_device
 from miniclip.models.dual_encoder import DualEncoder, build_model
 from miniclip.models.pretrained import resolve_backbone
 from miniclip.models.torch_encoder import reuse_freed_memory
 
 from .curves import draw_curves
 from .data import TrainingData, load_data
-from .distributed import begin, end, first_process_first, rank, share_weights
+from .distributed import begin, end, first_process_first, rank, say, share_weights
 from .retrieval_figure import Shown, draw_sheet
 from .tracker import TRACKERS, open_tracker
 from .trainer import Trainer, embed_validation, fit_heads
@@ -40,18 +42,21 @@ def make_parser() -> ArgumentParser:
         "--data",
         required=True,
         nargs="+",
-        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji; of further ones only the training split",
+        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji, each with a weight if it is not 1: "
+        "A B:0.3; the first one validates, the others report on their own validation split",
     )
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")
     parser.add_argument("--tracker", default=TRACKERS[0], help=f"{' | '.join(TRACKERS)} (default {TRACKERS[0]})")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    add_device_flag(parser)
+    parser.add_argument("--no-tf32", action="store_true", help="on CUDA, multiply float32 in full precision")
     add_config_flags(parser)
     return parser
 
 
-def main() -> int:
-    arguments = vars(make_parser().parse_args())
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = vars(make_parser().parse_args(argv))
     flags = {name: value for name, value in arguments.items() if "." in name}
     config = load_config(arguments["config"], flags)
     out: Path = arguments["out"]
@@ -60,26 +65,29 @@ def main() -> int:
     if arguments["resume"]:
         _check_resumed(out, config)
 
-    begin()
+    device = choose_device(arguments["device"], tf32=not arguments["no_tf32"])
+    begin(device)
     try:
-        return _train(config, out, arguments)
+        return _train(config, out, arguments, device)
     finally:
         end()
 
 
-def _train(config: Config, out: Path, arguments: dict[str, Any]) -> int:
+def _train(config: Config, out: Path, arguments: dict[str, Any], device: Device) -> int:
+    say(f"training on {device.describe()}")
     track = open_tracker(arguments["tracker"] if rank() == 0 else "none", out, config)
     reuse_freed_memory()
     torch.manual_seed(config.train.seed)
     with first_process_first():
         model, transform, text_folder = start_model(config)
+        model.to(device.torch_device)
         tokenizer = begin_run(out, config, transform, text_folder) if rank() == 0 else Tokenizer.from_folder(out)
         if tokenizer.max_tokens > model.text.max_positions:
             raise MiniClipError(
                 f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
                 f"got {tokenizer.max_tokens}"
             )
-        data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"])
+        data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"], device)
     if not config.train.start_from:
         fit_heads(model, data)
     share_weights(model)

@@ -29,17 +29,41 @@ class View:
         """Path -> `pixel_values` (3, H, W) float32; `MiniClipError` when it cannot be read."""
         if self.number == 0:
             return self.transform.load(source)
+        return self.transform(self.box(source).cut(open_image(source, self.transform.min_size_px)))
+
+    def box(self, source: ImageSource) -> "Box":
+        """What this view shows, the same for every file of that name."""
         name = source if isinstance(source, bytes) else Path(source).name.encode("utf-8", "surrogateescape")
-        generator = np.random.default_rng([self.seed, self.number, zlib.crc32(name)])
-        return self.transform(random_crop(open_image(source, self.transform.min_size_px), generator))
+        return random_box(np.random.default_rng([self.seed, self.number, zlib.crc32(name)]))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a picture, in shares of its width and height, perhaps mirrored."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    mirrored: bool
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        """That part of the picture."""
+        width, height = image.size
+        edges = (self.left * width, self.top * height, self.right * width, self.bottom * height)
+        image = image.crop((round(edges[0]), round(edges[1]), round(edges[2]), round(edges[3])))
+        return ImageOps.mirror(image) if self.mirrored else image
 
 
 def random_crop(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     """A random part of the image, mirrored half of the time (C. Szegedy et al., CVPR 2015, section 6, but milder:
     captions speak of the whole scene)."""
-    width, height = image.size
+    return random_box(generator).cut(image)
+
+
+def random_box(generator: np.random.Generator) -> Box:
+    """Which part `random_crop` takes."""
     scale, shape = np.sqrt(generator.uniform(*AREA)), np.exp(generator.uniform(-STRETCH, STRETCH))
-    crop_width, crop_height = min(width, width * scale * shape), min(height, height * scale / shape)
-    left, top = generator.uniform(0, width - crop_width), generator.uniform(0, height - crop_height)
-    image = image.crop((round(left), round(top), round(left + crop_width), round(top + crop_height)))
-    return ImageOps.mirror(image) if generator.random() < 0.5 else image
+    width, height = min(1.0, scale * shape), min(1.0, scale / shape)
+    left, top = generator.uniform(0, 1 - width), generator.uniform(0, 1 - height)
+    return Box(left, top, left + width, top + height, bool(generator.random() < 0.5))

@@ -7,7 +7,6 @@ those blocks for any image or text, and a tower that continues from there and sh
 import copy
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from miniclip.models.dual_encoder import TextTower, VisionTower
@@ -107,7 +106,7 @@ class _Entry(nn.Module):
         assert self.hidden is not None
         size = cast(Any, self._below[0]).config.image_size if hasattr(self._below[0], "config") else 1
         height, width = (size, size) if isinstance(size, int) else size
-        return torch.zeros(len(self.hidden), 3, height, width)
+        return self.hidden.new_zeros(len(self.hidden), 3, height, width)
 
     def forward(self, *_: Any, **__: Any) -> Tensor:
         assert self.hidden is not None

@@ -6,7 +6,7 @@ In: `--data` and the config. Out: `TrainingData`, with unreadable images left ou
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -20,11 +20,14 @@ from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.config import Config
+from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import DualEncoder
 from miniclip.models.pretrained import class_prototypes
 
+from .caption_variants import Variants, article, make_variants
 from .distributed import say
 from .param_groups import trained_blocks
+from .sources import HELD_OUT, Source, draw, parse_sources
 from .tokens import Tokens
 from .tower_inputs import Images, Texts
 
@@ -46,51 +49,83 @@ class TrainingData:
     images: Images
     texts: Texts
     prototypes: Tensor | None  # (K, d_vision) standardised image features whose names are texts
+    variants: Variants
+    all_texts: list[str]  # what the rows of `texts` say
+    sources: tuple[Source, ...]
+    source_of_image: np.ndarray  # (N_images,) place in `sources`
 
-    def image_rows(self, split: str) -> np.ndarray:
-        """Rows of the split's images."""
-        return np.flatnonzero([own == split for own in self.table.splits])
+    def image_rows(self, split: str, source: int | None = None) -> np.ndarray:
+        """Rows of the split's images; with `source`, of that one only."""
+        chosen = np.array([own == split for own in self.table.splits], dtype=bool)
+        return np.flatnonzero(chosen if source is None else chosen & (self.source_of_image == source))
 
     def text_rows(self, split: str) -> np.ndarray:
         """Rows of the split's captions."""
         return np.flatnonzero(np.isin(self.table.image_of_caption, self.image_rows(split)))
+
+    def captions_of_images(self, image_rows: np.ndarray) -> np.ndarray:
+        """Rows of the captions of these images."""
+        return np.flatnonzero(np.isin(self.table.image_of_caption, image_rows))
+
+    def drawn_images(self, generator: np.random.Generator) -> np.ndarray:
+        """Rows of the training images of one epoch, each source as often as its weight says."""
+        rows = self.image_rows("train")
+        return draw(rows, self.source_of_image[rows], [source.weight for source in self.sources], generator)
+
+    def drawn_texts(self, generator: np.random.Generator) -> np.ndarray:
+        """Rows of the training captions of one epoch, each source as often as its weight says."""
+        rows = self.text_rows("train")
+        source_of_text = self.source_of_image[self.table.image_of_caption[rows]]
+        return draw(rows, source_of_text, [source.weight for source in self.sources], generator)
 
     def digest(self) -> str:
         """SHA-256 of the images' names, their splits and their captions, wherever they lie."""
         table = self.table
         names = [path.name for path in table.image_paths]
         parts = [names, list(table.splits), list(table.captions), table.image_of_caption.tolist()]
+        if any(source.weight != 1 for source in self.sources):
+            parts.append([[source.name, source.weight] for source in self.sources])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def load_data(
-    sources: Sequence[str],
+    values: Sequence[str],
     config: Config,
     model: DualEncoder,
     transform: ImageTransform,
     tokenizer: Tokenizer,
     allow_missing: bool,
+    device: Device | None = None,
 ) -> TrainingData:
-    """Read the captions and prepare them: all of the first source, and the training splits of the others.
+    """Read the captions and prepare them: training and validation splits of every source; `values` are those of --data.
 
-    Of the others, images that the first one holds out are left out, and counted.
+    Validation images of all but the first source are in the split `HELD_OUT`. Of these sources, images that the
+    first one holds out are left out, and counted.
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
-    first, *others = (read_captions(source, seed=config.data.seed) for source in sources)
+    sources = parse_sources(values)
+    first, *others = (read_captions(source.spec, seed=config.data.seed) for source in sources)
     if len(first.image_paths) < MIN_SPLIT and "val" not in first.splits:
-        raise MiniClipError(f"{sources[0]} has {len(first.image_paths)} images and no validation split; {ENOUGH}")
-    tables = [first.split("train", "val"), *(other.split("train") for other in others)]
+        raise MiniClipError(f"{sources[0].spec} has {len(first.image_paths)} images and no validation split; {ENOUGH}")
+    tables = [first.split("train", "val"), *(_with_held_out(other) for other in others)]
     for source, table in zip(sources, tables, strict=True):
         if not table.captions:
-            raise MiniClipError(f"{source} has no captions to train on; see README for the caption formats")
+            raise MiniClipError(f"{source.spec} has no captions to train on; see README for the caption formats")
         check_skipped(table, allow_missing)
     for place, source in enumerate(sources[1:], start=1):
         apart = tables[place].apart_from(first)
         if left_out := len(tables[place].image_paths) - len(apart.image_paths):
-            say(f"{source}: {left_out:,} images not trained on, since {sources[0]} holds them out")
+            say(f"{source.spec}: {left_out:,} images not trained on, since {sources[0].spec} holds them out")
         tables[place] = apart
     table = reduce(CaptionTable.and_train, tables)
-    return prepare(table, config, model, transform, tokenizer, allow_missing)
+    source_of_image = np.repeat(np.arange(len(tables)), [len(own.image_paths) for own in tables])
+    return prepare(table, config, model, transform, tokenizer, allow_missing, device, sources, source_of_image)
+
+
+def _with_held_out(table: CaptionTable) -> CaptionTable:
+    """The training split, and the validation split under the name `HELD_OUT`."""
+    chosen = table.split("train", "val") if "val" in table.splits else table.split("train")
+    return replace(chosen, splits=[HELD_OUT if split == "val" else split for split in chosen.splits])
 
 
 def prepare(
@@ -100,15 +135,24 @@ def prepare(
     transform: ImageTransform,
     tokenizer: Tokenizer,
     allow_missing: bool = False,
+    device: Device | None = None,
+    sources: Sequence[Source] = (Source("data"),),
+    source_of_image: np.ndarray | None = None,
 ) -> TrainingData:
-    """Compute what is frozen, drop what is unreadable."""
+    """Compute what is frozen, drop what is unreadable. The model is on `device`, the CPU by default. Without
+    `source_of_image`, all is of one source."""
+    device = device or cpu_device()
+    if source_of_image is None:
+        source_of_image = np.zeros(len(table.image_paths), dtype=np.int64)
     vision_blocks, text_blocks = trained_blocks(config.train)
     views, seed = config.train.views, config.train.seed
-    images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed)
-    skipped = images.skipped or (_unreadable(table, transform) if images.whole else {})
+    images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed, device)
+    skipped = images.skipped if images.checked else _unreadable(table, transform)
     if skipped:
         table = table.without(skipped)
-        images.keep(np.asarray([row for row in range(len(images.paths)) if row not in skipped], dtype=np.int64))
+        kept = np.asarray([row for row in range(len(images.paths)) if row not in skipped], dtype=np.int64)
+        images.keep(kept)
+        source_of_image = source_of_image[kept]
     say("\n".join([*table.skipped_lines(), table.summary()]))
     check_skipped(table, allow_missing)
     train, val = table.splits.count("train"), table.splits.count("val")
@@ -120,8 +164,12 @@ def prepare(
     captions, prototypes = list(table.captions), None
     if config.data.prototypes:
         prototypes, names = prototype_features(config)
-        captions += [f"a photo of {_article(name)} {name}" for name in names]
-    return TrainingData(table, images, Texts(model.text, text_blocks, Tokens(tokenizer, captions)), prototypes)
+        prototypes = device.put(prototypes)
+        captions += names if config.data.name_templates else [f"a photo of {article(name)} {name}" for name in names]
+    variants = make_variants(captions, config.data)
+    captions += variants.texts
+    texts = Texts(model.text, text_blocks, Tokens(tokenizer, captions), device)
+    return TrainingData(table, images, texts, prototypes, variants, captions, tuple(sources), source_of_image)
 
 
 def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:
@@ -139,7 +187,3 @@ def prototype_features(config: Config) -> tuple[Tensor, list[str]]:
     weights, names = class_prototypes(config.model.vision)
     rows = torch.from_numpy(weights)
     return (rows - rows.mean(dim=0)) / rows.std(dim=0).clamp_min(1e-4), names
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[:1].lower() in "aeiou" else "a"

@@ -16,12 +16,23 @@ import torch
 from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
+from miniclip.errors import MiniClipError
+from miniclip.models.device import Device
 
-def begin() -> None:
-    """Join the other processes, if this one was started as one of several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        # the others wait while the first one computes features, for hours where there are many images
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+
+def begin(device: Device) -> None:
+    """Join the other processes, if this one was started as one of several: by NCCL where each has a card of its own,
+    and otherwise by gloo.
+
+    Errors: `MiniClipError` for several processes on an Apple GPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        return
+    if device.torch_device.type == "mps":
+        raise MiniClipError("--device mps takes one process; start it without torchrun, or use --device cpu")
+    own_card = device.torch_device.type == "cuda" and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    # the others wait while the first one computes features, for hours where there are many pictures
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if own_card else "gloo", timeout=timedelta(days=7))
 
 
 def end() -> None:
@@ -44,10 +55,15 @@ def world() -> int:
 def first_process_first() -> Iterator[None]:
     """What is inside, process 0 does alone, and the others afterwards: they find files and caches made."""
     if rank() > 0:
-        distributed.barrier()
+        _meet()
     yield
     if rank() == 0 and world() > 1:
-        distributed.barrier()
+        _meet()
+
+
+def _meet() -> None:
+    """Wait for all others. On the CPU: NCCL's barrier would keep the card busy for as long as it waits."""
+    distributed.all_reduce(torch.zeros(1))
 
 
 def say(line: str) -> None:
@@ -78,7 +94,7 @@ def gather(embeds: Tensor) -> Tensor:
     """
     if world() == 1:
         return embeds
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]  # on the CPU, which has to know them
     distributed.all_gather(sizes, torch.tensor([len(embeds)]))
     longest = max(int(size) for size in sizes)
     padded = torch.cat([embeds.detach(), embeds.new_zeros(longest - len(embeds), embeds.shape[1])])

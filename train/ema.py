@@ -18,8 +18,8 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step."""
-        for name, value in self.trained.items():
-            self.values[name].lerp_(value.detach(), 1 - self.decay)
+        weights = [value.detach() for value in self.trained.values()]
+        torch._foreach_lerp_([self.values[name] for name in self.trained], weights, 1 - self.decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

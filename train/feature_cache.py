@@ -20,21 +20,22 @@ from typing import IO, Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.data.prefetch import prefetch_batches
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.index.scan import is_retryable
 from miniclip.inference.bundle import sha256_of
+from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
-from miniclip.models.torch_encoder import has_bfloat16
 
 from .augment import View
 from .blocks import blocks_of, frozen_parts, lower_part
 from .tokens import Tokens
 
 IMAGE_BATCH, TEXT_BATCH = 16, 64  # small image batches stay near the caches
+GPU_BATCH = 256  # of either: large enough to keep a card busy
 SAVE_EVERY = 32  # batches between two notes of how far the pass came
 
 # rows, and what takes those that are skipped -> the rows of each batch and what was computed of them
@@ -60,11 +61,16 @@ def weights_hash(*modules: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def image_features(tower: VisionTower, view: View, paths: Sequence[Path], trained_blocks: int = 0) -> Features:
+def image_features(
+    tower: VisionTower, view: View, paths: Sequence[Path], trained_blocks: int = 0, device: Device | None = None
+) -> Features:
     """Images -> `image_features (N, d)`, or the input `(N, ...)` of the first of the blocks that learn.
+
+    `tower` is on `device`, the CPU by default. The cache does not depend on the device.
 
     The row of an unreadable image is zero and listed in `skipped`.
     """
+    device = device or cpu_device()
     tower.eval()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
     encode = _frozen(tower, trained_blocks)
@@ -78,44 +84,44 @@ def image_features(tower: VisionTower, view: View, paths: Sequence[Path], traine
         def skip_row(position: int, reason: str) -> None:
             skip(int(rows[position]), reason)
 
-        for positions, pixel_values in prefetch_batches([paths[r] for r in rows], view.load, IMAGE_BATCH, skip_row):
-            pixels = torch.from_numpy(pixel_values).contiguous(memory_format=torch.channels_last)
-            yield rows[positions], encode(pixels).float().numpy()
+        batch_size, workers = (IMAGE_BATCH, None) if device.is_cpu else (GPU_BATCH, os.cpu_count())
+        sources = [paths[row] for row in rows]
+        for positions, pixel_values in prefetch_batches(sources, view.load, batch_size, skip_row, workers):
+            pixels = device.put(pixel_values).contiguous(memory_format=torch.channels_last)
+            yield rows[positions], encode(pixels).float().cpu().numpy()
 
-    with torch.inference_mode(), bfloat16():
+    with torch.inference_mode(), device.autocast():
         size = (3, view.transform.height_px, view.transform.width_px)
-        row_shape = tuple(encode(torch.zeros(1, *size)).shape[1:])
-    return _cached("image features", key, np.arange(len(paths)), (len(paths), *row_shape), passes)
+        row_shape = tuple(encode(torch.zeros(1, *size, device=device.torch_device)).shape[1:])
+    order = np.arange(len(paths))
+    return _cached("image features", key, order, (len(paths), *row_shape), passes, device)
 
 
-def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0) -> Features:
+def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, device: Device | None = None) -> Features:
     """Texts -> `text_features (N, d)`, or `(total tokens, d)`, the input of the first of the blocks that learn.
 
-    Computed in order of length so that little padding is; padding itself is not kept.
+    Computed in order of length so that little padding is; padding itself is not kept. `device` as in `image_features`.
     """
+    device = device or cpu_device()
     tower.eval()
     encode = _frozen(tower, trained_blocks)
     key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, tokens.digest()]
     key += [trained_blocks] if trained_blocks else []
 
     def passes(rows: np.ndarray, _: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
-        for start in range(0, len(rows), TEXT_BATCH):
-            batch = rows[start : start + TEXT_BATCH]
-            yield batch, encode(*tokens.padded(batch)).float().numpy()
+        batch_size = TEXT_BATCH if device.is_cpu else GPU_BATCH
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            yield batch, encode(*map(device.put, tokens.padded(batch))).float().cpu().numpy()
 
     def store(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:
         for row, hidden in zip(rows, batch, strict=True):
             values[tokens.offsets[row] : tokens.offsets[row + 1]] = hidden[: tokens.lengths[row]]
 
     if trained_blocks == 0:
-        return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes)
+        return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes, device)
     width = int(cast(Any, tower.backbone).config.hidden_size)
-    return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, store)
-
-
-def bfloat16() -> torch.autocast:
-    """Autocast where the processor gains from it."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
+    return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, device, store)
 
 
 def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:
@@ -212,6 +218,7 @@ def _cached(
     order: np.ndarray,
     shape: tuple[int, ...],
     passes: Passes,
+    device: Device,
     store: Store = _store_rows,
 ) -> Features:
     """Fill or continue the cache of `key`, visiting rows in `order`."""
@@ -221,7 +228,7 @@ def _cached(
     if noted is None or noted[0] < len(order) or any(map(is_retryable, noted[1].values())):
         with _alone(folder):
             done, skipped = _noted(folder) or (0, {})  # again: another training may have gone on meanwhile
-            _fill(folder, description, order, shape, passes, store, done, skipped)
+            _fill(folder, description, order, shape, passes, device, store, done, skipped)
     else:
         skipped = noted[1]
     return Features(np.load(folder / "features.npy", mmap_mode="r"), skipped)
@@ -233,6 +240,7 @@ def _fill(
     order: np.ndarray,
     shape: tuple[int, ...],
     passes: Passes,
+    device: Device,
     store: Store,
     done: int,
     skipped: dict[int, str],
@@ -254,8 +262,8 @@ def _fill(
     bar_for = {"total": done + len(todo), "initial": done, "desc": description, "disable": None if len(todo) else True}
     with (
         torch.inference_mode(),
-        bfloat16(),
-        tqdm(**bar_for) as bar,
+        device.autocast(),
+        ProgressBar(**bar_for) as bar,
     ):
         seen = 0
         for number, (rows, batch) in enumerate(passes(todo, skipped.__setitem__), 1):

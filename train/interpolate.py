@@ -8,6 +8,7 @@ fine-tuning learned is kept, and some of what it forgot comes back, at no cost f
 """
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from tqdm import tqdm
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.data.caption_table import CaptionTable, check_skipped
 from miniclip.data.captions import read_captions
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split, recall_table
 from miniclip.files import replace_atomically
 from miniclip.models.calibration_set import CALIBRATION_FILE
 from miniclip.models.checkpoint import Run, begin_run, holds_run, load_run, save_run
+from miniclip.models.device import Device, add_device_flag, choose_device
 
 
 def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -42,11 +45,12 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--steps", type=int, default=11, help="how many mixes, both ends included (default 11)")
     parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    add_device_flag(parser)
     return parser
 
 
-def main() -> int:
-    arguments = make_parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_parser().parse_args(argv)
     if arguments.steps < 2:
         raise MiniClipError(f"--steps must be at least 2, the two runs themselves, got {arguments.steps}")
     if holds_run(arguments.out):
@@ -56,7 +60,9 @@ def main() -> int:
     table = read_captions(arguments.data, seed=after.config.data.seed).split("val")
     check_skipped(table, arguments.allow_missing)
     alphas = [float(alpha) for alpha in np.linspace(0, 1, arguments.steps)]
-    recalls = sweep(before, after, table, alphas, arguments.allow_missing)
+    device = choose_device(arguments.device, autocast=False, tf32=False)
+    print(f"embedding on {device.describe()}")
+    recalls = sweep(before, after, table, alphas, arguments.allow_missing, device)
     print(recall_table({f"alpha {alpha:.2f}": recall for alpha, recall in zip(alphas, recalls, strict=True)}))
     best = int(np.argmax([recall["mean_recall"] for recall in recalls]))
     write_mix(before, after, alphas[best], recalls[best], arguments.out)
@@ -79,7 +85,12 @@ def check_same_model(before: Run, after: Run) -> None:
 
 
 def sweep(
-    before: Run, after: Run, table: CaptionTable, alphas: list[float], allow_missing: bool = False
+    before: Run,
+    after: Run,
+    table: CaptionTable,
+    alphas: list[float],
+    allow_missing: bool = False,
+    device: Device | None = None,
 ) -> list[dict[str, float]]:
     """Recalls (protocol karpathy) of the mix of each alpha on what can be read of a split; what cannot is named.
 
@@ -88,16 +99,16 @@ def sweep(
     start = {name: value.clone() for name, value in before.model.state_dict().items()}
     end = after.model.state_dict()
     recalls: list[dict[str, float]] = []
-    for alpha in tqdm(alphas, desc="mixes", unit="mix", leave=False, disable=None):
+    for alpha in ProgressBar(alphas, desc="mixes", unit="mix", leave=False, disable=None):
         before.model.load_state_dict(mix(start, end, alpha))
-        embedded = embed_split(before.encoders(), table)
+        embedded = embed_split(before.encoders(device=device), table)
         if not recalls:
             for line in embedded.table.skipped_lines():
                 tqdm.write(line)
             check_skipped(embedded.table, allow_missing)
         table = embedded.table
         recalls.append(embedded.recalls())
-    before.model.load_state_dict(start)
+    before.model.cpu().load_state_dict(start)
     return recalls
 
 

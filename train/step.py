@@ -24,11 +24,11 @@ from miniclip.models.dual_encoder import DualEncoder, LinearHead, ProjectionHead
 
 from .data import TrainingData
 from .distributed import gather, rank, shares, world
-from .feature_cache import bfloat16
 from .loss import Loss
+from .teacher import Teacher, affinity
 from .tower_inputs import TowerInput
 
-PART = 64  # images or captions that go through a tower together: what they need stays near the caches
+PART = 64  # images or captions that go through a tower together on a CPU: what they need stays near the caches
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Batch:
     prototypes: np.ndarray
     image_of_text: Tensor
     own_share: float = 1.0
+    target: Tensor | None = None  # (N_texts, N_images) logits of the teacher, of all processes, without prototypes
 
 
 class ContrastiveStep:
@@ -50,6 +51,15 @@ class ContrastiveStep:
     def __init__(self, model: DualEncoder, data: TrainingData, loss: Loss, settings: TrainConfig, prototypes: int):
         self.model, self.data, self.loss, self.settings = model, data, loss, settings
         self.prototypes = prototypes if data.prototypes is not None else 0
+        self.device = data.images.device
+        self.scaler = self.device.scaler()
+        self.teacher = Teacher.open(settings.teacher, data, self.device) if settings.teacher else None
+
+    def images_of(self, captions: np.ndarray) -> np.ndarray:
+        """Rows of the images of a batch that this process computes."""
+        images = np.unique(self.data.table.image_of_caption[captions])
+        own: np.ndarray = images[shares(len(images))[rank()]]
+        return own
 
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Gradients of the loss of these captions and their images, in the view of that number; returns the loss."""
@@ -65,16 +75,16 @@ class ContrastiveStep:
         work += [partial(self._texts, part, batch.own_share) for part in self._parts(batch.texts, self.data.texts)]
         if not self.settings.micro_batch:
             embeds = [compute() for compute in work]
-            return self._backward(embeds[:count], embeds[count:], batch.image_of_text)
+            return self._backward(embeds[:count], embeds[count:], batch)
 
         states, leaves = [], []
         for compute in work:
-            states.append(torch.get_rng_state())
+            states.append(self.device.rng_state())
             with torch.no_grad():
                 leaves.append(compute().requires_grad_())
-        loss = self._backward(leaves[:count], leaves[count:], batch.image_of_text)
+        loss = self._backward(leaves[:count], leaves[count:], batch)
         for compute, state, leaf in zip(work, states, leaves, strict=True):
-            torch.set_rng_state(state)
+            self.device.set_rng_state(state)
             cast(Any, compute()).backward(leaf.grad)
         return loss
 
@@ -82,38 +92,47 @@ class ContrastiveStep:
         images, owner = np.unique(self.data.table.image_of_caption[captions], return_inverse=True)
         chosen = np.empty(0, dtype=np.int64)
         if self.prototypes and self.data.prototypes is not None:
-            chosen = torch.randperm(len(self.data.prototypes))[: self.prototypes].numpy()
+            chosen = self._generator(0).permutation(len(self.data.prototypes))[: self.prototypes]
         owners = len(images) + np.arange(len(chosen))
+        generator = self._generator(2)
+        spoken = self.data.variants.draw(captions, generator)
+        names = self.data.variants.draw(len(self.data.table.captions) + chosen, generator)
         own = shares(len(images))
         if len(own[-1]) == 0:
             raise MiniClipError(f"--train.batch_size {len(captions)} is too small for {world()} processes; raise it")
         # the processes' captions in order, and those of one process by length: parts of them have little padding
         process = np.searchsorted([rows[-1] for rows in own], owner)
-        order = np.lexsort((self.data.texts.tokens.lengths[captions], process))
+        order = np.lexsort((self.data.texts.tokens.lengths[spoken], process))
         ours = order[process[order] == rank()]
-        chosen = chosen if rank() == world() - 1 else chosen[:0]
-        texts = np.concatenate([captions[ours], len(self.data.table.captions) + chosen])
+        mine = slice(None) if rank() == world() - 1 else slice(0)
+        texts, chosen = np.concatenate([spoken[ours], names[mine]]), chosen[mine]
         if rank() > 0:  # other noise and dropout than the other processes'
             torch.manual_seed(torch.initial_seed() + 7919 * rank())
-        image_of_text = torch.from_numpy(np.concatenate([owner[order], owners]))
-        batch = Batch(texts, images[own[rank()]], chosen, image_of_text)
+        image_of_text = self.device.put(np.concatenate([owner[order], owners]))
+        target = self.teacher.logits(spoken[order], images) if self.teacher is not None else None
+        batch = Batch(texts, images[own[rank()]], chosen, image_of_text, target=target)
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
+
+    def _generator(self, stream: int) -> np.random.Generator:
+        """Draws what a step is made of, the same on every device. Noise and dropout are the device's own."""
+        return np.random.default_rng([torch.initial_seed(), stream])
 
     def _mixed(self, batch: Batch, owner: np.ndarray) -> Batch:
         """Every image with another one of the batch, and every text with any caption of that other; prototypes stay
         as they are. `owner` has the place in the batch of each text's image."""
-        other = batch.images[torch.randperm(len(batch.images)).numpy()]
+        generator = self._generator(1)
+        other = batch.images[generator.permutation(len(batch.images))]
         first, end = (
             np.searchsorted(self.data.table.image_of_caption, other[owner], side) for side in ("left", "right")
         )
-        captions = first + (torch.rand(len(owner)).numpy() * (end - first)).astype(np.int64)
+        captions = first + (generator.random(len(owner)) * (end - first)).astype(np.int64)
         texts = np.concatenate([captions, batch.texts[len(owner) :]])
-        share = float(torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample())
+        share = float(generator.beta(self.settings.mixup, self.settings.mixup))
         images = np.stack([batch.images, other], 1)
         return replace(batch, images=images, texts=np.stack([batch.texts, texts], 1), own_share=share)
 
     def _parts(self, rows: np.ndarray, side: TowerInput) -> list[np.ndarray]:
-        size = self.settings.micro_batch or (PART if side.learns else len(rows))
+        size = self.settings.micro_batch or (PART if side.learns and self.device.is_cpu else len(rows))
         return np.array_split(rows, max(1, -(-len(rows) // max(1, size))))
 
     def _images(self, rows: np.ndarray, view: int, share: float) -> Tensor:
@@ -133,16 +152,19 @@ class ContrastiveStep:
         noise = self.settings.feature_noise
         if noise:
             standardised = standardised + noise * torch.randn_like(standardised)
-        with bfloat16():
+        with self.device.autocast():
             return head.project(standardised).float()
 
-    def _backward(self, images: list[Tensor], texts: list[Tensor], image_of_text: Tensor) -> float:
+    def _backward(self, images: list[Tensor], texts: list[Tensor], batch: Batch) -> float:
         """The loss of all processes' embeddings; its gradient flows into this process's."""
         image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
         # every process computes the same loss and gradients are summed: what is not a share, one of them adds
         logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
-        loss = self.loss(image_embeds, text_embeds, image_of_text, logit_scale)
-        cast(Any, loss).backward()
+        loss = self.loss(image_embeds, text_embeds, batch.image_of_text, logit_scale)
+        if batch.target is not None:
+            taught = affinity(image_embeds, text_embeds, batch.target, logit_scale)
+            loss = loss + self.settings.teacher_weight * taught
+        cast(Any, self.scaler.scale(loss)).backward()
         return float(loss.detach())
 
 

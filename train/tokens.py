@@ -34,6 +34,13 @@ class Tokens:
             attention_mask[place, :length] = 1
         return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """(B, L) where each token of some texts lies among all tokens; behind the end of a text, any place."""
+        lengths = self.lengths[rows]
+        behind_start = np.arange(int(lengths.max(initial=1)))
+        places: np.ndarray = np.minimum(self.offsets[rows][:, None] + behind_start, self.offsets[-1] - 1)
+        return places
+
     def by_length(self) -> np.ndarray:
         """All rows, the shortest first."""
         return np.argsort(self.lengths, kind="stable")

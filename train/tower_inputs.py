@@ -17,19 +17,22 @@ from torch import Tensor, nn
 from miniclip.data.prefetch import prefetch
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
+from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
 
 from .augment import View
 from .blocks import UpperPart, blocks_of, frozen_parts
-from .feature_cache import Features, bfloat16, image_features, text_features
+from .decoded import DecodedImages, Prefetch, decode
+from .feature_cache import image_features, text_features
 from .tokens import Tokens
 
 
 class TowerInput:
     """What both sides share. `learns`: whether any of the tower does."""
 
-    def __init__(self, tower: VisionTower | TextTower, trained_blocks: int) -> None:
+    def __init__(self, tower: VisionTower | TextTower, trained_blocks: int, device: Device | None = None) -> None:
         blocks = blocks_of(tower)
+        self.device = device or cpu_device()  # the tower is there
         self.tower, self.trained_blocks = tower, min(trained_blocks, len(blocks))
         self.whole = trained_blocks > len(blocks)  # its embeddings too
         self.learns = trained_blocks > 0
@@ -56,8 +59,22 @@ class TowerInput:
                     part.training = not isinstance(part, nn.modules.batchnorm._BatchNorm)
 
     def _run(self, module: nn.Module, *inputs: Tensor) -> Tensor:
-        with bfloat16():
+        with self.device.autocast():
             return cast(Tensor, module(*inputs)).float()
+
+
+class Frozen:
+    """Rows of what a frozen part has computed: on the device where they fit, otherwise on the disk."""
+
+    def __init__(self, values: np.ndarray, device: Device) -> None:
+        self._values, self._device = values, device
+        self._resident = device.put(np.array(values)) if device.has_room_for(values.nbytes) else None
+
+    def __getitem__(self, rows: np.ndarray) -> Tensor:
+        """(*rows.shape, ...) float32, on the device."""
+        if self._resident is not None:
+            return self._resident[self._device.put(rows)].float()
+        return self._device.put(self._values[rows]).float()
 
 
 class Images(TowerInput):
@@ -71,67 +88,101 @@ class Images(TowerInput):
         paths: Sequence[Path],
         views: int,
         seed: int,
+        device: Device | None = None,
     ) -> None:
-        super().__init__(tower, trained_blocks)
+        super().__init__(tower, trained_blocks, device)
         self.paths, self.transform, self.views, self.seed = list(paths), transform, views, seed
         self._kept = np.arange(len(paths))
         cast(Any, tower).to(memory_format=torch.channels_last)
-        if self.learns:
+        if self.learns and self.device.is_cpu:
             _depthwise_in_float32(tower)
-        self._cached: list[Features] = []
+        self._cached: list[Frozen] = []
+        self._decoded: DecodedImages | None = None
+        self._prefetch = Prefetch(self._load_row)
+        self.skipped: dict[int, str] = {}
         if not self.whole:
             learning = self.trained_blocks if self.learns else 0
-            self._cached = [
-                image_features(tower, View(transform, number, seed), paths, learning) for number in range(views)
+            found = [
+                image_features(tower, View(transform, number, seed), paths, learning, self.device)
+                for number in range(views)
             ]
-        self.skipped = {row: reason for own in self._cached for row, reason in own.skipped.items()}
+            self._cached = [Frozen(own.values, self.device) for own in found]
+            self.skipped = {row: reason for own in found for row, reason in own.skipped.items()}
+        elif not self.device.is_cpu:
+            self._decoded = decode(paths, transform, views, seed, self.device)
+            self.skipped = self._decoded.skipped if self._decoded is not None else {}
+
+    @property
+    def checked(self) -> bool:
+        """Whether every picture has been read once, so that `skipped` has all that cannot be."""
+        return not self.whole or self._decoded is not None
 
     def keep(self, rows: np.ndarray) -> None:
         """Leave only these images; their new rows are their places in `rows`."""
         self.paths, self._kept = [self.paths[row] for row in rows], self._kept[rows]
 
+    def prefetch(self, rows: np.ndarray, view: int) -> None:
+        """Begin to decode what a GPU will ask for next; on a CPU the decoder would take the cores that compute."""
+        if self.whole and self._decoded is None and not self.device.is_cpu:
+            self._prefetch.begin([(int(row), view if self.views > 1 else 0) for row in rows])
+
     def features(self, rows: np.ndarray, view: int = 0) -> Tensor:
         """(B, d) float32 of the images `rows`."""
         if self.whole:
-            pixels = torch.from_numpy(np.stack(self._load(rows, view)))
+            pixels = self._pixel_values(rows, view if self.views > 1 else 0)
             return self._run(self.tower, pixels.contiguous(memory_format=torch.channels_last))
-        values = torch.from_numpy(self._cached[view % self.views].values[self._kept[rows]].astype(np.float32))
+        values = self._cached[view % self.views][self._kept[rows]]
         if self.upper is None:
             return values
         if values.ndim == 4:
             values = values.contiguous(memory_format=torch.channels_last)
         return self._run(self.upper, values)
 
+    def _pixel_values(self, rows: np.ndarray, view: int) -> Tensor:
+        """(B, 3, H, W) float32, on the device."""
+        if self._decoded is not None:
+            return self._decoded.pixel_values(self._kept[rows], view)
+        if self.device.is_cpu:
+            return torch.from_numpy(np.stack(self._load(rows, view)))
+        return self.device.put(np.stack(self._prefetch.take([(int(row), view) for row in rows])))
+
     def _load(self, rows: np.ndarray, view: int) -> list[np.ndarray]:
-        load = View(self.transform, view if self.views > 1 else 0, self.seed).load
+        keys = [(int(row), view) for row in rows]
         images = []
-        for place, loaded in prefetch([self.paths[row] for row in rows], load, ahead=len(rows)):
+        for _, loaded in prefetch(keys, self._load_row, ahead=len(rows)):
             if isinstance(loaded, MiniClipError):
-                raise MiniClipError(f"{self.paths[rows[place]]}: {loaded}")
+                raise loaded
             images.append(loaded)
         return images
+
+    def _load_row(self, key: tuple[int, int]) -> np.ndarray:
+        row, view = key
+        try:
+            return View(self.transform, view, self.seed).load(self.paths[row])
+        except MiniClipError as error:
+            raise MiniClipError(f"{self.paths[row]}: {error}") from None
 
 
 class Texts(TowerInput):
     """Captions."""
 
-    def __init__(self, tower: TextTower, trained_blocks: int, tokens: Tokens) -> None:
-        super().__init__(tower, trained_blocks)
+    def __init__(self, tower: TextTower, trained_blocks: int, tokens: Tokens, device: Device | None = None) -> None:
+        super().__init__(tower, trained_blocks, device)
         self.tokens = tokens
         learning = self.trained_blocks if self.learns else 0
-        self._values = None if self.whole else text_features(tower, tokens, learning).values
+        self._values: Frozen | None = None
+        if not self.whole:
+            self._values = Frozen(text_features(tower, tokens, learning, self.device).values, self.device)
 
     def features(self, rows: np.ndarray) -> Tensor:
         """(B, d) float32 of the texts `rows`."""
+        if self._values is not None and self.upper is None:
+            return self._values[rows]
+        input_ids, attention_mask = map(self.device.put, self.tokens.padded(rows))
         if self._values is None:
-            return self._run(self.tower, *self.tokens.padded(rows))
-        if self.upper is None:
-            return torch.from_numpy(self._values[rows].astype(np.float32))
-        input_ids, attention_mask = self.tokens.padded(rows)
-        hidden = torch.zeros(*input_ids.shape, self._values.shape[1])
-        for place, row in enumerate(rows):
-            start, end = self.tokens.offsets[row], self.tokens.offsets[row + 1]
-            hidden[place, : end - start] = torch.from_numpy(self._values[start:end].astype(np.float32))
+            return self._run(self.tower, input_ids, attention_mask)
+        assert self.upper is not None
+        hidden = self._values[self.tokens.places(rows)].masked_fill(attention_mask[:, :, None] == 0, 0.0)
         return self._run(self.upper, hidden, input_ids, attention_mask)
 
 

@@ -11,16 +11,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.metrics import retrieval_recalls
 from miniclip.files import replace_atomically
 from miniclip.models.checkpoint import load_training_state, save_run, save_training_state
 from miniclip.models.config import Config, TrainConfig
+from miniclip.models.device import Device
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
 
 from .data import TrainingData
@@ -28,11 +30,12 @@ from .distributed import rank, say, sum_gradients
 from .ema import ExponentialMovingAverage
 from .loss import make_loss
 from .param_groups import parameter_groups
+from .sources import HELD_OUT, selection_score
 from .step import ContrastiveStep
 from .tracker import Record, Track
 
 FITTED_ROWS = 4096  # images and captions that the heads' standardisation is fitted on where features are not cached
-VALIDATION_BATCH = 64
+VALIDATION_BATCH, GPU_VALIDATION_BATCH = 64, 512
 
 
 @dataclass
@@ -58,13 +61,17 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
 def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list[np.ndarray]:
     """The caption rows of each step of an epoch."""
     generator = np.random.default_rng([settings.seed, epoch])
-    rows, wanted = data.text_rows("train"), settings.captions_per_image
+    wanted = settings.captions_per_image
     if wanted == 0:
-        order = generator.permutation(rows)
+        order = generator.permutation(data.drawn_texts(generator))
         return [order[start : start + settings.batch_size] for start in _starts(len(order), settings.batch_size)]
-    ends = np.searchsorted(data.table.image_of_caption[rows], data.image_rows("train"), side="right")
-    groups = [group for group in np.split(rows, ends[:-1]) if len(group)]
-    chosen = [generator.permutation(groups[place])[:wanted] for place in generator.permutation(len(groups))]
+    images = data.drawn_images(generator)
+    starts, ends = (np.searchsorted(data.table.image_of_caption, images, side) for side in ("left", "right"))
+    images_with_captions = np.flatnonzero(ends > starts)
+    chosen = [
+        generator.permutation(np.arange(starts[place], ends[place]))[:wanted]
+        for place in generator.permutation(images_with_captions)
+    ]
     size = max(1, settings.batch_size // wanted)  # in images: each is in one batch, with its captions
     return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
 
@@ -108,7 +115,10 @@ class Trainer:
                     self.trained[name].data.copy_(value)
                 self.optimiser.load_state_dict(state["optimiser"])
                 if self.average is not None:
-                    self.average.values = state["average"]
+                    device = self.data.images.device
+                    self.average.values = {name: device.put(value) for name, value in state["average"].items()}
+                if state.get("scaler"):  # of a run in float16
+                    self.embedder.scaler.load_state_dict(state["scaler"])
             except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
                 path = self.folder / "training_state.pt"
                 raise MiniClipError(
@@ -125,9 +135,10 @@ class Trainer:
             "trained": {name: value.detach() for name, value in self.trained.items()},
             "average": self.average.values if self.average is not None else {},
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.embedder.scaler.state_dict(),
             "progress": vars(self.progress),
         }
-        save_training_state(self.folder, state | self.identity)
+        save_training_state(self.folder, _on_cpu(state) | self.identity)
 
     def run(self, track: Track | None = None) -> float:
         """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder.
@@ -138,7 +149,7 @@ class Trainer:
         trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
         say(f"training {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
         steps = len(epoch_batches(self.data, settings, 1))
-        with tqdm(
+        with ProgressBar(
             initial=progress.epoch * steps + progress.step,
             total=settings.epochs * steps,  # so that the time left is that of the whole run
             smoothing=0,  # validation between epochs counts, too
@@ -153,7 +164,7 @@ class Trainer:
                 self._epoch(epoch, bar, track)
         return progress.best_recall
 
-    def _epoch(self, epoch: int, bar: tqdm, track: Track | None) -> None:
+    def _epoch(self, epoch: int, bar: ProgressBar, track: Track | None) -> None:
         progress = self.progress
         batches = epoch_batches(self.data, self.config.train, epoch)
         started = time.monotonic() - progress.seconds
@@ -171,10 +182,14 @@ class Trainer:
                 self.save()
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
             recall = validate(self.model, self.data)
+            recall |= validate_held_out(self.model, self.data, recall["mean_recall"])
             logit_scale = float(self.model.logit_scale.detach())
-            better = recall["mean_recall"] > progress.best_recall
+            score = recall["mean_recall"]
+            if self.config.train.select == "all":
+                score = recall.get("all_sources_recall", score)
+            better = score > progress.best_recall
             if better:
-                progress.best_epoch, progress.best_recall = epoch, recall["mean_recall"]
+                progress.best_epoch, progress.best_recall = epoch, score
                 if rank() == 0:
                     if not (self.folder / "training_state.pt").exists():  # a run without one cannot be resumed
                         save_training_state(self.folder, {"progress": vars(Progress()), **self.identity})
@@ -195,7 +210,7 @@ class Trainer:
             f"{seconds:.1f} s{' *' if better else ''}"
         )
 
-    def _show(self, bar: tqdm, loss: float) -> None:
+    def _show(self, bar: ProgressBar, loss: float) -> None:
         best = f"{100 * self.progress.best_recall:.2f}" if self.progress.best_epoch else "none yet"
         bar.set_postfix_str(f"loss {loss:.3f}, best recall {best}", refresh=False)
 
@@ -216,14 +231,19 @@ class Trainer:
         factor = learning_rate_factor(step, settings.epochs * len(batches), settings.warmup_fraction)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
+        upcoming = [self.embedder.images_of(captions) for captions in batches[number : number + 2]]
+        self.data.images.prefetch(np.concatenate(upcoming), view=epoch)
         torch.manual_seed(settings.seed * 1_000_003 + step)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.embedder.backward(batches[number], view=epoch)
         if not math.isfinite(loss):
             raise _diverged(f"the loss became {loss} in epoch {epoch}")
         sum_gradients(list(self.trained.values()))
+        scaler = self.embedder.scaler
+        scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.trained.values(), settings.clip_norm)
-        self.optimiser.step()
+        scaler.step(self.optimiser)
+        scaler.update()
         self.model.logit_scale.data.clamp_(0, LOGIT_SCALE_MAX)
         if self.average is not None:
             self.average.update()
@@ -235,21 +255,39 @@ def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
     return retrieval_recalls(*embed_validation(model, data))
 
 
+def validate_held_out(model: DualEncoder, data: TrainingData, first_recall: float) -> dict[str, float]:
+    """Mean recall on the held-out images of each further source, and `selection_score` over all sources."""
+    held_out: dict[str, tuple[float, int]] = {}
+    for place, source in enumerate(data.sources[1:], start=1):
+        rows = data.image_rows(HELD_OUT, place)
+        if len(rows):
+            held_out[source.name] = retrieval_recalls(*embed_validation(model, data, rows))["mean_recall"], len(rows)
+    if not held_out:
+        return {}
+    recalls = {f"held_out_recall/{name}": recall for name, (recall, _) in held_out.items()}
+    return {**recalls, "all_sources_recall": selection_score(first_recall, held_out, len(data.image_rows("val")))}
+
+
 @torch.inference_mode()
-def embed_validation(model: DualEncoder, data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the validation split, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`, `image_of_text (N_texts,)`."""
+def embed_validation(
+    model: DualEncoder, data: TrainingData, image_rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the validation split, or of other images, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`,
+    `image_of_text (N_texts,)`."""
     model.eval()
     data.images.train(False)
     data.texts.train(False)
-    image_rows, text_rows = data.image_rows("val"), data.text_rows("val")
+    image_rows = data.image_rows("val") if image_rows is None else image_rows
+    text_rows = data.captions_of_images(image_rows)
     text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
-    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows)])
-    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows)])
+    device = data.images.device
+    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows, device)])
+    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows, device)])
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
         raise _diverged("the weights are no longer finite")  # NaN ranks no image above the right one: 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
     order = np.argsort(text_rows)
-    return text_embeds.numpy()[order], image_embeds.numpy(), image_of_text[order]
+    return text_embeds.cpu().numpy()[order], image_embeds.cpu().numpy(), image_of_text[order]
 
 
 @torch.inference_mode()
@@ -262,11 +300,21 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         side.train(False)
         if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
-        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows)]))
+        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows, side.device)]))
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + VALIDATION_BATCH] for start in range(0, len(rows), VALIDATION_BATCH))
+def _on_cpu(state: Any) -> Any:
+    """The same with every tensor on the CPU, so that it can be loaded where that device is not."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
+
+
+def _chunks(rows: np.ndarray, device: Device) -> Iterator[np.ndarray]:
+    size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _diverged(what: str) -> MiniClipError:

@@ -1,4 +1,4 @@
-// The large view is a modal <dialog>: the browser itself keeps the focus inside, closes on Esc and dims the page.
+// The large view is a modal <dialog>: the browser keeps the focus inside, closes it on Esc and dims the page.
 const page = window.miniclip;
 const dialog = element.querySelector('dialog');
 let opened = null;  // { card, row, gallery, siblings, q }
@@ -6,24 +6,23 @@ let answer = {};
 
 const cardsAround = (card) => card ? [...card.closest('ul').querySelectorAll('button.card')] : [];
 
-async function open({ card, row, preview }) {
+async function open({ card, row, gallery }) {
     const asked = page.question.q ?? '';
-    const values = card ? card.dataset : { row };
-    const gallery = page.galleryOf(card ? card.querySelector('img').getAttribute('src') : preview);
-    const mine = opened = { card, row: Number(values.row), gallery, siblings: cardsAround(card), q: asked };
+    const values = card ? card.dataset : { row, gallery };
+    const mine = opened = { card, row: Number(values.row), gallery: values.gallery, siblings: cardsAround(card), q: asked };
     const found = await page.call(server.detail, {
-        row: mine.row, gallery, score: Number(values.score ?? 0), probability: values.probability ?? null, q: asked,
+        row: mine.row, gallery: mine.gallery, score: Number(values.score ?? 0), probability: values.probability ?? null, q: asked,
     });
     if (mine !== opened) return;
     answer = found;
     const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.action : '';
-    dialog.innerHTML = answer.html ?? page.message(answer.message);
+    dialog.innerHTML = answer.html ?? page.message(answer);
     for (const turn of dialog.querySelectorAll('.turn')) turn.hidden = !neighbour(turn.dataset.action);
     if (!dialog.open) dialog.showModal();
     else refocus(focused);
 }
 
-// The button that had the focus has gone with the image before, and keys are heard only where the focus is.
+// The focused button was replaced with the previous image, and only a focused element hears keys.
 function refocus(action) {
     const buttons = [...dialog.querySelectorAll('button:not([hidden])')];
     (buttons.find((button) => button.dataset.action === action) ?? buttons[0])?.focus();
@@ -47,14 +46,15 @@ async function why(button) {
         button.setAttribute('aria-pressed', String(!heat.hidden));
         return;
     }
-    const told = dialog.querySelector('.told');
+    const notice = dialog.querySelector('.notice');
     const mine = opened;
     button.disabled = true;
-    told.textContent = 'Looking…';
+    notice.textContent = 'Looking…';
     const found = await page.call(server.why, { row: opened.row, gallery: opened.gallery, q: opened.q });
     if (mine !== opened) return;
     button.disabled = false;
-    told.textContent = found.told ?? found.message;
+    if (found.gallery_changed) notice.innerHTML = page.message(found);
+    else notice.textContent = found.notice ?? found.message;
     if (!found.heat) return;
     button.setAttribute('aria-pressed', 'true');
     const image = document.createElement('img');
@@ -73,21 +73,19 @@ const actions = {
     why,
     like: () => {
         dialog.close();
-        page.tell('ask', { like: answer.like, title: answer.title, preview: small() });
+        page.send('ask', { like: answer.like, title: answer.title, preview: answer.small });
     },
     add: () => {
         dialog.close();
-        page.tell('ask', { like: answer.like, title: answer.title, preview: small(), keepWords: true });
+        page.send('ask', { like: answer.like, title: answer.title, preview: answer.small, keepWords: true });
     },
     describe: () => {
         dialog.close();
-        page.pending.describe = { row: opened.row, preview: large(), title: answer.title };
-        page.show('captions');
-        page.tell('describe');
+        page.pending.describe = { row: opened.row, gallery: opened.gallery, large: answer.large, title: answer.title };
+        page.show('describe');
+        page.send('describe');
     },
 };
-const large = () => dialog.querySelector('.frame img').getAttribute('src');
-const small = () => large().replace('/large/', '/small/');
 
 dialog.addEventListener('click', (event) => {
     if (event.target === dialog) dialog.close();  // the dimmed page around it

@@ -1,13 +1,13 @@
-// Status, indexing with its progress, models, duplicates. A gallery that has changed is shown by loading the page anew.
+// Status, indexing with its progress, models, duplicates.
 const page = window.miniclip;
-const LOOK_EVERY_MS = 300;
+const POLL_MS = 300;
 const place = (name) => element.querySelector(name);
 const job = place('.job');
 let following = false;
 
 async function status() {
     const answer = await page.call(server.status);
-    place('.facts-of-index').innerHTML = answer.html ?? page.message(answer.message);
+    place('.facts-of-index').innerHTML = answer.html ?? page.message(answer);
     place('.models').innerHTML = answer.models ?? '';
     if (answer.job?.running) follow();
     else if (answer.job) showJob(answer.job);
@@ -47,33 +47,30 @@ async function follow() {
         const answer = await page.call(server.progress);
         if (answer.message) {
             await status();
-            job.innerHTML = page.message(answer.message);
+            job.innerHTML = page.message(answer);
             break;
         }
         showJob(answer.job);
         if (!answer.job.running) {
-            await (answer.job.error ? status() : changed());  // either way, its button may be pressed again
+            await status();  // the buttons can be pressed again
+            if (!answer.job.error) openGallery();
             break;
         }
-        await new Promise((resolve) => { setTimeout(resolve, LOOK_EVERY_MS); });
+        await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
     }
     following = false;
 }
 
-// What other tabs show belongs to the gallery before: they start anew, and this tab says what came of it.
-async function changed() {
-    await status();
-    const open = document.createElement('button');
-    [open.type, open.className, open.textContent] = ['button', 'primary', 'Open the gallery'];
-    open.addEventListener('click', () => location.assign(location.pathname));
-    job.append(open);
-    open.focus();
+// The other tabs still show the previous gallery. This tab keeps the report of what was indexed.
+function openGallery() {
+    page.send('gallery');
+    page.show('search');
 }
 
 place('form.index').addEventListener('submit', async (event) => {
     event.preventDefault();
     const answer = await page.call(server.index, { folder: event.target.elements.folder.value });
-    if (answer.message) job.innerHTML = page.message(answer.message);
+    if (answer.message) job.innerHTML = page.message(answer);
     else follow();
 });
 place('.models').addEventListener('click', async (event) => {
@@ -84,9 +81,12 @@ place('.models').addEventListener('click', async (event) => {
     const answer = await page.call(server.use, { ...button.dataset });
     if (answer.message) {
         await status();
-        job.innerHTML = page.message(answer.message);
+        job.innerHTML = page.message(answer);
     } else if (answer.job) follow();
-    else location.assign(location.href);
+    else {
+        await status();
+        openGallery();
+    }
 });
 const twice = place('form.twice');
 twice.addEventListener('input', () => { place('output').value = Number(twice.elements.threshold.value).toFixed(2); });
@@ -94,6 +94,10 @@ twice.addEventListener('submit', async (event) => {
     event.preventDefault();
     place('.copies').textContent = 'Looking…';
     const answer = await page.call(server.duplicates, { threshold: twice.elements.threshold.value });
-    place('.copies').innerHTML = answer.html ?? page.message(answer.message);
+    place('.copies').innerHTML = answer.html ?? page.message(answer);
+});
+page.hear('gallery', () => {
+    place('.copies').innerHTML = '';
+    status();
 });
 status();

@@ -1,31 +1,35 @@
-// Dots on a canvas: forty thousand of them move smoothly, where as many elements would not.
+// Dots on a canvas: it moves forty thousand of them smoothly, which as many elements would not. Where few dots are
+// visible, they are drawn as thumbnails.
 const page = window.miniclip;
 const canvas = element.querySelector('canvas');
 const plane = element.querySelector('.plane');
 const hover = element.querySelector('.hover');
-const told = element.querySelector('.told');
+const notice = element.querySelector('.notice');
 const legend = element.querySelector('.legend');
 const colour = element.querySelector('[name=colour]');
 const layout = element.querySelector('[name=layout]');
 const HUES = ['#0d9488', '#ea580c', '#6366f1', '#db2777', '#ca8a04', '#0284c7', '#65a30d', '#9333ea', '#dc2626', '#78716c', '#94a3b8'];
 const NEAR_PX = 14;
-let map = null;  // { rows, points, group, groups, preview }
+const MAX_THUMBNAILS = 120, THUMBNAIL_PX = 56;
+let map = null;  // { rows, points, group, groups, clusters, gallery, preview }
 let shades = null;
-let order = null;  // in which dots are drawn: the best last, on top
+let order = null;  // the order of drawing: the best are last, on top
+const thumbnails = new Map();  // by dot
 let view = { x: 0, y: 0, zoom: 1 };
 let pointed = -1;
 let painting = 0;
 let isStale = false;
 
 const address = (dot) => `${map.preview}/${map.rows[dot]}.webp`;
-const open = (dot) => page.tell('open', { row: map.rows[dot], preview: address(dot) });
+const open = (dot) => page.send('open', { row: map.rows[dot], gallery: map.gallery });
 const decode = (text, Kind) => new Kind(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer);
 const scale = () => 0.47 * Math.min(canvas.clientWidth, canvas.clientHeight) * view.zoom;
 const stretch = () => Math.max(1, canvas.clientWidth / canvas.clientHeight);  // wide screens get a wide map
-const place = (dot) => [
-    canvas.clientWidth / 2 + (map.points[2 * dot] * stretch() - view.x) * scale(),
-    canvas.clientHeight / 2 - (map.points[2 * dot + 1] - view.y) * scale(),
+const position = (x, y) => [
+    canvas.clientWidth / 2 + (x * stretch() - view.x) * scale(),
+    canvas.clientHeight / 2 - (y - view.y) * scale(),
 ];
+const place = (dot) => position(map.points[2 * dot], map.points[2 * dot + 1]);
 
 function draw() {
     if (!map || !canvas.clientWidth) return;
@@ -36,15 +40,23 @@ function draw() {
     context.scale(sharp, sharp);
     const radius = Math.max(1.8, Math.min(8, 170 / Math.sqrt(map.rows.length) * Math.sqrt(view.zoom)));
     const dark = document.body.classList.contains('dark');
-    for (const dot of order) {
+    const margin = THUMBNAIL_PX / 2;
+    const visible = order.filter((dot) => {
         const [x, y] = place(dot);
-        if (x < -9 || y < -9 || x > canvas.clientWidth + 9 || y > canvas.clientHeight + 9) continue;
+        return x > -margin && y > -margin && x < canvas.clientWidth + margin && y < canvas.clientHeight + margin;
+    });
+    const asThumbnails = view.zoom > 1 && visible.length <= MAX_THUMBNAILS;
+    canvas.dataset.thumbnails = 0;
+    for (const dot of visible) {
+        const [x, y] = place(dot);
+        if (asThumbnails && drawThumbnail(context, dot, x, y)) continue;
         const share = shades ? shades[dot] : 1;
         context.beginPath();
         context.arc(x, y, shades ? radius * (0.8 + 0.8 * Math.max(share, 0) ** 2) : radius, 0, 7);
         context.fillStyle = shades ? shade(share, dark) : HUES[map.group[dot] % HUES.length];
         context.fill();
     }
+    drawNames(context, dark);
     if (pointed >= 0) {
         const [x, y] = place(pointed);
         context.beginPath();
@@ -52,6 +64,36 @@ function draw() {
         context.lineWidth = 2.5;
         context.strokeStyle = dark ? '#fff' : '#111';
         context.stroke();
+    }
+}
+
+// Draws the image of a dot; false while it is still being loaded.
+function drawThumbnail(context, dot, x, y) {
+    let image = thumbnails.get(dot);
+    if (!image) {
+        image = new Image();
+        image.onload = () => requestAnimationFrame(draw);
+        image.src = address(dot);
+        thumbnails.set(dot, image);
+    }
+    if (!image.complete || !image.naturalWidth) return false;
+    const scaled = THUMBNAIL_PX / Math.max(image.naturalWidth, image.naturalHeight);
+    const [width, height] = [image.naturalWidth * scaled, image.naturalHeight * scaled];
+    context.drawImage(image, x - width / 2, y - height / 2, width, height);
+    canvas.dataset.thumbnails = Number(canvas.dataset.thumbnails) + 1;
+    return true;
+}
+
+// Names of the crowded places, with an outline so that they can be read on top of dots.
+function drawNames(context, dark) {
+    context.font = '600 13px system-ui, sans-serif';
+    context.textAlign = 'center';
+    context.lineWidth = 4;
+    [context.strokeStyle, context.fillStyle] = dark ? ['#0f172acc', '#f1f5f9'] : ['#ffffffd9', '#0f172a'];
+    for (const { x, y, name } of map.clusters) {
+        const [left, top] = position(x, y);
+        context.strokeText(name, left, top);
+        context.fillText(name, left, top);
     }
 }
 
@@ -154,11 +196,12 @@ element.querySelector('.zoom').addEventListener('click', (event) => {
 
 async function load() {
     const asked = layout.value;
-    told.textContent = asked === 'umap' ? 'Computing the map…' : '';
+    notice.textContent = asked === 'umap' ? 'Computing the map…' : '';
     const answer = await page.call(server.points, { layout: asked });
     if (asked !== layout.value) return;
-    told.textContent = answer.message ?? '';
+    notice.textContent = answer.message ?? '';
     if (answer.message) return;
+    thumbnails.clear();
     map = {
         ...answer, rows: decode(answer.rows, Int32Array), points: decode(answer.points, Float32Array),
         group: decode(answer.group, Uint8Array),
@@ -171,18 +214,18 @@ async function load() {
 
 async function paint() {
     if (!map) return;
-    isStale = canvas.offsetParent === null;  // a map that nobody sees is painted when it is shown again
+    isStale = canvas.offsetParent === null;  // a hidden map is painted when it is shown again
     if (isStale) return;
     const mine = ++painting;
     shades = null;
     legend.replaceChildren();
-    let said = '';
+    let refusal = {};
     if (colour.value === 'question') {
-        const answer = await page.call(server.shades, { ...page.question, gallery: page.galleryOf(address(0)) });
-        if (mine !== painting) return;  // another colour was chosen meanwhile
-        said = answer.message ?? '';
+        const answer = await page.call(server.shades, { ...page.question, gallery: map.gallery });
+        if (mine !== painting) return;  // another colour was chosen in the meantime
+        if (answer.message) refusal = answer;
         shades = answer.shades ? decode(answer.shades, Float32Array) : null;
-        if (page.question.q && shades) legend.textContent = `the redder, the more like “${page.question.q}”`;
+        if (page.question.q && shades) legend.textContent = `The redder a dot, the better it matches “${page.question.q}”.`;
     } else {
         legend.append(...map.groups.map((name, number) => {
             const one = document.createElement('span');
@@ -195,7 +238,8 @@ async function paint() {
     order = [...map.rows.keys()];
     if (shades) order.sort((a, b) => shades[a] - shades[b]);
     const left = map.all - map.rows.length;
-    told.textContent = said || (left > 0 ? `${map.rows.length.toLocaleString()} of ${map.all.toLocaleString()} images are shown.` : '');
+    if (refusal.gallery_changed) notice.innerHTML = page.message(refusal);
+    else notice.textContent = refusal.message ?? (left > 0 ? `${map.rows.length.toLocaleString()} of ${map.all.toLocaleString()} images are shown.` : '');
     canvas.dataset.dots = map.rows.length;
     canvas.dataset.painted = colour.value;
     draw();
@@ -203,6 +247,7 @@ async function paint() {
 
 colour.addEventListener('change', paint);
 layout.addEventListener('change', load);
+page.hear('gallery', load);
 page.hear('asked', () => { if (colour.value === 'question') paint(); });
 new ResizeObserver(() => (isStale ? paint() : draw())).observe(plane);
 load();

@@ -1,68 +1,84 @@
-// What all parts of the page share: the question that is asked now, its address, and who opens an image.
-// A part tells another something by an event of the document: 'ask' (change the question), 'open' (an image, large),
-// 'describe' (captions for it), 'asked' (answered: colour the map anew).
+// What all parts of the page share: the current search and its address, calls to the server, uploads, messages.
+// Parts send each other events of the document: 'ask' (change the search), 'open' (show an image large),
+// 'describe' (captions for it), 'asked' (results are shown), 'gallery' (another gallery is open: load everything again).
+// app.py sets window.miniclip to the settings of search_request.py before this script runs.
 (() => {
-    const KEYS = ['q', 'not', 'like', 'weight', 'folder', 'after', 'before', 'copies'];
-    const shared = window.miniclip = { question: {} };
+    const shared = Object.assign(window.miniclip, { question: {} });
+    const NO_ANSWER = 'The server does not answer. Is it still running?';
 
-    shared.tell = (name, detail) => document.dispatchEvent(new CustomEvent(`miniclip-${name}`, { detail }));
+    shared.send = (name, detail) => document.dispatchEvent(new CustomEvent(`miniclip-${name}`, { detail }));
     shared.hear = (name, listen) => document.addEventListener(`miniclip-${name}`, (event) => listen(event.detail));
 
-    // Rows count in one gallery only: which one, stands in the addresses of its previews.
-    shared.galleryOf = (preview) => preview?.match(/preview\/(\w+)\//)?.[1];
-
-    // A tab's own part exists once the tab was shown; what is told it before that waits in `pending`.
+    // A tab's part exists only after the tab was shown once; events for it wait in `pending`.
     shared.pending = {};
     shared.show = (tab) => document.getElementById(`${tab}-tab-button`)?.click();
 
-    // Every call answers: what fails on the way becomes the same message that the server would send.
+    // A call always answers: a failed request becomes a message like those of the server.
     shared.call = async (fn, values = {}) => {
         try {
             return await fn(values) ?? {};
         } catch {
-            return { message: 'The server does not answer. Is it still running?' };
+            return { message: NO_ANSWER };
         }
     };
 
-    shared.message = (text) => {
+    shared.message = ({ message, gallery_changed: isStale }) => {
         const line = document.createElement('p');
         line.className = 'message';
         line.setAttribute('role', 'status');
-        line.textContent = text;
+        line.textContent = message;
+        if (isStale) {
+            const button = document.createElement('button');
+            [button.type, button.textContent, button.dataset.action] = ['button', 'Show the new gallery', 'new-gallery'];
+            line.append(button);
+        }
         return line.outerHTML;
     };
+    document.addEventListener('click', (event) => {
+        if (!event.target.closest('[data-action=new-gallery]')) return;
+        document.querySelector('dialog[open]')?.close();
+        shared.send('gallery');
+    });
 
     shared.toAddress = (question) => {
         const fields = new URLSearchParams();
-        for (const key of KEYS) if (question[key]) fields.set(key, question[key]);
+        for (const name of shared.addressFields) if (question[name]) fields.set(name, question[name]);
         return fields.size ? `?${fields}` : location.pathname;
     };
     shared.fromAddress = () => {
         const fields = new URLSearchParams(location.search);
-        return Object.fromEntries(KEYS.filter((key) => fields.get(key)).map((key) => [key, fields.get(key)]));
+        return Object.fromEntries(shared.addressFields.filter((name) => fields.get(name)).map((name) => [name, fields.get(name)]));
     };
 
-    // An uploaded image as the server knows it. Whatever goes wrong is one sentence.
-    shared.upload = async (upload, file) => {
-        if (!file) return { message: 'This is no image.' };
+    // Uploads an image. Answers with its path on the server, or with a message that says what went wrong.
+    const REFUSED = { 401: 'Log in again: the session has ended.', 404: 'The server, or a proxy in front of it, has no place for uploads.' };
+    shared.upload = async (file) => {
+        if (!file) return { message: 'This is not an image.' };
+        const tooLarge = { message: `This image is larger than ${shared.maxUploadMB} MB.` };
+        if (file.size > shared.maxUploadMB * 2 ** 20) return tooLarge;
+        const form = new FormData();
+        form.append('files', file);
+        let answer;
         try {
-            const { path } = await upload(file);
-            if (!path) throw new Error();
-            return { path, name: file.name || 'pasted image', preview: URL.createObjectURL(file) };
+            answer = await fetch(new URL('gradio_api/upload', document.baseURI), { method: 'POST', body: form });
         } catch {
-            return { message: 'This image could not be uploaded: it may be larger than 20 MB.' };
+            return { message: NO_ANSWER };
         }
+        if (answer.status === 413) return tooLarge;
+        const said = await answer.json().catch(() => ({}));
+        if (!answer.ok) return { message: REFUSED[answer.status] ?? `The upload failed: ${said.detail ?? `status ${answer.status}`}` };
+        return { path: said[0], name: file.name || 'pasted image', preview: URL.createObjectURL(file) };
     };
 
-    // Pictures dropped or pasted anywhere go to the part that is on the screen: parts put themselves into `takers`.
-    shared.takers = [];
-    const take = (files, event) => {
-        const taker = shared.takers.find((one) => one.element.offsetParent !== null);
-        if (!taker || !files.length || document.querySelector('dialog[open]')) return;
+    // Images that are dropped or pasted anywhere go to the visible part: parts register in `receivers`.
+    shared.receivers = [];
+    const receive = (files, event) => {
+        const receiver = shared.receivers.find((one) => one.element.offsetParent !== null);
+        if (!receiver || !files.length || document.querySelector('dialog[open]')) return;
         event.preventDefault();
-        taker.take(files[0]);
+        receiver.receive(files[0]);
     };
-    document.addEventListener('paste', (event) => take([...(event.clipboardData?.files ?? [])], event));
+    document.addEventListener('paste', (event) => receive([...(event.clipboardData?.files ?? [])], event));
     const dragging = (on) => document.documentElement.classList.toggle('dragging', on);
     document.addEventListener('dragover', (event) => {
         if (![...event.dataTransfer.types].includes('Files')) return;
@@ -74,13 +90,13 @@
         dragging(false);
         if ([...event.dataTransfer.types].includes('Files')) {
             event.preventDefault();
-            take([...event.dataTransfer.files], event);
+            receive([...event.dataTransfer.files], event);
         }
     });
 
-    // A card, wherever it stands, opens the large view.
+    // A card opens the large view, in every part.
     document.addEventListener('click', (event) => {
         const card = event.target.closest('button.card');
-        if (card) shared.tell('open', { card });
+        if (card) shared.send('open', { card });
     });
 })();

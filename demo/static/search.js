@@ -1,47 +1,50 @@
-// The form is the question. It asks after a short rest in typing; of several answers only the newest question's is shown.
-const REST_MS = 90;
-const STEP = 24;
+// The form is the search. It asks after a short pause in typing; only the newest answer is shown.
+const PAUSE_MS = 90;
 const page = window.miniclip;
 const form = element.querySelector('form');
 const results = element.querySelector('.results');
 const more = element.querySelector('#more');
-const withPicture = element.querySelector('.with');
+const withImage = element.querySelector('.with');
 const filters = element.querySelector('.filters');
 const toggle = element.querySelector('.toggle');
 const fields = form.elements;
-let picture = null;  // an upload: { path, name, preview }
+let uploaded = null;  // { path, name, preview }
 let like = null;  // an image of the gallery: { id, title, preview }
-let shown = STEP;
+let shown = page.pageSize;
 let newest = 0;
-let isTouched = false;  // by a user who was faster than the first answer
-let isTyping = false;  // the newest entry of the history holds a question that is still being typed
-let resting;
+let isTouched = false;  // the user typed before the first answer came
+let isExample = false;  // the words are an example that the page filled in by itself
+let isTyping = false;  // the newest entry of the history is still being typed
+let pause;
+
+const valueOf = (field) => (field.type === 'checkbox' ? (field.checked ? field.value : '') : field.value.trim());
+const setValue = (field, value = '') => {
+    if (field.type === 'checkbox') field.checked = Boolean(value);
+    else field.value = value;
+};
+const setFilters = () => page.filters.filter((name) => valueOf(fields[name]));
 
 const question = () => ({
     q: fields.q.value.trim(),
-    not: fields.not.value.trim(),
     like: like?.id ?? '',
-    picture: picture?.path ?? '',
-    weight: (picture || like) && fields.weight.value !== '50' ? String(100 - fields.weight.value) : '',
-    folder: fields.folder.value,
-    after: fields.after.value,
-    before: fields.before.value,
-    copies: fields.copies.checked ? '1' : '',
+    picture: uploaded?.path ?? '',
+    weight: (uploaded || like) && fields.weight.value !== '50' ? fields.weight.value : '',
+    ...Object.fromEntries(page.filters.map((name) => [name, valueOf(fields[name])])),
     shown,
 });
 
-// What is typed has one entry in the history until it is entered, so Back leads from question to question.
+// While one types, all versions share one entry of the history, so that Back leads to the search before.
 function remember(address, entry) {
     const isNew = address !== location.pathname + location.search && address !== location.search;
-    const goesOn = !entry || (isTyping && entry !== 'new');
-    if (isNew) history[goesOn ? 'replaceState' : 'pushState'](null, '', address);
+    const continues = !entry || (isTyping && entry !== 'new');
+    if (isNew) history[continues ? 'replaceState' : 'pushState'](null, '', address);
     isTyping = entry === 'typed' && (isNew || isTyping);
 }
 
-// `entry` in the history: 'typed', 'entered', 'new' for another question at once, or none.
+// `entry` in the history: 'typed', 'entered', 'new' for another search at once, or none.
 async function ask({ keepCount = false, entry } = {}) {
-    clearTimeout(resting);
-    if (!keepCount) shown = STEP;
+    clearTimeout(pause);
+    if (!keepCount) shown = page.pageSize;
     const asked = page.question = question();
     const number = ++newest;
     remember(page.toAddress(asked), entry);
@@ -49,28 +52,36 @@ async function ask({ keepCount = false, entry } = {}) {
     const answer = await page.call(server.search, asked);
     if (number !== newest) return;
     results.removeAttribute('aria-busy');
-    results.innerHTML = answer.html ?? page.message(answer.message);
+    results.innerHTML = answer.html ?? page.message(answer);
     results.dataset.answered = asked.q;
     results.dataset.searchMs = answer.search_ms ?? '';
     more.hidden = !answer.more;
+    showNumbers();
     if (answer.like && like) {
         Object.assign(like, answer.like);
-        showPicture();
+        showImage();
     }
-    if (answer.unreadable && image?.path === asked.image) {  // the form is ready for another
-        image = null;
-        showPicture();
+    if (answer.unreadable && uploaded?.path === asked.picture) {  // the form is ready for another image
+        uploaded = null;
+        showImage();
     }
-    page.tell('asked');
+    page.send('asked');
 }
 
-function showPicture() {
-    const one = image ?? like;
-    withPicture.hidden = !one;
+// Scores are shown on demand, and the choice is remembered.
+function showNumbers() {
+    const on = localStorage.getItem('miniclip-numbers') === 'on';
+    results.classList.toggle('with-numbers', on);
+    results.querySelector('.numbers-toggle')?.setAttribute('aria-pressed', String(on));
+}
+
+function showImage() {
+    const one = uploaded ?? like;
+    withImage.hidden = !one;
     if (!one) return;
-    if (one.preview) withPicture.querySelector('img').src = one.preview;
-    withPicture.querySelector('.name').textContent = image ? one.name : `like “${one.title}”`;
-    withPicture.querySelector('.weight').hidden = !fields.q.value.trim();
+    if (one.preview) withImage.querySelector('img').src = one.preview;
+    withImage.querySelector('.name').textContent = uploaded ? one.name : `like “${one.title}”`;
+    withImage.querySelector('.weight').hidden = !fields.q.value.trim();
 }
 
 function showFilters(open) {
@@ -79,64 +90,73 @@ function showFilters(open) {
 }
 
 function countFilters() {
-    const set = ['not', 'folder', 'after', 'before'].filter((name) => fields[name].value).length + fields.copies.checked;
-    toggle.textContent = set ? `Filters (${set})` : 'Filters';
+    const count = setFilters().length;
+    toggle.textContent = count ? `Filters (${count})` : 'Filters';
 }
 
-async function takePicture(file) {
+async function receive(file) {
     isTouched = true;
     results.setAttribute('aria-busy', 'true');
-    const taken = await page.upload(upload, file);
+    const received = await page.upload(file);
     fields.file.value = '';
-    if (taken.message) {
+    if (received.message) {
         results.removeAttribute('aria-busy');
-        results.innerHTML = page.message(taken.message);
+        results.innerHTML = page.message(received);
         return;
     }
-    [picture, like] = [taken, null];
-    await ask();
-    showPicture();
+    if (isExample) fields.q.value = '';  // the user asked for the image, not for the example
+    isExample = false;
+    [uploaded, like] = [received, null];
+    showImage();
+    await ask({ entry: 'new' });
 }
 
 function fill(values) {
-    for (const name of ['q', 'not', 'folder', 'after', 'before']) fields[name].value = values[name] ?? '';
-    fields.weight.value = values.weight ? 100 - values.weight : 50;
-    fields.copies.checked = Boolean(values.copies);
-    picture = null;
+    fields.q.value = values.q ?? '';
+    for (const name of page.filters) setValue(fields[name], values[name]);
+    fields.weight.value = values.weight ?? 50;
+    uploaded = null;
     like = values.like ? { id: values.like, title: values.title ?? 'an image', preview: values.preview ?? '' } : null;
-    if (values.not || values.folder || values.after || values.before || values.copies) showFilters(true);
+    if (setFilters().length) showFilters(true);
+    isExample = false;
     countFilters();
-    showPicture();
+    showImage();
 }
 
 form.addEventListener('submit', (event) => {
     event.preventDefault();
+    isExample = false;
     ask({ entry: 'entered' });
 });
 form.addEventListener('input', (event) => {
     isTouched = true;
     if (event.target === fields.file) return;
-    clearTimeout(resting);
+    if (event.target === fields.q) isExample = false;
+    clearTimeout(pause);
     countFilters();
-    showPicture();
-    resting = setTimeout(() => ask({ entry: 'typed' }), REST_MS);
+    showImage();
+    pause = setTimeout(() => ask({ entry: 'typed' }), PAUSE_MS);
 });
-fields.file.addEventListener('change', () => { if (fields.file.files[0]) takePicture(fields.file.files[0]); });
-page.takers.push({ element, take: takePicture });
+fields.file.addEventListener('change', () => { if (fields.file.files[0]) receive(fields.file.files[0]); });
+page.receivers.push({ element, receive });
 more.addEventListener('click', () => {
-    shown += STEP;
+    shown += page.pageSize;
     ask({ keepCount: true });
+});
+results.addEventListener('click', (event) => {
+    if (!event.target.closest('.numbers-toggle')) return;
+    localStorage.setItem('miniclip-numbers', results.classList.contains('with-numbers') ? 'off' : 'on');
+    showNumbers();
 });
 toggle.addEventListener('click', () => showFilters(filters.hidden));
 element.querySelector('.clear').addEventListener('click', () => {
-    for (const name of ['not', 'folder', 'after', 'before']) fields[name].value = '';
-    fields.copies.checked = false;
+    for (const name of page.filters) setValue(fields[name]);
     countFilters();
     ask({ entry: 'typed' });
 });
 element.querySelector('.remove').addEventListener('click', () => {
-    picture = like = null;
-    showPicture();
+    uploaded = like = null;
+    showImage();
     fields.q.focus();
     ask({ entry: 'new' });
 });
@@ -157,7 +177,8 @@ addEventListener('popstate', () => {
     ask();
 });
 
-(async () => {
+// What the form offers for the open gallery.
+async function offer() {
     const about = await page.call(server.about);
     const chips = (about.examples ?? []).map((words) => {
         const chip = document.createElement('button');
@@ -165,15 +186,32 @@ addEventListener('popstate', () => {
         return chip;
     });
     element.querySelector('.examples').replaceChildren(...chips);
+    fields.folder.replaceChildren(fields.folder.options[0]);
     for (const [folder, name] of about.folders ?? []) fields.folder.add(new Option(name, folder));
     element.querySelector('.in-folder').hidden = !about.folders?.length;
     for (const label of element.querySelectorAll('.by-day')) label.hidden = !about.days;
     if (about.days) for (const name of ['after', 'before']) [fields[name].min, fields[name].max] = about.days;
     element.querySelector('#status-line').textContent = about.status ?? '';
     element.querySelector('#attribution').textContent = about.attribution ?? '';
-    const linked = page.fromAddress();
+    return about;
+}
+
+async function start(values) {
+    const { examples = [] } = await offer();
     if (isTouched) return;
-    fill(Object.keys(linked).length ? linked : { q: about.examples?.[0] ?? '' });
+    const isEmpty = !Object.keys(values).length;
+    fill(isEmpty ? { q: examples[0] ?? '' } : values);
+    isExample = isEmpty;
     await ask();
+}
+
+page.hear('gallery', () => {
+    isTouched = false;
+    history.pushState(null, '', location.pathname);
+    start({});
+});
+
+(async () => {
+    await start(page.fromAddress());
     if (matchMedia('(pointer: fine)').matches) fields.q.focus({ preventScroll: true });
 })();

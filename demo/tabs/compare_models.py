@@ -1,22 +1,25 @@
-"""The tab Compare: two models, one question. It opens bundles of the server, so a public page does not have it."""
+"""The tab Compare: two models, one query. It opens bundles on the server, so a public page does not have it."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from .. import cards as markup
+from .. import cards
 from ..app_state import AppState
-from ..compare import choices, compare
-from ..page import Answering
-from ..search_request import MAX_WORDS
+from ..compare import choices, compare, hint
+from ..form import Form, text
+from ..page import Handler
 
 
-def functions(app_state: AppState) -> tuple[Answering, ...]:
-    def models(values: Any) -> dict[str, Any]:
-        """What can be compared, and which one is open."""
+def handlers(app_state: AppState) -> Mapping[str, Handler]:
+    def models(form: Form) -> dict[str, Any]:
+        """The models that can be compared, and the open one."""
         encoders = app_state.search.searcher.encoders
-        return {"choices": choices(app_state), "open": f"{app_state.name_of(encoders.bundle)} · {encoders.precision}"}
+        found = choices(app_state)
+        is_open = f"{app_state.name_of(encoders.bundle)} · {encoders.precision}"
+        return {"choices": found, "open": is_open, "hint": hint(app_state) if len(found) < 2 else ""}
 
-    def both(values: Any) -> dict[str, Any]:
-        sides = compare(app_state, str(values["q"])[:MAX_WORDS], (str(values["first"]), str(values["second"])))
-        return {"html": markup.sides(sides)}
+    def both(form: Form) -> dict[str, Any]:
+        columns = compare(app_state, text(form, "q"), (str(form.get("first")), str(form.get("second"))))
+        return {"html": cards.render("compare", columns=columns)}
 
-    return models, both
+    return {"models": models, "both": both}

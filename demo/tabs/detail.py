@@ -1,39 +1,40 @@
-"""The large view: one image, what is known of it, and where in it the words are found."""
+"""The large view: one image, its facts, and where in it the words are found."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from .. import cards as markup
+from .. import cards
 from ..app_state import AppState
+from ..form import Form, number, text
 from ..heatmap import heat_map
-from ..page import Answering
-from ..search_request import MAX_WORDS
+from ..page import Handler
 
 
-def functions(app_state: AppState) -> tuple[Answering, ...]:
-    def detail(values: Any) -> dict[str, Any]:
-        """A row, with what its card says -> the dialog's inside."""
-        likely = values.get("probability")
-        search = app_state.search
-        shown = search.detail(
-            search.row_on_page(values), float(values.get("score") or 0), None if likely is None else float(likely)
-        )
-        words = str(values.get("q") or "")[:MAX_WORDS]
-        return {"html": markup.detail(shown, words), "like": shown.card.content_id, "title": shown.card.title}
-
-    def why(values: Any) -> dict[str, Any]:
-        """A row and words -> colours to lay over the image, where hiding it costs the match."""
-        search = app_state.search
-        image = search.image(search.row_on_page(values))
-        heat = heat_map(image, str(values["q"])[:MAX_WORDS], search.searcher.encoders)
-        said = (
-            f"Red is what the match rests on: hidden, it costs up to {heat.largest_drop:.2f} of the similarity."
-            if heat.matters
-            else "No part of the image matters alone for these words."
-        )
+def handlers(app_state: AppState) -> Mapping[str, Handler]:
+    def detail(form: Form) -> dict[str, Any]:
+        """A row and its card's score and probability -> the dialog's content."""
+        gallery = app_state.search
+        probability = None if form.get("probability") is None else number(form, "probability", 0, 0, 1)
+        shown = gallery.detail(gallery.requested_row(form), number(form, "score", 0, -1, 1), probability)
         return {
-            "heat": f"data:image/png;base64,{heat.png_base64}" if heat.matters else "",
-            "box": heat.box,
-            "told": said,
+            "html": cards.render("detail", detail=shown, words=text(form, "q")),
+            "like": shown.card.content_id,
+            "title": shown.card.title,
+            "small": shown.card.preview,
+            "large": shown.large,
         }
 
-    return detail, why
+    def why(form: Form) -> dict[str, Any]:
+        """A row and words -> an occlusion heat map to lay over the image."""
+        gallery = app_state.search
+        image = gallery.image(gallery.requested_row(form))
+        heat = heat_map(image, text(form, "q"), gallery.searcher.encoders)
+        if not heat.matters:
+            return {"heat": "", "notice": "No part of the image matters alone for these words."}
+        return {
+            "heat": f"data:image/png;base64,{heat.png_base64}",
+            "box": heat.box,
+            "notice": f"Hiding the red area lowers the similarity by up to {heat.largest_drop:.2f}.",
+        }
+
+    return {"detail": detail, "why": why}

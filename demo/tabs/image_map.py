@@ -1,30 +1,32 @@
-"""The tab Map: every image as a point near those like it, coloured by folder or by the current question."""
+"""The tab Map: every image as a point near similar images, coloured by folder or by the current search."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from miniclip.errors import MiniClipError
-
 from ..app_state import AppState
+from ..errors import PageError
+from ..form import Form
 from ..image_map import has_umap
-from ..page import Answering
-from ..search_request import SearchRequest
-from ..uploads import uploaded_path
+from ..page import Handler
+from ..search_request import read_query
+from ..uploads import read_upload
 
 
-def functions(app_state: AppState) -> tuple[Answering, ...]:
-    def points(values: Any) -> dict[str, Any]:
-        """A layout -> all that the script draws."""
-        offers_umap = has_umap() and not app_state.is_public  # minutes of all cores: for who sits at the machine
-        layout = "umap" if offers_umap and values.get("layout") == "umap" else "pca"
+def handlers(app_state: AppState) -> Mapping[str, Handler]:
+    def points(form: Form) -> dict[str, Any]:
+        """A layout -> everything that the script draws."""
+        offers_umap = has_umap() and not app_state.is_public  # it uses all cores for minutes
+        layout = "umap" if offers_umap and form.get("layout") == "umap" else "pca"
         return {**app_state.map.points(layout), "has_umap": offers_umap}
 
-    def shades(values: Any) -> dict[str, Any]:
-        """A question, and the gallery that the map shows -> how like it each point is."""
+    def shades(form: Form) -> dict[str, Any]:
+        """The search form, and the gallery that the map shows -> each point's similarity."""
         image_map = app_state.map
-        image_map.search.check_gallery(values)
-        question = SearchRequest.of_page(values, uploaded_path(values.get("picture")))
-        if question.is_empty:
-            raise MiniClipError("Ask something in Search first: the map is then coloured by it.")
-        return {"shades": image_map.shades(image_map.search.similarity(question))}
+        gallery = image_map.search
+        gallery.check_gallery(form)
+        query = read_query(form, gallery.paths, read_upload(form.get("picture")))
+        if query is None:
+            raise PageError("Search for something first: the map then shows it by colour.")
+        return {"shades": image_map.shades(gallery.similarity(query))}
 
-    return points, shades
+    return {"points": points, "shades": shades}

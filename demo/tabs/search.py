@@ -1,51 +1,45 @@
-"""The tab Search: words, an image, or both -> images. The form's values are the question, and the page's address."""
+"""The tab Search: words, an image, or both -> images. The form's fields also stand in the page's address."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from miniclip.data.paths import printable
-from miniclip.errors import MiniClipError
 
-from .. import cards as markup
+from .. import cards
 from ..app_state import AppState
-from ..page import Answering
-from ..search_request import SearchRequest
-from ..uploads import sentence, uploaded_path
+from ..errors import PageError
+from ..form import Form, text
+from ..page import Handler
+from ..search_request import read_query, read_shown
+from ..uploads import read_upload
+
+EMPTY = "Type a few words that say what the image should show, or drop an image."
 
 
-def functions(app_state: AppState) -> tuple[Answering, ...]:
-    def about(values: Any) -> dict[str, Any]:
-        """What the form offers for the gallery that is open now."""
-        search = app_state.search
+def handlers(app_state: AppState) -> Mapping[str, Handler]:
+    def about(form: Form) -> dict[str, Any]:
+        """What the form offers for the open gallery."""
+        gallery = app_state.search
         return {
-            "count": search.count,
-            "examples": search.examples,
-            "folders": [] if app_state.is_public else [[name, printable(name)] for name in search.places.folders],
-            "days": search.days,
-            "status": search.status,
-            "attribution": "Images: OpenMoji, CC BY-SA 4.0" if search.is_openmoji else "",
+            "gallery": gallery.previews.version,
+            "examples": gallery.examples,
+            "folders": [] if app_state.is_public else [[name, printable(name)] for name in gallery.paths.folders],
+            "days": gallery.days,
+            "status": gallery.status,
+            "attribution": "Images: OpenMoji, CC BY-SA 4.0" if gallery.is_openmoji else "",
         }
 
-    def search(values: Any) -> dict[str, Any]:
-        """A question -> the gallery as HTML; `unreadable` where another image must be chosen first."""
-        try:
-            image = uploaded_path(values.get("picture"))
-        except MiniClipError as error:
-            return {"message": sentence(error), "unreadable": True}
-        question = SearchRequest.of_page(values, image)
-        found = app_state.search.answer(question)
-        like = _like(app_state, question.like) if question.like and found.cards else None
-        return {
-            "html": markup.answer(found),
-            "more": found.has_more,
-            "search_ms": found.search_ms,
-            "like": like,
-            "unreadable": found.is_unreadable,
-        }
+    def search(form: Form) -> dict[str, Any]:
+        """The form -> results as HTML."""
+        gallery = app_state.search
+        query = read_query(form, gallery.paths, read_upload(form.get("picture")))
+        if query is None:
+            raise PageError(EMPTY)
+        found = gallery.search(query, read_shown(form))
+        like = None
+        if query.rows:  # a page that was opened by its address knows only the image's content id
+            card = gallery.card_of(query.rows[0])
+            like = {"id": text(form, "like"), "title": card.title, "preview": card.preview}
+        return {"html": cards.results(found), "more": found.has_more, "search_ms": found.search_ms, "like": like}
 
-    return about, search
-
-
-def _like(app_state: AppState, content_id: str) -> dict[str, Any]:
-    """The image that a question starts from, for a page that knows it by its address alone."""
-    card = app_state.search.card_of(app_state.search.places.row_of(content_id))
-    return {"title": card.title, "preview": card.preview}
+    return {"about": about, "search": search}

@@ -10,6 +10,7 @@ Exit status 1 if a precision's recalls, their mean or its embeddings are further
 `miniclip.inference.precision` allows.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.inference.precision import PRECISIONS
 from miniclip.models.checkpoint import Run, load_run
-from miniclip.models.torch_encoder import has_bfloat16
+from miniclip.models.device import has_bfloat16
 
 from ..benchmark.machine import measure_machine
 from ..benchmark.measure import quality, speeds
@@ -55,8 +56,8 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def main() -> int:
-    arguments = make_parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_parser().parse_args(argv)
     if arguments.json is not None and arguments.json.suffix == ".png":
         raise MiniClipError(f"--json {arguments.json} is where the chart goes; name the result .json")
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)

@@ -54,7 +54,7 @@ class Worker:
 
     def __init__(self, name: str, folder: Path, inputs: Path, provider: str) -> None:
         self.name = name
-        command = [sys.executable, "-m", "export.benchmark.worker", str(folder.absolute()), name, str(inputs), provider]
+        command = [sys.executable, "-m", f"{__package__}.worker", str(folder.absolute()), name, str(inputs), provider]
         root = Path(__file__).parents[2]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)

@@ -7,40 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.cli.flags import (
+    add_bundle_flag,
     add_runtime_flags,
+    open_encoders,
 )
 from miniclip.errors import MiniClipError
 
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("classify", help="which of some labels fits each image best (zero-shot)")
+    command = commands.add_parser(
+        "classify",
+        help="which of some labels fits each image best (zero-shot)",
+        example='miniclip classify ~/Pictures --labels cat dog "red car"',
+    )
     command.add_argument("images", help="an image, or what miniclip index takes")
     command.add_argument("--labels", required=True, nargs="+", help="labels to choose from, such as: cat dog 'red car'")
-    command.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
+    add_bundle_flag(command)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     add_runtime_flags(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from miniclip.data.paths import printable, real_path
+    from miniclip.data.progress import ProgressBar
     from miniclip.data.storage import is_uri
     from miniclip.index.scan import ScanResult, scan_images
-    from miniclip.inference.bundle import Bundle
-    from miniclip.inference.encoders import OnnxEncoders
     from miniclip.search.zero_shot import classify, classify_objects
 
-    encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision, arguments.strict)
+    encoders = open_encoders(arguments, arguments.bundle)
     in_storage = is_uri(arguments.images)
     name = arguments.images.partition("?")[0] if in_storage else arguments.images
     is_image = name.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
     found = ScanResult() if is_image else scan_images(arguments.images)
     paths = [arguments.images] if is_image else [real_path(path) for path in found.files]
     skipped: dict[int, str] = {}
-    with tqdm(total=len(paths), desc="classifying", unit="picture", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(paths), desc="classifying", unit="image", leave=False, disable=None) as bar:
         rows, probabilities = (classify_objects if in_storage else classify)(
             paths, arguments.labels, encoders, skipped.__setitem__, progress=bar.update
         )

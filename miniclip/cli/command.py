@@ -1,11 +1,14 @@
-"""How every command ends: the exit status, and one line for what the user can fix."""
+"""How every command starts and ends: flags, logging, the exit status, and one line for what the user can fix."""
 
 import argparse
+import difflib
 import errno
+import logging
 import os
+import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from miniclip.errors import MiniClipError
 
@@ -23,10 +26,59 @@ MENDS = (  # of what is no bug, although `open` or `Path.exists` raises it
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, but a wrong flag is a `MiniClipError` like every other mistake: one line, no usage screen."""
+    """argparse, but a wrong flag is a `MiniClipError` like every other mistake: one line, no usage screen.
+
+    `example` is a command line that `--help` ends with.
+    """
+
+    def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
+        if example:
+            settings["epilog"] = "example:\n  " + example.replace("\n", "\n  ")
+            settings["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(*arguments, **settings)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            typed = unknown[0].partition("=")[0]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(typed, self._flags(found))}")
+        return found
+
+    def _flags(self, found: argparse.Namespace) -> list[str]:
+        """Every flag of this command, or of the sub-command that was given."""
+        parsers: list[argparse.ArgumentParser] = [self]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += [action.choices[name] for name in [getattr(found, action.dest)] if name in action.choices]
+        return [flag for one in parsers for flag in one._option_string_actions]
 
     def error(self, message: str) -> NoReturn:
+        if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            meant = _meant(choice[1], re.findall(r"[\w-]+", choice[2]))
+            message = f"there is no {choice[1]}{meant or f'; choose from {choice[2]}'}"
         raise MiniClipError(f"{message} (see {self.prog} --help)")
+
+
+def _meant(typed: str, names: Iterable[str]) -> str:
+    """`; did you mean X?` where one of the names is much like what was typed."""
+    close = difflib.get_close_matches(typed, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def is_debugging() -> bool:
+    """Whether causes and tracebacks are wanted: by `--debug`, or MINICLIP_DEBUG in the environment."""
+    return os.environ.get("MINICLIP_DEBUG", "") not in ("", "0")
+
+
+def start_logging(debug: bool) -> None:
+    """Send the library's log to standard error: warnings, or everything with `debug`."""
+    if debug:
+        os.environ["MINICLIP_DEBUG"] = "1"  # processes that are started by this one see it, too
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if is_debugging() else "%(message)s"))
+    log = logging.getLogger("miniclip")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.DEBUG if is_debugging() else logging.WARNING)
 
 
 def _drop_output() -> None:
@@ -40,6 +92,8 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         status = command()
         sys.stdout.flush()  # here, where a reader that went away is no traceback
     except MiniClipError as error:
+        if is_debugging():
+            raise
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
         status = 2
@@ -47,6 +101,8 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         _drop_output()
         status = 141
     except OSError as error:
+        if is_debugging():
+            raise
         mend = next((mend for codes, mend in MENDS if error.errno in codes), "")
         if not mend:
             raise

@@ -7,6 +7,7 @@ from typing import Any
 from miniclip.cli.evaluate import measure, print_results
 from miniclip.cli.flags import (
     add_data_flags,
+    add_device_flag,
     add_runtime_flags,
     write_result,
 )
@@ -15,11 +16,16 @@ from miniclip.errors import MiniClipError
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("compare", help="Recall@K of two bundles or runs on the same split")
+    command = commands.add_parser(
+        "compare",
+        help="Recall@K of two bundles or runs on the same split",
+        example="miniclip compare runs/a runs/b --data flickr8k --split val",
+    )
     command.add_argument("a", type=Path, help="bundle, run or CLIP")
     command.add_argument("b", type=Path, help="bundle, run or CLIP")
     add_data_flags(command)
     add_runtime_flags(command)
+    add_device_flag(command)
     command.set_defaults(run=run)
 
 

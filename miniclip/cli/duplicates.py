@@ -13,7 +13,11 @@ from miniclip.cli.flags import (
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("duplicates", help="images that are in an index more than once")
+    command = commands.add_parser(
+        "duplicates",
+        help="images that are in an index more than once",
+        example="miniclip duplicates --index index/pictures",
+    )
     command.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
     command.add_argument(
         "--threshold",

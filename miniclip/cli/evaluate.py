@@ -7,6 +7,7 @@ from typing import Any
 
 from miniclip.cli.flags import (
     add_data_flags,
+    add_device_flag,
     add_runtime_flags,
     open_encoders,
     write_result,
@@ -16,7 +17,11 @@ from miniclip.errors import MiniClipError
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("evaluate", help="Recall@K of a bundle or a run on a split")
+    command = commands.add_parser(
+        "evaluate",
+        help="Recall@K of a bundle or a run on a split",
+        example="miniclip evaluate --bundle miniclip-s --data openmoji --split test",
+    )
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--bundle", type=Path, help="bundle to measure")
     source.add_argument(
@@ -28,6 +33,7 @@ def add_command(commands: Any) -> None:
     add_data_flags(command)
     command.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark would")
     add_runtime_flags(command)
+    add_device_flag(command)
     command.set_defaults(run=run)
 
 
@@ -102,10 +108,12 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
     try:
         from miniclip.models.checkpoint import load_run
         from miniclip.models.clip import is_clip
+        from miniclip.models.device import choose_device
     except ImportError as error:
         raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
+    device = choose_device(arguments.device, autocast=False, tf32=False)
     run = load_run(folder)
-    return run.encoders(), "torch fp32", None if is_clip(run.folder) else run
+    return run.encoders(device=device), "torch fp32", None if is_clip(run.folder) else run
 
 
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:

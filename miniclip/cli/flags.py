@@ -6,9 +6,13 @@ import sys
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miniclip.errors import MiniClipError
+
+if TYPE_CHECKING:
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.encoders import OnnxEncoders
 
 
 def add_runtime_flags(command: argparse.ArgumentParser) -> None:
@@ -21,6 +25,14 @@ def add_runtime_flags(command: argparse.ArgumentParser) -> None:
         "--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)"
     )
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
+
+
+def add_device_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        default="auto",
+        help="device of a run: auto | cpu | cuda | cuda:N | mps (default auto: the GPU where there is one)",
+    )
 
 
 def add_data_flags(command: argparse.ArgumentParser) -> None:
@@ -36,11 +48,20 @@ def add_data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", type=Path, help="also write the result to this file")
 
 
-def open_encoders(arguments: argparse.Namespace, bundle: Path) -> Any:
+def add_bundle_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--bundle", help="bundle: a folder, or USER/NAME on the hub (default: the one that ships with MiniCLIP)"
+    )
+
+
+def open_encoders(arguments: argparse.Namespace, bundle: "Bundle | str | Path | None") -> "OnnxEncoders":
+    """Encoders of a bundle: opened, or named as after `--bundle`; None is the one that ships."""
     from miniclip.inference.bundle import Bundle
+    from miniclip.inference.bundle_location import find_bundle
     from miniclip.inference.encoders import OnnxEncoders
 
-    return OnnxEncoders(Bundle.open(bundle), arguments.provider, arguments.precision, arguments.strict)
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(find_bundle(bundle))
+    return OnnxEncoders(opened, arguments.provider, arguments.precision, arguments.strict)
 
 
 def write_result(path: Path | None, value: dict[str, Any], flag: str = "--json") -> int:

@@ -9,7 +9,11 @@ from miniclip.errors import MiniClipError
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("import", help="turn a checkpoint of the original miniCLIP_DL into a run")
+    command = commands.add_parser(
+        "import",
+        help="turn a checkpoint of the original miniCLIP_DL into a run",
+        example="miniclip import model.pt --out runs/original",
+    )
     command.add_argument("checkpoint", type=Path, help="its .pt file: model.state_dict(), saved by torch.save")
     command.add_argument(
         "--vision",

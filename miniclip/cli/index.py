@@ -5,16 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.cli.flags import (
+    add_bundle_flag,
     add_runtime_flags,
+    open_encoders,
 )
 
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("index", help="embed a folder of images; run again to update")
+    command = commands.add_parser(
+        "index",
+        help="embed a folder of images; run again to update",
+        example="miniclip index ~/Pictures --out index/pictures",
+    )
     command.add_argument("images", help="folder, s3://BUCKET/FOLDER, caption file, hf:USER/NAME, or openmoji")
-    command.add_argument("--bundle", required=True, type=Path, help="bundle that embeds them")
-    command.add_argument("--out", required=True, type=Path, help="index folder to make or update")
+    add_bundle_flag(command)
+    command.add_argument("--out", type=Path, help="index folder to make or update (default: one in the cache)")
     command.add_argument("--ray", metavar="ADDRESS", help="embed on a Ray cluster: auto, HOST:PORT, or ray://HOST:PORT")
     command.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
     command.add_argument("--watch", action="store_true", help="stay, and follow what changes in the folder")
@@ -23,12 +29,14 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from miniclip.inference.bundle import Bundle
-    from miniclip.inference.encoders import OnnxEncoders
-
-    encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision, arguments.strict)
+    encoders = open_encoders(arguments, arguments.bundle)
     print(encoders.running_on)
-    from miniclip.index.indexer import update_index  # takes a second: a wrong bundle is told at once
+    from miniclip.index.indexer import update_index  # imports LanceDB: a wrong bundle is reported before that
+
+    if arguments.out is None:
+        from miniclip.index.location import index_folder
+
+        arguments.out = index_folder(arguments.images, encoders.bundle.fingerprint)
 
     write = None
     if arguments.ray:

@@ -2,26 +2,28 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from miniclip.cli.flags import (
-    add_runtime_flags,
-    open_encoders,
-)
+from miniclip.cli.flags import add_runtime_flags, open_encoders
 
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("info", help="what a bundle or an index is, and what really runs here")
-    command.add_argument("folder", type=Path, help="bundle or index folder")
+    command = commands.add_parser(
+        "info",
+        help="what a bundle or an index is, and what really runs here",
+        example="miniclip info\nminiclip info index/pictures",
+    )
+    command.add_argument("folder", nargs="?", help="bundle or index folder (default: the bundle that ships)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     add_runtime_flags(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    folder: Path = arguments.folder
+    from miniclip.inference.bundle_location import find_bundle
+
+    folder = find_bundle(arguments.folder)
     facts: dict[str, Any] = {}
     if (folder / "index.json").exists():
         from miniclip.index.image_index import ImageIndex
@@ -45,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts))
         return 0
+    if note := _two_runtimes():
+        facts["note"] = note
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         if name == "certificate":
@@ -53,3 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
             )
         print(f"{name:<12} {shown}")
     return 0
+
+
+def _two_runtimes() -> str:
+    """What to do where onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files."""
+    from importlib.metadata import distributions
+
+    names = {str(distribution.metadata["Name"]).lower() for distribution in distributions()}
+    if not {"onnxruntime", "onnxruntime-gpu"} <= names:
+        return ""
+    return (
+        "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; for the GPU: "
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu[cuda,cudnn]"
+    )

@@ -2,34 +2,65 @@
 
 In: flags. Out: lines for people, or one JSON object with `--json`.
 Exit status: 0 done, 1 a check failed, 2 wrong input.
-Only `import`, and `evaluate` and `compare` on a run folder, load torch.
+Only `import`, `train`, `export` and `benchmark`, and `evaluate` and `compare` on a run folder, load torch.
 """
 
+import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from miniclip.cli import classify, compare, duplicates, evaluate, import_run, index, info, search
-from miniclip.cli.command import ArgumentParser, run_command
+from miniclip import __version__
+from miniclip.cli import classify, compare, duplicates, evaluate, import_run, index, info, models, search
+from miniclip.cli.command import ArgumentParser, run_command, start_logging
+from miniclip.cli.programs import PROGRAMS, run_program
 
-COMMANDS = (index, search, duplicates, classify, evaluate, compare, import_run, info)
+COMMANDS = (search, index, duplicates, classify, models, info, evaluate, compare, import_run)
+EXAMPLES = """miniclip search "a dog on the beach" ~/Pictures
+miniclip demo ~/Pictures"""
 
 
 def parser() -> ArgumentParser:
     """All commands and their flags."""
-    top = ArgumentParser(prog="miniclip", description="Search images with words, and measure how well that works.")
-    names = "index | search | duplicates | classify | evaluate | compare | import | info"
-    commands = top.add_subparsers(dest="command", required=True, metavar=names)
+    top = ArgumentParser(
+        prog="miniclip", description="Search images with words, on your own computer.", example=EXAMPLES
+    )
+    top.add_argument("--version", action="version", version=f"miniclip {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the log, and the traceback of an error")
+    try:
+        shtab: Any = importlib.import_module("shtab")
+        shtab.add_argument_to(top, "--print-completion", help="print the completion script of a shell: bash, zsh, tcsh")
+    except ImportError:
+        top.add_argument("--print-completion", action=_NeedsShtab, help=argparse.SUPPRESS)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=ArgumentParser)
     for command in COMMANDS:
         command.add_command(commands)
+    for name, program in PROGRAMS.items():
+        commands.add_parser(name, help=program.help, add_help=False)
     return top
+
+
+class _NeedsShtab(argparse.Action):
+    """Shell completion where its package is missing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        parser.error("--print-completion needs the package shtab: pip install shtab")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run its command; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    start_logging(debug="--debug" in argv)
+    argv = [word for word in argv if word != "--debug"]  # wherever it stands
+    if argv and argv[0] in PROGRAMS:  # their flags are their own
+        return run_program(argv[0], argv[1:])
     arguments = parser().parse_args(argv)
+    if arguments.command is None:
+        parser().print_help()
+        return 0
     status: int = arguments.run(arguments)
     return status
 
@@ -37,7 +68,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as by >&- and 2>&-: what is written there is lost, and nothing else
+        if getattr(sys, name) is None:  # closed, as by >&- and 2>&-: what is written there is lost, and nothing more
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be printable

@@ -5,26 +5,43 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miniclip.cli.flags import (
     add_output_flags,
     add_runtime_flags,
     day,
     folder_name,
+    open_encoders,
     png,
     positive,
     print_paths,
 )
 from miniclip.errors import MiniClipError
 
+if TYPE_CHECKING:
+    from miniclip.data.images import ImageSource
+    from miniclip.search.query import Query
+    from miniclip.search.searcher import Hit, Searcher, SearchResult
+
+EXAMPLES = """miniclip search "a dog on the beach"
+miniclip search "a red car" ~/Pictures --top-k 20 --preview"""
+FOLDER_STARTS = ("~", "/", "./", "../")
+
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
-    command = commands.add_parser("search", help="find images by words, by images, or by both")
+    command = commands.add_parser(
+        "search",
+        help="find images by words, by images, or by both: miniclip search WORDS [FOLDER]",
+        description="Search the images of a folder, by default the current one. Its index is kept in the cache and "
+        "updated first. The last argument is the folder if it is one.",
+        example=EXAMPLES,
+    )
     command.add_argument("words", nargs="*", help="what the image should show; several phrasings are averaged")
+    command.add_argument("--in", dest="images", type=folder_name, metavar="FOLDER", help="folder to search (default .)")
     command.add_argument(
-        "--image", type=Path, action="append", default=[], help="an image to search by; may be repeated"
+        "--image", action="append", default=[], help="an image to search by, or its http(s) address; may be repeated"
     )
     command.add_argument("--like", action="append", default=[], help="more like this image of the index")
     command.add_argument("--minus", action="append", default=[], metavar="WORDS", help="what it should not show")
@@ -37,34 +54,118 @@ def add_command(commands: Any) -> None:
     command.add_argument("--before", type=day, metavar="YYYY-MM-DD", help="only images taken on that day or earlier")
     command.add_argument("--distinct", action="store_true", help="one line for files of equal content")
     command.add_argument("--matches", action="store_true", help="only what probably matches; that may be nothing")
-    command.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
-    command.add_argument("--bundle", type=Path, help="bundle of the index, if it was moved")
+    command.add_argument("--no-names", action="store_true", help="ignore captions, file and folder names, and dates")
+    command.add_argument("--no-update", action="store_true", help="do not look for changes in the folder first")
+    command.add_argument("--index", type=Path, help="search this index instead of a folder (from: miniclip index)")
+    command.add_argument("--bundle", help="bundle: a folder, or USER/NAME on the hub (default: that of the index)")
     command.add_argument(
         "--gallery",
         default="exact",
         help="exact | int8 (less memory) | ann (after index --ann; no filters) (default exact)",
     )
     command.add_argument("--top-k", type=positive, default=10, help="how many images (default 10)")
-    command.add_argument("--sheet", type=png, metavar="FILE", help="also draw what is found into this PNG")
+    command.add_argument("--sheet", type=png, metavar="FILE", help="also draw the results into this PNG")
+    command.add_argument("--open", action="store_true", help="open the best image")
+    command.add_argument("--preview", action="store_true", help="draw small images in the terminal")
     add_output_flags(command)
     add_runtime_flags(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not arguments.words and not arguments.image and not arguments.like:
+    words, folder = _split_folder(arguments)
+    if not words and not arguments.image and not arguments.like:
         raise MiniClipError('give either words, as in miniclip search "a red car", or --image FILE, or both')
-    import numpy as np
+    images = [_image(place) for place in arguments.image]
+    searcher = _open_searcher(arguments, folder)
+    query = _query(arguments, words, images, searcher)
+    result = searcher.search(query)
+    hits = _likely(arguments, query, result, searcher)
+    asked = " | ".join([*query.texts, *arguments.image, *arguments.like])
+    if arguments.sheet:
+        from miniclip.search.contact_sheet import draw_contact_sheet
 
-    from miniclip.search.approximate import measured_recall
-    from miniclip.search.query import Query
+        draw_contact_sheet(arguments.sheet, asked, hits, searcher.index)
+    alone = images[0] if len(images) == 1 and not (words or arguments.like) else None
+    captions = searcher.captions_for(alone) if alone is not None and not arguments.null else []
+    paths = searcher.index.paths
+    if arguments.json:
+        results = [
+            {"score": hit.score, "path": paths.text(hit.row), "captions": hit.captions, "probability": hit.probability}
+            | ({"by_name": True} if hit.by_name else {})
+            for hit in hits
+        ]
+        found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
+        facts = {"nothing_matches": result.nothing_matches, "calibrated": result.is_calibrated}
+        print(json.dumps({"query": asked, "results": results, "captions": found, **facts}))
+    elif arguments.null:
+        print_paths(paths.text(hit.row) for hit in hits)
+    else:
+        _print(arguments, hits, captions, searcher)
+        _explain(query, result, searcher)
+    if arguments.open and hits:
+        from miniclip.cli.terminal import open_file
+
+        open_file(paths.text(hits[0].row))
+    return 0
+
+
+def _split_folder(arguments: argparse.Namespace) -> tuple[list[str], str | None]:
+    """The words, and the folder to search: the last argument where it is a folder and none is named by a flag."""
+    words = list(arguments.words)
+    if arguments.index is not None:
+        if arguments.images is not None:
+            raise MiniClipError("--in FOLDER and --index INDEX are two places to search; give one of them")
+        return words, None
+    if arguments.images is not None:
+        return words, arguments.images
+    others = len(words) > 1 or arguments.image or arguments.like
+    if others and words and (words[-1].startswith(FOLDER_STARTS) or words[-1] == ".." or os.path.isdir(words[-1])):
+        return words[:-1], words[-1]
+    return words, "."
+
+
+def _image(place: str) -> "ImageSource":
+    from miniclip.data.web_image import fetch_image, is_web_address
+
+    return fetch_image(place) if is_web_address(place) else Path(place)
+
+
+def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Searcher":
+    """The index that is named, or that of the folder, brought up to date."""
+    from miniclip.index.image_index import ImageIndex
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.bundle_location import find_bundle
     from miniclip.search.searcher import Searcher
 
-    runtime = (arguments.provider, arguments.precision, arguments.strict)
-    searcher = Searcher.open(arguments.index, arguments.bundle, *runtime, gallery=arguments.gallery)
-    if arguments.gallery != "exact":
-        recall, queries = measured_recall(arguments.gallery, searcher.gallery, searcher.index, searcher.encoders)
-        print(f"{arguments.gallery} finds {100 * recall:.1f} % of the exact top 10 ({queries})", file=sys.stderr)
+    index, bundle, encoders = arguments.index, arguments.bundle and find_bundle(arguments.bundle), None
+    if folder is not None:
+        from miniclip.index.location import bring_up_to_date, index_folder
+
+        opened = Bundle.open(bundle or find_bundle(None))
+        encoders = open_encoders(arguments, opened)
+        index = index_folder(folder, opened.fingerprint)
+        if not arguments.no_update:
+            bring_up_to_date(folder, encoders, lambda line: print(line, file=sys.stderr))
+        elif not (index / "index.json").exists():
+            raise MiniClipError(f"{folder} has no index yet; leave out --no-update to make one")
+    images = ImageIndex.open(index, in_memory=arguments.gallery == "exact")
+    encoders = encoders or open_encoders(arguments, bundle or images.bundle_folder)
+    if arguments.gallery == "exact":
+        return Searcher(images, encoders)
+    from miniclip.search.approximate import measured_recall, open_backend
+
+    backend = open_backend(arguments.gallery, images)
+    recall, queries = measured_recall(arguments.gallery, backend, images, encoders)
+    print(f"{arguments.gallery} finds {100 * recall:.1f} % of the exact top 10 ({queries})", file=sys.stderr)
+    return Searcher(images, encoders, backend)
+
+
+def _query(
+    arguments: argparse.Namespace, words: list[str], images: list["ImageSource"], searcher: "Searcher"
+) -> "Query":
+    from miniclip.search.query import Query
+
     rows = [searcher.index.row_of(path) for path in arguments.like]
     for path, row in zip(arguments.like, rows, strict=True):
         if row is None:
@@ -72,9 +173,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.folder is not None and not searcher.index.below(arguments.folder).any():
         first = os.path.dirname(searcher.index.paths.text(0))
         raise MiniClipError(f"no image of the index lies below {arguments.folder}; the first lies in {first}")
-    query = Query(
-        texts=tuple(arguments.words),
-        images=tuple(arguments.image),
+    return Query(
+        texts=tuple(words),
+        images=tuple(images),
         rows=tuple(row for row in rows if row is not None),
         minus=tuple(arguments.minus),
         text_weight=arguments.text_weight,
@@ -83,52 +184,54 @@ def run(arguments: argparse.Namespace) -> int:
         after=arguments.after,
         before=arguments.before,
         distinct=arguments.distinct,
+        names=not arguments.no_names,
         top_k=arguments.top_k,
     )
-    answer = searcher.search(query)
-    if arguments.matches and not answer.is_calibrated:
-        raise MiniClipError(_no_probability(query.texts, searcher) + "; leave --matches out")
-    hits = [] if arguments.matches and answer.nothing_matches else answer.hits
-    if arguments.matches and searcher.match is not None:
-        least = float(searcher.match.probability(np.asarray(searcher.match.cutoff)))
-        hits = [hit for hit in hits if hit.probability is not None and hit.probability >= least]
-    asked = " | ".join([*query.texts, *map(str, [*arguments.image, *arguments.like])])
-    if arguments.sheet:
-        from miniclip.search.contact_sheet import draw_contact_sheet
 
-        draw_contact_sheet(arguments.sheet, asked, hits, searcher.index)
-    alone = arguments.image[0] if len(arguments.image) == 1 and not (arguments.words or arguments.like) else None
-    captions = searcher.captions_for(alone) if alone is not None and not arguments.null else []
-    paths = searcher.index.paths
-    if arguments.json:
-        results = [
-            {"score": hit.score, "path": paths.text(hit.row), "captions": hit.captions, "probability": hit.probability}
-            for hit in hits
-        ]
-        found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
-        told = {"nothing_matches": answer.nothing_matches, "calibrated": answer.is_calibrated}
-        print(json.dumps({"query": asked, "results": results, "captions": found, **told}))
-        return 0
-    if arguments.null:
-        return print_paths(paths.text(hit.row) for hit in hits)
+
+def _likely(arguments: argparse.Namespace, query: "Query", result: "SearchResult", searcher: "Searcher") -> list["Hit"]:
+    """The hits to show: with `--matches` those that are as likely as the cut-off."""
+    if not arguments.matches:
+        return result.hits
+    if not result.is_calibrated or searcher.match is None:
+        raise MiniClipError(_no_probability(query.texts, searcher) + "; leave --matches out")
+    if result.nothing_matches:
+        return []
+    import numpy as np
+
+    least = float(searcher.match.probability(np.asarray(searcher.match.cutoff)))
+    return [hit for hit in result.hits if hit.probability is not None and hit.probability >= least]
+
+
+def _print(arguments: argparse.Namespace, hits: list["Hit"], captions: list[Any], searcher: "Searcher") -> None:
+    from miniclip.cli.terminal import dim, preview
     from miniclip.data.paths import printable
 
     for caption in captions:
-        print(f"{caption.score:.4f}\t{printable(caption.caption)}")
+        print(f"{dim(f'{caption.score:.4f}')}\t{printable(caption.caption)}")
     for hit in hits:
-        likely = "" if hit.probability is None else f"\t{hit.probability:.3f}"
-        print(f"{hit.score:.4f}\t{printable(paths.text(hit.row))}{likely}")
-    sys.stdout.flush()  # a reader that went away is told nothing more
-    if answer.nothing_matches:
+        likely = "" if hit.probability is None else f"\t{dim(f'{hit.probability:.3f}')}"
+        name = f"\t{dim('by name')}" if hit.by_name else ""
+        print(f"{dim(f'{hit.score:.4f}')}\t{printable(searcher.index.paths.text(hit.row))}{likely}{name}")
+        if arguments.preview:
+            try:
+                print(preview(searcher.index.source(hit.row)))
+            except MiniClipError as error:
+                print(f"no preview: {error}", file=sys.stderr)
+    sys.stdout.flush()  # if the reader has gone, the lines below are not printed
+
+
+def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> None:
+    """Say on standard error why there are no results, or no probabilities."""
+    if result.nothing_matches:
         print("nothing here matches: even the best score is below the bundle's cut-off", file=sys.stderr)
-    elif not answer.hits and (query.after or query.before):
+    elif not result.hits and (query.after or query.before):
         print(_none_in_range(query, searcher.index), file=sys.stderr)
-    elif query.texts and not answer.is_calibrated:
+    elif query.texts and not result.is_calibrated:
         print(_no_probability(query.texts, searcher), file=sys.stderr)
-    return 0
 
 
-def _none_in_range(query: Any, index: Any) -> str:
+def _none_in_range(query: "Query", index: Any) -> str:
     import numpy as np
 
     days = " and ".join(f"{word} {day}" for word, day in (("after", query.after), ("before", query.before)) if day)
@@ -136,7 +239,7 @@ def _none_in_range(query: Any, index: Any) -> str:
     return f"no image to be searched was taken {days}; {dated:,} of {len(index):,} have a date at all"
 
 
-def _no_probability(texts: tuple[str, ...], searcher: Any) -> str:
+def _no_probability(texts: tuple[str, ...], searcher: "Searcher") -> str:
     if not texts:
         return "an image's likeness has no probability; only words have"
     return f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; export it again to have them"

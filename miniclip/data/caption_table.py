@@ -100,7 +100,8 @@ class CaptionTable:
 
     def _split_counts(self) -> str:
         counts = Counter(self.splits)
-        return ", ".join(f"{split or 'in no split'} {counts[split]:,}" for split in (*SPLITS, "") if counts[split])
+        splits = dict.fromkeys((*SPLITS, *sorted(counts)))
+        return ", ".join(f"{split or 'in no split'} {counts[split]:,}" for split in splits if counts[split])
 
     def _only(self, keep: NDArray[np.bool_], skipped: list[Skipped]) -> "CaptionTable":
         images, texts = np.flatnonzero(keep), np.flatnonzero(keep[self.image_of_caption])

@@ -1,6 +1,6 @@
 """Images to `pixel_values`: open, check, orient, convert, resize, normalise. The only image code, for all rooms.
 
-In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, and HEIC with the extra `heic`. Out:
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and HEIC. Out:
 `(3, H, W)` float32, or a `MiniClipError` that says why an image cannot be read. No torch: training, serving and the
 page see exactly the same pixels.
 """
@@ -36,7 +36,7 @@ _one_large = threading.Lock()
 
 # Pillow warns about size and metadata; the checks below decide. Once, here: `catch_warnings` is not made for threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
-with contextlib.suppress(ImportError):  # the extra `heic`
+with contextlib.suppress(ImportError):  # no wheel of it for every system
     import pillow_heif
 
     pillow_heif.register_heif_opener()
@@ -113,7 +113,7 @@ def _unidentified(stream: Any) -> str:
         if not start:
             return "an empty file, not an image in a known format"
         if HEIC.match(start) and "HEIF" not in FORMATS:
-            return 'HEIC images need one more package: pip install "miniclip[heic]"'
+            return "HEIC images need one more package: pip install pillow-heif"
     return f"not an image in a known format ({', '.join('WebP' if f == 'WEBP' else f for f in FORMATS)})"
 
 

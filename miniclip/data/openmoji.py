@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.data.caption_table import CaptionTable
+from miniclip.data.progress import ProgressBar
 from miniclip.data.splits import seeded_splits
 from miniclip.errors import MiniClipError
 
@@ -54,7 +54,7 @@ def openmoji_table(
     image_of_caption: list[int] = []
     missing = [svg for svg, _, _ in chosen if not (folder / f"{svg.stem}.png").exists()]
     # one after the other: resvg holds Python's lock, threads were no faster
-    for svg in tqdm(missing, desc="drawing emoji, once", leave=False, disable=None if missing else True):
+    for svg in ProgressBar(missing, desc="drawing emoji, once", leave=False, disable=None if missing else True):
         png = resvg_py.svg_to_bytes(
             svg_string=svg.read_text(encoding="utf-8"),
             background="white",

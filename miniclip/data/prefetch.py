@@ -53,6 +53,7 @@ def prefetch_batches(
     load: Callable[[ImageSource], np.ndarray],
     batch_size: int,
     on_error: Callable[[int, str], None],
+    workers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Decode images in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
 
@@ -61,7 +62,7 @@ def prefetch_batches(
     """
     rows: list[int] = []
     batch: list[np.ndarray] = []
-    for row, loaded in prefetch(sources, load, ahead=2 * batch_size):
+    for row, loaded in prefetch(sources, load, ahead=2 * batch_size, workers=workers):
         if isinstance(loaded, MiniClipError):
             on_error(row, str(loaded))
             continue

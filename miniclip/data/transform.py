@@ -52,11 +52,11 @@ class ImageTransform:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """RGB image -> `pixel_values` (3, H, W) float32."""
-        scale, offset = self._affine()
+        scale, offset = self.affine()
         pixels = np.asarray(self.fit(image)).transpose(2, 0, 1)
         return np.ascontiguousarray(pixels * scale + offset)
 
-    def _affine(self) -> tuple[np.ndarray, np.ndarray]:
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """(x / 255 - mean) / std as one multiplication and one addition, each (3, 1, 1)."""
         std = np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
         mean = np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)

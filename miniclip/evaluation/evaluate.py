@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from miniclip.data.caption_table import CaptionTable
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.bootstrap import Ranks
 from miniclip.evaluation.metrics import KS, PROTOCOLS, first_captions, retrieval_ranks
@@ -52,7 +52,7 @@ def embed_split(encoders: Encoders, table: CaptionTable, description: str = "pic
     if not table.captions:
         raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
     skipped: dict[int, str] = {}
-    with tqdm(total=len(table.image_paths), desc=description, unit="picture", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(table.image_paths), desc=description, unit="image", leave=False, disable=None) as bar:
         _, image_embeds = encoders.encode_images(table.image_paths, skipped.__setitem__, progress=bar.update)
     if len(skipped) == len(table.image_paths):
         row, reason = next(iter(skipped.items()))

@@ -1,15 +1,14 @@
-"""The embeddings of a large index once more, as one plain file: it is mapped into memory and never read.
+"""The embeddings of an index once more, as one plain file: it is mapped into memory and never read.
 
-    INDEX/embeds.f32    (N, D) float32 in the order of paths, and behind them 32 bytes that name the rows
+    INDEX/embeds.f32    (N, D) float32 in the order of paths, and behind them the 32 bytes of the index's stamp
 
 Rows of the table are put in order in new memory, and getting that memory takes most of the time: seconds for a million
 rows. A mapped file is there at once while the system still holds it, is in memory once for all who search it, and gives
 way when memory is short. It is derived: where it is missing, cut off or of other rows, embeddings are read from the
-table. It is never changed, only replaced, and whoever has the old one mapped keeps that.
+table. It is never changed, only replaced; a process that has the old one mapped keeps that.
 """
 
 import contextlib
-import hashlib
 import mmap
 import os
 import shutil
@@ -17,35 +16,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 
 FLAT = "embeds.f32"
-MIN_BYTES = 64 << 20  # below, reading the table takes a moment
-IDENTITY = ("path", "sha256", "indexed_at")  # no two embeddings of one bundle agree in them
+STAMP_BYTES = 32
 
 Put = Callable[[np.ndarray, np.ndarray], None]  # rows (B,), embeddings (B, D)
 
 
-def identity_of(fingerprint: str, facts: pa.Table) -> bytes:
-    """What tells the rows of an index from those of any other, also of one that was made anew in the same folder."""
-    digest = hashlib.sha256(fingerprint.encode())
-    for batch in facts.select(IDENTITY).to_batches(max_chunksize=1 << 16):
-        digest.update(batch.serialize())
-    return digest.digest()
-
-
-def map_embeddings(folder: Path, shape: tuple[int, int], identity: Callable[[], bytes]) -> np.ndarray | None:
+def map_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes) -> np.ndarray | None:
     """The embeddings (N, D), read-only, or None where there is no file of just these rows."""
     size = 4 * shape[0] * shape[1]
     try:
         with (folder / FLAT).open("rb") as file:
-            if os.fstat(file.fileno()).st_size != size + hashlib.sha256().digest_size:
+            if os.fstat(file.fileno()).st_size != size + STAMP_BYTES:
                 return None
             file.seek(size)
-            if file.read() != identity():
+            if file.read() != stamp:
                 return None
             # where it can be asked for, all is there before the first query
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
@@ -55,15 +44,15 @@ def map_embeddings(folder: Path, shape: tuple[int, int], identity: Callable[[], 
     return np.frombuffer(whole, np.float32, shape[0] * shape[1]).reshape(shape)
 
 
-def write_embeddings(folder: Path, shape: tuple[int, int], identity: bytes, read: Callable[[Put], None]) -> None:
+def write_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes, read: Callable[[Put], None]) -> None:
     """Write the file from what `read` puts, or remove it where it does not pay.
 
-    It does not for small indexes, for those larger than memory, and where it would take the better part of a disk's
-    free space. Call it only while the index is locked for writing.
+    It does not for an index larger than memory, and where it would take the better part of a disk's free space.
+    Call it only while the index is locked for writing.
     """
     path, size = folder / FLAT, 4 * shape[0] * shape[1]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if not MIN_BYTES <= size <= memory or shutil.disk_usage(folder).free < 2 * size:
+    if size > memory or shutil.disk_usage(folder).free < 2 * size:
         for left in folder.glob(f"{FLAT}*"):  # also what a kill left of one
             left.unlink(missing_ok=True)
         return
@@ -80,7 +69,7 @@ def write_embeddings(folder: Path, shape: tuple[int, int], identity: bytes, read
         read(put)
         with partial.open("r+b") as file:
             file.seek(size)
-            file.write(identity)
+            file.write(stamp)
 
     with contextlib.suppress(MiniClipError):  # a disk that is full now: the index itself is whole
         replace_atomically(path, write)

@@ -1,104 +1,32 @@
-"""An opened image index: embeddings in memory or mapped, all else where it was read, on one version of the table.
+"""An opened image index: embeddings mapped or in memory, everything else in columns, all of one version of the table.
 
 In: an index folder. Out: `ImageIndex`, rows in the order of their paths. A writer that goes on meanwhile changes
-nothing here; open the index again to see it.
+nothing here; open the index again to see its work. Where the files that an update leaves are current, LanceDB is not
+even imported.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from miniclip.data.paths import real_path, stored_path
-from miniclip.data.storage import is_uri, name_in_storage, read_uri
+from miniclip.data.paths import stored_path
+from miniclip.data.storage import is_uri, read_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
-from miniclip.index.embeddings_mmap import IDENTITY, Put, identity_of, map_embeddings, write_embeddings
+from miniclip.index.columns import Captions, Paths, Texts
+from miniclip.index.embeddings_mmap import Put, map_embeddings, write_embeddings
 from miniclip.index.scan import Problem
 from miniclip.index.store import IMAGES, damaged, open_table, read_problems, read_settings
+from miniclip.index.summary import Summary, read_summary, stamp_of
 
-FACTS = (*IDENTITY, "bytes", "mtime_ns", "taken", "captions")
+FACTS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions")
 READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
-
-
-class Paths(Sequence[Path]):
-    """Paths by row, made when asked for: a million of them would take seconds and a gigabyte."""
-
-    def __init__(self, stored: pa.Array) -> None:
-        self.stored = stored
-
-    def __len__(self) -> int:
-        return len(self.stored)
-
-    @overload
-    def __getitem__(self, row: int) -> Path: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Path]: ...
-    def __getitem__(self, row: int | slice) -> Path | list[Path]:
-        if isinstance(row, slice):
-            return [self[one] for one in range(*row.indices(len(self)))]
-        return Path(self.text(row))
-
-    def text(self, row: int) -> str:
-        """As it was indexed: also a place in object storage, which is no path."""
-        return real_path(self.stored[row].as_py())
-
-    def name(self, row: int) -> str:
-        """A file's name as people know it; an object's without the options of its place, which may be secrets."""
-        text = self.text(row)
-        return name_in_storage(text) if is_uri(text) else os.path.basename(text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]  # as of any sequence that compares by content
-
-
-class Captions(Sequence[list[str]]):
-    """Captions by row, made when asked for."""
-
-    def __init__(self, lists: pa.Array) -> None:
-        self.lists = lists
-
-    @classmethod
-    def of(cls, captions: Sequence[Sequence[str]]) -> "Captions":
-        return cls(pa.array(captions, pa.list_(pa.string())))
-
-    def __len__(self) -> int:
-        return len(self.lists)
-
-    @overload
-    def __getitem__(self, row: int) -> list[str]: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[list[str]]: ...
-    def __getitem__(self, row: int | slice) -> list[str] | list[list[str]]:
-        captions: list[Any] = self.lists[row].to_pylist() if isinstance(row, slice) else self.lists[row].as_py()
-        return captions
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __bool__(self) -> bool:
-        """Whether any image has a caption."""
-        return len(self.lists.flatten()) > 0
-
-    def distinct(self) -> list[tuple[str, int]]:
-        """Every caption once, with the first row that has it."""
-        rows: dict[str, int] = {}
-        for caption, row in zip(
-            self.lists.flatten().to_pylist(), self.lists.value_parent_indices().to_pylist(), strict=True
-        ):
-            rows.setdefault(caption, row)
-        return list(rows.items())
 
 
 @dataclass(frozen=True)
@@ -111,11 +39,12 @@ class ImageIndex:
     paths: Paths
     captions: Captions
     image_embeds: np.ndarray  # (N, D) float32, unit length; read-only
-    sha256: pa.Array  # (N,) 32 bytes each
-    states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`ingest.state_of`)
+    sha256: np.ndarray  # (N, 32) uint8
+    states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`scan.state_of`)
     taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
     skipped: list[Problem] = field(repr=False)
-    stored: "StoredEmbeds" = field(repr=False)
+    version: int  # of the table
+    dim: int
 
     @classmethod
     def open(cls, folder: str | Path, in_memory: bool = True) -> "ImageIndex":
@@ -125,32 +54,59 @@ class ImageIndex:
         """
         folder = Path(folder)
         settings = read_settings(folder)
-        table = open_table(folder, IMAGES)
-        try:
-            if table is None or table.count_rows() == 0:
-                raise MiniClipError(
-                    f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
-                )
-            table.checkout(table.version)  # one version for the two reads below
-            facts, stored = _facts(table, settings.fingerprint)
-            embeds = stored.open(folder) if in_memory else np.empty((0, stored.dim), dtype=np.float32)
-        except MiniClipError:
-            raise
-        except Exception as error:  # LanceDB raises many types; each means that its files are not whole
-            raise damaged(folder, error) from None
-        return cls(
+        stamp = stamp_of(folder, settings.fingerprint)
+        rows = read_summary(folder, stamp)
+        stored = None
+        if rows is None:
+            rows, stored = _read_table(folder)
+        if stamp is not None and stamp.version != rows.version:  # a commit came between
+            stamp = None
+        shape = len(rows.paths), rows.dim
+        embeds = np.empty((0, rows.dim), dtype=np.float32)
+        if in_memory:
+            mapped = map_embeddings(folder, shape, stamp.digest) if stamp else None
+            embeds = mapped if mapped is not None else (stored or _reopen(folder, rows.version)).read()
+        index = cls(
             folder=folder,
             fingerprint=settings.fingerprint,
             bundle_folder=settings.bundle,
-            paths=Paths(facts["path"].chunk(0)),
-            captions=Captions(facts["captions"].chunk(0)),
+            paths=rows.paths,
+            captions=rows.captions,
             image_embeds=embeds,
-            sha256=facts["sha256"].chunk(0),
-            states=np.stack([facts[name].to_numpy() for name in ("bytes", "mtime_ns")], axis=1),
-            taken=facts["taken"].to_numpy().astype("datetime64[s]"),
-            skipped=read_problems(folder),
-            stored=stored,
+            sha256=rows.sha256,
+            states=rows.states,
+            taken=rows.taken,
+            skipped=rows.problems,
+            version=rows.version,
+            dim=rows.dim,
         )
+        if stored is not None:
+            vars(index)["stored"] = stored  # what the cached property would read again
+        return index
+
+    @cached_property
+    def stored(self) -> "StoredEmbeds":
+        """The embeddings on disk."""
+        return _reopen(self.folder, self.version)
+
+    def write_derived_files(self) -> None:
+        """Leave the files that let the next `open` do without LanceDB, unless they are there.
+
+        Call it only while the index is locked for writing.
+        """
+        stamp = stamp_of(self.folder, self.fingerprint)
+        if stamp is None or stamp.version != self.version:
+            return
+        if map_embeddings(self.folder, (len(self), self.dim), stamp.digest) is None:
+            write_embeddings(self.folder, (len(self), self.dim), stamp.digest, self.stored.put_all)
+        if read_summary(self.folder, stamp) is None:
+            self.summary.write(self.folder, stamp)
+
+    @property
+    def summary(self) -> Summary:
+        """Everything but the embeddings."""
+        columns = self.paths, self.captions, self.sha256, self.states, self.taken, self.skipped
+        return Summary(self.version, self.dim, *columns)
 
     def check_bundle(self, fingerprint: str, bundle: Path | None = None) -> None:
         """Refuse a bundle whose embeddings live in another space; `bundle` is the folder that it is in."""
@@ -184,10 +140,9 @@ class ImageIndex:
     @cached_property
     def content(self) -> np.ndarray:
         """(N,) int32: equal numbers for images of equal content, each the first row that has it."""
-        codes = self.sha256.dictionary_encode().indices.to_numpy()
-        first = np.full(codes.max() + 1, len(codes), dtype=np.int32)
-        np.minimum.at(first, codes, np.arange(len(codes), dtype=np.int32))
-        return np.asarray(first[codes])
+        hashes = np.ascontiguousarray(self.sha256).view("S32").ravel()
+        _, first, code = np.unique(hashes, return_index=True, return_inverse=True)
+        return np.asarray(first.astype(np.int32)[code])
 
     @cached_property
     def distinct(self) -> np.ndarray | None:
@@ -199,13 +154,13 @@ class ImageIndex:
         """(N,) bool: which images lie in this folder or below it."""
         inside = np.zeros(len(self), dtype=bool)
         for name in _names_of(folder):
-            inside |= np.asarray(pc.starts_with(self.paths.stored, name.rstrip("/") + "/"))
+            inside[self.paths.below(name.rstrip("/") + "/")] = True
         return inside
 
     def row_of(self, path: str | Path) -> int | None:
         """The row of an image, by its path."""
-        rows = (pc.index(self.paths.stored, name).as_py() for name in _names_of(path))
-        return next((row for row in rows if row >= 0), None)
+        rows = map(self.paths.row_of, _names_of(path))
+        return next((row for row in rows if row is not None), None)
 
 
 def _names_of(path: str | Path) -> list[str]:
@@ -223,9 +178,9 @@ def _names_of(path: str | Path) -> list[str]:
 class StoredEmbeds:
     """The embeddings of one version of the table, on disk, by row of the index."""
 
-    def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray, identity: Callable[[], bytes]) -> None:
+    def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray) -> None:
         """row_ids (N,) as the table is read, order (N,) the places in it of the index's rows."""
-        self.table, self._row_ids, self._order, self._identity = table, row_ids, order, identity
+        self.table, self._row_ids, self._order = table, row_ids, order
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
         self.dim = int(table.schema.field("embedding").type.list_size)
@@ -238,17 +193,6 @@ class StoredEmbeds:
         for start in range(0, len(self), READ_ROWS):
             yield from self._part(start)
 
-    def open(self, folder: Path) -> np.ndarray:
-        """(N, D) float32, read-only: mapped where `keep_flat` left a file of these rows, else read into memory."""
-        mapped = map_embeddings(folder, (len(self), self.dim), self._identity)
-        return self.read() if mapped is None else mapped
-
-    def keep_flat(self, folder: Path) -> None:
-        """See to it that the next `open` of a large index is quick; see `flat.write_embeddings`."""
-        shape = len(self), self.dim
-        if map_embeddings(folder, shape, self._identity) is None:
-            write_embeddings(folder, shape, self._identity(), self._put_all)
-
     def read(self) -> np.ndarray:
         """(N, D) float32; in memory once, and a few batches beside it."""
         embeds = np.empty((len(self), self.dim), dtype=np.float32)
@@ -259,11 +203,11 @@ class StoredEmbeds:
             else:
                 embeds[rows] = part
 
-        self._put_all(put)
+        self.put_all(put)
         embeds.flags.writeable = False
         return embeds
 
-    def _put_all(self, put: Put) -> None:
+    def put_all(self, put: Put) -> None:
         """Hand over all parts, in any order. Cores read side by side."""
 
         def read(start: int) -> None:
@@ -302,13 +246,43 @@ class StoredEmbeds:
         return np.asarray(by_id[np.searchsorted(ids, row_ids, sorter=by_id)])
 
 
-def _facts(table: Any, fingerprint: str) -> tuple[pa.Table, StoredEmbeds]:
-    """Facts sorted by path, and where their embeddings are."""
-    facts = table.search().select(list(FACTS)).with_row_id(True).to_arrow().combine_chunks()
-    row_ids = facts["_rowid"].to_numpy()
-    order = pc.sort_indices(facts["path"])
-    for place, name in enumerate(facts.column_names):  # one at a time: of a million rows each copy counts
-        facts = facts.set_column(place, facts.field(name), facts[name].take(order).combine_chunks())
+def _reopen(folder: Path, version: int) -> StoredEmbeds:
+    """The embeddings of a version that was opened before."""
+    return _read_table(folder, version)[1]
+
+
+def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, StoredEmbeds]:
+    """A version of the table, the last by default: its rows by path, and where their embeddings are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = open_table(folder, IMAGES)
+    try:
+        if table is None or table.count_rows() == 0:
+            raise MiniClipError(
+                f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
+            )
+        table.checkout(version or table.version)  # one version for all that is read
+        facts = table.search().select(list(FACTS)).with_row_id(True).to_arrow().combine_chunks()
+        row_ids = facts["_rowid"].to_numpy()
+        order = pc.sort_indices(facts["path"])
+        for place, name in enumerate(facts.column_names):  # one at a time: of a million rows each copy counts
+            facts = facts.set_column(place, facts.field(name), facts[name].take(order).combine_chunks())
+        stored = StoredEmbeds(table, row_ids, order.to_numpy().astype(np.int64))
+        columns = {name: facts[name].chunk(0) for name in FACTS}
+        rows = Summary(
+            version=int(table.version),
+            dim=stored.dim,
+            paths=Paths(Texts.from_arrow(columns["path"])),
+            captions=Captions.from_arrow(columns["captions"]),
+            sha256=np.frombuffer(columns["sha256"].buffers()[1], np.uint8, 32 * len(facts)).reshape(-1, 32),
+            states=np.stack([columns[name].to_numpy() for name in ("bytes", "mtime_ns")], axis=1),
+            taken=columns["taken"].to_numpy(zero_copy_only=False).astype("datetime64[s]"),
+            problems=read_problems(folder),
+        )
+    except MiniClipError:
+        raise
+    except Exception as error:  # LanceDB raises many types; each means that its files are not whole
+        raise damaged(folder, error) from None
     pa.default_memory_pool().release_unused()  # else the copies stay beside the embeddings
-    identity = partial(identity_of, fingerprint, facts.select(IDENTITY))
-    return facts, StoredEmbeds(table, row_ids, order.to_numpy().astype(np.int64), identity)
+    return rows, stored

@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from miniclip.data.paths import printable, real_path
+from miniclip.data.progress import ProgressBar
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.index.embed_file import Reading, read_all, row_columns
@@ -106,7 +107,7 @@ def update_index(
                 reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
                 raise MiniClipError(f"no image in {images} could be read{reason}")
         if flat:
-            ImageIndex.open(out, in_memory=False).stored.keep_flat(out)
+            ImageIndex.open(out, in_memory=False).write_derived_files()
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
 
 
@@ -190,8 +191,7 @@ def write_here(
         problems.clear()
 
     started = last_commit = time.monotonic()
-    disable = None if plan.fresh else True  # None: no bar where nobody watches, in a pipe or a log
-    with tqdm(total=len(plan.fresh), desc="embedding images", unit="picture", disable=disable) as bar:
+    with ProgressBar(total=len(plan.fresh), desc="embedding images", unit="image", disable=not plan.fresh) as bar:
         for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
             bar.update(1)
             if progress is not None:

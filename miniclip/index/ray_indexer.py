@@ -20,6 +20,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from miniclip.data.paths import printable
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.index.embed_file import read_file, row_columns
 from miniclip.index.indexer import Plan, Write
@@ -92,7 +93,7 @@ def on_cluster(address: str) -> Write:
         plan: Plan, found: ScanResult, encoders: OnnxEncoders, writer: Writer, stop: threading.Event
     ) -> tuple[int, int]:
         added = 0
-        with tqdm(total=len(plan.fresh), desc="embedding images", unit="picture", disable=None) as bar:
+        with ProgressBar(total=len(plan.fresh), desc="embedding images", unit="image", disable=None) as bar:
             for start in range(0, len(plan.fresh), CHUNK):
                 chunk = plan.fresh[start : start + CHUNK]
                 with _one_line():

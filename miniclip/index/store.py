@@ -3,7 +3,8 @@
     INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed
     INDEX/images.lance   one row an image: path, hash, size, times, width, height, EXIF date, captions, embedding
     INDEX/problems.lance   one row a file that could not be indexed, with the reason
-    INDEX/embeds.f32       of a large index: its embeddings once more, to be mapped (miniclip.index.embeddings_mmap)
+    INDEX/embeds.f32       its embeddings once more, to be mapped (miniclip.index.embeddings_mmap)
+    INDEX/rows.npz         everything but embeddings once more, to be read without LanceDB (miniclip.index.summary)
     INDEX/recall.json      what was measured of the other galleries (miniclip.search.approximate)
     INDEX/captions.npz     embeddings of its captions, once they were asked for (miniclip.search.caption_cache)
     INDEX/writer.lock      held by the process that writes; goes with it, however it ends
@@ -22,31 +23,39 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import lancedb
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index.scan import Problem
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 INDEX_FORMAT = 2
 IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
 BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
-PROBLEM_SCHEMA = pa.schema(
-    [
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-    ]
-)
 
 
-def index_schema(dim: int) -> pa.Schema:
+def problem_schema() -> "pa.Schema":
+    """Columns of `problems.lance`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("bytes", pa.int64(), nullable=False),
+            pa.field("mtime_ns", pa.int64(), nullable=False),
+            pa.field("reason", pa.string(), nullable=False),
+        ]
+    )
+
+
+def index_schema(dim: int) -> "pa.Schema":
     """Columns of `images.lance` for embeddings of `dim` dimensions."""
+    import pyarrow as pa
+
     return pa.schema(
         [
             pa.field("path", pa.string(), nullable=False),  # as of miniclip.data.paths.stored_path
@@ -121,6 +130,8 @@ def open_table(folder: Path, name: str) -> Any | None:
         # a folder without a version is what a kill left of a creation
         if not any(versions_of(folder, name).glob("*.manifest")):
             return None
+        import lancedb  # takes longer than all that a query needs beside it
+
         return lancedb.connect(str(folder)).open_table(name)
     except Exception as error:
         raise damaged(folder, error) from None
@@ -146,9 +157,11 @@ class Writer:
         self.folder = folder
         self.settings = read_settings(folder)  # as they were; `put_settings` changes what is written
         self.schema = index_schema(dim)
+        import lancedb
+
         try:
             self._images = _open_or_create(folder, IMAGES, self.schema)
-            self._problems = _open_or_create(folder, PROBLEMS, PROBLEM_SCHEMA)
+            self._problems = _open_or_create(folder, PROBLEMS, problem_schema())
             self._before = lancedb.connect(str(folder)).open_table(IMAGES)
             self._before.checkout(self._images.version)  # offsets below stay what they are while we write
         except MiniClipError:
@@ -160,7 +173,7 @@ class Writer:
         """From now on the index is of these images, and its bundle in that folder."""
         _write_settings(self.folder, settings)
 
-    def known(self) -> pa.Table:
+    def known(self) -> "pa.Table":
         """Rows as they were when the writer opened, without embeddings."""
         try:
             return self._before.search().select(["path", "sha256", "bytes", "mtime_ns", "captions"]).to_arrow()
@@ -183,6 +196,8 @@ class Writer:
 
     def put(self, rows: dict[str, Any], replace: bool) -> None:
         """Add images by column; with `replace`, in place of those of the same path, in the same commit."""
+        import pyarrow as pa
+
         batch = pa.table(rows, schema=self.schema)
         with writing(self.folder):
             if replace:
@@ -205,9 +220,11 @@ class Writer:
         """Add to the error report, in place of what it said of the same path. None is no commit."""
         if not problems:
             return
+        import pyarrow as pa
+
         unique = {problem.path: problem for problem in problems}
-        columns = {name: [getattr(p, name) for p in unique.values()] for name in PROBLEM_SCHEMA.names}
-        batch = pa.table(columns, schema=PROBLEM_SCHEMA)
+        columns = {name: [getattr(p, name) for p in unique.values()] for name in problem_schema().names}
+        batch = pa.table(columns, schema=problem_schema())
         with writing(self.folder):
             merge = self._problems.merge_insert("path")
             merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
@@ -278,11 +295,13 @@ def _check_place(folder: Path, settings: Settings) -> None:
         raise MiniClipError(f"{folder} exists and is no index; choose another --out")
 
 
-def _open_or_create(folder: Path, name: str, schema: pa.Schema) -> Any:
+def _open_or_create(folder: Path, name: str, schema: "pa.Schema") -> Any:
     table = open_table(folder, name)
     if table is not None:  # an empty one is false, and stays
         return table
     shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)  # what a kill left of a creation: it has no version
+    import lancedb
+
     with writing(folder):
         return lancedb.connect(str(folder)).create_table(name, schema=schema)
 

@@ -15,9 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
-
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.precision import PRECISIONS
@@ -147,14 +144,20 @@ def _names_other_files(path: Path) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b"location") < 0:  # the key without which there is none; most models need not be parsed
             return False
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
         try:
             return _has_external_data(onnx.ModelProto.FromString(content[:]))
         except DecodeError:
             return False  # as above
 
 
-def _has_external_data(part: Message) -> bool:
-    """Whether any tensor inside has: such a one may lie in a graph, a graph in a node, a function."""
+def _has_external_data(part: Any) -> bool:
+    """Whether any tensor of a protobuf message has, also one of a graph inside a node or a function."""
+    import onnx
+    from google.protobuf.message import Message
+
     if isinstance(part, onnx.TensorProto):
         return part.data_location == onnx.TensorProto.EXTERNAL or bool(part.external_data)
     inside = (value for field, value in part.ListFields() if field.message_type)

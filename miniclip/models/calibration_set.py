@@ -37,7 +37,7 @@ class CalibrationSet:
 
     @classmethod
     def choose(cls, table: CaptionTable, transform: ImageTransform) -> "CalibrationSet":
-        """Take `PICTURES` of the training images, evenly over the split, and as many of the validation images."""
+        """Take `IMAGES` of the training images, evenly over the split, and as many of the validation images."""
         train = _of_split(table.split("train"), transform)
         if not train.captions:
             raise MiniClipError("the images have no captions, and int8 is calibrated on both; name other data")

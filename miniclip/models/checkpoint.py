@@ -28,6 +28,7 @@ from miniclip.inference.tokenizer import Tokenizer, read_tokenizer_config
 from miniclip.models.backbones import backbone_from_config, backbone_settings
 from miniclip.models.clip import is_clip, load_clip
 from miniclip.models.config import Config, config_from_dict
+from miniclip.models.device import Device
 from miniclip.models.dual_encoder import DualEncoder, build_model
 from miniclip.models.hub import CARD, FILES, check_hub_name, local_folder, model_card, no_run, public_settings, upload
 from miniclip.models.torch_encoder import TorchEncoders
@@ -99,9 +100,11 @@ class Run:
             [*(sha256_of(self.folder / name) for name in names), str(self.config.model.projection_dim)]
         )
 
-    def encoders(self, autocast: bool = False, reuse_memory: bool = True) -> TorchEncoders:
-        """The model behind the interface that bundles have."""
-        return TorchEncoders(self.model, self.transform, self.tokenizer, autocast, reuse_memory)
+    def encoders(
+        self, autocast: bool = False, reuse_memory: bool = True, device: Device | None = None
+    ) -> TorchEncoders:
+        """The model behind the interface that bundles have; it is moved to `device`, the CPU by default."""
+        return TorchEncoders(self.model, self.transform, self.tokenizer, autocast, reuse_memory, device)
 
 
 def begin_run(folder: Path, config: Config, transform: ImageTransform, text_folder: Path) -> Tokenizer:
@@ -120,7 +123,7 @@ def begin_run(folder: Path, config: Config, transform: ImageTransform, text_fold
 
 def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str, float]) -> None:
     """Write weights and configuration; `metrics` are those of the saved weights."""
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     replace_atomically(folder / "model.safetensors", partial(_save_weights, state))
     settings = {
         "format": RUN_FORMAT,

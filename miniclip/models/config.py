@@ -45,6 +45,10 @@ class DataConfig:
     seed: int = _option(0, "seed of the 80/10/10 split where a data set has no official one")
     prototypes: bool = _option(False, "add the ImageNet classifier's class vectors with their names as pairs")
     prototypes_per_batch: int = _option(256, "how many prototypes join each batch")
+    name_templates: bool = _option(False, "show captions that are bare names as sentences, too: a picture of a NAME")
+    caption_augment: float = _option(
+        0.0, "how often a sentence is shown shortened: no articles, or some words left out"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ class TrainConfig:
     ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
     patience: int = _option(5, "stop after so many epochs without a better mean recall")
+    select: str = _option("first", "first | all: keep the epoch that is best on the first source, or on all of them")
+    teacher: str = _option("", "runs whose similarities are learned, too, separated by commas")
+    teacher_weight: float = _option(1.0, "weight of what the teachers teach, beside the loss")
     save_minutes: float = _option(2.0, "what is lost at most when training is killed")
     seed: int = _option(0, "seed of weights, order, noise and crops")
 
@@ -206,6 +213,9 @@ def _check(config: Config) -> None:
         (0 <= train.seed < SEEDS, "--train.seed", f"from 0 to {SEEDS - 1}", train.seed),
         (0 <= data.seed < SEEDS, "--data.seed", f"from 0 to {SEEDS - 1}", data.seed),
         (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
+        (train.select in SELECTIONS, "--train.select", SELECTIONS, train.select),
+        (0 <= train.teacher_weight < inf, "--train.teacher_weight", "at least 0 and finite", train.teacher_weight),
+        (0 <= data.caption_augment <= 1, "--data.caption_augment", "in [0, 1]", data.caption_augment),
         (model.head in HEADS, "--model.head", HEADS, model.head),
         (model.head != "linear" or model.text == model.vision,
          "--model.text", "the CLIP of --model.vision", model.text),
@@ -226,5 +236,6 @@ def _check(config: Config) -> None:
 SEEDS = 2**40  # a step's own seed is a million times as high, and must be below 2**64
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
 HEADS = ("mlp", "linear", "affine")
+SELECTIONS = ("first", "all")
 LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
 TEXT_POOLINGS = ("auto", "cls", "mean", "eos")

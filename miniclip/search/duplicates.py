@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.scan import state_of
@@ -82,7 +82,7 @@ def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> Iterator[tuple
     """Rows (P,) and (P,) that are alike, of a block at a time: all at once would be gigabytes where many are."""
     starts = range(0, len(image_embeds), BLOCK)
     disable = None if len(starts) > FEW_BLOCKS else True
-    for start in tqdm(starts, desc="comparing images", leave=False, disable=disable):
+    for start in ProgressBar(starts, desc="comparing images", leave=False, disable=disable):
         block = image_embeds[start : start + BLOCK]
         for other in range(start, len(image_embeds), BLOCK):
             similarity = block @ image_embeds[other : other + BLOCK].T  # (BLOCK, BLOCK)

@@ -18,9 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
 
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 from miniclip.search.device_search import DeviceSearch
@@ -38,6 +36,9 @@ def search_graph(filtered: bool = False, ranked: bool = True) -> bytes:
     With `filtered` it also takes `bias (N, 1)`, which is added to every row's scores. Unless `ranked`, it takes no `k`
     and gives all scores, `similarity (N, Q)`.
     """
+    import onnx
+    from onnx import TensorProto, helper
+
     product = "products" if filtered else "similarity"
     nodes = [helper.make_node("MatMul", ["gallery", "queries"], [product])]
     inputs = [

@@ -30,6 +30,7 @@ class Query:
     after: date | None = None  # only images with an EXIF date of that day or later
     before: date | None = None  # ... of that day or earlier
     distinct: bool = False  # of files of equal content only the first
+    names: bool = False  # captions, file and folder names and dates take part (miniclip.search.names)
     top_k: int = 10
 
     def check(self, images: int) -> None:

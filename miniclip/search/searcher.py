@@ -4,8 +4,11 @@ In: a `Query`, or words, an image, a row. Out: `Hit` and `CaptionHit` lists, bes
 image matches the words where the bundle is calibrated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +16,15 @@ from miniclip.data.images import ImageSource
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from miniclip.search.approximate import SearchBackend, open_backend
 from miniclip.search.caption_cache import caption_embeds
 from miniclip.search.exact import ExactSearch
+from miniclip.search.names import STRONG_COVERAGE, NameSearch, fuse
 from miniclip.search.query import Query, allowed_rows, compose
+
+if TYPE_CHECKING:
+    from miniclip.search.approximate import SearchBackend
+
+FUSION_DEPTH = 1000  # embedding ranks that count beside names
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Hit:
     path: Path
     captions: list[str]
     probability: float | None = None  # that it matches the query's words; None without words or calibration
+    by_name: bool = False  # its captions, file or folder names or date hold the query's words
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class CaptionHit:
 class Searcher:
     """Everything loaded once; each question is one encoder run and one top-k. Thread-safe."""
 
-    def __init__(self, index: ImageIndex, encoders: OnnxEncoders, gallery: SearchBackend | None = None) -> None:
+    def __init__(self, index: ImageIndex, encoders: OnnxEncoders, gallery: "SearchBackend | None" = None) -> None:
         """`gallery` answers instead of exact search in memory; it belongs to the same index."""
         index.check_bundle(encoders.bundle.fingerprint, encoders.bundle.folder)
         self.index, self.encoders = index, encoders
@@ -80,7 +89,11 @@ class Searcher:
         opened = ImageIndex.open(index, in_memory=gallery == "exact")
         encoders = OnnxEncoders(Bundle.open(bundle or opened.bundle_folder), provider, precision, strict)
         encoders.warm_up()
-        return cls(opened, encoders, None if gallery == "exact" else open_backend(gallery, opened))
+        if gallery == "exact":
+            return cls(opened, encoders)
+        from miniclip.search.approximate import open_backend  # imports LanceDB
+
+        return cls(opened, encoders, open_backend(gallery, opened))
 
     @property
     def has_captions(self) -> bool:
@@ -91,17 +104,38 @@ class Searcher:
         query.check(len(self.index))
         composed = compose(query, self.encoders, self.index)
         allowed = allowed_rows(query, self.index)
-        scores, rows = self.gallery.top_k(composed.query_embed, min(query.top_k, len(self.index)), allowed)
+        depth = max(query.top_k, FUSION_DEPTH) if query.names and query.texts else query.top_k
+        scores, rows = self.gallery.top_k(composed.query_embed, min(depth, len(self.index)), allowed)
+        named = np.empty(0, dtype=np.int64)
+        if query.names and query.texts:
+            scores, rows, named = self._with_names(query, composed.query_embed, rows[0], allowed)
         if composed.text_embed is None or self.match is None:
-            return SearchResult(self._hits(scores[0], rows[0]))
+            return SearchResult(self._hits(scores[0], rows[0], None, named))
         found = rows[0]
         if query.images or query.rows or query.minus:  # what is known about scores is known of words alone
             text_scores = self.index.embeds(found) @ composed.text_embed[0]
         else:
             text_scores = scores[0]
-        hits = self._hits(scores[0], found, self.match.probability(text_scores))
-        nothing_matches = len(found) > 0 and not (text_scores >= self.match.cutoff).any()
+        hits = self._hits(scores[0], found, self.match.probability(text_scores), named)
+        nothing_matches = len(found) > 0 and not (text_scores >= self.match.cutoff).any() and len(named) == 0
         return SearchResult(hits, nothing_matches, is_calibrated=True)
+
+    def _with_names(
+        self, query: Query, query_embed: np.ndarray, rows: np.ndarray, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """rows (K,) by embedding -> scores and rows (1, top_k) by embeddings and names, and the rows found by name."""
+        fused, named = rows, []
+        for words in query.texts:
+            matches = self._names.search(words, allowed)
+            fused = fuse(fused, matches)
+            named.append(matches.rows[matches.coverage >= STRONG_COVERAGE])
+        fused = fused[: query.top_k]
+        scores = self.index.embeds(fused) @ query_embed[0]
+        return scores[None], fused[None], np.intersect1d(fused, np.concatenate(named))
+
+    @cached_property
+    def _names(self) -> NameSearch:
+        return NameSearch(self.index)
 
     def by_text(self, words: str, top_k: int = 10) -> list[Hit]:
         """Words -> images."""
@@ -138,10 +172,16 @@ class Searcher:
         found = [(captions[int(row)], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]
         return [CaptionHit(caption, score, image_row) for (caption, image_row), score in found]
 
-    def _hits(self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray | None = None) -> list[Hit]:
-        index = self.index
+    def _hits(
+        self,
+        scores: np.ndarray,
+        rows: np.ndarray,
+        probabilities: np.ndarray | None = None,
+        named: Sequence[int] | np.ndarray = (),
+    ) -> list[Hit]:
+        index, by_name = self.index, {int(row) for row in named}
         likely = [None] * len(rows) if probabilities is None else [float(one) for one in probabilities]
         return [
-            Hit(int(row), float(score), index.paths[int(row)], index.captions[int(row)], probability)
-            for score, row, probability in zip(scores, rows, likely, strict=True)
+            Hit(row, float(score), index.paths[row], index.captions[row], probability, row in by_name)
+            for score, row, probability in zip(scores, rows.tolist(), likely, strict=True)
         ]

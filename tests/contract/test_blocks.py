@@ -7,11 +7,11 @@ import torch
 
 from miniclip.models.backbones import load_backbone
 from miniclip.models.dual_encoder import TextTower, VisionTower
-from tests.contract.test_backbones import TEXTS, VISION, images, padded, randomise, save_backbone, sentences
+from tests.support.architectures import TEXTS, VISION, images, in_tiers, padded, randomise, save_backbone, sentences
 from train.blocks import UpperPart, blocks_of, lower_part
 
 
-@pytest.mark.parametrize("name", VISION)
+@pytest.mark.parametrize("name", in_tiers(VISION))
 def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
     row = VISION[name]
     tower = VisionTower(randomise(row.make()), "auto").eval()
@@ -34,7 +34,7 @@ def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
     assert any(parameter.grad is not None for parameter in blocks_of(tower)[-1].parameters())
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", in_tiers(TEXTS))
 def test_a_text_tower_cut_at_any_block_computes_the_same(name: str, tmp_path: Path) -> None:
     row = TEXTS[name]
     backbone = load_backbone(save_backbone(randomise(row.make()), tmp_path / "backbone"), "text")

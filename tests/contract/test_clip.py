@@ -15,8 +15,8 @@ from miniclip.inference.encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import ModelConfig, load_config
 from miniclip.models.dual_encoder import build_model
-from tests.conftest import run_module
-from tests.contract.test_foreign_bundle import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
+from tests.support.cli import run_cli
+from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 from train.__main__ import start_model
 
 TEXTS = ["a red circle", "a photo of a dog", "cat", "the dog's cat, on  blue squares"]
@@ -90,7 +90,7 @@ def test_a_clip_folder_opens_as_it_is_and_embeds_as_transformers_does(folder: Pa
 
 def test_zero_shot_is_one_command(folder: Path, captioned_folder: Path, tmp_path: Path) -> None:
     flags = ["--run", folder, "--data", captioned_folder, "--split", "val", "--json", tmp_path / "result.json"]
-    done = run_module("miniclip.cli", "evaluate", *flags)
+    done = run_cli("miniclip.cli", "evaluate", *flags)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "result.json").read_text())["precision"] == "torch fp32"
 
@@ -99,7 +99,7 @@ def test_the_probe_trains_the_two_matrices_and_nothing_else(
     folder: Path, config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "probe"
-    done = run_module("train", "--config", config, "--data", captioned_folder, "--out", out)
+    done = run_cli("train", "--config", config, "--data", captioned_folder, "--out", out)
     assert done.returncode == 0, done.stderr
     before, after = load_run(folder).model.state_dict(), load_run(out).model.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
@@ -107,7 +107,7 @@ def test_the_probe_trains_the_two_matrices_and_nothing_else(
     assert re.search(r"training 1,024 of [\d,]+ parameters \([\d.]+ %\)", done.stdout)
 
     bundle = tmp_path / "bundle"
-    done = run_module("export", "--run", out, "--out", bundle, "--precision", "fp32")
+    done = run_cli("export", "--run", out, "--out", bundle, "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), load_run(out).encoders().encode_texts(TEXTS), atol=1e-5)
@@ -130,10 +130,10 @@ def test_a_linear_head_on_what_is_no_clip_is_one_line(
     tiny_backbones: tuple[Path, Path], config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     flags = ["--config", config, "--data", captioned_folder, "--out", tmp_path / "run"]
-    done = run_module("train", *flags, "--model.vision", tiny_backbones[0], "--model.text", tiny_backbones[0])
+    done = run_cli("train", *flags, "--model.vision", tiny_backbones[0], "--model.text", tiny_backbones[0])
     assert done.returncode == 2
     assert done.stderr.strip().endswith("is no CLIP; use mlp, or name one")
-    done = run_module("train", *flags, "--model.vision", tiny_backbones[0])
+    done = run_cli("train", *flags, "--model.vision", tiny_backbones[0])
     assert done.returncode == 2
     assert "--model.text must be the CLIP of --model.vision" in done.stderr
 

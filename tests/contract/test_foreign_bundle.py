@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import (
     CLIPImageProcessorPil,
 )  # the one that needs no torchvision
@@ -21,29 +21,11 @@ from transformers.models.clip.image_processing_pil_clip import (
 from export.graph import quiet_tools
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.conftest import run_module
+from tests.support.cli import run_cli
+from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 
 TOLERANCE = 1e-5
-MAX_TOKENS = 24
-TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-LETTERS = "abcdefghijklmnopqrstuvwxyz.,'"
-MERGES = [("r", "e"), ("re", "d</w>"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
 TEXTS = ["a red circle", "A photo of a DOG.", "cat", "", "the dog's cat, on  blue squares", "a far too long text " * 9]
-PREPROCESSOR = {
-    "crop_size": {"height": 64, "width": 64},
-    "do_center_crop": True,
-    "do_convert_rgb": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "feature_extractor_type": "CLIPFeatureExtractor",
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_processor_type": "CLIPImageProcessor",
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "resample": 3,
-    "rescale_factor": 1 / 255,
-    "size": {"shortest_edge": 64},
-}
 
 
 class TextTower(nn.Module):
@@ -81,17 +63,6 @@ def export(tower: nn.Module, inputs: dict[str, Tensor], axes: tuple[str, ...], o
             external_data=False,
             verbose=False,
         )
-
-
-def write_tokenizer(folder: Path) -> int:
-    """OpenAI's kind: byte pairs with a mark at the end of words, padded with the end token. Returns how many ids."""
-    pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *("".join(pair) for pair in MERGES)]
-    vocabulary = {piece: number for number, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    CLIPTokenizer(vocabulary, MERGES, model_max_length=MAX_TOKENS).save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, MERGES)]))
-    (folder / "special_tokens_map.json").write_text('{"pad_token": "<|endoftext|>"}')
-    return len(vocabulary)
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +164,9 @@ def test_images_are_the_torch_models(
 
 def test_commands_index_and_search_with_it(clip: CLIPModel, folder: Path, images: list[Path], tmp_path: Path) -> None:
     """`miniclip index` and `miniclip search` rank the images as the PyTorch model does."""
-    made = run_module("miniclip.cli", "index", images[0].parent, "--bundle", folder, "--out", tmp_path / "index")
+    made = run_cli("miniclip.cli", "index", images[0].parent, "--bundle", folder, "--out", tmp_path / "index")
     assert made.returncode == 0, made.stderr
-    found = run_module("miniclip.cli", "search", "a red circle", "--index", tmp_path / "index", "--json")
+    found = run_cli("miniclip.cli", "search", "a red circle", "--index", tmp_path / "index", "--json")
     assert found.returncode == 0, found.stderr
     results = json.loads(found.stdout)["results"]
     paths = sorted(images[0].parent.iterdir())

@@ -4,9 +4,7 @@ The disk is a real one: a small tmpfs. Where mounting is not permitted, only the
 """
 
 import contextlib
-import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -14,15 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from miniclip.errors import MiniClipError
-from miniclip.files import replace_atomically, write_json
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.models.checkpoint import load_run, load_training_state
-from tests.conftest import REPOSITORY, run_module
-from tests.unit.training import records_of
+from tests.support.cli import REPOSITORY, run_module
+from tests.support.training import records_of
 
 
 class SmallDisk:
@@ -159,28 +154,3 @@ def test_a_log_that_does_not_fit_is_one_line(tiny_config: Path, captioned_folder
     with open("/dev/full", "w") as log:
         done = subprocess.run(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.PIPE, text=True, check=False)
     assert_one_line(done, "No space left on device; free some space")
-
-
-def save_tensors(path: Path) -> None:
-    with path.open("wb") as file:
-        torch.save({str(number): torch.zeros(4096) for number in range(16)}, file)
-
-
-@pytest.mark.parametrize(
-    "write",
-    [save_tensors, lambda path: path.write_bytes(bytes(1 << 18)), lambda path: write_json(path, "x" * (1 << 18))],
-    ids=["tensors", "bytes", "json"],
-)
-def test_a_file_that_cannot_be_written_is_as_it_was(write: object, tmp_path: Path) -> None:
-    """Any file that outgrows a limit of the system; no mount is needed."""
-    path = tmp_path / "file"
-    path.write_text(json.dumps("before"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
-    try:
-        with pytest.raises(MiniClipError, match=r"cannot write .*file.*: File too large; free some space"):
-            replace_atomically(path, write)  # type: ignore[arg-type]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_text() == json.dumps("before")
-    assert list(tmp_path.iterdir()) == [path]

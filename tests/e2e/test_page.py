@@ -170,7 +170,7 @@ def test_words_and_image_together_have_a_weight(tab: Any) -> None:
     tab.get_by_role("dialog").get_by_role("button", name="Use as query").click()
     expect(heading(tab)).to_contain_text("“a red circle”, and like")
     scores = tab.locator(f"{CARDS} .score").all_text_contents()
-    tab.get_by_label("Weight: from words to image").fill("100")
+    tab.get_by_label("Weight of the words, in percent").fill("0")
     tab.wait_for_function(
         "before => [...document.querySelectorAll('#results .score')].map(t => t.textContent).join() !== before.join()",
         arg=scores,
@@ -185,7 +185,7 @@ def test_heat_map_lies_exactly_on_the_image(tab: Any) -> None:
     tab.locator(CARDS).first.click()
     dialog = tab.get_by_role("dialog")
     dialog.get_by_role("button", name="Why “a red circle”?").click()
-    expect(dialog.locator(".told")).to_have_text(re.compile("similarity|matters alone"))
+    expect(dialog.locator(".notice")).to_have_text(re.compile("similarity|matters alone"))
     heat = dialog.locator(".heat")
     if heat.count():
         image = dialog.locator(".frame img").first.bounding_box()
@@ -252,7 +252,7 @@ def test_folder_and_date_filters(tab: Any, dated_url: str) -> None:
     tab.goto(f"{dated_url}?q=photo")
     expect(tab.locator(CARDS)).to_have_count(3)  # four files, two of them equal
     tab.get_by_role("button", name="Filters", exact=True).click()
-    tab.get_by_label("Show copies, too").check()
+    tab.get_by_label("Show copies").check()
     expect(tab.locator(CARDS)).to_have_count(4)
     tab.get_by_label("In folder").select_option("summer")
     expect(tab.locator(CARDS)).to_have_count(2)

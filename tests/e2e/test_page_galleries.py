@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from demo.__main__ import pass_by_proxies
+from demo.__main__ import bypass_proxies
 from demo.app_state import AppState
 from demo.compare import choices
-from demo.tabs.library import functions
+from demo.tabs.library import handlers
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
-from tests.conftest import COLOURS, SHAPES, draw_image
 from tests.e2e.conftest import DemoProcess
+from tests.support.drawing import COLOURS, SHAPES, draw_image
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
-CHANGED = "The gallery has changed: load the page again."
+CHANGED = re.compile("Another gallery has been opened since this page was loaded")
 PLACE = os.fsdecode(b"d\xe9j\xe0")
 
 
@@ -64,7 +64,7 @@ def test_names_that_are_not_utf8_are_shown(open_tab: Any, odd_url: str) -> None:
     expect(tab.locator("#map .legend")).to_contain_text(r"d\xe9j\xe0")
     tab.get_by_role("tab", name="Library").click()
     expect(tab.locator(".facts-of-index")).to_contain_text(r"fotos-\xe9")
-    tab.get_by_text("1 files were skipped").click()
+    tab.get_by_text("1 file was skipped").click()
     expect(tab.locator(".facts-of-index li")).to_contain_text(r"broken-\xe9.jpg")
 
 
@@ -102,12 +102,12 @@ def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_image(
         other.close()
 
         dialog.get_by_role("button", name="Why “a red circle”?").click()
-        expect(dialog.locator(".told")).to_have_text(CHANGED)
+        expect(dialog.locator(".notice")).to_have_text(CHANGED)
         dialog.get_by_role("button", name="Describe it").click()
-        expect(tab.locator("#captions .found")).to_have_text(CHANGED)
+        expect(tab.locator("#describe .found")).to_have_text(CHANGED)
         tab.get_by_role("tab", name="Map").click()
         tab.get_by_label("Colour by").dispatch_event("change")
-        expect(tab.locator("#map .told")).to_have_text(CHANGED)
+        expect(tab.locator("#map .notice")).to_have_text(CHANGED)
         tab.get_by_role("tab", name="Search").click()
         cards.first.click()
         expect(dialog).to_have_text(CHANGED)
@@ -149,7 +149,7 @@ def test_bundles_of_one_name_can_each_be_chosen(
     app_state = AppState(Searcher(index, OnnxEncoders(Bundle.open("bundles/same"), "cpu", "fp32")), "cpu")
     assert set(app_state.bundles()) == {"bundles/same", "models/same", "other"}
     assert len(choices(app_state)) == len(set(choices(app_state)))
-    models = functions(app_state)[0]({})["models"]
+    models = handlers(app_state)["status"]({})["models"]
     assert {"bundles/same", "models/same", "other"} == set(re.findall(r'data-bundle="([^"]+)"', models))
     assert app_state.use("models/same", "fp32") is None
     assert app_state.search.searcher.encoders.bundle.folder.resolve() == tmp_path / "models/same"
@@ -184,5 +184,5 @@ def test_places_without_a_proxy_are_kept(before: dict[str, str], after: str, mon
         monkeypatch.setenv(name, "")
         if name in before:
             monkeypatch.setenv(name, before[name])
-    pass_by_proxies()
+    bypass_proxies()
     assert (os.environ["no_proxy"], os.environ["NO_PROXY"]) == (after, after)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import run_module
+from tests.support.cli import run_cli
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
@@ -30,16 +30,16 @@ def go(tab: Any, name: str) -> None:
 def test_upload_gets_captions_and_labels_with_probabilities(tab: Any, image_folder: Path) -> None:
     go(tab, "Describe")
     image = next(path for path in sorted(image_folder.rglob("*")) if path.suffix == ".png")
-    tab.locator("#captions input[type=file]").set_input_files(image)
-    expect(tab.locator("#captions .found .bars li")).not_to_have_count(0)
+    tab.locator("#describe input[type=file]").set_input_files(image)
+    expect(tab.locator("#describe .found .bars li")).not_to_have_count(0)
     tab.get_by_label("Labels, with commas between them").fill("red circle, blue square, dog")
     tab.get_by_text("Prompt templates").click()
-    tab.get_by_label("One a line").fill("photo of a {}")
+    tab.get_by_label("One per line").fill("photo of a {}")
     tab.get_by_role("button", name="Compare labels").click()
     expect(tab.locator(".labelled .bars li")).to_have_count(3)
     shares = [int(re.sub(r"\D", "", text)) for text in tab.locator(".labelled .score").all_text_contents()]
     assert 97 <= sum(shares) <= 103
-    tab.get_by_label("One a line").fill("no place for it")
+    tab.get_by_label("One per line").fill("no place for it")
     tab.get_by_role("button", name="Compare labels").click()
     expect(tab.locator(".labelled .message")).to_contain_text("needs {} where the label goes")
 
@@ -48,7 +48,7 @@ def test_upload_gets_captions_and_labels_with_probabilities(tab: Any, image_fold
 def test_image_of_the_gallery_is_described(tab: Any) -> None:
     tab.locator("#results .card").first.click()
     tab.get_by_role("dialog").get_by_role("button", name="Describe it").click()
-    expect(tab.locator("#captions .found .bars li")).not_to_have_count(0)
+    expect(tab.locator("#describe .found .bars li")).not_to_have_count(0)
     tab.locator(".picks button").nth(3).click()
     expect(tab.locator(".labelled .bars li")).to_have_count(7)
 
@@ -70,19 +70,19 @@ def test_captions_that_are_not_ready_come_by_themselves(tab: Any, image_folder: 
 
     tab.route("**/component_server/", answer)
     go(tab, "Describe")
-    tab.locator("#captions input[type=file]").set_input_files(next(image_folder.rglob("*.png")))
-    expect(tab.locator("#captions .found .message")).to_be_visible()
+    tab.locator("#describe input[type=file]").set_input_files(next(image_folder.rglob("*.png")))
+    expect(tab.locator("#describe .found .message")).to_be_visible()
     expect(tab.locator(".labelled .bars li")).to_have_count(7)
-    expect(tab.locator("#captions .drop img")).to_be_visible()
-    expect(tab.locator("#captions .found .bars li")).not_to_have_count(0)
+    expect(tab.locator("#describe .drop img")).to_be_visible()
+    expect(tab.locator("#describe .found .bars li")).not_to_have_count(0)
     assert not waits
 
 
 def test_bad_upload_is_a_message(tab: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     go(tab, "Describe")
-    tab.locator("#captions input[type=file]").set_input_files(tmp_path / "bad.png")
-    expect(tab.locator("#captions .found .message")).to_contain_text("not an image in a known format")
+    tab.locator("#describe input[type=file]").set_input_files(tmp_path / "bad.png")
+    expect(tab.locator("#describe .found .message")).to_contain_text("not an image in a known format")
     assert str(tmp_path) not in tab.content()
 
 
@@ -165,7 +165,7 @@ def test_umap_is_a_second_layout(tab: Any) -> None:
     # the first time, its code is compiled
     expect(canvas).to_have_attribute("data-layout", "umap", timeout=120_000)
     expect(canvas).to_have_attribute("data-dots", "12")
-    expect(tab.locator("#map .told")).to_have_text("")
+    expect(tab.locator("#map .notice")).to_have_text("")
     assert canvas.evaluate("canvas => canvas.toDataURL()") != first
 
 
@@ -179,7 +179,7 @@ def test_library_tells_status_models_and_duplicates(tab: Any, image_folder: Path
     expect(rows).to_have_count(3)
     expect(rows.filter(has_text="int8")).to_contain_text("in use")
     tab.get_by_role("slider").fill("1")
-    tab.get_by_role("button", name="Look for them").click()
+    tab.get_by_role("button", name="Find them").click()
     expect(tab.locator(".copies .message")).to_have_text("No image is here twice.")
 
 
@@ -190,10 +190,10 @@ def test_compare_shows_two_precisions_with_their_times(tab: Any) -> None:
     tab.get_by_label("Second").select_option("tiny · fp32")
     tab.get_by_label("Words", exact=True).fill("a red circle")
     tab.get_by_role("button", name="Compare", exact=True).click()
-    expect(tab.locator(".sides section")).to_have_count(2)
-    for times in tab.locator(".sides h3 .score").all_text_contents():
+    expect(tab.locator(".columns section")).to_have_count(2)
+    for times in tab.locator(".columns h3 .score").all_text_contents():
         assert re.fullmatch(r"\d+\.\d ms a query", times)
-    expect(tab.locator(".sides section").first.locator(".card")).to_have_count(12)
+    expect(tab.locator(".columns section").first.locator(".card")).to_have_count(12)
 
 
 def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
@@ -215,10 +215,10 @@ def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
         tab.get_by_role("button", name="Index and open it").click()
         expect(tab.locator(".job")).to_contain_text("4 images embedded")
         expect(tab.locator(".job .skipped li")).to_have_text(re.compile("broken.jpg .*not an image"))
-        tab.get_by_role("button", name="Look for them").click()
+        expect(tab.locator("#results .card")).to_have_count(3)  # the gallery opens by itself, without copies
+        go(tab, "Library")
+        tab.get_by_role("button", name="Find them").click()
         expect(tab.locator(".copies .groups .card").first).to_be_visible()
-        tab.get_by_role("button", name="Open the gallery").click()
-        expect(tab.locator("#results .card")).to_have_count(3)  # one row a distinct image
         expect(tab.locator("#status-line")).to_contain_text("4 images (1 could not be read)")
         tab.goto("about:blank")  # what the page still asks for is no error once the server has stopped
 
@@ -230,8 +230,7 @@ def test_precision_is_changed_while_the_page_runs(
     with demo_process(*flags) as running:
         tab = open_tab(running.url)
         go(tab, "Library")
-        with tab.expect_navigation():
-            tab.get_by_role("button", name="Use tiny in fp32").click()
+        tab.get_by_role("button", name="Use tiny in fp32").click()
         expect(tab.locator("#status-line")).to_contain_text("running on the CPU in fp32")
         expect(tab.locator("#results .card")).to_have_count(12)
         tab.goto("about:blank")
@@ -244,7 +243,7 @@ def two_bundles(tiny_bundle: Path, tiny_config: Path, captioned_folder: Path, tm
     shutil.copytree(tiny_bundle, folder / "tiny")
     run = folder / "run"
     words = ("--config", tiny_config, "--data", captioned_folder, "--out", run, "--train.epochs", 1)
-    for done in (run_module("train", *words), run_module("export", "--run", run, "--out", folder / "other")):
+    for done in (run_cli("train", *words), run_cli("export", "--run", run, "--out", folder / "other")):
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -261,7 +260,6 @@ def test_another_bundle_is_opened_and_compared(
         go(tab, "Library")
         tab.get_by_role("button", name="Use other in fp32").click()
         expect(tab.locator(".job")).to_contain_text("12 images embedded")
-        tab.get_by_role("button", name="Open the gallery").click()
         expect(tab.locator("#status-line")).to_contain_text("bundle other · running on the CPU in fp32")
         expect(tab.locator("#results .card")).to_have_count(12)
         go(tab, "Compare")
@@ -269,8 +267,8 @@ def test_another_bundle_is_opened_and_compared(
         tab.get_by_label("Second").select_option("tiny · fp32")
         tab.get_by_label("Words", exact=True).fill("a red circle")
         tab.get_by_role("button", name="Compare", exact=True).click()
-        expect(tab.locator(".sides h3")).to_have_text([re.compile("other · fp32"), re.compile("tiny · fp32")])
+        expect(tab.locator(".columns h3")).to_have_text([re.compile("other · fp32"), re.compile("tiny · fp32")])
         expect(tab.locator(".compared [role=status]")).to_have_text("12 of 12 images are found by both.")
-        scores = [side.locator(".card .score").all_text_contents() for side in tab.locator(".sides section").all()]
+        scores = [side.locator(".card .score").all_text_contents() for side in tab.locator(".columns section").all()]
         assert len(scores[0]) == len(scores[1]) == 12 and scores[0] != scores[1]
         tab.goto("about:blank")

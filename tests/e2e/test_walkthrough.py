@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "notebooks/walkthrough.ipynb"
 

@@ -11,7 +11,8 @@ from miniclip.data.transform import ImageTransform
 from miniclip.index.store import Settings, open_writer
 from miniclip.inference.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
 from miniclip.inference.score_calibration import ScoreCalibration
-from tests.conftest import draw_image, write_backbones, write_tokenizer
+from tests.support.drawing import draw_image
+from tests.support.tiny import write_backbones, write_tokenizer
 
 DIM = 8
 TRANSFORM = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3)

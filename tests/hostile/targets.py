@@ -161,6 +161,6 @@ def _run(folder: Path) -> Target:
         finally:
             (folder / name).write_bytes(whole[name])
 
-    from tests.unit.training import TRANSFORM
+    from tests.support.training import TRANSFORM
 
     return _target("run", whole, read)

@@ -24,14 +24,14 @@ from miniclip.models.config import load_config
 from tests.hostile.damage import DEEP, ENCODINGS, PATH_TRICKS, every_place, spoiled, with_value, wrong_documents
 from tests.hostile.seeds import CAPTIONS, KARPATHY, make_bundle, make_index, make_run
 from tests.hostile.targets import Target, open_target
-from tests.unit.test_index_hostile import png_of
+from tests.support.png import png_of
 
 FAST = ("pictures", "captions", "bundle", "config")
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+often = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module", params=FAST)

@@ -19,8 +19,8 @@ from miniclip.inference.encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run, load_training_state
 from miniclip.models.config import load_config
 from miniclip.search.searcher import Searcher
-from tests.conftest import run_module
-from tests.unit.training import start, with_train
+from tests.support.cli import run_cli
+from tests.support.training import start, with_train
 
 
 @pytest.fixture
@@ -127,11 +127,11 @@ def test_resuming_with_another_config_is_refused(
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     common = ["--config", tiny_config, "--data", captioned_folder, "--out", run, "--resume"]
-    done = run_module("train", *common, "--train.learning_rate", "0.5")
+    done = run_cli("train", *common, "--train.learning_rate", "0.5")
     assert done.returncode == 2 and "--resume: the config differs from that of" in done.stderr
     assert {path: path.read_bytes() for path in before} == before
     change(run / "config.json", config=[])
-    done = run_module("train", *common)
+    done = run_cli("train", *common)
     assert done.returncode == 2 and "config.json" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.conftest import draw_image
-from tests.security.test_share import SharedDemo
+from tests.security.shared_demo import SharedDemo
+from tests.support.drawing import draw_image
 
 SECRET = "this stays here 7f3a91"
 PLACE = "taken at 48.2082 N 16.3738 E"  # in the images' metadata

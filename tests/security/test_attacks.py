@@ -14,53 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import draw_image
+from tests.security.requests import CLOSED, CLOSED_POSTS, DOORS, PATHS
 from tests.security.site import PLACE, Site, harmless, with_place
+from tests.support.drawing import draw_image
 
-PATHS = (
-    "/etc/passwd",
-    "//etc/passwd",
-    "../../../../../../etc/passwd",
-    "..%2f..%2f..%2f..%2fetc%2fpasswd",
-    "%2e%2e/%2e%2e/%2e%2e/etc/passwd",
-    "%252e%252e%252f%252e%252e%252fetc%252fpasswd",
-    "..%5c..%5c..%5cetc%5cpasswd",
-    "....//....//....//etc/passwd",
-    "..%c0%af..%c0%afetc/passwd",
-    "file:///etc/passwd",
-    "file%3A%2F%2F%2Fetc%2Fpasswd",
-    "~/.ssh/id_rsa",
-    "/proc/self/environ",
-    "0.webp%00/etc/passwd",
-    "SECRETFILE",
-    "CANARY",
-    "http://169.254.169.254/latest/meta-data/",
-    "http://[::1]:80/",
-)
-DOORS = (
-    "gradio_api/file=",
-    "gradio_api/file/",
-    "file=",
-    "gradio_api/proxy=",
-    "proxy=",
-    "static/",
-    "assets/",
-    "svelte/",
-    "preview/",
-    "gradio_api/custom_component/image/client/component/",
-    "gradio_api/run-history/records/",
-    "gradio_api/stream/",
-)
-CLOSED = (
-    *("monitoring", "monitoring/summary", "gradio_api/dev/reload", "gradio_api/runs", "gradio_api/openapi.json"),
-    *("gradio_api/vibe-code", "gradio_api/run-history/buckets", "gradio_api/deep_link", "gradio_api/mcp/sse", "docs"),
-    *("openapi.json", ".env", ".git/config", "gradio_api/queue/../../etc/passwd", "gradio_api/profiling/traces"),
-)
-CLOSED_POSTS = (
-    *("gradio_api/run/search_image", "gradio_api/api/search_image", "gradio_api/call/v2/search_image"),
-    *("gradio_api/process_recording", "gradio_api/stream/x", "gradio_api/vibe-edit", "gradio_api/run-history/connect"),
-    *("gradio_api/call/lambda", "gradio_api/call/..%2fsearch_text", "api/predict", "run/predict"),
-)
 NO_FUNCTIONS = ("__init__", "__class__", "preprocess", "postprocess", "get_config", "constructor", "push_to_hub", "")
 
 
@@ -192,7 +149,7 @@ def test_where_an_image_was_taken_never_leaves(site: Site) -> None:
         replies.append(site.ask("search", "search", values)[1])
     (gallery,) = set(re.findall(r"preview/(\w+)/", replies[1].decode()))
     replies += [site.ask("detail", "detail", {"row": row, "gallery": gallery, "q": "a dog"})[1] for row in range(3)]
-    replies.append(site.ask("captions", "describe", {"picture": {"path": path}})[1])
+    replies.append(site.ask("describe", "describe", {"picture": {"path": path}})[1])
     addresses = set(re.findall(rb"preview/\w+/\w+/\d+\.webp", b"".join(replies)))
     assert {address.split(b"/")[2] for address in addresses} == {b"small", b"large"}
     for address in addresses:

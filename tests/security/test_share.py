@@ -3,8 +3,6 @@
 import http.client
 import json
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import REPOSITORY, DemoProcess, image_index  # noqa: F401
+from tests.security.shared_demo import SharedDemo
 
 # what people try to get a file that was not meant for them
 TRICKS = (
@@ -42,24 +41,6 @@ DOORS = (
     "static/",
     "assets/",
 )
-
-# the tunnel alone is replaced: it would need a server elsewhere
-WITHOUT_TUNNEL = """
-import runpy, sys
-from gradio import networking
-def setup_tunnel(*arguments):
-    raise RuntimeError("Could not get share link from Gradio API Server.")
-networking.setup_tunnel = setup_tunnel
-sys.argv[0] = "demo"
-runpy.run_module("demo", run_name="__main__")
-"""
-
-
-class SharedDemo(DemoProcess):
-    """`python -m demo --share` without a tunnel."""
-
-    def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
-        return super().start([sys.executable, "-c", WITHOUT_TUNNEL, *command[3:], "--share"], environment)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +129,7 @@ def preview_of(guest: Any, url: str, config: dict[str, Any]) -> str:
 
 def test_only_what_reads_no_folder_is_there(config: dict[str, Any]) -> None:
     parts = {one["props"].get("elem_id") for one in config["components"]}
-    assert {"search", "captions", "map", "detail"} <= parts
+    assert {"search", "describe", "map", "detail"} <= parts
     assert not {"library", "compare"} & parts
 
 
@@ -162,7 +143,7 @@ def test_no_path_and_no_metadata_reach_a_guest(
         ("search", "about", {}),
         ("search", "search", {"q": "a dog"}),
         ("detail", "detail", {"row": 0, "gallery": gallery, "q": "a dog"}),
-        ("captions", "offers", {}),
+        ("describe", "suggestions", {}),
         ("map", "points", {}),
     ):
         code, reply = call(guest, url, config, part, function, values)
@@ -181,14 +162,14 @@ def test_hand_made_requests_read_no_file(
     for part, function, values in (
         ("search", "search", {"picture": own}),
         ("search", "search", {"picture": {"path": own}}),
-        ("captions", "describe", {"picture": own}),
-        ("captions", "label", {"picture": "/etc/passwd", "labels": "a, b"}),
+        ("describe", "describe", {"picture": own}),
+        ("describe", "label", {"picture": "/etc/passwd", "labels": "a, b"}),
         ("search", "search", {"q": "a", "folder": "../.."}),
         ("detail", "detail", {"gallery": gallery, "row": "../../etc/passwd"}),
         ("detail", "detail", {"gallery": gallery, "row": 10**9}),
         ("detail", "detail", {"row": 0}),
         ("detail", "why", {"gallery": gallery, "row": -1, "q": "a"}),
-        ("captions", "describe", {"gallery": "../..", "row": 0}),
+        ("describe", "describe", {"gallery": "../..", "row": 0}),
         ("search", "search", "no object"),
         ("map", "shades", None),
     ):

@@ -6,11 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.conftest import REPOSITORY
-
-pytestmark = pytest.mark.slow
+from tests.support.cli import REPOSITORY
 
 # stands before everything else on the path of the check and of all processes that it starts
 BLOCKED = """

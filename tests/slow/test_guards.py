@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.fuzz import TARGETS, fuzz
-from tests.mutations import MUTATIONS, copy_checkout, outcome
+from tests.mutations import MUTATIONS, outcome, prepare
 from tests.slow.conftest import Record
 
-pytestmark = pytest.mark.slow
 SECONDS = 5
 
 
@@ -22,7 +21,7 @@ def test_fuzzing_finds_nothing(target: str, tmp_path: Path, record: Record) -> N
 
 
 def test_each_guard_that_is_taken_away_makes_a_test_fail(tmp_path: Path, record: Record) -> None:
-    checkout = copy_checkout(tmp_path)
+    checkout = prepare(tmp_path, MUTATIONS)
     outcomes = {mutation.name: outcome(checkout, mutation) for mutation in MUTATIONS}
     assert set(outcomes.values()) == {"a test failed"}, outcomes
     record("guards taken away and missed", len(outcomes), f"of {len(MUTATIONS)}")

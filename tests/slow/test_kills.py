@@ -1,6 +1,6 @@
 """Training, export and indexing killed at random moments: what existed stays valid, and the same command goes on.
 
-Real processes, forked after their imports. `tests/unit/test_index_kill.py` has thirty more kills of the indexer, each
+Real processes, forked after their imports. `tests/slow/test_index_kill.py` has thirty more kills of the indexer, each
 of a new index; here one work is killed again and again until it is done.
 """
 
@@ -14,17 +14,14 @@ from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import pytest
-
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle, sha256_of
 from miniclip.models.checkpoint import load_run, load_training_state
 from tests.slow.conftest import Record
-from tests.unit.test_index_kill import BAD, GOOD, encoders, images, index_eagerly, rows
-from tests.unit.test_train_resume import TOWERS, assert_same_run
+from tests.support.killed_index import BAD, GOOD, encoders, images, index_eagerly, rows
+from tests.support.resuming import TOWERS, assert_same_run
 
-pytestmark = pytest.mark.slow
 __all__ = ["encoders", "images"]  # fixtures
 TRAIN_KILLS, EXPORT_KILLS, INDEX_KILLS = 40, 15, 15
 FORKS = multiprocessing.get_context("forkserver")

@@ -18,9 +18,9 @@ from miniclip.index.indexer import update_index
 from miniclip.index.store import read_problems
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.conftest import COLOURS, REPOSITORY, SHAPES, draw_image
+from tests.support.cli import REPOSITORY
+from tests.support.drawing import COLOURS, SHAPES, draw_image
 
-pytestmark = pytest.mark.slow
 ray: Any = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytest.importorskip("lance_ray", reason="the extra [ray] is not installed")
 

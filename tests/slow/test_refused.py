@@ -8,12 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import pytest
-
+from tests.security.requests import CLOSED, CLOSED_POSTS, DOORS, PATHS
 from tests.security.site import Site, harmless, site  # noqa: F401
-from tests.security.test_attacks import CLOSED, CLOSED_POSTS, DOORS, PATHS
-
-pytestmark = pytest.mark.slow
 
 
 def test_requests_refused(site: Site, record: Callable[[str, float, str], None]) -> None:  # noqa: F811

@@ -23,8 +23,9 @@ import pytest
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.conftest import COLOURS, REPOSITORY, SHAPES
 from tests.e2e.conftest import DemoProcess
+from tests.support.cli import REPOSITORY
+from tests.support.drawing import COLOURS, SHAPES
 
 pytestmark = [
     pytest.mark.slow,

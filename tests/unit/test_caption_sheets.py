@@ -7,7 +7,7 @@ import pytest
 from miniclip.data.caption_table import Skipped, check_skipped
 from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
-from tests.unit.test_captions import add_images, captions_by_name
+from tests.support.caption_files import add_images, captions_by_name
 
 
 def test_rows_without_a_name_count_in_every_split_that_is_taken(tmp_path: Path) -> None:

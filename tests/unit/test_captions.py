@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import random
 import sys
 from collections import Counter
@@ -18,8 +19,9 @@ from miniclip.data.caption_table import CaptionTable, Skipped, check_skipped
 from miniclip.data.captions import read_captions
 from miniclip.data.splits import normalise_split
 from miniclip.errors import MiniClipError
+from tests.support.caption_files import add_images, captions_by_name
 
-FLICKR8K = Path(__file__).parents[2].parent / "shared/data/flickr8k"
+FLICKR8K = Path(os.environ.get("MINICLIP_FLICKR8K", "no-flickr8k"))
 
 
 def test_skipped_things_are_named_up_to_a_number() -> None:
@@ -29,17 +31,6 @@ def test_skipped_things_are_named_up_to_a_number() -> None:
     assert lines[0] == "skipping 0.jpg: no such file"
     assert lines[-1] == "... and 5 more"
     assert len(lines) == 21
-
-
-def add_images(folder: Path, *names: str) -> None:
-    for number, name in enumerate(names):
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number % 256, 90, 160)).save(file)
-
-
-def captions_by_name(table: CaptionTable) -> dict[str, list[str]]:
-    return {path.name: table.captions_of(row) for row, path in enumerate(table.image_paths)}
 
 
 def splits_by_name(table: CaptionTable) -> dict[str, str]:
@@ -92,7 +83,7 @@ def test_a_stray_quote_in_the_header_is_read_or_refused(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text('"id, of a row",image,"caption\n1,a.jpg,one\n2,a.jpg,"two"\n')
     assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["one", "two"]}
     (tmp_path / "pairs.csv").write_text('image,"it is, one,caption\na.jpg,two\n"\n')
-    with pytest.raises(MiniClipError):
+    with pytest.raises(MiniClipError, match=r"pairs\.csv"):
         read_captions(tmp_path / "pairs.csv")
 
 
@@ -615,7 +606,7 @@ def test_a_dataset_without_any_of_its_images_says_where_they_belong(tmp_path: Pa
 # Real data
 
 
-@pytest.mark.skipif(not FLICKR8K.is_dir(), reason="Flickr8k (research use only, never in the project) is not here")
+@pytest.mark.skipif(not FLICKR8K.is_dir(), reason="set MINICLIP_FLICKR8K to the folder of Flickr8k (research use only)")
 def test_flickr8k_has_its_official_splits() -> None:
     table = read_captions(FLICKR8K)
     assert Counter(table.splits) == {"train": 6000, "val": 1000, "": 91}

@@ -14,8 +14,10 @@ import pytest
 from demo import compare
 from demo import image_map as image_map
 from demo.app_state import AppState, Job
+from demo.form import MAX_TEXT
 from demo.index_location import index_folder
-from demo.search_request import MAX_WORDS, SearchRequest
+from demo.page import answering
+from demo.search_request import read_query
 from demo.tabs import describe as captions_tab
 from demo.tabs import image_map as map_tab
 from miniclip.errors import MiniClipError
@@ -24,7 +26,7 @@ from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
-from tests.conftest import draw_image
+from tests.support.drawing import draw_image
 
 TIMEOUT_S = 60
 
@@ -77,14 +79,15 @@ def test_nobody_waits_for_captions_that_are_being_embedded(
 ) -> None:
     app_state = open_desk(image_folder, HeldEncoders)
     assert HeldEncoders.begun.wait(TIMEOUT_S), "nobody embeds them"
-    _, describe, label = captions_tab.functions(app_state)
+    tab = captions_tab.handlers(app_state)
+    describe, label = tab["describe"], tab["label"]
     asked = {"row": 0, "gallery": app_state.search.previews.version}
     with contextlib.ExitStack() as held:
         held.callback(HeldEncoders.go.set)
-        waiting = describe(asked)
-        assert waiting["wait"] and "still being prepared" in waiting["html"]
+        waiting = answering("describe", describe)(asked)
+        assert waiting["wait"] and "still being prepared" in waiting["message"]
         assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
-        with pytest.raises(MiniClipError, match="still being prepared: try again in a minute"):
+        with pytest.raises(MiniClipError, match="still being prepared"):
             app_state.search.captions_of(app_state.search.image(0))
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
         (tmp_path / "bad.png").write_text("no image")
@@ -100,7 +103,7 @@ def test_image_is_checked_without_embedding_words(
     app_state = open_desk(images)
     embedded: list[str] = []
     monkeypatch.setattr(app_state.search.searcher.encoders, "encode_texts", embedded.extend)
-    describe = captions_tab.functions(app_state)[1]
+    describe = captions_tab.handlers(app_state)["describe"]
     assert "have no captions" in describe({"row": 0, "gallery": app_state.search.previews.version})["html"]
     assert embedded == []
 
@@ -126,7 +129,7 @@ def test_precision_chosen_while_a_folder_is_indexed_stays(
         begun.set()
         assert go.wait(TIMEOUT_S)
 
-    monkeypatch.setattr(Job, "tell", tell)
+    monkeypatch.setattr(Job, "show_progress", tell)
     app_state.index(str(image_folder))
     assert begun.wait(TIMEOUT_S)
     assert app_state.use(app_state.name_of(app_state.search.searcher.encoders.bundle), "int8") is None
@@ -157,7 +160,7 @@ def test_compare_sees_an_index_and_a_bundle_that_have_changed(
         encoders = OnnxEncoders(Bundle.open(other_bundle), "cpu", "fp32", threads=1)
         update_index(str(images), encoders, index_folder(str(images), encoders.bundle.fingerprint))
 
-    def by_other() -> compare.TowerInput:
+    def by_other() -> compare.ModelColumn:
         own = f"{app_state.name_of(app_state.search.searcher.encoders.bundle)} · fp32"
         return compare.compare(app_state, "a circle", (own, "other · fp32"))[1]
 
@@ -194,7 +197,7 @@ def test_public_page_computes_no_umap(
         raise AssertionError("UMAP ran")
 
     monkeypatch.setattr(image_map, "umap", umap)
-    points, _ = map_tab.functions(open_desk(image_folder, is_public=True))
+    points = map_tab.handlers(open_desk(image_folder, is_public=True))["points"]
     answer = points({"layout": "umap"})
     assert answer == points({"layout": "pca"}) and not answer["has_umap"]
 
@@ -211,7 +214,7 @@ def test_map_is_computed_once_for_all_who_ask_at_once(
         return np.zeros((len(image_embeds), 2))
 
     monkeypatch.setattr(image_map, "pca", pca)
-    points, _ = map_tab.functions(open_desk(image_folder))
+    points = map_tab.handlers(open_desk(image_folder))["points"]
     askers = [threading.Thread(target=points, args=({},)) for _ in range(4)]
     for asker in askers:
         asker.start()
@@ -221,11 +224,18 @@ def test_map_is_computed_once_for_all_who_ask_at_once(
 
 
 def test_one_question_embeds_few_texts(open_desk: Callable[..., AppState], images: Path) -> None:
-    minus = SearchRequest.of_page({"q": "a dog", "not": ",".join(map(str, range(100_000)))}).minus
-    assert minus[:3] == ("0", "1", "2") and len(",".join(minus)) <= MAX_WORDS
-    assert SearchRequest.of_page({"q": "a dog", "not": "a, a b ,,a"}).minus == ("a", "a b")
     app_state = open_desk(images)
-    label = captions_tab.functions(app_state)[2]
+    paths = app_state.search.paths
+
+    def minus(text: str) -> tuple[str, ...]:
+        query = read_query({"q": "a dog", "not": text}, paths)
+        assert query is not None
+        return query.minus
+
+    many = minus(",".join(map(str, range(100_000))))
+    assert many[:3] == ("0", "1", "2") and len(",".join(many)) <= MAX_TEXT
+    assert minus("a, a b ,,a") == ("a", "a b")
+    label = captions_tab.handlers(app_state)["label"]
     asked = {"row": 0, "gallery": app_state.search.previews.version, "labels": "red, blue"}
     assert "bars" in label({**asked, "templates": "a {}\n" * 500})["html"]
     with pytest.raises(MiniClipError, match="At most 20 templates"):

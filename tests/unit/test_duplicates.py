@@ -6,7 +6,6 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from miniclip.index.image_index import ImageIndex
@@ -16,7 +15,7 @@ from miniclip.search.duplicates import find_duplicates
 
 def index_of(tiny_index: Path, embeds: np.ndarray, contents: np.ndarray | None = None) -> ImageIndex:
     contents = np.arange(len(embeds)) if contents is None else contents
-    sha256 = pa.array([hashlib.sha256(str(content).encode()).digest() for content in contents], pa.binary(32))
+    sha256 = np.stack([np.frombuffer(hashlib.sha256(str(content).encode()).digest(), np.uint8) for content in contents])
     return dataclasses.replace(ImageIndex.open(tiny_index), image_embeds=embeds, sha256=sha256)
 
 

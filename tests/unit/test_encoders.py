@@ -65,7 +65,11 @@ def test_choice(
     ("requested", "precision", "words"),
     [
         ("gpu", "auto", "--provider must be one of auto, cuda, coreml, directml, cpu, got gpu"),
-        ("cuda", "auto", '--provider cuda: this onnxruntime has no CUDA; install "miniclip[gpu]" instead of [cpu]'),
+        (
+            "cuda",
+            "auto",
+            "--provider cuda: this onnxruntime has no CUDA; put onnxruntime-gpu in its place (docs/gpu.md)",
+        ),
         ("cpu", "fp16", "--precision fp16: the bundle has fp32, int8"),
         ("auto", "best", "--precision best: the bundle has fp32, int8"),
     ],
@@ -175,18 +179,18 @@ def test_unreadable_image_is_left_out_and_told(encoders: OnnxEncoders, images: l
     assert told[3] == "no such file" and "not an image" in told[1]
     with pytest.raises(MiniClipError, match=r"^none\.jpg: no such file$"):
         encoders.encode_images([images[0], Path("none.jpg")])
-    with pytest.raises(MiniClipError, match=r"^the image: not an image"):
+    with pytest.raises(MiniClipError, match=r"^the picture: not an image"):
         encoders.encode_images([b"no image"])
 
 
-def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, pictures: list[Path]) -> None:
+def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, images: list[Path]) -> None:
     texts = [encoders.encode_texts([text]) for text in TEXTS]
-    images = [encoders.encode_images([path])[1] for path in pictures]
+    embeds = [encoders.encode_images([path])[1] for path in images]
     with ThreadPoolExecutor(8) as pool:
         threaded_texts = list(pool.map(lambda text: encoders.encode_texts([text]), TEXTS * 3))
-        threaded_images = list(pool.map(lambda path: encoders.encode_images([path])[1], pictures * 3))
+        threaded_images = list(pool.map(lambda path: encoders.encode_images([path])[1], images * 3))
     assert np.array_equal(np.vstack(threaded_texts), np.vstack(texts * 3))
-    assert np.array_equal(np.vstack(threaded_images), np.vstack(images * 3))
+    assert np.array_equal(np.vstack(threaded_images), np.vstack(embeds * 3))
 
 
 def test_threads_open_a_tower_once(tiny_bundle: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

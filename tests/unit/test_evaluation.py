@@ -20,8 +20,9 @@ from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
 from miniclip.models.torch_encoder import TorchEncoders
-from tests.conftest import draw_image, run_module
-from tests.unit.training import TRANSFORM, config, new_model, tokenizer_of
+from tests.support.cli import run_cli
+from tests.support.drawing import draw_image
+from tests.support.training import TRANSFORM, config, new_model, tokenizer_of
 
 __all__ = ["config"]  # fixtures
 
@@ -97,13 +98,13 @@ def test_a_split_that_holds_training_images_is_told(tiny_run: Path, tmp_path: Pa
         add(number)
     CalibrationSet.choose(read_captions(data), TRANSFORM).save(run / CALIBRATION_FILE)
     command = ("miniclip.cli", "evaluate", "--run", run, "--data", data, "--split")
-    done = run_module(*command, "test")
+    done = run_cli(*command, "test")
     assert (done.returncode, done.stderr) == (0, "")
     add(40)
-    done = run_module(*command, "test")
+    done = run_cli(*command, "test")
     found = re.search(r"warning: (\d) of 32 training images that .* keeps are in this split", done.stderr)
     assert done.returncode == 0 and found, done.stderr
-    assert "warning" not in run_module(*command, "train").stderr
+    assert "warning" not in run_cli(*command, "train").stderr
 
 
 @pytest.mark.parametrize("head", ["vision_head", "text_head"])
@@ -136,7 +137,7 @@ def test_a_run_is_measured_on_the_split_it_was_trained_with(seven: Path, caption
     assert recalls[0] != recalls[1]  # else this would tell nothing
     for flags, seed, expected in (((), 7, recalls[0]), (("--seed", 0), 0, recalls[1])):
         file = seven.parent / f"{seed}.json"
-        done = run_module(*command, *flags, "--json", file)
+        done = run_cli(*command, *flags, "--json", file)
         assert done.returncode == 0, done.stderr
         written = json.loads(file.read_text())
         assert (written["seed"], {key: written[key] for key in expected}) == (seed, pytest.approx(expected))
@@ -146,7 +147,7 @@ def test_models_are_compared_on_a_split_that_none_of_them_was_trained_on(
     seven: Path, tiny_run: Path, tiny_bundle: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     def compare(*flags: object) -> Any:
-        return run_module("miniclip.cli", "compare", *flags, "--data", captioned_folder, "--json", tmp_path / "c.json")
+        return run_cli("miniclip.cli", "compare", *flags, "--data", captioned_folder, "--json", tmp_path / "c.json")
 
     done = compare(tiny_bundle, seven)  # a bundle does not know its seed: that of the run holds
     assert done.returncode == 0, done.stderr
@@ -164,7 +165,7 @@ def test_models_are_compared_on_a_split_that_none_of_them_was_trained_on(
 
 def test_paired_counts_the_captions_that_it_measures(tiny_bundle: Path, image_folder: Path, tmp_path: Path) -> None:
     flags = ("--data", image_folder, "--split", "all", "--protocol", "paired", "--json", tmp_path / "paired.json")
-    done = run_module("miniclip.cli", "evaluate", "--bundle", tiny_bundle, *flags)
+    done = run_cli("miniclip.cli", "evaluate", "--bundle", tiny_bundle, *flags)
     assert done.returncode == 0, done.stderr
     assert "12 images, 12 captions; protocol paired" in done.stdout
     assert json.loads((tmp_path / "paired.json").read_text())["captions"] == 12

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import export.benchmark as benchmark_command
+import export.benchmark.__main__ as benchmark_command
 import export.benchmark.measure
 import train.__main__ as train_command
 from export.__main__ import build_bundle

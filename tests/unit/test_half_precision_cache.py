@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from miniclip.models.config import Config
-from tests.conftest import WORDS
-from tests.unit.training import config, load, no_bfloat16, own_cache, start, with_train
+from tests.support.drawing import WORDS
+from tests.support.training import config, load, no_bfloat16, own_cache, start, with_train
 from train.data import TrainingData
 from train.feature_cache import Features
 from train.trainer import validate

@@ -22,7 +22,7 @@ from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import Run, load_run
 from miniclip.models.config import ModelConfig
 from miniclip.models.hub import CARD, FILES, local_folder, model_card, public_name
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 SHARED = {*FILES, CARD}
 TOKEN = "hf_of_jane"
@@ -171,7 +171,7 @@ np.savez(out, pushed=run.encoders().encode_texts(texts), opened=opened.encoders(
 
 OPEN = """
 import sys
-from miniclip.errors import run_command
+from miniclip.cli.command import run_command
 from miniclip.models.hub import local_folder
 
 run_command(lambda: print(local_folder(sys.argv[1])) or 0)
@@ -180,7 +180,7 @@ run_command(lambda: print(local_folder(sys.argv[1])) or 0)
 UPLOAD = """
 import sys
 from pathlib import Path
-from miniclip.errors import run_command
+from miniclip.cli.command import run_command
 from miniclip.models.hub import upload
 
 folder, private, token = Path(sys.argv[1]), sys.argv[2] == "private", sys.argv[3]

@@ -30,7 +30,7 @@ from miniclip.index.scan import Problem
 from miniclip.index.store import Settings, Writer, open_writer, read_problems, read_settings
 from miniclip.index.watch import watch
 from miniclip.inference.encoders import OnnxEncoders
-from tests.unit.indexing import counts, encoders, images
+from tests.support.indexing import counts, encoders, images
 
 __all__ = ["encoders", "images"]  # fixtures
 
@@ -265,7 +265,7 @@ def test_kill_between_the_two_commits_of_an_image_that_turned_bad_leaves_no_row(
     bad.write_bytes(b"no image")
     settings = Settings(encoders.bundle.fingerprint, encoders.bundle.folder, str(images))
     with open_writer(out, settings, encoders.dim) as writer:  # the first of the two commits
-        writer.put_problems([Problem(str(bad), "not an image", 10, bad.stat().st_mtime_ns)])
+        writer.put_problems([Problem(str(bad), "not an image", bad.stat().st_size, bad.stat().st_mtime_ns)])
     assert "b.png" in names(out)
     assert counts(update_index(str(images), encoders, out)) == (0, 2, 1, 1)
     assert names(out) == ["a.png", "c.png"]

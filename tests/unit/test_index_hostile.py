@@ -15,7 +15,9 @@ from PIL import Image, ImageCms
 from miniclip.data.images import FORMATS
 from miniclip.data.paths import stored_path
 from miniclip.index.image_index import ImageIndex
-from tests.conftest import COLOURS, SHAPES, draw_image, run_module
+from tests.support.cli import run_cli
+from tests.support.drawing import COLOURS, SHAPES, draw_image
+from tests.support.png import png_of
 
 GOOD, HOSTILE = 200, 60
 
@@ -24,16 +26,6 @@ def encoded(format_name: str) -> bytes:
     stream = io.BytesIO()
     draw_image("red", "circle", (160, 120)).save(stream, format_name)
     return stream.getvalue()
-
-
-def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG that says any size, with any chunks."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(*own) for own in chunks) + chunk(b"IEND", b"")
 
 
 def make_good(folder: Path) -> set[str]:
@@ -165,7 +157,7 @@ def test_all_good_images_are_indexed_and_each_hostile_file_has_its_reason(tiny_b
     expected = make_hostile(folder / "hostile")
     assert (len(good), len(expected)) == (GOOD, HOSTILE)
     command = ("miniclip.cli", "index", folder, "--bundle", tiny_bundle, "--out", out, "--provider", "cpu")
-    done = run_module(*command)
+    done = run_cli(*command)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert re.search(rf"^{GOOD} images embedded, .* {HOSTILE} skipped", done.stdout, re.MULTILINE), done.stdout
@@ -180,7 +172,7 @@ def test_all_good_images_are_indexed_and_each_hostile_file_has_its_reason(tiny_b
     lines = [line for line in done.stdout.splitlines() if line.startswith("skipping ")]
     assert len(lines) == HOSTILE and all(": " in line for line in lines)
 
-    again = run_module(*command)
+    again = run_cli(*command)
     assert again.returncode == 0, again.stderr
     assert f"0 images embedded, {GOOD} unchanged, 0 removed, {HOSTILE} skipped" in again.stdout
     assert "skipping hostile/text.jpg" not in again.stdout  # unchanged, so not tried again

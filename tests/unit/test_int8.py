@@ -31,8 +31,8 @@ from miniclip.models.backbones import load_backbone
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import load_run
 from miniclip.models.dual_encoder import build_model
-from tests.conftest import run_module
-from tests.contract.test_backbones import TEXTS, calibration_texts, config_of, randomise, save_backbone
+from tests.support.architectures import TEXTS, calibration_texts, config_of, randomise, save_backbone
+from tests.support.cli import run_cli
 
 CHANNELS, OUTLIER = 32, 5
 
@@ -514,7 +514,7 @@ def shared_run(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 def test_int8_of_a_run_without_calibration_data_asks_for_data(shared_run: Path, tmp_path: Path) -> None:
-    done = run_module("export", "--run", shared_run, "--out", tmp_path / "bundle")
+    done = run_cli("export", "--run", shared_run, "--out", tmp_path / "bundle")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert f"{shared_run} has no calibration.npz" in done.stderr

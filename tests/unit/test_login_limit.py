@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from demo.login_limit import MAX_ADDRESSES, TRIES, TRIES_OF_ALL, TRY_EVERY_S, LoginLimit
+from demo.login_limit import ATTEMPTS, MAX_ADDRESSES, REFILL_S, TOTAL_ATTEMPTS, LoginLimit
 
 
 class Clock:
@@ -25,15 +25,15 @@ def limit(clock: Callable[[], float]) -> LoginLimit:
 
 
 def test_an_address_has_five_tries_and_then_one_each_half_minute(limit: LoginLimit, clock: Clock) -> None:
-    assert [limit.take("a") for _ in range(TRIES)] == [0] * TRIES
-    assert limit.take("a") == pytest.approx(TRY_EVERY_S)
-    clock.now_s += TRY_EVERY_S - 1
+    assert [limit.take("a") for _ in range(ATTEMPTS)] == [0] * ATTEMPTS
+    assert limit.take("a") == pytest.approx(REFILL_S)
+    clock.now_s += REFILL_S - 1
     assert limit.take("a") == pytest.approx(1)
     clock.now_s += 1.001
     assert limit.take("a") == 0
     assert limit.take("a") > 0
     clock.now_s += 3600
-    assert [limit.take("a") for _ in range(TRIES)] == [0] * TRIES
+    assert [limit.take("a") for _ in range(ATTEMPTS)] == [0] * ATTEMPTS
 
 
 def test_what_one_address_tries_costs_another_nothing(limit: LoginLimit) -> None:
@@ -43,16 +43,16 @@ def test_what_one_address_tries_costs_another_nothing(limit: LoginLimit) -> None
 
 
 def test_right_logins_cost_nothing(limit: LoginLimit) -> None:
-    for _ in range(10 * TRIES_OF_ALL):
+    for _ in range(10 * TOTAL_ATTEMPTS):
         assert limit.take("a") == 0
-        limit.was_right("a")
+        limit.succeeded("a")
 
 
-def test_many_addresses_are_limited_together_but_not_one_that_was_right_before(limit: LoginLimit, clock: Clock) -> None:
+def test_many_addresses_are_limited_together_but_not_one_that_succeeded_before(limit: LoginLimit, clock: Clock) -> None:
     assert limit.take("owner") == 0
-    limit.was_right("owner")
+    limit.succeeded("owner")
     admitted = sum(limit.take(f"made up {number}") == 0 for number in range(1000))
-    assert admitted == TRIES_OF_ALL
+    assert admitted == TOTAL_ATTEMPTS
     assert limit.take("new") > 0
     assert limit.take("owner") == 0
     clock.now_s += 1.001
@@ -63,4 +63,4 @@ def test_memory_is_bounded(limit: LoginLimit, clock: Clock) -> None:
     for number in range(3 * MAX_ADDRESSES):
         clock.now_s += 1.0
         limit.take(str(number))
-    assert len(limit._of) <= MAX_ADDRESSES
+    assert len(limit._buckets) <= MAX_ADDRESSES

@@ -35,7 +35,7 @@ def embeds_of_pairs(images: int, noise: float) -> tuple[np.ndarray, np.ndarray, 
 def test_probabilities_are_the_share_of_true_pairs() -> None:
     texts, images, owner = embeds_of_pairs(300, noise=2.0)
     match = calibrate(texts[:300], images[:150], owner[:300], "val")
-    assert match is not None and (match.images, match.captions, match.split) == (150, 300, "val")
+    assert match is not None and (match.pictures, match.captions, match.split) == (150, 300, "val")
     similarity = texts[300:] @ images[150:].T  # pairs it was not fitted on
     is_match = owner[300:, None] - 150 == np.arange(150)[None, :]
     likely = match.probability(similarity)

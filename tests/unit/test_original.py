@@ -19,7 +19,8 @@ from torch.nn import functional
 from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run
 from miniclip.models.import_checkpoint import import_original, logit_scale_of
-from tests.conftest import run_module, write_tokenizer
+from tests.support.cli import run_cli
+from tests.support.tiny import write_tokenizer
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 DIM = 12
@@ -338,21 +339,21 @@ def test_a_backbone_of_another_kind_or_without_its_files_is_one_line(vit: Origin
 def test_import_then_evaluate_and_export(vit: Original, captioned_folder: Path, tmp_path: Path) -> None:
     checkpoint, run = vit.save(tmp_path / "best.pt"), tmp_path / "runs" / "old"
     flags = ["--vision", vit.vision_spec, "--text", vit.text_spec, "--out", run]
-    done = run_module("miniclip.cli", "import", checkpoint, *flags)
+    done = run_cli("miniclip.cli", "import", checkpoint, *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"vit and roberta, mlp heads into 12 dimensions, logits times 14.3; run in {run}\n"
-    done = run_module("miniclip.cli", "import", checkpoint, *flags)
+    done = run_cli("miniclip.cli", "import", checkpoint, *flags)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {run} holds a run already")
-    done = run_module("miniclip.cli", "evaluate", "--run", run, "--data", captioned_folder, "--split", "val")
+    done = run_cli("miniclip.cli", "evaluate", "--run", run, "--data", captioned_folder, "--split", "val")
     assert done.returncode == 0, done.stderr
     assert "12 images" in done.stdout
-    done = run_module(
+    done = run_cli(
         "export", "--run", run, "--out", tmp_path / "bundle", "--precision", "fp32", "--data", captioned_folder
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_command_line_itself_loads_no_torch() -> None:
-    code = "import sys, miniclip.cli; miniclip.cli.parser(); sys.exit('torch' in sys.modules)"
+    code = "import sys, miniclip.cli.main as cli; cli.parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,7 +18,7 @@ from miniclip.index.embed_file import read_file
 from miniclip.index.scan import ImageFile, is_retryable
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.conftest import draw_image
+from tests.support.drawing import draw_image
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from miniclip.search.duplicates import find_duplicates
 from miniclip.search.query import Query
 from miniclip.search.searcher import Hit, Searcher
 from miniclip.search.zero_shot import classify, label_embeds
-from tests.conftest import draw_image
+from tests.support.drawing import draw_image
 
 
 @pytest.fixture(scope="module")

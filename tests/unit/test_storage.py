@@ -9,7 +9,7 @@ import pytest
 
 from demo.app_state import AppState
 from demo.gallery_search import GallerySearch
-from demo.search_request import SearchRequest
+from demo.search_request import read_query
 from demo.tabs import describe as captions_tab
 from miniclip.data.images import open_image
 from miniclip.data.storage import read_uri
@@ -22,7 +22,8 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 from miniclip.search.zero_shot import classify_objects
-from tests.conftest import COLOURS, SHAPES, draw_image, run_module
+from tests.support.cli import run_cli
+from tests.support.drawing import COLOURS, SHAPES, draw_image
 
 NAMES = ["A.png", "%41.png", "a b.png", "ü.png", "a#b.png", "a?b.png", "[1].png", "100%.png", "a\\b.png", "^`{|}.png"]
 PLAIN = ["it's.png", "a+b=c,d;e.png", "(1)!$&*:@~.png"]
@@ -52,7 +53,7 @@ def test_every_name_is_indexed_with_its_own_image(encoders: OnnxEncoders, folder
     for row, path in enumerate(plain.paths):
         own = stored.row_of(f"file://{quote(str(path), safe=ingest.PLAIN)}")
         assert own is not None, path
-        assert stored.sha256[own].as_py() == hashlib.sha256(path.read_bytes()).digest()
+        assert stored.sha256[own].tobytes() == hashlib.sha256(path.read_bytes()).digest()
         assert np.array_equal(stored.image_embeds[own], plain.image_embeds[row])
     assert update_index(f"file://{quote(str(folder))}", encoders, tmp_path / "uri").kept == len(NAMES + PLAIN)
 
@@ -82,7 +83,7 @@ def test_options_of_a_place_are_those_of_its_objects(encoders: OnnxEncoders, fol
 
 def test_one_object_with_options_is_classified(tiny_bundle: Path, folder: Path) -> None:
     uri = f"file://{quote(str(folder))}/A.png?region=here"
-    done = run_module("miniclip.cli", "classify", uri, "--labels", "red", "blue", "--bundle", tiny_bundle)
+    done = run_cli("miniclip.cli", "classify", uri, "--labels", "red", "blue", "--bundle", tiny_bundle)
     assert done.returncode == 0 and done.stdout.rstrip().endswith(uri), done.stderr
 
 
@@ -116,7 +117,7 @@ def test_place_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
 
 
 def test_help_names_uris() -> None:
-    assert "s3://BUCKET/FOLDER" in run_module("miniclip.cli", "index", "--help").stdout
+    assert "s3://BUCKET/FOLDER" in run_cli("miniclip.cli", "index", "--help").stdout
 
 
 @pytest.fixture
@@ -132,12 +133,13 @@ def gallery(encoders: OnnxEncoders, tmp_path: Path) -> Searcher:
 def test_page_shows_and_describes_images_in_storage(gallery: Searcher, tmp_path: Path) -> None:
     app_state = AppState(gallery, "cpu", is_public=True)
     assert open_image(app_state.search.previews.webp(0)).size == (96, 80)
-    _, describe, label = captions_tab.functions(app_state)
+    tab = captions_tab.handlers(app_state)
+    describe, label = tab["describe"], tab["label"]
     asked = {"row": 0, "gallery": app_state.search.previews.version}
     assert "have no captions" in describe(asked)["html"]
     assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
     (tmp_path / "place/my photos/a b.png").unlink()
-    with pytest.raises(MiniClipError, match="has gone since it was indexed") as gone:
+    with pytest.raises(MiniClipError, match="no longer there") as gone:
         app_state.search.image(0)
     assert str(tmp_path) not in str(gone.value)
 
@@ -147,15 +149,17 @@ def test_page_names_images_in_storage_without_quotes_and_options(gallery: Search
         search = GallerySearch(gallery, is_public)
         card = search.card_of(0)
         assert (card.title, card.name) == ("a b.png", name)
-    assert search.places.folders == ["my%20photos", "other"]
-    found = search.answer(SearchRequest(words="a red circle", folder="other"))
+    assert search.paths.folders == ["my%20photos", "other"]
+    query = read_query({"q": "a red circle", "folder": "other"}, search.paths)
+    assert query is not None
+    found = search.search(query, 5)
     assert [card.title for card in found.cards] == ["c.png"]
 
 
 def test_contact_sheet_shows_images_in_storage(gallery: Searcher, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     words = ("a red circle", "--index", gallery.index.folder, "--provider", "cpu", "--sheet", sheet)
-    done = run_module("miniclip.cli", "search", *words)
+    done = run_cli("miniclip.cli", "search", *words)
     assert done.returncode == 0, done.stderr
     colours = {colour for _, colour in open_image(sheet).getcolors(1 << 20)}
     assert {COLOURS["red"], COLOURS["blue"]} <= colours

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle, list_files, onnx_name
 from miniclip.inference.encoders import OnnxEncoders
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]

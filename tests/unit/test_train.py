@@ -21,10 +21,11 @@ from miniclip.errors import MiniClipError
 from miniclip.models.calibration_set import CALIBRATION_FILE
 from miniclip.models.checkpoint import load_run, load_training_state
 from miniclip.models.config import Config, TrainConfig
-from tests.conftest import COLOURS, SHAPES, draw_image
-from tests.unit.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
+from tests.support.drawing import COLOURS, SHAPES, draw_image
+from tests.support.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
 from train.data import TrainingData, load_data
 from train.loss import infonce
+from train.sources import HELD_OUT
 from train.trainer import Trainer, epoch_batches, learning_rate_factor, validate
 
 __all__ = ["config"]  # fixtures
@@ -293,16 +294,17 @@ def test_a_data_set_without_captions_is_refused(config: Config, tmp_path: Path) 
         load_data([str(tmp_path)], config, new_model(config), TRANSFORM, tokenizer_of(config), False)
 
 
-def test_of_a_second_source_only_the_training_split_is_used(
+def test_of_a_second_source_the_training_split_is_trained_on_and_the_validation_split_held_out(
     captioned_folder: Path, image_folder: Path, config: Config
 ) -> None:
     def table(*sources: Path) -> CaptionTable:
         names = [str(source) for source in sources]
         return load_data(names, config, new_model(config), TRANSFORM, tokenizer_of(config), False).table
 
-    first, more = table(captioned_folder), read_captions(str(image_folder)).split("train")
+    first, more = table(captioned_folder), read_captions(str(image_folder)).split("train", "val")
     both = table(captioned_folder, image_folder)
     assert both.image_paths == first.image_paths + more.image_paths
     assert both.split("val").captions == first.split("val").captions
+    assert both.splits[len(first.splits) :] == [HELD_OUT if split == "val" else split for split in more.splits]
     assert both.captions_of(len(first.image_paths)) == more.captions_of(0)
     assert both.captions_of(len(both.image_paths) - 1) == more.captions_of(len(more.image_paths) - 1)

@@ -7,8 +7,9 @@ import pytest
 
 from miniclip.models.checkpoint import begin_run, load_training_state, save_training_state
 from miniclip.models.config import Config
-from tests.conftest import make_captioned_images, run_module
-from tests.unit.training import TRANSFORM, config, records_of, start, with_train
+from tests.support.cli import run_cli
+from tests.support.drawing import make_captioned_images
+from tests.support.training import TRANSFORM, config, records_of, start, with_train
 
 __all__ = ["config"]  # fixtures
 
@@ -39,7 +40,7 @@ def begun(config: Config, captioned_folder: Path, tmp_path: Path) -> Path:
 def refused(out: Path, words: str, *arguments: object) -> None:
     """The training ends with these words, and nothing in its folder has changed."""
     before = contents(out)
-    done = run_module("train", "--out", out, *arguments)
+    done = run_cli("train", "--out", out, *arguments)
     assert done.returncode == 2 and words in done.stderr.splitlines()[-1], done.stderr
     assert contents(out) == before
 
@@ -56,7 +57,7 @@ def test_a_run_stopped_in_its_first_epoch_is_not_begun_anew(
 ) -> None:
     refused(begun, "holds a run already; add --resume", "--config", tiny_config, "--data", captioned_folder)
     common = ("--before", tiny_run, "--after", tiny_run, "--data", captioned_folder, "--out", begun)
-    done = run_module("train.interpolate", *common)
+    done = run_cli("train.interpolate", *common)
     assert done.returncode == 2 and "holds a run already; choose another --out" in done.stderr
 
 
@@ -74,7 +75,7 @@ def test_a_run_is_not_resumed_on_other_images_captions_or_splits(
 ) -> None:
     copy, moved = (Path(shutil.copytree(own, tmp_path / own.name)) for own in (tiny_run, captioned_folder))
     before = contents(copy)
-    done = run_module("train", "--out", copy, "--config", tiny_config, "--data", moved, "--resume")
+    done = run_cli("train", "--out", copy, "--config", tiny_config, "--data", moved, "--resume")
     assert done.returncode == 0 and "continuing after epoch 4" in done.stdout, done.stderr
     assert contents(copy).keys() == before.keys()  # the same data elsewhere is the same data
 
@@ -93,7 +94,7 @@ def test_a_state_that_knows_neither_its_config_nor_its_data_resumes(
     state = load_training_state(copy)
     del state["config"], state["data"]
     save_training_state(copy, state)
-    done = run_module("train", "--out", copy, "--config", tiny_config, "--data", captioned_folder, "--resume")
+    done = run_cli("train", "--out", copy, "--config", tiny_config, "--data", captioned_folder, "--resume")
     assert done.returncode == 0 and "continuing after epoch 4" in done.stdout, done.stderr
 
 

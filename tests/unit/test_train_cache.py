@@ -12,8 +12,8 @@ from miniclip.errors import MiniClipError
 from miniclip.models.backbones import load_backbone
 from miniclip.models.config import Config
 from miniclip.models.dual_encoder import VisionTower
-from tests.conftest import REPOSITORY
-from tests.unit.training import TRANSFORM, config, own_cache
+from tests.support.cli import REPOSITORY
+from tests.support.training import TRANSFORM, config, own_cache
 from train.augment import View
 from train.feature_cache import image_features
 from train.tower_inputs import Images
@@ -25,8 +25,9 @@ PASS = """
 import os, signal, sys
 from pathlib import Path
 from train.feature_cache import image_features
-from miniclip.data.images import ImageTransform
-from miniclip.models.dual_encoder import VisionTower, load_backbone
+from miniclip.data.transform import ImageTransform
+from miniclip.models.backbones import load_backbone
+from miniclip.models.dual_encoder import VisionTower
 from train.augment import View
 tower, calls = VisionTower(load_backbone(Path(sys.argv[1]), "vision"), "auto"), []
 def stop(_, inputs):

@@ -10,8 +10,8 @@ from miniclip.data.caption_table import CaptionTable
 from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from miniclip.models.config import Config
-from tests.conftest import draw_image
-from tests.unit.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
+from tests.support.drawing import draw_image
+from tests.support.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
 from train.data import load_data
 
 __all__ = ["config"]  # fixtures

@@ -12,7 +12,7 @@ from miniclip.data.captions import read_captions
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.models.calibration_set import CALIBRATION_FILE
 from miniclip.models.checkpoint import load_run
-from tests.conftest import run_module
+from tests.support.cli import run_cli
 from train.interpolate import mix
 
 
@@ -24,7 +24,7 @@ def tuned_run(
     out = tmp_path_factory.mktemp("tuned") / "run"
     flags = {"setup": 2, "start_from": tiny_run, "epochs": 2, "vision_learning_rate": 1e-3, "text_learning_rate": 1e-3}
     words = [word for name, value in flags.items() for word in (f"--train.{name}", value)]
-    done = run_module("train", "--config", tiny_config, "--data", captioned_folder, "--out", out, *words)
+    done = run_cli("train", "--config", tiny_config, "--data", captioned_folder, "--out", out, *words)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -34,7 +34,7 @@ def test_the_best_mix_becomes_a_run_like_any_other(
 ) -> None:
     out = tmp_path / "mixed"
     ends = ["train.interpolate", "--before", tiny_run, "--after", tuned_run, "--data", captioned_folder]
-    done = run_module(*ends, "--out", out, "--steps", 5)
+    done = run_cli(*ends, "--out", out, "--steps", 5)
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"^alpha (\d\.\d\d) .* (\d+\.\d)$", done.stdout, re.MULTILINE)
     assert [alpha for alpha, _ in rows] == ["0.00", "0.25", "0.50", "0.75", "1.00"]
@@ -55,12 +55,12 @@ def test_the_best_mix_becomes_a_run_like_any_other(
     assert run.metrics == embed_split(run.encoders(), dev).recalls()
     for name in (CALIBRATION_FILE, "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         assert (out / name).read_bytes() == (tuned_run / name).read_bytes(), name
-    done = run_module("export", "--run", out, "--out", tmp_path / "bundle")
+    done = run_cli("export", "--run", out, "--out", tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
 
-    done = run_module(*ends, "--out", out)
+    done = run_cli(*ends, "--out", out)
     assert done.returncode == 2 and "holds a run already; choose another --out" in done.stderr
-    done = run_module(*ends, "--out", tmp_path / "none", "--steps", 1)
+    done = run_cli(*ends, "--out", tmp_path / "none", "--steps", 1)
     assert done.returncode == 2 and "--steps must be at least 2" in done.stderr
 
 
@@ -72,10 +72,10 @@ def test_images_that_cannot_be_read_are_named_and_too_many_of_them_choose_nothin
     for path in broken:
         path.write_text("no image any more")
     command = ["train.interpolate", "--before", tiny_run, "--after", tiny_run, "--data", folder, "--steps", 2]
-    done = run_module(*command, "--out", tmp_path / "none")
+    done = run_cli(*command, "--out", tmp_path / "none")
     assert done.returncode == 2 and "12 of 24 rows were skipped, more than 5%" in done.stderr
     assert not (tmp_path / "none").exists()
-    done = run_module(*command, "--out", tmp_path / "mixed", "--allow-missing")
+    done = run_cli(*command, "--out", tmp_path / "mixed", "--allow-missing")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("skipping ")]
     assert [line.split()[1] for line in lines] == [f"{path.name}:" for path in broken]
@@ -96,10 +96,10 @@ def test_runs_of_different_models_are_not_mixed(
 ) -> None:
     wide = tmp_path / "wide"
     flags = ["--train.epochs", 1, "--model.projection_dim", 48]
-    done = run_module("train", "--config", tiny_config, "--data", captioned_folder, "--out", wide, *flags)
+    done = run_cli("train", "--config", tiny_config, "--data", captioned_folder, "--out", wide, *flags)
     assert done.returncode == 0, done.stderr
     command = ["train.interpolate", "--before", tiny_run, "--data", captioned_folder, "--out", tmp_path / "mixed"]
-    done = run_module(*command, "--after", wide)
+    done = run_cli(*command, "--after", wide)
     assert done.returncode == 2 and re.fullmatch(
         r"error: .* are of different models; mix a run and its start\n", done.stderr
     )

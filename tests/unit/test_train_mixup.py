@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from miniclip.models.config import Config
-from tests.unit.test_train_setups import assert_near, gradients
-from tests.unit.training import config, no_bfloat16, start, with_train
+from tests.support.gradients import assert_near, gradients
+from tests.support.training import config, no_bfloat16, start, with_train
 from train.loss import infonce
 from train.trainer import Trainer, epoch_batches
 
@@ -66,11 +66,16 @@ def test_in_parts_it_is_that_of_the_whole_batch(
     assert_near(found, expected)
 
 
+def share_of(trainer: Trainer, captions: np.ndarray, step: int) -> float:
+    torch.manual_seed(step)
+    return trainer.embedder._batch(captions).own_share
+
+
 def test_shares_follow_alpha(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     """Beta(0.1, 0.1) is nearly always near an end, Beta(50, 50) near the middle."""
     middle = []
     for alpha in (0.1, 50.0):
         trainer, captions = trainer_of(config, captioned_folder, tmp_path / str(alpha), mixup=alpha)
-        shares = np.asarray([trainer.embedder._batch(captions).own_share for _ in range(200)])
+        shares = np.asarray([share_of(trainer, captions, step) for step in range(200)])
         middle.append(float((abs(shares - 0.5) < 0.3).mean()))
     assert middle[0] < 0.35 and middle[1] > 0.99

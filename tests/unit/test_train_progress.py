@@ -8,8 +8,8 @@ import sys
 import termios
 from pathlib import Path
 
-from tests.conftest import REPOSITORY
-from tests.unit.training import records_of
+from tests.support.cli import REPOSITORY
+from tests.support.training import records_of
 
 BAR = re.compile(
     r"epoch (\d)/4: +(\d+)%\|[^|]*\| (\d+)/24 \[\d\d:\d\d<([\d:?]+), [^]]*?, loss (\d+\.\d{3}), best recall ([\w. ]+)\]"

@@ -16,27 +16,13 @@ import train.trainer
 from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run, load_training_state, save_training_state
 from miniclip.models.config import Config
-from tests.conftest import REPOSITORY, run_module
-from tests.unit.training import config, records_of, start, with_train
+from tests.support.cli import REPOSITORY, run_cli
+from tests.support.resuming import TOWERS, assert_same_run, fail_at
+from tests.support.training import config, records_of, start, with_train
 from train.__main__ import _check_resumed
 from train.trainer import Trainer, validate
 
 __all__ = ["config"]  # fixtures
-TOWERS = {"vision_learning_rate": 1e-3, "text_learning_rate": 1e-3}
-
-
-def fail_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Let the machine fail while epoch `epoch` is validated, after its last step."""
-    count = 0
-
-    def validate_or_fail(*arguments: object) -> dict[str, float]:
-        nonlocal count
-        count += 1
-        if count == epoch:
-            raise KeyboardInterrupt
-        return validate(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train.trainer, "validate", validate_or_fail)
 
 
 def fail_at_step(trainer: Trainer, step: int) -> None:
@@ -50,14 +36,6 @@ def fail_at_step(trainer: Trainer, step: int) -> None:
             raise KeyboardInterrupt
 
     trainer.optimiser.register_step_post_hook(fail)
-
-
-def assert_same_run(ours: Path, theirs: Path) -> None:
-    assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
-    assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
-    assert len(records_of(ours)) == len(records_of(theirs))
-    for our_record, their_record in zip(records_of(ours), records_of(theirs), strict=True):
-        assert {**our_record, "seconds": 0} == {**their_record, "seconds": 0}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +192,7 @@ def test_a_killed_run_that_is_resumed_equals_an_uninterrupted_one(
     }  # fmt: skip
     common = ["--config", tiny_config, "--data", captioned_folder]
     common += [word for name, value in flags.items() for word in (f"--train.{name}", value)]
-    done = run_module("train", *common, "--out", tmp_path / "whole")
+    done = run_cli("train", *common, "--out", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
 
     killed = tmp_path / "killed"
@@ -222,7 +200,7 @@ def test_a_killed_run_that_is_resumed_equals_an_uninterrupted_one(
     moments = random.Random(0)
     for _ in range(2):  # of 50 saves
         kill_after(moments.randint(1, 12), command, killed / "training_state.pt", tmp_path / "output.txt")
-    done = run_module("train", *common, "--out", killed, "--resume")
+    done = run_cli("train", *common, "--out", killed, "--resume")
     assert done.returncode == 0, done.stderr
     assert "continuing after epoch" in done.stdout
     assert_same_run(killed, tmp_path / "whole")

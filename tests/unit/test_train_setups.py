@@ -13,9 +13,11 @@ from transformers import BertConfig, BertModel
 from miniclip.models.backbones import load_backbone
 from miniclip.models.config import Config, ModelConfig, TrainConfig
 from miniclip.models.dual_encoder import DualEncoder, build_model
-from tests.conftest import make_captioned_images, write_tokenizer
-from tests.contract.test_backbones import TEXTS, VISION, save_backbone
-from tests.unit.training import config, no_bfloat16, start, with_train
+from tests.support.architectures import TEXTS, VISION, in_tiers, save_backbone
+from tests.support.drawing import make_captioned_images
+from tests.support.gradients import assert_near, gradients
+from tests.support.tiny import write_tokenizer
+from tests.support.training import config, no_bfloat16, start, with_train
 from train.blocks import blocks_of
 from train.param_groups import parameter_groups
 from train.tower_inputs import TowerInput
@@ -155,7 +157,7 @@ def test_learning_rates_follow_tower_and_depth_and_only_matrices_decay(
     assert all(group["lr"] == pytest.approx(last * group["peak_lr"]) for group in groups)
 
 
-@pytest.mark.parametrize("kind", [f"vision {name}" for name in VISION] + [f"text {name}" for name in TEXTS])
+@pytest.mark.parametrize("kind", in_tiers([f"vision {name}" for name in VISION] + [f"text {name}" for name in TEXTS]))
 def test_what_stands_below_all_blocks_learns_slowest(kind: str, tmp_path: Path) -> None:
     """In every kind of backbone: all that the input of the first block depends on."""
     side_name, name = kind.split()
@@ -186,20 +188,6 @@ def test_what_stands_below_all_blocks_learns_slowest(kind: str, tmp_path: Path) 
     below = {name: rate[id(p)] for name, p in tower.named_parameters() if p.grad is not None and p.grad.any()}
     assert below
     assert below == dict.fromkeys(below, pytest.approx(0.5 ** len(blocks)))
-
-
-def gradients(trainer: Trainer, seed: int, captions: np.ndarray) -> tuple[float, dict[str, torch.Tensor]]:
-    trainer.optimiser.zero_grad(set_to_none=True)
-    torch.manual_seed(seed)
-    loss = trainer.embedder.backward(captions, view=1)
-    return loss, {name: value.grad.clone() for name, value in trainer.trained.items() if value.grad is not None}
-
-
-def assert_near(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert set(ours) == set(theirs)
-    for name, value in ours.items():
-        largest = float(theirs[name].abs().max())
-        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-4 * largest + 1e-9, msg=name)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
 from miniclip.models.dual_encoder import DualEncoder
-from tests.unit.training import config, start, with_train
+from tests.support.training import config, start, with_train
 from train.__main__ import draw_validation
 from train.data import TrainingData
 from train.retrieval_figure import (

@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from miniclip.errors import MiniClipError
 from miniclip.models.config import Config
-from tests.unit.test_train_resume import fail_at
-from tests.unit.training import config, records_of, start, with_train
+from tests.support.resuming import fail_at
+from tests.support.training import config, records_of, start, with_train
 from train.tracker import TensorBoard, open_tracker, tag
 
 __all__ = ["config"]  # fixtures

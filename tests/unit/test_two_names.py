@@ -12,7 +12,7 @@ from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.conftest import draw_image
+from tests.support.drawing import draw_image
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ env.allowRemoteModels = false;
 
 const tokenizer = await AutoTokenizer.from_pretrained(bundle);
 const processor = await AutoProcessor.from_pretrained(bundle);
-// as in miniclip/providers.py: on a CPU without VNNI, 8-bit products would overflow
+// as in miniclip/inference/providers.py: on a CPU without VNNI, 8-bit products would overflow
 const session_options = { extra: { session: { x64quantprecision: "1" } } };
 const options = { dtype, device: "cpu", session_options };
 const textModel = await CLIPTextModelWithProjection.from_pretrained(bundle, options);

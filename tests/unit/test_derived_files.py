@@ -1,32 +1,29 @@
-"""A large index is mapped from its flat file, and only from one that holds just its rows."""
+"""An index is opened from the files derived from its tables, and only from those that hold just its rows."""
 
 import mmap
 import os
 import shutil
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
 
-import miniclip.index.embeddings_mmap
 from miniclip.index.embeddings_mmap import FLAT
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.store import Settings, open_writer
+from miniclip.index.summary import ROWS
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.approximate import Int8Search
 from miniclip.search.exact import ExactSearch
+from tests.conftest import REPOSITORY
 
 DIM = 16
-
-
-@pytest.fixture(autouse=True)
-def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniclip.index.embeddings_mmap, "MIN_BYTES", 0)
 
 
 @pytest.fixture
@@ -52,8 +49,8 @@ def put(folder: Path, numbers: np.ndarray, embeddings_of: int, day: int = 1) -> 
         writer.put(columns, replace=False)
 
 
-def keep_flat(folder: Path) -> None:
-    ImageIndex.open(folder, in_memory=False).stored.keep_flat(folder)
+def write_derived(folder: Path) -> None:
+    ImageIndex.open(folder, in_memory=False).write_derived_files()
 
 
 def is_mapped(index: ImageIndex) -> bool:
@@ -68,7 +65,7 @@ def is_mapped(index: ImageIndex) -> bool:
 def test_a_flat_file_is_mapped_and_searched_without_a_copy(folder: Path) -> None:
     read = ImageIndex.open(folder)
     assert not is_mapped(read)
-    keep_flat(folder)
+    write_derived(folder)
     mapped = ImageIndex.open(folder)
     assert is_mapped(mapped) and not mapped.image_embeds.flags.writeable and not read.image_embeds.flags.writeable
     gallery = ExactSearch(mapped.image_embeds)
@@ -81,57 +78,86 @@ def test_a_flat_file_is_mapped_and_searched_without_a_copy(folder: Path) -> None
     assert len(Int8Search(mapped.stored).top_k(queries, 9)[0]) == 3
 
 
-def test_a_small_index_has_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep_flat(folder)
-    (folder / f"{FLAT}.partial").write_bytes(b"what a kill left")
-    put(folder, np.arange(500, 510), embeddings_of=1)
-    monkeypatch.setattr(miniclip.index.embeddings_mmap, "MIN_BYTES", 1 << 20)
-    keep_flat(folder)
-    assert not list(folder.glob(f"{FLAT}*")) and not is_mapped(ImageIndex.open(folder))
-
-
-def test_a_change_makes_it_anew_and_disturbs_nobody(folder: Path) -> None:
-    keep_flat(folder)
+def test_a_change_is_written_again_and_leaves_open_indexes_alone(folder: Path) -> None:
+    write_derived(folder)
     before = ImageIndex.open(folder)
     put(folder, np.arange(500, 510), embeddings_of=1)
     assert not is_mapped(ImageIndex.open(folder))
-    keep_flat(folder)
+    write_derived(folder)
     after = ImageIndex.open(folder)
     assert is_mapped(after) and len(after) == 510
     assert is_mapped(before) and len(before.image_embeds) == 500
 
 
-def test_it_stays_while_the_rows_do(folder: Path) -> None:
-    keep_flat(folder)
-    state = os.stat(folder / FLAT)
-    lancedb.connect(str(folder)).open_table("pictures").optimize()
-    keep_flat(folder)
-    assert os.stat(folder / FLAT) == state and is_mapped(ImageIndex.open(folder))
+def test_it_is_left_alone_while_the_table_does_not_change(folder: Path) -> None:
+    write_derived(folder)
+    states = [os.stat(folder / name) for name in (FLAT, ROWS)]
+    write_derived(folder)
+    assert [os.stat(folder / name) for name in (FLAT, ROWS)] == states and is_mapped(ImageIndex.open(folder))
+
+
+def test_an_index_with_derived_files_equals_the_one_read_from_the_tables(folder: Path) -> None:
+    read = ImageIndex.open(folder)
+    write_derived(folder)
+    mapped = ImageIndex.open(folder)
+    assert mapped.paths == read.paths and mapped.captions == read.captions and mapped.skipped == read.skipped
+    for name in ("image_embeds", "sha256", "states", "taken", "content"):
+        np.testing.assert_array_equal(getattr(mapped, name), getattr(read, name))
+    assert mapped.row_of("/p/0123.jpg") == 123 and mapped.row_of("/p/0123") is None
+    assert mapped.below("/p").all() and not mapped.below("/p/0").any()
+    assert mapped.paths.stored.to_pylist() == [str(path) for path in read.paths]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "folder", "gone"])
+def test_a_damaged_summary_is_not_used(folder: Path, damage: str) -> None:
+    expected = ImageIndex.open(folder)
+    write_derived(folder)
+    content = bytearray((folder / ROWS).read_bytes())
+    (folder / ROWS).unlink()
+    if damage == "cut":
+        (folder / ROWS).write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 0xFF
+        (folder / ROWS).write_bytes(content)
+    elif damage == "folder":
+        (folder / ROWS).mkdir()
+    assert ImageIndex.open(folder).paths == expected.paths
+
+
+def test_an_index_with_derived_files_needs_neither_lancedb_nor_pyarrow(folder: Path) -> None:
+    write_derived(folder)
+    code = (
+        "import sys; from miniclip.index.image_index import ImageIndex; from miniclip.search.searcher import Searcher; "
+        f"index = ImageIndex.open({str(folder)!r}); assert index.captions[3] == [] and index.paths[3].name; "
+        "print({'lancedb', 'pyarrow', 'onnx', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("size", [0, 31, 500 * DIM * 4, 500 * DIM * 4 + 31, 500 * DIM * 4 + 33])
 def test_one_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
-    keep_flat(folder)
+    write_derived(folder)
     os.truncate(folder / FLAT, size)
     assert not is_mapped(ImageIndex.open(folder))
-    keep_flat(folder)
+    write_derived(folder)
     assert is_mapped(ImageIndex.open(folder))
 
 
 def test_one_of_an_index_that_was_made_anew_is_not_used(folder: Path) -> None:
     """Same paths, same images, same number of commits, another day: nothing else tells the two."""
-    keep_flat(folder)
+    write_derived(folder)
     for table in ("pictures.lance", "problems.lance"):
         shutil.rmtree(folder / table)
     put(folder, np.random.default_rng(0).permutation(500), embeddings_of=2, day=2)
     assert not is_mapped(ImageIndex.open(folder))
-    keep_flat(folder)
+    write_derived(folder)
     assert is_mapped(ImageIndex.open(folder))
 
 
 def test_one_that_cannot_be_written_is_done_without(folder: Path) -> None:
     (folder / FLAT).mkdir()
-    keep_flat(folder)
+    write_derived(folder)
     assert not is_mapped(ImageIndex.open(folder))
 
 

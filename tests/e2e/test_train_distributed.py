@@ -18,7 +18,7 @@ STEP = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-import train.feature_cache
+import miniclip.models.device
 from miniclip.models.config import load_config
 from train.__main__ import start_model
 from train.data import load_data
@@ -26,11 +26,11 @@ from train.distributed import begin, end, first_process_first, rank, sum_gradien
 from train.trainer import Trainer, epoch_batches
 from miniclip.inference.tokenizer import Tokenizer
 
-train.feature_cache.has_bfloat16 = lambda: False
+miniclip.models.device.has_bfloat16 = lambda: False
 config_path, data_path, out, *flags = sys.argv[1:]
 config = load_config(Path(config_path), dict(flag.split("=") for flag in flags))
 torch.manual_seed(0)
-begin()
+begin(miniclip.models.device.cpu_device())
 with first_process_first():
     model, transform, text_folder = start_model(config)
     data = load_data([data_path], config, model, transform, Tokenizer.from_folder(text_folder), False)
@@ -55,7 +55,7 @@ end()
 TRAINING = """
 import torch
 import train.__main__ as training
-from miniclip.errors import run_command
+from miniclip.cli.command import run_command
 from train.distributed import rank
 from train.feature_cache import weights_hash
 

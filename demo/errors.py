@@ -1,0 +1,24 @@
+"""Errors as the page reports them: one sentence, and facts that the page's scripts act on."""
+
+import logging
+
+from miniclip.data.paths import printable
+from miniclip.errors import MiniClipError
+
+logger = logging.getLogger("miniclip.demo")
+INTERNAL_ERROR = "Internal error: the server's log has the details."
+
+
+class PageError(MiniClipError):
+    """An error of the page itself. The scripts receive `facts` beside the message, such as `unreadable=True`."""
+
+    def __init__(self, message: str, **facts: bool) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+def sentence(error: MiniClipError, about: str = "") -> str:
+    """The error as one sentence. `about` goes in front and keeps the case of what the user typed."""
+    text = printable(" ".join(str(error).split()))  # it may hold a path
+    text = f"{about}: {text}" if about else text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,43 @@
+"""Values of a browser's request, checked one by one: a browser may send anything.
+
+In: a JSON object. Out: text, numbers and dates, or a `PageError` that names the field.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from .errors import PageError
+
+Form = Mapping[str, Any]
+MAX_TEXT = 500  # characters; the tokenizer cuts far below that
+
+
+def text(form: Form, name: str, max_length: int = MAX_TEXT) -> str:
+    """The field with single spaces; "" where it is missing."""
+    return " ".join(str(form.get(name) or "").split())[:max_length]
+
+
+def texts(form: Form, name: str, separator: str, max_length: int = MAX_TEXT) -> list[str]:
+    """The distinct, non-empty parts of a field."""
+    parts = str(form.get(name) or "")[:max_length].split(separator)
+    return list(dict.fromkeys(part for one in parts if (part := " ".join(one.split()))))
+
+
+def number(form: Form, name: str, default: float, low: float, high: float) -> float:
+    """The field, clipped to [low, high]; `default` where it is missing or is no number."""
+    try:
+        value = float(form.get(name, default))
+    except (TypeError, ValueError, OverflowError):
+        return default
+    return min(max(value, low), high) if value == value else default  # NaN differs from itself
+
+
+def day(form: Form, name: str) -> date | None:
+    value = form.get(name)
+    if not value:
+        return None
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise PageError(f"“{name}” must be a date such as 2024-12-31.") from None

@@ -1,0 +1,62 @@
+"""Everyday words, and which of them a gallery shows: examples to try, and names for groups of the map.
+
+In: an index and encoders. Out: words whose best images match them clearly better than an average image does.
+"""
+
+import numpy as np
+
+from miniclip.index.image_index import ImageIndex
+from miniclip.inference.encoders import Encoders
+
+WORDS = (
+    *("a dog", "a cat", "a horse", "a bird", "a fish", "an insect", "a farm animal", "a wild animal", "a flower"),
+    *("a tree", "mountains", "the sea", "a beach", "a lake", "a river", "snow", "a forest", "a sunset", "rain"),
+    *(
+        "a garden",
+        "a street",
+        "a building",
+        "a house",
+        "a bridge",
+        "a church",
+        "a car",
+        "a bus",
+        "a train",
+        "a bicycle",
+    ),
+    *("a motorcycle", "a boat", "an airplane", "a road", "a person", "a child", "a baby", "a woman", "a man"),
+    *("a group of people", "a crowd", "a wedding", "a birthday party", "a concert", "people dancing", "people running"),
+    *("a football game", "swimming", "skiing", "climbing", "a playground", "food", "fruit", "vegetables", "a cake"),
+    *("a drink", "a table", "a kitchen", "a bedroom", "furniture", "clothes", "shoes", "a hat", "a toy", "a book"),
+    *("text", "a screen", "a computer", "a telephone", "a tool", "a musical instrument", "a clock", "a map", "a sign"),
+    *("a flag", "a face", "a sad face", "a smiling face", "a hand", "a heart", "a star", "an arrow", "money", "art"),
+)
+SAMPLE = 20_000  # images that are compared with the words
+BEST = 5  # images that decide how well a word is found
+MIN_LEAD = 2.0  # standard deviations by which they exceed the word's mean similarity
+
+
+def found_words(index: ImageIndex, encoders: Encoders, count: int) -> tuple[str, ...]:
+    """The `count` words that the gallery answers best, each with another best image."""
+    rows = np.unique(np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(int))
+    similarity = encoders.encode_texts(WORDS) @ index.embeds(rows).T  # (words, images)
+    best = np.sort(similarity, axis=1)[:, -BEST:].mean(axis=1)
+    lead = (best - similarity.mean(axis=1)) / np.maximum(similarity.std(axis=1), 1e-6)
+    chosen: dict[int, str] = {}
+    for word in np.argsort(-(best + 0.02 * lead)):
+        if lead[word] >= MIN_LEAD or len(rows) <= BEST:
+            chosen.setdefault(int(similarity[word].argmax()), WORDS[word])
+    return tuple(chosen.values())[:count] or WORDS[:count]
+
+
+def group_names(means: np.ndarray, overall: np.ndarray, encoders: Encoders) -> list[str]:
+    """means (K, D) of groups of images, overall (D,) -> K words, each used once; "" where no word sets a group apart.
+
+    A word names the group whose mean it fits better than it fits all images.
+    """
+    similarity = (means - overall) @ encoders.encode_texts(WORDS).T  # (K, words)
+    names = [""] * len(means)
+    for place in np.argsort(-similarity, axis=None):
+        group, word = divmod(int(place), len(WORDS))
+        if not names[group] and WORDS[word] not in names and similarity[group, word] > 0:
+            names[group] = WORDS[word]
+    return names

@@ -1,0 +1,88 @@
+"""An image from a web address, within bounds: 32 MB, 20 seconds, five redirects, and public addresses only.
+
+In: an http or https address. Out: the bytes, or a `MiniClipError` with the reason. Every connection, also after a
+redirect, goes to an address that was checked itself: a name that resolves differently the second time gains nothing.
+"""
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from urllib.parse import urljoin, urlsplit
+
+from miniclip.errors import MiniClipError
+
+MAX_BYTES = 32 << 20
+MAX_SECONDS = 20.0
+MAX_REDIRECTS = 5
+REDIRECTS = (301, 302, 303, 307, 308)
+PORTS = {"http": 80, "https": 443}
+
+
+def is_web_address(text: str) -> bool:
+    """Whether it begins like http:// or https://."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def fetch_image(url: str) -> bytes:
+    """The content at a web address; whether it is an image is for the decoder to say."""
+    deadline = time.monotonic() + MAX_SECONDS
+    address = url
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            status, location, content = _get(address, deadline)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise MiniClipError(f"cannot fetch {url} ({error or type(error).__name__}); check the address") from None
+        if status in REDIRECTS and location:
+            address = urljoin(address, location)
+        elif status == 200:
+            return content
+        else:
+            raise MiniClipError(f"cannot fetch {url} (HTTP status {status}); check the address")
+    raise MiniClipError(f"cannot fetch {url} (more than {MAX_REDIRECTS} redirects); give the image's own address")
+
+
+def _get(url: str, deadline: float) -> tuple[int, str, bytes]:
+    """Status, `Location` and content of one request."""
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise ValueError("not an http or https address")
+    port = parts.port or PORTS[parts.scheme]
+    peer = _public_address(parts.hostname, port)
+    raw = socket.create_connection(peer, timeout=_left(deadline))
+    if parts.scheme == "https":
+        raw = ssl.create_default_context().wrap_socket(raw, server_hostname=parts.hostname)
+    connection = http.client.HTTPConnection(parts.hostname, port)
+    connection.sock = raw
+    try:
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET", path, headers={"User-Agent": "miniclip", "Accept": "image/*"})
+        answer = connection.getresponse()
+        content = bytearray()
+        while answer.status == 200 and (part := answer.read1(1 << 16)):
+            content += part
+            if len(content) > MAX_BYTES:
+                raise ValueError(f"larger than {MAX_BYTES >> 20} MB")
+            raw.settimeout(_left(deadline))
+        return answer.status, answer.getheader("Location", ""), bytes(content)
+    finally:
+        connection.close()
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(f"took longer than {MAX_SECONDS:.0f} seconds")
+    return left
+
+
+def _public_address(host: str, port: int) -> tuple[str, int]:
+    """An address of this host; `ValueError` if any of its addresses is not a public one."""
+    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for text in found:
+        address = ipaddress.ip_address(text.partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not address.is_global or address.is_multicast:
+            raise ValueError(f"{host} is an inner address, which is never fetched")
+    return found[0], port

@@ -1,0 +1,83 @@
+"""The index of a folder that a user only points at: where it lies, whether it is current, and how it becomes so.
+
+In: a folder of images and a bundle. Out: an index folder in the cache; nothing is written into the folder itself.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miniclip.cache import cache_folder
+from miniclip.data.paths import printable
+from miniclip.errors import MiniClipError
+from miniclip.index.scan import absolute, scan_images
+from miniclip.index.store import INDEX_FORMAT, LOCK, read_settings
+from miniclip.index.summary import is_current, read_summary, stamp_of
+
+if TYPE_CHECKING:
+    from miniclip.inference.encoders import OnnxEncoders
+
+Say = Callable[[str], object]
+
+
+def index_folder(images: str, fingerprint: str) -> Path:
+    """`CACHE/index/NAME-HASH`: two folders of one name, two bundles or two formats never share an index."""
+    place = absolute(images)
+    name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "images").strip("-.") or "images"
+    digest = hashlib.sha256(f"{place}\n{fingerprint}\n{INDEX_FORMAT}".encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_folder() / "index" / f"{name}-{digest[:8]}"
+
+
+def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
+    """Whether the index holds just what the folder does. Takes a scan, and no LanceDB."""
+    if not (index / "index.json").exists():
+        return False
+    settings = read_settings(index)
+    summary = read_summary(index, stamp_of(index, settings.fingerprint))
+    if summary is None or settings.fingerprint != fingerprint or settings.images != absolute(images):
+        return False
+    return is_current(summary, scan_images(images))
+
+
+def bring_up_to_date(images: str, encoders: "OnnxEncoders", say: Say = print) -> Path:
+    """Make the index of `images` equal to them and return its folder.
+
+    `say` gets lines about what happens. Where another process writes the same index, this one waits for it.
+    """
+    index = index_folder(images, encoders.bundle.fingerprint)
+    if is_up_to_date(images, index, encoders.bundle.fingerprint):
+        return index
+    known = (index / "index.json").exists()
+    say(f"{'updating the index' if known else 'making an index'} of {printable(images)} in {index}")
+    from miniclip.index.indexer import update_index  # imports LanceDB
+
+    while True:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # results on standard output are for other programs
+                report = update_index(images, encoders, index)
+            say(str(report))
+            return index
+        except MiniClipError:
+            if not _is_being_written(index):
+                raise
+        say("another process is writing this index; waiting for it")
+        while _is_being_written(index):
+            time.sleep(0.5)
+
+
+def _is_being_written(index: Path) -> bool:
+    """Whether another process holds the writer's lock."""
+    try:
+        with (index / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,141 @@
+"""What an index says of its images, without embeddings, in one small file: searching it then needs no database.
+
+    INDEX/rows.npz    paths, captions, hashes, file states, dates and problems, and the stamp of the tables they are of
+
+Importing LanceDB takes longer than everything else that one query does. The file is derived and only ever replaced:
+where it is missing, damaged or of another version of the tables, the tables are read.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miniclip.errors import MiniClipError
+from miniclip.files import replace_atomically
+from miniclip.index.columns import Captions, Paths, Texts
+from miniclip.index.scan import Problem, ScanResult, is_retryable
+
+ROWS = "rows.npz"
+TABLES = ("pictures", "problems")
+LAST_VERSION = (1 << 64) - 1  # Lance names a version's manifest by its distance from this, so the newest sorts first
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Names one state of an index: equal stamps mean equal rows."""
+
+    version: int  # of the images' table
+    digest: bytes  # 32 bytes
+
+
+def stamp_of(folder: Path, fingerprint: str) -> Stamp | None:
+    """The stamp of an index as it is now; None where the tables' versions are not named as expected."""
+    digest = hashlib.sha256(fingerprint.encode())
+    versions = []
+    try:
+        for table in TABLES:
+            names = [file.name for file in (folder / f"{table}.lance" / "_versions").glob("*.manifest")]
+            newest = min(names)
+            if not all(re.fullmatch(r"\d{20}\.manifest", name) for name in names):
+                return None
+            # a manifest names the data files, and those have random names: no other table has the same
+            digest.update((folder / f"{table}.lance" / "_versions" / newest).read_bytes())
+            versions.append(LAST_VERSION - int(newest.removesuffix(".manifest")))
+    except (OSError, ValueError):
+        return None
+    return Stamp(versions[0], digest.digest())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Rows in the order of their paths."""
+
+    version: int  # of the images' table
+    dim: int
+    paths: Paths
+    captions: Captions
+    sha256: np.ndarray  # (N, 32) uint8
+    states: np.ndarray  # (N, 2) int64: size in bytes and time in nanoseconds
+    taken: np.ndarray  # (N,) datetime64[s]
+    problems: list[Problem]
+
+    def write(self, folder: Path, stamp: Stamp) -> None:
+        """Write the file; without it, where it cannot be written, the next search is slower and no less right."""
+        arrays: dict[str, Any] = {
+            "stamp": np.frombuffer(stamp.digest, np.uint8),
+            "dim": np.int64(self.dim),
+            "paths": self.paths.texts.content,
+            "path_ends": self.paths.texts.ends,
+            "captions": self.captions.texts.content,
+            "caption_ends": self.captions.texts.ends,
+            "captions_of_row": self.captions.ends,
+            "sha256": self.sha256,
+            "states": self.states,
+            "taken": self.taken.astype("datetime64[s]").astype(np.int64),
+            "problems": np.frombuffer(json.dumps([vars(problem) for problem in self.problems]).encode(), np.uint8),
+        }
+
+        def write(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.savez(file, **arrays)
+
+        with contextlib.suppress(MiniClipError):
+            replace_atomically(folder / ROWS, write)
+
+
+def read_summary(folder: Path, stamp: Stamp | None) -> Summary | None:
+    """The file's content if it is of the tables as they are now."""
+    if stamp is None:
+        return None
+    try:
+        with np.load(folder / ROWS, allow_pickle=False) as stored:
+            if stored["stamp"].tobytes() != stamp.digest:
+                return None
+            arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
+        paths = Texts(arrays["paths"], arrays["path_ends"])
+        captions = Texts(arrays["captions"], arrays["caption_ends"])
+        problems = [Problem(**values) for values in json.loads(arrays["problems"].tobytes())]
+        summary = Summary(
+            stamp.version,
+            int(arrays["dim"]),
+            Paths(paths),
+            Captions(captions, arrays["captions_of_row"]),
+            arrays["sha256"],
+            arrays["states"],
+            arrays["taken"].astype("datetime64[s]"),
+            problems,
+        )
+        rows = len(paths)
+        lengths = {len(summary.captions), len(summary.sha256), len(summary.states), len(summary.taken)}
+        counts = Texts(np.empty(len(captions), np.uint8), arrays["captions_of_row"])
+        whole = paths.are_whole and captions.are_whole and counts.are_whole and lengths == {rows}
+    except Exception:  # zip, zlib, json and numpy have types of their own for a damaged file
+        return None
+    return summary if whole and rows > 0 else None
+
+
+def is_current(summary: Summary, found: ScanResult) -> bool:
+    """Whether the index already says what a scan found, so that an update would change nothing."""
+    reported = {problem.path: problem for problem in summary.problems}
+    if any(problem != reported.pop(problem.path, None) for problem in found.problems):
+        return False
+    if found.unreadable_folders or found.unreadable_files:
+        return False
+    rows = {}
+    for row, state in enumerate(summary.states.tolist()):
+        rows[summary.paths.stored_text(row)] = row, tuple(state)
+    for path, file in found.files.items():
+        row, state = rows.pop(path, (-1, None))
+        problem = reported.pop(path, None)
+        if problem is not None:  # not an image, and unchanged since it was found to be none
+            if row >= 0 or is_retryable(problem.reason) or (problem.bytes, problem.mtime_ns) != file.state:
+                return False
+        elif state != file.state or (not found.captions_unknown and tuple(summary.captions[row]) != file.captions):
+            return False
+    return not rows and not reported

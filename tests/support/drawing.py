@@ -1,0 +1,41 @@
+"""Small real images: a coloured shape each, and folders of them with captions."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+WORDS = ["a", "an", "the", "red", "green", "blue", "yellow", "circle", "square", "triangle", "big", "small", "on"]
+WORDS += ["white", "photo", "of", "and", "dog", "cat", "two"]
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 80, 220), "yellow": (240, 200, 40)}
+
+SHAPES = ("circle", "square", "triangle")
+
+
+def draw_image(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: int = 0) -> Image.Image:
+    """A coloured shape on white, a little different for every seed."""
+    image = Image.new("RGB", size, (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    shift = int(np.random.default_rng(seed).integers(0, 12))
+    box = (10 + shift, 10, 60 + shift, 60)
+    if shape == "circle":
+        draw.ellipse(box, fill=COLOURS[colour])
+    elif shape == "square":
+        draw.rectangle(box, fill=COLOURS[colour])
+    else:
+        draw.polygon([(box[0], box[3]), (box[2], box[3]), ((box[0] + box[2]) // 2, box[1])], fill=COLOURS[colour])
+    return image
+
+
+def make_captioned_images(folder: Path, per_kind: int) -> Path:
+    """An imagefolder with metadata.csv: JPEG and PNG in turn, two captions an image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["file_name,text"]
+    for seed in range(per_kind):
+        for number, (colour, shape) in enumerate((c, s) for c in COLOURS for s in SHAPES):
+            name = f"{colour}-{shape}-{seed}.{'jpg' if (number + seed) % 2 else 'png'}"
+            draw_image(colour, shape, seed=seed * 100 + number).save(folder / name)
+            lines += [f"{name},a {colour} {shape} on white", f"{name},photo of the {shape} number {seed} in {colour}"]
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder

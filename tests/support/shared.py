@@ -1,0 +1,55 @@
+"""What many tests read and takes seconds to make: made once for all workers, and kept while its sources are the same.
+
+It lies in `.pytest_cache/made/HASH`, where it is used in place, since runs and indexes hold absolute paths. Tests only
+read it: a test that writes copies it first. Files that a command derives, such as `captions.npz`, may be added.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+
+from tests.support.cli import REPOSITORY
+
+SOURCES = ("miniclip", "train", "export", "tests/support", "tests/conftest.py")
+PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "lancedb", "pillow", "tokenizers", "numpy")
+
+
+@lru_cache
+def made_folder() -> Path:
+    """Where everything is kept; `MINICLIP_TESTS_MADE` names another place, whatever its sources were."""
+    if "MINICLIP_TESTS_MADE" in os.environ:
+        return Path(os.environ["MINICLIP_TESTS_MADE"])
+    digest = hashlib.sha256("".join(map(version, PACKAGES)).encode())
+    for source in SOURCES:
+        path = REPOSITORY / source
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    folder = REPOSITORY / ".pytest_cache/made" / digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name`, which `make` fills in the first worker of the first session that asks."""
+    folder, note = made_folder() / name, made_folder() / f"{name.replace('/', '-')}.files"
+    with FileLock(note.with_suffix(".lock")):
+        if not note.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            make(folder)
+            note.write_text(_files_of(folder))
+        elif changed := set(note.read_text().splitlines()) - set(_files_of(folder).splitlines()):
+            note.unlink()
+            raise AssertionError(f"a test has written into {folder}; it must copy what it changes: {sorted(changed)}")
+    return folder
+
+
+def _files_of(folder: Path) -> str:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "".join(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in paths)

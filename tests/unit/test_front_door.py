@@ -1,0 +1,336 @@
+"""The command line as a newcomer meets it: a folder is enough, mistakes are explained, and nothing is written there."""
+
+import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from miniclip import __version__
+from miniclip.cli import terminal
+from miniclip.cli.main import COMMANDS, parser, run
+from miniclip.cli.programs import PROGRAMS
+from miniclip.cli.search import _split_folder
+from miniclip.data import web_image
+from miniclip.data.progress import ProgressBar
+from miniclip.errors import MiniClipError
+from miniclip.index.columns import Captions, Paths, Texts
+from miniclip.index.location import index_folder, is_up_to_date
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.bundle_location import find_bundle, released_bundle
+from miniclip.search.names import NameMatches, NameSearch, fuse
+from tests.conftest import REPOSITORY, draw_image
+
+
+@pytest.fixture
+def photos(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of twelve images, which is also the current folder."""
+    folder = Path(shutil.copytree(image_folder, tmp_path / "photos"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def search(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[list[str], str]:
+    """File names in the order of the results, and what is on standard error."""
+    assert run(["search", *map(str, words), "--provider", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    return [Path(line.split("\t")[1]).name for line in out.splitlines()], err
+
+
+def test_current_folder_is_indexed_in_the_cache_and_searched(
+    photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(photos.rglob("*"))
+    names, said = search(capsys, "a red circle", "--bundle", tiny_bundle)
+    assert len(names) == 10 and "red-circle" in names[0]
+    assert "making an index" in said and "12 images embedded" in said
+    again, said = search(capsys, "a red circle", "--bundle", tiny_bundle)
+    assert again == names and said == ""
+    assert sorted(photos.rglob("*")) == before
+    elsewhere, _ = search(capsys, "a red circle", photos, "--bundle", tiny_bundle)
+    assert elsewhere == names
+
+
+def test_a_changed_folder_is_updated_unless_that_is_declined(
+    photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MiniClipError, match="has no index yet; leave out --no-update"):
+        run(["search", "red", "--bundle", str(tiny_bundle), "--no-update"])
+    search(capsys, "red", "--bundle", tiny_bundle)
+    draw_image("red", "circle", seed=7).save(photos / "new.png")
+    old, _ = search(capsys, "red", "--bundle", tiny_bundle, "--no-update", "--top-k", 20)
+    assert len(old) == 12
+    new, said = search(capsys, "red", "--bundle", tiny_bundle, "--top-k", 20)
+    assert len(new) == 13 and "1 images embedded, 12 unchanged" in said
+    (photos / "new.png").unlink()
+    assert len(search(capsys, "red", "--bundle", tiny_bundle, "--top-k", 20)[0]) == 12
+
+
+@pytest.mark.parametrize("change", ["touch", "add", "remove", "caption", "unreadable"])
+def test_every_change_of_a_folder_is_seen_without_lancedb(
+    photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    search(capsys, "red", "--bundle", tiny_bundle)
+    fingerprint = Bundle.open(tiny_bundle).fingerprint
+    index = index_folder(str(photos), fingerprint)
+    assert is_up_to_date(str(photos), index, fingerprint)
+    image = sorted(photos.glob("*.png"))[0]
+    if change == "touch":
+        os.utime(image, ns=(1, 1))
+    elif change == "add":
+        shutil.copy(image, photos / "copy.png")
+    elif change == "remove":
+        image.unlink()
+    elif change == "caption":
+        with (photos / "metadata.csv").open("a") as file:
+            file.write(f"{image.name},one more caption\n")
+    else:
+        (photos / "text.png").write_text("no image")
+        search(capsys, "red", "--bundle", tiny_bundle)
+        assert is_up_to_date(str(photos), index, fingerprint), "a file that is no image is not read twice"
+        (photos / "text.png").write_text("still no image")
+    assert not is_up_to_date(str(photos), index, fingerprint)
+    search(capsys, "red", "--bundle", tiny_bundle)
+    assert is_up_to_date(str(photos), index, fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words", "folder"),
+    [
+        (["beach"], ["beach"], "."),
+        (["beach", "."], ["beach"], "."),
+        (["beach", "sub"], ["beach"], "sub"),
+        (["beach", "~/Pictures"], ["beach"], "~/Pictures"),
+        (["beach", "./none"], ["beach"], "./none"),
+        (["sub"], ["sub"], "."),
+        (["a dog", "a puppy"], ["a dog", "a puppy"], "."),
+        (["red/green"], ["red/green"], "."),
+        (["--image", "a.png", "sub"], [], "sub"),
+        (["beach", "--in", "sub"], ["beach"], "sub"),
+        (["a dog", "sub", "--index", "i"], ["a dog", "sub"], None),
+    ],
+)
+def test_the_last_argument_is_the_folder_if_it_is_one(
+    photos: Path, typed: list[str], words: list[str], folder: str | None
+) -> None:
+    (photos / "sub").mkdir()
+    assert _split_folder(parser().parse_args(["search", *typed])) == (words, folder)
+
+
+def test_in_and_index_are_not_given_together(photos: Path) -> None:
+    with pytest.raises(MiniClipError, match="two places to search; give one"):
+        run(["search", "red", "--in", ".", "--index", "i"])
+
+
+def test_bare_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    shown = capsys.readouterr().out
+    assert 'miniclip search "a dog on the beach"' in shown and "miniclip demo ~/Pictures" in shown
+    assert all(name in shown for name in ("search", "index", "models", *PROGRAMS))
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"miniclip {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2].removesuffix("_run") for module in COMMANDS])
+def test_every_help_ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run([command, "--help"])
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert "example:" in lines and lines[-1].startswith(f"  miniclip {command}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["serach", "x"], "there is no serach; did you mean search?"),
+        (["search", "x", "--topk", "3"], "did you mean --top-k?"),
+        (["search", "x", "--botom"], "unrecognized arguments: --botom (see"),
+        (["qqq"], "there is no qqq; choose from"),
+    ],
+)
+def test_a_typing_error_is_answered_with_what_was_meant(typed: list[str], meant: str) -> None:
+    with pytest.raises(MiniClipError) as refused:
+        run(typed)
+    assert meant in str(refused.value)
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    def miniclip(*words: str, **environment: str) -> str:
+        command = [sys.executable, "-m", "miniclip", "info", "nothing", *words]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+        )
+        return done.stderr
+
+    assert miniclip().startswith("error: no bundle at nothing")
+    assert "Traceback" in miniclip("--debug") and "Traceback" in miniclip(MINICLIP_DEBUG="1")
+
+
+def test_models_lists_the_one_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert model["name"] == "miniclip-s" and model["default"] and Path(model["folder"]) == released_bundle()
+    assert find_bundle("miniclip-s") == find_bundle(None) == released_bundle()
+
+
+def test_a_preview_is_lines_of_half_blocks(photos: Path) -> None:
+    lines = terminal.preview(sorted(photos.glob("red-circle*"))[0], columns=12).splitlines()
+    assert all(line.count("\u2580") == 12 for line in lines) and 4 <= len(lines) <= 6
+    assert "38;2;255;255;255" in lines[0]
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert terminal.dim("x") == "x"
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
+    assert terminal.dim("x") == "\x1b[2mx\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert terminal.dim("x") == "x"
+
+
+def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("miniclip.data.progress.LINE_EVERY_S", 0.0)
+    with ProgressBar(total=3, desc="embedding images") as progress:
+        for _ in range(3):
+            progress.update(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["embedding images: 1 of 3", "embedding images: 2 of 3"]
+    assert all("left" in line for line in lines)
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    """Answers with what its path asks for."""
+
+    image = b""
+
+    def do_GET(self) -> None:
+        if self.path == "/there":
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:1/inner")
+            self.end_headers()
+            return
+        self.send_response(200 if self.path == "/image.png" else 404)
+        self.end_headers()
+        self.wfile.write(self.image)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(photos: Path) -> Iterator[str]:
+    Site.image = sorted(photos.glob("*.png"))[0].read_bytes()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "10.1.2.3", "169.254.169.254", "192.168.0.1", "[::ffff:10.0.0.1]", "0"]
+)
+def test_inner_addresses_are_never_fetched(host: str) -> None:
+    with pytest.raises(MiniClipError, match="is an inner address"):
+        web_image.fetch_image(f"http://{host}/image.png")
+
+
+def test_an_image_is_fetched_and_a_redirect_is_checked_again(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(site.rpartition(":")[2])
+    check = web_image._public_address
+
+    def only_this_server_is_public(host: str, asked: int) -> tuple[str, int]:
+        return (host, asked) if asked == port else check(host, asked)
+
+    monkeypatch.setattr(web_image, "_public_address", only_this_server_is_public)
+    assert web_image.fetch_image(f"{site}/image.png") == Site.image
+    with pytest.raises(MiniClipError, match="is an inner address"):
+        web_image.fetch_image(f"{site}/there")
+    with pytest.raises(MiniClipError, match="HTTP status 404"):
+        web_image.fetch_image(f"{site}/none")
+    monkeypatch.setattr(web_image, "MAX_BYTES", 10)
+    with pytest.raises(MiniClipError, match="larger than"):
+        web_image.fetch_image(f"{site}/image.png")
+
+
+def test_a_name_that_resolves_to_an_inner_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **flags: entries)
+    with pytest.raises(MiniClipError, match=r"example\.org is an inner address"):
+        web_image.fetch_image("http://example.org/a.png")
+
+
+class Named:
+    """The words of an index, without images."""
+
+    def __init__(self, paths: list[str], captions: list[list[str]], taken: list[str]) -> None:
+        self.paths, self.captions = Paths(Texts.of(paths)), Captions.of(captions)
+        self.taken = np.array(taken, dtype="datetime64[s]")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+NAMED = Named(
+    ["/dog/a/IMG_1.jpg", "/dog/a/cat.jpg", "/dog/b 2021/x.jpg", "/dog/invoices/2.jpg"],
+    [["pile of poo", "poop"], ["a cat face"], [], ["a bill"]],
+    ["2023-05-01", "NaT", "2023-06-01", "NaT"],
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ("poop", [0]),  # texts follow each other without a gap
+        ("Cats", [1]),
+        ("the invoice", [3]),
+        ("dog", []),  # the folder that holds all images says nothing of one
+        ("2021", [2]),
+        ("2023", [0, 2]),
+        ("may 2023", [0, 2]),
+        ("img", [0]),
+        ("ca", []),
+        ("", []),
+    ],
+)
+def test_captions_names_and_dates_are_found(words: str, rows: list[int]) -> None:
+    assert sorted(NameSearch(NAMED).search(words).rows.tolist()) == rows  # type: ignore[arg-type]
+
+
+def test_the_better_a_name_fits_the_earlier_it_comes() -> None:
+    index = Named(["/p/1.jpg", "/p/2.jpg", "/p/3.jpg"], [["a black cat at night"], ["cat"], ["black cat"]], ["NaT"] * 3)
+    assert NameSearch(index).search("black cat").rows.tolist()[0] == 2  # type: ignore[arg-type]
+    assert NameSearch(index).search("cat").rows.tolist()[0] == 1  # type: ignore[arg-type]
+    allowed = np.array([True, False, True])
+    assert 1 not in NameSearch(index).search("cat", allowed).rows  # type: ignore[arg-type]
+
+
+def test_ranks_by_name_and_by_embedding_are_fused() -> None:
+    by_embedding = np.arange(100)
+    none = NameMatches(np.array([], int), np.array([]), np.array([], int))
+    assert fuse(by_embedding, none).tolist() == list(range(100))
+    fused = fuse(by_embedding, NameMatches(np.array([50, 200]), np.array([1.0, 1.0]), np.array([1, 1])))
+    assert fused[:3].tolist() == [50, 200, 0]
+
+
+def test_names_can_be_left_out(photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(sorted(photos.glob("blue-square*"))[0], photos / "poop.png")
+    named, _ = search(capsys, "poop", "--bundle", tiny_bundle)
+    assert named[0] == "poop.png"
+    run(["search", "poop", "--bundle", str(tiny_bundle), "--provider", "cpu", "--json"])
+    assert json.loads(capsys.readouterr().out)["results"][0]["by_name"] is True
+    run(["search", "poop", "--bundle", str(tiny_bundle), "--provider", "cpu", "--json", "--no-names"])
+    assert not any("by_name" in result for result in json.loads(capsys.readouterr().out)["results"])

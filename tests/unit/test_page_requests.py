@@ -1,0 +1,100 @@
+"""Requests to the page: the filter's paths and headers, forms, and errors that are not a user's."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from demo.__main__ import main
+from demo.app import launch_options
+from demo.errors import INTERNAL_ERROR, sentence
+from demo.form import day, number, text
+from demo.page import answering
+from demo.request_filter import path_below_root, trusted_headers
+from demo.search_request import ADDRESS_FIELDS, FILTERS
+from miniclip.errors import MiniClipError
+
+FORWARDED = [(b"host", b"page"), (b"x-forwarded-host", b"elsewhere"), (b"x-forwarded-proto", b"https")]
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "below"),
+    [
+        ("", "/config", "/config"),
+        ("/clip", "/clip/config", "/config"),
+        ("/clip", "/config", "/config"),
+        ("/clip", "/clip", "/"),
+        ("/clip", "/clip/", "/"),
+        ("/clip", "/clipboard", "/clipboard"),
+        ("/clip", "/clip/clip/config", "/clip/config"),
+    ],
+)
+def test_the_root_path_is_removed_once(root: str, path: str, below: str) -> None:
+    assert path_below_root({"root_path": root, "path": path}) == below
+
+
+@pytest.mark.parametrize("client", [("127.0.0.1", 4000), ("::1", 4000), ("203.0.113.9", 0)])
+def test_forwarded_headers_of_a_trusted_proxy_are_kept(client: tuple[str, int]) -> None:
+    assert trusted_headers({"headers": FORWARDED, "client": client}) == FORWARDED
+
+
+def test_forwarded_headers_of_a_direct_client_are_dropped() -> None:
+    assert trusted_headers({"headers": FORWARDED, "client": ("203.0.113.9", 4000)}) == FORWARDED[:1]
+
+
+def test_an_error_of_our_own_is_logged_and_reported_as_internal(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(form: Any) -> dict[str, Any]:
+        return {"value": form["missing"]}
+
+    with caplog.at_level(logging.ERROR, "miniclip.demo"):
+        assert answering("broken", broken)({}) == {"message": INTERNAL_ERROR}
+    assert "internal error in “broken”" in caplog.text and "KeyError: 'missing'" in caplog.text
+
+
+def test_a_request_that_is_no_object_is_no_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+    for value in (None, 1, "text", ["list"]):
+        assert answering("search", dict)(value) == {"message": "This request cannot be read."}
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("value", [None, "", "nan", "inf", "many", [], {}, 10**400])
+def test_a_number_that_is_none_is_the_default_or_clipped(value: Any) -> None:
+    assert 1 <= number({"shown": value}, "shown", 24, 1, 1000) <= 1000
+
+
+def test_text_is_shortened_and_has_single_spaces() -> None:
+    assert text({"q": "  a \n dog " + "x" * 1000}, "q").startswith("a dog xxx")
+    assert len(text({"q": "x" * 1000}, "q")) == 500
+
+
+def test_a_wrong_date_names_its_field() -> None:
+    with pytest.raises(MiniClipError, match="“after” must be a date such as 2024-12-31"):
+        day({"after": "31.12.2024"}, "after")
+
+
+def test_an_error_keeps_the_case_of_what_the_user_typed() -> None:
+    error = MiniClipError("photos does not exist")
+    assert sentence(error, about="Indexing photos failed") == "Indexing photos failed: photos does not exist."
+
+
+def test_the_scripts_have_the_filters_from_one_list() -> None:
+    class Public:
+        is_public = True
+
+    head = launch_options(Public())["head"]  # type: ignore[arg-type]
+    settings = json.loads(head.split("window.miniclip = ", 1)[1].split(";", 1)[0])
+    assert settings["filters"] == list(FILTERS) and settings["addressFields"] == list(ADDRESS_FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--root-path", "clip"), "must begin with /"),
+        (("--host", "no.such.host.invalid"), "--host must be an address of this machine"),
+        (("--host", "203.0.113.9"), "--host must be an address of this machine"),
+    ],
+)
+def test_wrong_flags_say_what_to_type(flags: tuple[str, ...], words: str) -> None:
+    with pytest.raises(MiniClipError, match=words):
+        main(["--index", "none", "--no-browser", *flags])

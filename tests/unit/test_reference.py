@@ -1,0 +1,28 @@
+"""The bundle that ships embeds as it did when it was released: stored embeddings stand in for its run."""
+
+import numpy as np
+import pytest
+
+from tests.support.reference import FILE, embed
+
+MIN_COSINE = 0.98  # 8-bit products are rounded differently on a CPU with VNNI
+
+
+@pytest.fixture(scope="module")
+def embeds() -> dict[str, np.ndarray]:
+    return embed()
+
+
+@pytest.mark.parametrize("name", ["image_embeds", "text_embeds"])
+def test_shipped_bundle_embeds_as_it_did_when_it_was_released(name: str, embeds: dict[str, np.ndarray]) -> None:
+    stored = np.load(FILE)[name].astype(np.float32)
+    cosines = embeds[name] @ stored.T  # (N, N)
+    assert embeds[name].shape == stored.shape
+    assert cosines.diagonal().min() >= MIN_COSINE
+    others = cosines[~np.eye(len(cosines), dtype=bool)]
+    assert others.max() < 0.95, "embeddings of different inputs are too alike to tell them apart"
+
+
+def test_shipped_bundle_finds_the_red_circle(embeds: dict[str, np.ndarray]) -> None:
+    scores = embeds["image_embeds"] @ embeds["text_embeds"][0]
+    assert int(scores.argmax()) == 0

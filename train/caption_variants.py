@@ -1,0 +1,93 @@
+"""Other wordings of a caption that keep its meaning, of which training draws one each time.
+
+In: a caption. Out: its variants. A bare name ("granny smith apple") gets the sentences that people search with ("a
+image of a granny smith apple"; templates after A. Radford et al., "Learning Transferable Visual Models From Natural
+Language Supervision", ICML 2021, section 3.1.4). A sentence is cut down to what people type: without articles, or with
+a word or two missing (word dropout as in J. Wei and K. Zou, "EDA", EMNLP 2019).
+"""
+
+import random
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniclip.models.config import DataConfig
+
+MAX_NAME_WORDS = 3
+DROPPED_SHARE = 0.15  # of the words of a sentence
+NAME_SHARE = 0.5  # how often a name is drawn as a sentence
+TEMPLATES = (
+    "{article} {name}",
+    "an image of {name}",
+    "a photo of {article} {name}",
+    "an image of {article} {name}",
+    "this is {article} {name}",
+)
+MIN_DROPPED_WORDS = 6  # in a shorter sentence every word may be the one that matters
+ARTICLES = frozenset(("a", "an", "the"))
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Texts behind the captions: variants of text i are the rows from `first[i]` up to `first[i + 1]`, and one of them
+    stands for text i with probability `share[i]`."""
+
+    texts: list[str]
+    first: np.ndarray  # (N_texts + 1,)
+    share: np.ndarray  # (N_texts,)
+
+    def draw(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """For each text its own row, or one of its variants."""
+        if not self.texts:
+            return rows
+        chance, place = generator.random((2, len(rows)))
+        count = self.first[rows + 1] - self.first[rows]
+        variant = self.first[rows] + (place * count).astype(np.int64)
+        return np.where((count > 0) & (chance < self.share[rows]), variant, rows)
+
+
+def make_variants(captions: Sequence[str], settings: DataConfig) -> Variants:
+    """Variants of the captions that `--data.name_templates` and `--data.caption_augment` ask for; their rows come
+    behind those of the captions."""
+    texts: list[str] = []
+    first, share = [len(captions)], []
+    for caption in captions:
+        if is_name(caption):
+            own, probability = (name_sentences(caption) if settings.name_templates else []), NAME_SHARE
+        else:
+            own, probability = shortened(caption, settings.seed), settings.caption_augment
+        own = own if probability else []
+        texts += own
+        first.append(first[-1] + len(own))
+        share.append(probability)
+    return Variants(texts, np.asarray(first, dtype=np.int64), np.asarray(share))
+
+
+def is_name(caption: str) -> bool:
+    """Whether a caption is a bare name: at most three words, no article in front and no full stop behind."""
+    words = caption.split()
+    return len(words) <= MAX_NAME_WORDS and words[0].lower() not in ARTICLES and not caption.endswith(".")
+
+
+def name_sentences(name: str) -> list[str]:
+    """The name in each template."""
+    return [template.format(name=name, article=article(name)) for template in TEMPLATES]
+
+
+def shortened(caption: str, seed: int = 0) -> list[str]:
+    """A sentence without articles, and twice with some of its words left out; duplicates are dropped."""
+    words = re.sub(r"[.,;!?]+(?=\s|$)", "", caption).split()
+    generator = random.Random(f"{seed}-{zlib.crc32(caption.encode())}")
+    found = [" ".join(word for word in words if word.lower() not in ARTICLES)]
+    for _ in range(2 if len(words) >= MIN_DROPPED_WORDS else 0):
+        kept = [word for word in words if generator.random() >= DROPPED_SHARE]
+        found.append(" ".join(kept or words))
+    return [text for text in dict.fromkeys(found) if text and text != caption]
+
+
+def article(noun: str) -> str:
+    """The indefinite article by the noun's first letter."""
+    return "an" if noun[:1].lower() in "aeiou" else "a"

@@ -1,0 +1,115 @@
+"""Average the weights of several runs of one model, which finds more than any of them at no cost for serving.
+
+python -m train.soup --runs runs/seed0 runs/seed1 runs/seed2 --data PATH --out runs/soup [--greedy]
+
+In: runs that began from the same weights and differ in seed or settings. Out: the recalls of each and of the average,
+and a run folder of it (M. Wortsman et al., "Model soups", ICML 2022). A greedy soup takes the runs in the order of
+their recall and keeps each one that does not make the average worse (recipe 1 there).
+"""
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.caption_table import CaptionTable, check_skipped
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import embed_split, recall_table
+from miniclip.files import replace_atomically
+from miniclip.models.calibration_set import CALIBRATION_FILE
+from miniclip.models.checkpoint import Run, begin_run, holds_run, load_run, save_run
+from miniclip.models.device import Device, add_device_flag, choose_device
+
+from .interpolate import check_same_model
+
+Weights = dict[str, Tensor]
+
+
+def make_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m train.soup", description="Average the weights of several runs.")
+    parser.add_argument("--runs", required=True, nargs="+", type=Path, help="two or more runs of one model")
+    parser.add_argument("--data", required=True, nargs="+", help="captions whose validation splits measure the average")
+    parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/soup")
+    parser.add_argument("--greedy", action="store_true", help="leave out runs that make the average worse")
+    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    add_device_flag(parser)
+    return parser
+
+
+def main() -> int:
+    arguments = make_parser().parse_args()
+    if len(arguments.runs) < 2:
+        raise MiniClipError(f"--runs must name at least 2 runs, got {len(arguments.runs)}")
+    if holds_run(arguments.out):
+        raise MiniClipError(f"{arguments.out} holds a run already; choose another --out")
+    runs = [load_run(folder) for folder in arguments.runs]
+    for other in runs[1:]:
+        check_same_model(runs[0], other)
+    tables = []
+    for source in arguments.data:
+        tables.append(read_captions(source, seed=runs[0].config.data.seed).split("val"))
+        check_skipped(tables[-1], arguments.allow_missing)
+
+    device = choose_device(arguments.device, autocast=False, tf32=False)
+    weights = [_copy(run) for run in runs]
+    recalls = [_measure(runs[0], own, tables, device) for own in weights]
+    chosen = list(range(len(runs)))
+    if arguments.greedy:
+        chosen = _greedy(runs[0], weights, recalls, tables, device)
+    soup = average([weights[place] for place in chosen])
+    recall = _measure(runs[0], soup, tables, device)
+    names = [folder.name for folder in arguments.runs]
+    print(recall_table(dict(zip(names, recalls, strict=True)) | {f"average of {len(chosen)}": recall}))
+    _write(runs[chosen[0]], soup, recall, arguments.out)
+    print(f"averaged {', '.join(names[place] for place in chosen)}; run in {arguments.out}")
+    return 0
+
+
+def average(weights: Sequence[Weights]) -> Weights:
+    """The mean of state dicts of one model; counts are those of the first."""
+    return {
+        name: torch.stack([own[name] for own in weights]).mean(dim=0) if value.is_floating_point() else value
+        for name, value in weights[0].items()
+    }
+
+
+def _greedy(
+    run: Run, weights: list[Weights], recalls: list[dict[str, float]], tables: list[CaptionTable], device: Device
+) -> list[int]:
+    order = sorted(range(len(weights)), key=lambda place: -recalls[place]["mean_recall"])
+    chosen, best = order[:1], recalls[order[0]]["mean_recall"]
+    for place in order[1:]:
+        tried = _measure(run, average([weights[own] for own in [*chosen, place]]), tables, device)["mean_recall"]
+        if tried >= best:
+            chosen, best = [*chosen, place], tried
+    return chosen
+
+
+def _measure(run: Run, weights: Weights, tables: list[CaptionTable], device: Device) -> dict[str, float]:
+    """Recalls (protocol karpathy) of these weights, averaged over the tables."""
+    run.model.load_state_dict(weights)
+    encoders = run.encoders(device=device)
+    found = [embed_split(encoders, table).recalls() for table in tables]
+    return {name: sum(own[name] for own in found) / len(found) for name in found[0]}
+
+
+def _copy(run: Run) -> Weights:
+    return {name: value.clone() for name, value in run.model.state_dict().items()}
+
+
+def _write(run: Run, weights: Weights, recall: dict[str, float], out: Path) -> None:
+    """The average as a run folder like any other; the images kept for int8 are those of `run`."""
+    begin_run(out, run.config, run.transform, run.folder)
+    if (run.folder / CALIBRATION_FILE).exists():
+        replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, run.folder / CALIBRATION_FILE))
+    run.model.load_state_dict(weights)
+    save_run(out, run.config, run.model, recall)
+
+
+if __name__ == "__main__":
+    run_command(main)

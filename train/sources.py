@@ -1,0 +1,82 @@
+"""The data sets of a run, and how often each is drawn.
+
+In: the values of `--data`, such as `flickr8k coco:1.5 openmoji:0.3`. Out: a `Source` each, and the rows of an epoch.
+The first source is the one that validation and early stopping look at, unless `--train.select all`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+
+from miniclip.errors import MiniClipError
+from miniclip.files import expand
+
+HELD_OUT = "held-out"  # split of the validation images of every source but the first
+MIN_HELD_OUT = 10  # fewer images say too little to choose an epoch by
+_WEIGHTED = re.compile(r"(.+):(\d+\.?\d*|\.\d+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set: what `read_captions` takes, and how many times an epoch passes over its training images."""
+
+    spec: str
+    weight: float = 1.0
+    name: str = ""
+
+
+def parse_sources(values: Sequence[str]) -> list[Source]:
+    """`PATH` or `PATH:WEIGHT` each; names are the last parts of the paths, numbered where two are equal.
+
+    Errors: `MiniClipError` for a weight that is not above 0.
+    """
+    sources: list[Source] = []
+    for value in values:
+        match = _WEIGHTED.fullmatch(value)
+        if match is None or expand(value).exists():  # a folder may be called "a:1"
+            spec, weight = value, 1.0
+        else:
+            spec, weight = match[1], float(match[2])
+        if weight <= 0:
+            raise MiniClipError(f"--data {value}: the weight must be above 0; leave the source out instead")
+        name = PurePath(spec.rstrip("/")).name or spec
+        taken = [source.name for source in sources]
+        number = 2
+        unique = name
+        while unique in taken:
+            unique, number = f"{name}-{number}", number + 1
+        sources.append(Source(spec, weight, unique))
+    return sources
+
+
+def draw(
+    units: np.ndarray, source_of_unit: np.ndarray, weights: Sequence[float], generator: np.random.Generator
+) -> np.ndarray:
+    """The images (or captions) of one epoch: each source's as often as its weight says.
+
+    A weight of 1.3 gives every unit once and three tenths of them, drawn at random, a second time. The number of units
+    is the same in every epoch.
+    """
+    if all(weight == 1 for weight in weights):
+        return units
+    drawn = []
+    for source, weight in enumerate(weights):
+        own = units[source_of_unit == source]
+        whole, part = divmod(weight, 1.0)
+        drawn += [own] * int(whole)
+        drawn.append(generator.permutation(own)[: round(part * len(own))])
+    return np.concatenate(drawn)
+
+
+def selection_score(first: float, held_out: dict[str, tuple[float, int]], first_images: int) -> float:
+    """One number for all sources: the mean of their mean recalls, weighted by the square root of their images.
+
+    `held_out` has mean recall and number of images by source. The square root follows the standard error of a recall:
+    a source of four times the images counts twice as much. Sources under `MIN_HELD_OUT` images do not count.
+    """
+    counted = [(first, first_images), *(value for value in held_out.values() if value[1] >= MIN_HELD_OUT)]
+    shares = np.sqrt([images for _, images in counted])
+    return float(np.average([recall for recall, _ in counted], weights=shares))

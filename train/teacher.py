@@ -1,0 +1,102 @@
+"""Distillation: a run learns the similarities that larger runs of ours give, beside its own right answers.
+
+In: finished runs, and the images and texts of training. Out: the teachers' logits for any batch, and the loss that
+brings the student's near to them. Follows C. Yang et al., "CLIP-KD" (CVPR 2024) and K. Wu et al., "TinyCLIP" (ICCV
+2023), section 3.1 (affinity mimicking). Several teachers are one: their similarities are averaged. They see each image
+whole, once, and their embeddings are kept in the cache folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load, save
+from torch import Tensor
+from torch.nn import functional
+
+from miniclip.cache import cache_folder, write_cached
+from miniclip.errors import MiniClipError
+from miniclip.inference.bundle import sha256_of
+from miniclip.models.checkpoint import load_run
+from miniclip.models.device import Device
+
+from .data import TrainingData
+from .distributed import say
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Embeddings of all images and texts, each teacher's beside those of the others and divided by the square root of
+    their number, so that inner products are the mean of the teachers' cosines."""
+
+    image_embeds: Tensor  # (N_images, D)
+    text_embeds: Tensor  # (N_texts, D), rows as of `TrainingData.texts`
+    scale: float  # 1 / temperature, the mean of the teachers'
+
+    @classmethod
+    def open(cls, runs: str, data: TrainingData, device: Device) -> "Teacher":
+        """Embed everything with each run, or find it in the cache.
+
+        Errors: `MiniClipError` when a run cannot be opened, or an image cannot be read.
+        """
+        folders = [Path(name.strip()) for name in runs.split(",") if name.strip()]
+        found = [_embeds(folder, data.images.paths, data.all_texts, device) for folder in folders]
+        share = len(found) ** -0.5
+        images, texts = (
+            torch.from_numpy(np.concatenate([own[name].astype(np.float32) for own in found], axis=1)) * share
+            for name in ("image_embeds", "text_embeds")
+        )
+        return cls(device.put(images), device.put(texts), float(np.mean([own["logit_scale"] for own in found])))
+
+    def logits(self, texts: np.ndarray, images: np.ndarray) -> Tensor:
+        """(N_texts, N_images) of some rows."""
+        place = self.image_embeds.device
+        own = self.text_embeds[torch.from_numpy(texts).to(place)]
+        return self.scale * own @ self.image_embeds[torch.from_numpy(images).to(place)].T
+
+
+def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_scale: Tensor) -> Tensor:
+    """Mean of the divergences KL(teacher, student) of texts over images, and of images over texts.
+
+    `target` (T, I) are the teacher's logits of the first T texts and I images; what is behind them, the prototypes, the
+    teacher does not know.
+    """
+    texts, images = target.shape
+    logits = logit_scale.exp() * text_embeds[:texts] @ image_embeds[:images].T
+    by_text, by_image = (
+        functional.kl_div(
+            logits.log_softmax(dim), target.log_softmax(dim), reduction="none", log_target=True
+        ).sum(dim).mean()
+        for dim in (1, 0)
+    )  # fmt: skip
+    return (by_text + by_image) / 2
+
+
+def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str], device: Device) -> dict[str, np.ndarray]:
+    """`image_embeds`, `text_embeds`, float16, and `logit_scale` of a run, from the cache or computed."""
+    weights = run / "model.safetensors"
+    if not weights.exists():
+        raise MiniClipError(f"--train.teacher: {run} is no finished run; train it first")
+    key = [sha256_of(weights), [sha256_of(path) for path in paths], list(texts)]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    file = cache_folder() / "teachers" / f"{digest}.safetensors"
+    if not file.exists():
+        say(f"embedding {len(paths):,} images and {len(texts):,} texts with the teacher {run}")
+        encoders = load_run(run).encoders(autocast=not device.is_cpu, device=device)
+        batch_size = 16 if device.is_cpu else 256
+        skipped: dict[int, str] = {}
+        _, image_embeds = encoders.encode_images(paths, skipped.__setitem__, batch_size)
+        if skipped:
+            row, reason = next(iter(skipped.items()))
+            raise MiniClipError(f"--train.teacher {run}: cannot read {paths[row]}: {reason}")
+        found: dict[str, np.ndarray] = {
+            "image_embeds": image_embeds.astype(np.float16),
+            "text_embeds": encoders.encode_texts(list(texts), batch_size).astype(np.float16),
+            "logit_scale": np.asarray(np.exp(encoders.logit_scale), dtype=np.float32),
+        }
+        write_cached(file, save(found))
+    return load(file.read_bytes())
