@@ -7,13 +7,13 @@ line for the user; a session and its options.
 import contextlib
 import functools
 import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 
+from miniclip.cpu import thread_count
 from miniclip.errors import MiniClipError
 
 CUDA, COREML, DIRECTML = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
@@ -80,7 +80,7 @@ def is_accelerated(providers: Sequence[str]) -> bool:
 def session_options(threads: int | None = None) -> ort.SessionOptions:
     """Options for one session on `threads` cores (all by default)."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or thread_count()
     options.inter_op_num_threads = 1
     # idle threads that spin after a run steal the core that the next step of a query needs: benchmarks/sessions.py
     options.add_session_config_entry("session.force_spinning_stop", "1")

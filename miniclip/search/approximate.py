@@ -9,7 +9,6 @@ their recall: the share of the exact top 10 of text queries that they find.
 
 import contextlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import onnxruntime as ort
 from lancedb.index import IvfPq
 from onnx import TensorProto, helper
 
+from miniclip.cpu import thread_count
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex, StoredEmbeds
@@ -101,7 +101,7 @@ class Int8Search:
         for rows, part in stored.batches():
             self._gallery[rows] = np.rint(part * self._scale) + 128
         self._session = ort.InferenceSession(int8_graph(), session_options(1), providers=["CPUExecutionProvider"])
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(thread_count())
 
     def top_k(
         self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None

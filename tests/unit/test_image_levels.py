@@ -74,7 +74,7 @@ def test_large_image_is_the_same_band_by_band(mode: str, monkeypatch: pytest.Mon
 
 PROGRAM = """
 import resource, sys
-from miniclip.data.images import ImageTransform
+from miniclip.data.transform import ImageTransform
 transform = ImageTransform(64, 64, (0.5,) * 3, (0.5,) * 3)
 transform.load(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
