@@ -29,7 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
         from miniclip.index.image_index import ImageIndex
 
         index = ImageIndex.open(folder, in_memory=False)
-        facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
+        facts |= {
+            "pictures": len(index.paths),
+            "skipped": len(index.skipped),
+            "bundle": str(index.bundle_folder),
+        }
+        facts["without a date"] = len(index.paths) - index.dated
         folder = index.bundle_folder
     from miniclip.inference.gpu_info import gpu_facts
 

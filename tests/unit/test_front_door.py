@@ -168,6 +168,11 @@ def test_a_typing_error_is_answered_with_what_was_meant(typed: list[str], meant:
     assert meant in str(refused.value)
 
 
+def test_an_error_names_the_flag_that_was_typed(tiny_index: Path) -> None:
+    with pytest.raises(MiniClipError, match=r"^--text-weight must be from 0 to 1, got 2"):
+        run(["search", "red", "--index", str(tiny_index), "--text-weight", "2"])
+
+
 def test_debug_shows_where_an_error_comes_from() -> None:
     def miniclip(*words: str, **environment: str) -> str:
         command = [sys.executable, "-m", "miniclip", "info", "nothing", *words]
