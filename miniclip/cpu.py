@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from miniclip.errors import InvalidArgument
+from miniclip.errors import InvalidArgument, MiniClipError
 
 MAX_THREADS = 1024
+MIN_ADDRESS_SPACE = 2_500_000_000  # measured with 2 threads: indexing fails in 2 GB and runs in 3 GB
 PROC = Path("/proc/self")
 
 _chosen: int | None = None
@@ -62,6 +63,20 @@ def threads() -> Threads:
 def thread_count() -> int:
     """`threads().count`."""
     return threads().count
+
+
+def check_address_space() -> None:
+    """`MiniClipError` where `ulimit -v` leaves too little: some libraries then end the process without a word."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        raise MiniClipError(
+            f"this process may use {limit / 1e9:.1f} GB of address space, and MiniCLIP needs "
+            f"{MIN_ADDRESS_SPACE / 1e9:.1f} GB; raise the limit with: ulimit -v unlimited"
+        )
 
 
 def _checked(name: str, text: str) -> int:

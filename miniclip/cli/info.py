@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from miniclip.cli.flags import add_runtime_flags, open_encoders
+from miniclip.cpu import threads
 
 
 def add_command(commands: Any) -> None:
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             "skipped": len(index.skipped),
             "bundle": str(index.bundle_folder),
         }
-        facts["without a date"] = len(index.paths) - index.dated
+        facts["undated"] = len(index.paths) - index.dated
         folder = index.bundle_folder
     from miniclip.inference.gpu_info import gpu_facts
 
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "precisions": encoders.bundle.precisions,
         "providers": list(encoders.providers),
         "running": encoders.running_on,
+        "threads": str(threads()),
         **gpu_facts(),
         "certificate": encoders.bundle.certificate,
     }

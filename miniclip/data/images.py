@@ -1,6 +1,6 @@
 """Open an image file: check it, decode it, turn it upright, convert it to sRGB.
 
-In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, and HEIC where pillow-heif is installed. Out: upright RGB,
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and HEIC. Out: upright RGB,
 or an `UnreadableImage` with the reason. No torch: training, serving and the page see exactly the same pixels.
 """
 

@@ -17,7 +17,7 @@ from miniclip.cache import cache_folder
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.scan import absolute, scan_images
-from miniclip.index.store import INDEX_FORMAT, LOCK, read_settings
+from miniclip.index.store import LOCK, read_settings
 from miniclip.index.summary import is_current, read_summary, stamp_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def bring_up_to_date(images: str, encoders: "OnnxEncoders", say: Say = print) ->
         try:
             with contextlib.redirect_stdout(sys.stderr):  # results on standard output are for other programs
                 report = update_index(images, encoders, index)
-            say(str(report))
+            for line in (*report.notes, str(report)):
+                say(line)
             return index
         except MiniClipError:
             if not _is_being_written(index):

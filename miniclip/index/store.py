@@ -261,6 +261,8 @@ class Writer:
 
     def put_dates(self, dates: dict[str, datetime | None]) -> None:
         """Replace the dates of some paths, and nothing else."""
+        import pyarrow as pa
+
         if dates:
             import pyarrow as pa
 

@@ -33,6 +33,13 @@ class Query:
     names: bool = False  # captions, file and folder names and dates take part (miniclip.search.names)
     top_k: int = 10
 
+    def __post_init__(self) -> None:
+        """Any sequence will do, and one text or image alone."""
+        for name in ("texts", "images", "rows", "minus"):
+            value = getattr(self, name)
+            alone = isinstance(value, str | bytes | Path | int)
+            object.__setattr__(self, name, (value,) if alone else tuple(value))
+
     def check(self, images: int) -> None:
         """`MiniClipError` for a question that has no answer."""
         if not (self.texts or self.images or self.rows) or any(not text.strip() for text in self.texts + self.minus):
