@@ -18,6 +18,7 @@ from miniclip.cli import classify, compare, duplicates, evaluate, import_run, in
 from miniclip.cli.command import ArgumentParser, run_command, start_logging
 from miniclip.cli.programs import PROGRAMS, run_program
 from miniclip.cpu import set_threads
+from miniclip.errors import InvalidArgument, MiniClipError
 
 COMMANDS = (search, index, duplicates, classify, models, info, evaluate, compare, import_run)
 EXAMPLES = """miniclip search "a dog on the beach" ~/Pictures
@@ -63,7 +64,11 @@ def run(argv: Sequence[str] | None = None) -> int:
         parser().print_help()
         return 0
     set_threads(getattr(arguments, "threads", None))
-    status: int = arguments.run(arguments)
+    try:
+        status: int = arguments.run(arguments)
+    except InvalidArgument as error:  # the library names its own arguments, a user typed flags
+        flag = error.field if error.field.isupper() else f"--{error.field.replace('_', '-')}"
+        raise MiniClipError(f"{flag} {error.message}") from error
     return status
 
 

@@ -139,9 +139,11 @@ def _dates_read_again(paths: Sequence[str], writer: Writer) -> dict[str, datetim
     before = writer.dates()
     files = [path for path in paths if path in before and not is_uri(path)]
     dates: dict[str, datetime | None] = {}
-    for row, read in prefetch(files, lambda path: read_header(real_path(path)), ahead=256):
-        if not isinstance(read, MiniClipError) and read.taken != before[files[row]]:
-            dates[files[row]] = read.taken
+    with ProgressBar(total=len(files), desc="reading dates", unit="image", leave=False, disable=not files) as bar:
+        for row, read in prefetch(files, lambda path: read_header(real_path(path)), ahead=256):
+            bar.update(1)
+            if not isinstance(read, MiniClipError) and read.taken != before[files[row]]:
+                dates[files[row]] = read.taken
     return dates
 
 

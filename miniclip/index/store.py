@@ -265,6 +265,8 @@ class Writer:
         import pyarrow as pa
 
         if dates:
+            import pyarrow as pa
+
             columns = {"path": list(dates), "taken": list(dates.values())}
             batch = pa.table(columns, schema=pa.schema([self.schema.field(name) for name in columns]))
             with writing(self.folder):

@@ -23,7 +23,7 @@ PROVIDER_OF = {"cuda": CUDA, "coreml": COREML, "directml": DIRECTML, "cpu": CPU}
 PROVIDER_CHOICES = ("auto", *PROVIDER_OF)
 NAMES = {CUDA: "CUDA", COREML: "Core ML", DIRECTML: "DirectML"}
 MISSING = {
-    CUDA: "this onnxruntime has no CUDA; put onnxruntime-gpu in its place (docs/gpu.md)",
+    CUDA: "this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)",
     COREML: "this onnxruntime has no Core ML; it is in the wheels for macOS",
     DIRECTML: "this onnxruntime has no DirectML; on Windows install onnxruntime-directml instead of onnxruntime",
 }
