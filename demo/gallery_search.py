@@ -16,6 +16,7 @@ from miniclip.data.images import ImageSource
 from miniclip.data.paths import printable
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
+from miniclip.search.language import language_hint
 from miniclip.search.query import Query, allowed_rows, compose
 from miniclip.search.searcher import CaptionHit, Hit, Searcher
 from miniclip.search.zero_shot import TEMPLATES, classify
@@ -57,6 +58,7 @@ class ResultPage:
     cards: list[Card]
     has_more: bool = False
     nothing_matches: bool = False
+    hint: str = ""  # about the language of the query
     missing: int = 0  # images found whose files no longer exist
     search_ms: float = 0.0
 
@@ -122,6 +124,7 @@ class GallerySearch:
             cards=cards,
             has_more=len(found.hits) > shown,
             nothing_matches=by_words and found.nothing_matches and bool(cards),
+            hint=language_hint(query.texts, self.searcher.encoders.tokenizer) or "",
             missing=len(hits) - len(there),
             search_ms=1000 * (time.perf_counter() - started),
         )

@@ -223,6 +223,10 @@ def _print(arguments: argparse.Namespace, hits: list["Hit"], captions: list[Any]
 
 def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> None:
     """Say on standard error why there are no results, or no probabilities."""
+    from miniclip.search.language import language_hint
+
+    if hint := language_hint(query.texts, searcher.encoders.tokenizer):
+        print(hint, file=sys.stderr)
     if result.nothing_matches:
         print("nothing here matches: even the best score is below the bundle's cut-off", file=sys.stderr)
     elif not result.hits and (query.after or query.before):

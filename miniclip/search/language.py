@@ -1,0 +1,23 @@
+"""A hint for queries in a language that the open model was probably not trained on.
+
+In: the words of a query and the tokenizer. Out: one line, or None.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+
+from miniclip.inference.tokenizer import Tokenizer
+
+# English vocabularies have some 30,000 (BERT) to 50,000 tokens (RoBERTa, CLIP); multilingual ones 119,547 (BERT), 250,002
+# (XLM-R) or 256,000 (SigLIP2)
+MIN_MULTILINGUAL_TOKENS = 100_000
+HINT = "this model knows English only; search in English, or with a multilingual bundle"
+
+
+def language_hint(texts: Iterable[str], tokenizer: Tokenizer) -> str | None:
+    """The hint where most letters are of a script other than Latin and the vocabulary is that of an English model."""
+    letters = [char for text in texts for char in text if char.isalpha()]
+    foreign = sum(not unicodedata.name(char, "").startswith("LATIN") for char in letters)
+    if 2 * foreign <= len(letters) or tokenizer.highest_id >= MIN_MULTILINGUAL_TOKENS:
+        return None
+    return HINT
