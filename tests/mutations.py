@@ -154,7 +154,7 @@ MUTATIONS = (
     Mutation(
         "upload limit",
         "demo/request_filter.py",
-        "int(length) > 2 * most:",
+        "int(length) > 2 * max_bytes:",
         "False:",
         "tests/security/test_attacks.py::test_too_much_is_refused_before_it_is_read",
         "e2e",

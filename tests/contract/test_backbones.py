@@ -237,6 +237,7 @@ def test_text_stays_finite_in_fp16_on_the_longest_texts(text: Exported) -> None:
     assert_close(text.run("fp16", feeds), text.torch(feeds), "fp16")
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("vision", ["vit"], indirect=True)
 def test_exporting_again_gives_the_same_bytes(vision: Exported, tmp_path: Path) -> None:
     again = {precision: tmp_path / f"{precision}.onnx" for precision in vision.files}

@@ -11,7 +11,7 @@ from miniclip.models.config import Config
 from tests.support.drawing import WORDS
 from tests.support.training import config, load, no_bfloat16, own_cache, start, with_train
 from train.data import TrainingData
-from train.feature_cache import Features
+from train.tower_inputs import Frozen
 from train.trainer import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
@@ -52,7 +52,7 @@ def test_mean_recall_with_the_cache_is_that_of_float32(
     trainer.run()
     cached = training_images(trainer.data)
     images, texts = cached.images, cached.texts
-    assert images._cached[0].values.dtype == texts._values.dtype == np.float16
+    assert images._cached[0]._values.dtype == texts._values._values.dtype == np.float16
     # setup 2 caches nothing: towers are fed with images and tokens, here in float32
     plain = training_images(load(many_images, with_train(config, setup=2), trainer.model))
     expected = validate(trainer.model, plain)["mean_recall"]
@@ -60,6 +60,6 @@ def test_mean_recall_with_the_cache_is_that_of_float32(
     assert abs(validate(trainer.model, cached)["mean_recall"] - expected) <= TOLERANCE
 
     # with 3 bits instead of 10 it would show
-    images._cached = [Features(rounded(view.values, 3), view.skipped) for view in images._cached]
-    texts._values = rounded(texts._values, 3)
+    images._cached = [Frozen(rounded(view._values, 3), view._device) for view in images._cached]
+    texts._values = Frozen(rounded(texts._values._values, 3), texts._values._device)
     assert abs(validate(trainer.model, cached)["mean_recall"] - expected) > 2 * TOLERANCE
