@@ -41,8 +41,8 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def main() -> int:
-    arguments = make_parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = make_parser().parse_args(argv)
     if len(arguments.runs) < 2:
         raise MiniClipError(f"--runs must name at least 2 runs, got {len(arguments.runs)}")
     if holds_run(arguments.out):
