@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cpu import thread_count
 from miniclip.data.images import read_image
 from miniclip.files import write_json
 from miniclip.index.embed_file import hash_file, read_file, row_columns
@@ -34,7 +35,7 @@ from miniclip.inference.encoders import OnnxEncoders
 
 SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # images/s that are wanted of each
 SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.85, 700.0, 10_000, 3.0
-CORES = os.cpu_count() or 1
+CORES = thread_count()
 LAUNCH = """
 import os, resource, subprocess, sys
 subprocess.run([sys.executable, *sys.argv[1:]], check=True)

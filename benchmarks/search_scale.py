@@ -10,7 +10,6 @@ queries. Exit status 1 when a figure is missed at the largest size.
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import pyarrow as pa
 
 from export.benchmark.machine import best_seconds
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cpu import thread_count
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.store import Settings, open_writer
@@ -158,7 +158,7 @@ def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
 
 def reader(matrix: np.ndarray) -> Callable[[], object]:
     """Every core reads its part of the matrix once: a dot product of float32 is bound by memory."""
-    cores = os.cpu_count() or 1
+    cores = thread_count()
     parts = [np.array_split(part, max(1, part.size >> 16)) for part in np.array_split(matrix.reshape(-1), cores)]
     pool = ThreadPoolExecutor(cores)
     return lambda: list(pool.map(lambda blocks: sum(float(np.dot(block, block)) for block in blocks), parts))

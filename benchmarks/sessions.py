@@ -6,7 +6,6 @@ A query is not one run: words are embedded, then a gallery is searched by thread
 first session may still be spinning. So the settings are judged by the whole query as well as by batches.
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cpu import thread_count
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.providers import CPU
 from miniclip.search.exact import ExactSearch
@@ -45,7 +45,7 @@ def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -
 
 def settings() -> dict[str, ort.SessionOptions]:
     """The combinations that are compared, ours first."""
-    cores = os.cpu_count() or 1
+    cores = thread_count()
     compared = {
         f"{cores} threads, spinning {name}": options(cores, entries, True, True) for name, entries in SPINNING.items()
     }

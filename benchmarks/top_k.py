@@ -4,16 +4,20 @@ python -m benchmarks.top_k [--rows 1000000] [--dim 512] [--json FILE]
 
 One query is bound by memory: its yardstick is the time all cores need to read the matrix once. Many queries are bound
 by arithmetic: theirs is the matrix product at the GEMM rate of the same run. Rows are compared with numpy's, ties
-included.
+included. The same queries are then answered from 8-bit embeddings.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from export.benchmark.machine import best_seconds, measure_machine
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.files import write_json
+from miniclip.index.image_index import StoredEmbeds
+from miniclip.search.approximate import Int8Search
 from miniclip.search.exact import ExactSearch
 
 
@@ -40,6 +44,9 @@ def main() -> int:
     product_s = 2 * image_embeds.size * len(queries) / machine.gemm_gflop_per_s / 1e9
     one_s = best_seconds(lambda: gallery.top_k(queries[:1], 10), arguments.seconds)
     many_s = best_seconds(lambda: gallery.top_k(queries, 10), arguments.seconds)
+    int8 = Int8Search(cast(StoredEmbeds, InMemory(image_embeds)))
+    int8_one_s = best_seconds(lambda: int8.top_k(queries[:1], 10), arguments.seconds)
+    int8_many_s = best_seconds(lambda: int8.top_k(queries, 10), arguments.seconds)
     result = {
         "rows": arguments.rows,
         "dim": arguments.dim,
@@ -50,14 +57,35 @@ def main() -> int:
         "queries_64_ms": 1000 * many_s,
         "queries_64_against_product": many_s / product_s,
         "rows_equal_numpy": equal,
+        "int8_one_query_ms": 1000 * int8_one_s,
+        "int8_queries_64_ms": 1000 * int8_many_s,
     }
     print(f"machine: {machine}")
     print(f"one query:  {1000 * one_s:7.1f} ms, {one_s / read_s:.2f} x reading the matrix ({1000 * read_s:.1f} ms)")
     print(f"64 queries: {1000 * many_s:7.1f} ms, {many_s / product_s:.2f} x the product ({1000 * product_s:.1f} ms)")
+    print(f"in 8 bits:  {1000 * int8_one_s:7.1f} ms for one query, {1000 * int8_many_s:.1f} ms for 64")
     print(f"rows equal numpy's, ties included: {equal}")
     if arguments.json:
         write_json(arguments.json, result)
     return 0 if equal else 1
+
+
+class InMemory:
+    """Embeddings as `Int8Search` reads them from an index."""
+
+    def __init__(self, embeds: np.ndarray) -> None:
+        self._embeds, self.dim = embeds, embeds.shape[1]
+
+    def __len__(self) -> int:
+        return len(self._embeds)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(self), 1 << 14):
+            part = self._embeds[start : start + (1 << 14)]
+            yield np.arange(start, start + len(part)), part
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self._embeds[rows])
 
 
 def _equal(query: np.ndarray, found: np.ndarray, image_embeds: np.ndarray) -> bool:

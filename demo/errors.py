@@ -6,6 +6,16 @@ from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 
 logger = logging.getLogger("miniclip.demo")
+FIELD_LABELS = {  # the page's names of the library's arguments
+    "after": "From",
+    "before": "To",
+    "folder": "In folder",
+    "labels": "Labels",
+    "minus": "Without",
+    "templates": "Prompt templates",
+    "text_weight": "Weight of the words",
+    "threshold": "Similarity",
+}
 INTERNAL_ERROR = "Internal error: the server's log has the details."
 
 
@@ -20,5 +30,8 @@ class PageError(MiniClipError):
 def sentence(error: MiniClipError, about: str = "") -> str:
     """The error as one sentence. `about` goes in front and keeps the case of what the user typed."""
     text = printable(" ".join(str(error).split()))  # it may hold a path
+    field = getattr(error, "field", "")  # of an invalid argument, which the message begins with
+    if field in FIELD_LABELS and text.startswith(field):
+        text = f"“{FIELD_LABELS[field]}”{text.removeprefix(field)}"
     text = f"{about}: {text}" if about else text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -23,7 +23,7 @@ from .graph import Feeds, Wiring
 
 MAX_ERROR_GROWTH = 1.5  # of the mean of 1 - cosine to fp32, from all layers in 8 bits to the chosen ones in 7
 
-MAX_MULTIPLICATIONS = 2e12  # a quarter of a minute on two cores
+MAX_MULTIPLICATIONS = 1e12  # some ten seconds on two cores
 MIN_BATCHES = 4
 
 Error = Callable[[onnx.ModelProto], float]  # mean of 1 - cosine to fp32 on held-back data

@@ -1,5 +1,49 @@
-"""The errors that a user can fix."""
+"""Errors that a user can fix. The library raises them; only the command line and the page turn them into words."""
+
+from pathlib import Path
 
 
 class MiniClipError(Exception):
-    """Something the user can mend. Its message is one line: what is wrong, and what to do about it."""
+    """A problem that the user can fix. Its message is one line: what is wrong, then what to type."""
+
+
+class UnreadableImage(MiniClipError):  # noqa: N818
+    """An image that cannot be read.
+
+    `reason` does not repeat the path. `retryable` is true where the file itself may be whole, so that the next update
+    tries it again although it did not change: a permission, a network share, memory, a missing package.
+    """
+
+    def __init__(self, reason: str, retryable: bool = False) -> None:
+        super().__init__(reason, retryable)
+        self.reason, self.retryable = reason, retryable
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class InvalidArgument(MiniClipError):  # noqa: N818
+    """An argument with a value that cannot work. `field` is its name in Python; the command line shows it as a flag."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field, self.message = field, message
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.message}"
+
+
+class IndexCorrupted(MiniClipError):  # noqa: N818
+    """An index with files that are not whole: only making it again helps."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(folder, reason)
+        self.folder, self.reason = folder, reason
+
+    def __str__(self) -> str:
+        return f"the index {self.folder} is damaged ({self.reason}); delete it and index the images again"
+
+
+def is_retryable(error: BaseException | None) -> bool:
+    """Whether another try may succeed although the file did not change."""
+    return isinstance(error, UnreadableImage) and error.retryable

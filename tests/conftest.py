@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny real model, the bundle exported from it, and small real images. No network.
 
-The tier of a test is its folder, or its marker: `tests/e2e` and `e2e`, `tests/slow` and `slow`, all others `make test`.
+The tier of a test is its folder, or its marker: `tests/e2e` and `tests/security`, which attacks a shared page, are
+`e2e`, `tests/slow` is `slow`, and all others are run by `make test`.
 """
 
 import os
@@ -17,6 +18,7 @@ from tests.support.tiny import write_backbones, write_recipe
 
 # A script that runs tests in its background has them ignore Ctrl-C, and all they start: some tests send one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+TIERS = {"e2e": "e2e", "security": "e2e", "slow": "slow"}
 
 hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=150, deadline=None)
@@ -27,9 +29,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before `-m` chooses: tests of these folders are of these tiers."""
     for item in items:
-        tier = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        if tier in ("e2e", "slow"):
-            item.add_marker(tier)
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        if folder in TIERS:
+            item.add_marker(TIERS[folder])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from miniclip.cpu import thread_count
 from miniclip.data.images import open_image
 from miniclip.data.prefetch import prefetch
 from miniclip.data.transform import ImageTransform
@@ -109,7 +110,7 @@ def decode(
         larger = image.resize(wide_size[:0:-1], transform.resample, reducing_gap=2.0) if views > 1 else image
         return _channels_first(transform.fit(image)), _channels_first(larger), image.size
 
-    workers = os.cpu_count() or 1
+    workers = thread_count()
     loaded = prefetch(paths, load, ahead=8 * workers, workers=workers)
     for row, result in tqdm(loaded, total=len(paths), desc="decoding images", unit="image", leave=False, disable=None):
         if isinstance(result, MiniClipError):
@@ -151,7 +152,7 @@ class Prefetch:
 
     def __init__(self, load: Callable[[tuple[int, int]], np.ndarray]) -> None:
         self._load = load
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)  # starts no thread until something is asked for
+        self._pool = ThreadPoolExecutor(thread_count())  # starts no thread until something is asked for
         self._begun: dict[tuple[int, int], Future[np.ndarray]] = {}
 
     def begin(self, keys: Sequence[tuple[int, int]]) -> None:

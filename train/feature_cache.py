@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from miniclip.cache import cache_folder, write_cached
+from miniclip.cpu import thread_count
 from miniclip.data.prefetch import prefetch_batches
 from miniclip.data.progress import ProgressBar
-from miniclip.errors import MiniClipError
-from miniclip.index.scan import is_retryable
+from miniclip.errors import MiniClipError, UnreadableImage, is_retryable
 from miniclip.inference.bundle import sha256_of
 from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
@@ -39,7 +39,7 @@ GPU_BATCH = 256  # of either: large enough to keep a card busy
 SAVE_EVERY = 32  # batches between two notes of how far the pass came
 
 # rows, and what takes those that are skipped -> the rows of each batch and what was computed of them
-Passes = Callable[[np.ndarray, Callable[[int, str], None]], Iterable[tuple[np.ndarray, np.ndarray]]]
+Passes = Callable[[np.ndarray, Callable[[int, MiniClipError], None]], Iterable[tuple[np.ndarray, np.ndarray]]]
 Store = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -80,11 +80,11 @@ def image_features(
     key += [trained_blocks] if trained_blocks else []
     key += [view.number, view.seed] if view.number else []
 
-    def passes(rows: np.ndarray, skip: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
-        def skip_row(position: int, reason: str) -> None:
-            skip(int(rows[position]), reason)
+    def passes(rows: np.ndarray, skip: Callable[[int, MiniClipError], None]) -> Iterable[tuple[np.ndarray, Any]]:
+        def skip_row(position: int, error: MiniClipError) -> None:
+            skip(int(rows[position]), error)
 
-        batch_size, workers = (IMAGE_BATCH, None) if device.is_cpu else (GPU_BATCH, os.cpu_count())
+        batch_size, workers = (IMAGE_BATCH, None) if device.is_cpu else (GPU_BATCH, thread_count())
         sources = [paths[row] for row in rows]
         for positions, pixel_values in prefetch_batches(sources, view.load, batch_size, skip_row, workers):
             pixels = device.put(pixel_values).contiguous(memory_format=torch.channels_last)
@@ -108,7 +108,7 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, dev
     key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, tokens.digest()]
     key += [trained_blocks] if trained_blocks else []
 
-    def passes(rows: np.ndarray, _: Callable[[int, str], None]) -> Iterable[tuple[np.ndarray, Any]]:
+    def passes(rows: np.ndarray, _: Callable[[int, MiniClipError], None]) -> Iterable[tuple[np.ndarray, Any]]:
         batch_size = TEXT_BATCH if device.is_cpu else GPU_BATCH
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
@@ -202,11 +202,15 @@ def _lock(file: IO[str]) -> None:
         return  # Windows, and some network disks: nobody waits there
 
 
-def _noted(folder: Path) -> tuple[int, dict[int, str]] | None:
+def _noted(folder: Path) -> tuple[int, dict[int, MiniClipError]] | None:
     """How many rows are done, and those skipped; None where nothing is, or the note did not survive a power cut."""
     try:
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        done, skipped = int(progress["done"]), {int(row): str(why) for row, why in progress["skipped"].items()}
+        again = progress.get("retryable", list(progress["skipped"]))  # an older note does not say it: try each again
+        skipped: dict[int, MiniClipError] = {
+            int(row): UnreadableImage(str(reason), row in again) for row, reason in progress["skipped"].items()
+        }
+        done = int(progress["done"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return (done, skipped) if (folder / "features.npy").exists() else None
@@ -231,7 +235,7 @@ def _cached(
             _fill(folder, description, order, shape, passes, device, store, done, skipped)
     else:
         skipped = noted[1]
-    return Features(np.load(folder / "features.npy", mmap_mode="r"), skipped)
+    return Features(np.load(folder / "features.npy", mmap_mode="r"), {row: str(why) for row, why in skipped.items()})
 
 
 def _fill(
@@ -243,7 +247,7 @@ def _fill(
     device: Device,
     store: Store,
     done: int,
-    skipped: dict[int, str],
+    skipped: dict[int, MiniClipError],
 ) -> None:
     """Compute what is left after `done` rows of `order`, and try again what a missing package or memory kept away."""
     if done == 0:
@@ -253,9 +257,12 @@ def _fill(
 
     def note(finished: int) -> None:
         values.flush()
-        write_cached(folder / "progress.json", json.dumps({"done": finished, "skipped": skipped}).encode())
+        reasons = {row: str(error) for row, error in skipped.items()}
+        again = [str(row) for row, error in skipped.items() if is_retryable(error)]
+        progress = {"done": finished, "skipped": reasons, "retryable": again}
+        write_cached(folder / "progress.json", json.dumps(progress).encode())
 
-    again = [row for row in order[:done] if is_retryable(skipped.get(int(row), ""))]
+    again = [row for row in order[:done] if is_retryable(skipped.get(int(row)))]
     todo = np.concatenate([np.asarray(again, dtype=order.dtype), order[done:]])
     place = np.zeros(len(order), dtype=np.int64)  # in `todo`, of each row
     place[todo] = np.arange(len(todo))

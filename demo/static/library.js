@@ -43,22 +43,17 @@ function showJob({ title, done, total, report, error, running, skipped }) {
 async function follow() {
     if (following) return;
     following = true;
-    for (;;) {
-        const answer = await page.call(server.progress);
-        if (answer.message) {
-            await status();
-            job.innerHTML = page.message(answer);
-            break;
-        }
+    let answer = await page.call(server.progress);
+    while (answer.job?.running) {
         showJob(answer.job);
-        if (!answer.job.running) {
-            await status();  // the buttons can be pressed again
-            if (!answer.job.error) openGallery();
-            break;
-        }
         await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+        answer = await page.call(server.progress);
     }
-    following = false;
+    following = false;  // the user may start another job before the status below has come
+    if (answer.job) showJob(answer.job);
+    await status();  // the buttons can be pressed again
+    if (answer.message) job.innerHTML = page.message(answer);
+    else if (!answer.job.error) openGallery();
 }
 
 // The other tabs still show the previous gallery. This tab keeps the report of what was indexed.

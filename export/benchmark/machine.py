@@ -6,7 +6,6 @@ implementation could still gain (S. Williams et al., "Roofline", CACM 2009). The
 8 bits can gain at all: a lot on a CPU with VNNI, less without.
 """
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from miniclip.cpu import thread_count
 from miniclip.inference.providers import CPU, session_options
 
 from ..gptq import MAX_WEIGHT
@@ -50,7 +50,7 @@ def measure_machine(seconds: float = 1.5) -> Machine:
         generator.integers(-MAX_WEIGHT[7], MAX_WEIGHT[7] + 1, shape, dtype=np.int8),
     )
     return Machine(
-        os.cpu_count() or 1,
+        thread_count(),
         _product_rate("MatMul", *floats, seconds),
         _product_rate("MatMulInteger", *integers, seconds),
         _read_rate(seconds),
@@ -75,7 +75,7 @@ def _product_rate(operator: str, a: np.ndarray, weight: np.ndarray, seconds: flo
 
 def _read_rate(seconds: float) -> float:
     """Each core sums its own part: at this size, numpy's float32 dot product is limited by memory."""
-    cores = os.cpu_count() or 1
+    cores = thread_count()
     values = np.ones(READ_BYTES // 4, dtype=np.float32)
     parts = np.array_split(values, cores)
     blocks = [np.array_split(part, max(1, len(part) // 65_536)) for part in parts]

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from miniclip.errors import MiniClipError
+from miniclip.cpu import check_address_space
+from miniclip.errors import InvalidArgument, MiniClipError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -22,6 +23,7 @@ MENDS = (  # of what is no bug, although `open` or `Path.exists` raises it
         (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
         "see that its disk or share is there, and start again",
     ),
+    ((errno.ENOMEM, errno.EMFILE, errno.ENFILE), "close other programs and start again"),
 )
 
 
@@ -89,12 +91,14 @@ def _drop_output() -> None:
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run a command's `main` and exit: 0 done, 1 a check failed, 2 wrong input with one line on standard error."""
     try:
+        check_address_space()
         status = command()
         sys.stdout.flush()  # here, where a reader that went away is no traceback
     except MiniClipError as error:
         if is_debugging():
             raise
-        message = " ".join(str(error).split())
+        is_flag = isinstance(error, InvalidArgument) and error.field.islower()
+        message = " ".join(f"{'--' if is_flag else ''}{error}".split())
         print(f"error: {message}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader has what it wanted
@@ -110,6 +114,11 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         if error.errno in NO_SPACE:
             _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
         print(f"error: {error.strerror}{where}; {mend}", file=sys.stderr)
+        status = 2
+    except MemoryError:
+        if is_debugging():
+            raise
+        print("error: not enough memory; close other programs and start again", file=sys.stderr)
         status = 2
     except KeyboardInterrupt as error:
         print(str(error) or "stopped", file=sys.stderr)

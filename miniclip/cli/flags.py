@@ -25,6 +25,9 @@ def add_runtime_flags(command: argparse.ArgumentParser) -> None:
         "--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)"
     )
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
+    command.add_argument(
+        "--threads", type=positive, help="threads to use (default: MINICLIP_THREADS, or the CPUs this process may use)"
+    )
 
 
 def add_device_flag(command: argparse.ArgumentParser) -> None:

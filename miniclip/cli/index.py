@@ -22,6 +22,12 @@ def add_command(commands: Any) -> None:
     add_bundle_flag(command)
     command.add_argument("--out", type=Path, help="index folder to make or update (default: one in the cache)")
     command.add_argument("--ray", metavar="ADDRESS", help="embed on a Ray cluster: auto, HOST:PORT, or ray://HOST:PORT")
+    command.add_argument(
+        "--exclude",
+        action="append",
+        metavar="GLOB",
+        help="leave out what matches, in gitignore's form; repeatable; kept in the index until it is given again",
+    )
     command.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
     command.add_argument("--watch", action="store_true", help="stay, and follow what changes in the folder")
     add_runtime_flags(command)
@@ -43,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         from miniclip.index.ray_indexer import on_cluster
 
         write = on_cluster(arguments.ray)
-    report = update_index(arguments.images, encoders, arguments.out, write)
+    report = update_index(arguments.images, encoders, arguments.out, write, exclude=arguments.exclude)
+    for line in report.notes:
+        print(line)
     print(f"{report}; index in {arguments.out}", flush=True)
     if arguments.ann:
         _make_ann(arguments.out, encoders)

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from miniclip.cli.flags import add_runtime_flags, open_encoders
+from miniclip.cpu import threads
 
 
 def add_command(commands: Any) -> None:
@@ -29,7 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
         from miniclip.index.image_index import ImageIndex
 
         index = ImageIndex.open(folder, in_memory=False)
-        facts |= {"pictures": len(index.paths), "skipped": len(index.skipped), "bundle": str(index.bundle_folder)}
+        facts |= {
+            "pictures": len(index.paths),
+            "skipped": len(index.skipped),
+            "bundle": str(index.bundle_folder),
+        }
+        facts["undated"] = len(index.paths) - index.dated
         folder = index.bundle_folder
     from miniclip.inference.gpu_info import gpu_facts
 
@@ -41,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "precisions": encoders.bundle.precisions,
         "providers": list(encoders.providers),
         "running": encoders.running_on,
+        "threads": str(threads()),
         **gpu_facts(),
         "certificate": encoders.bundle.certificate,
     }

@@ -17,6 +17,8 @@ from miniclip import __version__
 from miniclip.cli import classify, compare, duplicates, evaluate, import_run, index, info, models, search
 from miniclip.cli.command import ArgumentParser, run_command, start_logging
 from miniclip.cli.programs import PROGRAMS, run_program
+from miniclip.cpu import set_threads
+from miniclip.errors import InvalidArgument, MiniClipError
 
 COMMANDS = (search, index, duplicates, classify, models, info, evaluate, compare, import_run)
 EXAMPLES = """miniclip search "a dog on the beach" ~/Pictures
@@ -61,7 +63,12 @@ def run(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser().print_help()
         return 0
-    status: int = arguments.run(arguments)
+    set_threads(getattr(arguments, "threads", None))
+    try:
+        status: int = arguments.run(arguments)
+    except InvalidArgument as error:  # the library names its own arguments, a user typed flags
+        flag = error.field if error.field.isupper() else f"--{error.field.replace('_', '-')}"
+        raise MiniClipError(f"{flag} {error.message}") from error
     return status
 
 

@@ -34,6 +34,7 @@ class CaptionTable:
     captions: list[str]  # N_texts
     image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was read in another way than it is written
 
     def split(self, *names: str) -> "CaptionTable":
         """The images of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is everything.
@@ -70,6 +71,7 @@ class CaptionTable:
             captions=self.captions + other.captions,
             image_of_caption=np.concatenate([self.image_of_caption, other.image_of_caption + len(self.image_paths)]),
             skipped=self.skipped + other.skipped,
+            notes=self.notes + other.notes,
         )
 
     def apart_from(self, other: "CaptionTable") -> "CaptionTable":
@@ -84,14 +86,14 @@ class CaptionTable:
         return self.captions[start:end]
 
     def summary(self) -> str:
-        """One line of counts, and a second one of reasons if something was skipped."""
+        """A line of counts, one of reasons if something was skipped, and the notes."""
         text = f"{len(self.image_paths):,} images, {len(self.captions):,} captions: {self._split_counts()}"
         if self.skipped:
             reasons = Counter(skipped.reason for skipped in self.skipped).most_common()
             shown = [f"{count:,} {reason}" for reason, count in reasons[:3]]
             rest = sum(count for _, count in reasons[3:])
             text += "\nskipped: " + ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
-        return text
+        return "\n".join([text, *self.notes])
 
     def skipped_lines(self, most: int = 20) -> list[str]:
         """`skipping NAME: reason` for each thing left out, at most `most` of them, then how many more there are."""
@@ -112,6 +114,7 @@ class CaptionTable:
             captions=[self.captions[row] for row in texts],
             image_of_caption=new_row[self.image_of_caption[texts]],
             skipped=skipped,
+            notes=self.notes,
         )
 
 
@@ -124,5 +127,5 @@ def check_skipped(table: CaptionTable, allow_missing: bool, limit: float = 0.05)
     first = [f"{entry.name} ({entry.reason})" for entry in table.skipped if entry.rows][:3]
     raise MiniClipError(
         f"{skipped:,} of {total:,} rows were skipped, more than {limit:.0%}: {', '.join(first)}; "
-        "mend the data, or go on without them with --allow-missing"
+        "fix the data, or go on without them with --allow-missing"
     )

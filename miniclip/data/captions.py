@@ -16,10 +16,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from miniclip.data.caption_table import CaptionTable, Skipped
-from miniclip.data.discovery import caption_file_in, caption_files_of_splits, reader_for
+from miniclip.data.discovery import caption_file_in, caption_files_of_splits, reader_for, sidecar_rows
+from miniclip.data.file_names import FileNames, composed
 from miniclip.data.formats.flickr import read_lists
 from miniclip.data.formats.hugging_face import read_hugging_face
-from miniclip.data.formats.rows import FORMATS, Row
+from miniclip.data.formats.rows import FORMATS, CaptionRows, Row
+from miniclip.data.ignore import Ignore
 from miniclip.data.images import SUFFIXES
 from miniclip.data.splits import SPLIT_WORDS, normalise_split, seeded_splits
 from miniclip.errors import MiniClipError
@@ -65,11 +67,14 @@ def _captioned_folder(path: Path, seed: int) -> CaptionTable | None:
     if file := caption_file_in(path):
         return _read_file(file, seed)
     if split_files := caption_files_of_splits(path):
-        rows = [row for file in split_files for row in _split_rows(file)]
-        return _build(rows, {}, seed, str(path), _uncaptioned(rows))
+        parts = [_split_rows(file) for file in split_files]
+        rows = [row for part in parts for row in part]
+        return _build(rows, {}, seed, str(path), _uncaptioned(rows), [note for part in parts for note in part.notes])
     for folder in IMAGE_FOLDERS:  # Kaggle's Flickr30k has its captions inside the images' folder
         if (path / folder).is_dir() and (file := caption_file_in(path / folder)):
             return _read_file(file, seed)
+    if rows := sidecar_rows(path):
+        return _build(rows, {}, seed, str(path), _uncaptioned(rows))
     return None
 
 
@@ -87,7 +92,12 @@ class _CaptionedImage:
 
 
 def _build(
-    rows: list[Row], lists: dict[str, str], seed: int, source: str, uncaptioned: Sequence[Skipped] = ()
+    rows: list[Row],
+    lists: dict[str, str],
+    seed: int,
+    source: str,
+    uncaptioned: Sequence[Skipped] = (),
+    notes: Sequence[str] = (),
 ) -> CaptionTable:
     """Rows whose images have been looked up, and official lists {file name: split} if there are any -> the table."""
     skipped: list[Skipped] = []
@@ -102,7 +112,9 @@ def _build(
     if not any(image.split for image in images.values()):
         names = [image.name for image in images.values()]
         # over all names, the missing ones too: a file lost on one machine must not reshuffle the others
-        splits = [lists.get(PurePosixPath(name).name, "") for name in names] if lists else seeded_splits(names, seed)
+        by_form = {composed(name): split for name, split in lists.items()}
+        splits = [by_form.get(composed(PurePosixPath(name).name), "") for name in names]
+        splits = splits if lists else seeded_splits(names, seed)
         for image, split in zip(images.values(), splits, strict=True):
             image.split = split
 
@@ -130,7 +142,9 @@ def _build(
             f"images are looked for beside the caption file and in {', '.join(IMAGE_FOLDERS)}"
         )
     rows_of_images = np.array(image_of_caption, dtype=np.int64)
-    return CaptionTable(image_paths, image_splits, captions, rows_of_images, [*skipped, *uncaptioned])
+    return CaptionTable(
+        image_paths, image_splits, captions, rows_of_images, [*skipped, *uncaptioned], list(dict.fromkeys(notes))
+    )
 
 
 def _add_row(image: _CaptionedImage, row: Row, source: str) -> None:
@@ -155,24 +169,27 @@ def _add_row(image: _CaptionedImage, row: Row, source: str) -> None:
 
 def _read_file(file: Path, seed: int) -> CaptionTable:
     rows, lists = _located_rows(file), read_lists(file.parent)
-    return _build(rows, lists, seed, str(file), _uncaptioned(rows, lists))
+    return _build(rows, lists, seed, str(file), _uncaptioned(rows, lists), rows.notes)
 
 
-def _located_rows(file: Path) -> list[Row]:
+def _located_rows(file: Path) -> CaptionRows:
     """Read a caption file and find each row's image, or the reason why there is none."""
     reader = reader_for(file)
     places = [file.parent, *(file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir())]
+    names = FileNames(places)
     found: dict[str, Row] = {}
     rows = []
-    for row in reader(file):
+    written = reader(file)
+    for row in written:
         if row.name not in found:
-            found[row.name] = _located(row, places)
+            found[row.name] = _located(row, places, names)
         known = found[row.name]
         rows.append(row._replace(name=known.name, path=known.path, problem=known.problem))
-    return rows
+    notes = [*written.notes] if isinstance(written, CaptionRows) else []
+    return CaptionRows(rows, notes + names.notes())
 
 
-def _located(row: Row, places: list[Path]) -> Row:
+def _located(row: Row, places: list[Path], names: FileNames) -> Row:
     written = row.name.strip().replace("\\", "/")  # files written on Windows
     if not written:
         return row._replace(name="", problem="no image name")
@@ -182,7 +199,10 @@ def _located(row: Row, places: list[Path]) -> Row:
     if name.split("/")[0] == "..":
         return row._replace(name=name, problem="leads out of the dataset's folder")
     path = next((place / name for place in places if os.path.isfile(place / name)), None)
-    return row._replace(name=name, path=path, problem="" if path else "no such file")
+    problem = ""
+    if path is None:
+        path, problem = names.find(name)
+    return row._replace(name=name, path=path, problem=problem)
 
 
 def _uncaptioned(rows: list[Row], lists: dict[str, str] | None = None) -> list[Skipped]:
@@ -196,17 +216,23 @@ def _uncaptioned(rows: list[Row], lists: dict[str, str] | None = None) -> list[S
     ]
 
 
-def _split_rows(file: Path) -> list[Row]:
+def _split_rows(file: Path) -> CaptionRows:
     split = file.parent.name
     rows = _located_rows(file)
-    return [row._replace(name=row.name and f"{split}/{row.name}", split=row.split or split) for row in rows]
+    named = [row._replace(name=row.name and f"{split}/{row.name}", split=row.split or split) for row in rows]
+    return CaptionRows(named, rows.notes)
 
 
 def _image_folder(folder: Path, seed: int) -> CaptionTable:
-    """All images below a folder, without captions; hidden files and folders are passed over."""
+    """All images below a folder, without captions; hidden files and folders that are not the user's are passed over."""
     paths: list[Path] = []
+    ignore = Ignore(str(folder))
     for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and not ignore.leaves_out(f"{parent}/{name}", is_folder=True)
+        )
         paths += [Path(parent, name) for name in files if _is_image(name) and os.path.isfile(Path(parent, name))]
     if not paths:
         raise MiniClipError(f"{folder} holds no caption file and no images; MiniCLIP reads {FORMATS}")

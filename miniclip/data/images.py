@@ -1,16 +1,16 @@
-"""Images to `pixel_values`: open, check, orient, convert, resize, normalise. The only image code, for all rooms.
+"""Open an image file: check it, decode it, turn it upright, convert it to sRGB.
 
-In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and HEIC. Out:
-`(3, H, W)` float32, or a `MiniClipError` that says why an image cannot be read. No torch: training, serving and the
-page see exactly the same pixels.
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and HEIC. Out: upright RGB,
+or an `UnreadableImage` with the reason. No torch: training, serving and the page see exactly the same pixels.
 """
 
 import contextlib
+import errno
 import io
 import re
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from miniclip.data.metadata import date_taken, upright
-from miniclip.errors import MiniClipError
+from miniclip.data.colour import to_srgb
+from miniclip.data.metadata import Metadata, read_metadata, upright
+from miniclip.data.truncated import decode_truncated
+from miniclip.errors import UnreadableImage
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"]  # Pillow opens MPO as JPEG
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
@@ -44,6 +46,10 @@ with contextlib.suppress(ImportError):  # no wheel of it for every system
 
 ImageSource = str | Path | bytes
 
+# errors of a share or of the machine, which say nothing about the file
+PASSING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+CUT_OFF = "its last bytes are missing"
+
 
 @dataclass(frozen=True)
 class DecodedImage:
@@ -52,7 +58,8 @@ class DecodedImage:
     image: Image.Image
     width_px: int  # of the file, upright
     height_px: int
-    taken: datetime | None  # EXIF's date, in the camera's own time
+    taken: datetime | None  # the camera's own time
+    remark: str = ""  # what is wrong with a file that can be shown all the same
 
 
 def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Image:
@@ -65,65 +72,95 @@ def read_image(source: ImageSource, min_size_px: int | None = None) -> DecodedIm
 
     With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the
     decoder then skips most of the work (`Image.draft`). Large images are decoded one at a time, whatever the threads.
-    Errors: `MiniClipError` with the reason, which does not repeat the path.
+    Errors: `UnreadableImage` with the reason.
     """
-    stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        with Image.open(stream, formats=FORMATS) as image:
-            width_px, height_px = image.size
-            if width_px * height_px > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
-                raise OSError(f"a run-length BMP of more than {RUN_LENGTH_PX:,} pixels an edge; save it as PNG")
-            if min_size_px is not None:
-                image.draft("RGB", (min_size_px, min_size_px))
-            with _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+    with _reasons(source), _opened(source) as image:
+        width_px, height_px = image.size
+        if min_size_px is not None:
+            image.draft("RGB", (min_size_px, min_size_px))
+        with _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+            pixels, remark = image, ""
+            try:
                 image.load()
-                is_wide = image.width > image.height
-                rgb = _to_rgb(upright(image))
-            if (rgb.width > rgb.height) != is_wide and width_px != height_px:
-                width_px, height_px = height_px, width_px
-            return DecodedImage(rgb, width_px, height_px, date_taken(image))
-    except FileNotFoundError:
-        raise MiniClipError("no such file") from None
-    except IsADirectoryError:
-        raise MiniClipError("a folder, not an image") from None
-    except PermissionError:
-        raise MiniClipError("no permission to read it") from None
-    except UnidentifiedImageError:
-        raise MiniClipError(_unidentified(stream)) from None
-    except Image.DecompressionBombError:
-        raise MiniClipError(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from None
-    except MemoryError:  # says nothing of the file
-        raise MiniClipError("cannot be read (not enough memory)") from None
+            except OSError as error:
+                whole = decode_truncated(image, source) if "truncated" in str(error) else None
+                if whole is None:
+                    raise
+                pixels, remark = whole, CUT_OFF
+            metadata = read_metadata(image, source)
+            rgb = _to_rgb(upright(pixels, metadata.orientation), image.info.get("icc_profile"))
+            rgb.info.pop("icc_profile", None)  # PNG would be written with it, and is in sRGB now
+        if metadata.is_on_its_side and image.format != "TIFF":  # Pillow has swapped them in a TIFF's header
+            width_px, height_px = height_px, width_px
+        return DecodedImage(rgb, width_px, height_px, metadata.taken, remark)
+
+
+def read_header(source: ImageSource) -> Metadata:
+    """What an image says of itself, without its pixels (a PNG's are passed over, too, but read). Errors: as above."""
+    with _reasons(source), _opened(source) as image:
+        if image.format == "PNG":
+            image.load()
+        return read_metadata(image, source)
+
+
+@contextlib.contextmanager
+def _opened(source: ImageSource) -> Iterator[Any]:
+    stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    with Image.open(stream, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
+            raise OSError(f"a run-length BMP of more than {RUN_LENGTH_PX:,} pixels an edge; save it as PNG")
+        yield image
+
+
+@contextlib.contextmanager
+def _reasons(source: ImageSource) -> Iterator[None]:
+    """Whatever keeps an image from being read, as an `UnreadableImage`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UnreadableImage("no such file", retryable=True) from error
+    except IsADirectoryError as error:
+        raise UnreadableImage("a folder, not an image") from error
+    except PermissionError as error:
+        raise UnreadableImage("no permission to read it", retryable=True) from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(source) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from error
+    except MemoryError as error:
+        raise UnreadableImage("cannot be read (not enough memory)", retryable=True) from error
     except Exception as error:  # Pillow's decoders raise many types for damaged files; each means the same to a user
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MiniClipError(f"damaged image ({reason})") from None
+        is_passing = isinstance(error, OSError) and error.errno in PASSING
+        raise UnreadableImage(f"damaged image ({reason})", retryable=is_passing) from error
 
 
-def _unidentified(stream: Any) -> str:
+def _unidentified(source: ImageSource) -> UnreadableImage:
     """Why Pillow knows no format for it."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        if isinstance(stream, str | Path):
-            with open(stream, "rb") as file:
-                start = file.read(12)
+    start = None
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(source, bytes):
+            start = source[:12]
         else:
-            stream.seek(0)
-            start = stream.read(12)
-        if not start:
-            return "an empty file, not an image in a known format"
-        if HEIC.match(start) and "HEIF" not in FORMATS:
-            return "HEIC images need one more package: pip install pillow-heif"
-    return f"not an image in a known format ({', '.join('WebP' if f == 'WEBP' else f for f in FORMATS)})"
+            with open(source, "rb") as file:
+                start = file.read(12)
+    if start == b"":
+        return UnreadableImage("an empty file, not an image in a known format")
+    if start and HEIC.match(start) and "HEIF" not in FORMATS:
+        return UnreadableImage("HEIC images need one more package: pip install pillow-heif", retryable=True)
+    known = ", ".join("WebP" if name == "WEBP" else name for name in FORMATS)
+    return UnreadableImage(f"not an image in a known format ({known})")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: 16-bit is scaled to 8, transparency is laid on white. A large image goes band by band."""
-    if image.mode == "RGB" and "transparency" not in image.info:
+def _to_rgb(image: Image.Image, profile: object) -> Image.Image:
+    """Any mode to sRGB: 16-bit is scaled to 8, transparency is laid on white. A large image goes band by band."""
+    if image.mode == "RGB" and "transparency" not in image.info and not profile:
         return image
     rows = image.height if image.width * image.height <= LARGE_PIXELS else max(1, BAND_PIXELS // image.width)
     bands = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
-    convert: Callable[[Image.Image], Image.Image] = _colours_to_rgb
+    convert: Callable[[Image.Image], Image.Image] = partial(_colours_to_rgb, profile=profile)
     if image.mode.startswith("I") or image.mode == "F":
         extremes = np.array([_extremes(image.crop(band)) for band in bands])
         convert = partial(_grey_to_rgb, levels=_levels(image.mode, extremes[:, 0].min(), extremes[:, 1].max()))
@@ -135,12 +172,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _colours_to_rgb(image: Image.Image) -> Image.Image:
+def _colours_to_rgb(image: Image.Image, profile: object) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
+        colours = rgba.convert("L" if image.mode in ("LA", "La", "L") else "RGB")
+        converted = to_srgb(colours, profile)
+        if converted is not colours:
+            converted.putalpha(rgba.getchannel("A"))
+            rgba = converted
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return to_srgb(image.convert("RGB") if image.mode == "P" else image, profile).convert("RGB")
 
 
 def _extremes(image: Image.Image) -> tuple[float, float]:

@@ -1,29 +1,219 @@
 """What an image file says of itself: the date it was taken, and which way up it stands.
 
-In: an opened Pillow image. Out: facts, or None where the file does not state them.
+In: an opened Pillow image and where it came from. Out: `Metadata`. Tags are read one by one: one that is damaged does
+not cost the others. Of several EXIF blocks the first one that has a tag counts, as in browsers.
 """
 
 import contextlib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from html import unescape
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from miniclip.data.dates import parse_date
+from miniclip.data.exif import ExifBlock
+
+ORIENTATION, TIFF_XMP, TIFF_IPTC, PHOTOSHOP = 0x0112, 700, 33723, 34377
+ORIGINAL, DIGITIZED, CHANGED = 0x9003, 0x9004, 0x0132
+WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, TIFF_XMP, TIFF_IPTC, PHOTOSHOP)
+EXIF_NS, XMP_NS = "http://ns.adobe.com/exif/1.0/", "http://ns.adobe.com/xap/1.0/"
+PHOTOSHOP_NS, TIFF_NS = "http://ns.adobe.com/photoshop/1.0/", "http://ns.adobe.com/tiff/1.0/"
+USUAL_PREFIXES = {EXIF_NS: "exif", XMP_NS: "xmp|xap", PHOTOSHOP_NS: "photoshop", TIFF_NS: "tiff"}
+PNG_CREATION = ("Creation Time", "creation time", "CreationTime", "create-date", "Create-Date")
+MAX_TEXT_BYTES = 4 << 20
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def date_taken(image: Image.Image) -> datetime | None:
-    """EXIF's date of the exposure, else of the file; None where there is none that is a date."""
-    try:
-        exif = image.getexif()
-        tags = {**exif, **exif.get_ifd(0x8769)} if exif else {}
-    except Exception:  # metadata that cannot be read dates nothing
-        return None
-    for tag in (0x9003, 0x9004, 0x0132):  # DateTimeOriginal, DateTimeDigitized, DateTime
-        with contextlib.suppress(ValueError):
-            return datetime.strptime(str(tags.get(tag, "")).strip("\0 "), "%Y:%m:%d %H:%M:%S")
-    return None
+@dataclass(frozen=True)
+class Metadata:
+    """`orientation` is EXIF's, 1 to 8. `taken` is in the camera's own time, None where no tag holds a date."""
+
+    orientation: int = 1
+    taken: datetime | None = None
+
+    @property
+    def is_on_its_side(self) -> bool:
+        return self.orientation >= 5
 
 
-def upright(image: Image.Image) -> Image.Image:
-    try:  # what stands upright already is not copied: a large image would be in memory twice
-        return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
-    except Exception:  # metadata that cannot be read turns nothing; the image itself is whole
+def read_metadata(image: Image.Image, source: Any) -> Metadata:
+    """Date and orientation of an opened image; call it after `load`, since PNG may have metadata behind its pixels.
+
+    `source` is the path or the bytes that the image was opened from.
+    The first of these tags that is a date gives it: EXIF DateTimeOriginal, XMP exif:DateTimeOriginal, XMP
+    photoshop:DateCreated, IPTC DateCreated, EXIF DateTimeDigitized, XMP xmp:CreateDate and exif:DateTimeDigitized, IPTC
+    DigitalCreationDate, PNG's creation time, GPS. The day of the last change (EXIF DateTime, XMP xmp:ModifyDate, PNG
+    tIME) is taken only where none of those tags is there at all: a tag that nobody can read says that this day is
+    another one.
+    """
+    blocks, texts = [], []
+    with contextlib.suppress(Exception):  # metadata dates and turns nothing where it cannot be read
+        blocks = list(_exif_blocks(image, source))
+    with contextlib.suppress(Exception):
+        texts = list(_xmp_texts(image, blocks))
+    orientation = next((value for block in blocks if (value := block.integer(ORIENTATION)) is not None), 1)
+    taken = None
+    with contextlib.suppress(Exception):
+        taken = _date(image, source, blocks, texts)
+    return Metadata(orientation if 1 <= orientation <= 8 else 1, taken)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image as it stands; one that stands already is not copied, since a large one would be in memory twice."""
+    if image.format == "TIFF" or orientation not in TURNS:  # Pillow turns TIFF while it loads it
         return image
+    return image.transpose(TURNS[orientation])
+
+
+def _exif_blocks(image: Image.Image, source: Any) -> Iterator[ExifBlock]:
+    if image.format == "TIFF":
+        with _opened(source) as stream:
+            yield ExifBlock(stream, WANTED)
+        return
+    contents: list[bytes] = []
+    for marker, content in getattr(image, "applist", []):  # JPEG
+        if marker == "APP1" and content[:4] == b"Exif":
+            block = content[6:]
+            if contents and block[:2] not in (b"II", b"MM"):
+                contents[-1] += block  # one block that was too long for one segment
+            else:
+                contents.append(block)
+    if not contents and isinstance(image.info.get("exif"), bytes):
+        contents.append(image.info["exif"])
+    contents += [block for name in ("exif", "APP1", "app1") if (block := _raw_profile(image, name))]
+    for content in contents:
+        if not content.startswith(b"http"):  # an APP1 profile may be XMP
+            yield ExifBlock.of_bytes(content, WANTED)
+
+
+def _raw_profile(image: Image.Image, name: str) -> bytes:
+    """What ImageMagick and exiftool keep as hexadecimal digits in a PNG's text: a name, a length, digits."""
+    text = image.info.get(f"Raw profile type {name}")
+    if not isinstance(text, str) or len(text) > 2 * MAX_TEXT_BYTES:
+        return b""
+    digits = "".join(text.split("\n")[3:]) if text.startswith("\n") else "".join(text.split("\n")[2:])
+    with contextlib.suppress(ValueError):
+        return bytes.fromhex(digits)
+    return b""
+
+
+@contextlib.contextmanager
+def _opened(source: Any) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        with open(source, "rb") as stream:
+            yield stream
+    else:
+        source.seek(0)
+        yield source
+
+
+def _xmp_texts(image: Image.Image, blocks: list[ExifBlock]) -> Iterator[str]:
+    packets: list[Any] = [image.info.get("xmp"), image.info.get("XML:com.adobe.xmp")]
+    packets += [block.tags[TIFF_XMP][1] for block in blocks if TIFF_XMP in block.tags]
+    packets += [_raw_profile(image, "xmp")]
+    app1 = _raw_profile(image, "APP1")
+    packets += [app1] if app1.startswith(b"http") else []
+    for packet in packets:
+        if isinstance(packet, tuple):
+            packet = packet[0] if packet else b""
+        if isinstance(packet, bytes):  # without its zero bytes, ASCII in UTF-16 is ASCII
+            packet = packet[:MAX_TEXT_BYTES].replace(b"\0", b"").decode("utf-8", "replace")
+        if isinstance(packet, str) and packet:
+            yield packet
+
+
+def _xmp_values(texts: list[str], namespace: str, name: str) -> Iterator[str]:
+    """Values of a property, as an attribute or an element, under whatever prefix its namespace has."""
+    for text in texts:
+        declared = re.findall(rf"xmlns:([\w.\-]+)\s*=\s*[\"']{re.escape(namespace)}[\"']", text)
+        prefixes = "|".join(map(re.escape, declared)) or USUAL_PREFIXES[namespace]
+        for quoted, double, element in re.findall(
+            rf"\b(?:{prefixes}):{name}\s*=\s*(?:'([^'<]*)'|\"([^\"<]*)\")"
+            rf"|<(?:{prefixes}):{name}(?:\s[^>]*)?>\s*([^<]*?)\s*</",
+            text,
+        ):
+            yield unescape(quoted or double or element)
+
+
+def _iptc_values(image: Image.Image, blocks: list[ExifBlock], day: int, time: int) -> Iterator[str]:
+    """IPTC's date and time of day, which are two data sets of record 2."""
+    photoshop = image.info.get("photoshop")
+    contents = [content for content in (photoshop or {}).values() if isinstance(content, bytes)]
+    contents += [block.tags[tag][1] for block in blocks for tag in (TIFF_IPTC, PHOTOSHOP) if tag in block.tags]
+    contents += [_raw_profile(image, "iptc")]
+    for content in contents:
+        date = re.search(rb"\x1c\x02" + bytes([day]) + rb"\x00[\x08-\x0a]([\d\-/:]{8,10})", content)
+        clock = re.search(rb"\x1c\x02" + bytes([time]) + rb"\x00[\x04-\x0f]([\d:]{4,8}(?:[+\-][\d:]{4,6}|Z)?)", content)
+        if date:
+            yield f"{date[1].decode()} {clock[1].decode() if clock else ''}".strip()
+
+
+def _gps_values(blocks: list[ExifBlock]) -> Iterator[str]:
+    for block in blocks:
+        if 0x1D in block.gps:  # GPSDateStamp and GPSTimeStamp, in UTC
+            day = block.gps[0x1D][1].decode("utf-8", "replace").strip("\0 ")
+            clock = block.fractions(block.gps, 0x07)
+            time = f" {clock[0]:02.0f}:{clock[1]:02.0f}:{int(clock[2]):02}" if len(clock) == 3 else ""
+            yield day + time
+
+
+def _date(image: Image.Image, source: Any, blocks: list[ExifBlock], texts: list[str]) -> datetime | None:
+    def exif(tag: int) -> Iterator[str]:
+        for block in blocks:
+            if tag in block.tags:
+                yield block.tags[tag][1].decode("utf-8", "replace")
+
+    def png(*names: str) -> Iterator[str]:
+        yield from (image.info[name] for name in names if isinstance(image.info.get(name), str))
+
+    taken = [
+        *exif(ORIGINAL),
+        *_xmp_values(texts, EXIF_NS, "DateTimeOriginal"),
+        *_xmp_values(texts, PHOTOSHOP_NS, "DateCreated"),
+        *_iptc_values(image, blocks, 55, 60),
+        *png("exif:DateTimeOriginal"),
+        *exif(DIGITIZED),
+        *_xmp_values(texts, XMP_NS, "CreateDate"),
+        *_xmp_values(texts, EXIF_NS, "DateTimeDigitized"),
+        *_iptc_values(image, blocks, 62, 63),
+        *png(*PNG_CREATION, "exif:DateTimeDigitized"),
+        *_gps_values(blocks),
+    ]
+    for text in taken:
+        if date := parse_date(text):
+            return date
+    if any(text.strip("\0 :\t") for text in taken):
+        return None
+    changed = [*exif(CHANGED), *_xmp_values(texts, TIFF_NS, "DateTime"), *_xmp_values(texts, XMP_NS, "ModifyDate")]
+    changed += [*png("exif:DateTime"), *(_png_time(source) if image.format == "PNG" else [])]
+    return next((date for text in changed if (date := parse_date(text))), None)
+
+
+def _png_time(source: Any) -> list[str]:
+    """The chunk tIME, which Pillow passes over."""
+    with _opened(source) as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+            size = int.from_bytes(head[:4])
+            if head[4:] == b"tIME" and size == 7:
+                time = stream.read(7)
+                year, (month, day, hour, minute, second) = int.from_bytes(time[:2]), time[2:]
+                return [f"{year:04}:{month:02}:{day:02} {hour:02}:{minute:02}:{second:02}"]
+            stream.seek(size + 4, io.SEEK_CUR)
+    return []

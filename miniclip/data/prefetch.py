@@ -6,11 +6,11 @@ In: sources and what to do with each. Out: results in the order of the sources, 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from os import cpu_count
 from typing import TypeVar
 
 import numpy as np
 
+from miniclip.cpu import thread_count
 from miniclip.data.images import ImageSource
 from miniclip.errors import MiniClipError
 
@@ -34,7 +34,7 @@ def prefetch(
 
     upcoming = iter(enumerate(sources))
     pending: deque[tuple[int, Future[Loaded | MiniClipError]]] = deque()
-    with ThreadPoolExecutor(workers or min(8, cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, thread_count())) as pool:
         try:
             while True:
                 while len(pending) < ahead and (following := next(upcoming, None)) is not None:
@@ -52,19 +52,19 @@ def prefetch_batches(
     sources: Sequence[ImageSource],
     load: Callable[[ImageSource], np.ndarray],
     batch_size: int,
-    on_error: Callable[[int, str], None],
+    on_error: Callable[[int, MiniClipError], object],
     workers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Decode images in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
 
     Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. An image that cannot be read is left out and
-    told to `on_error(row, reason)`. Memory is bounded: at most two batches are decoded ahead.
+    reported by `on_error(row, error)`. Memory is bounded: at most two batches are decoded ahead.
     """
     rows: list[int] = []
     batch: list[np.ndarray] = []
     for row, loaded in prefetch(sources, load, ahead=2 * batch_size, workers=workers):
         if isinstance(loaded, MiniClipError):
-            on_error(row, str(loaded))
+            on_error(row, loaded)
             continue
         rows.append(row)
         batch.append(loaded)

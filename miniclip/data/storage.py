@@ -3,7 +3,7 @@
 import re
 from urllib.parse import unquote
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import UnreadableImage
 
 
 def is_uri(source: str) -> bool:
@@ -12,7 +12,7 @@ def is_uri(source: str) -> bool:
 
 
 def read_uri(uri: str) -> bytes:
-    """A whole object; `MiniClipError` with the reason when it cannot be read."""
+    """A whole object; `UnreadableImage` with the reason when it cannot be read."""
     from pyarrow import fs
 
     try:
@@ -20,7 +20,8 @@ def read_uri(uri: str) -> bytes:
         with system.open_input_stream(path) as stream:
             return bytes(stream.read())
     except (OSError, ValueError) as error:
-        raise MiniClipError(f"cannot be read ({str(error).splitlines()[0]})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnreadableImage(f"cannot be read ({reason})", retryable=True) from error
 
 
 def name_in_storage(uri: str) -> str:

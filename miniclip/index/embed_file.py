@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from miniclip.cpu import thread_count
 from miniclip.data.images import read_image
 from miniclip.data.paths import real_path
 from miniclip.data.prefetch import prefetch
 from miniclip.data.storage import is_uri, read_uri
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, UnreadableImage
 from miniclip.index.scan import ImageFile
 from miniclip.inference.encoders import IMAGE_BATCH, OnnxEncoders
 
@@ -38,6 +39,7 @@ class Reading:
     width_px: int = 0
     height_px: int = 0
     taken: datetime | None = None
+    remark: str | None = None
     pixel_values: np.ndarray | None = None  # (3, H, W), until it is embedded
     image_embed: np.ndarray | None = None  # (D,)
 
@@ -46,7 +48,7 @@ def read_all(
     files: Sequence[ImageFile], encoders: OnnxEncoders, offset_of: dict[bytes, int]
 ) -> Iterator[tuple[ImageFile, Reading | MiniClipError]]:
     """Every file with its `Reading`, or with the error that says why it has none."""
-    cores = os.cpu_count() or 1
+    cores = thread_count()
 
     def read(file: ImageFile) -> Reading:
         return read_file(file, encoders, offset_of)
@@ -75,9 +77,9 @@ def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, in
         return Reading(file, sha256, known_at=offset_of[sha256])
     image = read_image(source, encoders.transform.min_size_px)
     if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
-        raise MiniClipError("cannot be read (it changes meanwhile; index again when it is whole)")
+        raise UnreadableImage("cannot be read (it changes meanwhile; index again when it is whole)", retryable=True)
     pixel_values = encoders.transform(image.image)
-    facts = (file, sha256, None, image.width_px, image.height_px, image.taken)
+    facts = (file, sha256, None, image.width_px, image.height_px, image.taken, image.remark or None)
     if encoders.wants_batches:
         return Reading(*facts, pixel_values=pixel_values)
     return Reading(*facts, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
@@ -106,15 +108,15 @@ def hash_file(path: str) -> bytes:
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """What keeps a file from being read, as a `MiniClipError`."""
+    """Whatever keeps a file from being read, as an `UnreadableImage`."""
     try:
         yield
-    except PermissionError:
-        raise MiniClipError("no permission to read it") from None
+    except PermissionError as error:
+        raise UnreadableImage("no permission to read it", retryable=True) from error
     except OSError as error:
-        raise MiniClipError(f"cannot be read ({error.strerror})") from None
-    except MemoryError:
-        raise MiniClipError("cannot be read (not enough memory)") from None
+        raise UnreadableImage(f"cannot be read ({error.strerror})", retryable=True) from error
+    except MemoryError as error:
+        raise UnreadableImage("cannot be read (not enough memory)", retryable=True) from error
 
 
 def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[ImageFile, Reading]]:
@@ -124,7 +126,7 @@ def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[Image
         np.stack([reading.pixel_values for reading in batch if reading.pixel_values is not None])
     )
     for reading, image_embed in zip(batch, embeds, strict=True):
-        facts = (reading.file, reading.sha256, None, reading.width_px, reading.height_px, reading.taken)
+        facts = (reading.file, reading.sha256, None, reading.width_px, reading.height_px, reading.taken, reading.remark)
         yield reading.file, Reading(*facts, image_embed=image_embed)
 
 
@@ -134,7 +136,7 @@ def row_columns(readings: Sequence[Reading], known: dict[int, dict[str, Any]], d
     States are from before the files were read: one that changed meanwhile is read again.
     """
     now = datetime.now(UTC).replace(tzinfo=None)
-    columns: dict[str, Any] = {name: [] for name in ("width_px", "height_px", "taken")}
+    columns: dict[str, Any] = {name: [] for name in ("width_px", "height_px", "taken", "remark")}
     embeds = []
     for reading in readings:
         row = known[reading.known_at] if reading.known_at is not None else vars(reading)

@@ -6,6 +6,7 @@ even imported.
 """
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.cpu import thread_count
 from miniclip.data.paths import stored_path
 from miniclip.data.storage import is_uri, read_uri
 from miniclip.errors import MiniClipError
@@ -22,7 +24,7 @@ from miniclip.files import expand
 from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.embeddings_mmap import Put, map_embeddings, write_embeddings
 from miniclip.index.scan import Problem
-from miniclip.index.store import IMAGES, damaged, open_table, read_problems, read_settings
+from miniclip.index.store import IMAGES, open_table, read_problems, read_settings, unreadable
 from miniclip.index.summary import Summary, read_summary, stamp_of
 
 FACTS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions")
@@ -137,6 +139,11 @@ class ImageIndex:
         rows = np.asarray(rows, dtype=np.int64)
         return self.image_embeds[rows] if len(self.image_embeds) else self.stored.take(rows)
 
+    @property
+    def dated(self) -> int:
+        """How many images have a date."""
+        return int((~np.isnat(self.taken)).sum())
+
     @cached_property
     def content(self) -> np.ndarray:
         """(N,) int32: equal numbers for images of equal content, each the first row that has it."""
@@ -172,7 +179,10 @@ def _names_of(path: str | Path) -> list[str]:
     names = [
         str(Path(os.path.realpath(above), whole.relative_to(above))) for above in (*reversed(whole.parents), whole)
     ]
-    return list(dict.fromkeys(stored_path(name) for name in (*names, os.path.realpath(written))))
+    names.append(os.path.realpath(written))
+    # typed names are composed (NFC); those copied from a Mac's disk are decomposed (NFD)
+    names += [unicodedata.normalize(form, name) for name in names if not name.isascii() for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(map(stored_path, names)))
 
 
 class StoredEmbeds:
@@ -214,7 +224,7 @@ class StoredEmbeds:
             for rows, part in self._part(start):
                 put(rows, part)
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(thread_count()) as pool:
             list(pool.map(read, range(0, len(self), READ_ROWS)))
 
     def _part(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -280,9 +290,7 @@ def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, Stor
             taken=columns["taken"].to_numpy(zero_copy_only=False).astype("datetime64[s]"),
             problems=read_problems(folder),
         )
-    except MiniClipError:
-        raise
-    except Exception as error:  # LanceDB raises many types; each means that its files are not whole
-        raise damaged(folder, error) from None
+    except Exception as error:
+        raise unreadable(folder, error) from error
     pa.default_memory_pool().release_unused()  # else the copies stay beside the embeddings
     return rows, stored

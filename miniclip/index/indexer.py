@@ -13,19 +13,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from miniclip.data.images import read_header
 from miniclip.data.paths import printable, real_path
+from miniclip.data.prefetch import prefetch
 from miniclip.data.progress import ProgressBar
 from miniclip.data.storage import is_uri
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, is_retryable
 from miniclip.index.embed_file import Reading, read_all, row_columns
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.scan import ImageFile, Problem, ScanResult, absolute, is_retryable, scan_images
-from miniclip.index.store import Settings, Writer, open_writer, read_problems
+from miniclip.index.scan import ImageFile, Problem, ScanResult, absolute, scan_images
+from miniclip.index.store import INDEX_FORMAT, Settings, Writer, kept_exclude, open_writer, read_problems
 from miniclip.inference.encoders import OnnxEncoders
 
 COMMIT_EVERY_S = 4.0  # a kill loses at most what came since: five seconds, the commit included
@@ -42,11 +45,16 @@ class IndexReport:
     skipped: list[Problem]
     reused: int = 0  # of `added`, those whose content was known
     seconds: float = 0.0  # spent on `added`, without start and end
+    undated: int = 0  # images of the index without a date
+    remarks: int = 0  # images of the index with a damage that does not keep them from being shown
+    notes: list[str] = field(default_factory=list)  # what was left out or passed over, a line each
 
     def __str__(self) -> str:
         text = f"{self.added:,} images embedded, {self.kept:,} unchanged, {self.removed:,} removed"
         text += f", {self.reused:,} of the embedded known by their content" if self.reused else ""
         text += f", {len(self.skipped):,} skipped" if self.skipped else ""
+        text += f", {self.remarks:,} damaged but shown" if self.remarks else ""
+        text += f", {self.undated:,} without a date" if self.undated else ""
         return text + (f" ({self.added / self.seconds:.0f} images/s)" if self.added and self.seconds else "")
 
 
@@ -56,6 +64,7 @@ class Plan:
 
     fresh: list[ImageFile] = field(default_factory=list)
     kept: int = 0
+    kept_paths: list[str] = field(default_factory=list)  # of those whose file is there
     gone: list[str] = field(default_factory=list)
     known_paths: set[str] = field(default_factory=set)
     offset_of: dict[bytes, int] = field(default_factory=dict)  # by content hash
@@ -67,26 +76,36 @@ Write = Callable[[Plan, ScanResult, OnnxEncoders, Writer, threading.Event], tupl
 
 
 def update_index(
-    images: str, encoders: OnnxEncoders, out: Path, write: Write | None = None, flat: bool = True
+    images: str,
+    encoders: OnnxEncoders,
+    out: Path,
+    write: Write | None = None,
+    flat: bool = True,
+    exclude: Sequence[str] | None = None,
 ) -> IndexReport:
     """Make the index `out` equal to the images in `images`, computing only what is new or changed.
 
     `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
-    ready to be mapped (`miniclip.index.embeddings_mmap`).
+    ready to be mapped (`miniclip.index.embeddings_mmap`). `exclude` has patterns of what to leave out; None: those that
+    the index was made with.
 
     Errors: `MiniClipError` when `images` holds no image, or `out` is being written, or an index of another bundle or
     of other images that are still there.
     Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
     """
-    found = scan_images(images)
+    if exclude is None:
+        exclude = kept_exclude(out)
+    exclude = tuple(pattern for pattern in exclude if pattern)
+    found = scan_images(images, exclude)
     bundle = encoders.bundle
-    settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images))
+    settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images), exclude)
     with open_writer(out, settings, encoders.dim) as writer:
         with _stop_when_interrupted() as stop:
             plan = _compare(found, writer, read_problems(out))
             _check_source(settings.images, writer, plan.gone)
-            if writer.settings != settings:
-                writer.put_settings(settings)
+            old_format = writer.settings.format
+            if writer.settings != settings:  # of an older index, the format stays until all of it is done
+                writer.put_settings(replace(settings, format=old_format))
             writer.remove_problems(plan.settled)
             for problem in found.problems:
                 if problem.path not in plan.problems:
@@ -101,14 +120,31 @@ def update_index(
                     f"stopped: {writer.count():,} images are in the index {out}; the same command goes on from there"
                 )
             writer.remove(plan.gone)
+            if old_format < INDEX_FORMAT:
+                writer.put_dates(_dates_read_again(plan.kept_paths, writer))
+                writer.put_settings(settings)
             writer.tidy()
+            undated, remarks = writer.count("taken IS NULL"), writer.count("remark IS NOT NULL")
             problems = sorted(plan.problems.values(), key=lambda problem: problem.path)
             if writer.count() == 0:
                 reason = f"; the first: {_shown(problems[0].path, found)}: {problems[0].reason}" if problems else ""
                 raise MiniClipError(f"no image in {images} could be read{reason}")
         if flat:
             ImageIndex.open(out, in_memory=False).write_derived_files()
-    return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds)
+    return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds, undated, remarks, found.remarks())
+
+
+def _dates_read_again(paths: Sequence[str], writer: Writer) -> dict[str, datetime | None]:
+    """Dates of images that an older MiniCLIP read fewer tags of, where they differ; headers are read, nothing else."""
+    before = writer.dates()
+    files = [path for path in paths if path in before and not is_uri(path)]
+    dates: dict[str, datetime | None] = {}
+    with ProgressBar(total=len(files), desc="reading dates", unit="image", leave=False, disable=not files) as bar:
+        for row, read in prefetch(files, lambda path: read_header(real_path(path)), ahead=256):
+            bar.update(1)
+            if not isinstance(read, MiniClipError) and read.taken != before[files[row]]:
+                dates[files[row]] = read.taken
+    return dates
 
 
 def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
@@ -140,7 +176,8 @@ def _compare(found: ScanResult, writer: Writer, problems: Sequence[Problem]) -> 
         problem = known_problems.get(path)
         if rows.get(path) == file.state and captions[path] == file.captions:
             plan.kept += 1
-        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not is_retryable(problem.reason):
+            plan.kept_paths.append(path)
+        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not problem.retryable:
             plan.problems[path] = known_problems.pop(path)
             if path in rows:  # a kill came between the commits of the problem and of the row that it ends
                 plan.gone.append(path)
@@ -197,10 +234,12 @@ def write_here(
             if progress is not None:
                 progress(done, len(plan.fresh))
             if isinstance(read, MiniClipError):
-                problems.append(Problem(file.path, str(read), *file.state))
+                problems.append(Problem(file.path, str(read), *file.state, is_retryable(read)))
                 tqdm.write(f"skipping {_shown(file.path, found)}: {read}")
             else:
                 waiting.append(read)
+                if read.remark:
+                    tqdm.write(f"{_shown(file.path, found)}: {read.remark}; indexed as it shows")
             now = time.monotonic()
             if now - last_commit > max(COMMIT_EVERY_S, COMMIT_SHARE * (now - started)):
                 commit()

@@ -17,7 +17,7 @@ from miniclip.cache import cache_folder
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.scan import absolute, scan_images
-from miniclip.index.store import INDEX_FORMAT, LOCK, read_settings
+from miniclip.index.store import LOCK, read_settings
 from miniclip.index.summary import is_current, read_summary, stamp_of
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ Say = Callable[[str], object]
 
 
 def index_folder(images: str, fingerprint: str) -> Path:
-    """`CACHE/index/NAME-HASH`: two folders of one name, two bundles or two formats never share an index."""
+    """`CACHE/index/NAME-HASH`: two folders of one name, or two bundles, never share an index."""
     place = absolute(images)
     name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "images").strip("-.") or "images"
-    digest = hashlib.sha256(f"{place}\n{fingerprint}\n{INDEX_FORMAT}".encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(f"{place}\n{fingerprint}".encode("utf-8", "surrogateescape")).hexdigest()
     return cache_folder() / "index" / f"{name}-{digest[:8]}"
 
 
@@ -42,7 +42,9 @@ def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
     summary = read_summary(index, stamp_of(index, settings.fingerprint))
     if summary is None or settings.fingerprint != fingerprint or settings.images != absolute(images):
         return False
-    return is_current(summary, scan_images(images))
+    if settings.format != INDEX_FORMAT:
+        return False
+    return is_current(summary, scan_images(images, settings.exclude))
 
 
 def bring_up_to_date(images: str, encoders: "OnnxEncoders", say: Say = print) -> Path:
@@ -61,7 +63,8 @@ def bring_up_to_date(images: str, encoders: "OnnxEncoders", say: Say = print) ->
         try:
             with contextlib.redirect_stdout(sys.stderr):  # results on standard output are for other programs
                 report = update_index(images, encoders, index)
-            say(str(report))
+            for line in (*report.notes, str(report)):
+                say(line)
             return index
         except MiniClipError:
             if not _is_being_written(index):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from miniclip.data.paths import printable
 from miniclip.data.progress import ProgressBar
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, is_retryable
 from miniclip.index.embed_file import read_file, row_columns
 from miniclip.index.indexer import Plan, Write
 from miniclip.index.scan import ImageFile, Problem, ScanResult
@@ -31,7 +31,7 @@ from miniclip.inference.encoders import OnnxEncoders
 
 CHUNK = 100_000  # files between two commits
 BLOCK = 256  # files that an actor gets at a time
-REASON = "reason"  # beside the index's columns, of what could not be read
+REASON, RETRYABLE = "reason", "retryable"  # beside the index's columns, for files that could not be read
 
 
 class RayEmbedder:
@@ -49,7 +49,7 @@ class RayEmbedder:
 def result_schema(dim: int) -> pa.Schema:
     """The index's columns, all of which may be missing, and the reason."""
     fields = [field.with_nullable(True) for field in index_schema(dim)]
-    return pa.schema([*fields, pa.field(REASON, pa.string())])
+    return pa.schema([*fields, pa.field(REASON, pa.string()), pa.field(RETRYABLE, pa.bool_())])
 
 
 def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> pa.Table:
@@ -60,11 +60,13 @@ def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> p
         try:
             readings.append(read_file(file, encoders, {}))
         except MiniClipError as error:
-            failed.append({"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns, REASON: str(error)})
+            own = {"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns}
+            failed.append(own | {REASON: str(error), RETRYABLE: is_retryable(error)})
     parts = [pa.Table.from_pylist(failed, schema=schema)]
     if readings:
         rows = pa.table(row_columns(readings, {}, encoders.dim), schema=index_schema(encoders.dim))
         rows = rows.append_column(schema.field(REASON), pa.nulls(len(readings), pa.string()))
+        rows = rows.append_column(schema.field(RETRYABLE), pa.nulls(len(readings), pa.bool_()))
         parts.append(rows.cast(schema))
     return pa.concat_tables(parts)
 
@@ -98,7 +100,7 @@ def on_cluster(address: str) -> Write:
                 chunk = plan.fresh[start : start + CHUNK]
                 with _one_line():
                     done = _embedded(chunk, encoders)
-                    good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON])
+                    good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON, RETRYABLE])
                     added += (count := good.count())
                     problems = _problems(done.filter(expr=col(REASON).is_not_null()))
                 writer.remove([file.path for file in chunk if file.path in plan.known_paths])
@@ -163,5 +165,5 @@ def _embedded(files: Sequence[ImageFile], encoders: OnnxEncoders) -> Any:
 
 
 def _problems(failed: Any) -> list[Problem]:
-    rows = failed.select_columns(["path", "bytes", "mtime_ns", REASON]).take_all()
-    return [Problem(row["path"], row[REASON], row["bytes"], row["mtime_ns"]) for row in rows]
+    rows = failed.select_columns(["path", "bytes", "mtime_ns", REASON, RETRYABLE]).take_all()
+    return [Problem(row["path"], row[REASON], row["bytes"], row["mtime_ns"], bool(row[RETRYABLE])) for row in rows]

@@ -1,13 +1,15 @@
-"""What there is to index: every image below a folder, or of a data set, with what tells that it changed.
+"""What there is to index: every image below a folder, or of a data set, with size and time to tell that it changed.
 
-In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `Found`: files by path, and what cannot even be tried,
-with the reason. Nothing is opened here. Links to folders are followed, each folder once, so that a loop ends.
+In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `ScanResult`: files by path, the files that cannot even
+be tried, with the reason, and counts of what was passed over. Nothing is opened here. Links to folders are followed,
+each folder once, so that a loop ends.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from urllib.parse import quote
 
 from miniclip.data.caption_table import Skipped
 from miniclip.data.captions import UNCAPTIONED, read_captions, read_folder_captions
+from miniclip.data.ignore import Ignore
 from miniclip.data.images import SUFFIXES
 from miniclip.data.paths import printable, real_path, stored_path, valid_text
 from miniclip.data.storage import is_uri
@@ -22,23 +25,16 @@ from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
 MAX_BYTES = 2 << 30
+# kinds of files that people keep among their images and that MiniCLIP does not read, by suffix
+KINDS = {
+    "RAW": "raw cr2 cr3 crw nef nrw arw sr2 srf dng raf orf rw2 pef srw x3f 3fr iiq rwl erf kdc mef mos mrw dcr gpr",
+    "video": "mp4 mov m4v avi mkv webm wmv mpg mpeg mts m2ts 3gp flv ogv vob insv lrv",
+    "PDF": "pdf",
+    "drawing": "svg svgz ai eps ps dxf",
+    "image of another kind": "jxl jp2 j2k jpf jpx ico tga psd psb xcf exr hdr dds pcx ppm pgm pbm pnm bpg xpm emf wmf",
+}
+KINDS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 PLAIN = "/!$&'()*+,;=:@~"  # what the path of a URI may hold as it is, beside letters, digits and -._
-
-# reasons (of embed_file and data.images) that go away with a permission, a share, memory or a package begin like this
-GONE_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-OUTSIDE = (
-    "no permission",
-    "cannot be read (",
-    "no such file",
-    "HEIC images need one more package",
-    *(f"damaged image ({os.strerror(code)})" for code in GONE_AWAY),
-    "damaged image (MemoryError)",  # as older indexes say it
-)
-
-
-def is_retryable(reason: str) -> bool:
-    """Whether the file itself may be whole, so that it is worth another try although it did not change."""
-    return reason.startswith(OUTSIDE)
 
 
 @dataclass(frozen=True)
@@ -57,17 +53,21 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Problem:
-    """What cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 where nothing can be read."""
+    """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 where they are unknown.
+
+    `retryable`: the file may be whole, so the next update tries it again although it did not change.
+    """
 
     path: str
     reason: str
     bytes: int = -1
     mtime_ns: int = -1
+    retryable: bool = False
 
 
 @dataclass
 class ScanResult:
-    """Everything below a folder. What was indexed of what is unreadable is kept, since nobody knows that it is gone."""
+    """Everything below a folder. Rows of files that cannot be read now are kept: the files may still exist."""
 
     files: dict[str, ImageFile] = field(default_factory=dict)  # by stored path
     problems: list[Problem] = field(default_factory=list)
@@ -75,19 +75,32 @@ class ScanResult:
     unreadable_files: set[str] = field(default_factory=set)  # stored paths
     captions_unknown: bool = False  # they could not be read: those that were indexed are kept
     root: str = ""  # what names are shown relative to
+    left_out: Counter[str] = field(default_factory=Counter)  # folders that are not the user's, by name
+    passed_over: Counter[str] = field(default_factory=Counter)  # files that are no images MiniCLIP reads, by kind
+    notes: list[str] = field(default_factory=list)  # what the reader of captions has to say
 
     def hides(self, path: str) -> bool:
         """Whether a stored path that was not found may still be there."""
         return path in self.unreadable_files or path.startswith(tuple(self.unreadable_folders))
 
+    def remarks(self) -> list[str]:
+        """One line each for the folders that were left out, the files that were passed over, and the captions."""
+        lines = list(self.notes)
+        for words, counts in (("left out", self.left_out), ("passed over", self.passed_over)):
+            shown = [f"{printable(name)} {count:,}" for name, count in counts.most_common(8)]
+            rest = sum(counts.values()) - sum(count for _, count in counts.most_common(8))
+            lines += [f"{words}: {', '.join(shown + ([f'others {rest:,}'] if rest else []))}"] if counts else []
+        return lines
 
-def scan_images(source: str) -> ScanResult:
-    """All images of a folder (hidden ones are passed over) or of a data set, with their captions if it has any.
 
+def scan_images(source: str, exclude: Sequence[str] = ()) -> ScanResult:
+    """All images of a folder or of a data set, with their captions if it has any.
+
+    Hidden files, folders that are not the user's (`miniclip.data.ignore`) and what matches `exclude` are left out.
     Errors: `MiniClipError` when there is no image at all, or as of `read_captions`.
     """
     if is_uri(source):
-        return _of_storage(source)
+        return _of_storage(source, exclude)
     folder = expand(source)
     if not folder.is_dir():
         return _of_captions(source)
@@ -101,16 +114,22 @@ def scan_images(source: str) -> ScanResult:
     def place_of(path: str) -> str:  # the walk and the caption file may come to a folder by different links
         return os.path.join(real_folder(os.path.dirname(path)), os.path.basename(path))
 
+    ignore = Ignore(root, exclude)
     captions = _captions_of(folder, found, place_of)
-    for path in _walk(root, found):
+    for path in _walk(root, found, ignore):
         _add(path, captions.pop(place_of(path), (path, ()))[1] if captions else (), found)
     for path, own in captions.values():  # named by the caption file, but not like an image
-        _add(path, own, found)
+        if not ignore.hides(path):
+            _add(path, own, found)
+    found.left_out = ignore.left_out
     if not found.files and not found.problems:
-        raise MiniClipError(
-            f"{folder} holds no caption file and no images; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}"
-        )
+        raise _no_images(f"{folder} holds no caption file and no images", found)
     return found
+
+
+def _no_images(problem: str, found: ScanResult) -> MiniClipError:
+    remarks = "; ".join(["", *found.remarks()])
+    return MiniClipError(f"{problem}; MiniCLIP reads {', '.join(suffix[1:] for suffix in SUFFIXES)}{remarks}")
 
 
 def absolute(source: str) -> str:
@@ -130,7 +149,7 @@ def state_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, max(-(1 << 63), min(status.st_mtime_ns, (1 << 63) - 1))
 
 
-def _of_storage(uri: str) -> ScanResult:
+def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
     """Every object below a place that is named like an image, by the same rules as files of a folder.
 
     An object is stored as the URI that reads it: quoted, and with the options of the place, such as `?region=...`.
@@ -145,9 +164,16 @@ def _of_storage(uri: str) -> ScanResult:
         infos.sort(key=lambda info: info.path)
     except (OSError, ValueError) as error:
         raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from None
+    place = place.rstrip("/")
+    ignore = _WithoutFiles(place, exclude)
     for info in infos:
-        hidden = "/." in info.path[len(place.rstrip("/")) :]
-        if hidden or not info.is_file or not info.base_name.lower().endswith(SUFFIXES):
+        if "/." in info.path[len(place) :] or not info.is_file:
+            continue
+        if not info.base_name.lower().endswith(SUFFIXES):
+            _pass_over(info.base_name, found)
+            continue
+        if ignore.hides(info.path):
+            found.left_out["objects"] += 1
             continue
         path = f"{uri.split('://')[0]}://{quote(info.path, safe=PLAIN)}{mark}{options}"
         if info.size > MAX_BYTES:
@@ -155,11 +181,27 @@ def _of_storage(uri: str) -> ScanResult:
         else:
             found.files[path] = ImageFile(path, info.size, info.mtime_ns or 0)
     if not found.files and not found.problems:
-        raise MiniClipError(f"{uri} holds no images; MiniCLIP reads {', '.join(s[1:] for s in SUFFIXES)}")
+        raise _no_images(f"{uri} holds no images", found)
     return found
 
 
-def _walk(root: str, found: ScanResult) -> Iterator[str]:
+class _WithoutFiles(Ignore):
+    """In object storage, where no `.miniclipignore` is looked for: each one would be a request."""
+
+    def read(self, folder: str) -> None:
+        return None
+
+
+def _pass_over(name: str, found: ScanResult) -> None:
+    """Count a file of a kind that people may expect to be indexed."""
+    suffix = name.lower().rpartition(".")[2] if "." in name else ""
+    if f".{suffix}" == name.lower() and name.lower() in SUFFIXES:
+        found.passed_over[f"files named only {name}; give them a name:"] += 1
+    elif kind := KINDS.get(suffix):
+        found.passed_over[f"{kind} (.{suffix})"] += 1
+
+
+def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
     """Paths of what is named like an image, folder by folder in the order of names."""
     seen: set[tuple[int, int]] = set()
     folders = [root]
@@ -179,14 +221,19 @@ def _walk(root: str, found: ScanResult) -> Iterator[str]:
         subfolders = []
         for entry in entries:
             if entry.name.startswith("."):
+                _pass_over(entry.name if entry.name.lower() in SUFFIXES else "", found)
                 continue
             if _is(entry.is_dir):
-                subfolders.append(entry.path)
+                if not ignore.leaves_out(entry.path, is_folder=True):
+                    subfolders.append(entry.path)
             elif entry.name.lower().endswith(SUFFIXES):
-                yield entry.path
+                if not ignore.leaves_out(entry.path, is_folder=False):
+                    yield entry.path
             elif entry.is_symlink() and not os.path.exists(entry.path):  # what it led to may be a drive that is away
                 found.problems.append(Problem(stored_path(entry.path), "a link that leads nowhere"))
                 found.unreadable_folders.append(stored_path(entry.path) + "/")
+            else:
+                _pass_over(entry.name, found)
         folders += reversed(subfolders)
 
 
@@ -206,7 +253,7 @@ def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
         status = os.stat(path)
     except OSError as error:
         reason = "a link that leads nowhere" if os.path.islink(path) else str(error.strerror)
-        found.problems.append(Problem(stored, reason))
+        found.problems.append(Problem(stored, reason, retryable=True))
         if error.errno != errno.ENOENT or os.path.islink(path):  # what it led to may be a drive that is away
             found.unreadable_files.add(stored)
         return
@@ -232,6 +279,7 @@ def _captions_of(
         return {}
     if table is None:
         return {}
+    found.notes += table.notes
     # without a caption an image is indexed all the same
     found.problems += [_lost(entry) for entry in table.skipped if entry.reason != UNCAPTIONED]
     captions: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -245,7 +293,7 @@ def _captions_of(
 def _of_captions(source: str) -> ScanResult:
     table = read_captions(source)
     found = ScanResult()
-    found.problems = [_lost(entry) for entry in table.skipped]
+    found.problems, found.notes = [_lost(entry) for entry in table.skipped], list(table.notes)
     for row, path in enumerate(table.image_paths):
         _add(str(path.resolve()), tuple(map(valid_text, table.captions_of(row))), found)
     return found

@@ -1,8 +1,8 @@
-"""Where an index lies: two LanceDB tables and a settings file, one writer, any number of readers.
+"""The files of an index: two LanceDB tables and a settings file, one writer, any number of readers.
 
-    INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed
-    INDEX/images.lance   one row an image: path, hash, size, times, width, height, EXIF date, captions, embedding
-    INDEX/problems.lance   one row a file that could not be indexed, with the reason
+    INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed and what was left out
+    INDEX/pictures.lance   one row an image: path, hash, size, times, width, height, date, captions, embedding, remark
+    INDEX/problems.lance   one row a file that could not be indexed, with the reason, and whether another try may help
     INDEX/embeds.f32       its embeddings once more, to be mapped (miniclip.index.embeddings_mmap)
     INDEX/rows.npz         everything but embeddings once more, to be read without LanceDB (miniclip.index.summary)
     INDEX/recall.json      what was measured of the other galleries (miniclip.search.approximate)
@@ -10,7 +10,8 @@
     INDEX/writer.lock      held by the process that writes; goes with it, however it ends
 
 Every commit is one new version of a table, there whole or not at all: a process killed at any moment leaves the last
-one. A reader keeps the version that it opened.
+one. A reader keeps the version that it opened. An index of an older format is read as it is, and the next update
+brings it to this format under its lock without embedding an image again (`MIGRATIONS`).
 """
 
 import errno
@@ -22,17 +23,21 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import IndexCorrupted, MiniClipError
 from miniclip.files import write_json
 from miniclip.index.scan import Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INDEX_FORMAT = 2
+INDEX_FORMAT, OLDEST_FORMAT = 3, 2
+# by format, the columns that came with it: table, name, SQL for the rows that there are. A problem of an older index
+# does not say whether another try may help, so each is tried once more
+MIGRATIONS = {3: [("pictures", "remark", "cast(NULL as string)"), ("problems", "retryable", "true")]}
 IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
 BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
@@ -48,12 +53,13 @@ def problem_schema() -> "pa.Schema":
             pa.field("bytes", pa.int64(), nullable=False),
             pa.field("mtime_ns", pa.int64(), nullable=False),
             pa.field("reason", pa.string(), nullable=False),
+            pa.field("retryable", pa.bool_(), nullable=False),
         ]
     )
 
 
 def index_schema(dim: int) -> "pa.Schema":
-    """Columns of `images.lance` for embeddings of `dim` dimensions."""
+    """Columns of `pictures.lance` for embeddings of `dim` dimensions."""
     import pyarrow as pa
 
     return pa.schema(
@@ -65,9 +71,10 @@ def index_schema(dim: int) -> "pa.Schema":
             pa.field("indexed_at", pa.timestamp("ms"), nullable=False),  # UTC
             pa.field("width_px", pa.int32(), nullable=False),  # upright
             pa.field("height_px", pa.int32(), nullable=False),
-            pa.field("taken", pa.timestamp("s")),  # EXIF, the camera's own time
+            pa.field("taken", pa.timestamp("s")),  # the camera's own time
             pa.field("captions", pa.list_(pa.string()), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+            pa.field("remark", pa.string()),  # what is wrong with a file that could be indexed all the same
         ]
     )
 
@@ -79,6 +86,8 @@ class Settings:
     fingerprint: str
     bundle: Path
     images: str
+    exclude: tuple[str, ...] = ()  # patterns of `--exclude`
+    format: int = INDEX_FORMAT
 
 
 def read_settings(folder: Path) -> Settings:
@@ -91,19 +100,52 @@ def read_settings(folder: Path) -> Settings:
         written = int(values["format"])
         if written > INDEX_FORMAT:
             raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
-        if written < INDEX_FORMAT:
+        if written < OLDEST_FORMAT:
             raise MiniClipError(
                 f"the index {folder} has the older format {written}; delete it and index the images again"
             )
-        return Settings(str(values["fingerprint"]), Path(values["bundle"]), str(values.get("images", "")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise damaged(folder, error) from None
+        exclude = tuple(map(str, values.get("exclude") or ()))
+        images = str(values.get("images", ""))
+        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written)
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise IndexCorrupted(folder, first_line(error)) from error
 
 
-def damaged(folder: Path, error: Exception) -> MiniClipError:
-    """LanceDB raises many types; each means that its files are not whole."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MiniClipError(f"the index {folder} is damaged ({reason}); delete it and index the images again")
+def kept_exclude(folder: Path) -> tuple[str, ...]:
+    """The patterns that an index was made with; none where it is not there yet."""
+    return read_settings(folder).exclude if (folder / "index.json").exists() else ()
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def unreadable(folder: Path, error: Exception) -> MiniClipError:
+    """Why an index cannot be read. Only files that are not whole are a reason to make it again.
+
+    LanceDB raises many types; those of the system and of memory say nothing about the files, and Python's own types of
+    mistakes (`TypeError`, ...) may be ours.
+    """
+    if isinstance(error, MiniClipError):
+        return error
+    code = getattr(error, "errno", None)
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        code = int(found[1])
+    if isinstance(error, MemoryError) or code == errno.ENOMEM:
+        return MiniClipError(f"not enough memory to read the index {folder}; close other programs and start again")
+    if code is not None and code not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return MiniClipError(
+            f"cannot read the index {folder}: {os.strerror(code)}; allow it, or see that its disk is there"
+        )
+    if isinstance(error, TypeError | AttributeError | NameError | IndexError | AssertionError | ImportError):
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return MiniClipError(
+            f"cannot read the index {folder} ({reason}); if its files are whole, this is a fault of MiniCLIP, "
+            "and MINICLIP_DEBUG=1 shows where"
+        )
+    return IndexCorrupted(folder, first_line(error))
 
 
 @contextmanager
@@ -134,7 +176,7 @@ def open_table(folder: Path, name: str) -> Any | None:
 
         return lancedb.connect(str(folder)).open_table(name)
     except Exception as error:
-        raise damaged(folder, error) from None
+        raise unreadable(folder, error) from error
 
 
 def read_problems(folder: Path) -> list[Problem]:
@@ -145,8 +187,10 @@ def read_problems(folder: Path) -> list[Problem]:
     try:
         rows = table.to_arrow().sort_by("path").to_pylist()
     except Exception as error:
-        raise damaged(folder, error) from None
-    return [Problem(row["path"], row["reason"], row["bytes"], row["mtime_ns"]) for row in rows]
+        raise unreadable(folder, error) from error
+    return [
+        Problem(row["path"], row["reason"], row["bytes"], row["mtime_ns"], row.get("retryable", True)) for row in rows
+    ]
 
 
 class Writer:
@@ -162,12 +206,20 @@ class Writer:
         try:
             self._images = _open_or_create(folder, IMAGES, self.schema)
             self._problems = _open_or_create(folder, PROBLEMS, problem_schema())
+            self._migrate()
             self._before = lancedb.connect(str(folder)).open_table(IMAGES)
             self._before.checkout(self._images.version)  # offsets below stay what they are while we write
-        except MiniClipError:
-            raise
         except Exception as error:
-            raise damaged(folder, error) from None
+            raise unreadable(folder, error) from error
+
+    def _migrate(self) -> None:
+        """Add the columns that an older index lacks. `index.json` keeps its old format until the update is through."""
+        tables = {IMAGES: self._images, PROBLEMS: self._problems}
+        for written in range(self.settings.format + 1, INDEX_FORMAT + 1):
+            for name, column, value in MIGRATIONS.get(written, []):
+                if column not in tables[name].schema.names:
+                    with writing(self.folder):
+                        tables[name].add_columns({column: value})
 
     def put_settings(self, settings: Settings) -> None:
         """From now on the index is of these images, and its bundle in that folder."""
@@ -178,14 +230,14 @@ class Writer:
         try:
             return self._before.search().select(["path", "sha256", "bytes", "mtime_ns", "captions"]).to_arrow()
         except Exception as error:
-            raise damaged(self.folder, error) from None
+            raise unreadable(self.folder, error) from error
 
     def take(self, offsets: Sequence[int]) -> dict[int, dict[str, Any]]:
         """What the image itself says in rows of `known`, by their offset; `image_embed` (D,) is its embedding."""
         wanted = sorted(set(offsets))
         if not wanted:
             return {}
-        columns = ["width_px", "height_px", "taken"]
+        columns = ["width_px", "height_px", "taken", "remark"]
         rows = self._before.take_offsets(wanted).select([*columns, "embedding"]).to_arrow()
         embeds = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(len(wanted), -1)
         facts = rows.select(columns).to_pylist()
@@ -198,6 +250,7 @@ class Writer:
         """Add images by column; with `replace`, in place of those of the same path, in the same commit."""
         import pyarrow as pa
 
+        rows = {field.name: [None] * len(rows["path"]) for field in self.schema if field.nullable} | rows
         batch = pa.table(rows, schema=self.schema)
         with writing(self.folder):
             if replace:
@@ -205,6 +258,26 @@ class Writer:
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
             else:
                 self._images.add(batch)
+
+    def put_dates(self, dates: dict[str, datetime | None]) -> None:
+        """Replace the dates of some paths, and nothing else."""
+        import pyarrow as pa
+
+        if dates:
+            import pyarrow as pa
+
+            columns = {"path": list(dates), "taken": list(dates.values())}
+            batch = pa.table(columns, schema=pa.schema([self.schema.field(name) for name in columns]))
+            with writing(self.folder):
+                self._images.merge_insert("path").when_matched_update_all().execute(batch)
+
+    def dates(self) -> dict[str, datetime | None]:
+        """By path, the date of every row as it was when the writer opened."""
+        try:
+            table = self._before.search().select(["path", "taken"]).to_arrow()
+        except Exception as error:
+            raise unreadable(self.folder, error) from error
+        return dict(zip(table["path"].to_pylist(), table["taken"].to_pylist(), strict=True))
 
     @property
     def images_uri(self) -> str:
@@ -233,9 +306,9 @@ class Writer:
         with writing(self.folder):
             _delete(self._problems, paths)
 
-    def count(self) -> int:
+    def count(self, where: str | None = None) -> int:
         self._images.checkout_latest()  # others may have written it for us
-        return int(self._images.count_rows())
+        return int(self._images.count_rows(where))
 
     def tidy(self) -> None:
         """Join small fragments. Readers of older versions are not disturbed: those stay for a week at least."""
@@ -280,8 +353,13 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
 
 
 def _write_settings(folder: Path, settings: Settings) -> None:
-    values = {"fingerprint": settings.fingerprint, "bundle": str(settings.bundle), "images": settings.images}
-    write_json(folder / "index.json", {"format": INDEX_FORMAT, **values})
+    values: dict[str, Any] = {
+        "fingerprint": settings.fingerprint,
+        "bundle": str(settings.bundle),
+        "images": settings.images,
+    }
+    values |= {"format": settings.format, "exclude": list(settings.exclude)}
+    write_json(folder / "index.json", values)
 
 
 def _check_place(folder: Path, settings: Settings) -> None:

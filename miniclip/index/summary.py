@@ -19,7 +19,7 @@ import numpy as np
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 from miniclip.index.columns import Captions, Paths, Texts
-from miniclip.index.scan import Problem, ScanResult, is_retryable
+from miniclip.index.scan import Problem, ScanResult
 
 ROWS = "rows.npz"
 TABLES = ("pictures", "problems")
@@ -134,7 +134,7 @@ def is_current(summary: Summary, found: ScanResult) -> bool:
         row, state = rows.pop(path, (-1, None))
         problem = reported.pop(path, None)
         if problem is not None:  # not an image, and unchanged since it was found to be none
-            if row >= 0 or is_retryable(problem.reason) or (problem.bytes, problem.mtime_ns) != file.state:
+            if row >= 0 or problem.retryable or (problem.bytes, problem.mtime_ns) != file.state:
                 return False
         elif state != file.state or (not found.captions_unknown and tuple(summary.captions[row]) != file.captions):
             return False

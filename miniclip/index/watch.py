@@ -11,19 +11,20 @@ from pathlib import Path
 from miniclip.errors import MiniClipError
 from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
+from miniclip.index.store import kept_exclude
 from miniclip.inference.encoders import OnnxEncoders
 
 MIN_PAUSE_S = 1.0
 
 
 def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
-    """Update for ever; `tell` gets a line for each update that changed something, or failed. Ctrl-C ends it."""
+    """Update until Ctrl-C; `tell` gets a line for each update that changed something, or failed. Ctrl-C ends it."""
     tell(f"watching {images}; Ctrl-C ends it")
     failure = ""  # of the last look; told once, however often it is met again
     before: object = None  # whatever changed since the last update is seen at the first look
     while True:
         started = time.monotonic()
-        now = _state(images)
+        now = _state(images, out)
         looking_s = time.monotonic() - started
         failure, failure_before = "", failure
         if now != before:
@@ -43,10 +44,10 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
         time.sleep(max(MIN_PAUSE_S, 10 * looking_s))
 
 
-def _state(images: str) -> object:
-    """What tells that something changed."""
+def _state(images: str, out: Path) -> object:
+    """A value that is another one after a change."""
     try:
-        found = scan_images(images)
+        found = scan_images(images, kept_exclude(out))
     except (MiniClipError, OSError) as error:  # a share may come back
         return str(error)
     return found.files, found.problems

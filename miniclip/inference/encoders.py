@@ -6,7 +6,6 @@ In: texts, or images as paths or bytes. Out: `(N, D)` float32 rows of unit lengt
 """
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnxruntime as ort
 
+from miniclip.cpu import thread_count
 from miniclip.data.images import ImageSource
 from miniclip.data.prefetch import prefetch_batches
 from miniclip.data.transform import ImageTransform
@@ -34,7 +34,7 @@ from miniclip.inference.providers import (
 )
 from miniclip.inference.tokenizer import Tokenizer
 
-IMAGE_BATCH = max(16, os.cpu_count() or 1)  # decoded at a time
+IMAGE_BATCH = max(16, thread_count())  # decoded at a time
 TEXT_BATCH = 16  # 64 captions in four batches by length take about half the time of one padded batch
 TEXTS_A_CORE = 4  # at a time, where each core has a batch of its own: as quick as 8, and quicker when texts are few
 
@@ -91,12 +91,15 @@ class Encoders(ABC):
         `progress(n)` is told how many were done since its last call.
         """
 
-        def refuse(row: int, reason: str) -> None:
+        def report(row: int, error: MiniClipError) -> None:
+            if on_error is not None:
+                on_error(row, str(error))
+                return
             source = sources[row]
-            raise MiniClipError(f"{'the picture' if isinstance(source, bytes) else source}: {reason}")
+            raise MiniClipError(f"{'the picture' if isinstance(source, bytes) else source}: {error}") from error
 
         rows, image_embeds = [np.empty(0, dtype=np.int64)], [np.empty((0, self.dim), dtype=np.float32)]
-        for batch_rows, pixel_values in prefetch_batches(sources, self.transform.load, batch_size, on_error or refuse):
+        for batch_rows, pixel_values in prefetch_batches(sources, self.transform.load, batch_size, report):
             rows.append(batch_rows)
             image_embeds.append(self.embed_pixels(pixel_values))
             if progress is not None:
@@ -130,7 +133,7 @@ class OnnxEncoders(Encoders):
         self.precision = self.choice.precision
         self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
         self.logit_scale = bundle.logit_scale
-        self._strict, self._exact, self._threads = strict, exact, threads or os.cpu_count() or 1
+        self._strict, self._exact, self._threads = strict, exact, threads or thread_count()
         self._on_cpu = choose_provider("cpu", precision, available, bundle.precisions)  # fp16 is slow on a CPU
         self._falling_back, self._opening = threading.Lock(), threading.Lock()
         one_at_a_time = DIRECTML in self.choice.providers  # its sessions are not thread-safe

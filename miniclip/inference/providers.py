@@ -7,13 +7,13 @@ line for the user; a session and its options.
 import contextlib
 import functools
 import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 
+from miniclip.cpu import thread_count
 from miniclip.errors import MiniClipError
 from miniclip.inference.int8_sums import sums_overflow
 
@@ -23,7 +23,7 @@ PROVIDER_OF = {"cuda": CUDA, "coreml": COREML, "directml": DIRECTML, "cpu": CPU}
 PROVIDER_CHOICES = ("auto", *PROVIDER_OF)
 NAMES = {CUDA: "CUDA", COREML: "Core ML", DIRECTML: "DirectML"}
 MISSING = {
-    CUDA: "this onnxruntime has no CUDA; put onnxruntime-gpu in its place (docs/gpu.md)",
+    CUDA: "this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)",
     COREML: "this onnxruntime has no Core ML; it is in the wheels for macOS",
     DIRECTML: "this onnxruntime has no DirectML; on Windows install onnxruntime-directml instead of onnxruntime",
 }
@@ -81,7 +81,7 @@ def is_accelerated(providers: Sequence[str]) -> bool:
 def session_options(threads: int | None = None) -> ort.SessionOptions:
     """Options for one session on `threads` cores (all by default)."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or thread_count()
     options.inter_op_num_threads = 1
     # idle threads that spin after a run steal the core that the next step of a query needs: benchmarks/sessions.py
     options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -10,7 +10,6 @@ their recall: the share of the exact top 10 of text queries that they find.
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import onnxruntime as ort
 from lancedb.index import IvfPq
 from onnx import TensorProto, helper
 
+from miniclip.cpu import thread_count
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex, StoredEmbeds
@@ -111,7 +111,7 @@ class Int8Search:
         largest = max((float(np.abs(part).max()) for _, part in stored.batches()), default=1.0)
         self._blocks = list(_int8_blocks(stored, 127 / max(largest, 1e-12)))
         self._session = ort.InferenceSession(int8_graph(), session_options(1), providers=["CPUExecutionProvider"])
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(thread_count())
 
     def top_k(
         self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None

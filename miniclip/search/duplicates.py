@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from miniclip.data.progress import ProgressBar
-from miniclip.errors import MiniClipError
+from miniclip.errors import InvalidArgument
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.scan import state_of
 
@@ -24,7 +24,7 @@ def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int
     A threshold of 1 finds equal files only. Errors: `MiniClipError` when it is not from 0 to 1.
     """
     if not 0 < threshold <= 1:
-        raise MiniClipError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
+        raise InvalidArgument("threshold", f"must be above 0 and at most 1, got {threshold:g}")
     group = index.content.astype(np.int64).copy()  # (N,) the group's first row, for equal files already there
     for first, second in _similar_pairs(index.image_embeds, threshold) if threshold < 1 else ():
         _join(group, first, second)

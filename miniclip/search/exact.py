@@ -11,7 +11,6 @@ On a GPU the gallery stays in its memory: in float32, or in float16 where that d
 choose candidates, whose scores are then computed in float32.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnxruntime as ort
 
+from miniclip.cpu import thread_count
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 from miniclip.search.device_search import DeviceSearch
 
@@ -71,7 +71,7 @@ class ExactSearch:
         Named CUDA, they put the gallery on the device; where CUDA then does not start, the same path runs on the CPU.
         """
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or thread_count()
         self._leaving = threading.Lock()
         self._sessions: dict[tuple[bool, bool], ort.InferenceSession] = {}
         self._pool = ThreadPoolExecutor(self._threads)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from miniclip.data.images import ImageSource
-from miniclip.errors import MiniClipError
+from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.encoders import OnnxEncoders
 
@@ -33,14 +33,21 @@ class Query:
     names: bool = False  # captions, file and folder names and dates take part (miniclip.search.names)
     top_k: int = 10
 
+    def __post_init__(self) -> None:
+        """Any sequence will do, and one text or image alone."""
+        for name in ("texts", "images", "rows", "minus"):
+            value = getattr(self, name)
+            alone = isinstance(value, str | bytes | Path | int)
+            object.__setattr__(self, name, (value,) if alone else tuple(value))
+
     def check(self, images: int) -> None:
         """`MiniClipError` for a question that has no answer."""
         if not (self.texts or self.images or self.rows) or any(not text.strip() for text in self.texts + self.minus):
             raise MiniClipError("the query is empty; type what the image should show")
         if not 0 <= self.text_weight <= 1:
-            raise MiniClipError(f"--text-weight must be from 0 to 1, got {self.text_weight:g}")
+            raise InvalidArgument("text_weight", f"must be from 0 to 1, got {self.text_weight:g}")
         if not 0 <= self.minus_weight <= 2:
-            raise MiniClipError(f"--minus-weight must be from 0 to 2, got {self.minus_weight:g}")
+            raise InvalidArgument("minus_weight", f"must be from 0 to 2, got {self.minus_weight:g}")
         if any(not 0 <= row < images for row in self.rows):
             raise MiniClipError(f"there are rows 0 to {images - 1}")
         if self.after and self.before and self.after > self.before:

@@ -10,7 +10,7 @@ import numpy as np
 from miniclip.data.images import ImageSource
 from miniclip.data.prefetch import prefetch
 from miniclip.data.storage import read_uri
-from miniclip.errors import MiniClipError
+from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.inference.encoders import Encoders
 
 TEMPLATES = ("{}", "a photo of a {}", "an image of {}")  # averaged: no one wording decides
@@ -24,7 +24,7 @@ def label_embeds(labels: Sequence[str], encoders: Encoders, templates: Sequence[
     """
     labels = [label.strip() for label in labels]
     if len(set(labels)) < 2 or len(set(labels)) < len(labels) or not all(labels):
-        raise MiniClipError("--labels needs two or more different labels, such as: --labels cat dog 'red car'")
+        raise InvalidArgument("labels", "needs two or more different labels, such as cat, dog and red car")
     if not templates or not all("{}" in template for template in templates):
         raise MiniClipError("a prompt template needs {} where the label goes, as in: a photo of a {}")
     texts = [template.replace("{}", label) for label in labels for template in templates]

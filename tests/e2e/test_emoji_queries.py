@@ -7,7 +7,7 @@ from miniclip.inference.bundle_location import released_bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
-from tests.unit.emoji_queries import QUERIES
+from tests.support.emoji_queries import QUERIES
 
 
 def test_words_find_the_emoji_that_are_called_so() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conftest import draw_image
 from tests.e2e.conftest import DemoProcess
+from tests.support.drawing import draw_image
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 CARDS = "#results .card"

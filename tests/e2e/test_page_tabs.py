@@ -207,6 +207,7 @@ def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
     (other / "broken.jpg").write_text("no image")
     with demo_process("--images", str(image_folder), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
         tab = open_tab(running.url)
+        tab.wait_for_load_state("networkidle")  # images of the first gallery are not there once another one is open
         go(tab, "Library")
         tab.get_by_label("Folder with images on this machine").fill(str(tmp_path / "none"))
         tab.get_by_role("button", name="Index and open it").click()

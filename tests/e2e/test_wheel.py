@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, draw_image
+from tests.support.cli import REPOSITORY
+from tests.support.drawing import draw_image
 
 LEFT_OUT = ("__pycache__", ".git", ".venv*", "build", "dist", "*.egg-info", "runs", "node_modules", ".*_cache")
 

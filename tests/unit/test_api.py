@@ -13,7 +13,7 @@ from PIL import Image
 
 import miniclip
 import miniclip.index.scan  # the package that `miniclip.index` also is
-from tests.conftest import REPOSITORY
+from tests.support.cli import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ class HeldEncoders(OnnxEncoders):
 def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppState]]:
     """The page's desk on an index of a folder, in a place of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))  # indexes of other tests are not found
 
     def opened(images: Path, kind: type[OnnxEncoders] = OnnxEncoders, is_public: bool = False) -> AppState:
         encoders = kind(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)

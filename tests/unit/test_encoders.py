@@ -65,11 +65,7 @@ def test_choice(
     ("requested", "precision", "words"),
     [
         ("gpu", "auto", "--provider must be one of auto, cuda, coreml, directml, cpu, got gpu"),
-        (
-            "cuda",
-            "auto",
-            "--provider cuda: this onnxruntime has no CUDA; put onnxruntime-gpu in its place (docs/gpu.md)",
-        ),
+        ("cuda", "auto", "--provider cuda: this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)"),
         ("cpu", "fp16", "--precision fp16: the bundle has fp32, int8"),
         ("auto", "best", "--precision best: the bundle has fp32, int8"),
     ],

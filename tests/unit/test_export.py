@@ -264,6 +264,7 @@ def test_a_model_that_is_killed_between_its_turns_is_one_line(
             worker.turn("texts", 1, 0)
 
 
+@pytest.mark.e2e
 def test_exporting_again_in_another_process_gives_the_same_bytes_and_prints_no_notes_of_its_tools(
     tiny_run: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

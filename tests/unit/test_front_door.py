@@ -28,7 +28,8 @@ from miniclip.index.location import index_folder, is_up_to_date
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle, released_bundle
 from miniclip.search.names import NameMatches, NameSearch, fuse
-from tests.conftest import REPOSITORY, draw_image
+from tests.support.cli import REPOSITORY
+from tests.support.drawing import draw_image
 
 
 @pytest.fixture
@@ -165,6 +166,11 @@ def test_a_typing_error_is_answered_with_what_was_meant(typed: list[str], meant:
     with pytest.raises(MiniClipError) as refused:
         run(typed)
     assert meant in str(refused.value)
+
+
+def test_an_error_names_the_flag_that_was_typed(tiny_index: Path) -> None:
+    with pytest.raises(MiniClipError, match=r"^--text-weight must be from 0 to 1, got 2"):
+        run(["search", "red", "--index", str(tiny_index), "--text-weight", "2"])
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:

@@ -302,6 +302,7 @@ def test_push_without_the_hub_is_one_line(tiny_run: Path) -> None:
     assert str(error.value) == "cannot push to jane/tiny on the Hugging Face hub (HF_HUB_OFFLINE is set)"
 
 
+@pytest.mark.e2e
 def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_path: Path) -> None:
     out = tmp_path / "embeds.npz"
     done = with_hub(hub.address, tmp_path / "cache", "-c", PUSH_AND_OPEN, tiny_run, TOKEN, out, *TEXTS, token=TOKEN)
@@ -330,6 +331,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_
     assert Path(done.stdout.strip(), "config.json").exists(), done.stderr
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_hub_without_the_run_is_one_line(answers: bool, hub: Hub, tmp_path: Path) -> None:
     if not answers:
@@ -345,12 +347,14 @@ def test_a_hub_without_the_run_is_one_line(answers: bool, hub: Hub, tmp_path: Pa
     assert done.returncode == 2 and re.fullmatch(expected, done.stderr), done.stderr
 
 
+@pytest.mark.e2e
 def test_a_model_of_another_kind_is_no_run(hub: Hub, tmp_path: Path) -> None:
     hub.repositories["jane/words"] = Repository(False, {"model.gguf": b"x"})
     done = with_hub(hub.address, tmp_path, "-c", OPEN, "jane/words")
     assert done.returncode == 2 and "the model of that name on the Hugging Face hub has no config.json" in done.stderr
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("private", "token", "expected"),
     [
@@ -376,6 +380,7 @@ def test_upload_into_a_model_that_is_there(
     assert hub.repositories["jane/tiny"].files == files
 
 
+@pytest.mark.e2e
 def test_the_commands_load_neither_the_hub_client_nor_torch() -> None:
     code = "import sys, miniclip.cli, miniclip.models.hub; print({'torch', 'huggingface_hub'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -78,6 +78,12 @@ def test_an_error_keeps_the_case_of_what_the_user_typed() -> None:
     assert sentence(error, about="Indexing photos failed") == "Indexing photos failed: photos does not exist."
 
 
+def test_an_invalid_argument_is_named_as_the_page_names_it() -> None:
+    error = MiniClipError("text_weight must be from 0 to 1")
+    error.field = "text_weight"  # type: ignore[attr-defined]
+    assert sentence(error) == "“Weight of the words” must be from 0 to 1."
+
+
 def test_the_scripts_have_the_filters_from_one_list() -> None:
     class Public:
         is_public = True

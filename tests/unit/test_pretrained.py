@@ -96,6 +96,7 @@ def test_an_offline_hub_is_one_line() -> None:
     assert "efficientnet-lite0" in message
 
 
+@pytest.mark.e2e
 def test_a_hub_that_does_not_answer_is_one_line_without_a_stack_of_retries(closed_port: int, tmp_path: Path) -> None:
     endpoint = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{closed_port}", "HF_HOME": str(tmp_path)}
     code = "from miniclip.cli.command import run_command; from miniclip.models.pretrained import resolve_backbone\n"

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.errors import MiniClipError
+from miniclip.data.images import read_image
+from miniclip.errors import MiniClipError, UnreadableImage, is_retryable
 from miniclip.index import embed_file as reading
 from miniclip.index.embed_file import read_file
-from miniclip.index.scan import ImageFile, is_retryable
+from miniclip.index.scan import ImageFile
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from tests.support.drawing import draw_image
@@ -62,7 +63,7 @@ def test_large_file_that_changes_meanwhile_is_tried_again(
     monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
     with pytest.raises(MiniClipError, match="it changes meanwhile") as refused:
         read_file(file_at(replaced), encoders, {})
-    assert is_retryable(str(refused.value))
+    assert is_retryable(refused.value)
     read = read_file(file_at(replaced), encoders, {})  # nobody replaces it now
     assert read.sha256 == hashlib.sha256(replaced.read_bytes()).digest()
 
@@ -85,15 +86,14 @@ def test_large_file_that_was_only_touched_is_read(
 
 PROGRAM = """
 import re, resource, sys
-from miniclip.errors import MiniClipError
 from miniclip.data.images import read_image
-from miniclip.index.scan import is_retryable
+from miniclip.errors import MiniClipError, is_retryable
 used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
 try:
     read_image(sys.argv[1])
 except MiniClipError as error:
-    print(error, is_retryable(str(error)), sep="|")
+    print(error, is_retryable(error), sep="|")
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(read_image(sys.argv[1]).width_px)
 """
@@ -108,8 +108,26 @@ def test_image_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.ENFILE, errno.EMFILE])
-def test_what_the_machine_lacked_is_tried_again(code: int) -> None:
-    for reason in (f"damaged image ({os.strerror(code)})", f"cannot be read ({os.strerror(code)})"):
-        assert is_retryable(reason)
-    assert is_retryable("damaged image (MemoryError)")
-    assert not is_retryable("damaged image (image file is truncated)")
+def test_what_the_machine_lacked_is_tried_again(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    draw_image("red", "circle").save(path)
+
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(UnreadableImage, match="damaged image") as refused:
+        read_image(path)
+    assert refused.value.retryable
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(UnreadableImage, match="cannot be read") as refused:
+        reading.hash_file(str(path))
+    assert refused.value.retryable
+
+
+def test_a_damaged_file_is_not_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImage) as refused:
+        read_image(tmp_path / "a.png")
+    assert not refused.value.retryable

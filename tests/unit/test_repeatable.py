@@ -48,6 +48,7 @@ def test_split_does_not_depend_on_the_process(hash_seed: str, captioned_folder: 
     assert done.stdout.split() == read_captions(captioned_folder, 3).splits
 
 
+@pytest.mark.e2e
 def test_training_twice_on_a_cpu_gives_the_same_bytes(
     tiny_run: Path, tiny_config: Path, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

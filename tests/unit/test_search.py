@@ -299,8 +299,8 @@ def test_bundle_without_calibration_answers_without_probabilities(searcher: Sear
         (Query(), "query is empty"),
         (Query(minus=("a dog",)), "query is empty"),
         (Query(("a dog", " ")), "query is empty"),
-        (Query(("a",), text_weight=1.5), "--text-weight must be from 0 to 1, got 1.5"),
-        (Query(("a",), minus=("b",), minus_weight=-1), "--minus-weight must be from 0 to 2"),
+        (Query(("a",), text_weight=1.5), "text_weight must be from 0 to 1, got 1.5"),
+        (Query(("a",), minus=("b",), minus_weight=-1), "minus_weight must be from 0 to 2"),
         (Query(rows=(12,)), "there are rows 0 to 11"),
         (Query(("a",), after=date(2021, 1, 2), before=date(2021, 1, 1)), "swap --after and --before"),
     ],
@@ -332,7 +332,7 @@ def test_duplicates_are_equal_files_and_images_that_look_the_same(sorted_away: S
     alike = similarity[rows["y.png"], rows["larger.png"]]
     assert ["y.png", "larger.png"] in [sorted(group, reverse=True) for group in groups(alike - 1e-4)]
     assert groups(1.0) == [["x.png", "x copy.png"]]
-    with pytest.raises(MiniClipError, match="--threshold must be above 0 and at most 1, got 2"):
+    with pytest.raises(MiniClipError, match="threshold must be above 0 and at most 1, got 2"):
         find_duplicates(index, 2.0)
 
 
@@ -344,5 +344,5 @@ def test_labels_get_probabilities_that_sum_to_one(searcher: Searcher) -> None:
     scores = searcher.index.image_embeds @ label_embeds(labels, searcher.encoders).T
     assert (probabilities.argmax(axis=1) == scores.argmax(axis=1)).all()
     for wrong in (["one"], ["a", "a"], ["a", ""]):
-        with pytest.raises(MiniClipError, match="--labels needs two or more different labels"):
+        with pytest.raises(MiniClipError, match="labels needs two or more different labels"):
             classify(list(searcher.index.paths), wrong, searcher.encoders)

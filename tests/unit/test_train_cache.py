@@ -50,6 +50,7 @@ def features_of(config: Config, images: Path) -> np.ndarray:
     return image_features(tower_of(config), View(TRANSFORM), sorted(images.glob("*.*g"))).values.copy()
 
 
+@pytest.mark.e2e
 def test_of_two_trainings_on_one_cache_the_second_waits_and_takes_what_the_first_computed(
     config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

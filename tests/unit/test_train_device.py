@@ -17,8 +17,8 @@ from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_training_state
 from miniclip.models.config import Config
 from miniclip.models.device import Device, choose_device
-from tests.accelerator import AWAY, Accelerator, accelerator, is_away
-from tests.unit.training import TRANSFORM, config, no_bfloat16, own_cache, records_of
+from tests.support.accelerator import AWAY, Accelerator, accelerator, is_away
+from tests.support.training import TRANSFORM, config, no_bfloat16, own_cache, records_of
 from train.__main__ import main
 from train.augment import View
 from train.decoded import decode, resized

@@ -157,6 +157,7 @@ features.image_features(tower, View(ImageTransform(64, 64, (0.5,) * 3, (0.5,) * 
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("trained_blocks", [0, 2])
 def test_a_killed_pass_continues(
     trained_blocks: int, config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,8 @@ import sys
 import termios
 from pathlib import Path
 
+import pytest
+
 from tests.support.cli import REPOSITORY
 from tests.support.training import records_of
 
@@ -36,6 +38,7 @@ def on_a_terminal(command: list[str]) -> str:
     return written.decode()
 
 
+@pytest.mark.e2e
 def test_the_bar_has_loss_best_recall_and_the_time_left_of_the_whole_run(
     tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:

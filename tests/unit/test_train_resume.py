@@ -183,6 +183,7 @@ def kill_after(saves: int, command: list[str], state: Path, output: Path) -> Non
         process.wait()
 
 
+@pytest.mark.e2e
 def test_a_killed_run_that_is_resumed_equals_an_uninterrupted_one(
     tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
-from tests.unit.training import config, start, with_train
+from tests.support.training import config, start, with_train
 from train.soup import average
 from train.soup import main as soup
 

@@ -9,8 +9,8 @@ import pytest
 
 from miniclip.errors import MiniClipError
 from miniclip.models.config import Config, TrainConfig
-from tests.conftest import make_captioned_images
-from tests.unit.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
+from tests.support.drawing import make_captioned_images
+from tests.support.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
 from train.data import TrainingData, load_data
 from train.sources import HELD_OUT, parse_sources, selection_score
 from train.trainer import Trainer, epoch_batches, fit_heads

@@ -10,7 +10,7 @@ from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
 from miniclip.models.device import cpu_device
-from tests.unit.training import config, load, new_model, start, with_train
+from tests.support.training import config, load, new_model, start, with_train
 from train.teacher import Teacher, affinity
 from train.trainer import epoch_batches
 

@@ -1,54 +1,112 @@
 """CSV, TSV and their relatives: a header that names an image and a caption column, then one caption a row."""
 
 import csv
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
-from miniclip.data.formats.rows import Row, numbered, place_of, read_text, unknown_format
+from miniclip.data.formats.rows import CaptionRows, Row, place_of, read_text, unknown_format
+from miniclip.data.images import SUFFIXES
 
 NAME_COLUMNS = ("image", "file_name", "filename", "filepath", "image_name")
+CAPTION_COLUMNS = ("caption", "text", "title")
+MAX_RECORD_LINES = 200  # a longer caption is a quote that was never closed
 
 
-CAPTION_COLUMNS = ("caption", "text")
-
-
-def read_columns(file: Path) -> list[Row]:
+def read_columns(file: Path) -> CaptionRows:
     """Kaggle's `captions.txt`, `metadata.csv`, and any CSV or TSV with a header `image,caption[,split]`.
 
     A semicolon or a bar separates, too, where it does so in the header.
-    A caption may hold commas without being quoted: what a row has too much belongs to its caption.
+    A caption may hold commas without being quoted: fields beyond the header's belong to the caption. A quote that is
+    never closed, or only in a later row, is part of its caption: the rows after it are read as rows, and a note names
+    its line.
     """
-    text = read_text(file)
-    header = next((line for line in text.split("\n") if line.strip()), "")
-    delimiter = delimiter_of(header)
-    columns = column_names(header, delimiter)
+    lines = read_text(file).split("\n")
+    start = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    delimiter = delimiter_of(lines[start])
+    columns = column_names(lines[start], delimiter)
     name, caption = _index(columns, NAME_COLUMNS), _index(columns, CAPTION_COLUMNS)
     split = _index(columns, ("split",))
     if name is None or caption is None:
-        raise unknown_format(file)
-    # the header is read as `reader_of` read it: a stray quote in it must not make another header of it
-    records = _records(text.replace(header, "", 1), delimiter)
-    rows = []
-    for number, fields in records:
+        raise unknown_format(file, missing_columns(columns))
+    rows, stray = [], []
+    for number, fields, is_stray in _records(lines, start + 1, delimiter, name, len(columns)):
+        if is_stray:
+            stray.append(number)
         extra = max(0, len(fields) - len(columns))
         joined = delimiter.join(fields[caption : caption + 1 + extra])
+        if is_stray:
+            joined = _without_stray_quote(joined)
         fields = [*fields[:caption], joined, *fields[caption + 1 + extra :]]
         fields += [""] * (len(columns) - len(fields))
         rows.append(
             Row(fields[name], fields[caption], fields[split] if split is not None else "", place_of(file, number))
         )
-    return rows
+    return CaptionRows(rows, [_stray_note(file, stray)] if stray else [])
 
 
-def _records(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """CSV or TSV -> (line number, fields) of each record that is not blank."""
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        records = [(reader.line_num, fields) for fields in reader]
-    except csv.Error:  # a stray quote, which would swallow the lines after it: then a record is a line
-        records = [(n, next(csv.reader([line], delimiter=delimiter))) for n, line in numbered(text)]
-    return [(n, fields) for n, fields in records if any(field.strip() for field in fields)]
+def _stray_note(file: Path, lines: Sequence[int]) -> str:
+    shown = ", ".join(f"{number:,}" for number in lines[:5])
+    rest = f" and {len(lines) - 5:,} more" if len(lines) > 5 else ""
+    word = "line" if len(lines) == 1 else "lines"
+    return f"{file.name} {word} {shown}{rest}: a quote is not closed there, so it was read as part of the caption"
+
+
+def _records(
+    lines: list[str], start: int, delimiter: str, name: int, width: int
+) -> Iterator[tuple[int, list[str], bool]]:
+    """(number of the first line, fields, whether a quote is not closed) of each record that is not blank."""
+    number = start
+    while number < len(lines):
+        line = lines[number]
+        fields, taken, is_stray = line.split(delimiter), 1, False
+        if '"' in line:
+            reader = csv.reader(_line_ends(lines, number), delimiter=delimiter, strict=True)
+            try:
+                quoted = next(reader, [])
+                taken = reader.line_num
+                is_stray = taken > 1 and _holds_rows(lines[number : number + taken], delimiter, name, width)
+            except csv.Error:
+                is_stray = True
+            if is_stray:
+                taken = 1
+            else:
+                fields = quoted
+        if any(field.strip() for field in fields):
+            yield number + 1, fields, is_stray
+        number += taken
+
+
+def _line_ends(lines: list[str], start: int) -> Iterator[str]:
+    stop = min(len(lines), start + MAX_RECORD_LINES)
+    for number, line in enumerate(islice(lines, start, stop), start):
+        yield line if number == len(lines) - 1 else f"{line}\n"
+
+
+def _holds_rows(lines: Sequence[str], delimiter: str, name: int, width: int) -> bool:
+    """Whether one record of several lines is really several rows: its first line and a later one are whole rows."""
+    first, *later = (line.split(delimiter) for line in lines)
+    if not _is_row(first, name, width, has_suffix=True):
+        return _is_row(first, name, width, has_suffix=False) and any(
+            _is_row(fields, name, width, has_suffix=False) for fields in later
+        )
+    return any(_is_row(fields, name, width, has_suffix=True) for fields in later)
+
+
+def _is_row(fields: Sequence[str], name: int, width: int, has_suffix: bool) -> bool:
+    """Whether a line's fields are a row: as many as the header has, with an image's name among them."""
+    if len(fields) < width:
+        return False
+    if name > 0 and len(fields) > width:  # what a caption before the name has too much
+        name += len(fields) - width
+    own = fields[name].strip().strip('"').lower()
+    return own.endswith(SUFFIXES) if has_suffix else bool(own) and not any(sign.isspace() for sign in own)
+
+
+def _without_stray_quote(text: str) -> str:
+    """A caption without the quote that opens it, where no other one closes it."""
+    bare = text.strip()
+    return bare[1:] if bare.startswith('"') and bare.count('"') % 2 else bare
 
 
 def delimiter_of(header: str) -> str:
@@ -63,6 +121,16 @@ def column_names(header: str, delimiter: str) -> list[str]:
 
 def names_both(columns: list[str]) -> bool:
     return _index(columns, NAME_COLUMNS) is not None and _index(columns, CAPTION_COLUMNS) is not None
+
+
+def missing_columns(columns: list[str]) -> str:
+    """What a header lacks: which names were looked for, and which it has."""
+    lacking = [
+        f"a column of {kind} ({', '.join(names)})"
+        for kind, names in (("image names", NAME_COLUMNS), ("captions", CAPTION_COLUMNS))
+        if _index(columns, names) is None
+    ]
+    return f"lacks {' and '.join(lacking)}; its columns are: {', '.join(columns)}" if lacking else ""
 
 
 def _index(columns: Iterable[str], names: Iterable[str]) -> int | None:

@@ -18,6 +18,6 @@ def read_json_lines(file: Path) -> list[Row]:
             split = str(entry.get("split") or "")
             name = str(entry.get("file_name") or "")
         except (ValueError, TypeError, AttributeError, RecursionError):
-            raise MiniClipError(f"{file} line {number} is not a JSON object; mend or remove it") from None
+            raise MiniClipError(f"{file} line {number} is not a JSON object; fix or remove it") from None
         rows += [Row(name, text, split, place_of(file, number)) for text in caption_texts(caption) or NO_CAPTION]
     return rows

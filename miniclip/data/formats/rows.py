@@ -4,7 +4,7 @@ Text may carry a byte order mark, Windows line ends or blank lines, and be UTF-8
 """
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from miniclip.errors import MiniClipError
 
 FORMATS = (
     "captions.txt or CSV/TSV with a header image,caption[,split]; results.csv; *.token; Karpathy JSON; "
-    "metadata.csv|jsonl; a folder of images; hf:USER/NAME; openmoji"
+    "metadata.csv|jsonl; IMAGE.txt beside IMAGE.jpg; a folder of images; hf:USER/NAME; openmoji"
 )
 
 
@@ -28,6 +28,14 @@ class Row(NamedTuple):
 
 
 NO_CAPTION: tuple[str | None] = (None,)  # so that an image without captions still gives a row
+
+
+class CaptionRows(list[Row]):
+    """Rows, and what their reader has to say about them."""
+
+    def __init__(self, rows: Iterable[Row], notes: Sequence[str] = ()) -> None:
+        super().__init__(rows)
+        self.notes = list(notes)
 
 
 Reader = Callable[[Path], list[Row]]
@@ -71,6 +79,6 @@ def place_of(file: Path, number: int) -> str:
     return f"{file.name} line {number}"
 
 
-def unknown_format(file: Path) -> MiniClipError:
-    what = "is not a caption file that MiniCLIP knows" if file.stat().st_size else "is empty"
-    return MiniClipError(f"{file} {what}; it reads {FORMATS}")
+def unknown_format(file: Path, problem: str = "") -> MiniClipError:
+    problem = problem or ("is not a caption file that MiniCLIP knows" if file.stat().st_size else "is empty")
+    return MiniClipError(f"{file} {problem}; MiniCLIP reads {FORMATS}")

@@ -1,0 +1,233 @@
+"""Images as browsers show them: colour profiles, orientation in damaged metadata, JPEG files that lack their end."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, TiffImagePlugin
+
+from miniclip.data.images import CUT_OFF, open_image, read_image
+from miniclip.errors import UnreadableImage
+from tests.profiles import display_p3, grey_gamma, matrix_profile, pro_photo
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+SIDEWAYS = struct.pack(">HHI", 0x0112, 3, 1) + b"\0\x06\0\0"
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def wide() -> Image.Image:
+    image = Image.new("RGB", (40, 20), WHITE)
+    image.paste(RED, (0, 0, 8, 8))
+    return image
+
+
+def block(*entries: bytes) -> bytes:
+    return b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + b"".join(entries) + b"\0\0\0\0"
+
+
+def with_app1(jpeg: bytes, *blocks: bytes) -> bytes:
+    contents = [b"Exif\0\0" + one for one in blocks]
+    return jpeg[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(c) + 2) + c for c in contents) + jpeg[2:]
+
+
+def with_exif_chunk(png: bytes, exif: bytes) -> bytes:
+    body = b"eXIf" + exif
+    return png[:33] + struct.pack(">I", len(exif)) + body + struct.pack(">I", zlib.crc32(body)) + png[33:]
+
+
+def stands_upright(source: bytes) -> bool:
+    image = read_image(source)
+    red, green, _ = image.image.getpixel((18, 1))
+    return image.image.size == (20, 40) == (image.width_px, image.height_px) and red > 200 and green < 90
+
+
+BAD_ENTRIES = {
+    "a tag that points outside": struct.pack(">HHII", 0x010E, 2, 4000, 0xFFFFFF),
+    "a type that is none": struct.pack(">HHII", 0x0100, 77, 1, 0),
+    "an Exif IFD that is not there": struct.pack(">HHII", 0x8769, 4, 1, 0xFFFFFFF0),
+    "a GPS IFD that is not there": struct.pack(">HHII", 0x8825, 4, 1, 0x7FFF0000),
+    "an Exif IFD that is this one": struct.pack(">HHII", 0x8769, 4, 1, 8),
+    "a count of four billion": struct.pack(">HHII", 0x0110, 2, 0xFFFFFFFF, 8),
+    "a maker note outside": struct.pack(">HHII", 0x927C, 7, 60000, 60),
+    "text in place of a number": struct.pack(">HHII", 0x011A, 5, 1, 0xFFFFFF00),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ENTRIES.values(), ids=BAD_ENTRIES)
+def test_a_bad_tag_costs_neither_orientation_nor_the_image(bad: bytes) -> None:
+    jpeg, png = encoded(wide(), "JPEG", quality=95), encoded(wide(), "PNG")
+    for entries in ((bad, SIDEWAYS), (SIDEWAYS, bad)):
+        assert stands_upright(with_app1(jpeg, block(*entries)))
+        assert stands_upright(with_exif_chunk(png, block(*entries)))
+        assert stands_upright(encoded(wide(), "WEBP", exif=b"Exif\0\0" + block(*entries), lossless=True))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        struct.pack(">HHIB3x", 0x0112, 1, 1, 6),
+        struct.pack(">HHII", 0x0112, 4, 1, 6),
+        struct.pack(">HHIb3x", 0x0112, 6, 1, 6),
+        struct.pack(">HHIB3x", 0x0112, 7, 1, 6),
+        struct.pack(">HHIh2x", 0x0112, 8, 1, 6),
+        struct.pack(">HHIi", 0x0112, 9, 1, 6),
+        struct.pack(">HHIHH", 0x0112, 3, 2, 6, 0),
+    ],
+    ids=["BYTE", "LONG", "SBYTE", "UNDEFINED", "SSHORT", "SLONG", "two SHORTs"],
+)
+def test_orientation_may_be_any_integer(entry: bytes) -> None:
+    assert stands_upright(with_app1(encoded(wide(), "JPEG", quality=95), block(entry)))
+
+
+def test_a_directory_that_is_cut_off_keeps_its_tags() -> None:
+    cut = b"MM\0*\0\0\0\x08" + struct.pack(">H", 500) + SIDEWAYS + b"\x01"
+    assert stands_upright(with_app1(encoded(wide(), "JPEG", quality=95), cut))
+
+
+def test_of_several_blocks_the_first_that_says_it_counts() -> None:
+    jpeg = encoded(wide(), "JPEG", quality=95)
+    nothing, upright = (
+        block(struct.pack(">HHII", 0x0128, 3, 1, 0x20000)),
+        block(struct.pack(">HHIHH", 0x0112, 3, 1, 1, 0)),
+    )
+    assert stands_upright(with_app1(jpeg, nothing, block(SIDEWAYS)))
+    assert stands_upright(with_app1(jpeg, block(SIDEWAYS), upright))
+    assert open_image(with_app1(jpeg, upright, block(SIDEWAYS))).size == (40, 20)
+    assert stands_upright(with_app1(jpeg, b"no block at all", block(SIDEWAYS)))
+
+
+def test_png_chunk_wins_over_a_profile_in_its_text() -> None:
+    def raw_profile(exif: bytes) -> bytes:
+        content = b"Exif\0\0" + exif
+        text = b"Raw profile type exif\0\nexif\n" + b"%8d\n" % len(content) + content.hex().encode()
+        return struct.pack(">I", len(text)) + b"tEXt" + text + struct.pack(">I", zlib.crc32(b"tEXt" + text))
+
+    upright = block(struct.pack(">HHIHH", 0x0112, 3, 1, 1, 0))
+    png = encoded(wide(), "PNG")
+    assert stands_upright(with_exif_chunk(png[:33] + raw_profile(upright) + png[33:], block(SIDEWAYS)))
+    assert stands_upright(png[:33] + raw_profile(block(SIDEWAYS)) + png[33:])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_and_jpeg_turn_alike(orientation: int) -> None:
+    tiff = read_image(encoded(wide(), "TIFF", tiffinfo={0x0112: orientation}))
+    jpeg = read_image(
+        with_app1(encoded(wide(), "JPEG", quality=95), block(struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)))
+    )
+    assert tiff.image.size == jpeg.image.size == (tiff.width_px, tiff.height_px) == (jpeg.width_px, jpeg.height_px)
+    assert np.abs(np.asarray(tiff.image, dtype=int) - np.asarray(jpeg.image, dtype=int)).mean() < 8
+
+
+def test_tiff_with_a_pointer_outside_is_read() -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x9999], tags.tagtype[0x9999] = 0x7FFFFFF0, 4
+    tiff = encoded(wide(), "TIFF", tiffinfo=tags)
+    own, pointer = struct.pack("<HHI", 0x9999, 4, 1), struct.pack("<HHI", 0x8769, 4, 1)
+    assert own in tiff
+    assert open_image(tiff.replace(own, pointer)).size == (40, 20)
+
+
+# colours
+
+COLOURS = [(200, 60, 20), (60, 220, 80), (60, 50, 220), (128, 128, 128), (255, 255, 255), (0, 0, 0)]
+
+
+def in_profile(profile: bytes, mode: str, colour: tuple[int, int, int]) -> tuple[int, ...]:
+    """The numbers that an sRGB colour has in another profile."""
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    pixel = Image.new("RGB", (1, 1), colour)
+    other = ImageCms.profileToProfile(pixel, ImageCms.createProfile("sRGB"), opened, outputMode=mode)
+    assert other is not None
+    value = other.getpixel((0, 0))
+    return value if isinstance(value, tuple) else (value,)
+
+
+@pytest.mark.parametrize(
+    "profile", [display_p3(), pro_photo(), matrix_profile("adobe rgb")], ids=["P3", "ProPhoto", "Adobe RGB"]
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_profiles_become_srgb(profile: bytes, kind: str, colour: tuple[int, int, int]) -> None:
+    stored = in_profile(profile, "RGB", colour)
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 98} if kind == "JPEG" else {}
+    image = open_image(encoded(Image.new("RGB", (16, 16), stored), kind, icc_profile=profile, **options))
+    assert np.abs(np.array(image.getpixel((8, 8))) - colour).max() <= 6
+    assert "icc_profile" not in image.info
+
+
+def test_transparency_palette_and_large_images_have_their_profile() -> None:
+    profile, colour = display_p3(), (200, 60, 20)
+    stored = in_profile(profile, "RGB", colour)
+    half = Image.new("RGBA", (16, 16), (*stored, 0))
+    half.paste((*stored, 255), (0, 0, 8, 16))
+    image = open_image(encoded(half, "PNG", icc_profile=profile))
+    assert np.abs(np.array(image.getpixel((2, 2))) - colour).max() <= 3 and image.getpixel((14, 2)) == WHITE
+    palette = Image.new("RGB", (16, 16), stored).quantize(4)
+    assert (
+        np.abs(np.array(open_image(encoded(palette, "PNG", icc_profile=profile)).getpixel((2, 2))) - colour).max() <= 3
+    )
+
+
+def test_grey_profiles_are_read() -> None:
+    profile = grey_gamma(1.0)
+    image = open_image(encoded(Image.new("L", (16, 16), 55), "PNG", icc_profile=profile))
+    assert np.abs(np.array(image.getpixel((2, 2))) - 128).max() <= 2  # 55 of 255 in linear light
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"", b"x" * 10, b"x" * 4000, display_p3()[:200], display_p3()[:-60], grey_gamma(2.2), b"\0" * 200],
+    ids=["empty", "short", "letters", "head only", "cut off", "of grey", "zeros"],
+)
+def test_damaged_profiles_and_those_of_other_modes_are_ignored(profile: bytes) -> None:
+    image = open_image(encoded(Image.new("RGB", (16, 16), (200, 60, 20)), "PNG", icc_profile=profile))
+    assert np.abs(np.array(image.getpixel((2, 2))) - (200, 60, 20)).max() <= 40
+
+
+def test_srgb_profile_changes_no_pixel() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = open_image(encoded(noise, "PNG", icc_profile=profile))
+    assert np.array_equal(np.asarray(image), np.asarray(noise))
+
+
+# JPEG files that lack their end
+
+
+def photo(**options: object) -> bytes:
+    small = np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((416, 320), Image.Resampling.BICUBIC)
+    return encoded(image, "JPEG", quality=90, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}], ids=["plain", "progressive", "4:4:4"]
+)
+@pytest.mark.parametrize("lost", [1, 2, 3, 10, 30])
+@pytest.mark.parametrize("min_size_px", [None, 64])
+def test_jpeg_that_lacks_its_last_bytes_is_read_with_a_remark(
+    options: dict[str, bool], lost: int, min_size_px: int | None, tmp_path: Path
+) -> None:
+    whole = photo(**options)
+    (tmp_path / "a.jpg").write_bytes(whole[:-lost])
+    for source in (tmp_path / "a.jpg", whole[:-lost]):
+        image = read_image(source, min_size_px)
+        assert image.remark == (CUT_OFF if lost else "")
+        expected = np.asarray(open_image(whole).resize(image.image.size), dtype=int)
+        assert np.abs(np.asarray(image.image, dtype=int) - expected).mean() < 8
+    assert read_image(whole).remark == ""
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_jpeg_that_lacks_more_is_refused(share: float) -> None:
+    whole = photo()
+    with pytest.raises(UnreadableImage, match="truncated"):
+        open_image(whole[: int(len(whole) * share)])
