@@ -248,5 +248,8 @@ class GallerySearch:
 
 def _from_home(path: str) -> str:
     """A path as people write it: `~/Pictures/cat.jpg`."""
-    home = str(Path.home()).rstrip("/") + "/"
+    try:
+        home = str(Path.home()).rstrip("/") + "/"
+    except RuntimeError:  # a service's account has none
+        return path
     return f"~/{path.removeprefix(home)}" if path.startswith(home) else path

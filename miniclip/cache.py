@@ -1,4 +1,4 @@
-"""The folder for what can be made again: drawn images, features, downloads. Deleting it loses time only."""
+"""The folder for files that can be made again: drawn images, features, indexes, downloads."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,27 @@ from threading import get_ident
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
+ANOTHER = "set MINICLIP_CACHE to a folder you can write"
+
 
 def cache_folder() -> Path:
-    """`MINICLIP_CACHE`, else `XDG_CACHE_HOME/miniclip`, else `~/.cache/miniclip`. It need not exist yet."""
+    """`MINICLIP_CACHE`, else `XDG_CACHE_HOME/miniclip`, else `~/.cache/miniclip`. It need not exist yet.
+
+    Errors: `MiniClipError` where none of them is set and the account has no home folder.
+    """
     if own := os.environ.get("MINICLIP_CACHE"):
         return expand(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "miniclip"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "miniclip"
+    try:
+        return Path.home() / ".cache" / "miniclip"
+    except RuntimeError as error:
+        raise MiniClipError(f"this account has no home folder for the cache; {ANOTHER}") from error
+
+
+def cannot_write(path: Path, error: OSError) -> MiniClipError:
+    """The error for a place in the cache that cannot be written."""
+    return MiniClipError(f"cannot write {path} ({error.strerror or error}); free some space, or {ANOTHER}")
 
 
 def write_cached(file: Path, content: bytes) -> None:
@@ -31,7 +45,4 @@ def write_cached(file: Path, content: bytes) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or error
-        raise MiniClipError(
-            f"cannot write {file} ({reason}); free some space, or set MINICLIP_CACHE to a folder you can write"
-        ) from None
+        raise cannot_write(file, error) from error

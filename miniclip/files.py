@@ -1,6 +1,6 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it; a full disk is an error, not that.
+"""Write files so that a reader sees the old file or the new one, never half of it, even on a full disk.
 
-In: a path and what fills it. Out: the file, whole, or a `MiniClipError` and the file as it was.
+In: a path and a function that fills it. Out: the whole file, or a `MiniClipError` and the file as it was.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
             raise
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or error
-        raise MiniClipError(f"cannot write {path}: {reason}; free some space or choose another folder") from None
+        raise MiniClipError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -53,10 +53,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def expand(path: str | Path) -> Path:
-    """A path with its `~` made the home folder; `MiniClipError` where that is nobody's."""
+    """A path with `~` replaced by the home folder; `MiniClipError` where there is no such account."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
         first, *below = Path(path).parts
         meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
-        raise MiniClipError(f"{first} is nobody's home folder here; write {meant}, or ./{path}") from None
+        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from None

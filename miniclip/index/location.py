@@ -17,7 +17,7 @@ from miniclip.cache import cache_folder
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.scan import absolute, scan_images
-from miniclip.index.store import LOCK, read_settings
+from miniclip.index.store import INDEX_FORMAT, LOCK, read_settings
 from miniclip.index.summary import is_current, read_summary, stamp_of
 
 if TYPE_CHECKING:

@@ -21,12 +21,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniclip.cache import ANOTHER, cache_folder
 from miniclip.errors import IndexCorrupted, MiniClipError
 from miniclip.files import write_json
 from miniclip.index.scan import Problem
@@ -329,7 +330,7 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("a+")
     except OSError as error:
-        raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another --out") from None
+        raise MiniClipError(f"cannot write {folder}: {error.strerror}; {_elsewhere(folder)}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -350,6 +351,14 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
         if not (folder / "index.json").exists():
             _write_settings(folder, settings)
         yield Writer(folder, dim)
+
+
+def _elsewhere(folder: Path) -> str:
+    """What to type for another place: indexes in the cache have no flag."""
+    with suppress(MiniClipError):
+        if folder.is_relative_to(cache_folder()):
+            return ANOTHER
+    return "choose another --out"
 
 
 def _write_settings(folder: Path, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from miniclip.cache import cache_folder
+from miniclip.cache import cache_folder, cannot_write
 from miniclip.errors import MiniClipError
 from miniclip.files import expand, write_json
 
@@ -100,7 +100,10 @@ def class_prototypes(spec: str) -> tuple[np.ndarray, list[str]]:
 @contextlib.contextmanager
 def _replaced_at_the_end(folder: Path) -> Iterator[Path]:
     """A folder that appears whole or not at all, also when two processes make it at once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
         unfinished = Path(tmp) / folder.name
         unfinished.mkdir()

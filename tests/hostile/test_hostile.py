@@ -17,6 +17,7 @@ from miniclip.data.captions import read_captions
 from miniclip.data.images import read_image
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
+from miniclip.index.store import INDEX_FORMAT
 from miniclip.inference.bundle import Bundle
 from miniclip.models.calibration_set import CalibrationSet
 from miniclip.models.checkpoint import load_run, load_training_state
@@ -199,7 +200,7 @@ def test_damaged_index_is_refused_or_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "NaN", "null", "[]", '"2"', "1" * 5000])
 def test_index_settings_with_an_odd_format_are_one_line(value: str, tmp_path: Path) -> None:
     make_index(tmp_path)
-    text = (tmp_path / "index.json").read_text().replace('"format": 2', f'"format": {value}')
+    text = (tmp_path / "index.json").read_text().replace(f'"format": {INDEX_FORMAT}', f'"format": {value}')
     (tmp_path / "index.json").write_text(text)
     if value != '"2"':
         assert str(tmp_path) in refusal(ImageIndex.open, tmp_path)

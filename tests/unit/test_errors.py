@@ -124,4 +124,4 @@ def test_home_of_nobody_is_one_line_wherever_a_path_is_given(tiny_index: Path) -
     for use in (scan_images, read_captions, index.below, index.row_of):
         with pytest.raises(MiniClipError) as error:
             use("~Pictures/2024")  # type: ignore[operator]
-        assert str(error.value) == "~Pictures is nobody's home folder here; write ~/Pictures/2024, or ./~Pictures/2024"
+        assert str(error.value) == "~Pictures is no home folder here; write ~/Pictures/2024, or ./~Pictures/2024"

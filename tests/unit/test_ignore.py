@@ -10,8 +10,9 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
 from miniclip.inference.encoders import OnnxEncoders
-from tests.unit.indexing import encoders as encoders
-from tests.unit.indexing import images as images
+from tests.support.indexing import encoders, images
+
+__all__ = ["encoders", "images"]  # fixtures
 
 NOT_THE_USERS = [
     "@eaDir", "#recycle", "System Volume Information", "$RECYCLE.BIN", "$Recycle.Bin", "lost+found", "node_modules",

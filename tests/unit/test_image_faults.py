@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from miniclip.data.images import CUT_OFF, open_image, read_image
 from miniclip.errors import UnreadableImage
-from tests.profiles import display_p3, grey_gamma, matrix_profile, pro_photo
+from tests.support.icc_profiles import display_p3, grey_gamma, matrix_profile, pro_photo
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 SIDEWAYS = struct.pack(">HHI", 0x0112, 3, 1) + b"\0\x06\0\0"

@@ -14,8 +14,9 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.store import INDEX_FORMAT, unreadable
 from miniclip.inference.encoders import OnnxEncoders
-from tests.unit.indexing import encoders as encoders
-from tests.unit.indexing import images as images
+from tests.support.indexing import encoders, images
+
+__all__ = ["encoders", "images"]  # fixtures
 
 
 @pytest.fixture
