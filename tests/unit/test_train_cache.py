@@ -96,7 +96,7 @@ def test_an_image_that_memory_or_a_missing_package_kept_away_is_tried_again(
         "HEIC images need one more package: pip",
         "damaged image (truncated)",
     )
-    note["skipped"] = dict(zip("135", reasons, strict=True))
+    note |= {"skipped": dict(zip("135", reasons, strict=True)), "retryable": ["1", "3"]}
     path.write_text(json.dumps(note))
     values = np.load(path.with_name("features.npy"), mmap_mode="r+")
     values[[1, 3, 5]] = 0
