@@ -1,8 +1,11 @@
-"""The README tells the truth: its commands run, and its tree names every file."""
+"""The README tells the truth: its commands and its Python run as they are written."""
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,54 +13,65 @@ import pytest
 from tests.support.cli import REPOSITORY, run_cli
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-ROOMS = ("miniclip", "train", "export", "demo", "benchmarks")
 
 
-def tracked_files() -> list[str]:
-    done = subprocess.run(["git", "ls-files", *ROOMS], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("this is no git checkout, so nothing says which files belong to it")
-    return [name for name in done.stdout.split() if not name.endswith("__init__.py")]
+def commands_of(section: str) -> list[str]:
+    """The indented lines below a heading that are commands."""
+    block = README.split(f"## {section}\n")[1].split("\n## ")[0]
+    return [line.strip() for line in block.splitlines() if re.match(r"    \S", line) and "->" not in line]
 
 
-def test_tree_names_every_file_of_the_rooms() -> None:
-    tree = README.split("## The house")[1]
-    missing = [name for name in tracked_files() if not re.search(rf"\b{re.escape(Path(name).name)}\b", tree)]
-    assert not missing
+def test_search_commands_run_and_leave_the_folder_as_it_was(tmp_path: Path, image_folder: Path) -> None:
+    pictures = tmp_path / "Pictures"
+    shutil.copytree(image_folder, pictures)
+    before = sorted(pictures.rglob("*"))
+    commands = commands_of("Search")
+    assert [shlex.split(command.split("&& ")[-1])[:2] for command in commands] == [
+        ["miniclip", "search"],
+        ["miniclip", "search"],
+        ["miniclip", "demo"],
+    ]
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    shell = f'miniclip() {{ {shlex.quote(sys.executable)} -m miniclip "$@"; }}\n'
+    for command in commands[:2]:  # the third would serve for ever; tests/e2e/test_page.py runs it
+        done = subprocess.run(
+            ["bash", "-c", shell + command], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert str(pictures) in done.stdout
+    assert sorted(pictures.rglob("*")) == before
 
 
-def test_tree_names_no_file_that_is_gone() -> None:
-    tree = README.split("## The house")[1].split("Arrows point down")[0]
-    names = set(re.findall(r"[\w./-]+\.(?:py|toml|css|js|md|png)\b", tree))
-    there = {path.name for path in REPOSITORY.rglob("*") if ".venv" not in path.parts}
-    assert {name for name in names if Path(name).name not in there} == set()
+def test_python_of_the_readme_runs(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(image_folder, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    code = README.split("```python\n")[1].split("```")[0]
+    exec(compile(code, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(str(tmp_path / "photos") in line for line in lines)
 
 
 def test_commands_from_captions_to_search_run(
     tmp_path: Path, captioned_folder: Path, image_folder: Path, tiny_config: Path
 ) -> None:
-    block = README.split("## From captions to a search page")[1].split("(in the environment")[0]
     replaced = {
         "configs/setup1.toml": tiny_config,
         "DATA": captioned_folder,
         "runs/mine": tmp_path / "run",
         "bundles/mine": tmp_path / "bundle",
         "~/Pictures": image_folder,
-        "index/pictures": tmp_path / "index",
     }
-    commands = [line.strip() for line in block.splitlines() if line.startswith("    ")]
     ran = []
-    for command in commands:
+    for command in commands_of("Train your own"):
         words = [str(replaced.get(word, word)) for word in shlex.split(command)]
-        if words[:3] == ["python", "-m", "demo"]:
-            continue  # it would serve for ever; tests/e2e/test_page.py runs it
-        words = words[2:] if words[0] == "python" else ["miniclip.cli", *words[1:]]
-        if words[0] == "export.benchmark":
-            words += ["--turns", "1"]  # its speeds are of no interest here
-        done = run_cli(*words)
-        if words[0] == "export.benchmark" and done.returncode == 1:  # so small a model may miss its tolerances
+        assert words[0] == "miniclip"
+        words += ["--turns", "1"] if words[1] == "benchmark" else []  # its speeds are of no interest here
+        done = run_cli("miniclip.cli", *words[1:])
+        if words[1] == "benchmark" and done.returncode == 1:  # so small a model may miss its tolerances
             assert "parity failed: " in done.stdout
         else:
             assert done.returncode == 0, done.stderr
-        ran.append(words[0])
-    assert ran == ["train", "export", "export.benchmark", "miniclip.cli", "miniclip.cli"]
+        ran.append(words[1])
+    assert ran == ["train", "export", "benchmark", "search"]

@@ -134,14 +134,14 @@ def test_public_api_is_three_functions_that_show_no_path(page_url: str, client: 
     assert str(image_folder) not in get(f"{page_url}config")[2].decode()
 
 
-def test_snippet_of_the_readme_runs(page_url: str, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_snippet_of_the_guide_runs(page_url: str, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gradio_client")
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    code = readme.split("```python\n")[1].split("```")[0]
+    guide = (REPOSITORY / "docs/guide.md").read_text(encoding="utf-8")
+    code = guide.split("```python\n")[1].split("```")[0]
     assert "gradio_client" in code
     image = next(image_folder.glob("*.png"))
     code = code.replace("http://127.0.0.1:7860", page_url).replace("holiday.jpg", str(image))
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "docs/guide.md", "exec"), {})
     said = capsys.readouterr().out
     assert image.name in said  # an image is most like itself
     assert "'beach':" in said

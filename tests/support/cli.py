@@ -44,7 +44,7 @@ def run_module(*arguments: object) -> Done:
 def _main_of(command: str):
     if command == "miniclip.cli":
         return importlib.import_module("miniclip.cli.main").main
-    module = command if command == "train.interpolate" else f"{command}.__main__"
+    module = command if command in ("train.interpolate", "train.soup") else f"{command}.__main__"
     main = importlib.import_module(module).main
     return lambda words: run_command(partial(main, words))
 
