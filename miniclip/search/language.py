@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 from miniclip.inference.tokenizer import Tokenizer
 
-# English vocabularies have some 30,000 tokens (BERT) to 50,000 (RoBERTa, CLIP); multilingual ones have 119,547 (BERT) to
+# English vocabularies have 30,000 (BERT) to 50,000 tokens (RoBERTa, CLIP); multilingual ones have 119,547 (BERT) to
 # 256,000 (SigLIP2)
 MIN_MULTILINGUAL_TOKENS = 100_000
 HINT = "this model knows English only; search in English, or with a multilingual bundle"
 
 
 def language_hint(texts: Iterable[str], tokenizer: Tokenizer) -> str | None:
-    """The hint where half of the letters or more are of a script other than Latin and the vocabulary is that of an English model."""
+    """The hint where at least half of the letters are not Latin and the vocabulary is that of an English model."""
     letters = [char for text in texts for char in text if char.isalpha()]
     foreign = sum(not unicodedata.name(char, "").startswith("LATIN") for char in letters)
     if not letters or 2 * foreign < len(letters) or tokenizer.highest_id >= MIN_MULTILINGUAL_TOKENS:
