@@ -182,7 +182,7 @@ MUTATIONS = (
         "miniclip/inference/score_calibration.py",
         "    if not slope > 0:\n",
         "    if False:\n",
-        "tests/unit/test_matching.py",
+        "tests/unit/test_score_calibration.py",
         "say_nothing",
     ),
     Mutation(

@@ -20,7 +20,9 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--data", nargs="+", required=True, help="captions: folders, caption files, hf:USER/NAME, or openmoji"
     )
-    command.add_argument("--split", nargs="+", default=["val"], help="images to measure on (default val)")
+    command.add_argument(
+        "--split", nargs="+", default=["val"], help="splits to measure on, where a source has them (default val)"
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of the split where the data has no official one")
     command.add_argument("--half", action="store_true", help="use every other image, and leave the rest to check with")
     command.add_argument("--json", action="store_true", help="print the calibration as one JSON object")
@@ -37,7 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     bundle = Bundle.open(find_bundle(arguments.bundle))
     manifest = bundle.folder / "manifest.json"
-    if not os.access(manifest if manifest.exists() else bundle.folder, os.W_OK) or not os.access(bundle.folder, os.W_OK):
+    if not os.access(manifest if manifest.exists() else bundle.folder, os.W_OK) or not os.access(
+        bundle.folder, os.W_OK
+    ):
         raise MiniClipError(f"{bundle.folder} cannot be written; copy the bundle and calibrate the copy")
     tables = [read_captions(name, arguments.seed) for name in arguments.data]
     encoders = open_encoders(arguments, bundle)

@@ -240,4 +240,6 @@ def _none_in_range(query: "Query", index: Any) -> str:
 def _no_probability(query: "Query", searcher: "Searcher") -> str:
     if not query.texts or query.images or query.rows or query.minus:
         return "match probabilities are available for words alone"
-    return f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; give them with: miniclip calibrate"
+    return (
+        f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; give them with: miniclip calibrate"
+    )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from miniclip.data.caption_table import CaptionTable
+from miniclip.data.splits import normalise_split
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.files import write_json
 from miniclip.inference.bundle import MANIFEST_FORMAT, Bundle, list_files
@@ -22,7 +23,13 @@ def judge_sources(
 ) -> list[JudgedQueries]:
     """Embed the splits of every table; `part` 0 or 1 takes every other image."""
     words = sorted({word for table in tables for word in vocabulary(table.captions)})
-    return [_judge(table.split(*splits), words, encoders, part) for table in tables]
+    return [_judge(_of(table, splits), words, encoders, part) for table in tables]
+
+
+def _of(table: CaptionTable, splits: Sequence[str]) -> CaptionTable:
+    """The splits that the source has; `MiniClipError` where it has none of them."""
+    present = [name for name in splits if name == "all" or normalise_split(name) in table.splits]
+    return table.split(*(present or splits))
 
 
 def _judge(table: CaptionTable, words: Sequence[str], encoders: Encoders, part: int | None) -> JudgedQueries:

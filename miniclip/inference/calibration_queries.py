@@ -20,8 +20,48 @@ MANY_CAPTIONS = 4  # from which one of an image's captions alone proves little
 MAX_SHARE = 0.4  # of the images: "the" and "in" stand in more
 WORD = re.compile(r"[^\W\d_]{3,}")
 FUNCTION_WORDS = frozenset(
-    "and the with his her its their from into onto while for are was has have that this there over off out down "
-    "along through another other front each who some one two three four very near next behind around".split()
+    [
+        "and",
+        "the",
+        "with",
+        "his",
+        "her",
+        "its",
+        "their",
+        "from",
+        "into",
+        "onto",
+        "while",
+        "for",
+        "are",
+        "was",
+        "has",
+        "have",
+        "that",
+        "this",
+        "there",
+        "over",
+        "off",
+        "out",
+        "down",
+        "along",
+        "through",
+        "another",
+        "other",
+        "front",
+        "each",
+        "who",
+        "some",
+        "one",
+        "two",
+        "three",
+        "four",
+        "very",
+        "near",
+        "next",
+        "behind",
+        "around",
+    ]
 )
 
 
@@ -51,7 +91,7 @@ def judged_queries(captions: Sequence[str], image_of_caption: np.ndarray, images
         own = np.where(written >= 2, WRONG, UNKNOWN).astype(np.int8)
         for image, number in found.items():
             own[image] = RIGHT if number >= max(2, written[image] / 2) else UNKNOWN
-        if MIN_IMAGES <= (own == RIGHT).sum() and len(found) <= MAX_SHARE * images:
+        if (own == RIGHT).sum() >= MIN_IMAGES and len(found) <= MAX_SHARE * images:
             words[word] = own
     chosen = sorted(words, key=lambda word: (-(words[word] == RIGHT).sum(), word))[:MAX_WORDS]
     return queries + chosen, np.concatenate([relation, *(words[word][None] for word in chosen)])

@@ -1,6 +1,6 @@
 """How likely a score is a match: a logistic curve from cosine similarity to probability, and a cut-off.
 
-In, to calibrate: `JudgedQueries`, which are held-out images and queries with known right images. Out: `ScoreCalibration`, which
+In, to calibrate: `JudgedQueries`, held-out images and queries with known right images. Out: `ScoreCalibration`, which
 the bundle's manifest keeps; in, at search: scores and the query's embedding.
 
 Scores of different queries mean different things: "woman" fits no image as well as "a woman in a red coat" fits its
@@ -138,9 +138,9 @@ def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration 
 
 
 def _fit_offset(sources: Sequence[Words]) -> tuple[np.ndarray | None, float | None]:
-    """The vector (D,) whose product with a word's embedding makes best scores of different words comparable; a cut-off.
+    """The vector (D,) whose product with a word's embedding makes best scores of words comparable, and a cut-off.
 
-    A logistic curve from best score and embedding to whether anything is right; present and absent words weigh the same.
+    A logistic curve from best score and embedding to whether anything is right; both answers weigh the same.
     """
     sources = [own for own in sources if min(own.is_there.sum(), (~own.is_there).sum()) >= MIN_WORDS]
     if not sources:

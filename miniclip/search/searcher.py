@@ -38,7 +38,9 @@ class Hit:
     score: float
     path: Path
     captions: list[str]
-    probability: float | None = None  # that it matches the query's words; None for other queries than words, or without calibration
+    probability: float | None = (
+        None  # that it matches the query's words; None for other queries than words, or without calibration
+    )
     by_name: bool = False  # its captions, file or folder names or date hold the query's words
 
 
