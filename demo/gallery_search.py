@@ -29,7 +29,6 @@ from .vocabulary import found_words
 
 EXAMPLES = 6
 MAX_LABELS, MAX_TEMPLATES = 100, 20  # each label is embedded in each template
-STRONG = 0.5  # probability of a match from which the page calls it strong
 CHANGED = "Another gallery has been opened since this page was loaded."
 NOT_YET = "The captions are still being prepared, once for this gallery. They appear here when they are ready."
 
@@ -241,9 +240,7 @@ class GallerySearch:
         calibration = self.searcher.match
         if hit.probability is None or calibration is None:
             return ""
-        if hit.score < calibration.cutoff:
-            return "weak"
-        return "strong" if hit.probability >= STRONG else "likely"
+        return calibration.word(hit.probability)
 
     def card_of(self, row: int) -> Card:
         return self.card(Hit(row, 0.0, self.index.paths[row], self.index.captions[row]))

@@ -15,8 +15,9 @@ from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
 from miniclip.inference.bundle import MANIFEST_FORMAT, list_files, onnx_name, read_manifest
+from miniclip.inference.calibration_queries import judged_queries
 from miniclip.inference.precision import PRECISIONS
-from miniclip.inference.score_calibration import ScoreCalibration, calibrate
+from miniclip.inference.score_calibration import JudgedQueries, ScoreCalibration, calibrate
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import Run, load_run
 
@@ -128,8 +129,9 @@ def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet
     """Fit match probabilities on the run's held-out images, or on training images where it kept no others."""
     own, split = (calibration.held_out, "val") if calibration.held_out else (calibration, "train")
     image_embeds = embed(fp32["vision"], image_feeds(own.pixel_values(run.transform)))
-    text_embeds = embed(fp32["text"], text_feeds(run.tokenizer, own.captions))
-    match = calibrate(text_embeds, image_embeds, own.image_of_caption, split)
+    queries, relation = judged_queries(own.captions, own.image_of_caption, len(image_embeds))
+    text_embeds = embed(fp32["text"], text_feeds(run.tokenizer, queries))
+    match = calibrate([JudgedQueries(text_embeds, image_embeds, relation)], split)
     if match is None:
         print("scores could not be calibrated: matching pairs score no higher than others")
     elif split == "train":

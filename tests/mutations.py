@@ -164,7 +164,7 @@ MUTATIONS = (
         "miniclip/inference/score_calibration.py",
         "    if not slope > 0:\n",
         "    if False:\n",
-        "tests/unit/test_matching.py::test_scores_that_say_nothing_are_not_calibrated",
+        "tests/unit/test_score_calibration.py::test_scores_that_say_nothing_are_not_calibrated",
     ),
     Mutation(
         "fallback to the CPU",

@@ -194,12 +194,10 @@ def _likely(arguments: argparse.Namespace, query: "Query", result: "SearchResult
     if not arguments.matches:
         return result.hits
     if not result.is_calibrated or searcher.match is None:
-        raise MiniClipError(_no_probability(query.texts, searcher) + "; leave --matches out")
+        raise MiniClipError(_no_probability(query, searcher) + "; leave --matches out")
     if result.nothing_matches:
         return []
-    import numpy as np
-
-    least = float(searcher.match.probability(np.asarray(searcher.match.cutoff)))
+    least = searcher.match.cutoff_probability
     return [hit for hit in result.hits if hit.probability is not None and hit.probability >= least]
 
 
@@ -232,7 +230,7 @@ def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> No
     elif not result.hits and (query.after or query.before):
         print(_none_in_range(query, searcher.index), file=sys.stderr)
     elif query.texts and not result.is_calibrated:
-        print(_no_probability(query.texts, searcher), file=sys.stderr)
+        print(_no_probability(query, searcher), file=sys.stderr)
 
 
 def _none_in_range(query: "Query", index: Any) -> str:
@@ -243,7 +241,9 @@ def _none_in_range(query: "Query", index: Any) -> str:
     return f"no image to be searched was taken {days}; {dated:,} of {len(index):,} have a date at all"
 
 
-def _no_probability(texts: tuple[str, ...], searcher: "Searcher") -> str:
-    if not texts:
-        return "an image's likeness has no probability; only words have"
-    return f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; export it again to have them"
+def _no_probability(query: "Query", searcher: "Searcher") -> str:
+    if not query.texts or query.images or query.rows or query.minus:
+        return "match probabilities are available for words alone"
+    return (
+        f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; give them with: miniclip calibrate"
+    )

@@ -97,7 +97,8 @@ class Bundle:
     @cached_property
     def match(self) -> ScoreCalibration | None:
         """How likely a score is a match, if the export could measure it."""
-        return ScoreCalibration.from_manifest(self.manifest.get("match"), str(self.folder / "manifest.json"))
+        where, dim = str(self.folder / "manifest.json"), self.manifest.get("embedding_dim")
+        return ScoreCalibration.from_manifest(self.manifest.get("match"), where, dim)
 
     @cached_property
     def transform(self) -> ImageTransform:

@@ -38,7 +38,9 @@ class Hit:
     score: float
     path: Path
     captions: list[str]
-    probability: float | None = None  # that it matches the query's words; None without words or calibration
+    probability: float | None = (
+        None  # that it matches the query's words; None for other queries than words, or without calibration
+    )
     by_name: bool = False  # its captions, file or folder names or date hold the query's words
 
 
@@ -109,16 +111,15 @@ class Searcher:
         named = np.empty(0, dtype=np.int64)
         if query.names and query.texts:
             scores, rows, named = self._with_names(query, composed.query_embed, rows[0], allowed)
-        if composed.text_embed is None or self.match is None:
+        # only words are calibrated: beside an image, or without something, the order is another one
+        if composed.text_embed is None or self.match is None or query.images or query.rows or query.minus:
             return SearchResult(self._hits(scores[0], rows[0], None, named))
-        found = rows[0]
-        if query.images or query.rows or query.minus:  # what is known about scores is known of words alone
-            text_scores = self.index.embeds(found) @ composed.text_embed[0]
-        else:
-            text_scores = scores[0]
-        hits = self._hits(scores[0], found, self.match.probability(text_scores), named)
-        nothing_matches = len(found) > 0 and not (text_scores >= self.match.cutoff).any() and len(named) == 0
-        return SearchResult(hits, nothing_matches, is_calibrated=True)
+        likely = self.match.probability(scores[0], composed.text_embed[0])
+        nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability and len(named) == 0
+        # an image that its name puts ahead of others is at least as likely as they are
+        likely = np.maximum.accumulate(likely[::-1])[::-1]
+        hits = self._hits(scores[0], rows[0], likely, named)
+        return SearchResult(hits, bool(nothing_matches), is_calibrated=True)
 
     def _with_names(
         self, query: Query, query_embed: np.ndarray, rows: np.ndarray, allowed: np.ndarray | None

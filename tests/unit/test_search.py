@@ -255,13 +255,24 @@ def test_distinct_shows_one_row_an_image(sorted_away: Searcher, tmp_path: Path) 
 def test_probability_is_the_curve_of_the_words_alone(searcher: Searcher) -> None:
     match = searcher.match
     assert match is not None and match.slope > 0 and match.split == "val"
-    answer = searcher.search(Query(("a red circle",), images=(searcher.index.paths[0],), top_k=12))
-    words = searcher.index.image_embeds @ searcher.encoders.encode_texts(["a red circle"])[0]
-    expected = match.probability(words)
+    answer = searcher.search(Query(("a red circle",), top_k=12))
+    words = searcher.encoders.encode_texts(["a red circle"])[0]
+    expected = match.probability(searcher.index.image_embeds @ words, words)
     assert [hit.probability for hit in answer.hits] == pytest.approx(
         [expected[hit.row] for hit in answer.hits], abs=1e-5
     )
-    assert answer.is_calibrated and answer.nothing_matches == bool((words < match.cutoff).all())
+    assert answer.is_calibrated and answer.nothing_matches == bool((expected < match.cutoff_probability).all())
+
+
+def test_order_and_probability_agree_for_every_query(searcher: Searcher) -> None:
+    for names in (True, False):
+        likely = [hit.probability or 0 for hit in searcher.search(Query(("a red circle",), names=names, top_k=12)).hits]
+        assert likely == sorted(likely, reverse=True)
+    image = searcher.index.paths[0]
+    for mixed in (Query(("a red circle",), images=(image,)), Query(("a circle",), minus=("red",))):
+        answer = searcher.search(mixed)
+        assert all(hit.probability is None for hit in answer.hits)
+        assert not answer.is_calibrated and not answer.nothing_matches
 
 
 def test_nothing_matches_is_an_answer(searcher: Searcher) -> None:

@@ -1,0 +1,97 @@
+"""How true match probabilities are: expected calibration error of the ten best hits, by source, and a diagram.
+
+python -m benchmarks.calibration BUNDLE --data A B C [--split val test] [--figure docs/reliability.png]
+
+Measures on the images that `miniclip calibrate --half` leaves out, and counts how often "nothing matches" is said for
+words that at least three images show, and for words that none shows.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
+from miniclip.evaluation.calibrate_bundle import judge_sources
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.bundle_location import find_bundle
+from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.score_calibration import HITS, RIGHT, UNKNOWN, JudgedQueries, ScoreCalibration
+
+BINS = 10
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m benchmarks.calibration", description="How true match probabilities are.")
+    parser.add_argument("bundle", help="calibrated bundle")
+    parser.add_argument("--data", nargs="+", required=True, help="captions, one source each")
+    parser.add_argument("--split", nargs="+", default=["val"], help="splits (default val)")
+    parser.add_argument("--figure", type=Path, help="write the reliability diagram to this PNG")
+    arguments = parser.parse_args()
+    bundle = Bundle.open(find_bundle(arguments.bundle))
+    match = bundle.match
+    if match is None:
+        raise MiniClipError(f"{bundle.folder} is not calibrated; run miniclip calibrate first")
+    encoders = OnnxEncoders(bundle, "cpu")
+    tables = [read_captions(name) for name in arguments.data]
+    curves = {}
+    for name, own in zip(arguments.data, judge_sources(tables, arguments.split, encoders, part=1), strict=True):
+        likely, is_right = hits_of(own, match)
+        curves[Path(name).name] = likely, is_right
+        line = f"{Path(name).name:<24} ECE {expected_calibration_error(likely, is_right):.3f}"
+        if own.words is not None:
+            shift = own.words.text_embeds @ np.asarray(match.offset) if match.offset else 0
+            silent = own.words.best + shift < match.cutoff
+            for label, rows in (("shown", own.words.is_there), ("absent", ~own.words.is_there)):
+                line += f"  nothing matches: {silent[rows].sum()} of {rows.sum()} {label} words"
+        print(line)
+    if arguments.figure:
+        draw(curves, arguments.figure)
+    return 0
+
+
+def hits_of(own: JudgedQueries, match: ScoreCalibration) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of each query's best images, and whether each is right."""
+    similarity = own.text_embeds @ own.image_embeds.T
+    columns = np.argsort(-similarity, axis=1)[:, :HITS]
+    shift = own.text_embeds @ np.asarray(match.offset) if match.offset else np.zeros(len(similarity))
+    likely = match.probability(np.take_along_axis(similarity, columns, axis=1) + shift[:, None])
+    relation = np.take_along_axis(own.relation, columns, axis=1)
+    return likely[relation != UNKNOWN], relation[relation != UNKNOWN] == RIGHT
+
+
+def binned(likely: np.ndarray, is_right: np.ndarray) -> list[tuple[float, float, float]]:
+    """Mean probability, share of right ones and share of all, for every bin that holds any."""
+    place = np.minimum((likely * BINS).astype(int), BINS - 1)
+    bins = [place == own for own in range(BINS) if (place == own).any()]
+    return [(float(likely[own].mean()), float(is_right[own].mean()), float(own.mean())) for own in bins]
+
+
+def expected_calibration_error(likely: np.ndarray, is_right: np.ndarray) -> float:
+    """Guo et al. 2017, equation 3."""
+    return sum(weight * abs(mean - share) for mean, share, weight in binned(likely, is_right))
+
+
+def draw(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """The reliability diagram."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 4.5))
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    for name, (likely, is_right) in curves.items():
+        points = binned(likely, is_right)
+        error = expected_calibration_error(likely, is_right)
+        label = f"{name} (ECE {error:.3f})"
+        axes.plot([point[0] for point in points], [point[1] for point in points], marker="o", markersize=3, label=label)
+    axes.set(xlabel="match probability", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
+if __name__ == "__main__":
+    run_command(main)

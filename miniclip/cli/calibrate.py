@@ -1,0 +1,57 @@
+"""`miniclip calibrate`: measure how likely a score is a match, and write it into the bundle's manifest."""
+
+import argparse
+import json
+import os
+from typing import Any
+
+from miniclip.cli.flags import add_runtime_flags, open_encoders
+from miniclip.errors import MiniClipError
+
+
+def add_command(commands: Any) -> None:
+    """Put the command into the parser."""
+    command = commands.add_parser(
+        "calibrate",
+        help="measure a bundle's match probabilities on held-out images",
+        example="miniclip calibrate bundles/mine --data flickr8k openmoji",
+    )
+    command.add_argument("bundle", help="bundle folder whose manifest is written")
+    command.add_argument(
+        "--data", nargs="+", required=True, help="captions: folders, caption files, hf:USER/NAME, or openmoji"
+    )
+    command.add_argument(
+        "--split", nargs="+", default=["val"], help="splits to measure on, where a source has them (default val)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="seed of the split where the data has no official one")
+    command.add_argument("--half", action="store_true", help="use every other image, and leave the rest to check with")
+    command.add_argument("--json", action="store_true", help="print the calibration as one JSON object")
+    add_runtime_flags(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from miniclip.data.captions import read_captions
+    from miniclip.evaluation.calibrate_bundle import judge_sources, write_calibration
+    from miniclip.inference.bundle import Bundle
+    from miniclip.inference.bundle_location import find_bundle
+    from miniclip.inference.score_calibration import calibrate
+
+    bundle = Bundle.open(find_bundle(arguments.bundle))
+    manifest = bundle.folder / "manifest.json"
+    if not os.access(manifest if manifest.exists() else bundle.folder, os.W_OK) or not os.access(
+        bundle.folder, os.W_OK
+    ):
+        raise MiniClipError(f"{bundle.folder} cannot be written; copy the bundle and calibrate the copy")
+    tables = [read_captions(name, arguments.seed) for name in arguments.data]
+    encoders = open_encoders(arguments, bundle)
+    sources = judge_sources(tables, arguments.split, encoders, part=0 if arguments.half else None)
+    match = calibrate(sources, "+".join(arguments.split))
+    if match is None:
+        raise MiniClipError("matching pairs score no higher than others on this data; name other data")
+    write_calibration(bundle, match, encoders)
+    if arguments.json:
+        print(json.dumps(match.to_dict()))
+    else:
+        print(f"calibrated {bundle.folder} on {match.pictures:,} images and {match.captions:,} queries")
+    return 0

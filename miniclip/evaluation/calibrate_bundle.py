@@ -1,0 +1,52 @@
+"""Held-out images of several sources -> queries with known answers; and a calibration into a bundle's manifest.
+
+In: caption tables and encoders. Out: `JudgedQueries`, one a source. The words that a source is asked for come from the
+captions of all sources and splits: most of them are right for none of its images.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from miniclip.data.caption_table import CaptionTable
+from miniclip.data.splits import normalise_split
+from miniclip.evaluation.evaluate import embed_split
+from miniclip.files import write_json
+from miniclip.inference.bundle import MANIFEST_FORMAT, Bundle, list_files
+from miniclip.inference.calibration_queries import judge, vocabulary
+from miniclip.inference.encoders import Encoders
+from miniclip.inference.score_calibration import JudgedQueries, ScoreCalibration
+
+
+def judge_sources(
+    tables: Sequence[CaptionTable], splits: Sequence[str], encoders: Encoders, part: int | None = None
+) -> list[JudgedQueries]:
+    """Embed the splits of every table; `part` 0 or 1 takes every other image."""
+    words = sorted({word for table in tables for word in vocabulary(table.captions)})
+    return [_judge(_of(table, splits), words, encoders, part) for table in tables]
+
+
+def _of(table: CaptionTable, splits: Sequence[str]) -> CaptionTable:
+    """The splits that the source has; `MiniClipError` where it has none of them."""
+    present = [name for name in splits if name == "all" or normalise_split(name) in table.splits]
+    return table.split(*(present or splits))
+
+
+def _judge(table: CaptionTable, words: Sequence[str], encoders: Encoders, part: int | None) -> JudgedQueries:
+    if part is not None:
+        table = table.without({row: "kept to check with" for row in range(len(table.image_paths)) if row % 2 != part})
+    own = embed_split(encoders, table, "embedding")
+    return judge(own.table.captions, np.asarray(own.table.image_of_caption), own.image_embeds, encoders, words)
+
+
+def write_calibration(bundle: Bundle, match: ScoreCalibration, encoders: Encoders) -> None:
+    """Put the calibration into the manifest; a bundle made by others gets one, and no other file changes."""
+    manifest = bundle.manifest or {
+        "format": MANIFEST_FORMAT,
+        "fingerprint": bundle.fingerprint,
+        "embedding_dim": int(encoders.encode_texts(["a"]).shape[1]),
+        "logit_scale": bundle.logit_scale,
+        "certificate": None,
+        "files": list_files(bundle.folder),
+    }
+    write_json(bundle.folder / "manifest.json", {**manifest, "match": match.to_dict()})

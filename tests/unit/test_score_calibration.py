@@ -1,0 +1,165 @@
+"""Scores to probabilities: the curve is true where the truth is known, and the cut-off lets through what it says."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miniclip.cli.main import run
+from miniclip.errors import MiniClipError
+from miniclip.inference.bundle import Bundle, list_files
+from miniclip.inference.calibration_queries import is_there, judged_queries
+from miniclip.inference.score_calibration import (
+    ANSWERED,
+    RIGHT,
+    UNKNOWN,
+    WRONG,
+    JudgedQueries,
+    ScoreCalibration,
+    Words,
+    calibrate,
+    fit_logistic,
+)
+
+
+def test_curve_of_known_data_is_found_again() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(-1, 1, 200_000)
+    labels = generator.random(200_000) < 1 / (1 + np.exp(-(8 * scores - 3)))
+    features = np.column_stack([scores, np.ones_like(scores)])
+    assert fit_logistic(features, labels) == pytest.approx((8, -3), abs=0.15)
+
+
+def test_separable_scores_give_a_finite_curve() -> None:
+    features = np.column_stack([[0.1, 0.2, 0.8, 0.9], np.ones(4)])
+    slope, intercept = fit_logistic(features, np.array([False, False, True, True]))
+    assert 0 < slope < 100 and np.isfinite(intercept)
+
+
+def embeds_of_pairs(images: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(1)
+    image_embeds = generator.standard_normal((images, 32))
+    image_of_caption = np.repeat(np.arange(images), 2)
+    text_embeds = image_embeds[image_of_caption] + noise * generator.standard_normal((2 * images, 32))
+    normal = [e / np.linalg.norm(e, axis=1, keepdims=True) for e in (text_embeds, image_embeds)]
+    return normal[0], normal[1], image_of_caption
+
+
+def pairs(texts: np.ndarray, images: np.ndarray, owner: np.ndarray) -> JudgedQueries:
+    """Captions of which each belongs to one image."""
+    relation = np.where(owner[:, None] == np.arange(len(images)), RIGHT, WRONG).astype(np.int8)
+    return JudgedQueries(texts, images, relation)
+
+
+def test_probabilities_are_the_share_of_true_pairs() -> None:
+    texts, images, owner = embeds_of_pairs(300, noise=2.0)
+    match = calibrate([pairs(texts[:300], images[:150], owner[:300])], "val")
+    assert match is not None and (match.pictures, match.captions, match.split) == (150, 300, "val")
+    similarity = texts[300:] @ images[150:].T  # pairs it was not fitted on
+    best = np.argsort(-similarity, axis=1)[:, :10]
+    is_match = owner[300:, None] - 150 == best
+    similarity = np.take_along_axis(similarity, best, axis=1)
+    likely = match.probability(similarity)
+    for low, high in ((0.0, 0.05), (0.05, 0.3), (0.3, 0.7)):
+        inside = (likely >= low) & (likely < high)
+        assert inside.sum() > 50
+        assert likely[inside].mean() == pytest.approx(is_match[inside].mean(), abs=0.1)
+
+
+def test_cutoff_lets_through_what_it_says() -> None:
+    texts, images, owner = embeds_of_pairs(300, noise=1.0)
+    match = calibrate([pairs(texts, images, owner)], "val")
+    assert match is not None
+    best = (texts @ images.T).max(axis=1)
+    assert (best >= match.cutoff).mean() == pytest.approx(ANSWERED, abs=0.005)
+    others = np.random.default_rng(2).standard_normal((200, 32))  # captions of nothing that is here
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    assert ((others @ images.T).max(axis=1) < match.cutoff).mean() > 0.3
+
+
+def test_scores_that_say_nothing_are_not_calibrated() -> None:
+    texts, images, owner = embeds_of_pairs(50, noise=1.0)
+    assert calibrate([pairs(-texts, images, owner)], "val") is None
+    assert calibrate([pairs(texts[:2], images[:1], owner[:2])], "val") is None
+
+
+def test_export_writes_the_calibration_of_held_out_images(tiny_bundle: Path, tmp_path: Path) -> None:
+    match = Bundle.open(tiny_bundle).match
+    assert match is not None and match.split == "val" and match.slope > 0
+    assert json.loads((tiny_bundle / "manifest.json").read_text())["match"] == match.to_dict()
+
+
+@pytest.mark.parametrize("value", [[], "x", {}, {"slope": 1}, {"slope": "x", "intercept": 0, "cutoff": 0}])
+def test_damaged_calibration_is_one_line(value: object) -> None:
+    with pytest.raises(MiniClipError, match=r"here: match is no calibration; copy or export the bundle again"):
+        ScoreCalibration.from_manifest(value, "here")
+    assert ScoreCalibration.from_manifest(None, "here") is None
+
+
+def test_offset_makes_words_comparable() -> None:
+    """Words of two kinds: those of kind one score 0.3 less whether or not anything is right."""
+    generator = np.random.default_rng(3)
+    kind, there = generator.integers(0, 2, 400), generator.random(400) < 0.5
+    word_embeds = np.eye(32)[kind]
+    best = 0.6 - 0.3 * kind - 0.15 * ~there + 0.03 * generator.standard_normal(400)
+    texts, images, owner = embeds_of_pairs(60, noise=1.0)
+    own = pairs(texts, images, owner)
+    own = JudgedQueries(own.text_embeds, own.image_embeds, own.relation, Words(word_embeds, best, there))
+    match = calibrate([own], "val")
+    assert match is not None and len(match.offset) == 32
+    assert match.offset[1] - match.offset[0] == pytest.approx(0.3, abs=0.1)
+    silent = np.array(
+        [
+            match.probability(score, embed) < match.cutoff_probability
+            for score, embed in zip(best, word_embeds, strict=True)
+        ]
+    )
+    assert silent[there].mean() < 0.05 and silent[~there].mean() > 0.9
+
+
+def test_order_within_a_query_is_that_of_the_scores() -> None:
+    match = ScoreCalibration(5.0, -2.0, 0.3, 10, 10, "val", offset=[0.5, -1.0])
+    likely = match.probability(np.linspace(-1, 1, 50), np.array([0.6, 0.8]))
+    assert (np.diff(likely) > 0).all()
+    words = [match.word(float(own)) for own in likely]
+    assert words == sorted(words, key=["weak", "likely", "strong"].index) and set(words) == {"weak", "likely", "strong"}
+
+
+def test_manifest_keeps_the_offset_and_reads_the_old_form() -> None:
+    match = ScoreCalibration(5.0, -2.0, 0.3, 10, 10, "val", offset=[0.5, -1.0])
+    assert ScoreCalibration.from_manifest(match.to_dict(), "here", 2) == match
+    with pytest.raises(MiniClipError, match="match is no calibration"):
+        ScoreCalibration.from_manifest(match.to_dict(), "here", 3)
+    old = {name: value for name, value in match.to_dict().items() if name != "offset"}
+    read = ScoreCalibration.from_manifest(old, "here", 3)
+    assert read is not None and read.offset == []
+    assert read.probability(np.array(0.3), np.ones(3)) == read.cutoff_probability
+
+
+def test_words_are_right_where_captions_agree() -> None:
+    captions = [
+        text for image in range(4) for text in (f"a dog number{image}", f"the dog {'runs' if image else 'sits'}")
+    ]
+    queries, relation = judged_queries([*captions, "a cat", "one more cat"], np.repeat(np.arange(5), 2), 5)
+    assert "dog" not in queries  # it is in more than 40 % of the images
+    queries, relation = judged_queries([*captions, *["a cat"] * 12], np.repeat(np.arange(10), 2), 10)
+    assert relation[queries.index("dog")].tolist() == [RIGHT] * 4 + [WRONG] * 6
+    assert relation[queries.index("a cat")].tolist() == [WRONG] * 4 + [RIGHT] * 6
+    answer = is_there(["dogs", "elephant", "sits"], captions, np.repeat(np.arange(4), 2), 4)
+    assert answer.tolist() == [RIGHT, WRONG, UNKNOWN]
+
+
+def test_calibrate_writes_the_manifest_and_nothing_else(
+    tiny_bundle: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    (bundle / "manifest.json").unlink()  # as of a bundle made by others
+    fingerprint, before = Bundle.open(bundle).fingerprint, list_files(bundle)
+    assert run(["calibrate", str(bundle), "--data", str(shapes), "--split", "all"]) == 0
+    assert "calibrated" in capsys.readouterr().out
+    written = Bundle.open(bundle)
+    assert written.match is not None and written.fingerprint == fingerprint
+    assert list_files(bundle) == before == written.manifest["files"]
