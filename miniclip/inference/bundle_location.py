@@ -102,8 +102,10 @@ def _seen_from(inside: str, names: list[str]) -> list[str]:
 
 
 def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> list[str]:
-    """The files of a layout that will run. `auto` is int8 and fp32, of which the faster is taken; no fp16 where there is
-    another, since only a GPU gains from it."""
+    """The files of a layout that will run.
+
+    `auto` is int8 and fp32, of which the faster is taken. No fp16 where there is another: only a GPU gains from it.
+    """
     chosen = [p for p in layout.graphs if (p != "fp16" if precision == "auto" else p == precision)]
     chosen = chosen or list(layout.graphs)
     graphs = {graph for precision in chosen for graph in layout.graphs[precision].values()}
