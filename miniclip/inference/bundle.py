@@ -69,11 +69,11 @@ class Bundle:
         manifest: dict[str, Any] = {}
         if (folder / "manifest.json").exists():
             manifest = read_manifest(folder / "manifest.json")
-        layout = find_layout(_names(folder))
+        layout = find_layout(list_names(folder))
         if layout is None:
             raise MiniClipError(
                 f"{folder} holds no onnx/vision_model*.onnx with its text_model; is it a bundle? "
-                f"(it holds {other_graphs(_names(folder))})"
+                f"(it holds {other_graphs(list_names(folder))})"
             )
         bundle = cls(folder, manifest, layout)
         for name in layout.settings:
@@ -176,7 +176,7 @@ class Bundle:
             raise MiniClipError(f"{path} does not match its SHA-256 in manifest.json; copy or export the bundle again")
 
 
-def _names(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     """The files of a folder, two levels deep; of a folder inside a repository of the hub, also those above it."""
     names = [path.relative_to(folder).as_posix() for depth in ("*", "*/*") for path in folder.glob(depth)]
     found = SNAPSHOT.fullmatch(folder.resolve().as_posix())
@@ -188,7 +188,7 @@ def _names(folder: Path) -> list[str]:
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder holds both towers in a layout that is known."""
-    return find_layout(_names(folder)) is not None
+    return find_layout(list_names(folder)) is not None
 
 
 def _is_own_data(graph: Path, location: str) -> bool:

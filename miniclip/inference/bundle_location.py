@@ -12,7 +12,7 @@ from typing import Any
 
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
-from miniclip.inference.bundle import SNAPSHOT, is_bundle, sha256_of
+from miniclip.inference.bundle import SNAPSHOT, list_names, sha256_of
 from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
 
 RELEASED = "miniclip-s"
@@ -68,7 +68,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    if revision and COMMIT.fullmatch(revision) and (folder := _cached(name, inside, revision)):
+    if revision and COMMIT.fullmatch(revision) and (folder := _cached(name, inside, revision, precision)):
         return folder
     try:
         info = HfApi().model_info(name, revision=revision, timeout=10)
@@ -115,15 +115,25 @@ def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> li
     return [name for name in names if name in own or name.startswith(data)]
 
 
-def _cached(name: str, inside: str, revision: str | None) -> Path | None:
-    """What was downloaded before, where it is a bundle."""
-    from huggingface_hub import snapshot_download
+def _cached(name: str, inside: str, revision: str | None, precision: str = "auto") -> Path | None:
+    """What was downloaded before, where it is a bundle with this precision.
 
+    The client's own look at the cache wants every file of a repository.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
     try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True)) / inside
-    except Exception:  # as above
+        is_commit = revision is not None and COMMIT.fullmatch(revision)
+        commit = revision if is_commit else (repository / "refs" / (revision or "main")).read_text(encoding="utf-8")
+    except OSError:
         return None
-    return folder if is_bundle(folder) else None
+    folder = repository / "snapshots" / str(commit) / inside
+    layout = find_layout(list_names(folder)) if folder.is_dir() else None
+    if layout is None or not all((folder / file).exists() for file in (layout.preprocessor, layout.tokenizer)):
+        return None
+    return folder if precision == "auto" or precision in layout.graphs else None
 
 
 def _remember(snapshot: Path, revision: str | None) -> None:
