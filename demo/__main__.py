@@ -36,7 +36,9 @@ HOST = "127.0.0.1"
 
 def parser() -> ArgumentParser:
     flags = ArgumentParser(prog="python -m demo", description="Search images with words, in the browser.")
-    flags.add_argument("--bundle", type=Path, help="bundle folder; with --index, only if its own bundle was moved")
+    flags.add_argument(
+        "--bundle", type=Path, help="bundle: a folder, or USER/NAME on the hub; with --index, only if its own was moved"
+    )
     images = flags.add_mutually_exclusive_group()
     images.add_argument("--images", help="folder of images, caption file, hf:USER/NAME, or openmoji")
     images.add_argument("--index", type=Path, help="index folder, from: miniclip index")
@@ -150,6 +152,7 @@ def _port_in_use(port: int) -> MiniClipError:
 def _open_searcher(arguments: argparse.Namespace) -> Any:
     from miniclip.index.image_index import ImageIndex
     from miniclip.inference.bundle import Bundle
+    from miniclip.inference.bundle_location import find_bundle
     from miniclip.inference.encoders import OnnxEncoders
     from miniclip.search.searcher import Searcher
 
@@ -157,7 +160,9 @@ def _open_searcher(arguments: argparse.Namespace) -> Any:
 
     if arguments.index is not None:
         return Searcher.open(arguments.index, arguments.bundle, arguments.provider, arguments.precision)
-    encoders = OnnxEncoders(Bundle.open(arguments.bundle), arguments.provider, arguments.precision)
+    encoders = OnnxEncoders(
+        Bundle.open(find_bundle(arguments.bundle, arguments.precision)), arguments.provider, arguments.precision
+    )
     folder = index_images(arguments.images, encoders)
     encoders.warm_up()
     return Searcher(ImageIndex.open(folder), encoders)

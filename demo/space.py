@@ -22,6 +22,7 @@ from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.store import IMAGES, INDEX_FORMAT, open_table
 from miniclip.inference.bundle import Bundle
+from miniclip.inference.bundle_location import find_bundle
 from miniclip.inference.encoders import OnnxEncoders
 
 from .gallery_paths import GalleryPaths
@@ -119,10 +120,10 @@ def _requirements() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     flags = ArgumentParser(prog="python -m demo.space", description="Write a Hugging Face Space.")
     flags.add_argument("--images", required=True, help="folder of images, caption file, hf:USER/NAME, or openmoji")
-    flags.add_argument("--bundle", type=Path, required=True, help="bundle folder")
+    flags.add_argument("--bundle", type=Path, required=True, help="bundle: a folder, or USER/NAME on the hub")
     flags.add_argument("--out", type=Path, required=True, help="new folder for the Space")
     arguments = flags.parse_args(argv)
-    count = write_space(arguments.images, arguments.bundle, arguments.out)
+    count = write_space(arguments.images, find_bundle(arguments.bundle), arguments.out)
     print(f"{arguments.out}: a Space with {count:,} images; try it with: python {arguments.out / 'app.py'}")
     return 0
 

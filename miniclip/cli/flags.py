@@ -63,7 +63,7 @@ def open_encoders(arguments: argparse.Namespace, bundle: "Bundle | str | Path | 
     from miniclip.inference.bundle_location import find_bundle
     from miniclip.inference.encoders import OnnxEncoders
 
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(find_bundle(bundle))
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(find_bundle(bundle, arguments.precision))
     return OnnxEncoders(opened, arguments.provider, arguments.precision, arguments.strict)
 
 

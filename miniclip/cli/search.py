@@ -138,7 +138,11 @@ def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Search
     from miniclip.inference.bundle_location import find_bundle
     from miniclip.search.searcher import Searcher
 
-    index, bundle, encoders = arguments.index, arguments.bundle and find_bundle(arguments.bundle), None
+    index, bundle, encoders = (
+        arguments.index,
+        arguments.bundle and find_bundle(arguments.bundle, arguments.precision),
+        None,
+    )
     if folder is not None:
         from miniclip.index.location import bring_up_to_date, index_folder
 

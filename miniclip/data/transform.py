@@ -1,6 +1,9 @@
 """Resize and normalise an RGB image to the `pixel_values` of a vision tower.
 
 In: an RGB image and `preprocessor_config.json`. Out: `(3, H, W)` float32.
+
+Two dialects of that file are read: that of transformers, and that of open_clip and jina-clip (`size`, `resize_mode`,
+`interpolation`, `mean`, `std`). A key of neither is refused, since an ignored one gives wrong embeddings in silence.
 """
 
 import json
@@ -13,6 +16,18 @@ from PIL import Image
 
 from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError
+
+# what transformers writes beside the keys that are read: it changes no pixel
+SAYS_NOTHING = (
+    "auto_map", "data_format", "default_to_square", "device", "disable_grouping", "feature_extractor_type",
+    "image_processor_class", "image_processor_type", "image_seq_length", "input_data_format", "processor_class",
+    "return_tensors", "use_square_size", "_valid_processor_keys", "transformers_version", "use_fast",
+)  # fmt: skip
+READ = (
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+    "image_mean", "image_std", "do_convert_rgb",
+)  # fmt: skip
+READ_OF_OPEN_CLIP = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,11 @@ class ImageTransform:
         """Read a `preprocessor_config.json`; `MiniClipError` when it is missing or says something unknown."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise TypeError("it is not a JSON object")
+            if "resize_mode" in values or "mean" in values:
+                values = _from_open_clip(values)
+            _refuse_unknown(values, READ)
             size = values["size"]
             crop = values.get("crop_size") if values.get("do_center_crop") else None
             shortest = None
@@ -110,11 +130,13 @@ class ImageTransform:
             transform = cls(
                 height_px=int(final["height"]),
                 width_px=int(final["width"]),
-                mean=_three(values.get("image_mean", 0.0) if normalise else 0.0),
-                std=_three(values.get("image_std", 1.0) if normalise else 1.0),
+                mean=_three(values["image_mean"] if normalise else 0.0),
+                std=_three(values["image_std"] if normalise else 1.0),
                 resample=int(values.get("resample", Image.Resampling.BICUBIC)),
                 resize_shortest_px=shortest,
             )
+            if not values.get("do_resize", True):
+                raise ValueError("do_resize is false, and a tower takes images of one size")
             transform._check(float(values.get("rescale_factor", 1 / 255)), bool(values.get("do_rescale", True)))
             return transform
         except OSError as error:
@@ -134,6 +156,36 @@ class ImageTransform:
             raise ValueError("image_mean must be finite and image_std above 0")
         if not do_rescale or abs(rescale_factor * 255 - 1) > 1e-3:
             raise ValueError("pixels are scaled by 1/255 and by nothing else")
+
+
+def _refuse_unknown(values: dict[str, Any], known: tuple[str, ...]) -> None:
+    """`ValueError` for a key that could change pixels and is not read. Null, false and empty ones change nothing."""
+    unknown = [key for key in values if key not in known and key not in SAYS_NOTHING and values[key]]
+    if unknown:
+        raise ValueError(f"it says {', '.join(sorted(unknown))}, which MiniCLIP does not do")
+
+
+def _from_open_clip(values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of open_clip's `preprocess_cfg.json` and jina-clip's preprocessor, as transformers names them."""
+    _refuse_unknown(values, READ_OF_OPEN_CLIP)
+    size, mode, interpolation = values["size"], values.get("resize_mode", "shortest"), values["interpolation"]
+    if mode not in ("shortest", "squash"):
+        raise ValueError(f"resize_mode must be shortest or squash, got {mode}")
+    if interpolation not in ("bicubic", "bilinear"):
+        raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation}")
+    if values.get("mode", "RGB") != "RGB":
+        raise ValueError(f"mode must be RGB, got {values['mode']}")
+    height, width = (size, size) if isinstance(size, int) else size
+    if mode == "shortest" and height != width:
+        raise ValueError(f"a crop must be square, got {height} x {width}")
+    return {
+        "size": {"shortest_edge": height} if mode == "shortest" else {"height": height, "width": width},
+        "do_center_crop": mode == "shortest",
+        "crop_size": {"height": height, "width": width},
+        "resample": int(Image.Resampling[interpolation.upper()]),
+        "image_mean": values["mean"],
+        "image_std": values["std"],
+    }
 
 
 def _three(value: Any) -> tuple[float, ...]:

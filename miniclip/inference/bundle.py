@@ -10,6 +10,8 @@ checked against their SHA-256 before anything opened them. A bundle without a ma
 import hashlib
 import json
 import mmap
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,18 +19,28 @@ from typing import Any
 
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.inference.precision import PRECISIONS
+from miniclip.inference.layouts import (
+    EXTERNAL_DATA,
+    SETTINGS,
+    TOWERS,
+    Layout,
+    TextRules,
+    find_layout,
+    onnx_name,
+    other_graphs,
+    read_settings,
+    text_rules,
+)
 from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.tokenizer import Tokenizer
 
 MANIFEST_FORMAT = 1
-TOWERS = ("vision", "text")
-SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+# a snapshot in the hub's own cache: the repository, the commit, and the folder inside
+SNAPSHOT = re.compile(
+    r".*/models--(?P<user>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?"
+)
 
-
-def onnx_name(tower: str, precision: str) -> str:
-    """The place of one tower at one precision inside a bundle, such as `onnx/text_model_fp16.onnx`."""
-    return f"onnx/{tower}_model{PRECISIONS[precision].suffix}.onnx"
+__all__ = ["SETTINGS", "TOWERS", "Bundle", "fingerprint_of", "list_files", "onnx_name", "read_manifest", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
@@ -43,6 +55,7 @@ class Bundle:
 
     folder: Path
     manifest: dict[str, Any] = field(repr=False)
+    layout: Layout = field(repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Bundle":
@@ -56,33 +69,43 @@ class Bundle:
         manifest: dict[str, Any] = {}
         if (folder / "manifest.json").exists():
             manifest = read_manifest(folder / "manifest.json")
-        bundle = cls(folder, manifest)
-        if not bundle.precisions:
-            raise MiniClipError(f"{folder} holds no onnx/vision_model*.onnx with its text_model; is it a bundle?")
-        for name in SETTINGS:
+        layout = find_layout(list_names(folder))
+        if layout is None:
+            raise MiniClipError(
+                f"{folder} holds no onnx/vision_model*.onnx with its text_model; is it a bundle? "
+                f"(it holds {other_graphs(list_names(folder))})"
+            )
+        bundle = cls(folder, manifest, layout)
+        for name in layout.settings:
             if (folder / name).exists() or name in manifest.get("files", {}):
                 bundle.check_file(name)
-            elif name in ("preprocessor_config.json", "tokenizer.json"):
+            elif name in (layout.preprocessor, layout.tokenizer):
                 raise MiniClipError(f"the bundle {folder} lacks {name}; export it again")
         return bundle
 
-    @cached_property
+    @property
     def precisions(self) -> list[str]:
         """The precisions for which both towers are there, in the order fp32, fp16, int8."""
-        return [p for p in PRECISIONS if all((self.folder / onnx_name(tower, p)).exists() for tower in TOWERS)]
+        return list(self.layout.graphs)
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return self.folder.resolve().name
+        """The name of its folder, or of its repository."""
+        folder = self.folder.resolve()
+        found = SNAPSHOT.fullmatch(folder.as_posix())
+        return f"{found['user']}/{found['name']}{found['inside'] or ''}" if found else folder.name
 
     @cached_property
     def fingerprint(self) -> str:
         """Names the embedding space: equal for all precisions of one export, different for any other weights."""
         if self.manifest:
             return str(self.manifest["fingerprint"])
-        parts = [sha256_of(self.folder / onnx_name(tower, self.precisions[0])) for tower in TOWERS]
-        parts += [sha256_of(self.folder / name) for name in ("tokenizer.json", "preprocessor_config.json")]
-        return fingerprint_of(parts)
+        if found := SNAPSHOT.fullmatch(self.folder.resolve().as_posix()):  # whatever was downloaded of it
+            return fingerprint_of([*map(str, found.groups())])
+        graphs = [self.folder / self.layout.graphs[self.precisions[0]][tower] for tower in TOWERS]
+        files = [*graphs, self.folder / self.layout.tokenizer, self.folder / self.layout.preprocessor]
+        files += sorted(path for graph in {*graphs} for path in graph.parent.glob(f"{graph.name}[_.]data*"))
+        return fingerprint_of([sha256_of(path) for path in files])
 
     @property
     def logit_scale(self) -> float:
@@ -102,23 +125,39 @@ class Bundle:
 
     @cached_property
     def transform(self) -> ImageTransform:
-        return ImageTransform.from_file(self.folder / "preprocessor_config.json")
+        return ImageTransform.from_file(self.folder / self.layout.preprocessor)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_folder(self.folder)
+        files = (self.folder / self.layout.tokenizer, self.folder / self.layout.tokenizer_config)
+        return Tokenizer.from_files(*files, self.text_rules)
+
+    @cached_property
+    def text_rules(self) -> TextRules:
+        """What its text model expects; of a bundle of ours, nothing but its tokenizer."""
+        return TextRules() if self.manifest else text_rules(self.layout, self.folder)
+
+    @cached_property
+    def is_pooled(self) -> bool:
+        """Whether the embedding is what others call `pooler_output`: SigLIP has no projection after it."""
+        return str(read_settings(self.folder / self.layout.config).get("model_type", "")).startswith("siglip")
 
     def model_path(self, tower: str, precision: str) -> Path:
         """The checked ONNX file of one tower; `MiniClipError` when it is missing or was changed."""
         if precision not in self.precisions:
             raise MiniClipError(f"{self.folder} has no {precision}; it has {', '.join(self.precisions)}")
-        name = onnx_name(tower, precision)
+        name = self.layout.graphs[precision][tower]
         self.check_file(name)
-        if _names_other_files(self.folder / name):
-            raise MiniClipError(
-                f"{self.folder / name} keeps its weights in other files, which nothing checks; export the bundle again"
-            )
-        return self.folder / name
+        path = self.folder / name
+        for location in _external_files(path):
+            if self.manifest or not _is_own_data(path, location):
+                raise MiniClipError(
+                    f"{path} keeps its weights in other files, which nothing checks ({location!r}); "
+                    "export the bundle again"
+                )
+            if not (path.parent / location).is_file():
+                raise MiniClipError(f"{path.parent / location} is missing, and {path.name} needs it; copy it again")
+        return path
 
     def check_file(self, name: str) -> None:
         """Compare one file with its hash in the manifest."""
@@ -138,33 +177,55 @@ class Bundle:
             raise MiniClipError(f"{path} does not match its SHA-256 in manifest.json; copy or export the bundle again")
 
 
-def _names_other_files(path: Path) -> bool:
-    """Whether an ONNX file has external data."""
+def list_names(folder: Path) -> list[str]:
+    """The files of a folder, two levels deep; of a folder inside a repository of the hub, also those above it."""
+    names = [path.relative_to(folder).as_posix() for depth in ("*", "*/*") for path in folder.glob(depth)]
+    found = SNAPSHOT.fullmatch(folder.resolve().as_posix())
+    for level in range(1, 1 + (found["inside"] or "").count("/") if found else 0):
+        up = "../" * level
+        names += [up + path.name for path in folder.joinpath(up).resolve().glob("*.json")]
+    return names
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder holds both towers in a layout that is known."""
+    return find_layout(list_names(folder)) is not None
+
+
+def _is_own_data(graph: Path, location: str) -> bool:
+    """Whether external data is `model.onnx_data` or the like beside `model.onnx`: the fingerprint covers those."""
+    return any(re.fullmatch(re.escape(graph.name + ending) + r"(_\d+)?", location) for ending in EXTERNAL_DATA)
+
+
+def _external_files(path: Path) -> list[str]:
+    """The files that an ONNX file keeps weights in, beside itself."""
     if not path.exists() or path.stat().st_size == 0:
-        return False  # onnxruntime says what is wrong with it
+        return []  # onnxruntime says what is wrong with it
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b"location") < 0:  # the key without which there is none; most models need not be parsed
-            return False
+            return []
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
         try:
-            return _has_external_data(onnx.ModelProto.FromString(content[:]))
+            return sorted(set(_locations(onnx.ModelProto.FromString(content[:]))))
         except DecodeError:
-            return False  # as above
+            return []  # as above
 
 
-def _has_external_data(part: Any) -> bool:
-    """Whether any tensor of a protobuf message has, also one of a graph inside a node or a function."""
+def _locations(part: Any) -> Iterator[str]:
+    """Where the tensors of a protobuf message keep their data, also those of a graph inside a node or a function."""
     import onnx
     from google.protobuf.message import Message
 
     if isinstance(part, onnx.TensorProto):
-        return part.data_location == onnx.TensorProto.EXTERNAL or bool(part.external_data)
-    inside = (value for field, value in part.ListFields() if field.message_type)
-    return any(
-        _has_external_data(own) for value in inside for own in ([value] if isinstance(value, Message) else value)
-    )
+        if part.data_location == onnx.TensorProto.EXTERNAL or part.external_data:
+            yield next((str(entry.value) for entry in part.external_data if entry.key == "location"), "")
+        return
+    for field_, value in part.ListFields():
+        if field_.message_type:
+            for own in [value] if isinstance(value, Message) else value:
+                yield from _locations(own)
 
 
 def fingerprint_of(parts: list[str]) -> str:

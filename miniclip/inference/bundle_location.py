@@ -1,17 +1,25 @@
 """Where a bundle is: the one that ships, a folder, or a name on the Hugging Face hub.
 
 In: what a user typed after `--bundle`, or nothing. Out: a folder for `Bundle.open`. No network unless a hub is named.
+A bundle from the hub stays in the hub's own cache, under its commit; an index names that folder, so it goes on with
+that commit, offline too, and fetches the same one again where the cache was emptied.
 """
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
+from miniclip.inference.bundle import SNAPSHOT, list_names, sha256_of
+from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
 
 RELEASED = "miniclip-s"
-HUB_NAME = re.compile(r"([A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
-HUB_FILES = ("*.json", "README.md", "onnx/vision_model*.onnx", "onnx/text_model*.onnx")
+PART = r"[A-Za-z0-9_][\w.-]*"
+HUB_NAME = re.compile(rf"(?:hf:)?({PART}/{PART})(?:/({PART}(?:/{PART})*))?(?:@([\w./-]+))?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LARGE_FILE = re.compile(r"[0-9a-f]{64}")  # the cache names a large file after its SHA-256
 
 
 def released_bundle() -> Path:
@@ -29,8 +37,9 @@ def released_bundles() -> list[Path]:
     return sorted(file.parent for file in released_bundle().parent.glob("*/manifest.json"))
 
 
-def find_bundle(name: str | Path | None) -> Path:
-    """None: the bundle that ships; a folder: itself; a bundle that ships, by its name; else `USER/NAME[@REVISION]`.
+def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
+    """None: the bundle that ships; a folder: itself; a bundle that ships, by its name; else `USER/NAME[@REVISION]`, or
+    `hf:USER/NAME/SUBFOLDER[@REVISION]`.
 
     Errors: `MiniClipError` when the hub has none of that name, or cannot be reached.
     """
@@ -42,18 +51,129 @@ def find_bundle(name: str | Path | None) -> Path:
     for shipped in released_bundles() if str(name) == Path(name).name else ():
         if shipped.name == str(name):
             return shipped
+    if cached := SNAPSHOT.fullmatch(Path(os.path.abspath(folder)).as_posix()):  # of an index, and gone since
+        return _download(
+            f"{cached['user']}/{cached['name']}", (cached["inside"] or "").strip("/"), cached["commit"], precision
+        )
     match = HUB_NAME.fullmatch(str(name))
-    return _download(match[1], match[2]) if match else folder
+    if match is None or ".." in str(name) or (match[2] and not str(name).startswith("hf:")):
+        return folder
+    return _download(match[1], match[2] or "", match[3], precision)
 
 
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+def _download(name: str, inside: str, revision: str | None, precision: str) -> Path:
+    """The snapshot of a repository, or the folder `inside` of it, with the files that a bundle needs.
 
+    Without a network, what was downloaded before is taken.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    if revision and COMMIT.fullmatch(revision) and (folder := _cached(name, inside, revision, precision)):
+        return folder
     try:
-        # without a network, huggingface_hub takes what it downloaded before
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES), etag_timeout=5))
+        info = HfApi().model_info(name, revision=revision, timeout=10)
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise MiniClipError(
-            f"no folder {name}, and no bundle of that name on the Hugging Face hub ({reason}); check the name"
-        ) from None
+        folder = None if _is_refusal(error) else _cached(name, inside, revision)
+        if folder is None:
+            raise _no_bundle(name, error) from None
+        return folder
+    names = [str(file.rfilename) for file in info.siblings or []]
+    layout = find_layout(_seen_from(inside, names))
+    if layout is None:
+        held = other_graphs([own for own in names if own.startswith(f"{inside}/" if inside else "")])
+        raise MiniClipError(f"{name}{'/' if inside else ''}{inside} on the hub is no bundle that MiniCLIP runs: {held}")
+    wanted = _wanted(layout, inside, names, precision)
+    try:
+        # no pattern of them matches more than one file; the client draws a progress bar for each
+        snapshot = Path(snapshot_download(name, revision=info.sha, allow_patterns=wanted, etag_timeout=10))
+        _remember(snapshot, revision)
+        for file in wanted:
+            _check(snapshot / file, name)
+    except MiniClipError:
+        raise
+    except Exception as error:  # as above
+        raise _no_bundle(name, error) from None
+    return snapshot / inside
+
+
+def _seen_from(inside: str, names: list[str]) -> list[str]:
+    """The files of a repository as paths relative to a folder in it."""
+    return [os.path.relpath(name, inside or ".").replace(os.sep, "/") for name in names]
+
+
+def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> list[str]:
+    """The files of a layout that will run.
+
+    `auto` is int8 and fp32, of which the faster is taken. No fp16 where there is another: only a GPU gains from it.
+    """
+    chosen = [p for p in layout.graphs if (p != "fp16" if precision == "auto" else p == precision)]
+    chosen = chosen or list(layout.graphs)
+    graphs = {graph for precision in chosen for graph in layout.graphs[precision].values()}
+    own = {os.path.normpath(os.path.join(inside, file)).replace(os.sep, "/") for file in (*graphs, *layout.settings)}
+    own |= {os.path.normpath(os.path.join(inside, "manifest.json")).replace(os.sep, "/"), "README.md"}
+    data = tuple(f"{graph}{ending}" for graph in own if graph.endswith(".onnx") for ending in EXTERNAL_DATA)
+    return [name for name in names if name in own or name.startswith(data)]
+
+
+def _cached(name: str, inside: str, revision: str | None, precision: str = "auto") -> Path | None:
+    """What was downloaded before, where it is a bundle with this precision.
+
+    The client's own look at the cache wants every file of a repository.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    try:
+        is_commit = revision is not None and COMMIT.fullmatch(revision)
+        commit = revision if is_commit else (repository / "refs" / (revision or "main")).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    folder = repository / "snapshots" / str(commit) / inside
+    layout = find_layout(list_names(folder)) if folder.is_dir() else None
+    if layout is None or not all((folder / file).exists() for file in (layout.preprocessor, layout.tokenizer)):
+        return None
+    return folder if precision == "auto" or precision in layout.graphs else None
+
+
+def _remember(snapshot: Path, revision: str | None) -> None:
+    """Note which commit a branch was, as the client does when it is asked for the branch: offline, that is all there
+    is to go by."""
+    if revision is None or not COMMIT.fullmatch(revision):
+        reference = snapshot.parents[1] / "refs" / (revision or "main")
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(snapshot.name, encoding="utf-8")
+
+
+def _check(file: Path, name: str) -> None:
+    """Compare a large file with its SHA-256, once; one that does not match leaves the cache."""
+    blob = file.resolve()
+    checked = blob.with_name(f"{blob.name}.miniclip")
+    if not LARGE_FILE.fullmatch(blob.name) or checked.exists():
+        return
+    if sha256_of(blob) != blob.name:
+        file.unlink()
+        blob.unlink()
+        raise MiniClipError(f"{file.name} of {name} arrived damaged; run the command again")
+    checked.touch()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub answered that there is no such model, or no right to it."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+
+
+def _no_bundle(name: str, error: Any) -> MiniClipError:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError
+
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if isinstance(error, GatedRepoError):
+        reason = "its owner must grant access first: ask for it on its page, then run: hf auth login"
+    elif _is_refusal(error):
+        reason = "no such model or revision, or no right to it: check the name, or log in with: hf auth login"
+    elif constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set, and it is not in the cache"
+    return MiniClipError(f"no folder {name}, and no bundle of that name from the Hugging Face hub ({reason})")

@@ -32,7 +32,9 @@ from miniclip.inference.providers import (
     session_options,
     worth_timing,
 )
+from miniclip.inference.self_test import examine, faster_precision
 from miniclip.inference.tokenizer import Tokenizer
+from miniclip.inference.tower_io import TowerIO
 
 IMAGE_BATCH = max(16, thread_count())  # decoded at a time
 TEXT_BATCH = 16  # 64 captions in four batches by length take about half the time of one padded batch
@@ -129,6 +131,10 @@ class OnnxEncoders(Encoders):
         """
         available = ort.get_available_providers() if available is None else available
         self.choice = choose_provider(provider, precision, available, bundle.precisions)
+        if precision == "auto" and not bundle.manifest and not is_accelerated(self.choice.providers):
+            # our own int8 was measured when it was exported, that of others was not
+            faster = faster_precision(bundle, lambda name: OnnxEncoders(bundle, "cpu", name, threads=threads))
+            self.choice = choose_provider(provider, faster or precision, available, bundle.precisions)
         self.bundle = bundle
         self.precision = self.choice.precision
         self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
@@ -146,21 +152,29 @@ class OnnxEncoders(Encoders):
             what = f"{NAMES[self.choice.providers[0]]} did not start"
             self._fall_back(what)
             print(f"the GPU was asked for, but {what}; going on with the CPU", file=sys.stderr)
-        self._image_output = _output_name(self._vision, "image_embeds")
-        self._text_output = _output_name(self._text, "text_embeds")
+        if (declared := self._io["text"].exact_length) is not None and declared != self.tokenizer.exact_length:
+            self.tokenizer.pad_to(declared)
         self.dim = int(self._dimension())
         self._check_parts()
+        if not bundle.manifest:
+            examine(self)
         if accelerator := worth_timing(provider, available):
             self._try(choose_provider(accelerator, precision, available, bundle.precisions))
 
     def _open_towers(self, why: str) -> None:
         """Both towers as they are chosen now; `why` they no longer are as they were asked for."""
-        sessions = {tower: self._open(tower, self._threads) for tower in TOWERS}
+        sessions = self._open_all(self._threads)
         if not self.bundle.manifest:
             why += "; the bundle has no manifest, so its files are unchecked"
         self.running_on = self.choice.message + why
         self.providers: tuple[str, ...] = tuple(sessions["vision"].get_providers())
+        self._io = {
+            tower: TowerIO.of(sessions[tower], tower, self.bundle.is_pooled, self.transform) for tower in TOWERS
+        }
         self._sessions = sessions  # at once: other threads go on with the old ones or the new ones
+        if self._io["text"].dummies:
+            one = self.tokenizer(["a"])
+            self._io["text"].try_empty_dummy(lambda: sessions["text"].run(None, self._io["text"].feeds(*one)))
 
     @property
     def on_gpu(self) -> bool:
@@ -171,9 +185,12 @@ class OnnxEncoders(Encoders):
     def _vision(self) -> ort.InferenceSession:
         return self._sessions["vision"]
 
-    @property
-    def _text(self) -> ort.InferenceSession:
-        return self._sessions["text"]
+    def _open_all(self, threads: int) -> dict[str, ort.InferenceSession]:
+        """A session of each tower; where one graph holds both, they share it."""
+        graphs = self.bundle.layout.graphs[self.precision]
+        if graphs["vision"] == graphs["text"]:
+            return dict.fromkeys(TOWERS, self._open("vision", threads))
+        return {tower: self._open(tower, threads) for tower in TOWERS}
 
     def _open(self, tower: str, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(tower, self.precision)
@@ -187,7 +204,7 @@ class OnnxEncoders(Encoders):
 
     def _check_parts(self) -> None:
         """Refuse parts that do not belong together, which hashes cannot tell in a bundle without a manifest."""
-        shape = self._vision.get_inputs()[0].shape
+        shape = self._io["vision"].shape
         if len(shape) != 4:
             raise MiniClipError(f"{self.bundle.folder}: the vision model takes no images; export the bundle again")
         *_, height_px, width_px = shape
@@ -197,7 +214,7 @@ class OnnxEncoders(Encoders):
                     f"{self.bundle.folder}: preprocessor_config.json makes images of {own} pixels, the vision model "
                     f"takes {declared}; they are of different bundles, so copy or export the bundle again"
                 )
-        image_dim = self._vision.get_outputs()[_output_index(self._vision, self._image_output)].shape[-1]
+        image_dim = self._io["vision"].dim
         for other, what in (
             (image_dim, "the vision model"),
             (self.bundle.manifest.get("embedding_dim"), "the manifest"),
@@ -225,14 +242,14 @@ class OnnxEncoders(Encoders):
 
     def _try(self, choice: ProviderChoice) -> None:
         """Take `choice` if it starts and embeds one batch of images and one text in less time than the CPU."""
-        on_cpu, on_cpu_s = self.choice, self._seconds()
+        on_cpu, on_cpu_s = self.choice, self.measure_seconds()
         self.choice, self.precision = choice, choice.precision
         self._open_towers("")
-        if not self.on_gpu or self._seconds() >= on_cpu_s:
+        if not self.on_gpu or self.measure_seconds() >= on_cpu_s:
             self.choice, self.precision = on_cpu, on_cpu.precision
             self._open_towers(f"; {NAMES[choice.providers[0]]} was slower" if self.on_gpu else "")
 
-    def _seconds(self) -> float:
+    def measure_seconds(self) -> float:
         """Time of both towers, once they are warm."""
         self.warm_up()
         size = (IMAGE_BATCH, 3, self.transform.height_px, self.transform.width_px)
@@ -244,12 +261,12 @@ class OnnxEncoders(Encoders):
             passes.append(time.perf_counter() - started)
         return min(passes)
 
-    def _run(self, tower: str, output: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    def _run(self, tower: str, *inputs: np.ndarray) -> np.ndarray:
         """Run one tower. A GPU that fails meanwhile (no memory, a lost driver) is left, and the CPU does the same."""
-        session = self._sessions[tower]
+        session, io = self._sessions[tower], self._io[tower]
         try:
             with self._running:
-                (embeds,) = session.run([output], feeds)
+                (embeds,) = session.run([io.output], io.feeds(*inputs))
         except Exception as error:
             if not is_accelerated(session.get_providers()):
                 raise
@@ -258,12 +275,11 @@ class OnnxEncoders(Encoders):
                     reason = " ".join(str(error).split())[:200]
                     print(f"the GPU failed while it ran, going on with the CPU: {reason}", file=sys.stderr)
                     self._fall_back(f"{NAMES[self.choice.providers[0]]} failed while it ran")
-            (embeds,) = self._sessions[tower].run([output], feeds)
+            (embeds,) = self._sessions[tower].run([self._io[tower].output], self._io[tower].feeds(*inputs))
         return np.asarray(embeds)
 
     def _dimension(self) -> int:
-        declared = self._text.get_outputs()[_output_index(self._text, self._text_output)].shape[-1]
-        return declared if isinstance(declared, int) else self.embed_tokens(*self.tokenizer(["a"])).shape[-1]
+        return self._io["text"].dim or self.embed_tokens(*self.tokenizer(["a"])).shape[-1]
 
     def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
         """On a CPU each image of a batch is computed by one core, and one alone by all.
@@ -273,7 +289,7 @@ class OnnxEncoders(Encoders):
         """
         if len(pixel_values) <= 1 or self.on_gpu:
             batch = padded_batch(pixel_values) if self.on_gpu else pixel_values
-            image_embeds = self._run("vision", self._image_output, {"pixel_values": batch})
+            image_embeds = self._run("vision", batch)
             return self._unit(image_embeds[: len(pixel_values)])
         rows = [pixel_values[row : row + 1] for row in range(len(pixel_values))]
         return np.concatenate(list(self._pool.map(self.embed_on_one_core, rows)))
@@ -286,20 +302,28 @@ class OnnxEncoders(Encoders):
     def embed_on_one_core(self, pixel_values: np.ndarray) -> np.ndarray:
         """(1, 3, H, W) -> (1, D) on the calling thread alone: for threads that each see to a whole image."""
         session = self._session_on_one_core("vision")
-        (image_embeds,) = session.run([self._image_output], {"pixel_values": pixel_values})
+        io = self._io["vision"]
+        (image_embeds,) = session.run([io.output], io.feeds(pixel_values))
         return self._unit(np.asarray(image_embeds))
 
     def _session_on_one_core(self, tower: str) -> ort.InferenceSession:
         """A second session, opened once, by whichever thread needs it first."""
         if self._threads == 1:
             return self._sessions[tower]
+        graphs = self.bundle.layout.graphs[self.precision]
+        key = "vision" if graphs["vision"] == graphs["text"] else tower
         with self._opening:
-            if tower not in self._on_one_core:
-                self._on_one_core[tower] = self._open(tower, 1)
-            return self._on_one_core[tower]
+            if key not in self._on_one_core:
+                self._on_one_core[key] = self._open(key, 1)
+            return self._on_one_core[key]
 
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        return self._unit(self._run("text", self._text_output, self._text_feeds(input_ids, attention_mask)))
+        return self._unit(self._run("text", input_ids, attention_mask))
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether the text model is told which tokens are padding."""
+        return "attention_mask" in self._io["text"].types
 
     @property
     def text_batch(self) -> int:
@@ -311,22 +335,19 @@ class OnnxEncoders(Encoders):
             return super().embed_batches(batches)
 
         def embed(batch: Tokens) -> np.ndarray:
-            session = self._session_on_one_core("text")
-            (text_embeds,) = session.run([self._text_output], self._text_feeds(*batch))
+            session, io = self._session_on_one_core("text"), self._io["text"]
+            (text_embeds,) = session.run([io.output], io.feeds(*batch))
             return self._unit(np.asarray(text_embeds))
 
         return self._pool.map(embed, batches)
-
-    def _text_feeds(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> dict[str, np.ndarray]:
-        names = {node.name for node in self._text.get_inputs()}  # CLIP's own exports take no attention_mask
-        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return {name: values for name, values in feeds.items() if name in names}
 
     def _unit(self, embeds: np.ndarray) -> np.ndarray:
         """Our graphs give unit rows; those of a bundle made by others are normalised here."""
         if self.bundle.manifest:
             return embeds
-        return np.asarray(embeds / np.linalg.norm(embeds, axis=1, keepdims=True), dtype=np.float32)
+        embeds = np.asarray(embeds, dtype=np.float32)
+        with np.errstate(all="ignore"):  # the self-test refuses what has no length
+            return np.asarray(embeds / np.linalg.norm(embeds, axis=-1, keepdims=True), dtype=np.float32)
 
     def warm_up(self) -> None:
         """Run each tower once: the first run allocates, and a user should not wait for that."""
@@ -342,15 +363,3 @@ def padded_batch(pixel_values: np.ndarray) -> np.ndarray:
     """
     size = 1 << max(0, len(pixel_values) - 1).bit_length()
     return np.concatenate([pixel_values, np.repeat(pixel_values[-1:], size - len(pixel_values), axis=0)])
-
-
-def _output_name(session: ort.InferenceSession, name: str) -> str:
-    """The projected output by its standard name, or the only output there is."""
-    names = [node.name for node in session.get_outputs()]
-    if name not in names and len(names) != 1:
-        raise MiniClipError(f"a model of the bundle has outputs {', '.join(names)}, but no {name}; export it again")
-    return name if name in names else names[0]
-
-
-def _output_index(session: ort.InferenceSession, name: str) -> int:
-    return [node.name for node in session.get_outputs()].index(name)

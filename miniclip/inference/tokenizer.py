@@ -1,10 +1,9 @@
 """Texts to `input_ids` and `attention_mask`, through the `tokenizers` library alone (no torch, no transformers).
 
 In: a folder with `tokenizer.json` (and `tokenizer_config.json`). Out: int64 arrays (B, L), padded to the longest text
-of the batch: a short query must not pay for 64 tokens.
+of the batch: a short query must not pay for 64 tokens. A model that sees its padding has rows of one length instead.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,22 @@ import numpy as np
 from tokenizers import Tokenizer as RustTokenizer
 
 from miniclip.errors import MiniClipError
+from miniclip.inference.layouts import TextRules, read_settings
+
+PAD_TOKENS = ("<pad>", "[PAD]", "<|endoftext|>")  # RoBERTa's, BERT's and CLIP's, where the settings name none
+CLIP_END = "<|endoftext|>"
 
 
 class Tokenizer:
     """A text tower's tokenizer with its padding token and its longest length."""
 
-    def __init__(self, rust: RustTokenizer, pad_token: str, max_tokens: int) -> None:
+    def __init__(
+        self,
+        rust: RustTokenizer,
+        pad_token: str,
+        max_tokens: int,
+        rules: TextRules = TextRules(),  # noqa: B008
+    ) -> None:
         pad_id = rust.token_to_id(_without_surrogates(pad_token))
         if pad_id is None:
             raise MiniClipError(f"tokenizer.json has no token {pad_token!r}, which tokenizer_config.json pads with")
@@ -27,36 +36,52 @@ class Tokenizer:
         self._rust = rust
         self.pad_id = int(pad_id)
         self.max_tokens = max_tokens
+        self.exact_length = rules.exact_length
+        self._clean = rules.clean
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
-        """Open the tokenizer of a bundle, a run or a Hugging Face folder."""
+        """Open the tokenizer of a bundle of ours, a run or a Hugging Face folder."""
+        return cls.from_files(folder / "tokenizer.json", folder / "tokenizer_config.json", TextRules())
+
+    @classmethod
+    def from_files(cls, tokenizer: Path, tokenizer_config: Path, rules: TextRules) -> "Tokenizer":
+        """Open a `tokenizer.json` and what its settings say; `rules` are those of its text model."""
         try:
-            rust = RustTokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            rust = RustTokenizer.from_str(tokenizer.read_text(encoding="utf-8"))
         except OSError as error:
-            raise MiniClipError(f"cannot read {folder / 'tokenizer.json'}: {error.strerror}") from None
+            raise MiniClipError(f"cannot read {tokenizer}: {error.strerror}") from None
         except Exception as error:  # the Rust side raises plain Exception for bad JSON
-            raise MiniClipError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}") from None
-        settings = read_tokenizer_config(folder)
+            raise MiniClipError(f"{tokenizer} is not a tokenizer: {error}") from None
+        settings = read_settings(tokenizer_config)
         pad_token = settings.get("pad_token")
         if isinstance(pad_token, dict):  # an AddedToken written out in full
             pad_token = pad_token.get("content")
-        if not pad_token:  # BERT's, unless the vocabulary has RoBERTa's
-            pad_token = "<pad>" if rust.token_to_id("<pad>") is not None else "[PAD]"
-        longest = settings.get("model_max_length", 64)
+        if not pad_token:
+            pad_token = next((token for token in PAD_TOKENS if rust.token_to_id(token) is not None), "[PAD]")
+        longest = settings.get("model_max_length", rules.max_tokens or 64)
         # 3: the two special tokens and a word; the library would silently cut nothing below that
         if not isinstance(longest, int | float) or not longest >= 3:
-            raise MiniClipError(
-                f"{folder / 'tokenizer_config.json'}: model_max_length must be a number from 3, got {longest!r}"
-            )
-        return cls(rust, str(pad_token), int(min(longest, 512)))
+            raise MiniClipError(f"{tokenizer_config}: model_max_length must be a number from 3, got {longest!r}")
+        longest = rules.exact_length or int(min(longest, rules.max_tokens or 512, 512))
+        return cls(rust, str(pad_token), longest, rules)
+
+    def pad_to(self, length: int) -> None:
+        """From now on every row has `length` tokens, for a model that sees its padding.
+
+        CLIP's vocabulary has no token for that: OpenAI and open_clip fill up with 0, whatever the settings say.
+        """
+        self._rust.enable_truncation(length)
+        self.max_tokens = self.exact_length = length
+        if self.pad_id == self._rust.token_to_id(CLIP_END):
+            self.pad_id = 0
 
     @property
     def highest_id(self) -> int:
         return max(self._rust.get_vocab().values())
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """B texts -> `input_ids`, `attention_mask`, each (B, L) int64 with L the longest of this batch."""
+        """B texts -> `input_ids`, `attention_mask`, each (B, L) int64 with L the longest of this batch, or exact."""
         return self.pad(self.ids(texts))
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -65,7 +90,7 @@ class Tokenizer:
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of B texts -> `input_ids`, `attention_mask` as above."""
-        longest = max(map(len, ids), default=0)
+        longest = self.exact_length or max(map(len, ids), default=0)
         input_ids = np.full((len(ids), longest), self.pad_id, dtype=np.int64)
         attention_mask = np.zeros((len(ids), longest), dtype=np.int64)
         for row, own in enumerate(ids):
@@ -74,7 +99,7 @@ class Tokenizer:
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
         try:
-            return list(self._rust.encode_batch([_without_surrogates(text) for text in texts]))
+            return list(self._rust.encode_batch([self._clean(_without_surrogates(text)) for text in texts]))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a damaged tokenizer.json panics in Rust, which is no Exception
@@ -88,13 +113,4 @@ def _without_surrogates(text: str) -> str:
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     """`tokenizer_config.json` as a dictionary; empty where there is none."""
-    path = folder / "tokenizer_config.json"
-    if not path.exists():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MiniClipError(f"{path} is not JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise MiniClipError(f"{path} is not a JSON object")
-    return settings
+    return read_settings(folder / "tokenizer_config.json")

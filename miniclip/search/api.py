@@ -273,7 +273,7 @@ def load(
         >>> text_embeds = model.encode_texts(["a dog", "people at the beach"])  # (2, D)
         >>> print(model.similarity(text_embeds, image_embeds))
     """
-    return Model(OnnxEncoders(Bundle.open(find_bundle(bundle)), provider, precision, threads=threads))
+    return Model(OnnxEncoders(Bundle.open(find_bundle(bundle, precision)), provider, precision, threads=threads))
 
 
 def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str], object] | None = None) -> Index:

@@ -15,6 +15,7 @@ import numpy as np
 from miniclip.data.images import ImageSource
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
+from miniclip.inference.bundle_location import find_bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.caption_cache import caption_embeds
 from miniclip.search.exact import ExactSearch
@@ -89,7 +90,9 @@ class Searcher:
     ) -> "Searcher":
         """Open an index with the bundle that made it, or with `bundle`; `gallery` is `exact`, `int8` or `ann`."""
         opened = ImageIndex.open(index, in_memory=gallery == "exact")
-        encoders = OnnxEncoders(Bundle.open(bundle or opened.bundle_folder), provider, precision, strict)
+        encoders = OnnxEncoders(
+            Bundle.open(find_bundle(bundle or opened.bundle_folder, precision)), provider, precision, strict
+        )
         encoders.warm_up()
         if gallery == "exact":
             return cls(opened, encoders)

@@ -127,7 +127,7 @@ class OnAccelerator(OnnxEncoders):
         finally:
             self.choice = asked
 
-    def _seconds(self) -> float:
+    def measure_seconds(self) -> float:
         return self.seconds[self.on_gpu]
 
 

@@ -1,0 +1,151 @@
+"""What a bundle of others must show before it is used, and which of its precisions is the faster correct one.
+
+In: opened encoders. Out: a tokenizer that pads as the text model needs it, or a `MiniClipError` with what was measured.
+Nothing about it is trusted to its settings: a model that sees its padding, or a precision that overflows, gives wrong
+embeddings without an error. Results are kept in the cache, by the bundle's fingerprint and its files.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from miniclip.cache import cache_folder, write_cached
+from miniclip.errors import MiniClipError
+from miniclip.inference.bundle import Bundle
+
+if TYPE_CHECKING:
+    from miniclip.inference.encoders import OnnxEncoders
+
+FORMAT = 1
+SHORT, OTHER = "a dog", "two red chairs"
+LONG = "a photo of a small boat on a blue lake between high mountains " * 8
+MIN_COSINE = {"fp32": 0.999, "fp16": 0.99, "int8": 0.95}  # of a text alone and beside a long one
+MIN_COSINE_OF_INT8 = 0.9  # to fp32
+
+
+def examine(encoders: "OnnxEncoders") -> None:
+    """Run the self-tests once for these files; pads the tokenizer as they show that the model needs it.
+
+    Errors: `MiniClipError` when they fail.
+    """
+    bundle, precision = encoders.bundle, encoders.precision
+    state = _read(bundle)
+    signature = _signature(bundle, precision)
+    passed = state.get(precision)
+    if isinstance(passed, dict) and passed.get("files") == signature:
+        if isinstance(length := passed.get("pad_to"), int):
+            encoders.tokenizer.pad_to(length)
+        return
+    pad_to = _check_padding(encoders)
+    _check_inputs_matter(encoders)
+    _write(bundle, {**state, precision: {"files": signature, "pad_to": pad_to}})
+
+
+def faster_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]) -> str | None:
+    """fp32 or int8, whichever is faster on this CPU and correct; None where there is no choice.
+
+    8-bit weights often make a text model twice as fast, but convolutions that find their scales on the fly ten times
+    slower. Correct is what passes the self-tests and, for int8, has the embeddings of fp32.
+    """
+    precisions = [name for name in ("fp32", "int8") if name in bundle.precisions]
+    if len(precisions) < 2:
+        return None
+    state = _read(bundle)
+    signature = [_signature(bundle, name) for name in precisions]
+    kept = state.get("fastest")
+    if isinstance(kept, dict) and kept.get("files") == signature and kept.get("precision") in precisions:
+        return str(kept["precision"])
+    fp32 = open_with("fp32")
+    chosen = "fp32"
+    with contextlib.suppress(MiniClipError):  # int8 that fails its self-tests is not taken
+        int8 = open_with("int8")
+        if _agreement(fp32, int8) >= MIN_COSINE_OF_INT8 and int8.measure_seconds() < fp32.measure_seconds():
+            chosen = "int8"
+    _write(bundle, {**_read(bundle), "fastest": {"files": signature, "precision": chosen}})
+    return chosen
+
+
+def _check_padding(encoders: "OnnxEncoders") -> int | None:
+    """The length that every text must be padded to; None where padding changes nothing, or is exact already.
+
+    A text is embedded alone and beside a long one. Where that differs and the graph takes no mask, it sees its padding,
+    so it was trained with rows of one length.
+    """
+    tokenizer = encoders.tokenizer
+    if tokenizer.exact_length is not None:
+        return None
+    alone, beside = (encoders.embed_tokens(*tokenizer(texts))[0] for texts in ([SHORT], [SHORT, LONG]))
+    cosine = float(alone @ beside)
+    if not encoders.takes_mask and not cosine >= MIN_COSINE["fp32"]:
+        tokenizer.pad_to(tokenizer.max_tokens)
+        return tokenizer.max_tokens
+    if not cosine >= MIN_COSINE[encoders.precision]:
+        raise _refusal(encoders, f"a text has another embedding beside a longer one (cosine {cosine:.3f})")
+    return None
+
+
+def _check_inputs_matter(encoders: "OnnxEncoders") -> None:
+    """Both towers give finite rows, of one dimension, that differ for different inputs."""
+    texts = encoders.embed_tokens(*encoders.tokenizer([SHORT, OTHER]))
+    images = np.concatenate([encoders.embed_pixels(pixels[None]) for pixels in _probe_images(encoders)])
+    if texts.shape[-1] != images.shape[-1]:
+        raise _refusal(encoders, f"texts have {texts.shape[-1]} dimensions and images {images.shape[-1]}")
+    for what, embeds in (("texts", texts), ("images", images)):
+        if embeds.ndim != 2 or len(embeds) != 2:
+            raise _refusal(encoders, f"two {what} give an array of shape {embeds.shape}")
+        if not np.abs(np.linalg.norm(embeds, axis=1) - 1).max() < 1e-2:
+            raise _refusal(encoders, f"embeddings of {what} are not numbers, or all zero")
+        if np.array_equal(embeds[0], embeds[1]):
+            raise _refusal(encoders, f"two different {what} have the same embedding")
+
+
+def _agreement(fp32: "OnnxEncoders", int8: "OnnxEncoders") -> float:
+    """The lowest cosine between the two, over a few texts and images."""
+    tokens = fp32.tokenizer([SHORT, OTHER])
+    images = _probe_images(fp32)
+    rows = [
+        *(fp32.embed_tokens(*tokens) * int8.embed_tokens(*tokens)).sum(axis=1),
+        *(fp32.embed_pixels(images) * int8.embed_pixels(images)).sum(axis=1),
+    ]
+    return float(np.min(rows))
+
+
+def _probe_images(encoders: "OnnxEncoders") -> np.ndarray:
+    """(2, 3, H, W): large soft patches, drawn at random."""
+    height, width = encoders.transform.height_px, encoders.transform.width_px
+    patches = np.random.default_rng(0).uniform(-1, 1, (2, 3, 4, 4)).astype(np.float32)
+    rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
+    return np.ascontiguousarray(patches[:, :, rows][:, :, :, columns])
+
+
+def _refusal(encoders: "OnnxEncoders", what: str) -> MiniClipError:
+    return MiniClipError(
+        f"{encoders.bundle.name} in {encoders.precision} failed its self-test: {what}; name another --precision, or "
+        "another bundle"
+    )
+
+
+def _signature(bundle: Bundle, precision: str) -> list[Any]:
+    """Changes with the files that the self-tests depend on, and with onnxruntime."""
+    names = sorted({*bundle.layout.graphs[precision].values(), *bundle.layout.settings})
+    stats = [path.stat() for path in (bundle.folder / name for name in names) if path.exists()]
+    return [ort.__version__, *([stat.st_size, stat.st_mtime_ns] for stat in stats)]
+
+
+def _read(bundle: Bundle) -> dict[str, Any]:
+    try:
+        state = json.loads((cache_folder() / "bundles" / f"{bundle.fingerprint}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) and state.get("format") == FORMAT else {}
+
+
+def _write(bundle: Bundle, state: dict[str, Any]) -> None:
+    """Keep what was found; where the cache cannot be written, it is found again next time."""
+    with contextlib.suppress(MiniClipError):
+        file = cache_folder() / "bundles" / f"{bundle.fingerprint}.json"
+        write_cached(file, json.dumps({**state, "format": FORMAT}).encode())

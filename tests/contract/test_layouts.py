@@ -1,0 +1,83 @@
+"""Bundles in the layouts of others give the embeddings of the original model's own pipeline, and say when they cannot.
+
+CLIP's own layout is in `test_foreign_bundle.py`.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miniclip.errors import MiniClipError
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import OnnxEncoders
+from tests.support.drawing import WORDS
+from tests.support.replicas import REPLICAS, Replica
+
+TOLERANCE = 1e-4
+TEXTS = [
+    "a red circle",
+    "A RED circle",
+    "cat",
+    "",
+    "the dog's  cat, on blue squares",
+    " ".join(WORDS[:9] * 4),
+    WORDS[3],
+    "é🐕",
+]
+
+
+@pytest.fixture(scope="module", params=list(REPLICAS))
+def replica(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Replica:
+    return REPLICAS[request.param](tmp_path_factory.mktemp("replica") / request.param)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Wide, tall and square, with edges that a resize to 64 pixels does and does not divide."""
+    folder = tmp_path_factory.mktemp("odd")
+    for number, size in enumerate([(96, 80), (80, 99), (64, 64), (127, 70), (40, 33), (130, 65)]):
+        noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+def test_embeddings_are_the_original_models(replica: Replica, images: list[Path]) -> None:
+    """Alone and in batches; opened once more, the kept self-test gives the same."""
+    expected = replica.embed_texts(TEXTS)
+    assert len(np.unique(expected.round(3), axis=0)) > 4  # a swapped row would show
+    expected_images = replica.embed_images(images)
+    for _ in range(2):
+        encoders = OnnxEncoders(Bundle.open(replica.folder), "cpu", threads=2)
+        for batch_size in (1, 3, 64):
+            assert np.abs(encoders.encode_texts(TEXTS, batch_size) - expected).max() < TOLERANCE
+        for batch_size in (1, 4):
+            assert np.abs(encoders.encode_images(images, batch_size=batch_size)[1] - expected_images).max() < TOLERANCE
+        assert encoders.encode_texts(TEXTS[:2]).dtype == np.float32
+
+
+def test_changed_external_data_is_another_space(replica: Replica, tmp_path: Path) -> None:
+    data = list(replica.folder.rglob("*.onnx_data"))
+    if not data:
+        assert replica.folder.name != "jina"
+        return
+    copy = Path(shutil.copytree(replica.folder, tmp_path / "copy"))
+    before = Bundle.open(copy).fingerprint
+    assert before == Bundle.open(replica.folder).fingerprint
+    file = copy / data[0].relative_to(replica.folder)
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
+    assert Bundle.open(copy).fingerprint != before
+    file.unlink()
+    with pytest.raises(MiniClipError, match=r"model\.onnx_data is missing, and model\.onnx needs it"):
+        OnnxEncoders(Bundle.open(copy), "cpu", threads=1)
+
+
+def test_unknown_preprocessor_key_is_refused_by_name(replica: Replica, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(replica.folder, tmp_path / "copy"))
+    path = copy / Bundle.open(copy).layout.preprocessor
+    path.write_text(json.dumps({**json.loads(path.read_text()), "do_flip_channel_order": True}))
+    with pytest.raises(MiniClipError, match="it says do_flip_channel_order, which MiniCLIP does not do"):
+        OnnxEncoders(Bundle.open(copy), "cpu", threads=1)

@@ -1,0 +1,144 @@
+"""A small server on the loopback that speaks as much of the hub's API as downloading a model takes.
+
+Repositories are files in memory. Large ones are redirected to a storage address, as LFS files are.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+REPOSITORY = r"([\w.-]+/[\w.-]+)"
+
+
+@dataclass
+class Repository:
+    """`commits` maps a commit to its files; `branches` a name to a commit. `token`: who may read it, None is all."""
+
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    token: str | None = None
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
+        """Put a new state on a branch; returns its commit."""
+        name = hashlib.sha1(b"".join(k.encode() + v for k, v in files.items())).hexdigest()
+        self.commits[name], self.branches[branch] = files, name
+        return name
+
+
+class HubServer(ThreadingHTTPServer):
+    """`damaged` holds names of files that arrive with one byte changed, `cut` those that end early."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.repositories: dict[str, Repository] = {}
+        self.requests: list[str] = []
+        self.damaged: set[str] = set()
+        self.cut: set[str] = set()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def fetched(self) -> set[str]:
+        """Names of the files whose content was asked for."""
+        return {
+            request.split("/", 7)[-1] for request in self.requests if re.match("GET /[^/]+/[^/]+/resolve/", request)
+        }
+
+    def start(self) -> "HubServer":
+        Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        self.server.requests.append(f"{self.command} {self.path}")
+
+    def answer(self, content: bytes | dict[str, Any] | list[Any], status: int = 200, **headers: str) -> None:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if storage := re.fullmatch(rf"/storage/{REPOSITORY}/(\w+)/(.+)", path):
+            return self.send_file(self.server.repositories[storage[1]].commits[storage[2]][storage[3]], storage[3])
+        found = re.fullmatch(rf"(?:/api/models)?/{REPOSITORY}(?:/(revision|tree|resolve)/([^/]+))?(?:/(.+))?", path)
+        repository = self.server.repositories.get(found[1]) if found else None
+        if found is None or repository is None:
+            return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+        if repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
+            return self.answer({"error": "Access is restricted"}, 401, X_Error_Code="GatedRepo")
+        commit = repository.branches.get(found[3] or "main", found[3])
+        files = repository.commits.get(commit)
+        if files is None:
+            return self.answer({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
+        if found[2] == "resolve":
+            return self.resolve(found[1], commit, found[4], files)
+        if found[2] == "tree":
+            return self.answer([_entry(name, content) for name, content in files.items()])
+        siblings = [{"rfilename": name} for name in files]
+        self.answer({"id": found[1], "sha": commit, "private": False, "siblings": siblings})
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def resolve(self, name: str, commit: str, file: str, files: dict[str, bytes]) -> None:
+        content = files.get(file)
+        if content is None:
+            return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+        if not file.endswith((".onnx", "_data")):
+            self.send_file(content, file, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=commit)
+            return None
+        self.answer(
+            b"",
+            302,
+            # another host, as the hub's storage is: the client reads the headers of the first answer only then
+            Location=f"http://localhost:{self.server.server_port}/storage/{name}/{commit}/{file}",
+            X_Repo_Commit=commit,
+            X_Linked_Etag=f'"{hashlib.sha256(content).hexdigest()}"',
+            X_Linked_Size=str(len(content)),
+        )
+
+    def send_file(self, content: bytes, file: str, **headers: str) -> None:
+        if file in self.server.damaged:
+            content = bytes([content[0] ^ 1]) + content[1:]
+        if file not in self.server.cut or self.command == "HEAD":
+            return self.answer(content, **headers)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.close_connection = True
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+    if name.endswith((".onnx", "_data")):
+        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return entry
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, as a repository holds it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
