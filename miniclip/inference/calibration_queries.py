@@ -20,48 +20,9 @@ MANY_CAPTIONS = 4  # from which one of an image's captions alone proves little
 MAX_SHARE = 0.4  # of the images: "the" and "in" stand in more
 WORD = re.compile(r"[^\W\d_]{3,}")
 FUNCTION_WORDS = frozenset(
-    [
-        "and",
-        "the",
-        "with",
-        "his",
-        "her",
-        "its",
-        "their",
-        "from",
-        "into",
-        "onto",
-        "while",
-        "for",
-        "are",
-        "was",
-        "has",
-        "have",
-        "that",
-        "this",
-        "there",
-        "over",
-        "off",
-        "out",
-        "down",
-        "along",
-        "through",
-        "another",
-        "other",
-        "front",
-        "each",
-        "who",
-        "some",
-        "one",
-        "two",
-        "three",
-        "four",
-        "very",
-        "near",
-        "next",
-        "behind",
-        "around",
-    ]
+    ("and", "the", "with", "his", "her", "its", "their", "from", "into", "onto", "while", "for", "are", "was", "has")
+    + ("have", "that", "this", "there", "over", "off", "out", "down", "along", "through", "another", "other", "front")
+    + ("each", "who", "some", "one", "two", "three", "four", "very", "near", "next", "behind", "around")
 )
 
 
