@@ -159,7 +159,7 @@ def _fit_offset(sources: Sequence[Words]) -> tuple[np.ndarray | None, float | No
 
 def _balance(labels: np.ndarray) -> np.ndarray:
     """Weights with which both labels of a source weigh one half."""
-    return np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())
+    return np.asarray(np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()))
 
 
 def _best_of_answered(own: JudgedQueries) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +187,7 @@ def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
     """The value below which `share` of the weight lies."""
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][min(np.searchsorted(reached, share, side="right"), len(values) - 1)])
+    return float(values[order][min(int(np.searchsorted(reached, share, side="right")), len(values) - 1)])
 
 
 def fit_logistic(
