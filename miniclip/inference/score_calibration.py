@@ -18,7 +18,7 @@ from miniclip.errors import MiniClipError
 
 ANSWERED = 0.95  # share of queries with a right image that the cut-off lets through, where no words were absent
 MIN_CHANCE = 0.4  # that anything is right for a word that is as often there as not: below it nothing matches
-STRONG = 0.5  # the probability from which a match is called strong; below the cut-off it is weak, between them likely
+STRONG = 0.3  # called strong from here: about half of such hits are right on photographs, more on named objects
 HITS = 10  # best images of a query that the curve is fitted to: people see no others
 PENALTY = 0.006  # of the squared weight of the embedding, beside a mean log likelihood
 MIN_WORDS = 20  # that a source shows, and that it does not, for an offset
@@ -159,7 +159,7 @@ def _fit_offset(sources: Sequence[Words]) -> tuple[np.ndarray | None, float | No
 
 def _balance(labels: np.ndarray) -> np.ndarray:
     """Weights with which both labels of a source weigh one half."""
-    return np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())
+    return np.asarray(np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()))
 
 
 def _best_of_answered(own: JudgedQueries) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +187,7 @@ def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
     """The value below which `share` of the weight lies."""
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][min(np.searchsorted(reached, share, side="right"), len(values) - 1)])
+    return float(values[order][min(int(np.searchsorted(reached, share, side="right")), len(values) - 1)])
 
 
 def fit_logistic(

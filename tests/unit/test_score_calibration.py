@@ -152,13 +152,13 @@ def test_words_are_right_where_captions_agree() -> None:
 
 
 def test_calibrate_writes_the_manifest_and_nothing_else(
-    tiny_bundle: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, captioned_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, bundle)
     (bundle / "manifest.json").unlink()  # as of a bundle made by others
     fingerprint, before = Bundle.open(bundle).fingerprint, list_files(bundle)
-    assert run(["calibrate", str(bundle), "--data", str(shapes), "--split", "all"]) == 0
+    assert run(["calibrate", str(bundle), "--data", str(captioned_folder), "--split", "all"]) == 0
     assert "calibrated" in capsys.readouterr().out
     written = Bundle.open(bundle)
     assert written.match is not None and written.fingerprint == fingerprint
