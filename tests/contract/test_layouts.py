@@ -6,6 +6,7 @@ CLIP's own layout is in `test_foreign_bundle.py`.
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,10 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=list(REPLICAS))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name == "siglip" else pytest.mark.e2e) for name in REPLICAS],
+)
 def replica(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Replica:
     return REPLICAS[request.param](tmp_path_factory.mktemp("replica") / request.param)
 
@@ -101,3 +105,21 @@ def test_settings_of_others_become_rules(tmp_path: Path) -> None:
     assert (cleaned.exact_length, cleaned.clean(" The dog's\n RED_ball!  ")) == (64, "the dogs red ball")
     with pytest.raises(MiniClipError, match="must be given the language of each text"):
         rules({"text_cfg": {"hf_tokenizer_name": "facebook/nllb-200-distilled-600M"}}, open_clip)
+
+
+def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Which is faster is measured once, and kept."""
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (bundle / "manifest.json").unlink()
+    asked: list[str] = []
+
+    def seconds(encoders: OnnxEncoders) -> float:
+        asked.append(encoders.precision)
+        return {"fp32": 1.0, "int8": 10.0}[encoders.precision]
+
+    monkeypatch.setattr(OnnxEncoders, "measure_seconds", seconds)
+    for _ in range(2):
+        assert OnnxEncoders(Bundle.open(bundle), "cpu", threads=1).precision == "fp32"
+    assert sorted(asked) == ["fp32", "int8"]
+    assert OnnxEncoders(Bundle.open(bundle), "cpu", "int8", threads=1).precision == "int8"
