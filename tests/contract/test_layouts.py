@@ -6,6 +6,7 @@ CLIP's own layout is in `test_foreign_bundle.py`.
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.layouts import TextRules, find_layout, text_rules
 from tests.support.drawing import WORDS
 from tests.support.replicas import REPLICAS, Replica
 
@@ -30,7 +32,10 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=list(REPLICAS))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name == "siglip" else pytest.mark.e2e) for name in REPLICAS],
+)
 def replica(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Replica:
     return REPLICAS[request.param](tmp_path_factory.mktemp("replica") / request.param)
 
@@ -81,3 +86,40 @@ def test_unknown_preprocessor_key_is_refused_by_name(replica: Replica, tmp_path:
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_flip_channel_order": True}))
     with pytest.raises(MiniClipError, match="it says do_flip_channel_order, which MiniCLIP does not do"):
         OnnxEncoders(Bundle.open(copy), "cpu", threads=1)
+
+
+def test_settings_of_others_become_rules(tmp_path: Path) -> None:
+    """What the settings leave out is what the models have: 64 tokens for SigLIP, 77 for CLIP and open_clip."""
+    towers = find_layout({"onnx/text_model.onnx", "onnx/vision_model.onnx"})
+    open_clip = find_layout({"textual/model.onnx", "visual/model.onnx"})
+    assert towers is not None and open_clip is not None
+
+    def rules(config: dict[str, object], layout: object = towers) -> TextRules:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return text_rules(open_clip if layout is open_clip else towers, tmp_path)
+
+    assert rules({"model_type": "siglip"}) == TextRules(64, 64)
+    assert rules({"model_type": "clip"}) == TextRules(None, 77)
+    assert rules({"text_cfg": {}}, open_clip) == TextRules(77, 77)
+    cleaned = rules({"text_cfg": {"context_length": 64, "tokenizer_kwargs": {"clean": "canonicalize"}}}, open_clip)
+    assert (cleaned.exact_length, cleaned.clean(" The dog's\n RED_ball!  ")) == (64, "the dogs red ball")
+    with pytest.raises(MiniClipError, match="must be given the language of each text"):
+        rules({"text_cfg": {"hf_tokenizer_name": "facebook/nllb-200-distilled-600M"}}, open_clip)
+
+
+def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Which is faster is measured once, and kept."""
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (bundle / "manifest.json").unlink()
+    asked: list[str] = []
+
+    def seconds(encoders: OnnxEncoders) -> float:
+        asked.append(encoders.precision)
+        return {"fp32": 1.0, "int8": 10.0}[encoders.precision]
+
+    monkeypatch.setattr(OnnxEncoders, "measure_seconds", seconds)
+    for _ in range(2):
+        assert OnnxEncoders(Bundle.open(bundle), "cpu", threads=1).precision == "fp32"
+    assert sorted(asked) == ["fp32", "int8"]
+    assert OnnxEncoders(Bundle.open(bundle), "cpu", "int8", threads=1).precision == "int8"

@@ -50,12 +50,12 @@ def other_words(path: Path) -> None:
     path.write_text(json.dumps(document))
 
 
-def other_weights(path: Path) -> None:
+def other_weights(path: Path, factor: float = 1.1, offset: float = 0) -> None:
     """The same graph and the same dimension, with other numbers."""
     model = onnx.load(path)
     weight = max(model.graph.initializer, key=lambda one: len(one.raw_data))
     values = onnx.numpy_helper.to_array(weight)
-    weight.CopyFrom(onnx.numpy_helper.from_array((values + 1).astype(values.dtype), weight.name))
+    weight.CopyFrom(onnx.numpy_helper.from_array((values * factor + offset).astype(values.dtype), weight.name))
     onnx.save(model, path)
 
 
@@ -105,6 +105,13 @@ def test_parts_of_different_bundles_are_refused_without_a_manifest_too(bundle: P
     assert "preprocessor_config.json makes images of 224 pixels, the vision model takes 64" in refusal(
         open_encoders, bundle
     )
+
+
+def test_tower_that_gives_every_image_one_embedding_is_refused(bundle: Path) -> None:
+    (bundle / "manifest.json").unlink()
+    other_weights(bundle / onnx_name("vision", "fp32"), factor=1, offset=1)
+    expected = "bundle in fp32 failed its self-test: two different images have the same embedding; name another"
+    assert refusal(open_encoders, bundle).startswith(expected)
 
 
 def test_index_of_another_bundle_is_refused_by_search_and_update(
