@@ -21,8 +21,8 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
 .PHONY: data-given help setup lock train export benchmark demo space test test-e2e test-slow gpu-check wheel lint clean
 
 help: ## show this list
-	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search pictures"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search images"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1 PYTHON="
 
 setup: $(VENV)/$(if $(LOCKED),.locked,.dev) ## install everything into .venv [LOCKED=1: exactly what requirements.lock names]
