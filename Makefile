@@ -39,8 +39,9 @@ $(VENV)/.extra-$(EXTRA): $(PY)
 	@touch $@
 
 # every install with EXTRA=gpu brings both: the last one put in place is the one that works
+GPU_RUNTIME := "onnxruntime-gpu[cuda,cudnn]>=1.30"
 GPU_LAST = $(if $(filter gpu,$(EXTRA)),@$(PY) -m pip --quiet uninstall --yes onnxruntime onnxruntime-gpu \
-  && $(PIP) "onnxruntime-gpu[cuda,cudnn]>=1.30")
+  && $(PIP) $(GPU_RUNTIME))
 
 $(VENV)/.serve: $(VENV)/.extra-$(EXTRA) pyproject.toml
 	@echo "installing what serving needs (once)"

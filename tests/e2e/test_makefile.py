@@ -134,7 +134,7 @@ def test_old_python_is_named_before_anything_is_made(tmp_path: Path) -> None:
 
 
 def test_lint_runs_the_formatter_the_linter_and_the_types(venv: Path) -> None:
-    for tool in ("ruff", "mypy"):
+    for tool in ("ruff", "mypy", "lint-imports"):
         (venv / "bin" / tool).symlink_to(venv / "bin/python")
     done = make("lint", f"VENV={venv}")
     assert done.returncode == 0, done.stderr
@@ -163,7 +163,7 @@ def test_an_environment_is_changed_for_a_gpu_when_that_is_said(venv: Path) -> No
     assert calls[0][-2:] == ["onnxruntime", "onnxruntime-gpu"] and "uninstall" in calls[0]
     installs = [call[-1] for call in calls if "install" in call]
     assert installs[::2] == [".[gpu,demo]", ".[gpu,demo,train]", ".[gpu,demo,train,dev]"]
-    assert set(installs[1::2]) == {"onnxruntime-gpu[cuda,cudnn]>=1.30"}  # onnxruntime has overwritten its files
+    assert set(installs[1::2]) == {"onnxruntime-gpu[cuda,cudnn]"}  # up to ">="; onnxruntime has overwritten its files
     assert [path.name for path in venv.glob(".extra-*")] == [".extra-gpu"]
     again = make("setup", f"VENV={venv}")
     assert "installing" not in again.stdout

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def ask(server: str, *calls: tuple[str, dict[str, Any]], login: str = LOGIN) -> 
             tools = (await client.list_tools()).tools
             return tools, [await client.call_tool(name, values) for name, values in calls]
 
-    return asyncio.run(asyncio.wait_for(session(), 60))
+    with ThreadPoolExecutor(1) as pool:  # browser tests in the same process may have an event loop in this thread
+        return pool.submit(lambda: asyncio.run(asyncio.wait_for(session(), 60))).result()
 
 
 def found(answer: Any) -> Any:

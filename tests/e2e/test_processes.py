@@ -21,7 +21,7 @@ COMMANDS = {
     "export": "--precision",
     "export.benchmark": "--turns",
     "demo": "--port",
-    "miniclip.cli": "index | search",
+    "miniclip.cli": "miniclip search",
 }
 
 
