@@ -39,7 +39,7 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a picture, in shares of its width and height, perhaps mirrored."""
+    """A part of an image, in shares of its width and height, perhaps mirrored."""
 
     left: float
     top: float
@@ -48,7 +48,7 @@ class Box:
     mirrored: bool
 
     def cut(self, image: Image.Image) -> Image.Image:
-        """That part of the picture."""
+        """That part of the image."""
         width, height = image.size
         edges = (self.left * width, self.top * height, self.right * width, self.bottom * height)
         image = image.crop((round(edges[0]), round(edges[1]), round(edges[2]), round(edges[3])))

@@ -29,7 +29,7 @@ from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 from miniclip.models.checkpoint import Run, load_run
 
-LEAST_EXTREME_COSINE = 0.99  # of fp16 to fp32, on images that no camera makes
+MIN_EXTREME_COSINE = 0.99  # of fp16 to fp32, on images that no camera makes
 SPEED_BATCH = 64
 
 
@@ -133,8 +133,8 @@ def check_extremes(bundle: Path, device: str, table: Table) -> None:
     table.add(
         f"fp16 on {device}: black, white, noise, longest text",
         f"{'finite' if is_finite else 'NOT FINITE'}, cosine to fp32 {cosine:.4f}",
-        f"finite, at least {LEAST_EXTREME_COSINE}",
-        is_finite and cosine >= LEAST_EXTREME_COSINE,
+        f"finite, at least {MIN_EXTREME_COSINE}",
+        is_finite and cosine >= MIN_EXTREME_COSINE,
         finite=is_finite, smallest_cosine=cosine,
     )  # fmt: skip
 

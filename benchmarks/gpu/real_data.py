@@ -9,7 +9,7 @@ from miniclip.data.captions import read_captions
 
 TRAIN_IMAGES = {"cpu": 512, "cuda": 4096}
 VAL_IMAGES = 64
-LEAST_RATIO = 20
+MIN_RATIO = 20
 
 
 def real_data_speed(
@@ -29,8 +29,8 @@ def real_data_speed(
         table.add(f"configs/setup2.toml on {device}", f"{rates[device]:,.1f} pairs/s", pairs_per_s=rates[device])
     if len(rates) == 2:
         ratio = rates["cuda"] / rates["cpu"]
-        wanted = f"at least {LEAST_RATIO} times"
-        table.add("configs/setup2.toml: cuda against cpu", f"{ratio:,.1f} times", wanted, ratio >= LEAST_RATIO)
+        wanted = f"at least {MIN_RATIO} times"
+        table.add("configs/setup2.toml: cuda against cpu", f"{ratio:,.1f} times", wanted, ratio >= MIN_RATIO)
 
 
 def link_subset(data: Path, folder: Path, train_images: int) -> Path:

@@ -16,7 +16,7 @@ from miniclip.search.exact import ExactSearch
 
 DIM, TOP_K, QUERIES = 512, 10, 16
 SAME_SCORE = 2e-6  # sums of 512 float32 products in another order
-LEAST_HALF_RECALL = 0.999
+MIN_HALF_RECALL = 0.999
 
 
 def unit_rows(rows: int, seed: int) -> np.ndarray:
@@ -69,7 +69,7 @@ def check_search(device: str, rows: int, table: Table) -> None:
             f"one query in {kind} on {device}",
             f"{1e3 * one_s:.2f} ms ({QUERIES}: {1e3 * many_s:.2f} ms), recall {recall:.4f}",
             f"{100 * share:.0f} % of {bandwidth:,.0f} GB/s",
-            recall >= LEAST_HALF_RECALL,
+            recall >= MIN_HALF_RECALL,
             milliseconds=1e3 * one_s, milliseconds_of_all=1e3 * many_s, queries=QUERIES, recall=recall,
             share_of_bandwidth=share, gb_per_s=bandwidth,
         )  # fmt: skip

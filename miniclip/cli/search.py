@@ -230,7 +230,7 @@ def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> No
     if hint := language_hint(query.texts, searcher.encoders.tokenizer):
         print(hint, file=sys.stderr)
     if result.nothing_matches:
-        print("nothing here matches: even the best score is below the bundle's cut-off", file=sys.stderr)
+        print("no sure match: even the best score is below the bundle's cut-off", file=sys.stderr)
     elif not result.hits and (query.after or query.before):
         print(_none_in_range(query, searcher.index), file=sys.stderr)
     elif query.texts and not result.is_calibrated:
