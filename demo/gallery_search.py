@@ -231,16 +231,9 @@ class GallerySearch:
             preview=self.previews.address(hit.row),
             score=hit.score,
             probability=hit.probability,
-            match=self._match_word(hit),
+            match=hit.match or "",
             captions=hit.captions,
         )
-
-    def _match_word(self, hit: Hit) -> str:
-        """A hit below the cut-off is weak, so "nothing matches" is said exactly where every card says "weak"."""
-        calibration = self.searcher.match
-        if hit.probability is None or calibration is None:
-            return ""
-        return calibration.word(hit.probability)
 
     def card_of(self, row: int) -> Card:
         return self.card(Hit(row, 0.0, self.index.paths[row], self.index.captions[row]))

@@ -16,8 +16,9 @@ from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
 from miniclip.inference.bundle import MANIFEST_FORMAT, list_files, onnx_name, read_manifest
 from miniclip.inference.calibration_queries import judged_queries
+from miniclip.inference.judged_queries import JudgedQueries
 from miniclip.inference.precision import PRECISIONS
-from miniclip.inference.score_calibration import JudgedQueries, ScoreCalibration, calibrate
+from miniclip.inference.score_calibration import ScoreCalibration, calibrate
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import Run, load_run
 

@@ -197,12 +197,11 @@ def _likely(arguments: argparse.Namespace, query: "Query", result: "SearchResult
     """The hits to show: with `--matches` those that are as likely as the cut-off."""
     if not arguments.matches:
         return result.hits
-    if not result.is_calibrated or searcher.match is None:
+    if not result.is_calibrated:
         raise MiniClipError(_no_probability(query, searcher) + "; leave --matches out")
     if result.nothing_matches:
         return []
-    least = searcher.match.cutoff_probability
-    return [hit for hit in result.hits if hit.probability is not None and hit.probability >= least]
+    return [hit for hit in result.hits if hit.match != "weak"]
 
 
 def _print(arguments: argparse.Namespace, hits: list["Hit"], captions: list[Any], searcher: "Searcher") -> None:

@@ -5,7 +5,7 @@ image matches the words where the bundle is calibrated.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class Hit:
         None  # that it matches the query's words; None for other queries than words, or without calibration
     )
     by_name: bool = False  # its captions, file or folder names or date hold the query's words
+    match: str | None = None  # `probability` in a word: strong, likely or weak
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,14 @@ class Searcher:
         if composed.text_embed is None or self.match is None or query.images or query.rows or query.minus:
             return SearchResult(self._hits(scores[0], rows[0], None, named))
         likely = self.match.probability(scores[0], composed.text_embed[0])
-        nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability and len(named) == 0
+        compared = len(self.index) if allowed is None else int(np.count_nonzero(allowed))
+        nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability(compared) and len(named) == 0
         # an image that its name puts ahead of others is at least as likely as they are
         likely = np.maximum.accumulate(likely[::-1])[::-1]
-        hits = self._hits(scores[0], rows[0], likely, named)
+        hits = [
+            replace(hit, match=self.match.word(probability, compared))
+            for hit, probability in zip(self._hits(scores[0], rows[0], likely, named), likely.tolist(), strict=True)
+        ]
         return SearchResult(hits, bool(nothing_matches), is_calibrated=True)
 
     def _with_names(

@@ -261,7 +261,9 @@ def test_probability_is_the_curve_of_the_words_alone(searcher: Searcher) -> None
     assert [hit.probability for hit in answer.hits] == pytest.approx(
         [expected[hit.row] for hit in answer.hits], abs=1e-5
     )
-    assert answer.is_calibrated and answer.nothing_matches == bool((expected < match.cutoff_probability).all())
+    assert answer.is_calibrated and answer.nothing_matches == bool(
+        (expected < match.cutoff_probability(len(searcher.index))).all()
+    )
 
 
 def test_order_and_probability_agree_for_every_query(searcher: Searcher) -> None:
