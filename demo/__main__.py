@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .app import build_page, launch_options
         from .app_state import AppState
     except ImportError as error:
-        raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
+        raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from error
 
     is_public = arguments.share or not _is_loopback(arguments.host)
     app_state = AppState(searcher, arguments.provider, is_public)
@@ -108,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prevent_thread_lock=True,
                 **launch_options(app_state, arguments.mcp),
             )
-    except OSError:  # another program took the port while the index was opened
-        raise _port_in_use(arguments.port) from None
+    except OSError as error:  # another program took the port while the index was opened
+        raise _port_in_use(arguments.port) from error
     address = f"http://{arguments.host}:{arguments.port}"
     print(app_state.search.status, flush=True)
     print(f"The search page is at {address} (stop it with Ctrl-C)", flush=True)
@@ -129,18 +129,18 @@ def check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore a page that was stopped a second ago
         try:
             probe.bind((host, port))
-        except PermissionError:
-            raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from None
-        except socket.gaierror:
-            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from None
+        except PermissionError as error:
+            raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from error
+        except socket.gaierror as error:
+            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise _port_in_use(port) from None
+                raise _port_in_use(port) from error
             if error.errno == errno.EADDRNOTAVAIL:
-                raise MiniClipError(f"--host must be an address of this machine, got {host}") from None
+                raise MiniClipError(f"--host must be an address of this machine, got {host}") from error
             raise MiniClipError(
                 f"port {port} cannot be opened ({error.strerror}); choose another with --port N"
-            ) from None
+            ) from error
 
 
 def _port_in_use(port: int) -> MiniClipError:

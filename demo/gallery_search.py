@@ -189,8 +189,8 @@ class GallerySearch:
         try:
             source = self.index.source(row)
             return source if isinstance(source, bytes) else source.read_bytes()
-        except (MiniClipError, OSError):
-            raise PageError("This image is no longer there, or its storage cannot be reached.") from None
+        except (MiniClipError, OSError) as error:
+            raise PageError("This image is no longer there, or its storage cannot be reached.") from error
 
     def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
         """What the large view shows of one image."""

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-")
     except OSError as error:
-        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     with place as tmp:
         bundle = Path(tmp) / "bundle"
         build_bundle(run, bundle, arguments.precision, calibration)
@@ -150,8 +150,8 @@ def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
     """The manifest of the bundle in `out`; `MiniClipError` if replacing it would lose files that no export made."""
     try:
         manifest = read_manifest(out / "manifest.json")
-    except MiniClipError:
-        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out") from None
+    except MiniClipError as error:
+        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out") from error
     if manifest["fingerprint"] != fingerprint:
         raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
     files, present, card = manifest["files"], list_files(out), "README.md"
@@ -176,7 +176,7 @@ def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
     except OSError as error:
         if old.exists():
             os.rename(old, out)
-        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from error
 
 
 if __name__ == "__main__":

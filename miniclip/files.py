@@ -56,7 +56,7 @@ def expand(path: str | Path) -> Path:
     """A path with `~` replaced by the home folder; `MiniClipError` where there is no such account."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except RuntimeError as error:
         first, *below = Path(path).parts
         meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
-        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from None
+        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from error

@@ -123,7 +123,7 @@ class Trainer:
                 path = self.folder / "training_state.pt"
                 raise MiniClipError(
                     f"{path} is of another run ({error!r}); choose another --out to begin anew"
-                ) from None
+                ) from error
             say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def save(self) -> None:

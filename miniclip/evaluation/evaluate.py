@@ -11,7 +11,7 @@ import numpy as np
 
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.progress import ProgressBar
-from miniclip.errors import MiniClipError
+from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.evaluation.bootstrap import Ranks
 from miniclip.evaluation.metrics import KS, PROTOCOLS, first_captions, retrieval_ranks
 from miniclip.inference.encoders import Encoders
@@ -39,9 +39,9 @@ class SplitEmbeds:
 
 
 def check_protocol(protocol: str) -> None:
-    """`MiniClipError` for an unknown protocol; to be called before minutes are spent on embedding."""
+    """`InvalidArgument` for an unknown protocol; to be called before minutes are spent on embedding."""
     if protocol not in PROTOCOLS:
-        raise MiniClipError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
+        raise InvalidArgument("protocol", f"must be one of {', '.join(PROTOCOLS)}, got {protocol}")
 
 
 def embed_split(encoders: Encoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:

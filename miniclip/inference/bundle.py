@@ -172,7 +172,7 @@ class Bundle:
         try:
             matches = sha256_of(path) == expected["sha256"]
         except OSError as error:
-            raise MiniClipError(f"cannot read {path}: {error.strerror}; copy or export the bundle again") from None
+            raise MiniClipError(f"cannot read {path}: {error.strerror}; copy or export the bundle again") from error
         if not matches:
             raise MiniClipError(f"{path} does not match its SHA-256 in manifest.json; copy or export the bundle again")
 
@@ -252,7 +252,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise MiniClipError(f"{path} is not a manifest ({error}); copy or export the bundle again") from None
+        raise MiniClipError(f"{path} is not a manifest ({error}); copy or export the bundle again") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise MiniClipError(f"{path} is not a manifest; copy or export the bundle again")
     if manifest["format"] > MANIFEST_FORMAT:

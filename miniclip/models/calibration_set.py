@@ -62,7 +62,7 @@ class CalibrationSet:
                 held_out = part(HELD_OUT) if f"{HELD_OUT}pictures" in arrays else None  # older runs kept none
                 return replace(part(""), held_out=held_out)
         except Exception as error:  # the disk, zip, zlib and numpy have types of their own for a damaged file
-            raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from None
+            raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from error
 
     def _checked(self) -> "CalibrationSet":
         """Itself, or `ValueError` for arrays that export could not use."""

@@ -155,9 +155,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MiniClipError(f"cannot read the config {path}: {error.strerror}; see configs/ for the recipes") from None
+        raise MiniClipError(f"cannot read the config {path}: {error.strerror}; see configs/ for the recipes") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MiniClipError(f"{path} is not TOML: {error}") from None
+        raise MiniClipError(f"{path} is not TOML: {error}") from error
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -174,8 +174,8 @@ def _convert(value: Any, kind: type, flag: str) -> Any:
         if kind is str and not isinstance(value, str):
             raise ValueError
         return kind(text) if kind in (int, float) else value
-    except (KeyError, ValueError):
-        raise MiniClipError(f"{flag} must be {_KINDS[kind]}, got {value!r}") from None
+    except (KeyError, ValueError) as error:
+        raise MiniClipError(f"{flag} must be {_KINDS[kind]}, got {value!r}") from error
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

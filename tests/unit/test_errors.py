@@ -1,5 +1,6 @@
 """What lies in the way of a command is one line and status 2, also what Python itself raises."""
 
+import ast
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from miniclip.index.scan import scan_images
 from miniclip.index.watch import watch
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
+from tests.support.cli import REPOSITORY
 
 NOBODY = 65534
 
@@ -109,6 +111,21 @@ def test_bug_is_still_a_traceback() -> None:
 
     with pytest.raises(FileNotFoundError, match="of our own"):
         run_command(command)
+
+
+def test_the_cause_of_an_error_is_kept() -> None:
+    """`--debug` shows it. Errors of argparse, of Gradio and of HTTP, and an interruption, say all there is."""
+    ends = ("argparse.ArgumentTypeError", "gr.Error", "HTTPException", "KeyboardInterrupt")
+    hidden = [
+        f"{file}:{node.lineno}"
+        for package in ("miniclip", "train", "export", "demo")
+        for file in (REPOSITORY / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.cause, ast.Constant)
+        and not ast.unparse(node.exc or node).startswith(ends)
+    ]
+    assert hidden == []
 
 
 # home folders
