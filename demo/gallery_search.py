@@ -47,6 +47,7 @@ class Card:
     probability: float | None = None
     match: str = ""  # "strong", "likely", "weak"; "" where the order is not that of the match probability
     captions: list[str] = field(default_factory=list)
+    by_name: bool = False  # its captions, file or folder names or date hold the query's words
 
 
 @dataclass(frozen=True)
@@ -233,10 +234,11 @@ class GallerySearch:
             probability=hit.probability,
             match=self._match_word(hit),
             captions=hit.captions,
+            by_name=hit.by_name,
         )
 
     def _match_word(self, hit: Hit) -> str:
-        """A hit below the cut-off is weak, so "nothing matches" is said exactly where every card says "weak"."""
+        """A hit below the cut-off is weak: "nothing matches" is said where every card is, and none is there by name."""
         calibration = self.searcher.match
         if hit.probability is None or calibration is None:
             return ""
