@@ -1,5 +1,5 @@
 # MiniCLIP. `make` alone prints what there is.
-# Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
+# Variables: DATA= CONFIG= RUN= RESUME=1 BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
 #            LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
 
 PYTHON ?= python3
@@ -23,7 +23,7 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search images"
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1 PYTHON="
+	@echo "  variables: DATA= CONFIG= RUN= RESUME=1 BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1 PYTHON="
 
 setup: $(VENV)/$(if $(LOCKED),.locked,.dev) ## install everything into .venv [LOCKED=1: exactly what requirements.lock names]
 
@@ -90,26 +90,30 @@ lock: $(PY) ## renew requirements.lock and requirements-slow.lock: newest versio
 data-given: # before anything is installed
 	@test -n "$(DATA)" || { echo "error: say which captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
 
-train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME]
-	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)"
+train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME] [RESUME=1]
+	@MINICLIP_FLAGS="--config=CONFIG= --data=DATA= --out=RUN= --resume=RESUME=1" \
+	  $(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)" $(if $(RESUME),--resume)
 
 # the released bundle is replaced only when it is named
 benchmark export: BUNDLE = bundles/$(notdir $(RUN))
 
 export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME [BUNDLE=bundles/NAME]
-	@$(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
+	@MINICLIP_FLAGS="--run=RUN= --out=BUNDLE=" $(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
 
 benchmark: data-given $(VENV)/.train ## parity and speed of a bundle: make benchmark RUN= BUNDLE= DATA= [SPLIT=test]
-	@$(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \
+	@MINICLIP_FLAGS="--run=RUN= --bundle=BUNDLE= --data=DATA= --split=SPLIT=" \
+	  $(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \
 	  --json "$(BUNDLE).benchmark.json"
 
 demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
-	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
+	@MINICLIP_FLAGS="--bundle=BUNDLE= --images=IMAGES= --port=PORT= --share=SHARE=1 --auth=AUTH=" \
+	  $(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
 
 space: $(VENV)/.serve ## write a Hugging Face Space: make space OUT=folder [IMAGES=~/Pictures]
 	@test -n "$(OUT)" || { echo "error: name a new folder, as in: make space OUT=space" >&2; exit 2; }
-	@$(PY) -m demo.space --bundle "$(BUNDLE)" --images "$(IMAGES)" --out "$(OUT)"
+	@MINICLIP_FLAGS="--bundle=BUNDLE= --images=IMAGES= --out=OUT=" \
+	  $(PY) -m demo.space --bundle "$(BUNDLE)" --images "$(IMAGES)" --out "$(OUT)"
 
 test: $(VENV)/.dev ## install and pass the quick tests [JOBS=2 at a time]
 	@$(PY) -m pytest -q -n $(JOBS) --dist worksteal

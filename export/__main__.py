@@ -18,6 +18,7 @@ from miniclip.inference.bundle import MANIFEST_FORMAT, list_files, onnx_name, re
 from miniclip.inference.calibration_queries import judged_queries
 from miniclip.inference.precision import PRECISIONS
 from miniclip.inference.score_calibration import JudgedQueries, ScoreCalibration, calibrate
+from miniclip.installation import program
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import Run, load_run
 
@@ -30,7 +31,10 @@ from .to_onnx import export_text, export_vision
 
 
 def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m export", description="Turn a run into an ONNX bundle.")
+    call = program("export")
+    parser = ArgumentParser(
+        prog=call, description="Turn a run into an ONNX bundle.", example=f"{call} --run runs/mine --out bundles/mine"
+    )
     parser.add_argument(
         "--run", required=True, type=Path, help="run folder of training, or a CLIP: its folder or USER/NAME"
     )
@@ -77,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     size_mb = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle in {arguments.out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
     if replaced.get("certificate"):
-        print("the benchmark results belonged to the replaced files and were removed; run: python -m export.benchmark")
+        again = program("export.benchmark")
+        print(f"the benchmark results belonged to the replaced files and were removed; run: {again}")
     return 0
 
 

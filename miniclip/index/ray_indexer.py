@@ -28,6 +28,7 @@ from miniclip.index.scan import ImageFile, Problem, ScanResult
 from miniclip.index.store import Writer, index_schema, writing
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.installation import install
 
 CHUNK = 100_000  # files between two commits
 BLOCK = 256  # files that an actor gets at a time
@@ -81,7 +82,7 @@ def on_cluster(address: str) -> Write:
         import ray
         from ray.data.expressions import col
     except ImportError as error:
-        raise MiniClipError(f'--ray needs {error.name}: pip install "miniclip[ray]"') from error
+        raise MiniClipError(f"--ray needs {error.name}: {install('ray')}") from error
     if not ray.is_initialized():
         try:
             _knock(address)

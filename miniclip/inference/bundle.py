@@ -33,6 +33,7 @@ from miniclip.inference.layouts import (
 )
 from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.tokenizer import Tokenizer
+from miniclip.installation import program
 
 MANIFEST_FORMAT = 1
 # a snapshot in the hub's own cache: the repository, the commit, and the folder inside
@@ -65,7 +66,7 @@ class Bundle:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise MiniClipError(f"no bundle at {folder}; make one with: python -m export --run RUN --out {folder}")
+            raise MiniClipError(f"no bundle at {folder}; make one with: {program('export')} --run RUN --out {folder}")
         manifest: dict[str, Any] = {}
         if (folder / "manifest.json").exists():
             manifest = read_manifest(folder / "manifest.json")

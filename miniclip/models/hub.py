@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.errors import MiniClipError
+from miniclip.installation import program
 from miniclip.models.config import ModelConfig
 
 FILES = (
@@ -101,7 +102,7 @@ def public_name(spec: str) -> str:
 
 def no_run(name_or_folder: str | Path, why: str = "") -> MiniClipError:
     """The error that says where no run was found, and how one is made."""
-    make = f"python -m train --config C --data D --out {name_or_folder}"
+    make = f"{program('train')} --config C --data D --out {name_or_folder}"
     return MiniClipError(f"no run at {name_or_folder}{why}; make one with: {make}")
 
 

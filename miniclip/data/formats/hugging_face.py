@@ -11,6 +11,7 @@ from miniclip.cache import cache_folder, write_cached
 from miniclip.data.formats.rows import NO_CAPTION, Row, caption_texts
 from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
+from miniclip.installation import install
 
 
 def read_hugging_face(name: str) -> list[Row]:
@@ -23,7 +24,7 @@ def read_hugging_face(name: str) -> list[Row]:
     try:
         import datasets  # type: ignore[import-not-found, unused-ignore]  # an extra, and slow to import
     except ImportError as error:
-        raise MiniClipError(f'hf:{name} needs the package datasets: pip install "miniclip[datasets]"') from error
+        raise MiniClipError(f"hf:{name} needs the package datasets: {install('datasets')}") from error
     try:
         parts = datasets.load_dataset(name)
     except Exception as error:  # the hub, the network and the dataset's files each fail in their own way
