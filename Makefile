@@ -1,6 +1,6 @@
 # MiniCLIP. `make` alone prints what there is.
-# Variables: DATA= CONFIG= RUN= RESUME=1 BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
-#            LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
+# Variables: DATA= CONFIG= RUN= RESUME=1 BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password
+#            (EXTRA=gpu for an NVIDIA GPU, LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
 
 PYTHON ?= python3
 VENV   ?= .venv

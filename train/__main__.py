@@ -44,7 +44,7 @@ def make_parser() -> ArgumentParser:
         example=f"{call} --config setup1 --data flickr8k --out runs/mine",
     )
     parser.add_argument(
-        "--config", type=Path, help="recipe: a TOML file, or the name of one that ships, such as setup1"
+        "--config", type=Path, help="recipe: a TOML file, or the name of one, such as setup1"
     )
     parser.add_argument(
         "--data",

@@ -155,8 +155,8 @@ def config_from_dict(values: dict[str, Any], source: str) -> Config:
 def _recipes() -> dict[str, Path]:
     """The recipes that ship, by name: in the installed package, or in `configs/` of a checkout."""
     package = Path(__file__).resolve().parents[1]
-    places = (package.parent / "configs", package / "configs")
-    return {file.stem: file for place in places for file in sorted(place.glob("*.toml"))}
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
 
 
 def _recipe(path: Path) -> Path:

@@ -116,6 +116,9 @@ def test_every_change_of_a_folder_is_seen_without_lancedb(
         (["a dog", "a puppy"], ["a dog", "a puppy"], "."),
         (["red/green"], ["red/green"], "."),
         (["--image", "a.png", "sub"], [], "sub"),
+        (["a dog", "--image", "a.png", "sub"], ["a dog"], "sub"),
+        (["--top-k", "3", "a dog", "--image", "a.png", "--json", "sub"], ["a dog"], "sub"),
+        (["--image", "a.png", "--", "-5 degrees", "sub"], ["-5 degrees"], "sub"),
         (["beach", "--in", "sub"], ["beach"], "sub"),
         (["a dog", "sub", "--index", "i"], ["a dog", "sub"], None),
     ],
@@ -151,6 +154,13 @@ def test_every_help_ends_with_an_example(command: str, capsys: pytest.CaptureFix
         run([command, "--help"])
     lines = capsys.readouterr().out.rstrip().splitlines()
     assert "example:" in lines and lines[-1].startswith(f"  miniclip {command}")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_of_a_program_ends_with_an_example(name: str) -> None:
+    done = run_cli(PROGRAMS[name].module, "--help")
+    lines = done.stdout.rstrip().splitlines()
+    assert "example:" in lines and lines[-1].startswith(f"  python -m {PROGRAMS[name].module} --")
 
 
 @pytest.mark.parametrize(
