@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniclip.cache import ANOTHER, cache_folder
-from miniclip.errors import IndexCorrupted, MiniClipError
+from miniclip.errors import IndexBusy, IndexCorrupted, MiniClipError
 from miniclip.files import write_json
 from miniclip.index.scan import Problem
 
@@ -323,7 +323,8 @@ class Writer:
 def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
     """Lock an index for writing, made with these settings if there is none.
 
-    Errors: `MiniClipError` when another process writes it, it belongs to another bundle, or cannot be written.
+    Errors: `IndexBusy` when another process writes it, `MiniClipError` when it belongs to another bundle, or cannot be
+    written.
     """
     _check_place(folder, settings)
     try:
@@ -340,7 +341,7 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
                     f"cannot lock {folder}: {error.strerror}; its file system has no locks, so choose another --out"
                 ) from error
             lock.seek(0)
-            raise MiniClipError(
+            raise IndexBusy(
                 f"another process ({lock.read().strip() or 'unknown'}) is writing the index {folder}; "
                 "wait for it, or stop it"
             ) from error

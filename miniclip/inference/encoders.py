@@ -60,8 +60,16 @@ class Encoders(ABC):
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """(B, L) int64 twice -> `text_embeds` (B, D) float32, unit length."""
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
-        """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed."""
+    def encode_texts(
+        self,
+        texts: Sequence[str],
+        batch_size: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> np.ndarray:
+        """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed.
+
+        `progress(n)` is told how many were done since its last call.
+        """
         batch_size = batch_size or self.text_batch
         text_embeds = np.empty((len(texts), self.dim), dtype=np.float32)
         ids = self.tokenizer.ids(texts)
@@ -70,6 +78,8 @@ class Encoders(ABC):
         tokens = [self.tokenizer.pad([ids[row] for row in rows]) for rows in batches]
         for rows, embeds in zip(batches, self.embed_batches(tokens), strict=True):
             text_embeds[rows] = embeds
+            if progress is not None:
+                progress(len(rows))
         return text_embeds
 
     @property

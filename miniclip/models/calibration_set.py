@@ -16,6 +16,7 @@ from PIL import Image
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.images import open_image
 from miniclip.data.prefetch import prefetch
+from miniclip.data.progress import BAR_AFTER_S, ProgressBar
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.tokenizer import Tokenizer
@@ -115,7 +116,7 @@ def _of_split(split: CaptionTable, transform: ImageTransform) -> CalibrationSet:
     images: list[np.ndarray] = []
     captions: list[list[str]] = []
     problems: list[str] = []
-    for row in rows:
+    for row in ProgressBar(rows, desc="keeping images for calibration", unit="image", leave=False, delay=BAR_AFTER_S):
         path = split.image_paths[row]
         try:
             images.append(_fitted(path, transform))

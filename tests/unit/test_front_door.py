@@ -28,7 +28,7 @@ from miniclip.index.location import index_folder, is_up_to_date
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle, released_bundle
 from miniclip.search.names import NameMatches, NameSearch, fuse
-from tests.support.cli import REPOSITORY
+from tests.support.cli import REPOSITORY, run_cli
 from tests.support.drawing import draw_image
 
 
