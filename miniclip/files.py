@@ -60,3 +60,8 @@ def expand(path: str | Path) -> Path:
         first, *below = Path(path).parts
         meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
         raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from error
+
+
+def can_write(folder: Path) -> bool:
+    """Whether this process may put files into a folder; false on a file system that is mounted to be read only."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)

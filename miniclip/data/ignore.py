@@ -23,14 +23,14 @@ BUILT_IN = (  # in lower case: paths are compared in lower case, since copies of
     "$recycle.bin/", "recycler/", "recycled/", "system volume information/", "found.[0-9][0-9][0-9]/", "windows.old/",
     "lost+found/", "lost.dir/", ".trash*/", ".thumbnails/", ".cache/", "__macosx/", "android/data/", "android/obb/",
     "albumart_*.jpg", "albumartsmall.jpg", "appdata/local/", "library/caches/", "$windows.~*/", "$winreagent/",
-    # cameras and photo programs: Sony, Apple Photos, iPhoto, Aperture, Lightroom, Capture One, darktable, digiKam, Picasa, Nextcloud,
-    # PhotoPrism, Immich, Piwigo, Plex, web galleries
+    # cameras and photo programs: Sony, Apple Photos, iPhoto, Aperture, Lightroom, Capture One, darktable, digiKam,
+    # Picasa, Nextcloud, PhotoPrism, Immich, Piwigo, Plex, web galleries
     "*.photoslibrary/resources/", "*.photoslibrary/private/", "*.photoslibrary/scopes/", "*.photoslibrary/database/",
     "*.photolibrary/thumbnails/", "*.photolibrary/previews/", "*.aplibrary/thumbnails/", "*.aplibrary/previews/",
     "*.migratedphotolibrary/thumbnails/", "*.lrdata/", "captureone/cache/", "captureone/settings/",
     ".picasaoriginals/", "appdata_*/preview/", "files_trashbin/", "files_versions/", "storage/cache/", "encoded-video/",
-    "thumb/", "thumbs/", "thumbnails/", "_thumb/", "_thumbs/", "_thumbnails/", ".thumbs/", "thmbnl/", "ipod photo cache/",
-    "_data/i/", "thumbcache/", "thumbnail cache/",
+    "thumb/", "thumbs/", "thumbnails/", "_thumb/", "_thumbs/", "_thumbnails/", ".thumbs/", "thmbnl/",
+    "ipod photo cache/", "_data/i/", "thumbcache/", "thumbnail cache/",
     # packages of programming languages
     "node_modules/", "bower_components/", "site-packages/", "dist-packages/", "__pycache__/",
 )  # fmt: skip

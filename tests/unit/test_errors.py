@@ -3,6 +3,8 @@
 import ast
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,28 @@ def test_folder_that_may_not_be_entered_is_one_line(closed: Path, capsys: pytest
         assert "Permission denied" in error and str(closed) in error and "give another path" in error
     with pytest.raises((MiniClipError, PermissionError)):
         scan_images(f"{closed}/pictures")
+
+
+def test_bundle_that_may_not_be_written_is_refused_before_anything_is_embedded(
+    tiny_bundle: Path, captioned_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as parent:  # that of `tmp_path` is closed to others than its owner
+        os.chmod(parent, 0o755)
+        folder = Path(parent, "bundle")
+        shutil.copytree(tiny_bundle, folder)
+        before = (folder / "manifest.json").read_bytes()
+        for path in (*folder.rglob("*"), folder):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(NOBODY)
+        try:
+            error = refused(lambda: run(["calibrate", str(folder), "--data", str(captioned_folder)]), capsys)
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)
+        assert error == f"error: {folder} cannot be written; copy the bundle and calibrate the copy\n"
+        assert (folder / "manifest.json").read_bytes() == before
 
 
 def test_name_that_is_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
