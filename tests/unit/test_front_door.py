@@ -326,6 +326,13 @@ def test_captions_names_and_dates_are_found(words: str, rows: list[int]) -> None
     assert sorted(NameSearch(NAMED).search(words).rows.tolist()) == rows  # type: ignore[arg-type]
 
 
+def test_one_word_of_several_is_no_match() -> None:
+    captions = [["red heart"], ["red car"], ["a car"], ["a red bus beside a car"]]
+    index = Named([f"/p/{number}.jpg" for number in range(4)], captions, ["NaT"] * 4)
+    assert NameSearch(index).search("a red car").rows.tolist() == [1, 3]  # type: ignore[arg-type]
+    assert NameSearch(index).search("red").rows.tolist() == [0, 1, 3]  # type: ignore[arg-type]
+
+
 def test_the_better_a_name_fits_the_earlier_it_comes() -> None:
     index = Named(["/p/1.jpg", "/p/2.jpg", "/p/3.jpg"], [["a black cat at night"], ["cat"], ["black cat"]], ["NaT"] * 3)
     assert NameSearch(index).search("black cat").rows.tolist()[0] == 2  # type: ignore[arg-type]
