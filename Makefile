@@ -90,30 +90,33 @@ lock: $(PY) ## renew requirements.lock and requirements-slow.lock: newest versio
 data-given: # before anything is installed
 	@test -n "$(DATA)" || { echo "error: say which captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
 
+# the variables that stand for flags, for messages
+train: export MINICLIP_FLAGS = --config=CONFIG= --data=DATA= --out=RUN= --resume=RESUME=1
+export: export MINICLIP_FLAGS = --run=RUN= --out=BUNDLE=
+benchmark: export MINICLIP_FLAGS = --run=RUN= --bundle=BUNDLE= --data=DATA= --split=SPLIT=
+demo: export MINICLIP_FLAGS = --bundle=BUNDLE= --images=IMAGES= --port=PORT= --share=SHARE=1 --auth=AUTH=
+space: export MINICLIP_FLAGS = --bundle=BUNDLE= --images=IMAGES= --out=OUT=
+
 train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME] [RESUME=1]
-	@MINICLIP_FLAGS="--config=CONFIG= --data=DATA= --out=RUN= --resume=RESUME=1" \
-	  $(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)" $(if $(RESUME),--resume)
+	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)" $(if $(RESUME),--resume)
 
 # the released bundle is replaced only when it is named
 benchmark export: BUNDLE = bundles/$(notdir $(RUN))
 
 export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME [BUNDLE=bundles/NAME]
-	@MINICLIP_FLAGS="--run=RUN= --out=BUNDLE=" $(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
+	@$(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
 
 benchmark: data-given $(VENV)/.train ## parity and speed of a bundle: make benchmark RUN= BUNDLE= DATA= [SPLIT=test]
-	@MINICLIP_FLAGS="--run=RUN= --bundle=BUNDLE= --data=DATA= --split=SPLIT=" \
-	  $(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \
+	@$(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \
 	  --json "$(BUNDLE).benchmark.json"
 
 demo: $(VENV)/.serve ## open the search page: make demo [IMAGES=~/Pictures] [SHARE=1]
-	@MINICLIP_FLAGS="--bundle=BUNDLE= --images=IMAGES= --port=PORT= --share=SHARE=1 --auth=AUTH=" \
-	  $(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
+	@$(PY) -m demo --bundle "$(BUNDLE)" --images "$(IMAGES)" --port $(PORT) \
 	  $(if $(SHARE),--share) $(if $(AUTH),--auth "$(AUTH)") $(DEMO_FLAGS)
 
 space: $(VENV)/.serve ## write a Hugging Face Space: make space OUT=folder [IMAGES=~/Pictures]
 	@test -n "$(OUT)" || { echo "error: name a new folder, as in: make space OUT=space" >&2; exit 2; }
-	@MINICLIP_FLAGS="--bundle=BUNDLE= --images=IMAGES= --out=OUT=" \
-	  $(PY) -m demo.space --bundle "$(BUNDLE)" --images "$(IMAGES)" --out "$(OUT)"
+	@$(PY) -m demo.space --bundle "$(BUNDLE)" --images "$(IMAGES)" --out "$(OUT)"
 
 test: $(VENV)/.dev ## install and pass the quick tests [JOBS=2 at a time]
 	@$(PY) -m pytest -q -n $(JOBS) --dist worksteal
