@@ -27,6 +27,7 @@ from typing import Any
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
+from miniclip.installation import install, program
 
 from .memory import keep_memory_together
 from .sharing import generated_login, share
@@ -35,7 +36,12 @@ HOST = "127.0.0.1"
 
 
 def parser() -> ArgumentParser:
-    flags = ArgumentParser(prog="python -m demo", description="Search images with words, in the browser.")
+    call = program("demo")
+    flags = ArgumentParser(
+        prog=call,
+        description="Search images with words, in the browser.",
+        example=f"{call} --images ~/Pictures --bundle miniclip-s",
+    )
     flags.add_argument(
         "--bundle", type=Path, help="bundle: a folder, or USER/NAME on the hub; with --index, only if its own was moved"
     )
@@ -73,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.images is None and arguments.index is None:
         raise MiniClipError("nothing to search; give --images DIR with --bundle B, or --index INDEX")
     if arguments.images is not None and arguments.bundle is None:
-        raise MiniClipError("--images needs a bundle that embeds them; add --bundle B (python -m export makes one)")
+        raise MiniClipError(f"--images needs a bundle that embeds them; add --bundle B ({program('export')} makes one)")
     if arguments.mcp and find_spec("mcp") is None:
-        raise MiniClipError("--mcp needs the package mcp: pip install mcp")
+        raise MiniClipError(f"--mcp needs the package mcp: {install('mcp')}")
     check_port(arguments.host, arguments.port)
     keep_memory_together()
     # importing Gradio and opening an index both take seconds: run them in parallel
@@ -87,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .app import build_page, launch_options
         from .app_state import AppState
     except ImportError as error:
-        raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
+        raise MiniClipError(f"the page needs {error.name}: {install('demo')}") from error
 
     is_public = arguments.share or not _is_loopback(arguments.host)
     app_state = AppState(searcher, arguments.provider, is_public)
@@ -108,8 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prevent_thread_lock=True,
                 **launch_options(app_state, arguments.mcp),
             )
-    except OSError:  # another program took the port while the index was opened
-        raise _port_in_use(arguments.port) from None
+    except OSError as error:  # another program took the port while the index was opened
+        raise _port_in_use(arguments.port) from error
     address = f"http://{arguments.host}:{arguments.port}"
     print(app_state.search.status, flush=True)
     print(f"The search page is at {address} (stop it with Ctrl-C)", flush=True)
@@ -129,24 +135,22 @@ def check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore a page that was stopped a second ago
         try:
             probe.bind((host, port))
-        except PermissionError:
-            raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from None
-        except socket.gaierror:
-            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from None
+        except PermissionError as error:
+            raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from error
+        except socket.gaierror as error:
+            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise _port_in_use(port) from None
+                raise _port_in_use(port) from error
             if error.errno == errno.EADDRNOTAVAIL:
-                raise MiniClipError(f"--host must be an address of this machine, got {host}") from None
+                raise MiniClipError(f"--host must be an address of this machine, got {host}") from error
             raise MiniClipError(
                 f"port {port} cannot be opened ({error.strerror}); choose another with --port N"
-            ) from None
+            ) from error
 
 
 def _port_in_use(port: int) -> MiniClipError:
-    return MiniClipError(
-        f"port {port} is in use; stop the program that uses it, or choose another with --port N (make demo PORT=N)"
-    )
+    return MiniClipError(f"port {port} is in use; stop the program that uses it, or choose another with --port N")
 
 
 def _open_searcher(arguments: argparse.Namespace) -> Any:

@@ -9,6 +9,7 @@ logger = logging.getLogger("miniclip.demo")
 FIELD_LABELS = {  # the page's names of the library's arguments
     "after": "From",
     "before": "To",
+    "exclude": "Leave out",
     "folder": "In folder",
     "labels": "Labels",
     "minus": "Without",

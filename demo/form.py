@@ -39,5 +39,5 @@ def day(form: Form, name: str) -> date | None:
         return None
     try:
         return date.fromisoformat(str(value))
-    except ValueError:
-        raise PageError(f"“{name}” must be a date such as 2024-12-31.") from None
+    except ValueError as error:
+        raise PageError(f"“{name}” must be a date such as 2024-12-31.") from error

@@ -47,6 +47,7 @@ class Card:
     probability: float | None = None
     match: str = ""  # "strong", "likely", "weak"; "" where the order is not that of the match probability
     captions: list[str] = field(default_factory=list)
+    by_name: bool = False  # its captions, file or folder names or date hold the query's words
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,8 @@ class GallerySearch:
         try:
             source = self.index.source(row)
             return source if isinstance(source, bytes) else source.read_bytes()
-        except (MiniClipError, OSError):
-            raise PageError("This image is no longer there, or its storage cannot be reached.") from None
+        except (MiniClipError, OSError) as error:
+            raise PageError("This image is no longer there, or its storage cannot be reached.") from error
 
     def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
         """What the large view shows of one image."""
@@ -233,6 +234,7 @@ class GallerySearch:
             probability=hit.probability,
             match=hit.match or "",
             captions=hit.captions,
+            by_name=hit.by_name,
         )
 
     def card_of(self, row: int) -> Card:

@@ -13,7 +13,7 @@ from .errors import PageError
 from .form import Form, day, number, text, texts
 from .gallery_paths import GalleryPaths
 
-FILTERS = ("not", "folder", "after", "before", "copies")
+FILTERS = ("not", "folder", "after", "before", "copies", "unnamed")
 ADDRESS_FIELDS = ("q", "like", "weight", *FILTERS)
 PAGE_SIZE = 24  # fills 3 to 4 rows on a desktop; "Show more" adds as many again
 MAX_SHOWN = 1000
@@ -41,6 +41,7 @@ def read_query(form: Form, paths: GalleryPaths, image: bytes | None = None) -> Q
         after=after,
         before=before,
         distinct=not form.get("copies"),
+        names=not form.get("unnamed"),
     )
 
 

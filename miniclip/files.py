@@ -56,7 +56,12 @@ def expand(path: str | Path) -> Path:
     """A path with `~` replaced by the home folder; `MiniClipError` where there is no such account."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except RuntimeError as error:
         first, *below = Path(path).parts
         meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
-        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from None
+        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from error
+
+
+def can_write(folder: Path) -> bool:
+    """Whether this process may put files into a folder; false on a file system that is mounted to be read only."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)

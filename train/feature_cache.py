@@ -164,7 +164,7 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     except OSError as error:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        raise _no_room(path, error) from None
+        raise _no_room(path, error) from error
     return values
 
 
@@ -183,7 +183,7 @@ def _alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("w")
     except OSError as error:
-        raise _no_room(folder, error) from None
+        raise _no_room(folder, error) from error
     with file:
         _lock(file)
         yield

@@ -28,6 +28,7 @@ from miniclip.files import write_json
 from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.inference.precision import PRECISIONS
+from miniclip.installation import program
 from miniclip.models.checkpoint import Run, load_run
 from miniclip.models.device import has_bfloat16
 
@@ -38,8 +39,11 @@ from ..model_card import write_card
 
 
 def make_parser() -> ArgumentParser:
+    call = program("export.benchmark")
     parser = ArgumentParser(
-        prog="python -m export.benchmark", description="Prove that a bundle retrieves like its run."
+        prog=call,
+        description="Prove that a bundle retrieves like its run.",
+        example=f"{call} --run runs/mine --bundle bundles/mine --data flickr8k --json mine.json",
     )
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle exported from it")
@@ -177,7 +181,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
         write_json(path, result)
         draw_chart(result["models"], title, path.with_suffix(".png"))
     except OSError as error:
-        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
+        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from error
 
 
 if __name__ == "__main__":

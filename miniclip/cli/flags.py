@@ -75,7 +75,7 @@ def write_result(path: Path | None, value: dict[str, Any], flag: str = "--json")
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, value)
         except OSError as error:
-            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another {flag}") from None
+            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another {flag}") from error
     return 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from miniclip.cli.flags import add_runtime_flags, open_encoders
 from miniclip.cpu import threads
+from miniclip.installation import program
 
 
 def add_command(commands: Any) -> None:
@@ -59,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         if name == "certificate":
-            shown = (
-                "measured; see the bundle's README.md" if value else "none; make one with: python -m export.benchmark"
-            )
+            shown = f"none; make one with: {program('export.benchmark')}"
+            if value:
+                shown = "measured; see the bundle's README.md"
         print(f"{name:<12} {shown}")
     return 0
 

@@ -163,7 +163,8 @@ def _to_rgb(image: Image.Image, profile: object) -> Image.Image:
     convert: Callable[[Image.Image], Image.Image] = partial(_colours_to_rgb, profile=profile)
     if image.mode.startswith("I") or image.mode == "F":
         extremes = np.array([_extremes(image.crop(band)) for band in bands])
-        convert = partial(_grey_to_rgb, levels=_levels(image.mode, extremes[:, 0].min(), extremes[:, 1].max()))
+        levels = _levels(image.mode, extremes[:, 0].min(), extremes[:, 1].max())
+        convert = partial(_grey_to_rgb, levels=levels, profile=profile)
     if len(bands) == 1:
         return convert(image)
     rgb = Image.new("RGB", image.size)
@@ -205,7 +206,8 @@ def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
     return (-1.0 if -1 <= least < -0.25 and white == 1 else 0.0), float(white)
 
 
-def _grey_to_rgb(image: Image.Image, levels: tuple[float, float]) -> Image.Image:
+def _grey_to_rgb(image: Image.Image, levels: tuple[float, float], profile: object) -> Image.Image:
     black, white = levels
     values = np.nan_to_num(np.array(image, dtype=np.float32), copy=False).clip(black, white)
-    return Image.fromarray(((values - black) * (255 / (white - black))).astype(np.uint8)).convert("RGB")
+    grey = Image.fromarray(((values - black) * (255 / (white - black))).astype(np.uint8))
+    return to_srgb(grey, profile).convert("RGB")

@@ -140,11 +140,13 @@ class ImageTransform:
             transform._check(float(values.get("rescale_factor", 1 / 255)), bool(values.get("do_rescale", True)))
             return transform
         except OSError as error:
-            raise MiniClipError(f"cannot read {path}: {error.strerror}") from None
+            raise MiniClipError(f"cannot read {path}: {error.strerror}") from error
         except KeyError as error:
-            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows (it lacks {error})") from None
+            raise MiniClipError(
+                f"{path} is not an image preprocessor that MiniCLIP knows (it lacks {error})"
+            ) from error
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({error})") from None
+            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({error})") from error
 
     def _check(self, rescale_factor: float, do_rescale: bool) -> None:
         """`ValueError` for a value that cannot work, or that this class would not honour."""

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniclip.cache import ANOTHER, cache_folder
-from miniclip.errors import IndexCorrupted, MiniClipError
+from miniclip.errors import IndexBusy, IndexCorrupted, MiniClipError
 from miniclip.files import write_json
 from miniclip.index.scan import Problem
 
@@ -159,7 +159,7 @@ def writing(folder: Path) -> Iterator[None]:
         system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
         reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
         mend = "free some space and start again" if system else "start again, or choose another --out"
-        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from None
+        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from error
 
 
 def versions_of(folder: Path, name: str = IMAGES) -> Path:
@@ -323,7 +323,8 @@ class Writer:
 def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
     """Lock an index for writing, made with these settings if there is none.
 
-    Errors: `MiniClipError` when another process writes it, it belongs to another bundle, or cannot be written.
+    Errors: `IndexBusy` when another process writes it, `MiniClipError` when it belongs to another bundle, or cannot be
+    written.
     """
     _check_place(folder, settings)
     try:
@@ -338,12 +339,12 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise MiniClipError(
                     f"cannot lock {folder}: {error.strerror}; its file system has no locks, so choose another --out"
-                ) from None
+                ) from error
             lock.seek(0)
-            raise MiniClipError(
+            raise IndexBusy(
                 f"another process ({lock.read().strip() or 'unknown'}) is writing the index {folder}; "
                 "wait for it, or stop it"
-            ) from None
+            ) from error
         _check_place(folder, settings)  # again: another process may have made it meanwhile
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")

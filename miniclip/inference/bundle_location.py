@@ -75,7 +75,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
         folder = None if _is_refusal(error) else _cached(name, inside, revision)
         if folder is None:
-            raise _no_bundle(name, error) from None
+            raise _no_bundle(name, error) from error
         return folder
     names = [str(file.rfilename) for file in info.siblings or []]
     layout = find_layout(_seen_from(inside, names))
@@ -92,7 +92,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     except MiniClipError:
         raise
     except Exception as error:  # as above
-        raise _no_bundle(name, error) from None
+        raise _no_bundle(name, error) from error
     return snapshot / inside
 
 

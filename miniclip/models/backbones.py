@@ -26,7 +26,7 @@ def load_backbone(folder: Path, kind: str) -> nn.Module:
         try:
             backbone.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise MiniClipError(f"{refusal}: {error}") from None
+            raise MiniClipError(f"{refusal}: {error}") from error
         return backbone
     from transformers.utils import logging
 
@@ -39,7 +39,7 @@ def load_backbone(folder: Path, kind: str) -> nn.Module:
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **extra
         )
     except Exception as error:  # transformers raises many types for a damaged or unfit folder
-        raise MiniClipError(f"{refusal}: {error}") from None
+        raise MiniClipError(f"{refusal}: {error}") from error
     if missing := sorted(name for name in report["missing_keys"] if not name.endswith("num_batches_tracked")):
         raise MiniClipError(f"{refusal}: it lacks {len(missing)} weights, {missing[0]} first; save it whole")
     return cast(nn.Module, backbone)
@@ -51,7 +51,9 @@ def backbone_from_config(settings: dict[str, Any], kind: str) -> nn.Module:
         try:
             return EfficientNetLite(EfficientNetLiteConfig(**settings))
         except TypeError as error:
-            raise MiniClipError(f"the {kind} backbone's config.json is none of an EfficientNet-Lite: {error}") from None
+            raise MiniClipError(
+                f"the {kind} backbone's config.json is none of an EfficientNet-Lite: {error}"
+            ) from error
     from transformers import AutoConfig
 
     model_type = str(settings.get("model_type"))
@@ -60,7 +62,7 @@ def backbone_from_config(settings: dict[str, Any], kind: str) -> nn.Module:
     try:
         return cast(nn.Module, cls._from_config(AutoConfig.for_model(model_type, **values), **extra))
     except Exception as error:  # transformers checks configs by exceptions of its own
-        raise MiniClipError(f"cannot build the {kind} backbone from its config: {error}") from None
+        raise MiniClipError(f"cannot build the {kind} backbone from its config: {error}") from error
 
 
 def backbone_settings(backbone: nn.Module) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def read_backbone_config(folder: Path) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
-        raise MiniClipError(f"cannot read {folder / 'config.json'}: {error}") from None
+        raise MiniClipError(f"cannot read {folder / 'config.json'}: {error}") from error
 
 
 def _transformers_class(model_type: str, kind: str) -> tuple[Any, dict[str, Any]]:

@@ -38,7 +38,7 @@ def load_clip(folder: Path, name: str) -> tuple[ModelConfig, DualEncoder]:
         with safe_open(path, framework="pt") as file:
             visual, textual, logit_scale = (cast(Any, file).get_tensor(key).float() for key in wanted)
     except (OSError, SafetensorError) as error:
-        raise MiniClipError(f"cannot read the projections of the CLIP in {folder}: {error}") from None
+        raise MiniClipError(f"cannot read the projections of the CLIP in {folder}: {error}") from error
     size = cast(Any, vision.config).image_size
     positions = int(cast(Any, text.config).max_position_embeddings)
     config = ModelConfig(

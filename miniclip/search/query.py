@@ -41,7 +41,7 @@ class Query:
             object.__setattr__(self, name, (value,) if alone else tuple(value))
 
     def check(self, images: int) -> None:
-        """`MiniClipError` for a question that has no answer."""
+        """`MiniClipError` for an empty query, `InvalidArgument` for a field that rules out every answer."""
         if not (self.texts or self.images or self.rows) or any(not text.strip() for text in self.texts + self.minus):
             raise MiniClipError("the query is empty; type what the image should show")
         if not 0 <= self.text_weight <= 1:
@@ -49,9 +49,14 @@ class Query:
         if not 0 <= self.minus_weight <= 2:
             raise InvalidArgument("minus_weight", f"must be from 0 to 2, got {self.minus_weight:g}")
         if any(not 0 <= row < images for row in self.rows):
-            raise MiniClipError(f"there are rows 0 to {images - 1}")
+            wrong = next(row for row in self.rows if not 0 <= row < images)
+            raise InvalidArgument("rows", f"must be from 0 to {images - 1}, got {wrong}")
         if self.after and self.before and self.after > self.before:
-            raise MiniClipError(f"no day is after {self.after} and before {self.before}; swap --after and --before")
+            raise InvalidArgument(
+                "after", f"must not be later than before, got {self.after} and {self.before}; swap them"
+            )
+        if self.top_k < 0:
+            raise InvalidArgument("top_k", f"must be at least 0, got {self.top_k}")
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,22 @@ def test_each_accelerator_can_be_named(
 
 @pytest.mark.parametrize("requested", ["cuda", "coreml", "directml"])
 def test_accelerator_that_this_onnxruntime_lacks_is_refused(requested: str) -> None:
-    with pytest.raises(MiniClipError, match=f"--provider {requested}: this onnxruntime has no .*; "):
+    with pytest.raises(MiniClipError, match=f"^provider {requested}: this onnxruntime has no .*; "):
         choose_provider(requested, "auto", [CPU], ALL)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_gpu_is_expected_where_its_runtime_is_installed(
+    installed: bool, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if installed:  # its own record is enough: the files may be those of onnxruntime
+        (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()
+        (tmp_path / "onnxruntime_gpu-1.31.0.dist-info/METADATA").write_text("Name: onnxruntime-gpu\nVersion: 1.31.0\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    providers.is_gpu_expected.cache_clear()
+    running_on = OnnxEncoders(Bundle.open(tiny_bundle), available=[CPU]).running_on
+    providers.is_gpu_expected.cache_clear()
+    assert ("no GPU is used" in running_on) == installed
 
 
 def test_auto_times_core_ml_alone_and_only_without_cuda() -> None:
