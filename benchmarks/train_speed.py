@@ -102,7 +102,7 @@ def _first_passes(config: Config, table: CaptionTable) -> dict[str, dict[str, di
     tokens = Tokens(Tokenizer.from_folder(text_folder), table.captions)
     order = tokens.by_length()
     images = [transform.load(path) for path in table.image_paths]
-    batches = {
+    batches: dict[str, list[tuple[np.ndarray, ...]]] = {
         "images": [(np.stack(images[i : i + IMAGE_BATCH]),) for i in range(0, len(images), IMAGE_BATCH)],
         "texts": [
             tuple(tensor.numpy() for tensor in tokens.padded(order[i : i + TEXT_BATCH]))
@@ -126,16 +126,19 @@ def _first_passes(config: Config, table: CaptionTable) -> dict[str, dict[str, di
 def _in_turns(
     engines: dict[str, Callable[..., np.ndarray]], batches: Sequence[tuple[np.ndarray, ...]]
 ) -> dict[str, dict[str, float]]:
-    """Every batch goes through each engine in turn, so that other work on the machine affects all of them."""
+    """Every batch goes through each engine three times, in turns; of each batch, the best time counts."""
     seconds, differences = dict.fromkeys(engines, 0.0), dict.fromkeys(engines, 0.0)
     for compute in engines.values():
         compute(*batches[0])
     for batch in batches:
         values = {}
-        for name, compute in engines.items():
+        best = dict.fromkeys(engines, float("inf"))
+        for name, compute in list(engines.items()) * 3:
             started = time.perf_counter()
             values[name] = compute(*batch)
-            seconds[name] += time.perf_counter() - started
+            best[name] = min(best[name], time.perf_counter() - started)
+        for name, own in best.items():
+            seconds[name] += own
         exact = values["PyTorch, float32"]
         for name, own in values.items():
             difference = float(np.abs(own - exact).max() / np.abs(exact).max())

@@ -52,9 +52,10 @@ def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
 class Worker:
     """A model in a process of its own that waits for its turns; `peak_memory_mb` is that of the process."""
 
-    def __init__(self, name: str, folder: Path, inputs: Path, provider: str) -> None:
+    def __init__(self, name: str, folder: Path, inputs: Path, provider: str, device: str = "cpu") -> None:
         self.name = name
-        command = [sys.executable, "-m", f"{__package__}.worker", str(folder.absolute()), name, str(inputs), provider]
+        program = [sys.executable, "-m", f"{__package__}.worker"]
+        command = [*program, str(folder.absolute()), name, str(inputs), provider, device]
         root = Path(__file__).parents[2]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -88,17 +89,25 @@ class Worker:
 
 
 def speeds(
-    folders: dict[str, Path], embeds: SplitEmbeds, transform: ImageTransform, rounds: int, provider: str = "cpu"
+    folders: dict[str, Path],
+    embeds: SplitEmbeds,
+    transform: ImageTransform,
+    rounds: int,
+    provider: str = "cpu",
+    device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
     """Images (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
 
-    `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch, a bundle for a precision.
+    `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch on `device`, a bundle for a
+    precision.
     """
     rows: dict[str, dict[str, Any]] = {name: {} for name in folders}
     with tempfile.TemporaryDirectory() as tmp, contextlib.ExitStack() as stack:
         inputs = Path(tmp) / "inputs.npz"
         write_inputs(inputs, embeds, transform)
-        workers = [stack.enter_context(Worker(name, folder, inputs, provider)) for name, folder in folders.items()]
+        workers = [
+            stack.enter_context(Worker(name, folder, inputs, provider, device)) for name, folder in folders.items()
+        ]
         for worker in workers:
             rows[worker.name]["peak_memory_mb"] = worker.peak_memory_mb
         for kind, sizes in (("images", IMAGE_BATCHES), ("texts", TEXT_BATCHES)):
