@@ -137,8 +137,8 @@ def _in_turns(
             started = time.perf_counter()
             values[name] = compute(*batch)
             best[name] = min(best[name], time.perf_counter() - started)
-        for name, own in best.items():
-            seconds[name] += own
+        for name, best_s in best.items():
+            seconds[name] += best_s
         exact = values["PyTorch, float32"]
         for name, own in values.items():
             difference = float(np.abs(own - exact).max() / np.abs(exact).max())
