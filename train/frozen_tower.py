@@ -32,7 +32,7 @@ from miniclip.models.onnx_graph import onnx_graph
 
 from .blocks import blocks_of, frozen_parts, lower_part
 
-MIN_PASS_S = 30.0  # of PyTorch; an export takes 5 to 15 seconds
+MIN_PASS_S = 60.0  # of PyTorch; an export takes 5 to 15 seconds
 MAX_DIFFERENCE = 1e-4  # of the largest value of a batch, between the graph and PyTorch in float32
 
 
@@ -80,35 +80,36 @@ class FrozenTower:
         outputs = self._pool.map(lambda part: session.run(None, dict(zip(names, part, strict=True)))[0], parts)
         return np.concatenate(list(outputs))
 
-    def open_session(self, *inputs: np.ndarray) -> None:
-        """Export the part, with this batch as its example, and keep the graph in the cache.
+    def open_session(self, *inputs: np.ndarray) -> bytes:
+        """Export the part, with this batch as its example; returns the graph.
 
         Errors: `MiniClipError` when its values are not PyTorch's; torch's own exceptions when it cannot be exported.
         """
         graph = _export(self.tower, self.trained_blocks, inputs)
-        write_cached(self._file(inputs, "onnx"), graph)
         self._session = _session(graph)
         expected, found = self.in_torch(*inputs, exact=True), self.in_onnxruntime(*inputs)
         difference = float(np.abs(found - expected).max() / np.abs(expected).max())
         if not difference <= MAX_DIFFERENCE:
-            self._session = None
             raise MiniClipError(f"its values differ by {difference:.1e}")
+        return graph
 
     def _choose(self, inputs: Sequence[np.ndarray]) -> None:
         what = "images" if len(inputs) == 1 else "texts"
         try:
-            self.open_session(*inputs)
+            graph = self.open_session(*inputs)
         except Exception as error:  # the exporter raises many types, and none of them may stop a training
-            reason = (
-                re.split(r"[\n\x1b]", str(error))[0].strip(" .") or type(error).__name__
-            )  # torch adds coloured advice
+            self._session = None
+            first_line = re.split(r"[\n\x1b]", str(error))[0]  # torch adds advice, in colours
+            reason = first_line.strip(" .") or type(error).__name__
             tqdm.write(f"features of {what}: PyTorch, because the tower cannot run in onnxruntime ({reason})")
         else:
             ratio = _seconds(self.in_torch, inputs) / _seconds(self.in_onnxruntime, inputs)
-            if ratio <= 1:
+            if ratio > 1:
+                write_cached(self._file(inputs, "onnx"), graph)
+                tqdm.write(f"features of {what}: onnxruntime, {ratio:.1f} times as fast here as PyTorch")
+            else:
                 self._session = None
-            winner, loser = ("PyTorch", "onnxruntime") if ratio <= 1 else ("onnxruntime", "PyTorch")
-            tqdm.write(f"features of {what}: {winner}, {max(ratio, 1 / ratio):.1f} times as fast here as {loser}")
+                tqdm.write(f"features of {what}: PyTorch, {1 / ratio:.1f} times as fast here as onnxruntime")
         chosen = {"onnxruntime": self._session is not None}
         write_cached(self._file(inputs, "json"), json.dumps(chosen).encode())
 
