@@ -27,6 +27,7 @@ from typing import Any
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
+from miniclip.inference.precision import PRECISION_CHOICES
 from miniclip.installation import install, program
 
 from .memory import keep_memory_together
@@ -69,7 +70,7 @@ def parser() -> ArgumentParser:
         default="auto",
         help="auto | cuda | coreml | directml | cpu (default auto: the GPU if there is one)",
     )
-    flags.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto)")
+    flags.add_argument("--precision", default="auto", help=f"{PRECISION_CHOICES} (default auto)")
     flags.add_argument("--no-browser", action="store_true", help="do not open the browser")
     return flags
 

@@ -5,22 +5,17 @@ In: a `DualEncoder`. Out: graphs with dynamic batch and text length, the project
 and the source lines is removed.
 """
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from miniclip.errors import MiniClipError
 from miniclip.models.dual_encoder import DualEncoder
+from miniclip.models.onnx_graph import onnx_graph
 
-from .graph import quiet_tools, save_graph
+from .graph import save_graph
 from .simplify import fold_scales, simplify_attention
-
-OPSET = 23  # the first with a standard Attention operator
-MAX_BYTES = 2_000_000_000  # a protobuf, and so one file, cannot be larger
 
 
 class VisionGraph(nn.Module):
@@ -65,23 +60,8 @@ def export_text(model: DualEncoder, path: Path) -> None:
 def _export(
     graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], output: str, path: Path
 ) -> None:
-    with quiet_tools(), contextlib.redirect_stdout(io.StringIO()):
-        program = torch.onnx.export(
-            graph.eval(),
-            kwargs=inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=dynamic,
-            input_names=list(inputs),
-            output_names=[output],
-            verbose=False,
-        )
-    if program is None:
-        raise MiniClipError("torch gave no ONNX program")
-    model = program.model_proto
+    model = onnx_graph(graph, inputs, dynamic, output)
     is_vision = "pixel_values" in inputs
     simplify_attention(model, merge=not is_vision, drop_masks=is_vision)
     fold_scales(model)
-    if model.ByteSize() > MAX_BYTES:
-        raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
     save_graph(model, path)

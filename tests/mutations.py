@@ -89,6 +89,13 @@ MUTATIONS = (
         "tests/hostile/test_hostile.py::test_calibration_that_unpacks_to_too_much_is_refused_before",
     ),
     Mutation(
+        "values of a frozen tower in onnxruntime",
+        "train/frozen_tower.py",
+        "if not difference <= MAX_DIFFERENCE:",
+        "if False:",
+        "tests/unit/test_frozen_tower.py::test_a_tower_that_onnxruntime_cannot_run_stays_in_pytorch",
+    ),
+    Mutation(
         "parity gate",
         "export/benchmark/__main__.py",
         "            if not difference <= allowed + 1e-9:  # a NaN is not\n",

@@ -54,9 +54,10 @@ def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
 class Worker:
     """A model in a process of its own that waits for its turns; `peak_memory_mb` is that of the process."""
 
-    def __init__(self, name: str, folder: Path, inputs: Path, provider: str) -> None:
+    def __init__(self, name: str, folder: Path, inputs: Path, provider: str, device: str = "cpu") -> None:
         self.name = name
-        command = [sys.executable, "-m", f"{__package__}.worker", str(folder.absolute()), name, str(inputs), provider]
+        program = [sys.executable, "-m", f"{__package__}.worker"]
+        command = [*program, str(folder.absolute()), name, str(inputs), provider, device]
         root = Path(__file__).parents[2]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -90,11 +91,17 @@ class Worker:
 
 
 def speeds(
-    folders: dict[str, Path], embeds: SplitEmbeds, transform: ImageTransform, rounds: int, provider: str = "cpu"
+    folders: dict[str, Path],
+    embeds: SplitEmbeds,
+    transform: ImageTransform,
+    rounds: int,
+    provider: str = "cpu",
+    device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
     """Images (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
 
-    `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch, a bundle for a precision.
+    `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch on `device`, a bundle for a
+    precision.
     """
     rows: dict[str, dict[str, Any]] = {name: {} for name in folders}
     with tempfile.TemporaryDirectory() as tmp, contextlib.ExitStack() as stack:
@@ -105,7 +112,7 @@ def speeds(
         bar = stack.enter_context(ProgressBar(total=total, desc="measuring speed", unit="turn", leave=False))
         workers = []
         for name, folder in folders.items():
-            workers.append(stack.enter_context(Worker(name, folder, inputs, provider)))
+            workers.append(stack.enter_context(Worker(name, folder, inputs, provider, device)))
             rows[name]["peak_memory_mb"] = workers[-1].peak_memory_mb
             bar.update()
         for kind, sizes in (("images", IMAGE_BATCHES), ("texts", TEXT_BATCHES)):

@@ -68,8 +68,10 @@ class ImageTransform:
     def __call__(self, image: Image.Image) -> np.ndarray:
         """RGB image -> `pixel_values` (3, H, W) float32."""
         scale, offset = self.affine()
-        pixels = np.asarray(self.fit(image)).transpose(2, 0, 1)
-        return np.ascontiguousarray(pixels * scale + offset)
+        # channels first while they are bytes: the arithmetic then runs along memory, and no float32 is copied
+        pixel_values: np.ndarray = np.ascontiguousarray(np.asarray(self.fit(image)).transpose(2, 0, 1)) * scale
+        pixel_values += offset
+        return pixel_values
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """(x / 255 - mean) / std as one multiplication and one addition, each (3, 1, 1)."""

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from miniclip.cpu import thread_count
 from miniclip.errors import InvalidArgument
 from miniclip.inference.int8_sums import sums_overflow
+from miniclip.inference.precision import preferred
 
 CUDA, COREML, DIRECTML = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -59,8 +60,7 @@ def choose_provider(
     if provider != CPU and provider not in available:
         raise InvalidArgument("provider", f"{requested}: {MISSING[provider]}")
     if precision == "auto":
-        wanted = ("int8", "fp32", "fp16") if provider == CPU else ("fp16", "fp32", "int8")
-        precision = next(p for p in wanted if p in precisions)
+        precision = next(name for name in preferred(on_gpu=provider != CPU) if name in precisions)
     elif precision not in precisions:
         raise InvalidArgument("precision", f"{precision}: the bundle has {', '.join(precisions)}")
     where = "the CPU" if provider == CPU else f"the GPU ({NAMES[provider]})"

@@ -13,6 +13,7 @@ from miniclip.inference import providers
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders, padded_batch
 from miniclip.inference.gpu_info import Card, cards_of
+from miniclip.inference.precision import preferred
 from miniclip.inference.providers import COREML, CPU, CUDA, DIRECTML, choose_provider, cuda_options, worth_timing
 
 ALL = ("fp32", "fp16", "int8")
@@ -185,3 +186,8 @@ def test_info_names_the_card_and_what_runs(tiny_bundle: Path, capsys: pytest.Cap
     assert run(["info", str(tiny_bundle), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert {"card", "cuda", "providers", "running"} <= set(facts)
+
+
+def test_the_order_of_precisions_comes_from_their_table() -> None:
+    assert preferred(on_gpu=False) == ["int8", "fp32", "fp16"]
+    assert preferred(on_gpu=True) == ["fp16", "fp32", "int8"]
