@@ -137,6 +137,11 @@ class ImageIndex:
         text = self.paths.text(row)
         return read_uri(text) if is_uri(text) else Path(text)
 
+    def exists(self, row: int) -> bool:
+        """Whether an image's file is still there; images in object storage are not asked for."""
+        text = self.paths.text(row)
+        return is_uri(text) or os.path.exists(text)
+
     def embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(K, D) embeddings of some rows, from memory or from disk."""
         rows = np.asarray(rows, dtype=np.int64)
