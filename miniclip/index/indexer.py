@@ -104,8 +104,9 @@ def update_index(
             plan = _compare(found, writer, read_problems(out))
             _check_source(settings.images, writer, plan.gone)
             old_format = writer.settings.format
-            if writer.settings != settings:  # of an older index, the format stays until all of it is done
-                writer.put_settings(replace(settings, format=old_format))
+            begun = replace(settings, format=old_format, is_finished=not plan.fresh)
+            if writer.settings != begun:  # of an older index, the format stays until all of it is done
+                writer.put_settings(begun)
             writer.remove_problems(plan.settled)
             for problem in found.problems:
                 if problem.path not in plan.problems:
@@ -122,6 +123,7 @@ def update_index(
             writer.remove(plan.gone)
             if old_format < INDEX_FORMAT:
                 writer.put_metadata(_read_again([*plan.kept_paths, *(file.path for file in plan.fresh)]))
+            if begun != settings:
                 writer.put_settings(settings)
             writer.tidy()
             undated, remarks = writer.count("taken IS NULL"), writer.count("remark IS NOT NULL")

@@ -96,6 +96,7 @@ class Settings:
     images: str
     exclude: tuple[str, ...] = ()  # patterns of `--exclude`
     format: int = INDEX_FORMAT
+    is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
 
 
 def read_settings(folder: Path) -> Settings:
@@ -114,7 +115,8 @@ def read_settings(folder: Path) -> Settings:
             )
         exclude = tuple(map(str, values.get("exclude") or ()))
         images = str(values.get("images", ""))
-        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written)
+        is_finished = values.get("finished") is not False
+        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written, is_finished)
     except OSError as error:
         raise unreadable(folder, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -366,7 +368,7 @@ def _write_settings(folder: Path, settings: Settings) -> None:
         "bundle": str(settings.bundle),
         "images": settings.images,
     }
-    values |= {"format": settings.format, "exclude": list(settings.exclude)}
+    values |= {"format": settings.format, "exclude": list(settings.exclude), "finished": settings.is_finished}
     write_json(folder / "index.json", values)
 
 

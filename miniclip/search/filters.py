@@ -182,7 +182,7 @@ class Filters:
         if self.after and self.before and self.after > self.before:
             raise MiniClipError(f"no day is after {self.after} and before {self.before}; swap --after and --before")
         if self.orientation is not None and self.orientation not in ORIENTATIONS:
-            raise InvalidArgument("orientation", f"must be {' or '.join(ORIENTATIONS)}, got {self.orientation}")
+            raise InvalidArgument("orientation", f"must be landscape, portrait or square, got {self.orientation}")
         if self.near is not None and not self.near.is_on_earth:
             raise InvalidArgument("near", f"{NO_PLACE}, got {self.near}")
         if self.within_km is not None and self.near is None:

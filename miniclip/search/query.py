@@ -15,8 +15,6 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.filters import Filters
 
-SORTS = ("match", "date")
-
 
 @dataclass(frozen=True)
 class Query(Filters):
@@ -50,8 +48,6 @@ class Query(Filters):
             raise InvalidArgument("minus_weight", f"must be from 0 to 2, got {self.minus_weight:g}")
         if any(not 0 <= row < images for row in self.rows):
             raise MiniClipError(f"there are rows 0 to {images - 1}")
-        if self.sort not in SORTS:
-            raise InvalidArgument("sort", f"must be match or date, got {self.sort}")
         self.check_filters()
 
     @property

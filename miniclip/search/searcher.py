@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from miniclip.data.images import ImageSource
+from miniclip.errors import InvalidArgument
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
@@ -25,6 +26,7 @@ from miniclip.search.query import Query, allowed_rows, browse, compose, newest_f
 if TYPE_CHECKING:
     from miniclip.search.approximate import SearchBackend
 
+SORTS = ("match", "date")
 FUSION_DEPTH = 1000  # embedding ranks that count beside names
 
 
@@ -131,6 +133,8 @@ class Searcher:
 
     def in_order(self, hits: list[Hit], sort: str) -> list[Hit]:
         """Hits that come best first, as they are (`sort` is "match") or the newest first ("date")."""
+        if sort not in SORTS:
+            raise InvalidArgument("sort", f"must be match or date, got {sort}")
         if sort == "match" or not hits:
             return hits
         by_row = {hit.row: hit for hit in hits}

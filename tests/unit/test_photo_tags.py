@@ -41,9 +41,7 @@ def test_camera_is_named_with_its_maker_once(tmp_path: Path, make: str, model: s
         (None, "", None),
     ],
 )
-def test_rating_is_xmp_or_what_windows_writes(
-    tmp_path: Path, rating: int | None, xmp: str, stars: int | None
-) -> None:
+def test_rating_is_xmp_or_what_windows_writes(tmp_path: Path, rating: int | None, xmp: str, stars: int | None) -> None:
     assert read_header(write_photo(tmp_path / "a.jpg", rating=rating, xmp=xmp)).rating == stars
 
 
