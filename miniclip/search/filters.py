@@ -215,6 +215,7 @@ FILTERS: dict[str, Filter] = {
         read=read_folder,
         metavar="FOLDER",
         mask=lambda index, filters: index.below(filters.folder),
+        is_private=True,
     ),
     "after": Filter(
         help="only images taken on that day or later",

@@ -90,7 +90,7 @@ def test_distance_is_that_of_a_great_circle() -> None:
     for latitude, longitude in (EIFFEL, OPERA):
         north, east = np.radians([latitude, longitude])
         vectors.append([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)])
-    expected = 6371.0088 * np.arccos(np.dot(*vectors))
+    expected = 6371.0088 * np.arccos(np.dot(vectors[0], vectors[1]))
     assert distance_km(Place(*EIFFEL), np.array([OPERA[0]]), np.array([OPERA[1]]))[0] == pytest.approx(expected)
     across = distance_km(Place(0, 179.9), np.array([0.0]), np.array([-179.9]))[0]
     assert across == pytest.approx(0.2 * np.pi / 180 * 6371.0088)  # over the date line, not around the Earth
