@@ -48,7 +48,7 @@ class Browse:
         counts = np.diff(np.r_[starts, len(rows)])
         return {
             "count": len(rows),
-            "heading": f"{len(rows):,} images" if query.set_filters else f"All {len(rows):,} images",
+            "heading": _heading(len(rows), bool(query.set_filters)),
             "gallery": self.gallery.previews.version,
             "months": [[_name(months[start]), count] for start, count in zip(starts, counts.tolist(), strict=True)],
         }
@@ -69,3 +69,8 @@ def _name(month: np.int64) -> str:
     if month == np.iinfo(np.int64).min:
         return UNDATED
     return f"{MONTHS[int(month) % 12]} {1970 + int(month) // 12}"
+
+
+def _heading(count: int, is_filtered: bool) -> str:
+    images = "1 image" if count == 1 else f"{count:,} images"
+    return images if is_filtered or count == 1 else f"All {images}"
