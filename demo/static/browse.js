@@ -4,7 +4,7 @@ function makeTimeline(results, page, server) {
     const GAP_PX = 4, HEADING_PX = 46, CHUNK = 200;
     const MIN_CELL_PX = { phone: 108, desktop: 156 };
     const AHEAD_SCREENS = 0.75;  // above and below the screen
-    const FAST_PX_PER_MS = 4, SETTLED_MS = 80;  // above that speed, nothing is loaded that passes by
+    const FAST_PX_PER_MS = 2, SETTLED_MS = 80;  // above that speed, nothing is loaded that passes by
     let list = null, months = [], asked = {}, gallery = '';
     let columns = 1, cell = 0;
     let cards = [], chunks = new Map();  // by place: [row, title, preview, is there]
@@ -24,7 +24,19 @@ function makeTimeline(results, page, server) {
             top += month.height;
         }
         list.style.height = `${top}px`;
+        for (const [number, section] of sections) placeSection(section, months[number]);
+        for (const [place, item] of items) placeItem(item, place - months[monthOf(place)].start);
         return true;
+    }
+
+    function placeSection(section, month) {
+        section.style.transform = `translateY(${month.top}px)`;
+        section.style.height = `${month.height}px`;
+    }
+
+    function placeItem(item, offset) {
+        const [x, y] = [offset % columns, Math.floor(offset / columns)].map((steps) => steps * (cell + GAP_PX));
+        item.style.cssText = `transform:translate(${x}px,${y}px);width:${cell}px;height:${cell}px`;
     }
 
     // The month at a height of the list, by halving.
@@ -60,6 +72,7 @@ function makeTimeline(results, page, server) {
         heading.textContent = month.name;
         section.append(heading, document.createElement('ul'));
         const after = [...sections.keys()].filter((other) => other > number).sort((a, b) => a - b)[0];
+        placeSection(section, month);
         list.insertBefore(section, sections.get(after) ?? null);
         sections.set(number, section);
         return section;
@@ -71,6 +84,7 @@ function makeTimeline(results, page, server) {
         item.setAttribute('aria-setsize', month.count);
         item.setAttribute('aria-posinset', place - month.start + 1);
         const own = section.lastElementChild;
+        placeItem(item, place - month.start);
         const isLast = !own.lastElementChild || Number(own.lastElementChild.dataset.place) < place;
         const next = isLast ? null : [...own.children].find((other) => Number(other.dataset.place) > place);
         own.insertBefore(item, next ?? null);
@@ -100,17 +114,15 @@ function makeTimeline(results, page, server) {
         frame = 0;
         if (!list?.isConnected || !list.clientWidth) return;
         const top = -list.getBoundingClientRect().top;
-        const ahead = innerHeight * AHEAD_SCREENS;
-        const [from, to] = [top - ahead, top + innerHeight + ahead];
         const now = performance.now();
         const isFast = Math.abs(top - last.top) / Math.max(1, now - last.at) > FAST_PX_PER_MS;
         last = { top, at: now };
+        const ahead = innerHeight * (isFast ? 0 : AHEAD_SCREENS);
+        const [from, to] = [top - ahead, top + innerHeight + ahead];
         const wanted = new Set(), wantedMonths = new Set();
         for (let number = monthAt(from); number < months.length && months[number].top < to; number++) {
             const month = months[number];
             const section = sections.get(number) ?? addSection(number);
-            section.style.transform = `translateY(${month.top}px)`;
-            section.style.height = `${month.height}px`;
             wantedMonths.add(number);
             const inside = (y) => Math.floor((y - month.top - HEADING_PX) / (cell + GAP_PX));
             const first = month.start + Math.max(0, inside(from)) * columns;
@@ -118,10 +130,6 @@ function makeTimeline(results, page, server) {
             for (let place = first; place < end; place++) {
                 wanted.add(place);
                 const item = items.get(place) ?? addItem(place, month, section);
-                const offset = place - month.start;
-                const [x, y] = [offset % columns, Math.floor(offset / columns)].map((steps) => steps * (cell + GAP_PX));
-                item.style.transform = `translate(${x}px, ${y}px)`;
-                item.style.width = item.style.height = `${cell}px`;
                 if (!isFast) fillItem(item, place);
             }
         }

@@ -4,7 +4,7 @@ const dialog = element.querySelector('dialog');
 let opened = null;  // { card, row, gallery, siblings, q }
 let answer = {};
 
-const cardsAround = (card) => card ? [...card.closest('.timeline, ul').querySelectorAll('button.card')] : [];
+const cardsAround = (card) => card ? [...(card.closest('.timeline') ?? card.closest('ul')).querySelectorAll('button.card')] : [];
 
 async function open({ card, row, gallery }) {
     if (card) page.send('turned', card);  // a timeline brings its neighbours
