@@ -118,8 +118,12 @@ def _split_folder(arguments: argparse.Namespace) -> tuple[list[str], str | None]
         return words, None
     if arguments.images is not None:
         return words, arguments.images
-    others = len(words) > 1 or arguments.image or arguments.like or _is_filtered(arguments)
-    if others and words and (words[-1].startswith(FOLDER_STARTS) or words[-1] == ".." or os.path.isdir(words[-1])):
+    if not words:
+        return words, "."
+    looks_like_a_folder = words[-1].startswith(FOLDER_STARTS) or words[-1] == ".."
+    others = len(words) > 1 or arguments.image or arguments.like
+    # filters need no words, but a single word may be the name of a folder by chance
+    if (others and os.path.isdir(words[-1])) or ((others or _is_filtered(arguments)) and looks_like_a_folder):
         return words[:-1], words[-1]
     return words, "."
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import miniclip
-from miniclip.cli.main import run
+from miniclip.cli.main import parser, run
+from miniclip.cli.search import _split_folder
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
@@ -170,6 +171,25 @@ def test_a_wrong_filter_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(MiniClipError, match=words):
         run(["search", "--index", str(index_folder), *flags])
+
+
+@pytest.mark.parametrize(
+    ("typed", "words", "folder"),
+    [
+        (["/photos", "--camera", "canon"], [], "/photos"),
+        (["red", "/photos", "--camera", "canon"], ["red"], "/photos"),
+        (["red", "--camera", "canon"], ["red"], "."),
+        (["src", "--camera", "canon"], ["src"], "."),  # a folder of this name is there, but it may be meant as words
+        (["/photos"], ["/photos"], "."),
+        (["--camera", "canon"], [], "."),
+    ],
+)
+def test_beside_a_filter_a_path_is_the_folder(
+    typed: list[str], words: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "src").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _split_folder(parser().parse_args(["search", *typed])) == (words, folder)
 
 
 def test_nothing_that_passes_is_explained(index_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
