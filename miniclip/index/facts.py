@@ -4,7 +4,7 @@ In: the images' table, or the arrays of its summary. Out: `ImageFacts`. A new fa
 `miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, and a field of `ImageFacts`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,10 +39,11 @@ class Labels:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, values: Sequence[str | None]) -> "Labels":
-        names = tuple(sorted({value for value in values if value is not None}))
-        place = {name: code for code, name in enumerate(names)}
-        return cls(np.array([-1 if value is None else place[value] for value in values], dtype=np.int32), names)
+    def from_arrow(cls, values: "pa.Array") -> "Labels":
+        """A `pyarrow` string array."""
+        encoded = values.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return cls(codes, tuple(encoded.dictionary.to_pylist()))
 
     def rows_where(self, is_wanted: Callable[[str], bool]) -> np.ndarray:
         """(N,) bool: the rows whose text is wanted."""
@@ -79,7 +80,7 @@ class ImageFacts:
             return np.asarray(columns[name].fill_null(missing).to_numpy(zero_copy_only=False), dtype=kind)
 
         def labels(name: str) -> Labels:
-            return Labels.of(columns[name].to_pylist() if name in columns else [None] * count)
+            return Labels.from_arrow(columns[name]) if name in columns else Labels(np.full(count, -1, np.int32), ())
 
         return cls(
             numbers("width_px", np.int32, 0),
