@@ -39,29 +39,21 @@ function makeTimeline(results, page, server) {
         item.style.cssText = `transform:translate(${x}px,${y}px);width:${cell}px;height:${cell}px`;
     }
 
-    // The month at a height of the list, by halving.
-    function monthAt(y) {
+    // The last month that begins no later than a height of the list ('top') or a place ('start'), by halving.
+    function monthAt(measure, value) {
         let [low, high] = [0, months.length - 1];
         while (low < high) {
             const middle = (low + high + 1) >> 1;
-            if (months[middle].top <= y) low = middle;
+            if (months[middle][measure] <= value) low = middle;
             else high = middle - 1;
         }
         return low;
     }
+    const monthOf = (place) => monthAt('start', place);
 
     const topOf = (place) => {
         const month = months[monthOf(place)];
         return month.top + HEADING_PX + Math.floor((place - month.start) / columns) * (cell + GAP_PX);
-    };
-    const monthOf = (place) => {
-        let [low, high] = [0, months.length - 1];
-        while (low < high) {
-            const middle = (low + high + 1) >> 1;
-            if (months[middle].start <= place) low = middle;
-            else high = middle - 1;
-        }
-        return low;
     };
 
     function addSection(number) {
@@ -120,7 +112,7 @@ function makeTimeline(results, page, server) {
         const ahead = innerHeight * (isFast ? 0 : AHEAD_SCREENS);
         const [from, to] = [top - ahead, top + innerHeight + ahead];
         const wanted = new Set(), wantedMonths = new Set();
-        for (let number = monthAt(from); number < months.length && months[number].top < to; number++) {
+        for (let number = monthAt('top', from); number < months.length && months[number].top < to; number++) {
             const month = months[number];
             const section = sections.get(number) ?? addSection(number);
             wantedMonths.add(number);
@@ -133,6 +125,7 @@ function makeTimeline(results, page, server) {
                 if (!isFast) fillItem(item, place);
             }
         }
+        if (!isFast) page.send('cards');
         const keeps = (node) => node.contains(document.activeElement);  // the keyboard's place is not lost
         for (const [place, item] of items) if (!wanted.has(place) && !keeps(item)) {
             item.remove();
@@ -161,6 +154,7 @@ function makeTimeline(results, page, server) {
             }
             answer.cards.forEach((card, offset) => { cards[number * CHUNK + offset] = card; });
             for (const [place, item] of items) fillItem(item, place);
+            page.send('cards');
         }
     }
 
@@ -187,6 +181,7 @@ function makeTimeline(results, page, server) {
     }
 
     function show(answer, question) {
+        const kept = list && JSON.stringify(asked) === JSON.stringify(question) ? scrollY : null;  // asked once more
         [gallery, asked] = [answer.gallery, question];
         let start = 0;
         months = answer.months.map(([name, count]) => ({ name, count, start: (start += count) - count }));
@@ -197,7 +192,9 @@ function makeTimeline(results, page, server) {
         results.replaceChildren(head(answer), list);
         resized.disconnect();
         resized.observe(list);
-        if (layOut()) draw();
+        if (!layOut()) return;
+        if (kept !== null) scrollTo({ top: kept });
+        draw();
     }
 
     function hide(html) {
