@@ -9,7 +9,7 @@ import pytest
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from tests.e2e.conftest import DemoProcess
-from tests.e2e.test_page_manners import serious
+from tests.support.axe import serious
 from tests.support.many_images import write_many
 from tests.support.photos import write_photo
 
