@@ -168,7 +168,7 @@ def test_help_of_a_program_ends_with_an_example(name: str) -> None:
     [
         (["serach", "x"], "there is no serach; did you mean search?"),
         (["search", "x", "--topk", "3"], "did you mean --top-k?"),
-        (["search", "x", "--botom"], "unrecognized arguments: --botom (see"),
+        (["search", "x", "--qqqq"], "unrecognized arguments: --qqqq (see"),
         (["qqq"], "there is no qqq; choose from"),
     ],
 )
