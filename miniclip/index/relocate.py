@@ -1,4 +1,4 @@
-"""Copy or move image files into a folder, with undo, so that a kill at any moment loses and doubles nothing.
+"""Copy or move image files into a folder, with undo, or to the trash; a kill at any moment loses and doubles nothing.
 
 In: paths and a folder. Out: a plan that can be shown, then an `Outcome` with what was done and what was not. No file
 is ever replaced: a name that is taken gets a number, as in `cat (2).jpg`. Within one file system a move is one rename.
@@ -10,9 +10,9 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from miniclip.data.storage import is_uri
@@ -20,22 +20,28 @@ from miniclip.errors import MiniClipError
 from miniclip.files import expand, rename_to_free_name
 from miniclip.index.move_journal import Entry, Journal, journals, new_journal, read_journal, reopened
 
-KINDS = ("copy", "move")
+KINDS = ("copy", "move")  # what can be undone; the trash has an undo of its own
 MAX_NUMBER = 10_000
 
 
 @dataclass(frozen=True)
 class Step:
-    """One file of a plan. `state` is (size, time in ns) when it was planned: a file that changed since stays."""
+    """One file of a plan; `target` is "" on the way to the trash.
+
+    `state` is (size, time in ns) when it was planned: a file that changed since stays. So does one whose better copy
+    `kept` changed since.
+    """
 
     source: str
     target: str
     state: tuple[int, int]
+    kept: str = ""
+    kept_state: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What would happen. `refused` has the path and the reason of each file that stays."""
+    """What would happen: `kind` is `copy`, `move` or `trash`, `refused` has the path and the reason of what stays."""
 
     kind: str
     steps: list[Step]
@@ -78,11 +84,34 @@ def plan_relocation(paths: Sequence[str], folder: str | Path, kind: str) -> Plan
     return Plan(kind, steps, refused)
 
 
+def plan_trash(paths: Sequence[str]) -> Plan:
+    """Which files would go to the system's trash. Nothing is written."""
+    steps, refused = [], []
+    for path in dict.fromkeys(paths):
+        source = os.path.abspath(path.removeprefix("file://"))
+        try:
+            steps.append(Step(source, "", _state_of_file(path, source)))
+        except (MiniClipError, OSError) as error:
+            refused.append((path, _reason(error)))
+    return Plan("trash", steps, refused)
+
+
+def keeping(plan: Plan, kept_for: Mapping[str, str]) -> Plan:
+    """The plan, with the better copy of each path: a step is taken only while that is there, unchanged."""
+    steps = []
+    for step in plan.steps:
+        kept = kept_for[step.source]
+        steps.append(replace(step, kept=kept, kept_state=_state_of_file(kept, os.path.realpath(kept))))
+    return replace(plan, steps=steps)
+
+
 def relocate(plan: Plan) -> Outcome:
     """Do what a plan says, file by file; one that cannot be done stays where it is, with the reason.
 
     Errors: `MiniClipError` where the folder or the journal cannot be written.
     """
+    if plan.kind == "trash":
+        return _to_trash(plan)
     recover()
     for folder in {os.path.dirname(step.target) for step in plan.steps}:
         try:
@@ -151,10 +180,24 @@ def _run(steps: Sequence[Step], kind: str, refused: Sequence[tuple[str, str]]) -
     return Outcome(done, failed, journal.id)
 
 
+def _to_trash(plan: Plan) -> Outcome:
+    from send2trash import send2trash  # looks for the desktop's libraries when it is imported
+
+    done, failed = [], list(plan.refused)
+    for step in plan.steps:
+        try:
+            _check_unchanged(step)
+            send2trash(step.source)
+        except (MiniClipError, OSError) as error:
+            failed.append((step.source, _reason(error)))
+        else:
+            done.append((step.source, ""))
+    return Outcome(done, failed)
+
+
 def _one(step: Step, kind: str, journal: Journal) -> str:
     """Copy or move one file; the path it got."""
-    if _state_of_file(step.source, step.source) != step.state:
-        raise MiniClipError("was changed in the meantime")
+    _check_unchanged(step)
     os.makedirs(os.path.dirname(step.target), exist_ok=True)
     for target in _free_names(step.target):
         journal.begin(step.source, target, step.state)
@@ -186,8 +229,7 @@ def _copy(step: Step, target: str, journal: Journal, keep: bool) -> None:
         shutil.copy2(step.source, partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
-        if _state(os.lstat(step.source)) != step.state:
-            raise MiniClipError("was changed in the meantime")
+        _check_unchanged(step)
         found = os.lstat(partial)
         journal.copied((found.st_dev, found.st_ino))
         rename_to_free_name(partial, target)
@@ -275,6 +317,14 @@ def _state_of_file(shown: str, path: str) -> tuple[int, int]:
     if not stat.S_ISREG(found.st_mode):
         raise MiniClipError("is no file")
     return _state(found)
+
+
+def _check_unchanged(step: Step) -> None:
+    if _state_of_file(step.source, step.source) != step.state:
+        raise MiniClipError("was changed in the meantime")
+    kept = _lstat(os.path.realpath(step.kept)) if step.kept else None
+    if step.kept and (kept is None or _state(kept) != step.kept_state):
+        raise MiniClipError("stays, because the copy that is kept was changed in the meantime")
 
 
 def _state(found: os.stat_result) -> tuple[int, int]:
