@@ -58,8 +58,12 @@ class DecodedImage:
     image: Image.Image
     width_px: int  # of the file, upright
     height_px: int
-    taken: datetime | None  # the camera's own time
+    metadata: Metadata
     remark: str = ""  # what is wrong with a file that can be shown all the same
+
+    @property
+    def taken(self) -> datetime | None:
+        return self.metadata.taken
 
 
 def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Image:
@@ -92,7 +96,7 @@ def read_image(source: ImageSource, min_size_px: int | None = None) -> DecodedIm
             rgb.info.pop("icc_profile", None)  # PNG would be written with it, and is in sRGB now
         if metadata.is_on_its_side and image.format != "TIFF":  # Pillow has swapped them in a TIFF's header
             width_px, height_px = height_px, width_px
-        return DecodedImage(rgb, width_px, height_px, metadata.taken, remark)
+        return DecodedImage(rgb, width_px, height_px, metadata, remark)
 
 
 def read_header(source: ImageSource) -> Metadata:
