@@ -30,6 +30,7 @@ from miniclip.errors import MiniClipError
 
 from .memory import keep_memory_together
 from .sharing import generated_login, share
+from .show_in_folder import has_desktop
 
 HOST = "127.0.0.1"
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
 
     is_public = arguments.share or not _is_loopback(arguments.host)
-    app_state = AppState(searcher, arguments.provider, is_public)
+    app_state = AppState(searcher, arguments.provider, is_public, is_proxied=bool(arguments.root_path))
     login, is_generated = arguments.auth, False
     if is_public and login is None:
         login, is_generated = generated_login(), True
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 server_port=arguments.port,
                 root_path=arguments.root_path,
                 auth=login,
-                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and _has_display(),
+                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and has_desktop(),
                 prevent_thread_lock=True,
                 **launch_options(app_state, arguments.mcp),
             )
@@ -189,10 +190,6 @@ def _separate_uploads() -> None:
 def _import_page() -> None:
     with contextlib.suppress(ImportError):  # the main thread imports it again and reports what is missing
         importlib.import_module(f"{__package__}.app")
-
-
-def _has_display() -> bool:
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _is_loopback(host: str) -> bool:
