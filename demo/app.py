@@ -57,7 +57,9 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
                     part("compare", compare_models.handlers(app_state))
         part("detail", detail.handlers(app_state))
         part("viewer", {})
-        part("selection", {})
+        part("saved", {})
+        if app_state.is_local:
+            part("selection", {})
         add_public_api(app_state, with_mcp)
     page.queue(max_size=MAX_WAITING)
     return page

@@ -16,6 +16,7 @@ from miniclip.data.paths import printable
 LENS_MODEL = 0xA434
 EXPOSURE_TIME, F_NUMBER, ISO, FOCAL_LENGTH = 0x829A, 0x829D, 0x8827, 0x920A
 WANTED = (LENS_MODEL, EXPOSURE_TIME, F_NUMBER, ISO, FOCAL_LENGTH)
+RATIONAL = (5, 10)  # TIFF types
 MAX_LENS = 60  # characters
 LONG_EXPOSURE_S = 0.4  # from here on, photographers write seconds and no fraction
 
@@ -80,8 +81,12 @@ def read_photo_details(source: ImageSource) -> PhotoDetails:
 
 
 def _fraction(blocks: Sequence[ExifBlock], tag: int) -> float | None:
-    values = (value for block in blocks for value in block.fractions(block.tags, tag)[:1])
-    return next((value for value in values if 0 < value < 1e6), None)
+    for block in blocks:
+        if block.tags.get(tag, (0, b""))[0] in RATIONAL:
+            values = block.fractions(block.tags, tag)
+            if values and 0 < values[0] < 1e6:
+                return values[0]
+    return None
 
 
 def _lens(blocks: Sequence[ExifBlock]) -> str | None:
