@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     is_public = arguments.share or not _is_loopback(arguments.host)
     app_state = AppState(searcher, arguments.provider, is_public, is_proxied=bool(arguments.root_path))
+    if app_state.is_local:
+        _recover_moves()
     login, is_generated = arguments.auth, False
     if is_public and login is None:
         login, is_generated = generated_login(), True
@@ -185,6 +187,16 @@ def _separate_uploads() -> None:
         atexit.register(folder.cleanup)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs `atexit`
+
+
+def _recover_moves() -> None:
+    """Finish the moves that a kill of an earlier page interrupted, and say so."""
+    from miniclip.data.paths import printable
+    from miniclip.index.relocate import recover
+
+    with contextlib.suppress(MiniClipError, OSError):  # without a home folder there is no journal, and nothing to do
+        for line in recover():
+            print(f"an interrupted move was repaired: {printable(line)}", flush=True)
 
 
 def _import_page() -> None:

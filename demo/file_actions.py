@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniclip.data.paths import printable
-from miniclip.index.relocate import Outcome, Plan, plan_relocation, plan_trash, relocate, undo
+from miniclip.index.relocate import Outcome, relocate, undo
+from miniclip.index.relocation_plan import Plan, plan_relocation, plan_trash
 from miniclip.search.best_copy import choose_best, plan_others
 from miniclip.search.duplicates import find_duplicates
 

@@ -160,7 +160,6 @@ async function list() {
     const answer = await answered(page.local('plan', asked));
     plan = answer.plan ?? '';
     if (!plan) return;
-    form.elements.folder.readOnly = true;
     next.textContent = { copy: 'Copy', move: 'Move', trash: 'Put into the trash' }[asked.action];
     next.focus();
 }
@@ -174,7 +173,7 @@ async function act() {
         localStorage.setItem(RECENT, JSON.stringify([...new Set([asked.folder, ...recent()])].slice(0, MAX_RECENT)));
     }
     undoing = answer.undo;
-    next.hidden = true;
+    next.hidden = form.elements.folder.readOnly = true;
     step('undo').hidden = !undoing;
     step('cancel').textContent = 'Close';
     step('cancel').focus();
@@ -185,6 +184,12 @@ form.addEventListener('submit', (event) => {
     if (next.hidden) return;
     if (plan) act();
     else list();
+});
+form.elements.folder.addEventListener('input', () => {  // the list was for another folder
+    if (!plan) return;
+    plan = '';
+    next.textContent = 'Continue';
+    said.replaceChildren();
 });
 step('cancel').addEventListener('click', () => dialog.close());
 step('undo').addEventListener('click', async () => {

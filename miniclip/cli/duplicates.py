@@ -96,6 +96,7 @@ def _put_away(arguments: argparse.Namespace, index: "ImageIndex", groups: list[l
     """List what stays and what goes, and with `--yes` do it."""
     from miniclip.data.paths import printable
     from miniclip.index.relocate import relocate
+    from miniclip.index.relocation_plan import file_path
     from miniclip.search.best_copy import choose_best, plan_others
 
     choices = choose_best(groups, index, arguments.threshold)
@@ -107,7 +108,7 @@ def _put_away(arguments: argparse.Namespace, index: "ImageIndex", groups: list[l
     goes = {step.source: printable(step.target) or "the trash" for step in plan.steps}
     for number, choice in enumerate(choices, 1):
         print(f"{number}\tkeep\t{printable(index.paths.text(choice.kept))}")
-        for path in map(index.paths.text, choice.others):
+        for path in (file_path(index.paths.text(row)) for row in choice.others):
             if path in goes:
                 print(f"{number}\tmove\t{printable(path)} -> {goes[path]}")
     failed = plan.refused

@@ -16,7 +16,7 @@ from PIL import Image
 from miniclip.data.images import open_image, opened_image
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.relocate import Plan, keeping, plan_relocation, plan_trash
+from miniclip.index.relocation_plan import Plan, keeping, plan_relocation, plan_trash
 from miniclip.search.duplicates import file_of, is_as_indexed
 
 SHARPNESS_PX = 1024  # longest edge at which images of equally many pixels are compared

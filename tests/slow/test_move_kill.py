@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from miniclip.index.move_journal import journals, read_journal
-from miniclip.index.relocate import plan_relocation, recover, relocate, undo
+from miniclip.index.relocate import recover, relocate, undo
+from miniclip.index.relocation_plan import plan_relocation
 from tests.slow.conftest import Record
 
 KILLS, MAX_RUNS = 30, 120

@@ -10,7 +10,8 @@ import pytest
 from miniclip.errors import MiniClipError
 from miniclip.index import relocate as module
 from miniclip.index.move_journal import journals, new_journal, read_journal
-from miniclip.index.relocate import plan_relocation, recover, relocate, undo
+from miniclip.index.relocate import recover, relocate, undo
+from miniclip.index.relocation_plan import plan_relocation
 
 
 @pytest.fixture(autouse=True)
