@@ -10,6 +10,7 @@ const next = form.querySelector('.primary');
 const RECENT = 'miniclip-folders';
 const MAX_RECENT = 5;
 const LONG_PRESS_MS = 500;
+const MAX_TREMBLE_PX = 10;
 const selected = new Map();  // row -> gallery
 let isSelecting = false;
 let anchor = null;  // the card from which Shift selects
@@ -92,19 +93,24 @@ document.addEventListener('keydown', (event) => {
 
 // A long touch begins a selection, as on phones.
 let press;
+let touched;
 let isPressed = false;
 document.addEventListener('pointerdown', (event) => {
     const card = cardOf(event);
     isPressed = false;
     if (!card || event.pointerType === 'mouse' || isSelecting) return;
+    touched = event;
     press = setTimeout(() => {
         isPressed = true;
         choose(card, false);
     }, LONG_PRESS_MS);
 });
-for (const name of ['pointerup', 'pointercancel', 'pointermove', 'scroll']) {
+for (const name of ['pointerup', 'pointercancel', 'scroll']) {
     document.addEventListener(name, () => clearTimeout(press), { capture: true, passive: true });
 }
+document.addEventListener('pointermove', (event) => {  // no finger is still
+    if (touched && Math.hypot(event.clientX - touched.clientX, event.clientY - touched.clientY) > MAX_TREMBLE_PX) clearTimeout(press);
+}, { passive: true });
 document.addEventListener('contextmenu', (event) => { if (isPressed && cardOf(event)) event.preventDefault(); });
 
 function all() {
@@ -165,6 +171,7 @@ async function list() {
 }
 
 async function act() {
+    said.textContent = 'Working…';
     const answer = await answered(page.local('run', { plan }));
     plan = '';
     if (answer.message) return;
