@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import DemoProcess
-from tests.e2e.test_page_manners import serious
+from tests.support.axe import serious
 from tests.support.photos_on_disk import CAMERA, LENS, PLACE, write_photos
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
