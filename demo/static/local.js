@@ -1,4 +1,5 @@
-// What the page may do with files of this machine: only where the server says so to this browser (demo/local_access.py).
+// What the scripts of files and searches share. Files of this machine are within reach only where the server says so to
+// this browser (demo/local_access.py).
 (() => {
     const shared = window.miniclip;
     const NOT_LOCAL = { message: 'Files can be opened and moved only in a browser on the machine of the page.' };
@@ -32,6 +33,22 @@
     shared.localAddress = async (path) => {
         const access = await shared.openLocal();
         return access ? new URL(`local/${access.key}/${path}`, document.baseURI).href : '';
+    };
+
+    // A button above the results, whatever made them.
+    shared.resultButton = (name, label) => {
+        const heading = document.querySelector('#results .heading');
+        if (!heading || heading.querySelector(`.${name}`)) return heading?.querySelector(`.${name}`);
+        let tools = heading.querySelector('.downloads');
+        if (!tools) {
+            tools = document.createElement('span');
+            tools.className = 'downloads';
+            heading.append(tools);
+        }
+        const button = document.createElement('button');
+        [button.type, button.className, button.textContent] = ['button', name, label];
+        tools.prepend(button);
+        return button;
     };
 
     shared.download = (address, name = '') => {

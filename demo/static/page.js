@@ -94,6 +94,9 @@
         }
     });
 
+    // A card and its neighbours, in order.
+    shared.cardsAround = (card) => [...card.closest('ul').querySelectorAll('button.card')];
+
     // A card opens the large view, in every part.
     document.addEventListener('click', (event) => {
         const card = event.target.closest('button.card');

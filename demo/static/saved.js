@@ -95,6 +95,9 @@ addEventListener('storage', show);  // another tab of this browser
 function stand() {
     if (!menu.closest('#search')) document.querySelector('#search .toggle')?.before(menu);
 }
-page.hear('asked', stand);
+page.hear('asked', () => {
+    stand();
+    page.resultButton('save-search', 'Save search');
+});
 stand();
 show();

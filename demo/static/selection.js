@@ -13,9 +13,10 @@ const LONG_PRESS_MS = 500;
 const MAX_TREMBLE_PX = 10;
 const selected = new Map();  // row -> gallery
 let isSelecting = false;
-let anchor = null;  // the card from which Shift selects
+let anchor = null;  // the row from which Shift selects
 let isAllowed = false;
 
+const rowOf = (card) => Number(card.dataset.row);
 const results = () => document.getElementById('results');
 const cards = () => [...results()?.querySelectorAll('button.card') ?? []];
 const values = () => ({ gallery: [...selected.values()][0], rows: [...selected.keys()] });
@@ -23,12 +24,10 @@ const values = () => ({ gallery: [...selected.values()][0], rows: [...selected.k
 function paint() {
     results()?.classList.toggle('selecting', isSelecting);
     for (const card of cards()) {
-        if (isSelecting) card.setAttribute('aria-pressed', String(selected.has(Number(card.dataset.row))));
+        if (isSelecting) card.setAttribute('aria-pressed', String(selected.has(rowOf(card))));
         else card.removeAttribute('aria-pressed');
     }
-    const toggle = document.querySelector('.select-toggle');
-    toggle?.setAttribute('aria-pressed', String(isSelecting));
-    if (toggle) toggle.hidden = !isAllowed;
+    if (isAllowed) page.resultButton('select-toggle', 'Select')?.setAttribute('aria-pressed', String(isSelecting));
     bar.hidden = !isSelecting;
     bar.querySelector('.note').textContent = '';
     bar.querySelector('.count').textContent = selected.size.toLocaleString('en');
@@ -41,8 +40,8 @@ function end() {
     paint();
 }
 
-function pick(card, on = !selected.has(Number(card.dataset.row))) {
-    const row = Number(card.dataset.row);
+function pick(card, on = !selected.has(rowOf(card))) {
+    const row = rowOf(card);
     if (on) selected.set(row, card.dataset.gallery);
     else selected.delete(row);
 }
@@ -51,13 +50,13 @@ function pick(card, on = !selected.has(Number(card.dataset.row))) {
 function choose(card, withShift) {
     isSelecting = true;
     const all = cards();
-    const [from, to] = [all.indexOf(anchor), all.indexOf(card)];
+    const [from, to] = [all.findIndex((one) => rowOf(one) === anchor), all.indexOf(card)];
     if (withShift && from >= 0) {
-        const on = selected.has(Number(anchor.dataset.row));
+        const on = selected.has(anchor);
         for (const one of all.slice(Math.min(from, to), Math.max(from, to) + 1)) pick(one, on);
     } else {
         pick(card);
-        anchor = card;
+        anchor = rowOf(card);
     }
     paint();
 }
@@ -231,6 +230,7 @@ document.addEventListener('click', (event) => {
 });
 
 page.hear('asked', paint);
+page.hear('cards', () => { if (isSelecting) paint(); });  // more of them came while scrolling
 page.hear('gallery', end);
 page.openLocal().then((access) => {
     isAllowed = access !== null;

@@ -99,7 +99,7 @@ addEventListener('resize', () => { if (dialog.open) place(view); });
 
 // which image
 
-const cardsAround = (card) => [...card?.closest('ul')?.querySelectorAll('button.card') ?? []];
+const cardsAround = (card) => (card?.isConnected ? page.cardsAround(card) : []);
 const neighbour = (step) => {
     const at = opened.siblings.indexOf(opened.card);
     return at < 0 ? undefined : opened.siblings[at + step];
