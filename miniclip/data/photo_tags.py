@@ -68,7 +68,8 @@ def _degrees_of(block: ExifBlock, tag: int, negative: str) -> float | None:
 
 def _signed(parts: Sequence[float], is_negative: bool) -> float:
     """Degrees, minutes and seconds -> degrees."""
-    return sum(part / 60**power for power, part in enumerate(parts)) * (-1 if is_negative else 1)
+    degrees = sum(part / 60.0**power for power, part in enumerate(parts))
+    return -degrees if is_negative else degrees
 
 
 def _checked(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:

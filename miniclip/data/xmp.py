@@ -33,6 +33,7 @@ def raw_profile(image: Image.Image, name: str) -> bytes:
 
 
 def xmp_texts(image: Image.Image, blocks: list[ExifBlock]) -> Iterator[str]:
+    """Every packet of an image as text."""
     packets: list[Any] = [image.info.get("xmp"), image.info.get("XML:com.adobe.xmp")]
     packets += [block.tags[TIFF_XMP][1] for block in blocks if TIFF_XMP in block.tags]
     packets += [raw_profile(image, "xmp")]
