@@ -45,7 +45,7 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
         )
         with gr.Tabs(selected="search", elem_id="tabs"):
             with gr.Tab("Search", id="search", elem_id="search-tab"):
-                part("search", search.handlers(app_state))
+                part("search", search.handlers(app_state), scripts=("filters", "browse", "search"))
             with gr.Tab("Describe", id="describe", elem_id="describe-tab"):
                 part("describe", describe.handlers(app_state))
             with gr.Tab("Map", id="map", elem_id="map-tab"):
@@ -88,10 +88,11 @@ def launch_options(app_state: AppState, with_mcp: bool = False) -> dict[str, Any
     page = {"maxUploadMB": MAX_UPLOAD_BYTES >> 20, "isLocal": app_state.is_local}
     settings = json.dumps({**page_settings(), **page})
     script = read_static("page.js") + read_static("local.js")
+    styles = read_static("style.css") + read_static("browse.css")
     return {
         "theme": theme(),
         # not `css_paths`: Gradio puts a prefix before every comma of a selector, even inside `:is(...)`
-        "head": f"<style>{read_static('style.css')}</style><script>window.miniclip = {settings};{script}</script>",
+        "head": f"<style>{styles}</style><script>window.miniclip = {settings};{script}</script>",
         "favicon_path": STATIC / "icon.svg",
         "pwa": True,
         "footer_links": [],

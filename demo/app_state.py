@@ -19,6 +19,7 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 
+from .browse import Browse
 from .errors import INTERNAL_ERROR, PageError, logger, sentence
 from .gallery_search import GallerySearch
 from .image_map import ImageMap
@@ -62,7 +63,7 @@ class AppState:
 
     def _put(self, searcher: Searcher, previews: Previews | None = None) -> None:
         search = GallerySearch(searcher, self.is_public, previews)
-        self.map = ImageMap(search)
+        self.map, self.browse = ImageMap(search), Browse(search)
         self.search = search
         if not searcher.captions_are_ready:  # tens of thousands take half a minute: start before a user asks
             threading.Thread(target=_prepare_captions, args=(search,), daemon=True).start()

@@ -94,6 +94,13 @@ MUTATIONS = (
         "tests/unit/test_files.py::test_a_file_that_cannot_be_written_is_as_it_was",
     ),
     Mutation(
+        "private filters of a shared page",
+        "demo/search_request.py",
+        "if gallery.is_public and one.is_private:",
+        "if False:",
+        "tests/unit/test_page_browse.py::test_private_filters_are_for_the_local_page_alone",
+    ),
+    Mutation(
         "login check of the page's own routes",
         "demo/previews.py",
         "return any(token is not None and app.tokens.get(token) is not None for token in tokens)",

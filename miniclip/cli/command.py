@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from miniclip.cpu import check_address_space
@@ -40,7 +40,7 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(*arguments, **settings)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = self.parse_known_args(args, namespace)
+        found, unknown = self.parse_known_args(_with_southern_places(args), namespace)
         if unknown:
             typed = unknown[0].partition("=")[0]
             self.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(typed, self._flags(found))}")
@@ -59,6 +59,17 @@ class ArgumentParser(argparse.ArgumentParser):
             meant = _meant(choice[1], re.findall(r"[\w-]+", choice[2]))
             message = f"there is no {choice[1]}{meant or f'; choose from {choice[2]}'}"
         raise MiniClipError(f"{message} (see {self.prog} --help)")
+
+
+def _with_southern_places(args: Sequence[str] | None) -> Sequence[str] | None:
+    """`--near -33.86,151.2` as one word: argparse would take the latitude for a flag."""
+    joined: list[str] = []
+    for word in args or []:
+        if joined and joined[-1].startswith("--") and re.match(r"-[\d.]+,", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined if args is not None else None
 
 
 def _meant(typed: str, names: Iterable[str]) -> str:

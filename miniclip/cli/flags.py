@@ -3,16 +3,18 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
-from datetime import date
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniclip.errors import MiniClipError
 
 if TYPE_CHECKING:
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.encoders import OnnxEncoders
+
+
+Value = TypeVar("Value")
 
 
 def add_runtime_flags(command: argparse.ArgumentParser) -> None:
@@ -105,11 +107,17 @@ def png(text: str) -> Path:
     return path
 
 
-def day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a day such as 2024-12-31, got {text}") from None
+def checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """A reader whose `ValueError` says what its text must be, as a type for argparse."""
+
+    def read_flag(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            got = f", got {text}" if text.strip() else ""
+            raise argparse.ArgumentTypeError(f"{error}{got}") from None
+
+    return read_flag
 
 
 def print_paths(paths: Iterable[str]) -> int:

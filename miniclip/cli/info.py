@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from miniclip.cli.flags import add_runtime_flags, open_encoders
@@ -36,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
             "bundle": str(index.bundle_folder),
         }
         facts["undated"] = len(index.paths) - index.dated
+        if state := _unfinished(folder):
+            facts["unfinished"] = state
         folder = index.bundle_folder
     from miniclip.inference.gpu_info import gpu_facts
 
@@ -64,6 +67,20 @@ def run(arguments: argparse.Namespace) -> int:
             )
         print(f"{name:<12} {shown}")
     return 0
+
+
+def _unfinished(folder: Path) -> str:
+    """What the next update of an index still has to do; "" where it is whole."""
+    from miniclip.data.paths import printable
+    from miniclip.index.store import INDEX_FORMAT, read_settings
+
+    settings = read_settings(folder)
+    update = f"miniclip index {printable(settings.images)} --out {printable(str(folder))}"
+    if not settings.is_finished:
+        return f"an update is running or was stopped; it goes on with: {update}"
+    if settings.format < INDEX_FORMAT:
+        return f"made by an older MiniCLIP, without camera, place, rating and file type; add them with: {update}"
+    return ""
 
 
 def _two_runtimes() -> str:

@@ -42,7 +42,7 @@ def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
     summary = read_summary(index, stamp_of(index, settings.fingerprint))
     if summary is None or settings.fingerprint != fingerprint or settings.images != absolute(images):
         return False
-    if settings.format != INDEX_FORMAT:
+    if settings.format != INDEX_FORMAT or not settings.is_finished:
         return False
     return is_current(summary, scan_images(images, settings.exclude))
 

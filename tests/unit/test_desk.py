@@ -226,10 +226,9 @@ def test_map_is_computed_once_for_all_who_ask_at_once(
 
 def test_one_question_embeds_few_texts(open_desk: Callable[..., AppState], images: Path) -> None:
     app_state = open_desk(images)
-    paths = app_state.search.paths
 
     def minus(text: str) -> tuple[str, ...]:
-        query = read_query({"q": "a dog", "not": text}, paths)
+        query = read_query({"q": "a dog", "not": text}, app_state.search)
         assert query is not None
         return query.minus
 

@@ -158,7 +158,7 @@ def test_every_help_ends_with_an_example(command: str, capsys: pytest.CaptureFix
     [
         (["serach", "x"], "there is no serach; did you mean search?"),
         (["search", "x", "--topk", "3"], "did you mean --top-k?"),
-        (["search", "x", "--botom"], "unrecognized arguments: --botom (see"),
+        (["search", "x", "--qqqq"], "unrecognized arguments: --qqqq (see"),
         (["qqq"], "there is no qqq; choose from"),
     ],
 )
