@@ -311,3 +311,20 @@ def test_the_worse_of_two_equal_files_goes_to_the_trash(photo_page: Any, photos:
     expect(dialog.get_by_role("button", name="Undo")).to_be_hidden()
     assert sorted(os.listdir(photos))[0] == "copy.jpg" and len(os.listdir(photos)) == PHOTOS - 1
     assert [path.name for path in photos.parent.rglob("photo-0.jpg")] == ["photo-0.jpg"]
+
+
+@pytest.mark.all_screens
+def test_images_that_are_browsed_by_date_are_selected_and_viewed(open_tab: Any, photo_url: str) -> None:
+    tab = open_tab(photo_url)
+    cards = tab.locator(".timeline button.card")
+    expect(cards.first).to_be_visible()
+    tab.get_by_role("button", name="Select", exact=True).click()
+    cards.nth(0).click()
+    cards.nth(2).click(modifiers=["Shift"])
+    expect(tab.locator(".timeline .card[aria-pressed=true]")).to_have_count(3)
+    assert serious(tab) == []
+    tab.get_by_role("button", name="End the selection").click()
+    shown = viewer(tab)
+    expect(shown.locator(".place")).to_contain_text("1 of")
+    tab.keyboard.press("ArrowRight")
+    expect(shown.locator(".place")).to_contain_text("2 of")
