@@ -56,7 +56,7 @@ MUTATIONS = (
         "miniclip/files.py",
         "    if not _rename_in_one_step(source, target):\n",
         "    os.replace(source, target)\n    if False:\n",
-        "tests/unit/test_relocate.py::test_a_name_that_is_taken_after_the_plan_gets_a_number_too",
+        "tests/unit/test_files.py::test_a_rename_takes_a_free_name_only",
     ),
     Mutation(
         "a recovery touches only files of its own",
