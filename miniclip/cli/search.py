@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     has_subject = words or arguments.image or arguments.like
     if not has_subject and not _is_filtered(arguments):
         raise MiniClipError(
-            'give words, as in miniclip search "a red car", or --image FILE, or both, or a filter such as --after DAY'
+            'give either words, as in miniclip search "a red car", or --image FILE, or both, or only filters'
         )
     images = [_image(place) for place in arguments.image]
     searcher = _open_searcher(arguments, folder)

@@ -9,7 +9,7 @@ import pytest
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from tests.e2e.conftest import DemoProcess
-from tests.e2e.test_page_manners import serious
+from tests.support.axe import serious
 from tests.support.many_images import write_many
 from tests.support.photos import write_photo
 
@@ -17,7 +17,8 @@ expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is n
 CARDS = "#results .card"
 MANY = 100_000
 MIN_FRAMES_PER_S = 50
-ATTEMPTS = 10  # other work on the machine takes frames, too: the best of these counts
+ATTEMPTS = 6  # other work on the machine takes frames, too: the best of these counts
+EMPTY_PAGE = "data:text/html,<div style='height:3000000px'></div>"
 # scrolls by so many pixels a second for some seconds and counts the frames that were drawn
 FRAMES_PER_S = """async ([speed, seconds]) => {
     const from = scrollY;
@@ -84,7 +85,7 @@ def test_an_empty_query_shows_all_images_by_month(open_tab: Callable[[str], Any]
     expect(tab.locator("#words")).to_have_value("")
     expect(tab.locator("#results h3").first).to_have_text("April 2024")
     expect(tab.locator(CARDS).first).to_have_attribute("title", "63.jpg")  # the newest
-    expect(tab.get_by_label("Order")).to_be_hidden()  # it is by date already
+    expect(tab.get_by_label("Sort by")).to_be_hidden()  # it is by date already
     tab.get_by_role("button", name="Filters", exact=True).click()
     expect(tab.get_by_label("Camera")).to_be_visible()
     assert serious(tab) == []
@@ -122,7 +123,7 @@ def test_results_are_put_in_order_of_date(open_tab: Callable[[str], Any], photos
     tab = open_tab(f"{photos_url}?q=a+red+circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     best = titles(tab)
-    tab.get_by_label("Order").select_option("newest first")
+    tab.get_by_label("Sort by").select_option("date")
     tab.wait_for_function(f"() => document.querySelector('{CARDS} .title').textContent !== {best[0]!r}")
     dated = [title for title in titles(tab) if title != "undated.png"]
     assert set(titles(tab)) == set(best) and dated == sorted(dated, reverse=True) != best
@@ -173,6 +174,11 @@ def test_a_hundred_thousand_images_scroll_smoothly(open_tab: Callable[[str], Any
             rates.append(frames)
             assert scrolled > speed  # it really moved, for two seconds
         print(f"{speed} px/s: {max(rates):.0f} frames/s")
+        if max(rates) < MIN_FRAMES_PER_S:
+            tab.goto(EMPTY_PAGE)
+            empty = max(tab.evaluate(FRAMES_PER_S, [speed, 2])[0] for _ in range(ATTEMPTS))
+            if empty < MIN_FRAMES_PER_S + 5:
+                pytest.skip(f"other work on this machine leaves {empty:.0f} frames a second to an empty page")
         assert max(rates) >= MIN_FRAMES_PER_S, f"{speed} px/s: {rates}"
     assert tab.locator("#results li").count() < 400  # of 100,000
     tab.evaluate("scrollTo(0, document.documentElement.scrollHeight)")

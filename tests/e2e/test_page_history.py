@@ -82,6 +82,7 @@ def test_image_that_cannot_be_read_is_forgotten(tab: Any, tmp_path: Path) -> Non
 
 def test_late_colours_do_not_paint_over_those_chosen_since(open_tab: Any, dated_url: str) -> None:
     tab = open_tab(f"{dated_url}?q=photo")
+    tab.locator("#results .card").first.wait_for()  # the map is coloured by this search
     tab.get_by_role("tab", name="Map").click()
     canvas, colour = tab.locator("#map canvas"), tab.get_by_label("Colour by")
     expect(canvas).to_have_attribute("data-painted", "question")

@@ -142,6 +142,7 @@ def test_map_that_nobody_sees_is_painted_when_it_is_shown_again(tab: Any) -> Non
 @pytest.mark.all_screens
 def test_map_is_coloured_by_folder(open_tab: Any, dated_url: str) -> None:
     tab = open_tab(f"{dated_url}?q=photo")
+    tab.locator("#results .card").first.wait_for()  # the map is coloured by this search
     go(tab, "Map")
     canvas = tab.locator("#map canvas")
     expect(canvas).to_have_attribute("data-painted", "question")

@@ -240,7 +240,7 @@ def test_search_prints_one_line_an_image_best_first(place: dict[str, Path], outc
 
 def test_search_json_is_one_object_with_the_same_results(outcome: Outcome) -> None:
     found = json.loads(succeeded(outcome("search --json")))
-    assert set(found) == {"query", "results", "captions", "nothing_matches", "calibrated"}
+    assert set(found) == {"query", "results", "captions", "nothing_matches", "calibrated", "missing"}
     assert (found["query"], found["calibrated"]) == ("a red circle", True)
     printed = [line.split("\t")[:3] for line in outcome("search").stdout.splitlines()]
     shown = [[f"{hit['score']:.4f}", hit["path"], f"{hit['probability']:.3f}"] for hit in found["results"]]
