@@ -32,6 +32,7 @@ from miniclip.installation import install, program
 
 from .memory import keep_memory_together
 from .sharing import generated_login, share
+from .show_in_folder import has_desktop
 
 HOST = "127.0.0.1"
 
@@ -97,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MiniClipError(f"the page needs {error.name}: {install('demo')}") from error
 
     is_public = arguments.share or not _is_loopback(arguments.host)
-    app_state = AppState(searcher, arguments.provider, is_public)
+    app_state = AppState(searcher, arguments.provider, is_public, is_proxied=bool(arguments.root_path))
+    if app_state.is_local:
+        _recover_moves()
     login, is_generated = arguments.auth, False
     if is_public and login is None:
         login, is_generated = generated_login(), True
@@ -111,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 server_port=arguments.port,
                 root_path=arguments.root_path,
                 auth=login,
-                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and _has_display(),
+                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and has_desktop(),
                 prevent_thread_lock=True,
                 **launch_options(app_state, arguments.mcp),
             )
@@ -191,13 +194,19 @@ def _separate_uploads() -> None:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs `atexit`
 
 
+def _recover_moves() -> None:
+    """Finish the moves that a kill of an earlier page interrupted, and say so."""
+    from miniclip.data.paths import printable
+    from miniclip.index.relocate import recover
+
+    with contextlib.suppress(MiniClipError, OSError):  # without a home folder there is no journal, and nothing to do
+        for line in recover():
+            print(f"an interrupted move was repaired: {printable(line)}", flush=True)
+
+
 def _import_page() -> None:
     with contextlib.suppress(ImportError):  # the main thread imports it again and reports what is missing
         importlib.import_module(f"{__package__}.app")
-
-
-def _has_display() -> bool:
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _is_loopback(host: str) -> bool:

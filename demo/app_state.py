@@ -47,10 +47,17 @@ class Job:
 
 
 class AppState:
-    """The page's one open gallery. A public page never changes it."""
+    """The page's one open gallery. A public page never changes it.
 
-    def __init__(self, searcher: Searcher, provider: str = "auto", is_public: bool = False) -> None:
+    `is_local`: nobody but a browser on this machine opens the page, so that it may offer what files there allow. A page
+    behind a reverse proxy is not public, and not local either.
+    """
+
+    def __init__(
+        self, searcher: Searcher, provider: str = "auto", is_public: bool = False, is_proxied: bool = False
+    ) -> None:
         self.provider, self.is_public = provider, is_public
+        self.is_local = not (is_public or is_proxied)
         self.job: Job | None = None
         self._lock, self._opening = threading.Lock(), threading.Lock()
         self._put(searcher)

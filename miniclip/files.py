@@ -5,8 +5,10 @@ In: a path and a function that fills it. Out: the whole file, or a `MiniClipErro
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,45 @@ def exchange(one: Path, other: Path) -> bool:
         return False
     here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     return bool(swap(here, os.fsencode(one), here, os.fsencode(other), both) == 0)
+
+
+def rename_to_free_name(source: str, target: str) -> None:
+    """Rename within one file system, never over another file: `FileExistsError` where `target` is taken.
+
+    Linux and macOS do it in one step. Elsewhere the file has both names for a moment, and a kill may leave both.
+    """
+    if not _rename_in_one_step(source, target):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # takes the name
+            os.replace(source, target)
+        else:
+            os.unlink(source)
+
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)  # FAT has none
+
+
+def _rename_in_one_step(source: str, target: str) -> bool:
+    """False where the system or the file system does not know how; `OSError` where the rename fails."""
+    try:
+        kernel = ctypes.CDLL(None, use_errno=True)
+        names = os.fsencode(source), os.fsencode(target)
+        if sys.platform == "darwin":
+            status = kernel.renamex_np(*names, 4)  # RENAME_EXCL
+        else:
+            status = kernel.renameat2(-100, names[0], -100, names[1], 1)  # AT_FDCWD, RENAME_NOREPLACE
+    except (AttributeError, OSError):
+        return False
+    code = ctypes.get_errno() if status else 0
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    if code:
+        raise OSError(code, os.strerror(code), source, None, target)
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -69,6 +69,7 @@ const actions = {
     previous: () => turn('previous'),
     next: () => turn('next'),
     why,
+    view: () => page.send('view', { ...opened, title: answer.title }),
     like: () => {
         dialog.close();
         page.send('ask', { like: answer.like, title: answer.title, preview: answer.small });

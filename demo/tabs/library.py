@@ -46,7 +46,9 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         if not found:
             return {"html": cards.render("message", text="No image is here twice.")}
         groups = [[gallery.card_of(row) for row in rows[:MAX_IN_GROUP]] for rows in found[:MAX_GROUPS]]
-        return {"html": cards.render("duplicates", groups=groups, total=len(found))}
+        version = gallery.previews.version if app_state.is_local else ""
+        html = cards.render("duplicates", groups=groups, total=len(found), threshold=threshold, gallery=version)
+        return {"html": html}
 
     def use(form: Form) -> dict[str, Any]:
         return {"job": _job(app_state.use(str(form.get("bundle")), str(form.get("precision"))))}

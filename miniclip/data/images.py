@@ -108,6 +108,13 @@ def read_header(source: ImageSource) -> Metadata:
 
 
 @contextlib.contextmanager
+def opened_image(source: ImageSource) -> Iterator[Image.Image]:
+    """A checked Pillow image whose pixels are not decoded yet, nor turned upright. Errors: as above."""
+    with _reasons(source), _opened(source) as image:
+        yield image
+
+
+@contextlib.contextmanager
 def _opened(source: ImageSource) -> Iterator[Any]:
     stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
     with Image.open(stream, formats=FORMATS) as image:

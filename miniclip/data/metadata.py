@@ -7,7 +7,7 @@ not cost the others. Of several EXIF blocks the first one that has a tag counts,
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,7 +68,7 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
     """
     blocks, texts = [], []
     with contextlib.suppress(Exception):  # metadata dates and turns nothing where it cannot be read
-        blocks = list(_exif_blocks(image, source))
+        blocks = list(exif_blocks(image, source))
     with contextlib.suppress(Exception):
         texts = list(xmp_texts(image, blocks))
     orientation = next((value for block in blocks if (value := block.integer(ORIENTATION)) is not None), 1)
@@ -94,10 +94,11 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(TURNS[orientation])
 
 
-def _exif_blocks(image: Image.Image, source: Any) -> Iterator[ExifBlock]:
+def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED) -> Iterator[ExifBlock]:
+    """The EXIF blocks of an opened image, with the tags `wanted` and all of GPS."""
     if image.format == "TIFF":
         with _opened(source) as stream:
-            yield ExifBlock(stream, WANTED)
+            yield ExifBlock(stream, wanted)
         return
     contents: list[bytes] = []
     for marker, content in getattr(image, "applist", []):  # JPEG
@@ -112,7 +113,7 @@ def _exif_blocks(image: Image.Image, source: Any) -> Iterator[ExifBlock]:
     contents += [block for name in ("exif", "APP1", "app1") if (block := raw_profile(image, name))]
     for content in contents:
         if not content.startswith(b"http"):  # an APP1 profile may be XMP
-            yield ExifBlock.of_bytes(content, WANTED)
+            yield ExifBlock.of_bytes(content, wanted)
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def test_an_invalid_argument_is_named_as_the_page_names_it() -> None:
 
 def test_the_scripts_have_the_filters_from_one_list() -> None:
     class Public:
-        is_public = True
+        is_public, is_local = True, False
 
     head = launch_options(Public())["head"]  # type: ignore[arg-type]
     settings = json.loads(head.split("window.miniclip = ", 1)[1].split(";", 1)[0])
