@@ -1,6 +1,6 @@
 """Open the search page: a bundle and images (or an index) in, a page at 127.0.0.1 out.
 
-    python -m demo --images ~/Pictures --bundle models/miniclip-s
+    python -m demo --images ~/Pictures
     python -m demo --index index/holiday-1a2b3c4d
 
 `--images` makes or updates an index below `index/`, named after the folder; `--index` opens one unchanged. Exit status:
@@ -27,6 +27,7 @@ from typing import Any
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
+from miniclip.inference.bundle_location import released_bundle
 from miniclip.inference.precision import PRECISION_CHOICES
 from miniclip.installation import install, program
 
@@ -42,10 +43,12 @@ def parser() -> ArgumentParser:
     flags = ArgumentParser(
         prog=call,
         description="Search images with words, in the browser.",
-        example=f"{call} --images ~/Pictures --bundle miniclip-s",
+        example=f"{call} --images ~/Pictures",
     )
     flags.add_argument(
-        "--bundle", type=Path, help="bundle: a folder, or USER/NAME on the hub; with --index, only if its own was moved"
+        "--bundle",
+        type=Path,
+        help="bundle: a folder, or USER/NAME on the hub (default miniclip-s, or the index's own)",
     )
     images = flags.add_mutually_exclusive_group()
     images.add_argument("--images", help="folder of images, caption file, hf:USER/NAME, or openmoji")
@@ -79,9 +82,9 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.images is None and arguments.index is None:
-        raise MiniClipError("nothing to search; give --images DIR with --bundle B, or --index INDEX")
+        raise MiniClipError("nothing to search; give --images DIR or --index INDEX")
     if arguments.images is not None and arguments.bundle is None:
-        raise MiniClipError(f"--images needs a bundle that embeds them; add --bundle B ({program('export')} makes one)")
+        arguments.bundle = released_bundle()
     if arguments.mcp and find_spec("mcp") is None:
         raise MiniClipError(f"--mcp needs the package mcp: {install('mcp')}")
     check_port(arguments.host, arguments.port)

@@ -189,12 +189,12 @@ class GallerySearch:
         except (MiniClipError, OSError) as error:
             raise PageError("This image is no longer there, or its storage cannot be reached.") from error
 
-    def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
+    def detail(self, row: int, score: float = 0.0, match: str = "") -> Detail:
         """What the large view shows of one image."""
-        card = self.card(Hit(row, score, self.index.paths[row], self.index.captions[row], probability))
+        card = self.card(Hit(row, score, self.index.paths[row], self.index.captions[row]))
         facts = [("Similarity", f"{score:.3f}")] if score else []
-        if probability is not None:
-            facts.append(("Match", card.match))
+        if match:
+            facts.append(("Match", match))
         moment = self.index.taken[row]
         if not np.isnat(moment):
             facts.append(("Taken", str(moment).replace("T", " ")[:16]))

@@ -9,7 +9,8 @@ async function open({ card, row, gallery }) {
     const values = card ? card.dataset : { row, gallery };
     const mine = opened = { card, row: Number(values.row), gallery: values.gallery, siblings: card ? page.cardsAround(card) : [], q: asked };
     const found = await page.call(server.detail, {
-        row: mine.row, gallery: mine.gallery, score: Number(values.score ?? 0), probability: values.probability ?? null, q: asked,
+        row: mine.row, gallery: mine.gallery, score: Number(values.score ?? 0),
+        match: values.match ?? '', q: asked,
     });
     if (mine !== opened) return;
     answer = found;

@@ -9,13 +9,17 @@ from ..form import Form, number, text
 from ..heatmap import heat_map
 from ..page import Handler
 
+MATCH_WORDS = ("strong", "likely", "weak")
+
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
     def detail(form: Form) -> dict[str, Any]:
-        """A row and its card's score and probability -> the dialog's content."""
+        """A row and its card's score and match -> the dialog's content."""
         gallery = app_state.search
-        probability = None if form.get("probability") is None else number(form, "probability", 0, 0, 1)
-        shown = gallery.detail(gallery.requested_row(form), number(form, "score", 0, -1, 1), probability)
+        match = text(form, "match")
+        shown = gallery.detail(
+            gallery.requested_row(form), number(form, "score", 0, -1, 1), match if match in MATCH_WORDS else ""
+        )
         return {
             "html": cards.render("detail", detail=shown, words=text(form, "q")),
             "like": shown.card.content_id,

@@ -17,7 +17,7 @@ import numpy as np
 from miniclip.errors import MiniClipError
 from miniclip.inference.judged_queries import RIGHT, UNKNOWN, JudgedQueries
 from miniclip.inference.logistic import fit_logistic, sigmoid
-from miniclip.inference.match_cutoff import fit_cutoff
+from miniclip.inference.match_cutoff import MIN_GALLERY, fit_cutoff
 
 STRONG = 0.3  # called strong from here: about half of such hits are right on photographs, more on named objects
 HITS = 10  # best images of a query that the curve is fitted to: people see no others
@@ -48,14 +48,21 @@ class ScoreCalibration:
 
     def cutoff_probability(self, images: int) -> float:
         """The probability that one of `images` must reach for anything to match."""
-        smaller = np.log(self.gallery / min(max(images, 1), self.gallery))
+        smaller = (
+            np.log(self.gallery / min(max(images, MIN_GALLERY), self.gallery)) if self.gallery > MIN_GALLERY else 0
+        )
         return float(self.probability(np.asarray(self.cutoff - self.growth * smaller)))
 
-    def word(self, probability: float, images: int) -> str:
-        """`strong`, `likely` or `weak` among `images`; where nothing matches every image is weak."""
-        if probability < self.cutoff_probability(images):
-            return "weak"
-        return "strong" if probability >= STRONG else "likely"
+    def words(self, probabilities: Sequence[float], images: int) -> list[str]:
+        """`strong`, `likely` or `weak` for hits of a search among `images`, the best hit among them.
+
+        Where nothing matches, every hit is weak. Otherwise each is judged as in the smallest gallery: the cut-off rises
+        with the number of images only to keep the best of many wrong scores below it.
+        """
+        if not len(probabilities) or max(probabilities) < self.cutoff_probability(images):
+            return ["weak"] * len(probabilities)
+        least = self.cutoff_probability(1)
+        return ["weak" if own < least else "strong" if own >= STRONG else "likely" for own in probabilities]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

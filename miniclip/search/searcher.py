@@ -125,9 +125,10 @@ class Searcher:
         nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability(compared) and len(named) == 0
         # an image that its name puts ahead of others is at least as likely as they are
         likely = np.maximum.accumulate(likely[::-1])[::-1]
+        words = self.match.words(likely.tolist(), compared)
         hits = [
-            replace(hit, match=self.match.word(probability, compared))
-            for hit, probability in zip(self._hits(scores[0], rows[0], likely, named), likely.tolist(), strict=True)
+            replace(hit, match=word)
+            for hit, word in zip(self._hits(scores[0], rows[0], likely, named), words, strict=True)
         ]
         return SearchResult(self.in_order(hits, query.sort), bool(nothing_matches), is_calibrated=True)
 

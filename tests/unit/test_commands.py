@@ -275,7 +275,7 @@ def test_search_for_matches_shows_no_others(place: dict[str, Path], outcome: Out
     assert match is not None
     hits = json.loads(succeeded(outcome("search --matches")))["results"]
     assert 0 < len(hits) < 12
-    assert all(hit["probability"] >= match.cutoff_probability(12) - 1e-6 for hit in hits)
+    assert all(hit["probability"] >= match.cutoff_probability(1) - 1e-6 for hit in hits)
 
 
 def test_duplicates_are_printed_in_groups(outcome: Outcome) -> None:

@@ -120,7 +120,7 @@ def test_order_within_a_query_is_that_of_the_scores() -> None:
     match = ScoreCalibration(5.0, -2.0, 0.1, 10, 10, "val", offset=[0.5, -1.0])
     likely = match.probability(np.linspace(-1, 1, 50), np.array([0.6, 0.8]))
     assert (np.diff(likely) > 0).all()
-    words = [match.word(float(own), 10) for own in likely]
+    words = match.words(likely.tolist(), 10)
     assert words == sorted(words, key=["weak", "likely", "strong"].index) and set(words) == {"weak", "likely", "strong"}
 
 
