@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from miniclip.cli.flags import add_runtime_flags, open_encoders
+from miniclip.cli.flags import add_image_root_flag, add_runtime_flags, open_encoders
 from miniclip.errors import MiniClipError
 
 
@@ -19,6 +19,7 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--data", nargs="+", required=True, help="captions: folders, caption files, hf:USER/NAME, or openmoji"
     )
+    add_image_root_flag(command)
     command.add_argument(
         "--split", nargs="+", default=["val"], help="splits to measure on, where a source has them (default val)"
     )
@@ -30,7 +31,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from miniclip.data.captions import read_captions
+    from miniclip.data.captions import read_sources
     from miniclip.evaluation.calibrate_bundle import judge_sources, write_calibration
     from miniclip.files import can_write
     from miniclip.inference.bundle import Bundle
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(find_bundle(arguments.bundle))
     if not can_write(bundle.folder):  # the manifest is replaced by a new file; known before minutes of embedding
         raise MiniClipError(f"{bundle.folder} cannot be written; copy the bundle and calibrate the copy")
-    tables = [read_captions(name, arguments.seed) for name in arguments.data]
+    tables = read_sources(arguments.data, arguments.seed, arguments.image_root)
     encoders = open_encoders(arguments, bundle)
     sources = judge_sources(tables, arguments.split, encoders, part=0 if arguments.half else None)
     match = calibrate(sources, "+".join(arguments.split))

@@ -120,10 +120,11 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:
     """The split to measure on and its seed, by default that of the runs: another one puts into `test` what they were
     trained on."""
-    from miniclip.data.captions import read_captions
+    from miniclip.data.captions import read_sources
 
     tried = [arguments.seed] if arguments.seed is not None else sorted({*seeds.values()}) or [0]
-    tables = [read_captions(arguments.data, seed=seed).split(arguments.split) for seed in tried]
+    read = [read_sources([arguments.data], seed, arguments.image_root)[0] for seed in tried]
+    tables = [table.split(arguments.split) for table in read]
     if any(table.image_paths != tables[0].image_paths for table in tables):
         named = ", ".join(f"{name} by seed {seed}" for name, seed in seeds.items())
         raise MiniClipError(f"the runs split this data differently ({named}); choose one with --seed")

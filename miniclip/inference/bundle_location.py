@@ -12,7 +12,7 @@ from typing import Any
 
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
-from miniclip.inference.bundle import SNAPSHOT, list_names, sha256_of
+from miniclip.inference.bundle import SNAPSHOT, is_bundle, list_names, sha256_of
 from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
 from miniclip.inference.precision import PRECISIONS
 
@@ -60,6 +60,14 @@ def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
     if match is None or ".." in str(name) or (match[2] and not str(name).startswith("hf:")):
         return folder
     return _download(match[1], match[2] or "", match[3], precision)
+
+
+def names_bundle(name: str | Path) -> bool:
+    """Whether this is a bundle's folder or name; anything else may be a run's."""
+    try:
+        return is_bundle(find_bundle(name))
+    except MiniClipError:
+        return False
 
 
 def _download(name: str, inside: str, revision: str | None, precision: str) -> Path:

@@ -13,6 +13,9 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
+LARGE = (".onnx", "_data", ".pt", ".safetensors")  # what the hub keeps as LFS files
 REPOSITORY = r"([\w.-]+/[\w.-]+)"
 
 
@@ -105,7 +108,7 @@ class Answers(BaseHTTPRequestHandler):
         content = files.get(file)
         if content is None:
             return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
-        if not file.endswith((".onnx", "_data")):
+        if not file.endswith(LARGE):
             self.send_file(content, file, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=commit)
             return None
         self.answer(
@@ -132,9 +135,30 @@ class Answers(BaseHTTPRequestHandler):
 
 def _entry(name: str, content: bytes) -> dict[str, Any]:
     entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-    if name.endswith((".onnx", "_data")):
+    if name.endswith(LARGE):
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
     return entry
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, server: HubServer, cache: Path) -> None:
+    """This process asks the server, not the hub, and keeps what it gets in `cache`, as with HF_ENDPOINT and HF_HOME.
+
+    huggingface_hub reads the environment once, when it is imported.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("NO_PROXY", "*")
+    values = {
+        "ENDPOINT": server.address,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+    }
+    values["HUGGINGFACE_CO_URL_TEMPLATE"] = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+    huggingface_hub.close_session()  # the next one reads NO_PROXY
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
