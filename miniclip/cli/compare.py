@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     folders = (arguments.a, arguments.b)
     if arguments.a == arguments.b:
         raise MiniClipError(f"compare takes two different models, and both are {arguments.a}")
-    (first, first_ranks), (second, second_ranks) = measure(
+    (first, first_ranks, _), (second, second_ranks, _) = measure(
         arguments, {folder: not names_bundle(folder) for folder in folders}
     )
     results = {result["model"]: result for result in (first, second)}
