@@ -144,6 +144,16 @@ def test_damaged_download_leaves_the_cache_and_can_be_repeated(hub: HubServer, t
     assert (folder / "onnx/text_model.onnx").read_bytes() == GRAPHS["onnx/text_model.onnx"]
 
 
+def test_download_that_ends_early_is_one_line_and_leaves_no_file(hub: HubServer, tmp_path: Path) -> None:
+    hub.cut = {"onnx/text_model.onnx"}
+    (refused,) = find(hub, tmp_path / "cache", "jane/tiny")
+    assert refused.startswith("error: no folder jane/tiny, and no bundle of that name from the Hugging Face hub (")
+    assert not list((tmp_path / "cache").rglob("text_model.onnx"))
+    hub.stop()  # half a bundle is no bundle: offline there is none
+    (offline,) = find(hub, tmp_path / "cache", "jane/tiny")
+    assert offline.startswith("error: no folder jane/tiny")
+
+
 @pytest.mark.e2e
 def test_commands_take_a_name_and_go_on_offline(
     hub: HubServer, tiny_bundle: Path, image_folder: Path, tmp_path: Path
