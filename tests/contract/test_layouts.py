@@ -3,6 +3,7 @@ pipeline, and say when they cannot.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.bundle_location import find_bundle
+from miniclip.inference.bundle_location import HUB_NAME, find_bundle
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.known_models import ON_HUB
 from miniclip.inference.layouts import TextRules, find_layout, text_rules
 from tests.support.drawing import WORDS
 from tests.support.hub_server import HubServer, Repository, read_files, use_hub
@@ -107,6 +111,22 @@ def test_unknown_preprocessor_key_is_refused_by_name(replica: Replica, tmp_path:
         OnnxEncoders(Bundle.open(copy), "cpu", threads=1)
 
 
+def test_known_models_have_layouts_that_replicas_have() -> None:
+    """`miniclip models` lists nothing whose layout is not tested here."""
+    layouts = {
+        "Xenova/clip-vit-base-patch32": "Xenova/clip",
+        "immich-app/ViT-B-32__laion2b-s34b-b79k": "immich-app/clip",
+        "Xenova/clip-vit-large-patch14": "Xenova/clip",
+        "Xenova/siglip-base-patch16-224": "Xenova/siglip",
+        "onnx-community/siglip2-base-patch16-224-ONNX": "onnx-community/siglip2",
+        "Xenova/mobileclip_s2": "Xenova/mobileclip",
+        "hf:plhery/mobileclip2-onnx/onnx/s0": "plhery/mobileclip2",
+    }
+    assert [model.name for model in ON_HUB] == list(layouts)
+    assert set(layouts.values()) <= set(REPLICAS)
+    assert all(HUB_NAME.fullmatch(name) for name in layouts)
+
+
 def test_settings_of_others_become_rules(tmp_path: Path) -> None:
     """What the settings leave out is what the models have: 64 tokens for SigLIP, 77 for CLIP and open_clip."""
     towers = find_layout({"onnx/text_model.onnx", "onnx/vision_model.onnx"})
@@ -142,3 +162,30 @@ def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: 
         assert OnnxEncoders(Bundle.open(bundle), "cpu", threads=1).precision == "fp32"
     assert sorted(asked) == ["fp32", "int8"]
     assert OnnxEncoders(Bundle.open(bundle), "cpu", "int8", threads=1).precision == "int8"
+
+
+def test_text_model_that_sees_padding_despite_its_mask_is_refused_with_what_was_measured(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Its embedding is the mean over all positions, padded ones too."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (bundle / "manifest.json").unlink()
+    table = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["hidden"]),
+        helper.make_node("ReduceMean", ["hidden", "axis"], ["text_embeds"], keepdims=0),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in ("input_ids", "attention_mask")
+    ]
+    constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "axis")]
+    outputs = [helper.make_tensor_value_info("text_embeds", TensorProto.FLOAT, ["B", 32])]
+    graph = helper.make_graph(nodes, "text", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, bundle / "onnx/text_model.onnx")
+    with pytest.raises(MiniClipError) as error:
+        OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
+    measured = (
+        r"bundle in fp32 failed its self-test: a text has another embedding beside a longer one \(cosine 0\.\d{3}\)"
+    )
+    assert re.match(measured, str(error.value))

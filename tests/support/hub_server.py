@@ -3,9 +3,11 @@
 Repositories are files in memory. Large ones are redirected to a storage address, as LFS files are.
 """
 
+import contextlib
 import hashlib
 import json
 import re
+import socket
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +45,12 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.damaged: set[str] = set()
         self.cut: set[str] = set()
+        self._connections: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
 
     @property
     def address(self) -> str:
@@ -60,8 +68,12 @@ class HubServer(ThreadingHTTPServer):
         return self
 
     def stop(self) -> None:
+        """Close the server, and connections that a client keeps for its next request."""
         self.shutdown()
         self.server_close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Answers(BaseHTTPRequestHandler):
