@@ -1,6 +1,8 @@
 """`make demo BUNDLE=someone/replica`: the page opens with a bundle from a hub, and once more when the hub is gone."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -44,7 +46,12 @@ class MadeDemo(DemoProcess):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
+
+    def __exit__(self, *error: object) -> None:
+        os.killpg(self.pid, signal.SIGTERM)  # make, and the page that it started
+        self._process.communicate(timeout=60)
 
 
 @pytest.fixture
