@@ -101,7 +101,9 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     except MiniClipError:
         raise
     except Exception as error:  # as above
-        raise _no_bundle(name, error) from error
+        if _is_refusal(error):
+            raise _no_bundle(name, error) from error
+        raise MiniClipError(f"{name} was not downloaded whole ({_first_line(error)}); run the command again") from error
     return snapshot / inside
 
 
@@ -178,7 +180,7 @@ def _no_bundle(name: str, error: Any) -> MiniClipError:
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError
 
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = _first_line(error)
     if isinstance(error, GatedRepoError):
         reason = "its owner must grant access first: ask for it on its page, then run: hf auth login"
     elif _is_refusal(error):
@@ -186,3 +188,7 @@ def _no_bundle(name: str, error: Any) -> MiniClipError:
     elif constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set, and it is not in the cache"
     return MiniClipError(f"no folder {name}, and no bundle of that name from the Hugging Face hub ({reason})")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -23,11 +23,15 @@ REPOSITORY = r"([\w.-]+/[\w.-]+)"
 
 @dataclass
 class Repository:
-    """`commits` maps a commit to its files; `branches` a name to a commit. `token`: who may read it, None is all."""
+    """`commits` maps a commit to its files; `branches` a name to a commit. `token`: who may read it, None is all.
+
+    `is_listed`: without the token only its files are refused, as the hub does for models that ask for consent.
+    """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     token: str | None = None
+    is_listed: bool = False
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         """Put a new state on a branch; returns its commit."""
@@ -100,7 +104,8 @@ class Answers(BaseHTTPRequestHandler):
         repository = self.server.repositories.get(found[1]) if found else None
         if found is None or repository is None:
             return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
-        if repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
+        is_open = repository.token is None or (repository.is_listed and found[2] != "resolve")
+        if not is_open and self.headers.get("Authorization") != f"Bearer {repository.token}":
             return self.answer({"error": "Access is restricted"}, 401, X_Error_Code="GatedRepo")
         commit = repository.branches.get(found[3] or "main", found[3])
         files = repository.commits.get(commit)
