@@ -66,17 +66,14 @@ def import_checkpoint(name: str | Path, vision: str | None, text: str, out: Path
         raise MiniClipError(f"{out} holds a run already, or something else; choose another --out")
     checkpoint = find_checkpoint(name)
     kind, state = read_checkpoint(checkpoint)
-    if kind == "projections":
-        clip = vision or VISION_DEFAULTS["clip"]
-        folder = resolve_backbone(clip)
-        config, transform, model = load_projections(state, checkpoint, folder, clip)
-        _write(out, config, transform, folder, model)
-        what = f"the projections of a CLIP, on {clip}"
-    else:
-        what = _import_original(
-            {n: v for n, v in state.items() if not DROPPED.fullmatch(n)}, checkpoint, vision, text, out
-        )
-    return what
+    if kind == "original":
+        own = {key: value for key, value in state.items() if not DROPPED.fullmatch(key)}
+        return _import_original(own, checkpoint, vision, text, out)
+    clip = vision or VISION_DEFAULTS["clip"]
+    folder = resolve_backbone(clip)
+    config, transform, model = load_projections(state, checkpoint, folder, clip)
+    _write(out, config, transform, folder, model)
+    return f"the projections of a CLIP, on {clip}"
 
 
 def _import_original(state: dict[str, Tensor], checkpoint: Path, vision: str | None, text: str, out: Path) -> str:
