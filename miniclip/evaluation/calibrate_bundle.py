@@ -52,5 +52,5 @@ def write_calibration(bundle: Bundle, match: ScoreCalibration) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {**bundle.manifest, "match": match.to_dict()} if bundle.manifest else match.to_dict())
     except OSError as error:
-        raise MiniClipError(f"cannot write {file}: {error.strerror}; copy the bundle and calibrate the copy") from None
+        raise MiniClipError(f"cannot write {file}: {error.strerror}; copy the bundle and calibrate the copy") from error
     return file

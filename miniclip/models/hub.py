@@ -139,7 +139,7 @@ def download(name: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=10))
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
-        raise MiniClipError(f"no file {name}, and no model of that name from the hub ({_reason(error)})") from None
+        raise MiniClipError(f"no file {name}, and no model of that name from the hub ({_reason(error)})") from error
 
 
 def upload(folder: Path, repo_id: str, private: bool | None, token: str | None) -> str:

@@ -72,10 +72,10 @@ def _plain(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise MiniClipError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception:  # torch raises many types, and its words tell how to run the code in the file
+        raise MiniClipError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises many types, and its words tell how to run the code in the file
         how = "save it with torch.save(model.state_dict(), ...)"
-        raise MiniClipError(f"{path} is no file of plain weights, and nothing else is opened; {how}") from None
+        raise MiniClipError(f"{path} is no file of plain weights, and nothing else is opened; {how}") from error
 
 
 def _without_prefix(state: Mapping[Any, Any]) -> dict[Any, Any]:
