@@ -103,8 +103,8 @@ train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=conf
 # the released bundle is replaced only when it is named
 benchmark export: BUNDLE = bundles/$(notdir $(RUN))
 
-export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME [BUNDLE=bundles/NAME]
-	@$(PY) -m export --run "$(RUN)" --out "$(BUNDLE)"
+export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME [BUNDLE=bundles/NAME] [DATA=captions]
+	@$(PY) -m export --run "$(RUN)" --out "$(BUNDLE)" $(if $(DATA),--data "$(DATA)")
 
 benchmark: data-given $(VENV)/.train ## parity and speed of a bundle: make benchmark RUN= BUNDLE= DATA= [SPLIT=test]
 	@$(PY) -m export.benchmark --run "$(RUN)" --bundle "$(BUNDLE)" --data "$(DATA)" --split $(SPLIT) \

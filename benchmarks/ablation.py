@@ -1,6 +1,7 @@
 """What each lever of training does to mean recall: the table of docs/recipes.md.
 
 python -m benchmarks.ablation --data PATH [--config configs/setup1.toml] [--seeds 3] [--levers views noise ...]
+python -m benchmarks.ablation --data PATH --images 500 --levers teacher
 
 Every row changes one thing of the recipe and trains it anew with each seed: the heads' start, the order of the
 images, dropout and noise. Crops are the same for all seeds, so that the cache serves them. Heads only: a row of
@@ -25,6 +26,8 @@ from train.__main__ import start_model
 from train.data import TrainingData, prepare
 from train.trainer import Trainer, fit_heads
 
+SMALL: dict[str, Any] = {"views": 1, "batch_size": 64}  # for a few hundred images
+
 LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "recipe": [("the recipe itself", {})],
     "views": [("one view: no crops (4 in the recipe)", {"views": 1}), ("two views", {"views": 2})],
@@ -43,6 +46,11 @@ LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "ema": [("moving average of the weights, 0.95", {"ema": 0.95})],
     "prototypes": [("256 prototypes a batch", {"prototypes": True})],
+    "teacher": [
+        ("no teacher (one view, batch of 64)", SMALL),
+        ("miniclip-s as teacher", {**SMALL, "teacher": "miniclip-s"}),
+        ("the same with weight 4 (1)", {**SMALL, "teacher": "miniclip-s", "teacher_weight": 4.0}),
+    ],
 }
 
 
@@ -53,11 +61,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="runs a row (default 3)")
     parser.add_argument("--epochs", type=int, default=25, help="epochs a run (default 25)")
     parser.add_argument("--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="which rows (default all)")
+    parser.add_argument("--images", type=int, help="training images to use, drawn at random (default all)")
     arguments = parser.parse_args()
     recipe = _changed(
         load_config(arguments.config), {"epochs": arguments.epochs, "patience": arguments.epochs, "setup": 1}
     )
-    load = _loader(arguments.data)
+    load = _loader(arguments.data, arguments.images)
     print("| lever | mean recall, % | spread | to the recipe |\n|---|---|---|---|", flush=True)
     recipes_mean = None
     for lever in arguments.levers:
@@ -85,10 +94,12 @@ def _changed(config: Config, changes: dict[str, Any]) -> Config:
     )
 
 
-def _loader(spec: str) -> Callable[[Config], TrainingData]:
+def _loader(spec: str, images: int | None) -> Callable[[Config], TrainingData]:
     """Prepares data once for every number of views, with and without prototypes."""
     loaded: dict[tuple[int, bool], TrainingData] = {}
-    table = read_captions(spec).split("train", "val")
+    whole = read_captions(spec)
+    train, val = whole.split("train"), whole.split("val")
+    table = val.and_train(train if images is None else train.sample(images, seed=0))
 
     def load(config: Config) -> TrainingData:
         key = config.train.views, config.data.prototypes

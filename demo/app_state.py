@@ -95,7 +95,11 @@ class AppState:
                     found.setdefault(manifest.parent.resolve(), Bundle.open(manifest.parent))
                 except MiniClipError:
                     continue
-        return {_name_among(folder, list(found)): bundle for folder, bundle in found.items()}
+        folders = list(found)
+        return {
+            bundle.name if bundle.is_from_hub else _name_among(folder, folders): bundle
+            for folder, bundle in found.items()
+        }
 
     def bundle_named(self, name: str) -> Bundle:
         bundles = self.bundles()

@@ -66,8 +66,9 @@ def write_space(images: str, bundle: Path, out: Path) -> int:
     index = ImageIndex.open(index_images(images, encoders))
     out.mkdir(parents=True, exist_ok=True)
     path_of = _write_previews(index, out)
-    _write_index(index, path_of, out / "index")
-    shutil.copytree(bundle, out / "bundle")
+    encoders.bundle.copy_to(out / "bundle")
+    # without a hub's name the same files have a fingerprint of their own
+    _write_index(index, path_of, out / "index", Bundle.open(out / "bundle").fingerprint)
     ignored = shutil.ignore_patterns("__pycache__", "released")  # an installed miniclip holds its models there
     shutil.copytree(Path(miniclip.__file__).parent, out / "miniclip", ignore=ignored)
     shutil.copytree(Path(__file__).parent, out / "demo", ignore=ignored)
@@ -98,7 +99,7 @@ def _write_previews(index: ImageIndex, out: Path) -> dict[str, str]:
     return path_of
 
 
-def _write_index(index: ImageIndex, path_of: dict[str, str], folder: Path) -> None:
+def _write_index(index: ImageIndex, path_of: dict[str, str], folder: Path, fingerprint: str) -> None:
     """The same rows with relative paths, in a new table: older versions of a table would keep this machine's paths."""
     table: pa.Table = open_table(index.folder, IMAGES).to_arrow()  # type: ignore[union-attr]
     paths = pa.array([path_of.get(path) for path in table["path"].to_pylist()], pa.string())
@@ -107,7 +108,7 @@ def _write_index(index: ImageIndex, path_of: dict[str, str], folder: Path) -> No
     table = table.filter(is_kept).set_column(column, table.schema.field(column), paths.filter(is_kept))
     folder.mkdir()
     lancedb.connect(str(folder)).create_table(IMAGES, table)
-    settings = {"fingerprint": index.fingerprint, "bundle": "bundle", "images": "images"}
+    settings = {"fingerprint": fingerprint, "bundle": "bundle", "images": "images"}
     write_json(folder / "index.json", {"format": INDEX_FORMAT, **settings})
 
 

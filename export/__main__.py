@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.data.captions import read_captions
+from miniclip.cli.flags import add_image_root_flag
+from miniclip.data.captions import read_sources
 from miniclip.data.stages import Stages
 from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
@@ -52,6 +53,7 @@ def make_parser() -> ArgumentParser:
         "--data",
         help="captions to calibrate int8 on, for a run without calibration.npz",
     )
+    add_image_root_flag(parser)
     return parser
 
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MiniClipError(f"{arguments.out} exists and is not a bundle; choose another --out")
     run = load_run(arguments.run)
     replaced = _replaceable(out, run.fingerprint) if present else {}
-    calibration = _calibration(run, arguments.data)
+    calibration = _calibration(run, arguments.data, arguments.image_root)
     if "int8" in arguments.precision and calibration is None:
         raise MiniClipError(
             f"int8 needs images to measure activations on, and {arguments.run} has no {CALIBRATION_FILE}; "
@@ -161,11 +163,12 @@ def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet
     return match
 
 
-def _calibration(run: Run, data: str | None) -> CalibrationSet | None:
+def _calibration(run: Run, data: str | None, image_roots: Sequence[Path] | None) -> CalibrationSet | None:
     """The training images that the run kept for calibration, or images of `--data`."""
     if data is None:
         return CalibrationSet.load(run.folder)
-    return CalibrationSet.choose(read_captions(data, seed=run.config.data.seed), run.transform)
+    (table,) = read_sources([data], run.config.data.seed, image_roots)
+    return CalibrationSet.choose(table, run.transform)
 
 
 def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import add_image_root_flag
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
@@ -51,6 +52,7 @@ def make_parser() -> ArgumentParser:
         help="captions: a folder, a caption file, hf:USER/NAME, or openmoji, each with a weight if it is not 1: "
         "A B:0.3; the first one validates, the others report on their own validation split",
     )
+    add_image_root_flag(parser)
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")
     parser.add_argument("--tracker", default=TRACKERS[0], help=f"{' | '.join(TRACKERS)} (default {TRACKERS[0]})")
@@ -93,7 +95,16 @@ def _train(config: Config, out: Path, arguments: dict[str, Any], device: Device)
                 f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
                 f"got {tokenizer.max_tokens}"
             )
-        data = load_data(arguments["data"], config, model, transform, tokenizer, arguments["allow_missing"], device)
+        data = load_data(
+            arguments["data"],
+            config,
+            model,
+            transform,
+            tokenizer,
+            arguments["allow_missing"],
+            device,
+            arguments["image_root"],
+        )
     if not config.train.start_from:
         fit_heads(model, data)
     share_weights(model)

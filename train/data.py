@@ -8,13 +8,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from miniclip.data.caption_table import CaptionTable, check_skipped
-from miniclip.data.captions import read_captions
+from miniclip.data.captions import read_sources
 from miniclip.data.prefetch import prefetch
 from miniclip.data.progress import ProgressBar
 from miniclip.data.transform import ImageTransform
@@ -97,15 +98,17 @@ def load_data(
     tokenizer: Tokenizer,
     allow_missing: bool,
     device: Device | None = None,
+    image_roots: Sequence[Path] | None = None,
 ) -> TrainingData:
-    """Read the captions and prepare them: training and validation splits of every source; `values` are those of --data.
+    """Read the captions and prepare them: training and validation splits of every source; `values` are those of --data,
+    `image_roots` those of --image-root.
 
     Validation images of all but the first source are in the split `HELD_OUT`. Of these sources, images that the
     first one holds out are left out, and counted.
     Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
     sources = parse_sources(values)
-    first, *others = (read_captions(source.spec, seed=config.data.seed) for source in sources)
+    first, *others = read_sources([source.spec for source in sources], config.data.seed, image_roots)
     if len(first.image_paths) < MIN_SPLIT and "val" not in first.splits:
         raise MiniClipError(f"{sources[0].spec} has {len(first.image_paths)} images and no validation split; {ENOUGH}")
     tables = [first.split("train", "val"), *(_with_held_out(other) for other in others)]

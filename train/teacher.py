@@ -1,14 +1,14 @@
-"""Distillation: a run learns the similarities that larger runs of ours give, beside its own right answers.
+"""Distillation: a run learns the similarities that larger models give, beside its own right answers.
 
-In: finished runs, and the images and texts of training. Out: the teachers' logits for any batch, and the loss that
-brings the student's near to them. Follows C. Yang et al., "CLIP-KD" (CVPR 2024) and K. Wu et al., "TinyCLIP" (ICCV
-2023), section 3.1 (affinity mimicking). Several teachers are one: their similarities are averaged. They see each image
-whole, once, and their embeddings are kept in the cache folder.
+In: bundles or finished runs, by folder or by name, and the images and texts of training. Out: the teachers' logits for
+any batch, and the loss that brings the student's near to them. Follows C. Yang et al., "CLIP-KD" (CVPR 2024) and K. Wu
+et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). Several teachers are one: their similarities are
+averaged. They see each image whole, once, and their embeddings are kept in the cache folder.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,12 @@ from torch.nn import functional
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
-from miniclip.inference.bundle import sha256_of
+from miniclip.inference.bundle import Bundle, sha256_of
+from miniclip.inference.bundle_location import find_bundle, names_bundle
+from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.models.checkpoint import load_run
 from miniclip.models.device import Device
+from miniclip.models.hub import local_folder
 
 from .data import TrainingData
 from .distributed import say
@@ -38,13 +41,13 @@ class Teacher:
     scale: float  # 1 / temperature, the mean of the teachers'
 
     @classmethod
-    def open(cls, runs: str, data: TrainingData, device: Device) -> "Teacher":
-        """Embed everything with each run, or find it in the cache.
+    def open(cls, names: str, data: TrainingData, device: Device) -> "Teacher":
+        """Embed everything with each of the models, or find it in the cache; `names` has commas between them.
 
-        Errors: `MiniClipError` when a run cannot be opened, or an image cannot be read.
+        Errors: `MiniClipError` when a model cannot be opened, or an image cannot be read.
         """
-        folders = [Path(name.strip()) for name in runs.split(",") if name.strip()]
-        found = [_embeds(folder, data.images.paths, data.all_texts, device) for folder in folders]
+        each = [name.strip() for name in names.split(",") if name.strip()]
+        found = [_embeds(name, data.images.paths, data.all_texts, device) for name in each]
         share = len(found) ** -0.5
         images, texts = (
             torch.from_numpy(np.concatenate([own[name].astype(np.float32) for own in found], axis=1)) * share
@@ -76,23 +79,21 @@ def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_sc
     return (by_text + by_image) / 2
 
 
-def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str], device: Device) -> dict[str, np.ndarray]:
-    """`image_embeds`, `text_embeds`, float16, and `logit_scale` of a run, from the cache or computed."""
-    weights = run / "model.safetensors"
-    if not weights.exists():
-        raise MiniClipError(f"--train.teacher: {run} is no finished run; train it first")
-    key = [sha256_of(weights), [sha256_of(path) for path in paths], list(texts)]
+def _embeds(name: str, paths: Sequence[Path], texts: Sequence[str], device: Device) -> dict[str, np.ndarray]:
+    """`image_embeds`, `text_embeds`, float16, and `logit_scale` of a model, from the cache or computed."""
+    identity, opened = _find(name, device)
+    key = [identity, [sha256_of(path) for path in paths], list(texts)]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     file = cache_folder() / "teachers" / f"{digest}.safetensors"
     if not file.exists():
-        say(f"embedding {len(paths):,} images and {len(texts):,} texts with the teacher {run}")
-        encoders = load_run(run).encoders(autocast=not device.is_cpu, device=device)
+        say(f"embedding {len(paths):,} images and {len(texts):,} texts with the teacher {name}")
+        encoders = opened()
         batch_size = 16 if device.is_cpu else 256
         skipped: dict[int, str] = {}
         _, image_embeds = encoders.encode_images(paths, skipped.__setitem__, batch_size)
         if skipped:
             row, reason = next(iter(skipped.items()))
-            raise MiniClipError(f"--train.teacher {run}: cannot read {paths[row]}: {reason}")
+            raise MiniClipError(f"--train.teacher {name}: cannot read {paths[row]}: {reason}")
         found: dict[str, np.ndarray] = {
             "image_embeds": image_embeds.astype(np.float16),
             "text_embeds": encoders.encode_texts(list(texts), batch_size).astype(np.float16),
@@ -100,3 +101,18 @@ def _embeds(run: Path, paths: Sequence[Path], texts: Sequence[str], device: Devi
         }
         write_cached(file, save(found))
     return load(file.read_bytes())
+
+
+def _find(name: str, device: Device) -> tuple[str, Callable[[], Encoders]]:
+    """A hash that names the model's embeddings, and how to open it."""
+    if names_bundle(name):
+        bundle = Bundle.open(find_bundle(name))
+        provider, precision = ("cpu" if device.is_cpu else "auto"), bundle.precisions[0]
+        return f"{bundle.fingerprint} {precision}", lambda: OnnxEncoders(bundle, provider, precision)
+    folder = local_folder(name)
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise MiniClipError(
+            f"--train.teacher: {name} is no finished run and no bundle; train it first, or name another"
+        )
+    return sha256_of(weights), lambda: load_run(folder).encoders(autocast=not device.is_cpu, device=device)

@@ -21,8 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import add_image_root_flag
 from miniclip.data.caption_table import check_skipped
-from miniclip.data.captions import read_captions
+from miniclip.data.captions import read_sources
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import check_protocol, embed_split
 from miniclip.files import write_json
@@ -49,6 +50,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle exported from it")
     parser.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
+    add_image_root_flag(parser)
     parser.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     parser.add_argument("--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto)")
@@ -71,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bundle.manifest and bundle.fingerprint != run.fingerprint:
         raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; give the run it came from")
     check_protocol(arguments.protocol)
-    table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
+    (table,) = read_sources([arguments.data], run.config.data.seed, arguments.image_root)
+    table = table.split(arguments.split)
 
     models: dict[str, Encoders] = {
         "torch": run.encoders(reuse_memory=False, device=device),

@@ -11,57 +11,66 @@ import matplotlib
 matplotlib.use("Agg")  # no screen is needed
 from matplotlib import pyplot as plt
 
+from miniclip.evaluation.text_table import text_table
+
+KINDS = ("images_per_s", "texts_per_s")
+
 
 def format_table(models: dict[str, dict[str, Any]]) -> str:
     """Three blocks with a row a model: recall and parity, speed, and speed relative to torch if torch was measured.
 
     "Share of rate" is the vision tower's best rate relative to the machine's own rates (`export.benchmark.machine`).
     """
-    lines = [
-        f"{'':<13}{'image to text':>16}{'text to image':>16}{'mean':>7}{'largest':>10}{'smallest':>10}{'1 % below':>11}"
-        f"{'same':>8}{'':>8}",
-        f"{'':<13}{'R@1/5/10':>16}{'R@1/5/10':>16}{'':>7}{'differ.':>10}{'cosine':>10}{'cosine':>11}{'top 10':>8}"
-        f"{'MB':>8}",
+    quality = [
+        ["", "image to text", "text to image", "mean", "largest", "smallest", "1 % below", "same", ""],
+        ["", "R@1/5/10", "R@1/5/10", "", "differ.", "cosine", "cosine", "top 10", "MB"],
     ]
+    speed = [
+        [
+            "",
+            "images/s, batch 1/8/32",
+            "texts/s, batch 1/8/32/64",
+            "text query",
+            "image query",
+            "share of rate",
+            "peak",
+        ],
+        ["", "", "", "p50/p95 ms", "p50/p95 ms", "32-bit/8-bit", "MB"],
+    ]
+    relative = [["times torch", "images, batch 1/8/32", "texts, batch 1/8/32/64"]]
     for name, row in models.items():
         recalls = [
             "/".join(f"{100 * row[f'{way}_recall@{k}']:.1f}" for k in (1, 5, 10))
             for way in ("image_to_text", "text_to_image")
         ]
-        lines.append(
-            f"{name:<13}{recalls[0]:>16}{recalls[1]:>16}{100 * row['mean_recall']:>7.2f}"
-            f"{row['largest_difference']:>10.1e}{row['smallest_cosine']:>10.5f}"
-            f"{min(row['image_cosine_p1'], row['text_cosine_p1']):>11.4f}{100 * row['top_10_overlap']:>7.1f}%"
-            f"{row['megabytes']:>8.1f}"
+        quality.append(
+            [
+                name,
+                *recalls,
+                f"{100 * row['mean_recall']:.2f}",
+                f"{row['largest_difference']:.1e}",
+                f"{row['smallest_cosine']:.5f}",
+                f"{min(row['image_cosine_p1'], row['text_cosine_p1']):.4f}",
+                f"{100 * row['top_10_overlap']:.1f}%",
+                f"{row['megabytes']:.1f}",
+            ]
         )
-    lines += [
-        "",
-        f"{'':<13}{'images/s, batch 1/8/32':>26}{'texts/s, batch 1/8/32/64':>30}{'text query':>16}{'image query':>16}"
-        f"{'share of rate':>16}{'peak':>8}",
-        f"{'':<13}{'':>26}{'':>30}{'p50/p95 ms':>16}{'p50/p95 ms':>16}{'32-bit/8-bit':>16}{'MB':>8}",
-    ]
-    for name, row in models.items():
-        images = " / ".join(f"{row['images_per_s'][size]:.0f}" for size in row["images_per_s"])
-        texts = " / ".join(f"{row['texts_per_s'][size]:.0f}" for size in row["texts_per_s"])
+        rates = [" / ".join(f"{rate:.0f}" for rate in row[kind].values()) for kind in KINDS]
         queries = [
             f"{row[f'{kind}_query_p50_ms']:.1f} / {row[f'{kind}_query_p95_ms']:.1f}" for kind in ("text", "image")
         ]
         # only int8 computes in 8 bits, so only int8 has a share of that rate
         of_int8 = f"{100 * row['int8_gemm_share']:.0f}%" if "int8_gemm_share" in row else "-"
         shares = f"{100 * row['gemm_share']:.0f}% / {of_int8}"
-        lines.append(
-            f"{name:<13}{images:>26}{texts:>30}{queries[0]:>16}{queries[1]:>16}"
-            f"{shares:>16}{row['peak_memory_mb']:>8.0f}"
-        )
-    if "torch" in models:
-        lines += ["", f"{'times torch':<13}{'images, batch 1/8/32':>26}{'texts, batch 1/8/32/64':>30}"]
-        for name, row in models.items():
-            images, texts = (
+        speed.append([name, *rates, *queries, shares, f"{row['peak_memory_mb']:.0f}"])
+        if "torch" in models:
+            times = [
                 " / ".join(f"{rate / models['torch'][kind][size]:.2f}" for size, rate in row[kind].items())
-                for kind in ("images_per_s", "texts_per_s")
-            )
-            lines.append(f"{name:<13}{images:>26}{texts:>30}")
-    return "\n".join(lines)
+                for kind in KINDS
+            ]
+            relative.append([name, *times])
+    blocks = [quality, speed] + ([relative] if "torch" in models else [])
+    return "\n\n".join(map(text_table, blocks))
 
 
 def draw_chart(models: dict[str, dict[str, Any]], title: str, path: Path) -> None:

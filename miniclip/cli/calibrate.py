@@ -1,10 +1,10 @@
-"""`miniclip calibrate`: measure how likely a score is a match, and write it into the bundle's manifest."""
+"""`miniclip calibrate`: measure how likely a score is a match, and keep it with the bundle."""
 
 import argparse
 import json
 from typing import Any
 
-from miniclip.cli.flags import add_runtime_flags, open_encoders
+from miniclip.cli.flags import add_image_root_flag, add_runtime_flags, open_encoders
 from miniclip.errors import MiniClipError
 
 
@@ -15,10 +15,11 @@ def add_command(commands: Any) -> None:
         help="measure a bundle's match probabilities on held-out images",
         example="miniclip calibrate bundles/mine --data flickr8k openmoji",
     )
-    command.add_argument("bundle", help="bundle folder whose manifest is written")
+    command.add_argument("bundle", help="bundle: a folder, or USER/NAME on the hub")
     command.add_argument(
         "--data", nargs="+", required=True, help="captions: folders, caption files, hf:USER/NAME, or openmoji"
     )
+    add_image_root_flag(command)
     command.add_argument(
         "--split", nargs="+", default=["val"], help="splits to measure on, where a source has them (default val)"
     )
@@ -30,25 +31,27 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from miniclip.data.captions import read_captions
+    from miniclip.data.captions import read_sources
     from miniclip.evaluation.calibrate_bundle import judge_sources, write_calibration
     from miniclip.files import can_write
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import find_bundle
     from miniclip.inference.score_calibration import calibrate
 
-    bundle = Bundle.open(find_bundle(arguments.bundle))
-    if not can_write(bundle.folder):  # the manifest is replaced by a new file; known before minutes of embedding
-        raise MiniClipError(f"{bundle.folder} cannot be written; copy the bundle and calibrate the copy")
-    tables = [read_captions(name, arguments.seed) for name in arguments.data]
+    bundle = Bundle.open(find_bundle(arguments.bundle, arguments.precision))
+    file = bundle.calibration_file
+    place = next(folder for folder in file.parents if folder.exists())
+    if not can_write(place):  # the file is replaced by a new one; known before minutes of embedding
+        raise MiniClipError(f"{place} cannot be written; copy the bundle and calibrate the copy")
+    tables = read_sources(arguments.data, arguments.seed, arguments.image_root)
     encoders = open_encoders(arguments, bundle)
     sources = judge_sources(tables, arguments.split, encoders, part=0 if arguments.half else None)
     match = calibrate(sources, "+".join(arguments.split))
     if match is None:
         raise MiniClipError("matching pairs score no higher than others on this data; name other data")
-    write_calibration(bundle, match, encoders)
+    write_calibration(bundle, match)
     if arguments.json:
         print(json.dumps(match.to_dict()))
     else:
-        print(f"calibrated {bundle.folder} on {match.pictures:,} images and {match.captions:,} queries")
+        print(f"calibrated {bundle.name} on {match.pictures:,} images and {match.captions:,} queries; kept in {file}")
     return 0

@@ -29,24 +29,16 @@ def add_command(commands: Any) -> None:
     command.set_defaults(run=run)
 
 
-def _is_run(spec: Path) -> bool:
-    """Whether a folder or a name on the hub is no bundle; opening it says what else is wrong."""
-    from miniclip.inference.bundle import is_bundle
-    from miniclip.inference.bundle_location import find_bundle
-
-    try:
-        return not is_bundle(find_bundle(spec))
-    except MiniClipError:
-        return True
-
-
 def run(arguments: argparse.Namespace) -> int:
     from miniclip.evaluation.bootstrap import difference_intervals
+    from miniclip.inference.bundle_location import names_bundle
 
     folders = (arguments.a, arguments.b)
     if arguments.a == arguments.b:
         raise MiniClipError(f"compare takes two different models, and both are {arguments.a}")
-    (first, first_ranks), (second, second_ranks) = measure(arguments, {folder: _is_run(folder) for folder in folders})
+    (first, first_ranks, _), (second, second_ranks, _) = measure(
+        arguments, {folder: not names_bundle(folder) for folder in folders}
+    )
     results = {result["model"]: result for result in (first, second)}
     print_results(arguments, results)
     if first["images"] != second["images"]:

@@ -3,17 +3,22 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miniclip.cli.flags import (
     add_data_flags,
     add_device_flag,
     add_runtime_flags,
     open_encoders,
+    positive,
     write_result,
 )
 from miniclip.errors import MiniClipError
 from miniclip.installation import install
+
+if TYPE_CHECKING:
+    from miniclip.evaluation.bootstrap import Ranks
+    from miniclip.evaluation.evaluate import SplitEmbeds
 
 
 def add_command(commands: Any) -> None:
@@ -32,6 +37,12 @@ def add_command(commands: Any) -> None:
         help="run, or a CLIP of Hugging Face's: a folder or USER/NAME (needs torch)",
     )
     add_data_flags(command)
+    command.add_argument(
+        "--samples", type=positive, metavar="N", help="measure N images of the split, drawn at random by --seed"
+    )
+    command.add_argument(
+        "--per-image", action="store_true", help="also print each image's best captions, and the best images of one"
+    )
     command.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark would")
     add_runtime_flags(command)
     add_device_flag(command)
@@ -42,7 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     from miniclip.evaluation.evaluate import clip_benchmark_json
 
     folder = arguments.bundle or arguments.run_folder
-    ((result, _),) = measure(arguments, {folder: arguments.run_folder is not None})
+    (measured,) = measure(arguments, {folder: arguments.run_folder is not None})
+    result = measured.result
+    if arguments.per_image:
+        from miniclip.evaluation.per_image import per_image_lines
+
+        for line in per_image_lines(measured.embedded, arguments.protocol):
+            print(line)
     print_results(arguments, {folder.name: result})
     low, high = result["confidence_95"]["mean_recall"]
     print(f"mean recall lies between {100 * low:.1f} and {100 * high:.1f} (95 %, bootstrap over images)")
@@ -50,9 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
     return write_result(arguments.json, result)
 
 
-def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[tuple[dict[str, Any], Any]]:
-    """Recalls of models (folder -> whether it is a run) on one split, with what a reader needs to repeat them; and the
-    ranks behind them."""
+class Measured(NamedTuple):
+    """A model's recalls with what a reader needs to repeat them, and what is behind them."""
+
+    result: dict[str, Any]
+    ranks: "Ranks"
+    embedded: "SplitEmbeds"
+
+
+def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[Measured]:
+    """Models (folder or name -> whether it is a run), measured on one split."""
     from miniclip.data.caption_table import check_skipped
     from miniclip.evaluation.bootstrap import intervals
     from miniclip.evaluation.evaluate import check_protocol, embed_split
@@ -82,7 +106,7 @@ def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[tup
             **ranks.recalls(),
             "confidence_95": intervals(ranks),
         }
-        measured.append((result, ranks))
+        measured.append(Measured(result, ranks, embedded))
     return measured
 
 
@@ -120,14 +144,16 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:
     """The split to measure on and its seed, by default that of the runs: another one puts into `test` what they were
     trained on."""
-    from miniclip.data.captions import read_captions
+    from miniclip.data.captions import read_sources
 
     tried = [arguments.seed] if arguments.seed is not None else sorted({*seeds.values()}) or [0]
-    tables = [read_captions(arguments.data, seed=seed).split(arguments.split) for seed in tried]
+    read = [read_sources([arguments.data], seed, arguments.image_root)[0] for seed in tried]
+    tables = [table.split(arguments.split) for table in read]
     if any(table.image_paths != tables[0].image_paths for table in tables):
         named = ", ".join(f"{name} by seed {seed}" for name, seed in seeds.items())
         raise MiniClipError(f"the runs split this data differently ({named}); choose one with --seed")
-    return tables[0], tried[0]
+    table, samples = tables[0], getattr(arguments, "samples", None)
+    return (table.sample(samples, tried[0]) if samples else table), tried[0]
 
 
 def print_results(arguments: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:

@@ -43,6 +43,7 @@ def add_device_flag(command: argparse.ArgumentParser) -> None:
 
 def add_data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", required=True, help="captions: a folder, a caption file, hf:USER/NAME, or openmoji")
+    add_image_root_flag(command)
     command.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
     command.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     command.add_argument(
@@ -52,6 +53,16 @@ def add_data_flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
     command.add_argument("--json", type=Path, help="also write the result to this file")
+
+
+def add_image_root_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--image-root",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the images, where they do not lie beside the captions; one for each --data",
+    )
 
 
 def add_bundle_flag(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`miniclip import`: turn a checkpoint of the original miniCLIP_DL into a run."""
+"""`miniclip import`: turn a checkpoint of the original miniCLIP_DL, or a CLIP's two projections, into a run."""
 
 import argparse
 from pathlib import Path
@@ -13,14 +13,20 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "import",
         help="turn a checkpoint of the original miniCLIP_DL into a run",
-        example="miniclip import model.pt --out runs/original",
+        example="miniclip import HexAryan/vitsmall_roberta --out runs/original\n"
+        "miniclip import linearprobe_best.pt --out runs/probe",
     )
-    command.add_argument("checkpoint", type=Path, help="its .pt file: model.state_dict(), saved by torch.save")
+    command.add_argument(
+        "checkpoint",
+        help="its .pt file, model.state_dict() saved by torch.save, or USER/NAME on the hub; a linear probe of "
+        "open_clip's is taken, too",
+    )
     command.add_argument(
         "--vision",
         metavar="SPEC",
         help="vision backbone it began as: a folder or Hugging Face id, of which only config and preprocessing are "
-        "read (default facebook/dino-vits16 or microsoft/resnet-101, as the weights are)",
+        "read (default facebook/dino-vits16 or microsoft/resnet-101, as the weights are); for a linear probe, its CLIP "
+        "(default openai/clip-vit-base-patch32)",
     )
     command.add_argument(
         "--text", metavar="SPEC", default="roberta-base", help="its text backbone, likewise (default roberta-base)"
@@ -31,9 +37,9 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from miniclip.models.import_checkpoint import import_original
+        from miniclip.models.import_checkpoint import import_checkpoint
     except ImportError as error:
         raise MiniClipError(f"import needs {error.name}: {install('train')}") from error
-    done = import_original(arguments.checkpoint, arguments.vision, arguments.text, arguments.out)
+    done = import_checkpoint(arguments.checkpoint, arguments.vision, arguments.text, arguments.out)
     print(f"{done}; run in {arguments.out}")
     return 0

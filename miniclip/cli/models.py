@@ -2,32 +2,12 @@
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-# zero-shot accuracy on ImageNet, in percent, as its source gives it
-ON_HUB = (
-    {
-        "name": "Xenova/clip-vit-base-patch32",
-        "licence": "MIT",
-        "imagenet": 63.3,
-        "source": "results table of open_clip",
-        "note": "CLIP; English",
-    },
-    {
-        "name": "hf:plhery/mobileclip2-onnx/onnx/s0",
-        "licence": "Apple, research only",
-        "imagenet": 71.5,
-        "source": "MobileCLIP2, arXiv 2508.20691",
-        "note": "small and fast; English",
-    },
-    {
-        "name": "onnx-community/siglip2-base-patch16-224-ONNX",
-        "licence": "Apache 2.0",
-        "imagenet": 78.2,
-        "source": "SigLIP 2, arXiv 2502.14786",
-        "note": "many languages; its text model has 1.1 GB in fp32",
-    },
-)
+if TYPE_CHECKING:
+    from miniclip.inference.known_models import KnownModel
 
 
 def add_command(commands: Any) -> None:
@@ -44,6 +24,7 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import released_bundle, released_bundles
+    from miniclip.inference.known_models import ON_HUB
 
     default = released_bundle()
     found = []
@@ -58,16 +39,36 @@ def run(arguments: argparse.Namespace) -> int:
         }
         found.append({**facts, "folder": str(folder)})
     if arguments.json:
-        print(json.dumps({"models": found, "on_hub": ON_HUB}))
+        print(json.dumps({"models": found, "on_hub": [asdict(model) for model in ON_HUB]}))
         return 0
     for facts in found:
         mark = "  (the default)" if facts["default"] else ""
         size_mb, precisions = facts["bytes"] / 1e6, ", ".join(facts["precisions"])
         print(f"{facts['name']}  {size_mb:.0f} MB  {precisions}  {facts['folder']}{mark}")
-    print("\non the Hugging Face hub, for --bundle (ImageNet: zero-shot accuracy, published):")
-    for model in ON_HUB:
-        print(
-            f"{model['name']}  {model['licence']}  ImageNet {model['imagenet']} % ({model['source']})  {model['note']}"
-        )
+    print("\non the Hugging Face hub, for --bundle:")
+    print(_table(ON_HUB))
+    print("R@1: Flickr30k, image to text / text to image, in percent; ImageNet: accuracy in percent. Zero-shot, from:")
+    for source in dict.fromkeys(model.source for model in ON_HUB):
+        print(f"  {source}")
     print("others: --bundle FOLDER, USER/NAME[@REVISION] or hf:USER/NAME/SUBFOLDER")
     return 0
+
+
+def _table(models: "Sequence[KnownModel]") -> str:
+    from miniclip.evaluation.text_table import text_table
+
+    rows = [["", "licence", "languages", "parameters", "MB", "R@1", "ImageNet"]]
+    for model in models:
+        recall = model.flickr30k_recall_at_1
+        rows.append(
+            [
+                model.name,
+                model.licence,
+                model.languages,
+                f"{model.parameters_m} M",
+                ", ".join(f"{megabytes} {precision}" for precision, megabytes in model.megabytes.items()) or "-",
+                f"{recall[0]} / {recall[1]}" if recall else "-",
+                f"{model.imagenet}" if model.imagenet else "-",
+            ]
+        )
+    return text_table(rows)

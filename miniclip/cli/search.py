@@ -71,7 +71,9 @@ def add_command(commands: Any) -> None:
         default="exact",
         help="exact | int8 (less memory) | ann (after index --ann; no filters) (default exact)",
     )
-    command.add_argument("--top-k", type=positive, default=10, help="how many images (default 10)")
+    command.add_argument(
+        "--top-k", type=positive, default=10, help="how many images, and captions of --image (default 10)"
+    )
     command.add_argument("--sheet", type=png, metavar="FILE", help="also draw the results into this PNG")
     command.add_argument("--open", action="store_true", help="open the best image")
     command.add_argument("--preview", action="store_true", help="draw small images in the terminal")
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.sheet, " | ".join([*words, *arguments.image, *arguments.like]), hits, searcher.index
         )
     alone = images[0] if len(images) == 1 and not (words or arguments.like) else None
-    captions = searcher.captions_for(alone) if alone is not None and not arguments.null else []
+    captions = searcher.captions_for(alone, arguments.top_k) if alone is not None and not arguments.null else []
     print_result(arguments, query, result, captions, missing, searcher)
     if arguments.open and hits:
         from miniclip.cli.terminal import open_file

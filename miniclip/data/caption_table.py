@@ -63,6 +63,13 @@ class CaptionTable:
         """The first images with their captions, the others not counted as lost: a sample to measure with."""
         return self._only(np.arange(len(self.image_paths)) < images, [])
 
+    def sample(self, images: int, seed: int) -> "CaptionTable":
+        """So many images, drawn at random, with their captions and in their order; all where there are no more."""
+        rows = np.random.default_rng(seed).permutation(len(self.image_paths))[:images]
+        keep = np.zeros(len(self.image_paths), dtype=bool)
+        keep[rows] = True
+        return self._only(keep, [])
+
     def and_train(self, other: "CaptionTable") -> "CaptionTable":
         """This table with a training split behind it, which may be empty; validation and test stay this one's."""
         return CaptionTable(

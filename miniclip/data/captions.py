@@ -31,13 +31,16 @@ IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "flickr30k-images", "Fl
 UNCAPTIONED = "image without any caption"
 
 
-def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
+def read_captions(path: str | Path, seed: int = 0, image_root: Path | None = None) -> CaptionTable:
     """Read a dataset, its format told from the path: a folder, a caption file, `hf:USER/NAME` or `openmoji`.
 
-    The seed matters only where the data has no splits of its own.
+    The seed matters only where the data has no splits of its own. `image_root` is the folder of a caption file's images
+    where they do not lie beside it.
     Errors: `MiniClipError` when the path is missing or empty, its format unknown, or no image is left.
     """
     source = str(path)
+    if image_root is not None:
+        _check_image_root(source, image_root)
     if source == "openmoji":
         from miniclip.data.openmoji import openmoji_table  # its packages are an extra
 
@@ -49,10 +52,30 @@ def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
         if not path.exists():
             raise MiniClipError(f"{path} does not exist; give a folder, a caption file, hf:USER/NAME or openmoji")
         if path.is_file():
-            return _read_file(path, seed)
-        return _captioned_folder(path, seed) or _image_folder(path, seed)
+            return _read_file(path, seed, image_root)
+        return _captioned_folder(path, seed, image_root) or _image_folder(path, seed)
     except (OSError, csv.Error) as error:
         raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_sources(
+    paths: Sequence[str | Path], seed: int = 0, image_roots: Sequence[Path] | None = None
+) -> list[CaptionTable]:
+    """Read several datasets; `image_roots` has one folder for each of them, in the same order.
+
+    Errors: `MiniClipError` when there is another number of folders, and those of `read_captions`.
+    """
+    roots: Sequence[Path | None] = image_roots or [None] * len(paths)
+    if len(roots) != len(paths):
+        raise MiniClipError(f"--image-root takes one folder for each --data: {len(paths)}, got {len(roots)}")
+    return [read_captions(path, seed, root) for path, root in zip(paths, roots, strict=True)]
+
+
+def _check_image_root(source: str, image_root: Path) -> None:
+    if not image_root.is_dir():
+        raise MiniClipError(f"--image-root: {image_root} is no folder")
+    if source == "openmoji" or source.startswith("hf:"):
+        raise MiniClipError(f"--image-root is for caption files, and {source} brings its images; leave it out")
 
 
 def read_folder_captions(folder: Path) -> CaptionTable | None:
@@ -63,9 +86,11 @@ def read_folder_captions(folder: Path) -> CaptionTable | None:
         raise MiniClipError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _captioned_folder(path: Path, seed: int) -> CaptionTable | None:
+def _captioned_folder(path: Path, seed: int, image_root: Path | None = None) -> CaptionTable | None:
     if file := caption_file_in(path):
-        return _read_file(file, seed)
+        return _read_file(file, seed, image_root)
+    if image_root is not None:
+        raise MiniClipError(f"--image-root is for caption files, and {path} holds none; name the file with --data")
     if split_files := caption_files_of_splits(path):
         parts = [_split_rows(file) for file in split_files]
         rows = [row for part in parts for row in part]
@@ -139,7 +164,8 @@ def _build(
         first = [f"{entry.name} ({entry.reason})" for entry in skipped[:3]] or ["there are no rows"]
         raise MiniClipError(
             f"{source}: no caption has its image: {', '.join(first)}; "
-            f"images are looked for beside the caption file and in {', '.join(IMAGE_FOLDERS)}"
+            f"images are looked for beside the caption file and in {', '.join(IMAGE_FOLDERS)}; "
+            "name another folder with --image-root"
         )
     rows_of_images = np.array(image_of_caption, dtype=np.int64)
     return CaptionTable(
@@ -167,15 +193,16 @@ def _add_row(image: _CaptionedImage, row: Row, source: str) -> None:
             image.captions[caption] = None
 
 
-def _read_file(file: Path, seed: int) -> CaptionTable:
-    rows, lists = _located_rows(file), read_lists(file.parent)
+def _read_file(file: Path, seed: int, image_root: Path | None = None) -> CaptionTable:
+    rows, lists = _located_rows(file, image_root), read_lists(file.parent)
     return _build(rows, lists, seed, str(file), _uncaptioned(rows, lists), rows.notes)
 
 
-def _located_rows(file: Path) -> CaptionRows:
+def _located_rows(file: Path, image_root: Path | None = None) -> CaptionRows:
     """Read a caption file and find each row's image, or the reason why there is none."""
     reader = reader_for(file)
-    places = [file.parent, *(file.parent / name for name in IMAGE_FOLDERS if (file.parent / name).is_dir())]
+    root = image_root or file.parent
+    places = [root, *(root / name for name in IMAGE_FOLDERS if (root / name).is_dir())]
     names = FileNames(places)
     found: dict[str, Row] = {}
     rows = []

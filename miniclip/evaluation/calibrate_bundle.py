@@ -5,14 +5,16 @@ captions of all sources and splits: most of them are right for none of its image
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.splits import normalise_split
+from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.files import write_json
-from miniclip.inference.bundle import MANIFEST_FORMAT, Bundle, list_files
+from miniclip.inference.bundle import Bundle
 from miniclip.inference.calibration_queries import judge, vocabulary
 from miniclip.inference.encoders import Encoders
 from miniclip.inference.judged_queries import JudgedQueries
@@ -40,14 +42,15 @@ def _judge(table: CaptionTable, words: Sequence[str], encoders: Encoders, part: 
     return judge(own.table.captions, np.asarray(own.table.image_of_caption), own.image_embeds, encoders, words)
 
 
-def write_calibration(bundle: Bundle, match: ScoreCalibration, encoders: Encoders) -> None:
-    """Put the calibration into the manifest; a bundle made by others gets one, and no other file changes."""
-    manifest = bundle.manifest or {
-        "format": MANIFEST_FORMAT,
-        "fingerprint": bundle.fingerprint,
-        "embedding_dim": int(encoders.encode_texts(["a"]).shape[1]),
-        "logit_scale": bundle.logit_scale,
-        "certificate": None,
-        "files": list_files(bundle.folder),
-    }
-    write_json(bundle.folder / "manifest.json", {**manifest, "match": match.to_dict()})
+def write_calibration(bundle: Bundle, match: ScoreCalibration) -> Path:
+    """Put the calibration into the bundle's manifest, or into a file of its own where others made the bundle.
+
+    Errors: `MiniClipError` when it cannot be written.
+    """
+    file = bundle.calibration_file
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {**bundle.manifest, "match": match.to_dict()} if bundle.manifest else match.to_dict())
+    except OSError as error:
+        raise MiniClipError(f"cannot write {file}: {error.strerror}; copy the bundle and calibrate the copy") from error
+    return file

@@ -14,6 +14,7 @@ from miniclip.data.progress import ProgressBar
 from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.evaluation.bootstrap import Ranks
 from miniclip.evaluation.metrics import KS, PROTOCOLS, first_captions, retrieval_ranks
+from miniclip.evaluation.text_table import text_table
 from miniclip.inference.encoders import Encoders
 
 
@@ -70,12 +71,14 @@ def embed_split(encoders: Encoders, table: CaptionTable, description: str = "emb
 
 def recall_table(columns: dict[str, dict[str, float]]) -> str:
     """A printed table, one row a model: recalls in percent."""
-    lines = [f"{'':<24}{'image to text R@1/5/10':>24}{'text to image R@1/5/10':>26}{'mean':>8}"]
+    rows = [["", "image to text R@1/5/10", "text to image R@1/5/10", "mean"]]
     for name, recall in columns.items():
-        image_to_text = "/".join(f"{100 * recall[f'image_to_text_recall@{k}']:.1f}" for k in (1, 5, 10))
-        text_to_image = "/".join(f"{100 * recall[f'text_to_image_recall@{k}']:.1f}" for k in (1, 5, 10))
-        lines.append(f"{name:<24}{image_to_text:>24}{text_to_image:>26}{100 * recall['mean_recall']:>8.1f}")
-    return "\n".join(lines)
+        ways = (
+            "/".join(f"{100 * recall[f'{way}_recall@{k}']:.1f}" for k in KS)
+            for way in ("image_to_text", "text_to_image")
+        )
+        rows.append([name, *ways, f"{100 * recall['mean_recall']:.1f}"])
+    return text_table(rows)
 
 
 def clip_benchmark_json(result: dict[str, Any]) -> dict[str, Any]:

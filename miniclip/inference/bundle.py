@@ -4,19 +4,22 @@
     onnx/vision_model{,_fp16,_quantized}.onnx  onnx/text_model{,_fp16,_quantized}.onnx
 
 In: such a folder, ours or anybody's in the Hugging Face / transformers.js layout. Out: a `Bundle` whose files were
-checked against their SHA-256 before anything opened them. A bundle without a manifest is served, unchecked and said so.
+checked against their SHA-256 before anything opened them. A bundle without a manifest is served, unchecked and said so;
+its score calibration, where somebody measured one, is in `score_calibration.json`.
 """
 
 import hashlib
 import json
 import mmap
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from miniclip.cache import cache_folder
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.layouts import (
@@ -36,6 +39,7 @@ from miniclip.inference.tokenizer import Tokenizer
 from miniclip.installation import program
 
 MANIFEST_FORMAT = 1
+CALIBRATION_FILE = "score_calibration.json"
 # a snapshot in the hub's own cache: the repository, the commit, and the folder inside
 SNAPSHOT = re.compile(
     r".*/models--(?P<user>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?"
@@ -121,8 +125,35 @@ class Bundle:
     @cached_property
     def match(self) -> ScoreCalibration | None:
         """How likely a score is a match, if the export could measure it."""
-        where, dim = str(self.folder / "manifest.json"), self.manifest.get("embedding_dim")
-        return ScoreCalibration.from_manifest(self.manifest.get("match"), where, dim)
+        where, dim = self.calibration_file, self.manifest.get("embedding_dim")
+        value = self.manifest.get("match") if self.manifest else read_settings(where) or None
+        return ScoreCalibration.from_manifest(value, str(where), dim)
+
+    @property
+    def calibration_file(self) -> Path:
+        """The file that holds `match`: the manifest of our bundles, a file of its own beside the models of others.
+
+        In the hub's cache nothing is written: the calibration of a bundle from there lies in our own cache.
+        """
+        if self.manifest:
+            return self.folder / "manifest.json"
+        if self.is_from_hub:
+            return cache_folder() / "bundles" / self.fingerprint / CALIBRATION_FILE
+        return self.folder / CALIBRATION_FILE
+
+    @property
+    def is_from_hub(self) -> bool:
+        """Whether the folder is a snapshot in the hub's cache."""
+        return SNAPSHOT.fullmatch(self.folder.resolve().as_posix()) is not None
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the bundle, with settings that lie above it and the calibration; from there it opens by itself."""
+        shutil.copytree(self.folder, folder)
+        for name in self.layout.settings:
+            if name.startswith("../") and (self.folder / name).exists():
+                shutil.copyfile(self.folder / name, folder / Path(name).name)
+        if not self.manifest and self.calibration_file.exists():
+            shutil.copyfile(self.calibration_file, folder / CALIBRATION_FILE)
 
     @cached_property
     def transform(self) -> ImageTransform:

@@ -12,7 +12,7 @@ from typing import Any
 
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
-from miniclip.inference.bundle import SNAPSHOT, list_names, sha256_of
+from miniclip.inference.bundle import SNAPSHOT, is_bundle, list_names, sha256_of
 from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
 from miniclip.inference.precision import PRECISIONS
 
@@ -62,6 +62,14 @@ def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
     return _download(match[1], match[2] or "", match[3], precision)
 
 
+def names_bundle(name: str | Path) -> bool:
+    """Whether this is a bundle's folder or name; anything else may be a run's."""
+    try:
+        return is_bundle(find_bundle(name))
+    except MiniClipError:
+        return False
+
+
 def _download(name: str, inside: str, revision: str | None, precision: str) -> Path:
     """The snapshot of a repository, or the folder `inside` of it, with the files that a bundle needs.
 
@@ -93,7 +101,9 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     except MiniClipError:
         raise
     except Exception as error:  # as above
-        raise _no_bundle(name, error) from error
+        if _is_refusal(error):
+            raise _no_bundle(name, error) from error
+        raise MiniClipError(f"{name} was not downloaded whole ({_first_line(error)}); run the command again") from error
     return snapshot / inside
 
 
@@ -170,7 +180,7 @@ def _no_bundle(name: str, error: Any) -> MiniClipError:
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError
 
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = _first_line(error)
     if isinstance(error, GatedRepoError):
         reason = "its owner must grant access first: ask for it on its page, then run: hf auth login"
     elif _is_refusal(error):
@@ -178,3 +188,7 @@ def _no_bundle(name: str, error: Any) -> MiniClipError:
     elif constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set, and it is not in the cache"
     return MiniClipError(f"no folder {name}, and no bundle of that name from the Hugging Face hub ({reason})")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -239,7 +239,7 @@ class OnnxEncoders(Encoders):
                 )
         if not self.bundle.manifest:
             try:
-                self.embed_tokens(np.array([[self.tokenizer.highest_id]]), np.ones((1, 1), dtype=np.int64))
+                self.embed_tokens(*self.tokenizer.pad([[self.tokenizer.highest_id]]))
             except Exception as error:  # as above
                 raise MiniClipError(
                     f"{self.bundle.folder}: the text model cannot take what tokenizer.json gives ({error}); "

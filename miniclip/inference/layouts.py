@@ -97,7 +97,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object of settings; empty where there is no such file."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise MiniClipError(f"{path} is not JSON: {error}") from error

@@ -81,7 +81,7 @@ class TrainConfig:
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
     patience: int = _option(5, "stop after so many epochs without a better mean recall")
     select: str = _option("first", "first | all: keep the epoch that is best on the first source, or on all of them")
-    teacher: str = _option("", "runs whose similarities are learned, too, separated by commas")
+    teacher: str = _option("", "bundles or runs whose similarities are learned, too, separated by commas")
     teacher_weight: float = _option(1.0, "weight of what the teachers teach, beside the loss")
     save_minutes: float = _option(2.0, "what is lost at most when training is killed")
     seed: int = _option(0, "seed of weights, order, noise and crops")

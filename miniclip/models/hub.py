@@ -129,6 +129,19 @@ def local_folder(name_or_folder: str | Path) -> Path:
     return folder
 
 
+def download(name: str, patterns: list[str]) -> Path:
+    """The files of the repository USER/NAME that match, in the hub's own cache; without a network, from there.
+
+    Errors: `MiniClipError` when it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=10))
+    except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
+        raise MiniClipError(f"no file {name}, and no model of that name from the hub ({_reason(error)})") from error
+
+
 def upload(folder: Path, repo_id: str, private: bool | None, token: str | None) -> str:
     """Put a folder's files into the model repository `repo_id`, made if there is none; returns its address.
 

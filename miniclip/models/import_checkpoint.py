@@ -1,8 +1,9 @@
 """Checkpoints of the original student project (github.com/Aryan-IIT/miniCLIP_DL) -> run folders.
 
-In: a `.pt` file with `vision_encoder.model.*` (a ViT of transformers or a ResNet of torchvision),
-`text_encoder.model.*` (a RoBERTa), a `projection` for each and `temperature`; and the folders or hub ids of the two
-backbones, for what tensors do not say: number of heads, tokenizer, preprocessing. Their own weights are not read.
+In: a `.pt` file or its name on the hub, with `vision_encoder.model.*` (a ViT of transformers or a ResNet of
+torchvision), `text_encoder.model.*` (a RoBERTa), a `projection` for each and `temperature`; and the folders or hub ids
+of the two backbones, for what tensors do not say: number of heads, tokenizer, preprocessing. Their own weights are not
+read. A checkpoint with a CLIP's two projections goes to `miniclip.models.import_projections`.
 Out: a run folder, or nothing at all.
 """
 
@@ -25,11 +26,16 @@ from miniclip.models.backbones import backbone_from_config, read_backbone_config
 from miniclip.models.checkpoint import begin_run, save_run
 from miniclip.models.config import Config, config_from_dict
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder, TextTower, build_model
+from miniclip.models.import_projections import load_projections
 from miniclip.models.pretrained import resolve_backbone
+from miniclip.models.pt_file import find_checkpoint, read_checkpoint
 
-VISION_DEFAULTS = {"vit": "facebook/dino-vits16", "resnet": "microsoft/resnet-101"}
+VISION_DEFAULTS = {
+    "vit": "facebook/dino-vits16",
+    "resnet": "microsoft/resnet-101",
+    "clip": "openai/clip-vit-base-patch32",
+}
 MAX_TOKENS = 128  # the original cuts captions here
-WRAPPERS = ("model_state_dict", "state_dict", "model")
 
 # in the file, but no part of the model: pooling layers nobody asks, the ImageNet classifier, counted positions
 DROPPED = re.compile(
@@ -47,20 +53,33 @@ VIT_NAMES = (
 )
 
 
-def import_original(checkpoint: Path, vision: str | None, text: str, out: Path) -> str:
+def import_checkpoint(name: str | Path, vision: str | None, text: str, out: Path) -> str:
     """Turn a checkpoint into the run folder `out`; returns a line that says what it was.
 
-    `vision` and `text` are specs as in `resolve_backbone`; without `vision`, the backbone that the original used for
-    that kind of tower. Of a ResNet's spec only the preprocessing counts: its sizes are those of the weights.
+    `name` is a file, or USER/NAME on the hub. `vision` and `text` are specs as in `resolve_backbone`; without `vision`,
+    the backbone that the original used for that kind of tower. Of a ResNet's spec only the preprocessing counts: its
+    sizes are those of the weights. For a CLIP's projections, `vision` is the CLIP, and `text` is not used.
     Errors: `MiniClipError` when `out` is taken, the file is no such checkpoint, a backbone cannot be had, or a weight
     is missing, unknown or of another shape. `out` is then as it was.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MiniClipError(f"{out} holds a run already, or something else; choose another --out")
-    state = read_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(name)
+    kind, state = read_checkpoint(checkpoint)
+    if kind == "original":
+        own = {key: value for key, value in state.items() if not DROPPED.fullmatch(key)}
+        return _import_original(own, checkpoint, vision, text, out)
+    clip = vision or VISION_DEFAULTS["clip"]
+    folder = resolve_backbone(clip)
+    config, transform, model = load_projections(state, checkpoint, folder, clip)
+    _write(out, config, transform, folder, model)
+    return f"the projections of a CLIP, on {clip}"
+
+
+def _import_original(state: dict[str, Tensor], checkpoint: Path, vision: str | None, text: str, out: Path) -> str:
     kind = "resnet" if "vision_encoder.model.conv1.weight" in state else "vit"
     vision = vision or VISION_DEFAULTS[kind]
-    vision_folder, text_folder = resolve_backbone(vision), resolve_backbone(text)
+    vision_folder, text_folder = resolve_backbone(vision, weights=False), resolve_backbone(text, weights=False)
     settings = _resnet_settings(state, checkpoint) if kind == "resnet" else _settings(vision_folder, "vit", "--vision")
     vision_backbone = backbone_from_config(settings, "vision")
     text_backbone = backbone_from_config(_settings(text_folder, "roberta", "--text"), "text")
@@ -84,30 +103,6 @@ def import_original(checkpoint: Path, vision: str | None, text: str, out: Path) 
         _write(out, config, transform, Path(tmp), model)
     scale = f"logits times {float(model.logit_scale.detach().exp()):.1f}"
     return f"{kind} and roberta, {config.model.head} heads into {config.model.projection_dim} dimensions, {scale}"
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The state dict in a `.pt` file, bare or wrapped, without what is dropped. Nothing but tensors is unpickled.
-
-    Errors: `MiniClipError` when it cannot be read, holds code or other objects, or is no state dict of the original's.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise MiniClipError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # torch raises many types, and its words tell how to run the code in the file
-        how = "save it with torch.save(model.state_dict(), ...)"
-        raise MiniClipError(f"{path} is no file of plain weights, and nothing else is opened; {how}") from error
-    for name in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
-    if not isinstance(state, dict) or "temperature" not in state:
-        raise MiniClipError(f"{path} is no checkpoint of the original MiniCLIP: it has no temperature")
-    for name, value in state.items():
-        dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-        if not isinstance(name, str) or not dense or value.is_nested:
-            raise MiniClipError(f"{path} is no state dict: {name!r} is no plain tensor")
-    return {name: value for name, value in state.items() if not DROPPED.fullmatch(name)}
 
 
 def logit_scale_of(temperature: float) -> float:

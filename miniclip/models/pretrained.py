@@ -33,8 +33,11 @@ class Package:
     convert: Callable[[Path, Path], None]
 
 
-def resolve_backbone(spec: str) -> Path:
-    """Return a local Hugging Face folder for a spec; `MiniClipError` in one line when it cannot be had."""
+def resolve_backbone(spec: str, weights: bool = True) -> Path:
+    """Return a local Hugging Face folder for a spec; `MiniClipError` in one line when it cannot be had.
+
+    Without `weights`, a model of the hub is fetched without them: its configuration, preprocessing and tokenizer.
+    """
     if spec.startswith("package:"):
         return _package_folder(spec.removeprefix("package:"))
     folder = expand(spec)
@@ -44,15 +47,15 @@ def resolve_backbone(spec: str) -> Path:
         return folder
     if spec.count("/") > 1 or spec.startswith((".", "/", "~")):
         raise MiniClipError(f"no backbone folder at {spec}")
-    return _hub_folder(spec)
+    return _hub_folder(spec, weights)
 
 
-def _hub_folder(spec: str) -> Path:
+def _hub_folder(spec: str, weights: bool) -> Path:
     """Fetch a model's small set of files from the hub, or say in one line that it cannot be reached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.txt"]
+    wanted = ["*.json", "*.txt", *(["*.safetensors"] if weights else [])]
     try:
         return Path(snapshot_download(spec, allow_patterns=wanted, etag_timeout=5, max_workers=2))
     except HFValidationError as error:

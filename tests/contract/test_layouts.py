@@ -1,22 +1,29 @@
-"""Bundles in the layouts of others give the embeddings of the original model's own pipeline, and say when they cannot.
-
-CLIP's own layout is in `test_foreign_bundle.py`.
+"""Bundles in the layouts of others, opened by their names on a hub, give the embeddings of the original model's own
+pipeline, and say when they cannot.
 """
 
 import json
+import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
+from miniclip.inference.bundle_location import HUB_NAME, find_bundle
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.known_models import ON_HUB
 from miniclip.inference.layouts import TextRules, find_layout, text_rules
 from tests.support.drawing import WORDS
+from tests.support.hub_server import HubServer, Repository, read_files, use_hub
 from tests.support.replicas import REPLICAS, Replica
 
 TOLERANCE = 1e-4
@@ -32,12 +39,24 @@ TEXTS = [
 ]
 
 
+QUICK = "Xenova/siglip"  # has most quirks; the other layouts take half a minute each on one core
+
+
 @pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=[] if name == "siglip" else pytest.mark.e2e) for name in REPLICAS],
+    scope="module", params=[pytest.param(name, marks=[] if name == QUICK else pytest.mark.e2e) for name in REPLICAS]
 )
-def replica(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Replica:
-    return REPLICAS[request.param](tmp_path_factory.mktemp("replica") / request.param)
+def replica(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """The replica, whose `folder` is its bundle in the cache of a hub that has gone since."""
+    name = request.param
+    made = REPLICAS[name](tmp_path_factory.mktemp("replica") / name.replace("/", "-"))
+    server = HubServer().start()
+    server.repositories[name] = Repository()
+    server.repositories[name].commit(read_files(made.folder))
+    with pytest.MonkeyPatch.context() as patch:
+        use_hub(patch, server, tmp_path_factory.mktemp("hub"))
+        folder = find_bundle(f"hf:{name}/{made.inside}" if made.inside else name)
+        server.stop()
+        yield replace(made, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +75,9 @@ def test_embeddings_are_the_original_models(replica: Replica, images: list[Path]
     assert len(np.unique(expected.round(3), axis=0)) > 4  # a swapped row would show
     expected_images = replica.embed_images(images)
     for _ in range(2):
-        encoders = OnnxEncoders(Bundle.open(replica.folder), "cpu", threads=2)
+        bundle = Bundle.open(replica.folder)
+        assert bundle.name in REPLICAS or bundle.name.endswith(f"/{replica.inside}")
+        encoders = OnnxEncoders(bundle, "cpu", threads=2)
         for batch_size in (1, 3, 64):
             assert np.abs(encoders.encode_texts(TEXTS, batch_size) - expected).max() < TOLERANCE
         for batch_size in (1, 4):
@@ -67,11 +88,12 @@ def test_embeddings_are_the_original_models(replica: Replica, images: list[Path]
 def test_changed_external_data_is_another_space(replica: Replica, tmp_path: Path) -> None:
     data = list(replica.folder.rglob("*.onnx_data"))
     if not data:
-        assert replica.folder.name != "jina"
+        assert Bundle.open(replica.folder).layout.name != "one graph"
         return
-    copy = Path(shutil.copytree(replica.folder, tmp_path / "copy"))
+    copy = tmp_path / "copy"
+    Bundle.open(replica.folder).copy_to(copy)
     before = Bundle.open(copy).fingerprint
-    assert before == Bundle.open(replica.folder).fingerprint
+    assert before == Bundle.open(copy).fingerprint
     file = copy / data[0].relative_to(replica.folder)
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
     assert Bundle.open(copy).fingerprint != before
@@ -81,11 +103,28 @@ def test_changed_external_data_is_another_space(replica: Replica, tmp_path: Path
 
 
 def test_unknown_preprocessor_key_is_refused_by_name(replica: Replica, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(replica.folder, tmp_path / "copy"))
+    copy = tmp_path / "copy"
+    Bundle.open(replica.folder).copy_to(copy)
     path = copy / Bundle.open(copy).layout.preprocessor
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_flip_channel_order": True}))
     with pytest.raises(MiniClipError, match="it says do_flip_channel_order, which MiniCLIP does not do"):
         OnnxEncoders(Bundle.open(copy), "cpu", threads=1)
+
+
+def test_known_models_have_layouts_that_replicas_have() -> None:
+    """`miniclip models` lists nothing whose layout is not tested here."""
+    layouts = {
+        "Xenova/clip-vit-base-patch32": "Xenova/clip",
+        "immich-app/ViT-B-32__laion2b-s34b-b79k": "immich-app/clip",
+        "Xenova/clip-vit-large-patch14": "Xenova/clip",
+        "Xenova/siglip-base-patch16-224": "Xenova/siglip",
+        "onnx-community/siglip2-base-patch16-224-ONNX": "onnx-community/siglip2",
+        "Xenova/mobileclip_s2": "Xenova/mobileclip",
+        "hf:plhery/mobileclip2-onnx/onnx/s0": "plhery/mobileclip2",
+    }
+    assert [model.name for model in ON_HUB] == list(layouts)
+    assert set(layouts.values()) <= set(REPLICAS)
+    assert all(HUB_NAME.fullmatch(name) for name in layouts)
 
 
 def test_settings_of_others_become_rules(tmp_path: Path) -> None:
@@ -123,3 +162,30 @@ def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: 
         assert OnnxEncoders(Bundle.open(bundle), "cpu", threads=1).precision == "fp32"
     assert sorted(asked) == ["fp32", "int8"]
     assert OnnxEncoders(Bundle.open(bundle), "cpu", "int8", threads=1).precision == "int8"
+
+
+def test_text_model_that_sees_padding_despite_its_mask_is_refused_with_what_was_measured(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Its embedding is the mean over all positions, padded ones too."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (bundle / "manifest.json").unlink()
+    table = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["hidden"]),
+        helper.make_node("ReduceMean", ["hidden", "axis"], ["text_embeds"], keepdims=0),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in ("input_ids", "attention_mask")
+    ]
+    constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "axis")]
+    outputs = [helper.make_tensor_value_info("text_embeds", TensorProto.FLOAT, ["B", 32])]
+    graph = helper.make_graph(nodes, "text", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, bundle / "onnx/text_model.onnx")
+    with pytest.raises(MiniClipError) as error:
+        OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
+    measured = (
+        r"bundle in fp32 failed its self-test: a text has another embedding beside a longer one \(cosine 0\.\d{3}\)"
+    )
+    assert re.match(measured, str(error.value))

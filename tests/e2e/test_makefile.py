@@ -106,6 +106,7 @@ def test_train_export_and_benchmark_pass_their_variables_on(venv: Path) -> None:
     assert asked("export", "RUN=runs/x", "BUNDLE=bundles/y") == [
         *("-m", "export", "--run", "runs/x", "--out", "bundles/y")
     ]
+    assert asked("export", "RUN=runs/x", "DATA=my data")[-2:] == ["--data", "my data"]
     assert asked("benchmark", "RUN=runs/x", "BUNDLE=bundles/y", "DATA=d", "SPLIT=dev")[:11] == [
         *(
             "-m",

@@ -140,7 +140,7 @@ def _config(folder: Path) -> Target:
 def _run(folder: Path) -> Target:
     from miniclip.models.calibration_set import CalibrationSet
     from miniclip.models.checkpoint import load_run, load_training_state
-    from miniclip.models.import_checkpoint import read_checkpoint
+    from miniclip.models.pt_file import read_checkpoint
 
     whole = make_run(folder)
 

@@ -3,9 +3,11 @@
 Repositories are files in memory. Large ones are redirected to a storage address, as LFS files are.
 """
 
+import contextlib
 import hashlib
 import json
 import re
+import socket
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,16 +15,23 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
+LARGE = (".onnx", "_data", ".pt", ".safetensors")  # what the hub keeps as LFS files
 REPOSITORY = r"([\w.-]+/[\w.-]+)"
 
 
 @dataclass
 class Repository:
-    """`commits` maps a commit to its files; `branches` a name to a commit. `token`: who may read it, None is all."""
+    """`commits` maps a commit to its files; `branches` a name to a commit. `token`: who may read it, None is all.
+
+    `is_listed`: without the token only its files are refused, as the hub does for models that ask for consent.
+    """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     token: str | None = None
+    is_listed: bool = False
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         """Put a new state on a branch; returns its commit."""
@@ -40,6 +49,12 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.damaged: set[str] = set()
         self.cut: set[str] = set()
+        self._connections: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
 
     @property
     def address(self) -> str:
@@ -57,8 +72,12 @@ class HubServer(ThreadingHTTPServer):
         return self
 
     def stop(self) -> None:
+        """Close the server, and connections that a client keeps for its next request."""
         self.shutdown()
         self.server_close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -85,7 +104,8 @@ class Answers(BaseHTTPRequestHandler):
         repository = self.server.repositories.get(found[1]) if found else None
         if found is None or repository is None:
             return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
-        if repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
+        is_open = repository.token is None or (repository.is_listed and found[2] != "resolve")
+        if not is_open and self.headers.get("Authorization") != f"Bearer {repository.token}":
             return self.answer({"error": "Access is restricted"}, 401, X_Error_Code="GatedRepo")
         commit = repository.branches.get(found[3] or "main", found[3])
         files = repository.commits.get(commit)
@@ -105,7 +125,7 @@ class Answers(BaseHTTPRequestHandler):
         content = files.get(file)
         if content is None:
             return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
-        if not file.endswith((".onnx", "_data")):
+        if not file.endswith(LARGE):
             self.send_file(content, file, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=commit)
             return None
         self.answer(
@@ -132,9 +152,30 @@ class Answers(BaseHTTPRequestHandler):
 
 def _entry(name: str, content: bytes) -> dict[str, Any]:
     entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-    if name.endswith((".onnx", "_data")):
+    if name.endswith(LARGE):
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
     return entry
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, server: HubServer, cache: Path) -> None:
+    """This process asks the server, not the hub, and keeps what it gets in `cache`, as with HF_ENDPOINT and HF_HOME.
+
+    huggingface_hub reads the environment once, when it is imported.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("NO_PROXY", "*")
+    values = {
+        "ENDPOINT": server.address,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+    }
+    values["HUGGINGFACE_CO_URL_TEMPLATE"] = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+    huggingface_hub.close_session()  # the next one reads NO_PROXY
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

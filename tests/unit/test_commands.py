@@ -138,6 +138,7 @@ COMMANDS = {
     "search no name": "miniclip.cli search 'two dogs' --index {index} --top-k 5",
     "search --json": "miniclip.cli search 'a red circle' --index {index} --top-k 5 --json",
     "search --image": "miniclip.cli search --image {data}/blue-circle-0.png --index {index} --json",
+    "search --image few": "miniclip.cli search --image {data}/blue-circle-0.png --index {index} --top-k 3 --json",
     "search --sheet": "miniclip.cli search 'a red circle' --index {index} --top-k 7 --sheet {tmp}/sheet.png",
     "search -0": "miniclip.cli search 'a red circle' --index {index} --top-k 5 -0",
     "search composed": "miniclip.cli search 'red circle' 'a big red circle' --minus square --folder {data} --distinct "
@@ -310,7 +311,9 @@ def test_search_by_an_image_finds_it_and_captions(place: dict[str, Path], outcom
         and len(found["results"]) == 10
     )
     scores = [hit["score"] for hit in found["captions"]]
-    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    assert len(scores) == 10 and scores == sorted(scores, reverse=True)
+    few = json.loads(succeeded(outcome("search --image few")))
+    assert few["results"] == found["results"][:3] and few["captions"] == found["captions"][:3]
 
 
 def test_words_that_are_not_utf8_are_searched(outcome: Outcome) -> None:

@@ -81,6 +81,38 @@ def test_table_shows_percent() -> None:
     assert shown.splitlines()[1].split() == ["tiny", "fp32", "12.5/12.5/12.5", "12.5/12.5/12.5", "12.5"]
 
 
+def test_columns_of_a_table_never_touch() -> None:
+    """However long a name, and with 100 % everywhere."""
+    shown = recall_table({"clip-vit-large-patch14-336 torch fp32": dict.fromkeys(KEYS, 1.0)}).splitlines()
+    assert shown[1].split()[-3:] == ["100.0/100.0/100.0", "100.0/100.0/100.0", "100.0"]
+    assert shown[0].index("mean") + len("mean") == len(shown[1])
+
+
+def test_a_sample_is_measured_and_shown_image_by_image(
+    tiny_bundle: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    flags = ["--bundle", tiny_bundle, "--data", captioned_folder, "--split", "all", "--precision", "fp32"]
+    flags += ["--samples", 6, "--per-image", "--json", tmp_path / "r.json"]
+    done = run_cli("miniclip.cli", "evaluate", *flags, "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    blocks = done.stdout.split("\n\n")[:-1]
+    assert len(blocks) == 6 and json.loads((tmp_path / "r.json").read_text())["images"] == 6
+    for block in blocks:
+        image, *captions, caption = block.splitlines()[:7]
+        images = block.splitlines()[7:]
+        assert image.startswith("image ") and caption.startswith("caption ")
+        assert len(captions) == len(images) == 5
+        name = image.removeprefix("image ")
+        assert all(line.endswith(name) for line in images if line.startswith("  *"))
+        scores = [float(line.split()[line.startswith("  *")]) for line in captions]
+        assert scores == sorted(scores, reverse=True)
+        for line in captions:  # the right captions name the image's colour and shape
+            if line.startswith("  *"):
+                assert all(word in line for word in name.split("-")[:2])
+    assert run_cli("miniclip.cli", "evaluate", *flags, "--seed", 3).stdout == done.stdout
+    assert run_cli("miniclip.cli", "evaluate", *flags, "--seed", 4).stdout != done.stdout
+
+
 def test_a_split_that_holds_training_images_is_told(tiny_run: Path, tmp_path: Path) -> None:
     """As one by seed does when an image was added since the training."""
     data, run = tmp_path / "data", Path(shutil.copytree(tiny_run, tmp_path / "run"))

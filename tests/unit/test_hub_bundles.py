@@ -121,14 +121,18 @@ def test_folder_inside_a_repository(hub: HubServer, tmp_path: Path) -> None:
 def test_what_the_hub_refuses_is_one_line(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories["jane/gated"] = Repository(token="hf_of_jane")
     hub.repositories["jane/gated"].commit(FILES)
+    hub.repositories["jane/consent"] = Repository(token="hf_of_jane", is_listed=True)
+    hub.repositories["jane/consent"].commit(FILES)
     hub.repositories["jane/torch"] = Repository()
     hub.repositories["jane/torch"].commit({**SETTINGS, "model.safetensors": b"weights"})
     hub.repositories["jane/q4"] = Repository()
     hub.repositories["jane/q4"].commit({name: c for name, c in FILES.items() if "_q4" in name or "json" in name})
-    names = ("jane/none", "jane/tiny@v9", "jane/gated", "jane/torch", "jane/q4")
-    none, revision, gated, torch, q4 = find(hub, tmp_path / "cache", *names)
+    names = ("jane/none", "jane/tiny@v9", "jane/gated", "jane/consent", "jane/torch", "jane/q4")
+    none, revision, gated, consent, torch, q4 = find(hub, tmp_path / "cache", *names)
     assert "no such model or revision" in none and "no such model or revision" in revision
-    assert "its owner must grant access first" in gated and "hf auth login" in gated
+    for refused in (gated, consent):
+        assert "its owner must grant access first" in refused and "hf auth login" in refused
+    assert not list((tmp_path / "cache").rglob("*.onnx"))
     assert torch == "error: jane/torch on the hub is no bundle that MiniCLIP runs: no ONNX file"
     assert "onnx/text_model_q4.onnx, onnx/vision_model_q4.onnx; MiniCLIP runs both towers in fp32" in q4
     (folder,) = find(hub, tmp_path / "cache", "jane/gated", HF_TOKEN="hf_of_jane")
@@ -142,6 +146,17 @@ def test_damaged_download_leaves_the_cache_and_can_be_repeated(hub: HubServer, t
     hub.damaged = set()
     (folder,) = map(Path, find(hub, tmp_path / "cache", "jane/tiny"))
     assert (folder / "onnx/text_model.onnx").read_bytes() == GRAPHS["onnx/text_model.onnx"]
+
+
+def test_download_that_ends_early_is_one_line_and_leaves_no_file(hub: HubServer, tmp_path: Path) -> None:
+    hub.cut = {"onnx/text_model.onnx"}
+    (refused,) = find(hub, tmp_path / "cache", "jane/tiny")
+    assert refused.startswith("error: jane/tiny was not downloaded whole (")
+    assert refused.endswith("); run the command again")
+    assert not list((tmp_path / "cache").rglob("text_model.onnx"))
+    hub.stop()  # half a bundle is no bundle: offline there is none
+    (offline,) = find(hub, tmp_path / "cache", "jane/tiny")
+    assert offline.startswith("error: no folder jane/tiny")
 
 
 @pytest.mark.e2e

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run
-from miniclip.models.import_checkpoint import import_original, logit_scale_of
+from miniclip.models.import_checkpoint import import_checkpoint, logit_scale_of
 from tests.support.cli import run_cli
 from tests.support.tiny import write_tokenizer
 
@@ -155,7 +155,7 @@ class Original:
         return path
 
     def imported(self, checkpoint: Path, out: Path) -> str:
-        return import_original(checkpoint, str(self.vision_spec), str(self.text_spec), out)
+        return import_checkpoint(checkpoint, str(self.vision_spec), str(self.text_spec), out)
 
     def refusal(self, checkpoint: Path, out: Path) -> str:
         """The one line that an import ends with, which must leave nothing behind."""
@@ -321,7 +321,7 @@ def test_a_backbone_of_another_kind_or_without_its_files_is_one_line(vit: Origin
 
     def said(vision: Path, text: Path) -> str:
         with pytest.raises(MiniClipError) as error:
-            import_original(checkpoint, str(vision), str(text), tmp_path / "run")
+            import_checkpoint(checkpoint, str(vision), str(text), tmp_path / "run")
         assert not (tmp_path / "run").exists()
         return str(error.value)
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle, list_files
 from miniclip.inference.calibration_queries import judge_words, judged_queries
+from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries, Words
 from miniclip.inference.logistic import fit_logistic
 from miniclip.inference.match_cutoff import FOUND_CAPTIONS
 from miniclip.inference.score_calibration import ScoreCalibration, calibrate
+from tests.support.cli import run_cli
 
 
 def test_curve_of_known_data_is_found_again() -> None:
@@ -148,15 +149,26 @@ def test_words_are_right_where_captions_agree() -> None:
     assert relation.tolist() == [[RIGHT] * 4, [WRONG] * 4, [RIGHT, WRONG, WRONG, WRONG]]
 
 
-def test_calibrate_writes_the_manifest_and_nothing_else(
-    tiny_bundle: Path, captioned_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_calibrate_writes_one_file_and_changes_no_embedding(
+    tiny_bundle: Path, captioned_folder: Path, tmp_path: Path, is_ours: bool
 ) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(tiny_bundle, bundle)
-    (bundle / "manifest.json").unlink()  # as of a bundle made by others
-    fingerprint, before = Bundle.open(bundle).fingerprint, list_files(bundle)
-    assert run(["calibrate", str(bundle), "--data", str(captioned_folder), "--split", "all"]) == 0
-    assert "calibrated" in capsys.readouterr().out
+    """Into the manifest of our bundles, and beside the models of others, which have none."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    if not is_ours:
+        (bundle / "manifest.json").unlink()
+    opened = Bundle.open(bundle)
+    before, embeds = list_files(bundle), OnnxEncoders(opened, "cpu", "fp32", threads=1).encode_texts(["a red circle"])
+    flags = ["--data", captioned_folder, "--split", "all", "--precision", "fp32", "--half"]
+    done = run_cli("miniclip.cli", "calibrate", bundle, *flags)
+    assert done.returncode == 0, done.stderr
+    name = "manifest.json" if is_ours else "score_calibration.json"
+    assert done.stdout.endswith(f"kept in {bundle / name}\n")
     written = Bundle.open(bundle)
-    assert written.match is not None and written.fingerprint == fingerprint
-    assert list_files(bundle) == before == written.manifest["files"]
+    assert written.match is not None and written.match.pictures == 60
+    assert written.fingerprint == opened.fingerprint
+    after = list_files(bundle)
+    assert {key for key in after if after[key] != before.get(key)} == (set() if is_ours else {name})
+    np.testing.assert_array_equal(
+        OnnxEncoders(written, "cpu", "fp32", threads=1).encode_texts(["a red circle"]), embeds
+    )

@@ -68,6 +68,17 @@ def test_a_run_learns_from_a_teacher_beside_its_loss(
     assert losses[1] > losses[0]
 
 
+def test_a_bundle_teaches_as_the_run_that_it_was_made_from(
+    tiny_run: Path, tiny_bundle: Path, config: Config, captioned_folder: Path
+) -> None:
+    data = load(captioned_folder, config, new_model(config))
+    images, texts = np.array([3, 1]), np.array([0, 5, 2])
+    of_run, of_bundle = (
+        Teacher.open(str(place), data, cpu_device()).logits(texts, images).numpy() for place in (tiny_run, tiny_bundle)
+    )
+    assert of_bundle == pytest.approx(of_run, abs=0.2)  # kept in float16
+
+
 def test_a_teacher_that_is_no_run_is_refused(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     taught = with_train(config, teacher=str(tmp_path / "nothing"))
     with pytest.raises(MiniClipError, match=r"--train\.teacher: .*nothing is no finished run"):

@@ -1,0 +1,20 @@
+"""A table as text, its columns as wide as what is in them."""
+
+from collections.abc import Sequence
+
+GAP = "  "
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells each -> lines; the first column is flush left, the others flush right.
+
+    >>> print(text_table([["", "recall"], ["tiny fp32", "12.5"]]))
+               recall
+    tiny fp32    12.5
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append(GAP.join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
