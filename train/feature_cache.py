@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
 
 from .augment import View
-from .blocks import blocks_of, frozen_parts, lower_part
+from .blocks import blocks_of, example_text, frozen_parameters, lower_part
 from .tokens import Tokens
 
 IMAGE_BATCH, TEXT_BATCH = 16, 64  # small image batches stay near the caches
@@ -51,11 +51,11 @@ class Features:
     skipped: dict[int, str]
 
 
-def weights_hash(*modules: nn.Module) -> str:
+def weights_hash(module: nn.Module, without: Collection[str] = ()) -> str:
     """SHA-256 over every parameter and buffer, by name."""
     digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
+        if name not in without:
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
@@ -76,7 +76,8 @@ def image_features(
     encode = _frozen(tower, trained_blocks)
     with ThreadPoolExecutor() as pool:  # by content: a folder that was copied or unpacked anew finds what it had
         contents = list(pool.map(_content, paths))
-    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, view.transform.to_dict(), contents]
+    blank = torch.zeros(1, 3, view.transform.height_px, view.transform.width_px, device=device.torch_device)
+    key: list[Any] = [_frozen_hash(tower, trained_blocks, blank), tower.pooling, view.transform.to_dict(), contents]
     key += [trained_blocks] if trained_blocks else []
     key += [view.number, view.seed] if view.number else []
 
@@ -91,8 +92,7 @@ def image_features(
             yield rows[positions], encode(pixels).float().cpu().numpy()
 
     with torch.inference_mode(), device.autocast():
-        size = (3, view.transform.height_px, view.transform.width_px)
-        row_shape = tuple(encode(torch.zeros(1, *size, device=device.torch_device)).shape[1:])
+        row_shape = tuple(encode(blank).shape[1:])
     order = np.arange(len(paths))
     return _cached("image features", key, order, (len(paths), *row_shape), passes, device)
 
@@ -105,7 +105,8 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, dev
     device = device or cpu_device()
     tower.eval()
     encode = _frozen(tower, trained_blocks)
-    key: list[Any] = [_frozen_hash(tower, trained_blocks), tower.pooling, tokens.digest()]
+    example = example_text(tower)
+    key: list[Any] = [_frozen_hash(tower, trained_blocks, *example), tower.pooling, tokens.digest()]
     key += [trained_blocks] if trained_blocks else []
 
     def passes(rows: np.ndarray, _: Callable[[int, MiniClipError], None]) -> Iterable[tuple[np.ndarray, Any]]:
@@ -120,7 +121,8 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, dev
 
     if trained_blocks == 0:
         return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes, device)
-    width = int(cast(Any, tower.backbone).config.hidden_size)
+    with torch.inference_mode():
+        width = encode(*example).shape[-1]
     return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, device, store)
 
 
@@ -131,11 +133,12 @@ def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:
     return lambda *inputs: lower_part(tower, first, *inputs)
 
 
-def _frozen_hash(tower: nn.Module, trained_blocks: int) -> str:
-    """Of all weights that what is cached depends on."""
+def _frozen_hash(tower: nn.Module, trained_blocks: int, *example: Tensor) -> str:
+    """Of all weights that what is cached depends on, and of all buffers: batch norms keep their statistics."""
     if trained_blocks == 0:
         return weights_hash(tower)
-    return weights_hash(*frozen_parts(tower, len(blocks_of(tower)) - trained_blocks))
+    frozen = frozen_parameters(tower, len(blocks_of(tower)) - trained_blocks, *example)
+    return weights_hash(tower, without={name for name, _ in tower.named_parameters()} - frozen)
 
 
 def _content(path: Path) -> str:
