@@ -206,10 +206,10 @@ def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> o
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            op_types_to_quantize=CONVOLUTION_OPERATORS if convolutional else ["MatMul"],
+            op_types_to_quantize=[*(CONVOLUTION_OPERATORS if convolutional else ()), "MatMul"],
             nodes_to_exclude=list(exclude),
-            # the operators behind a transformer's products (bias, norm, softmax) take float32
-            extra_options={} if convolutional else {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            # the operators behind matrix products (bias, norm, softmax) take float32
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "MatMulConstBOnly": True},
         )
         return onnx.load(target)
 

@@ -8,8 +8,9 @@ and the source lines is removed.
 import contextlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -65,23 +66,61 @@ def export_text(model: DualEncoder, path: Path) -> None:
 def _export(
     graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], output: str, path: Path
 ) -> None:
-    with quiet_tools(), contextlib.redirect_stdout(io.StringIO()):
-        program = torch.onnx.export(
-            graph.eval(),
-            kwargs=inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=dynamic,
-            input_names=list(inputs),
-            output_names=[output],
-            verbose=False,
-        )
-    if program is None:
-        raise MiniClipError("torch gave no ONNX program")
-    model = program.model_proto
+    model = _converted(graph.eval(), inputs, dynamic, output)
     is_vision = "pixel_values" in inputs
     simplify_attention(model, merge=not is_vision, drop_masks=is_vision)
     fold_scales(model)
     if model.ByteSize() > MAX_BYTES:
         raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
     save_graph(model, path)
+
+
+def _converted(
+    graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], output: str
+) -> onnx.ModelProto:
+    """The graph as torch's exporter writes it.
+
+    Some towers add a bias to their attention that torch's own operator does not export (BEiT, Swin). For them the
+    attention is written out in single steps.
+    """
+    backbone = cast(Any, graph).tower.backbone
+    before = getattr(backbone.config, "_attn_implementation", None)
+    reason: Exception | None = None
+    try:
+        for attention in (before, "eager") if before not in (None, "eager") else (before,):
+            if attention != before:
+                backbone.set_attn_implementation(attention)
+            try:
+                with quiet_tools(), contextlib.redirect_stdout(io.StringIO()):
+                    program = torch.onnx.export(
+                        graph,
+                        kwargs=inputs,
+                        dynamo=True,
+                        opset_version=OPSET,
+                        dynamic_shapes=dynamic,
+                        input_names=list(inputs),
+                        output_names=[output],
+                        custom_translation_table={torch.ops.aten._is_all_true.default: _all_true},
+                        verbose=False,
+                    )
+                assert program is not None
+                return program.model_proto
+            except Exception as error:  # the exporter's own, and those of any tower's code
+                reason = error
+    finally:
+        if before is not None and backbone.config._attn_implementation != before:
+            backbone.set_attn_implementation(before)
+    raise MiniClipError(f"torch cannot export the {output} of a {backbone.config.model_type}: {_first_cause(reason)}")
+
+
+def _all_true(values: Any) -> Any:
+    """Checks inside a tower's own code (SigLIP 2), which the exporter drops afterwards."""
+    from onnxscript import opset23
+
+    return opset23.Cast(opset23.ReduceMin(opset23.Cast(values, to=onnx.TensorProto.INT64), keepdims=0), to=9)
+
+
+def _first_cause(error: BaseException | None) -> str:
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

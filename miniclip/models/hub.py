@@ -21,6 +21,8 @@ FILES = (
     "metrics.jsonl",
     "curves.png",
 )
+# of a whole model of others: the parts of large weights, and vocabularies where there is no tokenizer.json
+FILES_OF_OTHERS = ("model-*.safetensors", "model.safetensors.index.json", "vocab.txt", "vocab.json", "merges.txt")
 CARD = "README.md"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
@@ -118,7 +120,7 @@ def local_folder(name_or_folder: str | Path) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*FILES, CARD], etag_timeout=5, max_workers=2))
+        folder = Path(snapshot_download(name, allow_patterns=[*FILES, *FILES_OF_OTHERS, CARD], etag_timeout=5, max_workers=2))
     except HFValidationError:  # such as two hyphens in a row: no name of the hub's, so just a path
         raise no_run(name) from None
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
@@ -126,6 +128,11 @@ def local_folder(name_or_folder: str | Path) -> Path:
     if not (folder / "config.json").exists():
         raise no_run(name, ", and the model of that name on the Hugging Face hub has no config.json")
     return folder
+
+
+def present_files(folder: Path) -> list[str]:
+    """The names of the shared files that a folder has."""
+    return [path.name for pattern in (*FILES, *FILES_OF_OTHERS) for path in sorted(folder.glob(pattern))]
 
 
 def upload(folder: Path, repo_id: str, private: bool | None, token: str | None) -> str:

@@ -29,12 +29,19 @@ TEXT = {"vocab_size": VOCABULARY, **TINY}
 
 @dataclass(frozen=True)
 class VisionRow:
-    """`size_px` is what the run uses, `other_px` a second size, neither always the backbone's own."""
+    """`size_px` is what the run uses, `other_px` a second size, neither always the backbone's own.
+
+    `attention_layers`: native ones in the graph. `native`: none is written out in steps, as the attention is that has a
+    bias for positions (BEiT, Swin) or pools the patches (SigLIP).
+    """
 
     make: Callable[[], nn.Module]
     size_px: int
     other_px: int
     attention_layers: int
+    native: bool = True
+    masked: bool = False
+    int8_cosine: float = 0.98
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,9 @@ class TextRow:
     pad: int
     attention_layers: int = 2
     merged: bool = True
+    native: bool = True
+    masked: bool = True
+    int8_cosine: float = 0.98
 
 
 def clip_config(text_end_id: int) -> "hf.CLIPConfig":
@@ -78,9 +88,10 @@ VISION = {
         ), 64, 96, 0,
     ),
     "clip": VisionRow(lambda: hf.CLIPVisionModel(clip_config(3).vision_config), 64, 80, 2),
-    "siglip": VisionRow(lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**IMAGES, **TINY)), 64, 80, 3),
+    "siglip": VisionRow(lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**IMAGES, **TINY)), 64, 80, 2, native=False),
     "siglip2": VisionRow(
-        lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(num_patches=16, patch_size=16, **TINY)), 64, 80, 3
+        lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(num_patches=16, patch_size=16, **TINY)), 64, 80, 2,
+        native=False,
     ),
     "dinov2 with registers": VisionRow(
         lambda: hf.Dinov2WithRegistersModel(
@@ -95,7 +106,7 @@ VISION = {
     "deit": VisionRow(lambda: hf.DeiTModel(hf.DeiTConfig(**IMAGES, **TINY), add_pooling_layer=False), 64, 80, 2),
     "beit": VisionRow(
         lambda: hf.BeitModel(hf.BeitConfig(use_relative_position_bias=True, **IMAGES, **TINY), add_pooling_layer=False),
-        64, 80, 2,
+        64, 80, 0, native=False,
     ),
     "convnext": VisionRow(
         lambda: hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[16, 32], depths=[2, 1], num_stages=2)), 64, 96, 0
@@ -107,17 +118,18 @@ VISION = {
         lambda: hf.SwinModel(
             hf.SwinConfig(image_size=64, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 2], window_size=4),
             add_pooling_layer=False,
-        ), 64, 96, 4,
+        ), 64, 96, 0, native=False,
     ),
     "mobilenet_v2": VisionRow(
-        lambda: hf.MobileNetV2Model(hf.MobileNetV2Config(image_size=64, depth_multiplier=0.35)), 64, 96, 0
+        lambda: hf.MobileNetV2Model(hf.MobileNetV2Config(image_size=64, depth_multiplier=0.35)), 64, 96, 0,
+        int8_cosine=0.95,  # seventeen blocks of random weights
     ),
     "mobilevit": VisionRow(
         lambda: hf.MobileViTModel(
             hf.MobileViTConfig(
                 image_size=64, hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 8, 16, 16, 24, 32, 64]
             )
-        ), 64, 96, 9,
+        ), 64, 96, 0, native=False,
     ),
     "efficientnet": VisionRow(
         lambda: hf.EfficientNetModel(
@@ -167,7 +179,7 @@ TEXTS = {
                 position_biased_input=False, position_buckets=8, share_att_key=True, norm_rel_ebd="layer_norm",
                 type_vocab_size=0, **TEXT,
             )
-        ), 2, 3, 0, attention_layers=0, merged=False,
+        ), 2, 3, 0, attention_layers=0, merged=False, native=False,
     ),
     "electra": TextRow(
         lambda: hf.ElectraModel(hf.ElectraConfig(max_position_embeddings=POSITIONS, embedding_size=16, **TEXT)), 2, 3, 0
@@ -188,7 +200,7 @@ TEXTS = {
     "siglip": TextRow(
         lambda: hf.SiglipTextModel(
             hf.SiglipTextConfig(max_position_embeddings=POSITIONS, projection_size=32, pad_token_id=1, **TEXT)
-        ), 2, 3, 1,
+        ), 2, 3, 1, masked=False,
     ),
 }  # fmt: skip
 
