@@ -32,7 +32,10 @@ from .to_onnx import export_text, export_vision
 def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m export", description="Turn a run into an ONNX bundle.")
     parser.add_argument(
-        "--run", required=True, type=Path, help="run folder of training, or a CLIP, SigLIP, ...: its folder or USER/NAME"
+        "--run",
+        required=True,
+        type=Path,
+        help="run folder of training, or a CLIP, SigLIP, ...: its folder or USER/NAME",
     )
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to make")
     parser.add_argument(
@@ -104,7 +107,10 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
         if "fp16" in precisions:
             write_fp16(path, folder / onnx_name(tower, "fp16"))
         if "int8" in precisions and feeds:
-            how, _ = write_int8(path, folder / onnx_name(tower, "int8"), feeds[tower])
+            try:
+                how, _ = write_int8(path, folder / onnx_name(tower, "int8"), feeds[tower])
+            except MiniClipError as error:
+                raise MiniClipError(f"the {tower} tower cannot be exported in {error}") from None
             print(f"quantised the {tower} tower: {how}")
     if calibration and feeds:
         check_recall(folder, precisions, feeds, calibration.image_of_caption)

@@ -24,6 +24,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from miniclip.errors import MiniClipError
+
 from .activation_ranges import fit_ranges
 from .fp32_layers import MIN_COSINE, layers_to_keep
 from .gptq import groups_of, input_factors, rounded_weights, with_weights
@@ -38,6 +40,7 @@ from .graph import (
     save_graph,
 )
 from .int8_storage import store_in_8_bits
+from .layer_sets import layer_sets
 from .smooth_quant import scale_outliers
 from .weight_bits import LayerBits, choose_bits, layer_work, some_of, with_7_bits
 
@@ -84,6 +87,8 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
     """Quantise on `feeds`, calibration data of the tower.
 
     Returns a line for the user about how it was done, and the bits of each layer.
+
+    Errors: `MiniClipError` when the tower comes near enough to fp32 only with all of its layers in fp32.
     """
     with quiet_tools():
         tower = _prepare(onnx.load(fp32), feeds)
@@ -91,6 +96,12 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
         kept = {}
         if quantised.cosine < MIN_COSINE:
             kept = layers_to_keep(tower.model, lambda exclude: _quantise(tower, exclude).cosine)
+            if len(kept) == len(layer_sets(tower.model)):
+                raise MiniClipError(
+                    f"int8: in 8 bits the cosine to fp32 is {quantised.cosine:.3f} (1st percentile of held-back data), and "
+                    f"{MIN_COSINE} is reached with all layers in fp32 alone; most is lost in {', '.join([*kept][:3])}; "
+                    "leave it out with --precision fp32 fp16"
+                )
         exclude = {name for names in kept.values() for name in names}
         if kept:
             quantised = _quantise(tower, exclude)

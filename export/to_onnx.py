@@ -117,7 +117,9 @@ def _all_true(values: Any) -> Any:
     """Checks inside a tower's own code (SigLIP 2), which the exporter drops afterwards."""
     from onnxscript import opset23
 
-    return opset23.Cast(opset23.ReduceMin(opset23.Cast(values, to=onnx.TensorProto.INT64), keepdims=0), to=9)
+    op: Any = opset23
+    smallest = op.ReduceMin(op.Cast(values, to=onnx.TensorProto.INT64), keepdims=0)
+    return op.Cast(smallest, to=onnx.TensorProto.BOOL)
 
 
 def _first_cause(error: BaseException | None) -> str:

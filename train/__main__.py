@@ -109,7 +109,8 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
     probed = config.model.head != "mlp" and config.model.vision == config.model.text
     if config.model.head == "linear" and not holds_whole_model(vision_folder):
         raise MiniClipError(
-            f"--model.head linear: {config.model.vision} is no model of images and text, such as CLIP; use mlp, or name one"
+            f"--model.head linear: {config.model.vision} is no model of images and text, such as CLIP; "
+            "use mlp, or name one"
         )
     if probed and holds_whole_model(vision_folder):
         transform = ImageTransform.from_file(vision_folder / "preprocessor_config.json")

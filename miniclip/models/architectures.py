@@ -105,7 +105,9 @@ def _patches(pixel_values: Tensor, patch: int) -> dict[str, Tensor]:
 def max_positions(backbone: nn.Module) -> int:
     """The longest text that a text backbone takes; a table with a padding index begins after it."""
     tables = [part for name, part in backbone.named_modules() if name.endswith("position_embeddings")]
-    offsets = [part.padding_idx + 1 for part in tables if isinstance(part, nn.Embedding) and part.padding_idx is not None]
+    offsets = [
+        part.padding_idx + 1 for part in tables if isinstance(part, nn.Embedding) and part.padding_idx is not None
+    ]
     longest = int(getattr(config_of(backbone), "max_position_embeddings", MAX_TOKENS))
     return min(longest - max(offsets, default=0), MAX_TOKENS)
 

@@ -32,7 +32,6 @@ from miniclip.models.device import Device
 from miniclip.models.dual_encoder import DualEncoder, build_model
 from miniclip.models.hub import (
     CARD,
-    FILES,
     check_hub_name,
     local_folder,
     model_card,
@@ -108,7 +107,11 @@ class Run:
     @property
     def fingerprint(self) -> str:
         """Names the embedding space by weights, tokenizer, preprocessing and dimension; its bundle has the same."""
-        files = [*weight_files(self.folder), self.settings / "tokenizer.json", self.settings / "preprocessor_config.json"]
+        files = [
+            *weight_files(self.folder),
+            self.settings / "tokenizer.json",
+            self.settings / "preprocessor_config.json",
+        ]
         return fingerprint_of([*map(sha256_of, files), str(self.config.model.projection_dim)])
 
     def encoders(
@@ -151,7 +154,9 @@ def load_run(name_or_folder: str | Path) -> Run:
     if not settings_path.exists():
         raise no_run(name_or_folder)
     if (folder / "manifest.json").exists():
-        raise MiniClipError(f"{name_or_folder} is a bundle, not a run; give it as --bundle, or name the run it came from")
+        raise MiniClipError(
+            f"{name_or_folder} is a bundle, not a run; give it as --bundle, or name the run it came from"
+        )
     if holds_whole_model(folder):
         return _whole_model(folder, str(name_or_folder))
     settings, config = read_run_config(folder)
@@ -169,7 +174,9 @@ def load_run(name_or_folder: str | Path) -> Run:
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
         raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from None
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
-    return Run(folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}), folder)
+    return Run(
+        folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}), folder
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -120,7 +120,9 @@ def local_folder(name_or_folder: str | Path) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*FILES, *FILES_OF_OTHERS, CARD], etag_timeout=5, max_workers=2))
+        folder = Path(
+            snapshot_download(name, allow_patterns=[*FILES, *FILES_OF_OTHERS, CARD], etag_timeout=5, max_workers=2)
+        )
     except HFValidationError:  # such as two hyphens in a row: no name of the hub's, so just a path
         raise no_run(name) from None
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own

@@ -74,4 +74,3 @@ def _converted(folder: Path) -> bytes:
     except Exception as error:  # transformers raises many types
         reason = " ".join(str(error).split())[:200]
         raise MiniClipError(f"{refusal}, and none can be made of its vocabulary: {reason}") from None
-

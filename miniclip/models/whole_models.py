@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.models.architectures import image_inputs
+from miniclip.models.architectures import image_inputs, max_positions
 from miniclip.models.backbones import check_complete, is_whole_model, load_whole_model, read_backbone_config
 from miniclip.models.config import ModelConfig
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder, LinearHead, build_model
@@ -53,10 +53,9 @@ def load_dual_encoder(folder: Path, name: str) -> tuple[ModelConfig, DualEncoder
         head="affine" if biased else "linear",
         projection_dim=_embedding_dim(whole, projections),
         image_size_px=transform.height_px,
-        max_tokens=1 << 16,
+        max_tokens=max_positions(text),
     )
     model = build_model(config, vision, text).eval()
-    config = ModelConfig(**{**vars(config), "max_tokens": model.text.max_positions})
     with torch.no_grad():
         for head, projection in ((model.vision_head, projections["vision"]), (model.text_head, projections["text"])):
             _fill(cast(LinearHead, head).projection, projection)
@@ -96,8 +95,10 @@ def _compare(whole: Any, model: DualEncoder, transform: ImageTransform, folder: 
     generator = torch.Generator().manual_seed(0)
     pixel_values = torch.randn(1, 3, transform.height_px, transform.width_px, generator=generator)
     length = model.text.exact_length or min(8, model.text.max_positions)
-    input_ids = torch.arange(5, 5 + length)[None] % int(whole.config.text_config.vocab_size)
-    if (end := getattr(whole.config.text_config, "eos_token_id", None)) is not None:
+    text_config = whole.config.text_config
+    input_ids = torch.arange(5, 5 + length)[None] % int(text_config.vocab_size)
+    end = getattr(text_config, "eos_token_id", None)
+    if end is not None and end < text_config.vocab_size:  # SigLIP's config has CLIP's, which is beyond its words
         input_ids[:, -1] = end  # CLIP looks for it
     mask = torch.ones_like(input_ids)
     mask_of_whole = {} if model.text.exact_length else {"attention_mask": mask}

@@ -200,7 +200,9 @@ def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: 
         assert operators.count("Attention") == layers, precision
         if isinstance(exported.row, TextRow) and exported.row.merged:  # query, key and value in one product
             assert operators.count("Split") == layers
-        masked = [len(node.input) > 3 and bool(node.input[3]) for node in model.graph.node if node.op_type == "Attention"]
+        masked = [
+            len(node.input) > 3 and bool(node.input[3]) for node in model.graph.node if node.op_type == "Attention"
+        ]
         assert masked == [exported.row.masked] * layers, precision
         assert ("Softmax" in operators) == (not exported.row.native), precision  # it is inside that operator
         quantised = {"DynamicQuantizeLinear", "DequantizeLinear"} & set(operators)
@@ -283,7 +285,11 @@ def test_a_backbone_folder_that_lacks_a_weight_is_refused(kind: str, tmp_path: P
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("vision", '{"model_type": "bert"}', "--model.vision: 'bert' is no vision backbone: it takes input_ids, not pixel_values"),
+        (
+            "vision",
+            '{"model_type": "bert"}',
+            "--model.vision: 'bert' is no vision backbone: it takes input_ids, not pixel_values",
+        ),
         ("text", '{"model_type": "t5"}', "--model.text: 't5' is no text backbone: it decodes text as well"),
         ("text", '{"model_type": "bert", "hidden_size": "many"}', "hidden_size"),
         ("vision", '{"model_type": "efficientnet-lite", "heads": 3}', "heads"),

@@ -44,5 +44,7 @@ def test_a_text_tower_cut_at_any_block_computes_the_same(name: str, tmp_path: Pa
     for first in range(len(blocks_of(tower))):
         with torch.no_grad():
             hidden = lower_part(tower, first, *tokens)
-        torch.testing.assert_close(UpperPart(tower, first, *example_text(tower))(hidden, *tokens), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            UpperPart(tower, first, *example_text(tower))(hidden, *tokens), expected, rtol=1e-4, atol=1e-5
+        )
     torch.testing.assert_close(tower(*tokens), expected)

@@ -147,5 +147,7 @@ def test_a_clip_without_projections_is_one_line(folder: Path, tmp_path: Path) ->
         (broken / path.name).write_bytes(path.read_bytes())
     state = {name: value for name, value in load_file(folder / "model.safetensors").items() if "projection" not in name}
     save_file(state, broken / "model.safetensors")
-    with pytest.raises(MiniClipError, match="cannot load the model in .*: it lacks 2 weights, text_projection.weight first"):
+    with pytest.raises(
+        MiniClipError, match=r"cannot load the model in .*: it lacks 2 weights, text_projection\.weight first"
+    ):
         load_run(broken)

@@ -134,7 +134,7 @@ VISION = {
     "efficientnet": VisionRow(
         lambda: hf.EfficientNetModel(
             hf.EfficientNetConfig(image_size=64, width_coefficient=0.25, depth_coefficient=0.3, hidden_dim=320)
-        ), 64, 96, 0,
+        ), 64, 96, 0, int8_cosine=0.95,
     ),
     "regnet": VisionRow(
         lambda: hf.RegNetModel(
@@ -162,10 +162,10 @@ TEXTS = {
             )
         ), 2, 3, 0,
     ),
-    "mpnet": TextRow(  # as RoBERTa's
+    "mpnet": TextRow(  # positions as RoBERTa's, and a bias for them
         lambda: hf.MPNetModel(
             hf.MPNetConfig(max_position_embeddings=POSITIONS + 2, pad_token_id=1, **TEXT), add_pooling_layer=False
-        ), 0, 2, 1,
+        ), 0, 2, 1, attention_layers=0, merged=False, native=False,
     ),
     "xlm-roberta": TextRow(
         lambda: hf.XLMRobertaModel(
