@@ -98,8 +98,8 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
             kept = layers_to_keep(tower.model, lambda exclude: _quantise(tower, exclude).cosine)
             if len(kept) == len(layer_sets(tower.model)):
                 raise MiniClipError(
-                    f"int8: in 8 bits the cosine to fp32 is {quantised.cosine:.3f} (1st percentile of held-back data), and "
-                    f"{MIN_COSINE} is reached with all layers in fp32 alone; most is lost in {', '.join([*kept][:3])}; "
+                    f"int8: its cosine to fp32 is {quantised.cosine:.3f} (1st percentile), and reaches "
+                    f"{MIN_COSINE} only with all layers in fp32; most is lost in {', '.join([*kept][:3])}; "
                     "leave it out with --precision fp32 fp16"
                 )
         exclude = {name for names in kept.values() for name in names}

@@ -18,7 +18,7 @@ from miniclip.errors import MiniClipError
 from miniclip.models.dual_encoder import DualEncoder
 
 from .graph import quiet_tools, save_graph
-from .simplify import fold_scales, simplify_attention
+from .simplify import fold_scales, simplify_attention, spread_rotations
 
 OPSET = 23  # the first with a standard Attention operator
 MAX_BYTES = 2_000_000_000  # a protobuf, and so one file, cannot be larger
@@ -68,8 +68,10 @@ def _export(
 ) -> None:
     model = _converted(graph.eval(), inputs, dynamic, output)
     is_vision = "pixel_values" in inputs
-    simplify_attention(model, merge=not is_vision, drop_masks=is_vision)
+    sees_padding = not is_vision and cast(Any, graph).tower.exact_length is not None
+    simplify_attention(model, merge=not is_vision, drop_masks=is_vision or sees_padding)
     fold_scales(model)
+    spread_rotations(model)
     if model.ByteSize() > MAX_BYTES:
         raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
     save_graph(model, path)

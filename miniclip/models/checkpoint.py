@@ -155,7 +155,7 @@ def load_run(name_or_folder: str | Path) -> Run:
         raise no_run(name_or_folder)
     if (folder / "manifest.json").exists():
         raise MiniClipError(
-            f"{name_or_folder} is a bundle, not a run; give it as --bundle, or name the run it came from"
+            f"{name_or_folder} is a bundle, not a run; use --bundle for it, or name the run it came from"
         )
     if holds_whole_model(folder):
         return _whole_model(folder, str(name_or_folder))
@@ -206,7 +206,7 @@ def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
         settings = json.loads(path.read_text(encoding="utf-8"))
         if "format" not in settings and "model_type" in settings:
             raise MiniClipError(
-                f"{folder} holds a {settings['model_type']}: neither a run nor a model of images and text, such as CLIP "
+                f"{folder} holds a {settings['model_type']}: neither a run nor a model of images and text like CLIP "
                 "or SigLIP; python -m train takes it as --model.vision or --model.text"
             )
         if settings["format"] > RUN_FORMAT:

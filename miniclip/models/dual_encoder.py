@@ -154,7 +154,7 @@ class TextTower(nn.Module):
         self.pooling = known if pooling == "auto" else pooling
         if self.pooling == "eos" and known != "eos":
             raise MiniClipError(
-                f"--model.text_pooling eos: a {model_type} has no end-of-text feature, as CLIP has; use auto, mean or cls"
+                f"--model.text_pooling eos: a {model_type} has no end-of-text feature; use auto, mean or cls"
             )
         self.max_positions = max_positions(backbone)
         self.exact_length = self.max_positions if facts.sees_padding else None

@@ -44,6 +44,8 @@ from tests.support.architectures import (
     sentences,
 )
 
+# one of each way in which a size matters: none, an average, interpolated positions, rotated ones
+RESIZED = ("efficientnet-lite", "resnet", "vit", "dinov2", "clip", "dinov3")
 SMALLEST_COSINE = {"fp32": 1 - 1e-6, "fp16": 0.999, "int8": 0.98}
 LARGEST_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.02, "int8": 0.1}
 
@@ -174,6 +176,7 @@ def test_text_graph_takes_the_shortest_and_the_longest_text(text: Exported, leng
     assert_close(text.run("fp32", feeds), text.torch(feeds), "fp32")
 
 
+@pytest.mark.parametrize("vision", in_tiers(RESIZED), indirect=True)
 def test_vision_is_exported_at_another_size_too(vision: Exported, tmp_path: Path) -> None:
     size_px = vision.row.other_px
     export_vision(vision.model, size_px, tmp_path / "other.onnx")

@@ -100,7 +100,7 @@ def metaclip_2(folder: Path) -> WholeModel:
 
 
 def align(folder: Path) -> WholeModel:
-    """An EfficientNet without a projection, a BERT with one that has a bias, a temperature, a crop of squashed images."""
+    """An EfficientNet without a projection, a BERT with one that has a bias, and a crop of squashed images."""
     tokenizer = _bert_tokenizer(folder)
     text = {"vocab_size": 64, "max_position_embeddings": MAX_TOKENS, **TINY}
     vision = {"image_size": SIZE_PX, "width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320}
