@@ -1,6 +1,7 @@
 """Int8: the grid of each layer's weights, ranges of activations, and layers that stay in fp32."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,8 +12,9 @@ from export.activation_ranges import _best_range, fit_ranges
 from export.fp32_layers import MIN_COSINE, layers_to_keep
 from export.gptq import MAX_WEIGHT, input_factors, rounded_weights, with_weights
 from export.graph import Feeds, embed, quiet_tools
-from export.int8 import _dynamic, _static
+from export.int8 import _dynamic, _static, write_int8
 from export.weight_bits import choose_bits, layer_work, with_7_bits
+from miniclip.errors import MiniClipError
 
 CHANNELS, SIZE = 12, 8
 
@@ -210,3 +212,15 @@ def test_the_fewest_sets_that_help_most_stay_in_fp32(model: onnx.ModelProto, mon
 
     assert list(layers_to_keep(model, cosine)) == ["two", "one"]
     assert set(layers_to_keep(model, lambda _: 0.5)) == set(sets)  # at most all of them
+
+
+def test_a_tower_that_must_stay_in_fp32_whole_is_refused_with_its_layers(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("int8", "fp32_layers"):
+        monkeypatch.setattr(f"export.{module}.MIN_COSINE", 2.0)  # which no tower reaches
+    ids = np.tile(np.arange(2, 10), (4, 1))
+    texts = [{"input_ids": ids + shift, "attention_mask": np.ones_like(ids)} for shift in range(4)]
+    with pytest.raises(MiniClipError, match=r"only with all layers in fp32; most is lost in \S.*--precision fp32 fp16"):
+        write_int8(tiny_bundle / "onnx/text_model.onnx", tmp_path / "int8.onnx", texts)
+    assert not (tmp_path / "int8.onnx").exists()
