@@ -82,8 +82,10 @@ def _converted(
 ) -> onnx.ModelProto:
     """The graph as torch's exporter writes it.
 
-    Some towers add a bias to their attention that torch's own operator does not export (BEiT, Swin). For them the
-    attention is written out in single steps.
+    Some towers add a bias to their attention that the exporter cannot convert (BEiT, Swin). Their attention is then
+    exported as single steps.
+
+    Errors: `MiniClipError` when neither form can be exported.
     """
     backbone = cast(Any, graph).tower.backbone
     before = getattr(backbone.config, "_attn_implementation", None)

@@ -3,8 +3,8 @@
 In: a tower of `miniclip.models.dual_encoder`, and how many of its last blocks learn. Out: the input of the first of
 those blocks for any image or text, and a tower that continues from there and shares its weights with the whole one.
 
-Nothing here names an architecture. The blocks are found by their place in the module tree. What the lower part is made
-of is seen by running the tower once on an example, and the cut is checked on that example before it is used.
+Nothing here names an architecture. The blocks are found by their place in the module tree. The parts below them are
+found by running the tower once on an example, and each cut is checked on the mirrored example before it is used.
 """
 
 import contextlib
@@ -25,14 +25,18 @@ MAX_DIFFERENCE = 1e-3  # of the features of a cut tower from those of the whole 
 
 
 def blocks_of(tower: nn.Module) -> list[nn.Module]:
-    """The blocks of a tower from the bottom to the top: of all lists of modules with parts of their own, the one with
-    the most parameters. Where it is a list of stages, the blocks of all stages.
+    """The blocks of a tower from the bottom to the top.
+
+    They are the list of composite modules that has the most parameters. If it is a list of stages, they are the blocks
+    of all stages.
+
+    Errors: `MiniClipError` when the tower has no such list.
     """
     backbone = tower.get_submodule("backbone")
     chains = [part for part in backbone.modules() if _is_chain(part)]
     if not chains:
         raise MiniClipError(f"{_model_type(tower)} has no blocks to train some of; use --train.setup 1 or 2")
-    blocks = list(max(chains, key=_size).children())  # of equal ones the outermost, which comes first
+    blocks = list(max(chains, key=_size).children())  # the outermost comes first, and wins a tie
     for name in STAGE_LISTS:
         stages = [getattr(block, name, None) for block in blocks]
         if all(map(_is_chain, stages)):
@@ -41,7 +45,7 @@ def blocks_of(tower: nn.Module) -> list[nn.Module]:
 
 
 def _is_chain(part: Any) -> bool:
-    """Whether it is a list of modules that have parts themselves."""
+    """Whether it is a list of composite modules."""
     return isinstance(part, nn.ModuleList | nn.Sequential) and len(part) > 0 and all(any(b.children()) for b in part)
 
 
@@ -52,7 +56,7 @@ def example_image(height: int, width: int, device: torch.device | None = None) -
 
 
 def example_text(tower: TextTower) -> tuple[Tensor, Tensor]:
-    """`input_ids, attention_mask` (1, L) of a short text; of a tower that sees its padding, of its exact length."""
+    """`input_ids, attention_mask` (1, L) of a short text. A tower that sees its padding gets its exact length."""
     length = tower.exact_length or min(EXAMPLE_TOKENS, tower.max_positions)
     ids = torch.arange(1, length + 1, device=next(tower.parameters()).device)[None]
     return ids, torch.ones_like(ids)
@@ -101,11 +105,11 @@ def lower_part(tower: nn.Module, first: int, *inputs: Tensor) -> Tensor:
 class UpperPart(nn.Module):
     """A tower from block `first` on. Its weights are the whole tower's own.
 
-    `example` is what the tower takes: an image of the size that will be used, or a text. Of a vision tower, whatever
-    has run before the block gives what it gave for the example: only the shape of that matters, as the block itself is
-    given `hidden`. Of a text tower, the blocks below are skipped, and all else runs on the text.
+    `example` is an image of the size that will be used, or a text. In a vision tower, the modules before the block
+    return what they returned for the example: only its shape matters, because the block itself receives `hidden`. In
+    a text tower, the blocks below are skipped, and the other modules run on the text.
 
-    Errors: `MiniClipError` when the tower is no plain chain of blocks, so that the cut computes something else.
+    Errors: `MiniClipError` when the tower is no plain chain of blocks, so that the cut tower has other features.
     """
 
     def __init__(self, tower: VisionTower | TextTower, first: int, *example: Tensor) -> None:
@@ -134,7 +138,7 @@ class UpperPart(nn.Module):
             self._entry.hidden = None
 
     def _check(self, tower: VisionTower | TextTower, first: int, *example: Tensor) -> None:
-        other = (example[0].flip(-1), *example[1:])  # not what was seen when the twin was made
+        other = (example[0].flip(-1), *example[1:])  # the twin replays the example itself
         with torch.no_grad():
             expected = tower(*other)
             features = self(lower_part(tower, first, *other), *_text_inputs(tower, other))
@@ -147,7 +151,7 @@ class UpperPart(nn.Module):
 
 
 class _Entry:
-    """Gives a block what was computed before in place of its first input, the first time that it is called."""
+    """Replaces the first input of a block by `hidden`, the first time that the block is called."""
 
     def __init__(self) -> None:
         self.hidden: Tensor | None = None
@@ -162,13 +166,13 @@ class _Entry:
 
     def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         hidden, self.hidden = self.hidden, None
-        if hidden is None:  # a block that is run several times, as ALBERT's
+        if hidden is None:  # ALBERT runs its block several times
             return args, kwargs
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
 
 class _StandIn(nn.Module):
-    """Stands where a frozen part stood; others may still ask that part for its attributes."""
+    """Stands in for a frozen module. Other modules can still read the attributes of that module."""
 
     def __init__(self, part: nn.Module, output: Any) -> None:
         super().__init__()
@@ -193,9 +197,7 @@ class _Skip(_StandIn):
 
 
 def _run_before(tower: nn.Module, block: nn.Module, *example: Tensor) -> dict[nn.Module, Any]:
-    """What has finished when `block` begins, and is not run again afterwards: the largest such parts, with what they
-    gave.
-    """
+    """The outermost modules that have finished when `block` begins and do not run again, with their outputs."""
     outputs: dict[nn.Module, Any] = {}
     reached = False
 

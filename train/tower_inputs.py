@@ -35,7 +35,7 @@ from .tokens import Tokens
 
 
 class TowerInput:
-    """What both sides share. `learns`: whether any of the tower does. `example`: what the tower takes, one of it."""
+    """What both sides share. `learns`: whether any of the tower does. `example`: one image or text for the tower."""
 
     def __init__(
         self,

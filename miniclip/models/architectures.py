@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from miniclip.inference.tokenizer import Tokenizer
 
-MAX_TOKENS = 512  # of any text: what the tokenizer cuts at
+MAX_TOKENS = 512  # the tokenizer cuts every text at this length
 LEADING_TOKENS = ("cls_token", "class_embedding", "distillation_token", "register_tokens")  # names of parameters
 
 
@@ -113,10 +113,10 @@ def max_positions(backbone: nn.Module) -> int:
 
 
 def as_trained(backbone: nn.Module, folder: Path) -> nn.Module:
-    """Take over what the model's tokenizer and preprocessor say and its weights and config do not.
+    """Apply what the model's tokenizer and preprocessor say and its weights and config do not.
 
-    Padding that a text tower sees has the tokenizer's id. Images whose colours were trained in the order blue, green,
-    red are taken in the usual order, by turning the weights that read them.
+    A text tower that sees its padding gets the tokenizer's id for it. A vision tower that was trained on the colours in
+    the order blue, green, red gets its first weights reversed, so that it takes images in the usual order.
     """
     if facts_of(backbone).sees_padding and (folder / "tokenizer.json").exists():
         config_of(backbone).pad_token_id = Tokenizer.from_folder(folder).pad_id

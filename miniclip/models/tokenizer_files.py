@@ -1,7 +1,7 @@
 """The tokenizer of a model of others, as the files of a run: `tokenizer.json` and `tokenizer_config.json`.
 
-In: a Hugging Face folder. Out: both files, in which all is written down that the model wants of its texts: SigLIP's
-small letters without punctuation are in the code of transformers alone, and older models have a vocabulary only.
+In: a Hugging Face folder. Out: both files, complete. Two things can be missing in that folder: SigLIP's lower case and
+removal of punctuation are in the code of transformers, and older models have a vocabulary without a `tokenizer.json`.
 """
 
 import re
@@ -35,7 +35,7 @@ def write_tokenizer(source: Path, target: Path, max_tokens: int) -> Tokenizer:
 
 
 def tokenizer_json(folder: Path) -> bytes:
-    """The bytes of `tokenizer.json`: those of the file where it says all."""
+    """The bytes of a complete `tokenizer.json`; a file that is complete is returned unchanged."""
     path = folder / "tokenizer.json"
     content = path.read_bytes() if path.exists() else _converted(folder)
     steps = _text_rules(folder)
@@ -50,7 +50,7 @@ def tokenizer_json(folder: Path) -> bytes:
 
 
 def _text_rules(folder: Path) -> list[Any]:
-    """What a SigLIP does to a text before its tokenizer: small letters, and, in the first version, no punctuation."""
+    """The normalisation that SigLIP applies before its tokenizer: lower case; the first version drops punctuation."""
     if not str(read_settings(folder / "config.json").get("model_type", "")).startswith("siglip"):
         return []
     settings = read_tokenizer_config(folder)

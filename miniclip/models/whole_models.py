@@ -1,11 +1,11 @@
 """A whole model of transformers as a dual encoder: the zero-shot baseline, and what a linear probe starts from.
 
 In: a folder with a model of two towers and its processor, as `save_pretrained` leaves them: CLIP, SigLIP, SigLIP 2,
-AltCLIP, ChineseCLIP, MetaCLIP 2, ALIGN, and whatever else is built alike. Out: the model with its two projections as
-its heads, and the configuration that says so. A tower without a projection (SigLIP) gets the identity.
+AltCLIP, ChineseCLIP, MetaCLIP 2, ALIGN, and other models built alike. Out: the model with its two projections as its
+heads, and the configuration that says so. A tower without a projection (SigLIP) gets the identity.
 
-What the dual encoder computes is compared with the model's own `get_image_features` and `get_text_features` whenever
-one is opened, so that a model that is not built alike is refused.
+Opening a model compares the embeddings of the dual encoder with the model's own `get_image_features` and
+`get_text_features`. A model that is built otherwise is refused.
 """
 
 import math
@@ -38,7 +38,7 @@ def holds_whole_model(folder: Path) -> bool:
 def load_dual_encoder(folder: Path, name: str) -> tuple[ModelConfig, DualEncoder]:
     """The model in evaluation mode; `name` is what its configuration calls it.
 
-    Errors: `MiniClipError` when the folder lacks weights or is damaged, or the model's own embeddings are other ones.
+    Errors: `MiniClipError` when the folder lacks weights or is damaged, or the model's own embeddings differ.
     """
     found = load_whole_model(folder)
     whole, missing = found.model, found.missing
@@ -72,7 +72,7 @@ def _embedding_dim(whole: Any, projections: dict[str, nn.Linear | None]) -> int:
 
 
 def _fill(head: nn.Linear, projection: nn.Linear | None) -> None:
-    """Take over a projection, or become the identity."""
+    """Copy a projection, or become the identity."""
     if projection is None and head.in_features != head.out_features:
         raise MiniClipError(f"a tower of {head.in_features} dimensions has no projection into {head.out_features}")
     head.weight.copy_(torch.eye(head.in_features) if projection is None else projection.weight)
