@@ -24,8 +24,6 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from miniclip.errors import MiniClipError
-
 from .activation_ranges import fit_ranges
 from .fp32_layers import MIN_COSINE, layers_to_keep
 from .gptq import groups_of, input_factors, rounded_weights, with_weights
@@ -68,6 +66,7 @@ class Tower:
     model: onnx.ModelProto
     source: onnx.ModelProto  # the same function with its outliers divided
     factors: dict[str, np.ndarray]  # of `export.gptq`
+    rounded: dict[str, np.ndarray]  # its 8-bit weights, by layer: they do not depend on which other layers have 8 bits
     measured: Feeds  # calibration data that scales and weights are fitted to
     judged: Feeds  # held-back calibration data
     expected: np.ndarray  # embeddings of the held-back data
@@ -87,26 +86,22 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
     """Quantise on `feeds`, calibration data of the tower.
 
     Returns a line for the user about how it was done, and the bits of each layer.
-
-    Errors: `MiniClipError` when the tower comes near enough to fp32 only with all of its layers in fp32.
     """
     with quiet_tools():
         tower = _prepare(onnx.load(fp32), feeds)
         quantised = _quantise(tower, ())
-        kept = {}
-        if quantised.cosine < MIN_COSINE:
+        in_8_bits, kept = quantised.cosine, {}
+        if in_8_bits < MIN_COSINE:
             kept = layers_to_keep(tower.model, lambda exclude: _quantise(tower, exclude).cosine)
-            if len(kept) == len(layer_sets(tower.model)):
-                raise MiniClipError(
-                    f"int8: its cosine to fp32 is {quantised.cosine:.3f} (1st percentile), and reaches "
-                    f"{MIN_COSINE} only with all layers in fp32; most is lost in {', '.join([*kept][:3])}; "
-                    "leave it out with --precision fp32 fp16"
-                )
         exclude = {name for names in kept.values() for name in names}
         if kept:
             quantised = _quantise(tower, exclude)
         graph, layers = _narrow(tower, quantised, exclude)
+        all_kept = bool(kept) and len(kept) == len(layer_sets(tower.model))
     save_graph(graph, int8)
+    if all_kept:
+        lost = f"cosine to fp32 in 8 bits, 1st percentile: {in_8_bits:.3f}; most is lost in {', '.join([*kept][:3])}"
+        return f"all layers stay in fp32 ({lost})", layers
     narrow = sum(layer.bits == 7 for layer in layers)
     how = f"{quantised.how}; weights of {narrow} of {len(layers)} layers in 7 bits"
     return how + (f"; kept in fp32: {', '.join(kept)}" if kept else ""), layers
@@ -127,12 +122,12 @@ def _prepare(model: onnx.ModelProto, feeds: Feeds) -> Tower:
         measured, judged = _singly(measured), _singly(judged)
         source, without = scale_outliers(model, measured), []
     factors = input_factors(source, measured, without)
-    return Tower(model, source, factors, measured, judged, embed(model, judged))
+    rounded = rounded_weights(source, factors, 8)
+    return Tower(model, source, factors, rounded, measured, judged, embed(model, judged))
 
 
 def _quantise(tower: Tower, exclude: Collection[str]) -> Quantised:
-    factors = {name: factor for name, factor in tower.factors.items() if name not in exclude}
-    rounded = with_weights(tower.source, rounded_weights(tower.source, factors, 8))
+    rounded = with_weights(tower.source, {name: own for name, own in tower.rounded.items() if name not in exclude})
     tried = []
     # on a tie prefer dynamic scales: static ones clip activations beyond the calibration range
     for how in (STATIC,) if is_convolutional(tower.model) else (DYNAMIC, STATIC):

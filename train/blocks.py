@@ -4,7 +4,7 @@ In: a tower of `miniclip.models.dual_encoder`, and how many of its last blocks l
 those blocks for any image or text, and a tower that continues from there and shares its weights with the whole one.
 
 Nothing here names an architecture. The blocks are found by their place in the module tree. The parts below them are
-found by running the tower once on an example, and each cut is checked on the mirrored example before it is used.
+found by running the tower once on an example, and each cut is checked on another one before it is used.
 """
 
 import contextlib
@@ -138,7 +138,8 @@ class UpperPart(nn.Module):
             self._entry.hidden = None
 
     def _check(self, tower: VisionTower | TextTower, first: int, *example: Tensor) -> None:
-        other = (example[0].flip(-1), *example[1:])  # the twin replays the example itself
+        first_input = example[0]  # another one than the twin replays: the negative, or the words from behind
+        other = (-first_input if first_input.is_floating_point() else first_input.flip(-1), *example[1:])
         with torch.no_grad():
             expected = tower(*other)
             features = self(lower_part(tower, first, *other), *_text_inputs(tower, other))
