@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers as hf
 
+from tests.support.architectures import randomise
 from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 from tests.support.drawing import WORDS
 from tests.support.replicas import MEAN, SIZE_PX, STD, scatter, word_tokenizer, write
@@ -34,6 +35,8 @@ class WholeModel:
 def _saved(folder: Path, model: Any, preprocessor: dict[str, object]) -> Any:
     torch.manual_seed(0)
     scatter(model)
+    if any(isinstance(part, torch.nn.BatchNorm2d) for part in model.modules()):
+        randomise(model.vision_model)  # with fresh statistics, features would be too small for half precision
     model.eval().save_pretrained(folder)
     write(folder / "preprocessor_config.json", preprocessor)
     return model
