@@ -1,6 +1,6 @@
 # MiniCLIP. `make` alone prints what there is.
-# Variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password  (EXTRA=gpu for an NVIDIA GPU,
-#            LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
+# Variables: DATA= CONFIG= RUN= RESUME=1 BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password
+#            (EXTRA=gpu for an NVIDIA GPU, LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -23,7 +23,7 @@ UV     := $(VENV)/bin/uv pip compile pyproject.toml - --extra cpu --extra demo -
 help: ## show this list
 	@echo "MiniCLIP: train small CLIP-style models, export them to ONNX, search images"
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: DATA= CONFIG= RUN= BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1 PYTHON="
+	@echo "  variables: DATA= CONFIG= RUN= RESUME=1 BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password EXTRA=gpu LOCKED=1 PYTHON="
 
 setup: $(VENV)/$(if $(LOCKED),.locked,.dev) ## install everything into .venv [LOCKED=1: exactly what requirements.lock names]
 
@@ -90,8 +90,15 @@ lock: $(PY) ## renew requirements.lock and requirements-slow.lock: newest versio
 data-given: # before anything is installed
 	@test -n "$(DATA)" || { echo "error: say which captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
 
-train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME]
-	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)"
+# the variables that stand for flags, for messages
+train: export MINICLIP_FLAGS = --config=CONFIG= --data=DATA= --out=RUN= --resume=RESUME=1
+export: export MINICLIP_FLAGS = --run=RUN= --out=BUNDLE=
+benchmark: export MINICLIP_FLAGS = --run=RUN= --bundle=BUNDLE= --data=DATA= --split=SPLIT=
+demo: export MINICLIP_FLAGS = --bundle=BUNDLE= --images=IMAGES= --port=PORT= --share=SHARE=1 --auth=AUTH=
+space: export MINICLIP_FLAGS = --bundle=BUNDLE= --images=IMAGES= --out=OUT=
+
+train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME] [RESUME=1]
+	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)" $(if $(RESUME),--resume)
 
 # the released bundle is replaced only when it is named
 benchmark export: BUNDLE = bundles/$(notdir $(RUN))

@@ -17,9 +17,11 @@ from miniclip.evaluation.calibrate_bundle import judge_sources
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
 from miniclip.inference.encoders import OnnxEncoders
-from miniclip.inference.score_calibration import HITS, RIGHT, UNKNOWN, JudgedQueries, ScoreCalibration
+from miniclip.inference.judged_queries import RIGHT, UNKNOWN, WRONG, JudgedQueries
+from miniclip.inference.score_calibration import HITS, ScoreCalibration
 
 BINS = 10
+MIN_SHOWN = 3  # images that show a word
 
 
 def main() -> int:
@@ -40,15 +42,24 @@ def main() -> int:
         likely, is_right = hits_of(own, match)
         curves[Path(name).name] = likely, is_right
         line = f"{Path(name).name:<24} ECE {expected_calibration_error(likely, is_right):.3f}"
+        line += f"  nothing matches: {_silent(own.text_embeds, own, match, own.relation, 1)} captions"
         if own.words is not None:
-            shift = own.words.text_embeds @ np.asarray(match.offset) if match.offset else 0
-            silent = own.words.best + shift < match.cutoff
-            for label, rows in (("shown", own.words.is_there), ("absent", ~own.words.is_there)):
-                line += f"  nothing matches: {silent[rows].sum()} of {rows.sum()} {label} words"
+            for label, least in (("shown", MIN_SHOWN), ("absent", 0)):
+                line += f", {_silent(own.words.text_embeds, own, match, own.words.relation, least)} {label} words"
         print(line)
     if arguments.figure:
         draw(curves, arguments.figure)
     return 0
+
+
+def _silent(texts: np.ndarray, own: JudgedQueries, match: ScoreCalibration, relation: np.ndarray, least: int) -> str:
+    """Of the queries with at least `least` right images (0: only wrong ones), how many nothing is said to match."""
+    right = (relation == RIGHT).sum(axis=1)
+    chosen = right >= least if least else (relation == WRONG).all(axis=1)
+    best = (texts[chosen] @ own.image_embeds.T).max(axis=1, initial=-1.0)
+    best = best + (texts[chosen] @ np.asarray(match.offset) if match.offset else 0)
+    silent = match.probability(best) < match.cutoff_probability(len(own.image_embeds))
+    return f"{silent.sum():,} of {len(silent):,}"
 
 
 def hits_of(own: JudgedQueries, match: ScoreCalibration) -> tuple[np.ndarray, np.ndarray]:

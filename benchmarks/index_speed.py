@@ -1,10 +1,13 @@
 """How fast `miniclip index` is on JPEGs of two sizes, against what its steps cost one by one.
 
-python -m benchmarks.index_speed --bundle bundles/mine [--images 2000] [--json FILE]
+python -m benchmarks.index_speed --bundle bundles/mine [--pictures 2000] [--json FILE]
 
 Each step (read and hash, decode, resize, encode, write) is timed in CPU seconds an image, alone but on all cores at a
 time, as in the index. Cores over the sum of the steps is then the rate that no order of work can beat. The command runs
 in a process of its own; files are in the page cache, so disks are not measured. Exit status 1 when a figure is missed.
+
+On a machine that is busy with other work, rates say little. The share of the command's CPU time that its steps explain
+still does: the rest is bookkeeping. Start and end, which a second run over unchanged files measures, do not count.
 """
 
 import io
@@ -36,12 +39,13 @@ from miniclip.inference.encoders import OnnxEncoders
 from tests.support.icc_profiles import display_p3
 
 SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # images/s that are wanted of each
-SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.85, 700.0, 10_000, 3.0
+SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.9, 700.0, 10_000, 3.0
 CORES = thread_count()
 LAUNCH = """
 import os, resource, subprocess, sys
 subprocess.run([sys.executable, *sys.argv[1:]], check=True)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 """
 
 
@@ -49,6 +53,9 @@ def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="The index against its own steps.")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds")
     parser.add_argument("--pictures", type=int, default=2000, help="small images; of large ones a fifth (default 2000)")
+    parser.add_argument(
+        "--unchanged", type=int, default=UNCHANGED, help=f"files of the second run (default {UNCHANGED})"
+    )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     encoders = OnnxEncoders(Bundle.open(arguments.bundle), "cpu")
@@ -64,10 +71,12 @@ def main() -> int:
             passed = own["share"] >= SHARE and own["pictures_per_s"] >= wanted and own["memory_mb"] <= MEMORY_MB
             ok = ok and passed
             print_size(folder.name, size_kb, own, wanted)
-        second_s = unchanged(Path(place, "500x375"), arguments.bundle)
+        second_s = unchanged(Path(place, "500x375"), arguments.bundle, arguments.unchanged)
     result["unchanged_s"] = second_s
     ok = ok and second_s <= UNCHANGED_S
-    print(f"second run over {UNCHANGED:,} unchanged files: {second_s:.2f} s (wanted: at most {UNCHANGED_S:.0f})")
+    print(
+        f"second run over {arguments.unchanged:,} unchanged files: {second_s:.2f} s (wanted: at most {UNCHANGED_S:.0f})"
+    )
     if arguments.json:
         write_json(arguments.json, result)
     print("every figure is met" if ok else "a figure was missed")
@@ -107,10 +116,11 @@ def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> d
     steps["write"] = write_ms(files, encoders, count)
     before = time.monotonic()
     out = folder.with_name(folder.name + ".index")
-    printed, memory_mb = run_index(folder, bundle, out)
+    printed, memory_mb, cpu_s = run_index(folder, bundle, out)
     wall_s = time.monotonic() - before
     found = re.search(r"\((\d+(?:\.\d+)?) images/s\)", printed)
     assert found, printed
+    _, _, start_cpu_s = run_index(folder, bundle, out)
     rate, limit = float(found[1]), 1000 * CORES / sum(steps.values())
     return {
         "cpu_ms": steps,
@@ -118,6 +128,7 @@ def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> d
         "limit_per_s": limit,
         "pictures_per_s": rate,
         "share": rate / limit,
+        "cpu_share": sum(steps.values()) * count / 1000 / (cpu_s - start_cpu_s),
         "memory_mb": memory_mb,
         "pictures": count,
         "wall_s": wall_s,
@@ -150,8 +161,8 @@ def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
             return 1000 * (time.process_time() - started) / len(rows)
 
 
-def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float]:
-    """What the command prints, and the most memory that it took, in MB."""
+def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float, float]:
+    """What the command prints, the most memory that it took, in MB, and its CPU seconds."""
     command = [
         "-m",
         "miniclip.cli",
@@ -166,20 +177,21 @@ def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float]:
     ]
     # a small process between: the most memory of a child counts what its parent had when it was forked
     launched = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True, check=True)
-    printed, _, peak = launched.stdout.rstrip().rpartition("\n")
-    return printed, int(peak) / (1000 if sys.platform != "darwin" else 1e6)
+    printed, _, used = launched.stdout.rstrip().rpartition("\n")
+    peak, cpu_s = used.split()
+    return printed, int(peak) / (1000 if sys.platform != "darwin" else 1e6), float(cpu_s)
 
 
-def unchanged(folder: Path, bundle: Path) -> float:
+def unchanged(folder: Path, bundle: Path, count: int) -> float:
     """Seconds of the second run over many unchanged files."""
     originals = sorted(folder.iterdir())
-    for number in range(UNCHANGED - len(originals)):
+    for number in range(count - len(originals)):
         os.link(originals[number % len(originals)], folder / f"link-{number:06}.jpg")
     out = folder.with_name(folder.name + ".index")
     run_index(folder, bundle, out)
     started = time.monotonic()
-    printed, _ = run_index(folder, bundle, out)
-    assert f"0 images embedded, {UNCHANGED:,} unchanged" in printed, printed
+    printed, _, _ = run_index(folder, bundle, out)
+    assert f"0 images embedded, {count:,} unchanged" in printed, printed
     return time.monotonic() - started
 
 
@@ -190,7 +202,8 @@ def print_size(name: str, size_kb: float, own: dict[str, Any], wanted: float) ->
     print(
         f"  miniclip index: {own['pictures_per_s']:.0f} images/s (wanted {wanted:.0f}), {100 * own['share']:.0f} % "
         f"of {CORES} cores / sum = {own['limit_per_s']:.0f}/s (wanted {100 * SHARE:.0f} %); {own['memory_mb']:.0f} MB "
-        f"(at most {MEMORY_MB:.0f}); {own['wall_s']:.1f} s with start and end",
+        f"(at most {MEMORY_MB:.0f}); {own['wall_s']:.1f} s with start and end; the steps are "
+        f"{100 * own['cpu_share']:.0f} % of its CPU time",
         flush=True,
     )
 

@@ -28,8 +28,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         import resvg_py
-    except ImportError:
-        raise MiniClipError('drawing needs resvg-py: pip install "miniclip[demo]"') from None
+    except ImportError as error:
+        raise MiniClipError('drawing needs resvg-py: pip install "miniclip[demo]"') from error
     named = named_drawings(arguments.drawings)
     if not named:
         raise MiniClipError(f"{arguments.drawings} has no drawings with titles; unpack openclipart-svg there")

@@ -4,7 +4,8 @@ python -m benchmarks.top_k [--rows 1000000] [--dim 512] [--json FILE]
 
 One query is bound by memory: its yardstick is the time all cores need to read the matrix once. Many queries are bound
 by arithmetic: theirs is the matrix product at the GEMM rate of the same run. Rows are compared with numpy's, ties
-included. The same queries are then answered from 8-bit embeddings.
+included. The same queries are then answered from 8-bit embeddings. Exit status 1 where rows differ, or one query
+in 8 bits is slower than in float32.
 """
 
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ def main() -> int:
     print(f"rows equal numpy's, ties included: {equal}")
     if arguments.json:
         write_json(arguments.json, result)
-    return 0 if equal else 1
+    if int8_one_s > one_s:
+        print("8 bits are slower than float32 on this processor")
+    return 0 if equal and int8_one_s <= one_s else 1
 
 
 class InMemory:

@@ -27,15 +27,23 @@ from typing import Any
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
+from miniclip.inference.precision import PRECISION_CHOICES
+from miniclip.installation import install, program
 
 from .memory import keep_memory_together
 from .sharing import generated_login, share
+from .show_in_folder import has_desktop
 
 HOST = "127.0.0.1"
 
 
 def parser() -> ArgumentParser:
-    flags = ArgumentParser(prog="python -m demo", description="Search images with words, in the browser.")
+    call = program("demo")
+    flags = ArgumentParser(
+        prog=call,
+        description="Search images with words, in the browser.",
+        example=f"{call} --images ~/Pictures --bundle miniclip-s",
+    )
     flags.add_argument(
         "--bundle", type=Path, help="bundle: a folder, or USER/NAME on the hub; with --index, only if its own was moved"
     )
@@ -63,7 +71,7 @@ def parser() -> ArgumentParser:
         default="auto",
         help="auto | cuda | coreml | directml | cpu (default auto: the GPU if there is one)",
     )
-    flags.add_argument("--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto)")
+    flags.add_argument("--precision", default="auto", help=f"{PRECISION_CHOICES} (default auto)")
     flags.add_argument("--no-browser", action="store_true", help="do not open the browser")
     return flags
 
@@ -73,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.images is None and arguments.index is None:
         raise MiniClipError("nothing to search; give --images DIR with --bundle B, or --index INDEX")
     if arguments.images is not None and arguments.bundle is None:
-        raise MiniClipError("--images needs a bundle that embeds them; add --bundle B (python -m export makes one)")
+        raise MiniClipError(f"--images needs a bundle that embeds them; add --bundle B ({program('export')} makes one)")
     if arguments.mcp and find_spec("mcp") is None:
-        raise MiniClipError("--mcp needs the package mcp: pip install mcp")
+        raise MiniClipError(f"--mcp needs the package mcp: {install('mcp')}")
     check_port(arguments.host, arguments.port)
     keep_memory_together()
     # importing Gradio and opening an index both take seconds: run them in parallel
@@ -87,10 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .app import build_page, launch_options
         from .app_state import AppState
     except ImportError as error:
-        raise MiniClipError(f'the page needs {error.name}: pip install "miniclip[demo]"') from None
+        raise MiniClipError(f"the page needs {error.name}: {install('demo')}") from error
 
     is_public = arguments.share or not _is_loopback(arguments.host)
-    app_state = AppState(searcher, arguments.provider, is_public)
+    app_state = AppState(searcher, arguments.provider, is_public, is_proxied=bool(arguments.root_path))
+    if app_state.is_local:
+        _recover_moves()
     login, is_generated = arguments.auth, False
     if is_public and login is None:
         login, is_generated = generated_login(), True
@@ -104,12 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 server_port=arguments.port,
                 root_path=arguments.root_path,
                 auth=login,
-                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and _has_display(),
+                inbrowser=not (arguments.no_browser or is_public or arguments.root_path) and has_desktop(),
                 prevent_thread_lock=True,
                 **launch_options(app_state, arguments.mcp),
             )
-    except OSError:  # another program took the port while the index was opened
-        raise _port_in_use(arguments.port) from None
+    except OSError as error:  # another program took the port while the index was opened
+        raise _port_in_use(arguments.port) from error
     address = f"http://{arguments.host}:{arguments.port}"
     print(app_state.search.status, flush=True)
     print(f"The search page is at {address} (stop it with Ctrl-C)", flush=True)
@@ -129,24 +139,22 @@ def check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore a page that was stopped a second ago
         try:
             probe.bind((host, port))
-        except PermissionError:
-            raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from None
-        except socket.gaierror:
-            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from None
+        except PermissionError as error:
+            raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from error
+        except socket.gaierror as error:
+            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise _port_in_use(port) from None
+                raise _port_in_use(port) from error
             if error.errno == errno.EADDRNOTAVAIL:
-                raise MiniClipError(f"--host must be an address of this machine, got {host}") from None
+                raise MiniClipError(f"--host must be an address of this machine, got {host}") from error
             raise MiniClipError(
                 f"port {port} cannot be opened ({error.strerror}); choose another with --port N"
-            ) from None
+            ) from error
 
 
 def _port_in_use(port: int) -> MiniClipError:
-    return MiniClipError(
-        f"port {port} is in use; stop the program that uses it, or choose another with --port N (make demo PORT=N)"
-    )
+    return MiniClipError(f"port {port} is in use; stop the program that uses it, or choose another with --port N")
 
 
 def _open_searcher(arguments: argparse.Namespace) -> Any:
@@ -186,13 +194,19 @@ def _separate_uploads() -> None:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs `atexit`
 
 
+def _recover_moves() -> None:
+    """Finish the moves that a kill of an earlier page interrupted, and say so."""
+    from miniclip.data.paths import printable
+    from miniclip.index.relocate import recover
+
+    with contextlib.suppress(MiniClipError, OSError):  # without a home folder there is no journal, and nothing to do
+        for line in recover():
+            print(f"an interrupted move was repaired: {printable(line)}", flush=True)
+
+
 def _import_page() -> None:
     with contextlib.suppress(ImportError):  # the main thread imports it again and reports what is missing
         importlib.import_module(f"{__package__}.app")
-
-
-def _has_display() -> bool:
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _is_loopback(host: str) -> bool:

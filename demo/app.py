@@ -16,6 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from .app_state import AppState
+from .local_files import local_routes
 from .page import STATIC, part, read_static
 from .previews import preview_route
 from .public_api import add_public_api
@@ -44,7 +45,7 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
         )
         with gr.Tabs(selected="search", elem_id="tabs"):
             with gr.Tab("Search", id="search", elem_id="search-tab"):
-                part("search", search.handlers(app_state))
+                part("search", search.handlers(app_state), scripts=("filters", "browse", "search"))
             with gr.Tab("Describe", id="describe", elem_id="describe-tab"):
                 part("describe", describe.handlers(app_state))
             with gr.Tab("Map", id="map", elem_id="map-tab"):
@@ -55,6 +56,10 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
                 with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
                     part("compare", compare_models.handlers(app_state))
         part("detail", detail.handlers(app_state))
+        part("viewer", {})
+        part("saved", {})
+        if app_state.is_local:
+            part("selection", {})
         add_public_api(app_state, with_mcp)
     page.queue(max_size=MAX_WAITING)
     return page
@@ -80,20 +85,22 @@ def theme() -> gr.themes.Base:
 
 def launch_options(app_state: AppState, with_mcp: bool = False) -> dict[str, Any]:
     """Options of `Blocks.launch` that belong to the page; the command adds port, login and browser."""
-    settings = json.dumps({**page_settings(), "maxUploadMB": MAX_UPLOAD_BYTES >> 20})
-    script = read_static("page.js")
+    page = {"maxUploadMB": MAX_UPLOAD_BYTES >> 20, "isLocal": app_state.is_local}
+    settings = json.dumps({**page_settings(), **page})
+    script = read_static("page.js") + read_static("local.js")
+    styles = read_static("style.css") + read_static("browse.css")
     return {
         "theme": theme(),
         # not `css_paths`: Gradio puts a prefix before every comma of a selector, even inside `:is(...)`
-        "head": f"<style>{read_static('style.css')}</style><script>window.miniclip = {settings};{script}</script>",
+        "head": f"<style>{styles}</style><script>window.miniclip = {settings};{script}</script>",
         "favicon_path": STATIC / "icon.svg",
         "pwa": True,
         "footer_links": [],
         "max_file_size": MAX_UPLOAD_BYTES,
         "max_threads": PUBLIC_THREADS if app_state.is_public else LOCAL_THREADS,
         "app_kwargs": {
-            "routes": [preview_route(lambda: app_state.search.previews)],
-            "middleware": [Middleware(RequestFilter, with_mcp=with_mcp)],
+            "routes": [preview_route(lambda: app_state.search.previews), *local_routes(app_state)],
+            "middleware": [Middleware(RequestFilter, with_mcp=with_mcp, is_local=app_state.is_local)],
         },
         "mcp_server": with_mcp,
         "run_history": False,  # it would keep queries in the browser

@@ -6,6 +6,7 @@ the job is done, its gallery replaces the old one for every user of the page.
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,12 @@ from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index, write_here
-from miniclip.index.store import read_settings
+from miniclip.index.store import kept_exclude, read_settings
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 
+from .browse import Browse
 from .errors import INTERNAL_ERROR, PageError, logger, sentence
 from .gallery_search import GallerySearch
 from .image_map import ImageMap
@@ -45,17 +47,24 @@ class Job:
 
 
 class AppState:
-    """The page's one open gallery. A public page never changes it."""
+    """The page's one open gallery. A public page never changes it.
 
-    def __init__(self, searcher: Searcher, provider: str = "auto", is_public: bool = False) -> None:
+    `is_local`: nobody but a browser on this machine opens the page, so that it may offer what files there allow. A page
+    behind a reverse proxy is not public, and not local either.
+    """
+
+    def __init__(
+        self, searcher: Searcher, provider: str = "auto", is_public: bool = False, is_proxied: bool = False
+    ) -> None:
         self.provider, self.is_public = provider, is_public
+        self.is_local = not (is_public or is_proxied)
         self.job: Job | None = None
         self._lock, self._opening = threading.Lock(), threading.Lock()
         self._put(searcher)
 
     def _put(self, searcher: Searcher, previews: Previews | None = None) -> None:
         search = GallerySearch(searcher, self.is_public, previews)
-        self.map = ImageMap(search)
+        self.map, self.browse = ImageMap(search), Browse(search)
         self.search = search
         if not searcher.captions_are_ready:  # tens of thousands take half a minute: start before a user asks
             threading.Thread(target=_prepare_captions, args=(search,), daemon=True).start()
@@ -64,6 +73,17 @@ class AppState:
     def images(self) -> str:
         """The source of the open index: a folder, a caption file, or `openmoji`."""
         return read_settings(self.search.index.folder).images
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The user's patterns of what the open index leaves out."""
+        return read_settings(self.search.index.folder).exclude
+
+    def patterns_of(self, images: str) -> tuple[str, ...]:
+        """The patterns of a folder that was indexed before with the open bundle; none for any other."""
+        if not images.strip():
+            return ()
+        return kept_exclude(index_folder(images.strip(), self.search.searcher.encoders.bundle.fingerprint))
 
     def bundles(self) -> dict[str, Bundle]:
         """The open bundle, its neighbours and those in `BUNDLE_FOLDERS`, by unique names. Damaged ones are left out."""
@@ -92,7 +112,7 @@ class AppState:
         """Switch to another bundle or precision. Another embedding space starts a job that indexes the images again."""
         bundle = self.bundle_named(name)
         if bundle.fingerprint != self.search.index.fingerprint:
-            return self.index(self.images, bundle, precision)
+            return self.index(self.images, bundle, precision, self.left_out)
         encoders = OnnxEncoders(bundle, self.provider, precision)
         encoders.warm_up()
         with self._opening:
@@ -102,24 +122,36 @@ class AppState:
             )  # the same rows: pages that show them stay valid
         return None
 
-    def index(self, images: str, bundle: Bundle | None = None, precision: str | None = None) -> Job:
-        """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs."""
+    def index(
+        self,
+        images: str,
+        bundle: Bundle | None = None,
+        precision: str | None = None,
+        exclude: Sequence[str] | None = None,
+    ) -> Job:
+        """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs.
+
+        `exclude` replaces the patterns of what the folder's index leaves out; None keeps them.
+        """
         if not images.strip():
             raise PageError("Give the path of a folder with images.")
         with self._lock:
             if self.job is not None and self.job.is_running:
                 raise PageError("Another folder is being indexed: wait for it.")
             self.job = job = Job(f"Indexing {images.strip()}")
-        threading.Thread(target=self._run, args=(job, images.strip(), bundle, precision), daemon=True).start()
+        threading.Thread(target=self._run, args=(job, images.strip(), bundle, precision, exclude), daemon=True).start()
         return job
 
-    def _run(self, job: Job, images: str, bundle: Bundle | None, precision: str | None) -> None:
+    def _run(
+        self, job: Job, images: str, bundle: Bundle | None, precision: str | None, exclude: Sequence[str] | None
+    ) -> None:
         try:
             encoders = self.search.searcher.encoders
             if bundle is not None:
                 encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
             folder = index_folder(images, encoders.bundle.fingerprint)
-            report = update_index(images, encoders, folder, partial(write_here, progress=job.show_progress))
+            write = partial(write_here, progress=job.show_progress)
+            report = update_index(images, encoders, folder, write, exclude=exclude)
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
             opened = ImageIndex.open(folder)
             with self._opening:

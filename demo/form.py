@@ -1,13 +1,10 @@
 """Values of a browser's request, checked one by one: a browser may send anything.
 
-In: a JSON object. Out: text, numbers and dates, or a `PageError` that names the field.
+In: a JSON object. Out: text and numbers.
 """
 
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
-
-from .errors import PageError
 
 Form = Mapping[str, Any]
 MAX_TEXT = 500  # characters; the tokenizer cuts far below that
@@ -31,13 +28,3 @@ def number(form: Form, name: str, default: float, low: float, high: float) -> fl
     except (TypeError, ValueError, OverflowError):
         return default
     return min(max(value, low), high) if value == value else default  # NaN differs from itself
-
-
-def day(form: Form, name: str) -> date | None:
-    value = form.get(name)
-    if not value:
-        return None
-    try:
-        return date.fromisoformat(str(value))
-    except ValueError:
-        raise PageError(f"“{name}” must be a date such as 2024-12-31.") from None

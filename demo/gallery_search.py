@@ -14,7 +14,6 @@ import numpy as np
 
 from miniclip.data.images import ImageSource
 from miniclip.data.paths import printable
-from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.search.language import language_hint
 from miniclip.search.query import Query, allowed_rows, compose
@@ -29,6 +28,7 @@ from .vocabulary import found_words
 
 EXAMPLES = 6
 MAX_LABELS, MAX_TEMPLATES = 100, 20  # each label is embedded in each template
+NOTHING_PASSES = "No image passes these filters: loosen or clear them."
 CHANGED = "Another gallery has been opened since this page was loaded."
 NOT_YET = "The captions are still being prepared, once for this gallery. They appear here when they are ready."
 
@@ -47,6 +47,7 @@ class Card:
     probability: float | None = None
     match: str = ""  # "strong", "likely", "weak"; "" where the order is not that of the match probability
     captions: list[str] = field(default_factory=list)
+    by_name: bool = False  # its captions, file or folder names or date hold the query's words
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,12 @@ class GallerySearch:
     def search(self, query: Query, shown: int) -> ResultPage:
         """The `shown` best images; `MiniClipError` where the query has no answer."""
         started = time.perf_counter()
-        found = self.searcher.search(replace(query, top_k=shown + 1))  # one more shows whether there are more
+        # one more shows whether there are more; by date it could be any of them, so the order comes afterwards
+        found = self.searcher.search(replace(query, top_k=shown + 1, sort="match"))
         if not found.hits:
-            raise PageError("No image is in that folder and from that time: loosen the filters.")
-        hits = found.hits[:shown]
-        there = [hit for hit in hits if self._exists(hit.row)]
+            raise PageError(NOTHING_PASSES)
+        hits = self.searcher.in_order(found.hits[:shown], query.sort)
+        there = [hit for hit in hits if self.index.exists(hit.row)]
         by_words = not (query.images or query.rows or query.minus)  # only then probability and order agree
         cards = [self.card(hit if by_words else replace(hit, probability=None)) for hit in there]
         return ResultPage(
@@ -127,11 +129,6 @@ class GallerySearch:
             missing=len(hits) - len(there),
             search_ms=1000 * (time.perf_counter() - started),
         )
-
-    def _exists(self, row: int) -> bool:
-        """Whether an image is still on disk; images in object storage are not asked for."""
-        stored = self.index.paths.text(row)
-        return is_uri(stored) or Path(stored).exists()
 
     def _heading(self, query: Query) -> str:
         words = f"“{query.texts[0]}”" if query.texts else ""
@@ -189,8 +186,8 @@ class GallerySearch:
         try:
             source = self.index.source(row)
             return source if isinstance(source, bytes) else source.read_bytes()
-        except (MiniClipError, OSError):
-            raise PageError("This image is no longer there, or its storage cannot be reached.") from None
+        except (MiniClipError, OSError) as error:
+            raise PageError("This image is no longer there, or its storage cannot be reached.") from error
 
     def detail(self, row: int, score: float = 0.0, probability: float | None = None) -> Detail:
         """What the large view shows of one image."""
@@ -231,16 +228,10 @@ class GallerySearch:
             preview=self.previews.address(hit.row),
             score=hit.score,
             probability=hit.probability,
-            match=self._match_word(hit),
+            match=hit.match or "",
             captions=hit.captions,
+            by_name=hit.by_name,
         )
-
-    def _match_word(self, hit: Hit) -> str:
-        """A hit below the cut-off is weak, so "nothing matches" is said exactly where every card says "weak"."""
-        calibration = self.searcher.match
-        if hit.probability is None or calibration is None:
-            return ""
-        return calibration.word(hit.probability)
 
     def card_of(self, row: int) -> Card:
         return self.card(Hit(row, 0.0, self.index.paths[row], self.index.captions[row]))

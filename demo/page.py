@@ -4,7 +4,7 @@ In: a name, such as `search` for static/search.html and static/search.js, and ha
 uses. Out: a `gr.HTML`. Errors reach the script as `{"message": ...}`, one sentence for the page.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ def read_static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def part(name: str, handlers: Mapping[str, Handler]) -> gr.HTML:
-    """The component. Its script calls a handler as `server.NAME(form)`, which is a promise of the answer."""
+def part(name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()) -> gr.HTML:
+    """The component. Its script calls a handler as `server.NAME(form)`, which is a promise of the answer.
+
+    `scripts` are files that run one after the other in one scope; by default the one of the part's name.
+    """
     return gr.HTML(
         "",
         html_template=read_static(f"{name}.html"),
-        js_on_load=read_static(f"{name}.js"),
+        js_on_load="\n".join(read_static(f"{script}.js") for script in scripts or (name,)),
         server_functions=[answering(name, handler) for name, handler in handlers.items()],
         elem_id=name,
         apply_default_css=False,

@@ -40,7 +40,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
         Returns:
             Each image's file name, cosine similarity, probability of a match, and preview address.
         """
-        query = Query(texts=(text({"words": words}, "words"),), distinct=True)
+        query = Query(texts=(text({"words": words}, "words"),), distinct=True, names=True)
         return _answer(lambda: _search(app_state, query, top_k))
 
     def search_image(picture: dict[str, Any] | None) -> dict[str, Any]:

@@ -34,6 +34,10 @@ WITH_LOGIN = re.compile(
     r"|queue/(join|data|status)|call/(search_text|search_image|classify)(/[\w-]+)?)"
 )
 MCP = re.compile(r"/gradio_api/(mcp(/(http/?)?)?|run/search_text)")
+# demo.local_access decides the rest
+LOCAL = re.compile(
+    r"/local/(open|[\w-]{32}/(details|show|plan|archive|run|undo|original/[0-9a-f]{8}/\d{1,9}|archive/[0-9a-f]{16}))"
+)
 BODY_BYTES, BODY_S = 1 << 20, 30.0
 LIMITS = {  # bytes and seconds of a request's body
     "/login": (4096, 10.0),
@@ -47,11 +51,12 @@ FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
 
 
 class RequestFilter:
-    """ASGI middleware; one for a page. `with_mcp` allows the requests of MCP clients."""
+    """ASGI middleware; one for a page. `with_mcp` allows requests of MCP clients, `is_local` those for files."""
 
-    def __init__(self, app: ASGIApp, with_mcp: bool = False) -> None:
+    def __init__(self, app: ASGIApp, with_mcp: bool = False, is_local: bool = False) -> None:
         self.app = app
         self._with_mcp = with_mcp
+        self._is_local = is_local
         self._logins = LoginLimit()
         self._open = {False: 0, True: 0}  # requests, by login
 
@@ -85,7 +90,7 @@ class RequestFilter:
 
     def _refusal(self, scope: Scope, path: str, has_login: bool, is_mcp: bool, max_bytes: int) -> JSONResponse | None:
         if not WITHOUT_LOGIN.fullmatch(path) and not is_mcp:
-            if not WITH_LOGIN.fullmatch(path):
+            if not (WITH_LOGIN.fullmatch(path) or (self._is_local and LOCAL.fullmatch(path))):
                 return _refuse(404, "There is nothing here.")
             if not has_login:
                 return _refuse(401, "Log in first.")

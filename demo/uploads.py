@@ -40,8 +40,8 @@ def read_base64(text: str) -> bytes:
     """The image in base64, with or without `data:image/...;base64,` in front; `PageError` where it is none."""
     try:
         data = base64.b64decode(text.rpartition(",")[2], validate=True)
-    except (binascii.Error, ValueError):
-        raise PageError("image_base64 must be an image file in base64.") from None
+    except (binascii.Error, ValueError) as error:
+        raise PageError("image_base64 must be an image file in base64.") from error
     if len(data) > MAX_UPLOAD_BYTES:
         raise PageError(f"An image may have {MAX_UPLOAD_BYTES >> 20} MB at most.")
     return _checked(data)
@@ -51,5 +51,5 @@ def _checked(data: bytes) -> bytes:
     try:
         open_image(data, min_size_px=CHECK_PX)
     except MiniClipError as error:
-        raise PageError(f"This file cannot be shown or searched: {error}.", unreadable=True) from None
+        raise PageError(f"This file cannot be shown or searched: {error}.", unreadable=True) from error
     return data

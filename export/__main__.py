@@ -12,12 +12,15 @@ from typing import Any
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.data.captions import read_captions
+from miniclip.data.stages import Stages
 from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
 from miniclip.inference.bundle import MANIFEST_FORMAT, list_files, onnx_name, read_manifest
 from miniclip.inference.calibration_queries import judged_queries
+from miniclip.inference.judged_queries import JudgedQueries
 from miniclip.inference.precision import PRECISIONS
-from miniclip.inference.score_calibration import JudgedQueries, ScoreCalibration, calibrate
+from miniclip.inference.score_calibration import ScoreCalibration, calibrate
+from miniclip.installation import program
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import Run, load_run
 
@@ -30,7 +33,10 @@ from .to_onnx import export_text, export_vision
 
 
 def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m export", description="Turn a run into an ONNX bundle.")
+    call = program("export")
+    parser = ArgumentParser(
+        prog=call, description="Turn a run into an ONNX bundle.", example=f"{call} --run runs/mine --out bundles/mine"
+    )
     parser.add_argument(
         "--run",
         required=True,
@@ -72,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-")
     except OSError as error:
-        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from error
     with place as tmp:
         bundle = Path(tmp) / "bundle"
         build_bundle(run, bundle, arguments.precision, calibration)
@@ -80,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     size_mb = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle in {arguments.out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
     if replaced.get("certificate"):
-        print("the benchmark results belonged to the replaced files and were removed; run: python -m export.benchmark")
+        again = program("export.benchmark")
+        print(f"the benchmark results belonged to the replaced files and were removed; run: {again}")
     return 0
 
 
@@ -94,10 +101,11 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     write_json(folder / "config.json", {"model_type": "clip", "projection_dim": dim, "architectures": ["CLIPModel"]})
 
     fp32 = {tower: folder / onnx_name(tower, "fp32") for tower in ("vision", "text")}
-    print("exporting the vision tower")
-    export_vision(run.model, run.transform.height_px, fp32["vision"])
-    print("exporting the text tower")
-    export_text(run.model, fp32["text"])
+    stages = Stages(_shares(precisions, calibration is not None))
+    with stages("exporting the vision tower"):
+        export_vision(run.model, run.transform.height_px, fp32["vision"])
+    with stages("exporting the text tower"):
+        export_text(run.model, fp32["text"])
     calibration = calibration and calibration.by_length(run.tokenizer)
     feeds = calibration and {
         "vision": image_feeds(calibration.pixel_values(run.transform)),
@@ -107,11 +115,15 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
         if "fp16" in precisions:
             write_fp16(path, folder / onnx_name(tower, "fp16"))
         if "int8" in precisions and feeds:
-            how, _ = write_int8(path, folder / onnx_name(tower, "int8"), feeds[tower])
-            print(f"quantised the {tower} tower: {how}")
+            with stages(f"quantising the {tower} tower"):
+                how, _ = write_int8(path, folder / onnx_name(tower, "int8"), feeds[tower])
+            print(f"quantised the {tower} tower: {how}", flush=True)
+    match = None
     if calibration and feeds:
-        check_recall(folder, precisions, feeds, calibration.image_of_caption)
-    match = calibrate_match(run, fp32, calibration) if calibration else None
+        with stages("comparing the precisions"):
+            check_recall(folder, precisions, feeds, calibration.image_of_caption)
+        with stages("calibrating scores"):
+            match = calibrate_match(run, fp32, calibration)
     if "fp32" not in precisions:
         for path in fp32.values():
             path.unlink()
@@ -126,6 +138,16 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     }
     write_card(folder, run.config, run.metrics, None)
     write_json(folder / "manifest.json", {**manifest, "files": list_files(folder)})
+
+
+def _shares(precisions: list[str], is_calibrated: bool) -> dict[str, float]:
+    """The stages, and how long each takes beside the others: miniclip-s on 2 cores."""
+    shares = {"exporting the vision tower": 10.0, "exporting the text tower": 8.0}
+    if is_calibrated:
+        if "int8" in precisions:
+            shares |= {"quantising the vision tower": 40.0, "quantising the text tower": 20.0}
+        shares |= {"comparing the precisions": 10.0, "calibrating scores": 10.0}
+    return shares
 
 
 def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet) -> ScoreCalibration | None:
@@ -153,8 +175,8 @@ def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
     """The manifest of the bundle in `out`; `MiniClipError` if replacing it would lose files that no export made."""
     try:
         manifest = read_manifest(out / "manifest.json")
-    except MiniClipError:
-        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out") from None
+    except MiniClipError as error:
+        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out") from error
     if manifest["fingerprint"] != fingerprint:
         raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
     files, present, card = manifest["files"], list_files(out), "README.md"
@@ -179,7 +201,7 @@ def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
     except OSError as error:
         if old.exists():
             os.rename(old, out)
-        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from error
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from pathlib import Path
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from .graph import first_convolutions, is_convolutional, quiet_tools, save_graph
+from miniclip.models.onnx_graph import quiet_tools
+
+from .graph import first_convolutions, is_convolutional, save_graph
 
 KEPT_IN_FP32 = [
     *DEFAULT_OP_BLOCK_LIST,

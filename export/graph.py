@@ -1,8 +1,5 @@
 """What the precisions share: feeding an ONNX graph, looking inside it, finding its layers, saving it."""
 
-import contextlib
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from miniclip.inference.encoders import TEXTS_A_CORE
 from miniclip.inference.providers import CPU, session_options
 from miniclip.inference.tokenizer import Tokenizer
+from miniclip.models.onnx_graph import quiet_tools
 
 IMAGE_BATCH = 8
 
@@ -141,22 +139,6 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     forget_origin(model)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-@contextlib.contextmanager
-def quiet_tools() -> Iterator[None]:
-    """Keep the notes that torch's exporter and onnxruntime's tools write for their own developers from the user.
-
-    Importing onnxruntime's quantiser makes the root logger print every INFO, hence all logging is off for so long.
-    """
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def forget_origin(model: onnx.ModelProto) -> None:

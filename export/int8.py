@@ -24,6 +24,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from miniclip.models.onnx_graph import quiet_tools
+
 from .activation_ranges import fit_ranges
 from .fp32_layers import MIN_COSINE, layers_to_keep
 from .gptq import groups_of, input_factors, rounded_weights, with_weights
@@ -34,7 +36,6 @@ from .graph import (
     first_convolutions,
     is_convolutional,
     look_inside,
-    quiet_tools,
     save_graph,
 )
 from .int8_storage import store_in_8_bits

@@ -5,23 +5,17 @@ In: a `DualEncoder`. Out: graphs with dynamic batch and text length, the project
 and the source lines is removed.
 """
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any, cast
 
-import onnx
 import torch
 from torch import Tensor, nn
 
-from miniclip.errors import MiniClipError
 from miniclip.models.dual_encoder import DualEncoder
+from miniclip.models.onnx_graph import onnx_graph
 
-from .graph import quiet_tools, save_graph
+from .graph import save_graph
 from .simplify import fold_scales, simplify_attention, spread_rotations
-
-OPSET = 23  # the first with a standard Attention operator
-MAX_BYTES = 2_000_000_000  # a protobuf, and so one file, cannot be larger
 
 
 class VisionGraph(nn.Module):
@@ -66,67 +60,10 @@ def export_text(model: DualEncoder, path: Path) -> None:
 def _export(
     graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], output: str, path: Path
 ) -> None:
-    model = _converted(graph.eval(), inputs, dynamic, output)
+    model = onnx_graph(graph, inputs, dynamic, output)
     is_vision = "pixel_values" in inputs
     sees_padding = not is_vision and cast(Any, graph).tower.exact_length is not None
     simplify_attention(model, merge=not is_vision, drop_masks=is_vision or sees_padding)
     fold_scales(model)
     spread_rotations(model)
-    if model.ByteSize() > MAX_BYTES:
-        raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
     save_graph(model, path)
-
-
-def _converted(
-    graph: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], output: str
-) -> onnx.ModelProto:
-    """The graph as torch's exporter writes it.
-
-    Some towers add a bias to their attention that the exporter cannot convert (BEiT, Swin). Their attention is then
-    exported as single steps.
-
-    Errors: `MiniClipError` when neither form can be exported.
-    """
-    backbone = cast(Any, graph).tower.backbone
-    before = getattr(backbone.config, "_attn_implementation", None)
-    reason: Exception | None = None
-    try:
-        for attention in (before, "eager") if before not in (None, "eager") else (before,):
-            if attention != before:
-                backbone.set_attn_implementation(attention)
-            try:
-                with quiet_tools(), contextlib.redirect_stdout(io.StringIO()):
-                    program = torch.onnx.export(
-                        graph,
-                        kwargs=inputs,
-                        dynamo=True,
-                        opset_version=OPSET,
-                        dynamic_shapes=dynamic,
-                        input_names=list(inputs),
-                        output_names=[output],
-                        custom_translation_table={torch.ops.aten._is_all_true.default: _all_true},
-                        verbose=False,
-                    )
-                assert program is not None
-                return program.model_proto
-            except Exception as error:  # the exporter's own, and those of any tower's code
-                reason = error
-    finally:
-        if before is not None and backbone.config._attn_implementation != before:
-            backbone.set_attn_implementation(before)
-    raise MiniClipError(f"torch cannot export the {output} of a {backbone.config.model_type}: {_first_cause(reason)}")
-
-
-def _all_true(values: Any) -> Any:
-    """Checks inside a tower's own code (SigLIP 2), which the exporter drops afterwards."""
-    from onnxscript import opset23
-
-    op: Any = opset23
-    smallest = op.ReduceMin(op.Cast(values, to=onnx.TensorProto.INT64), keepdims=0)
-    return op.Cast(smallest, to=onnx.TensorProto.BOOL)
-
-
-def _first_cause(error: BaseException | None) -> str:
-    while error is not None and error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -44,6 +44,10 @@ class IndexCorrupted(MiniClipError):  # noqa: N818
         return f"the index {self.folder} is damaged ({self.reason}); delete it and index the images again"
 
 
+class IndexBusy(MiniClipError):  # noqa: N818
+    """Another process is writing the index: once it has finished, the same call may succeed."""
+
+
 def is_retryable(error: BaseException | None) -> bool:
     """Whether another try may succeed although the file did not change."""
     return isinstance(error, UnreadableImage) and error.retryable

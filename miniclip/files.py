@@ -5,8 +5,10 @@ In: a path and a function that fills it. Out: the whole file, or a `MiniClipErro
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,45 @@ def exchange(one: Path, other: Path) -> bool:
     return bool(swap(here, os.fsencode(one), here, os.fsencode(other), both) == 0)
 
 
+def rename_to_free_name(source: str, target: str) -> None:
+    """Rename within one file system, never over another file: `FileExistsError` where `target` is taken.
+
+    Linux and macOS do it in one step. Elsewhere the file has both names for a moment, and a kill may leave both.
+    """
+    if not _rename_in_one_step(source, target):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # takes the name
+            os.replace(source, target)
+        else:
+            os.unlink(source)
+
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)  # FAT has none
+
+
+def _rename_in_one_step(source: str, target: str) -> bool:
+    """False where the system or the file system does not know how; `OSError` where the rename fails."""
+    try:
+        kernel = ctypes.CDLL(None, use_errno=True)
+        names = os.fsencode(source), os.fsencode(target)
+        if sys.platform == "darwin":
+            status = kernel.renamex_np(*names, 4)  # RENAME_EXCL
+        else:
+            status = kernel.renameat2(-100, names[0], -100, names[1], 1)  # AT_FDCWD, RENAME_NOREPLACE
+    except (AttributeError, OSError):
+        return False
+    code = ctypes.get_errno() if status else 0
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    if code:
+        raise OSError(code, os.strerror(code), source, None, target)
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all; errors as in `replace_atomically`."""
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
@@ -56,7 +97,12 @@ def expand(path: str | Path) -> Path:
     """A path with `~` replaced by the home folder; `MiniClipError` where there is no such account."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except RuntimeError as error:
         first, *below = Path(path).parts
         meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
-        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from None
+        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from error
+
+
+def can_write(folder: Path) -> bool:
+    """Whether this process may put files into a folder; false on a file system that is mounted to be read only."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)

@@ -36,9 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests compute their own features and never touch the user's cache."""
+    """Tests compute their own features and never touch the user's cache or journals."""
     patch = pytest.MonkeyPatch()
     patch.setenv("MINICLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("MINICLIP_STATE", str(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(scope="session")

@@ -52,11 +52,53 @@ MUTATIONS = (
         "tests/hostile/test_wrong_parts.py::test_index_of_another_bundle_is_refused_by_search_and_update",
     ),
     Mutation(
+        "no file is replaced by a move",
+        "miniclip/files.py",
+        "    if not _rename_in_one_step(source, target):\n",
+        "    os.replace(source, target)\n    if False:\n",
+        "tests/unit/test_files.py::test_a_rename_takes_a_free_name_only",
+    ),
+    Mutation(
+        "a recovery touches only files of its own",
+        "miniclip/index/relocate.py",
+        "    if not (is_moved or has_both_names or inode == entry.partial_inode):\n",
+        "    if False:\n",
+        "tests/unit/test_relocate.py::test_recovery_never_touches_a_file_of_another_program",
+    ),
+    Mutation(
+        "a file goes only while its better copy is there",
+        "miniclip/index/relocation_plan.py",
+        "    if step.kept and (kept is None or state_of(kept) != step.kept_state):\n",
+        "    if False:\n",
+        "tests/unit/test_best_copy.py::test_nothing_goes_after_its_better_copy_was_changed",
+    ),
+    Mutation(
+        "files are for this page's own address",
+        "demo/local_access.py",
+        'return origin == f"http://{host}"',
+        "return True",
+        "tests/unit/test_local_files.py::test_requests_from_elsewhere_get_no_key_and_change_nothing",
+    ),
+    Mutation(
+        "files are for connections from this machine",
+        "demo/local_access.py",
+        "is_here = client is not None and client.port != 0 and _is_loopback(client.host)",
+        "is_here = True",
+        "tests/unit/test_local_files.py::test_connections_from_elsewhere_get_no_key",
+    ),
+    Mutation(
         "atomic replace",
         "miniclip/files.py",
         "        write(partial)\n",
         "        write(path)\n        partial.write_bytes(path.read_bytes())\n",
         "tests/unit/test_files.py::test_a_file_that_cannot_be_written_is_as_it_was",
+    ),
+    Mutation(
+        "private filters of a shared page",
+        "demo/search_request.py",
+        "if gallery.is_public and one.is_private:",
+        "if False:",
+        "tests/unit/test_page_browse.py::test_private_filters_are_for_the_local_page_alone",
     ),
     Mutation(
         "login check of the page's own routes",
@@ -87,6 +129,13 @@ MUTATIONS = (
         "if sum(entry.file_size for entry in arrays.zip.infolist()) > MAX_BYTES:",
         "if False:",
         "tests/hostile/test_hostile.py::test_calibration_that_unpacks_to_too_much_is_refused_before",
+    ),
+    Mutation(
+        "values of a frozen tower in onnxruntime",
+        "train/frozen_tower.py",
+        "if not difference <= MAX_DIFFERENCE:",
+        "if False:",
+        "tests/unit/test_frozen_tower.py::test_a_tower_that_onnxruntime_cannot_run_stays_in_pytorch",
     ),
     Mutation(
         "parity gate",
@@ -222,7 +271,7 @@ def outcome(checkout: Path, mutation: Mutation) -> str:
     if text.count(mutation.before) != 1:
         return "its line is not there: correct tests/mutations.py"
     file.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
-    made = next((checkout / ".pytest_cache/made").iterdir(), None)  # by the code that nothing was taken from
+    made = next((checkout / ".pytest_cache").glob("made/*"), None)  # by the code that nothing was taken from
     try:
         kept = {"MINICLIP_TESTS_MADE": str(made)} if made else {}
         return "survived" if passes(checkout, [mutation], **kept) else "a test failed"

@@ -17,6 +17,7 @@ from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 from miniclip.inference.tokenizer import Tokenizer
+from miniclip.installation import program
 from miniclip.models.backbones import load_backbone
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import begin_run, holds_run, load_run, load_training_state, read_run_config
@@ -36,8 +37,13 @@ from .trainer import Trainer, embed_validation, fit_heads
 
 
 def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m train", description="Train a dual encoder on images with captions.")
-    parser.add_argument("--config", type=Path, help="recipe, such as configs/setup1.toml")
+    call = program("train")
+    parser = ArgumentParser(
+        prog=call,
+        description="Train a dual encoder on images with captions.",
+        example=f"{call} --config setup1 --data flickr8k --out runs/mine",
+    )
+    parser.add_argument("--config", type=Path, help="recipe: a TOML file, or the name of one, such as setup1")
     parser.add_argument(
         "--data",
         required=True,

@@ -80,26 +80,30 @@ def trained_parameters(tower: VisionTower | TextTower, first: int, *example: Ten
 
 
 class _ReachedError(Exception):
-    """Carries the input of the block at which the lower part ends."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self.hidden = hidden
+    """Ends a run at the block whose input is asked for."""
 
 
-def lower_part(tower: nn.Module, first: int, *inputs: Tensor) -> Tensor:
-    """The input of block `first`: (B, C, H, W) of a convolutional tower, (B, tokens, d) of a transformer."""
+def lower_part(tower: nn.Module, first: int, *inputs: Tensor, to_end: bool = False) -> Tensor:
+    """The input of block `first`: (B, C, H, W) of a convolutional tower, (B, tokens, d) of a transformer.
+
+    `to_end` runs the blocks above, too: torch traces no module that an exception leaves.
+    """
+    reached: list[Tensor] = []
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _ReachedError(args[0] if args else kwargs["hidden_states"])
+        reached.append(args[0] if args else kwargs["hidden_states"])
+        if not to_end:
+            raise _ReachedError
 
     handle = blocks_of(tower)[first].register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        tower(*inputs)
-    except _ReachedError as reached:
-        return reached.hidden
+        with contextlib.suppress(_ReachedError):
+            tower(*inputs)
     finally:
         handle.remove()
-    raise MiniClipError(f"{_model_type(tower)} runs without its blocks; use --train.setup 1 or 2")
+    if not reached:
+        raise MiniClipError(f"{_model_type(tower)} runs without its blocks; use --train.setup 1 or 2")
+    return reached[0]
 
 
 class UpperPart(nn.Module):

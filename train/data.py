@@ -16,6 +16,7 @@ from torch import Tensor
 from miniclip.data.caption_table import CaptionTable, check_skipped
 from miniclip.data.captions import read_captions
 from miniclip.data.prefetch import prefetch
+from miniclip.data.progress import ProgressBar
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.tokenizer import Tokenizer
@@ -174,7 +175,13 @@ def prepare(
 
 def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:
     """Rows of images that cannot be read, with the reason: better known now than after an hour."""
-    loaded = prefetch(table.image_paths, transform.load, ahead=64)
+    loaded = ProgressBar(
+        prefetch(table.image_paths, transform.load, ahead=64),
+        total=len(table.image_paths),
+        desc="checking images",
+        unit="image",
+        leave=False,
+    )
     return {row: str(result) for row, result in loaded if isinstance(result, MiniClipError)}
 
 

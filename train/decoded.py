@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from miniclip.cpu import thread_count
 from miniclip.data.images import open_image
 from miniclip.data.prefetch import prefetch
+from miniclip.data.progress import ProgressBar
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.models.device import Device
@@ -112,7 +112,7 @@ def decode(
 
     workers = thread_count()
     loaded = prefetch(paths, load, ahead=8 * workers, workers=workers)
-    for row, result in tqdm(loaded, total=len(paths), desc="decoding images", unit="image", leave=False, disable=None):
+    for row, result in ProgressBar(loaded, total=len(paths), desc="decoding images", unit="image", leave=False):
         if isinstance(result, MiniClipError):
             skipped[row] = str(result)
             continue

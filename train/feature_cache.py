@@ -11,15 +11,15 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.cpu import thread_count
@@ -31,7 +31,7 @@ from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
 
 from .augment import View
-from .blocks import blocks_of, example_text, frozen_parameters, lower_part
+from .frozen_tower import FrozenTower
 from .tokens import Tokens
 
 IMAGE_BATCH, TEXT_BATCH = 16, 64  # small image batches stay near the caches
@@ -51,16 +51,6 @@ class Features:
     skipped: dict[int, str]
 
 
-def weights_hash(module: nn.Module, without: Collection[str] = ()) -> str:
-    """SHA-256 over every parameter and buffer, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if name not in without:
-            digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def image_features(
     tower: VisionTower, view: View, paths: Sequence[Path], trained_blocks: int = 0, device: Device | None = None
 ) -> Features:
@@ -71,13 +61,11 @@ def image_features(
     The row of an unreadable image is zero and listed in `skipped`.
     """
     device = device or cpu_device()
-    tower.eval()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
-    encode = _frozen(tower, trained_blocks)
+    frozen = FrozenTower(tower, trained_blocks, device)
     with ThreadPoolExecutor() as pool:  # by content: a folder that was copied or unpacked anew finds what it had
         contents = list(pool.map(_content, paths))
-    blank = torch.zeros(1, 3, view.transform.height_px, view.transform.width_px, device=device.torch_device)
-    key: list[Any] = [_frozen_hash(tower, trained_blocks, blank), tower.pooling, view.transform.to_dict(), contents]
+    key: list[Any] = [frozen.weights_hash, tower.pooling, view.transform.to_dict(), contents]
     key += [trained_blocks] if trained_blocks else []
     key += [view.number, view.seed] if view.number else []
 
@@ -87,14 +75,14 @@ def image_features(
 
         batch_size, workers = (IMAGE_BATCH, None) if device.is_cpu else (GPU_BATCH, thread_count())
         sources = [paths[row] for row in rows]
+        encode: Callable[..., np.ndarray] = partial(frozen.begin, -(-len(rows) // batch_size))
         for positions, pixel_values in prefetch_batches(sources, view.load, batch_size, skip_row, workers):
-            pixels = device.put(pixel_values).contiguous(memory_format=torch.channels_last)
-            yield rows[positions], encode(pixels).float().cpu().numpy()
+            yield rows[positions], encode(pixel_values)
+            encode = frozen
 
-    with torch.inference_mode(), device.autocast():
-        row_shape = tuple(encode(blank).shape[1:])
-    order = np.arange(len(paths))
-    return _cached("image features", key, order, (len(paths), *row_shape), passes, device)
+    blank = np.zeros((1, 3, view.transform.height_px, view.transform.width_px), dtype=np.float32)
+    shape = (len(paths), *frozen(blank).shape[1:])
+    return _cached("image features", key, np.arange(len(paths)), shape, passes)
 
 
 def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, device: Device | None = None) -> Features:
@@ -103,42 +91,29 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, dev
     Computed in order of length so that little padding is; padding itself is not kept. `device` as in `image_features`.
     """
     device = device or cpu_device()
-    tower.eval()
-    encode = _frozen(tower, trained_blocks)
-    example = example_text(tower)
-    key: list[Any] = [_frozen_hash(tower, trained_blocks, *example), tower.pooling, tokens.digest()]
+    frozen = FrozenTower(tower, trained_blocks, device)
+    key: list[Any] = [frozen.weights_hash, tower.pooling, tokens.digest()]
     key += [trained_blocks] if trained_blocks else []
+
+    def arrays(rows: np.ndarray) -> list[np.ndarray]:
+        return [tensor.numpy() for tensor in tokens.padded(rows)]
 
     def passes(rows: np.ndarray, _: Callable[[int, MiniClipError], None]) -> Iterable[tuple[np.ndarray, Any]]:
         batch_size = TEXT_BATCH if device.is_cpu else GPU_BATCH
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            yield batch, encode(*map(device.put, tokens.padded(batch))).float().cpu().numpy()
+        batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        if batches:  # the one in the middle has texts of ordinary length
+            frozen.begin(len(batches), *arrays(batches[len(batches) // 2]))
+        for batch in batches:
+            yield batch, frozen(*arrays(batch))
 
     def store(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None:
         for row, hidden in zip(rows, batch, strict=True):
             values[tokens.offsets[row] : tokens.offsets[row + 1]] = hidden[: tokens.lengths[row]]
 
     if trained_blocks == 0:
-        return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes, device)
-    with torch.inference_mode():
-        width = encode(*example).shape[-1]
-    return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, device, store)
-
-
-def _frozen(tower: nn.Module, trained_blocks: int) -> Callable[..., Tensor]:
-    if trained_blocks == 0:
-        return cast(Callable[..., Tensor], tower)
-    first = len(blocks_of(tower)) - trained_blocks
-    return lambda *inputs: lower_part(tower, first, *inputs)
-
-
-def _frozen_hash(tower: nn.Module, trained_blocks: int, *example: Tensor) -> str:
-    """Of all weights that what is cached depends on, and of all buffers: batch norms keep their statistics."""
-    if trained_blocks == 0:
-        return weights_hash(tower)
-    frozen = frozen_parameters(tower, len(blocks_of(tower)) - trained_blocks, *example)
-    return weights_hash(tower, without={name for name, _ in tower.named_parameters()} - frozen)
+        return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes)
+    width = frozen(*arrays(np.zeros(1, dtype=np.int64))).shape[-1]
+    return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, store)
 
 
 def _content(path: Path) -> str:
@@ -167,7 +142,7 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     except OSError as error:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        raise _no_room(path, error) from None
+        raise _no_room(path, error) from error
     return values
 
 
@@ -186,7 +161,7 @@ def _alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("w")
     except OSError as error:
-        raise _no_room(folder, error) from None
+        raise _no_room(folder, error) from error
     with file:
         _lock(file)
         yield
@@ -225,7 +200,6 @@ def _cached(
     order: np.ndarray,
     shape: tuple[int, ...],
     passes: Passes,
-    device: Device,
     store: Store = _store_rows,
 ) -> Features:
     """Fill or continue the cache of `key`, visiting rows in `order`."""
@@ -235,7 +209,7 @@ def _cached(
     if noted is None or noted[0] < len(order) or any(map(is_retryable, noted[1].values())):
         with _alone(folder):
             done, skipped = _noted(folder) or (0, {})  # again: another training may have gone on meanwhile
-            _fill(folder, description, order, shape, passes, device, store, done, skipped)
+            _fill(folder, description, order, shape, passes, store, done, skipped)
     else:
         skipped = noted[1]
     return Features(np.load(folder / "features.npy", mmap_mode="r"), {row: str(why) for row, why in skipped.items()})
@@ -247,7 +221,6 @@ def _fill(
     order: np.ndarray,
     shape: tuple[int, ...],
     passes: Passes,
-    device: Device,
     store: Store,
     done: int,
     skipped: dict[int, MiniClipError],
@@ -270,11 +243,7 @@ def _fill(
     place = np.zeros(len(order), dtype=np.int64)  # in `todo`, of each row
     place[todo] = np.arange(len(todo))
     bar_for = {"total": done + len(todo), "initial": done, "desc": description, "disable": None if len(todo) else True}
-    with (
-        torch.inference_mode(),
-        device.autocast(),
-        ProgressBar(**bar_for) as bar,
-    ):
+    with ProgressBar(**bar_for) as bar:
         seen = 0
         for number, (rows, batch) in enumerate(passes(todo, skipped.__setitem__), 1):
             store(values, rows, batch)

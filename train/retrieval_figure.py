@@ -94,7 +94,7 @@ def _tile(sheet: Image.Image, left: int, top: int, path: Path, framed: bool) -> 
     try:
         image = open_image(path, TILE_PX)
     except MiniClipError as error:
-        raise MiniClipError(f"{path}: {error}") from None
+        raise MiniClipError(f"{path}: {error}") from error
     scale = (TILE_PX - 2 * FRAME_PX) / max(image.size)  # not ImageOps.contain: it makes nothing of a thin line
     picture = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
     if framed:

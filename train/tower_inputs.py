@@ -178,7 +178,7 @@ class Images(TowerInput):
         try:
             return View(self.transform, view, self.seed).load(self.paths[row])
         except MiniClipError as error:
-            raise MiniClipError(f"{self.paths[row]}: {error}") from None
+            raise MiniClipError(f"{self.paths[row]}: {error}") from error
 
 
 class Texts(TowerInput):

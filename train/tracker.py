@@ -32,7 +32,7 @@ def open_tracker(name: str, folder: Path, config: Config) -> Track:
         if name == "wandb":
             return _wandb(folder, config)
     except ImportError as error:
-        raise MiniClipError(f"--tracker {name}: {error.name} is not installed: pip install {name}") from None
+        raise MiniClipError(f"--tracker {name}: {error.name} is not installed: pip install {name}") from error
     return lambda _: None
 
 
@@ -91,5 +91,5 @@ def _wandb(folder: Path, config: Config) -> Track:
             project="miniclip", name=folder.resolve().name, dir=folder, config=config.to_dict(), resume="auto"
         )
     except wandb.Error as error:
-        raise MiniClipError(f"--tracker wandb: {error}; log in with wandb login, or use --tracker none") from None
+        raise MiniClipError(f"--tracker wandb: {error}; log in with wandb login, or use --tracker none") from error
     return lambda record: run.log({tag(name): value for name, value in record.items()}, step=int(record["epoch"]))

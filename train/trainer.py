@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from miniclip.data.progress import ProgressBar
+from miniclip.data.progress import BAR_AFTER_S, ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.metrics import retrieval_recalls
 from miniclip.files import replace_atomically
@@ -123,7 +123,7 @@ class Trainer:
                 path = self.folder / "training_state.pt"
                 raise MiniClipError(
                     f"{path} is of another run ({error!r}); choose another --out to begin anew"
-                ) from None
+                ) from error
             say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def save(self) -> None:
@@ -281,8 +281,12 @@ def embed_validation(
     text_rows = data.captions_of_images(image_rows)
     text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
     device = data.images.device
-    image_embeds = torch.cat([model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows, device)])
-    text_embeds = torch.cat([model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows, device)])
+    image_embeds = torch.cat(
+        [model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows, device, "validating: images")]
+    )
+    text_embeds = torch.cat(
+        [model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows, device, "validating: captions")]
+    )
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
         raise _diverged("the weights are no longer finite")  # NaN ranks no image above the right one: 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
@@ -300,7 +304,8 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         side.train(False)
         if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
-        head.fit_features(torch.cat([side.features(part) for part in _chunks(rows, side.device)]))
+        parts = _chunks(rows, side.device, "fitting the heads to features")
+        head.fit_features(torch.cat([side.features(part) for part in parts]))
 
 
 def _on_cpu(state: Any) -> Any:
@@ -312,9 +317,13 @@ def _on_cpu(state: Any) -> Any:
     return [_on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
-def _chunks(rows: np.ndarray, device: Device) -> Iterator[np.ndarray]:
+def _chunks(rows: np.ndarray, device: Device, description: str) -> Iterator[np.ndarray]:
+    """Batches of rows, with progress where they take long: towers that learn have no cached features."""
     size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+    with ProgressBar(total=len(rows), desc=description, leave=False, delay=BAR_AFTER_S, disable=rank() > 0) as bar:
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+            bar.update(len(rows[start : start + size]))
 
 
 def _diverged(what: str) -> MiniClipError:

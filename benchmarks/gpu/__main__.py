@@ -59,7 +59,7 @@ def main() -> int:
         try:
             write_json(arguments.json, {"passed": not table.failed, "seconds": seconds, "lines": table.to_json()})
         except OSError as error:
-            raise MiniClipError(f"cannot write {arguments.json}: {error.strerror}; choose another --json") from None
+            raise MiniClipError(f"cannot write {arguments.json}: {error.strerror}; choose another --json") from error
     if len(devices) == 1:
         print("no GPU here: only the CPU half was run")
     print(f"{len(table.failed)} lines failed" if table.failed else "all lines passed")

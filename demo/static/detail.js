@@ -4,12 +4,10 @@ const dialog = element.querySelector('dialog');
 let opened = null;  // { card, row, gallery, siblings, q }
 let answer = {};
 
-const cardsAround = (card) => card ? [...card.closest('ul').querySelectorAll('button.card')] : [];
-
 async function open({ card, row, gallery }) {
     const asked = page.question.q ?? '';
     const values = card ? card.dataset : { row, gallery };
-    const mine = opened = { card, row: Number(values.row), gallery: values.gallery, siblings: cardsAround(card), q: asked };
+    const mine = opened = { card, row: Number(values.row), gallery: values.gallery, siblings: card ? page.cardsAround(card) : [], q: asked };
     const found = await page.call(server.detail, {
         row: mine.row, gallery: mine.gallery, score: Number(values.score ?? 0), probability: values.probability ?? null, q: asked,
     });
@@ -71,6 +69,7 @@ const actions = {
     previous: () => turn('previous'),
     next: () => turn('next'),
     why,
+    view: () => page.send('view', { ...opened, title: answer.title }),
     like: () => {
         dialog.close();
         page.send('ask', { like: answer.like, title: answer.title, preview: answer.small });

@@ -62,9 +62,19 @@ function openGallery() {
     page.show('search');
 }
 
+// The patterns of a folder stay as they are unless the user changes them: an empty field then means none.
+const { folder, exclude } = place('form.index').elements;
+let areNew = false;
+exclude.addEventListener('input', () => { areNew = true; });
+folder.addEventListener('change', async () => {
+    const asked = folder.value;
+    const { patterns } = await page.call(server.patterns, { folder: asked });
+    if (!areNew && folder.value === asked) exclude.value = patterns ?? '';
+});
 place('form.index').addEventListener('submit', async (event) => {
     event.preventDefault();
-    const answer = await page.call(server.index, { folder: event.target.elements.folder.value });
+    const answer = await page.call(server.index, { folder: folder.value, exclude: areNew ? exclude.value : null });
+    areNew = false;
     if (answer.message) job.innerHTML = page.message(answer);
     else follow();
 });

@@ -1,6 +1,7 @@
 // What all parts of the page share: the current search and its address, calls to the server, uploads, messages.
 // Parts send each other events of the document: 'ask' (change the search), 'open' (show an image large),
-// 'describe' (captions for it), 'asked' (results are shown), 'gallery' (another gallery is open: load everything again).
+// 'describe' (captions for it), 'asked' (results are shown), 'cards' (more of them came while scrolling), 'turned' (the
+// large view shows a card), 'gallery' (another gallery is open: load everything again).
 // app.py sets window.miniclip to the settings of search_request.py before this script runs.
 (() => {
     const shared = Object.assign(window.miniclip, { question: {} });
@@ -93,6 +94,12 @@
             receive([...event.dataTransfer.files], event);
         }
     });
+
+    // A card and its neighbours, in order. A timeline brings them into the document first.
+    shared.cardsAround = (card) => {
+        shared.send('turned', card);
+        return [...(card.closest('.timeline') ?? card.closest('ul')).querySelectorAll('button.card')];
+    };
 
     // A card opens the large view, in every part.
     document.addEventListener('click', (event) => {

@@ -5,9 +5,9 @@ const form = element.querySelector('form');
 const results = element.querySelector('.results');
 const more = element.querySelector('#more');
 const withImage = element.querySelector('.with');
-const filters = element.querySelector('.filters');
-const toggle = element.querySelector('.toggle');
 const fields = form.elements;
+const sort = element.querySelector('.sort');
+let hasDates = false;
 let uploaded = null;  // { path, name, preview }
 let like = null;  // an image of the gallery: { id, title, preview }
 let shown = page.pageSize;
@@ -17,19 +17,16 @@ let isExample = false;  // the words are an example that the page filled in by i
 let isTyping = false;  // the newest entry of the history is still being typed
 let pause;
 
-const valueOf = (field) => (field.type === 'checkbox' ? (field.checked ? field.value : '') : field.value.trim());
-const setValue = (field, value = '') => {
-    if (field.type === 'checkbox') field.checked = Boolean(value);
-    else field.value = value;
-};
-const setFilters = () => page.filters.filter((name) => valueOf(fields[name]));
+const filters = filterPanel(element, fields, page.filters);
+const timeline = makeTimeline(results, page, server);
 
 const question = () => ({
     q: fields.q.value.trim(),
     like: like?.id ?? '',
     picture: uploaded?.path ?? '',
     weight: (uploaded || like) && fields.weight.value !== '50' ? fields.weight.value : '',
-    ...Object.fromEntries(page.filters.map((name) => [name, valueOf(fields[name])])),
+    sort: fields.sort.value,
+    ...filters.values(),
     shown,
 });
 
@@ -49,10 +46,13 @@ async function ask({ keepCount = false, entry } = {}) {
     const number = ++newest;
     remember(page.toAddress(asked), entry);
     results.setAttribute('aria-busy', 'true');
-    const answer = await page.call(server.search, asked);
+    const browses = !asked.q && !asked.like && !asked.picture;
+    const answer = await page.call(browses ? server.browse : server.search, asked);
     if (number !== newest) return;
     results.removeAttribute('aria-busy');
-    results.innerHTML = answer.html ?? page.message(answer);
+    sort.hidden = browses || !hasDates;  // all images are in order of date already
+    if (answer.months) timeline.show(answer, asked);
+    else timeline.hide(answer.html ?? page.message(answer));
     results.dataset.answered = asked.q;
     results.dataset.searchMs = answer.search_ms ?? '';
     more.hidden = !answer.more;
@@ -84,16 +84,6 @@ function showImage() {
     withImage.querySelector('.weight').hidden = !fields.q.value.trim();
 }
 
-function showFilters(open) {
-    filters.hidden = !open;
-    toggle.setAttribute('aria-expanded', String(open));
-}
-
-function countFilters() {
-    const count = setFilters().length;
-    toggle.textContent = count ? `Filters (${count})` : 'Filters';
-}
-
 async function receive(file) {
     isTouched = true;
     results.setAttribute('aria-busy', 'true');
@@ -101,7 +91,7 @@ async function receive(file) {
     fields.file.value = '';
     if (received.message) {
         results.removeAttribute('aria-busy');
-        results.innerHTML = page.message(received);
+        timeline.hide(page.message(received));
         return;
     }
     if (isExample) fields.q.value = '';  // the user asked for the image, not for the example
@@ -113,13 +103,12 @@ async function receive(file) {
 
 function fill(values) {
     fields.q.value = values.q ?? '';
-    for (const name of page.filters) setValue(fields[name], values[name]);
+    filters.fill(values);
+    fields.sort.value = values.sort ?? '';
     fields.weight.value = values.weight ?? 50;
     uploaded = null;
     like = values.like ? { id: values.like, title: values.title ?? 'an image', preview: values.preview ?? '' } : null;
-    if (setFilters().length) showFilters(true);
     isExample = false;
-    countFilters();
     showImage();
 }
 
@@ -133,7 +122,7 @@ form.addEventListener('input', (event) => {
     if (event.target === fields.file) return;
     if (event.target === fields.q) isExample = false;
     clearTimeout(pause);
-    countFilters();
+    filters.count();
     showImage();
     pause = setTimeout(() => ask({ entry: 'typed' }), PAUSE_MS);
 });
@@ -148,10 +137,8 @@ results.addEventListener('click', (event) => {
     localStorage.setItem('miniclip-numbers', results.classList.contains('with-numbers') ? 'off' : 'on');
     showNumbers();
 });
-toggle.addEventListener('click', () => showFilters(filters.hidden));
 element.querySelector('.clear').addEventListener('click', () => {
-    for (const name of page.filters) setValue(fields[name]);
-    countFilters();
+    filters.fill({});
     ask({ entry: 'typed' });
 });
 element.querySelector('.remove').addEventListener('click', () => {
@@ -186,10 +173,8 @@ async function offer() {
         return chip;
     });
     element.querySelector('.examples').replaceChildren(...chips);
-    fields.folder.replaceChildren(fields.folder.options[0]);
-    for (const [folder, name] of about.folders ?? []) fields.folder.add(new Option(name, folder));
-    element.querySelector('.in-folder').hidden = !about.folders?.length;
-    for (const label of element.querySelectorAll('.by-day')) label.hidden = !about.days;
+    filters.offer(about.filters ?? {});
+    hasDates = Boolean(about.days);
     if (about.days) for (const name of ['after', 'before']) [fields[name].min, fields[name].max] = about.days;
     element.querySelector('#status-line').textContent = about.status ?? '';
     element.querySelector('#attribution').textContent = about.attribution ?? '';
@@ -197,11 +182,11 @@ async function offer() {
 }
 
 async function start(values) {
-    const { examples = [] } = await offer();
+    const { examples = [], days } = await offer();
     if (isTouched) return;
-    const isEmpty = !Object.keys(values).length;
-    fill(isEmpty ? { q: examples[0] ?? '' } : values);
-    isExample = isEmpty;
+    const wantsExample = !Object.keys(values).length && !days;  // images with dates are shown by date instead
+    fill(wantsExample ? { q: examples[0] ?? '' } : values);
+    isExample = wantsExample;
     await ask();
 }
 

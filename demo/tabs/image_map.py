@@ -24,8 +24,8 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         image_map = app_state.map
         gallery = image_map.search
         gallery.check_gallery(form)
-        query = read_query(form, gallery.paths, read_upload(form.get("picture")))
-        if query is None:
+        query = read_query(form, gallery, read_upload(form.get("picture")))
+        if not query.has_subject:
             raise PageError("Search for something first: the map then shows it by colour.")
         return {"shades": image_map.shades(gallery.similarity(query))}
 

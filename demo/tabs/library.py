@@ -17,6 +17,7 @@ from ..form import Form, number
 from ..page import Handler
 
 MAX_GROUPS, MAX_IN_GROUP, MAX_SKIPPED = 40, 8, 500
+MAX_PATTERNS = 10_000  # characters
 MAX_COMPARED = 60_000  # images: ten times as many take a hundred times as long
 
 
@@ -25,7 +26,13 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {"html": _status(app_state), "models": _models(app_state), "job": _job(app_state.job)}
 
     def index(form: Form) -> dict[str, Any]:
-        return {"job": _job(app_state.index(str(form.get("folder") or "")))}
+        lines = form.get("exclude")
+        exclude = None if lines is None else [line for line in str(lines)[:MAX_PATTERNS].splitlines() if line.strip()]
+        return {"job": _job(app_state.index(str(form.get("folder") or ""), exclude=exclude))}
+
+    def patterns(form: Form) -> dict[str, Any]:
+        """What an earlier index of a folder leaves out."""
+        return {"patterns": "\n".join(app_state.patterns_of(str(form.get("folder") or "")))}
 
     def progress(form: Form) -> dict[str, Any]:
         return {"job": _job(app_state.job)}
@@ -39,12 +46,21 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         if not found:
             return {"html": cards.render("message", text="No image is here twice.")}
         groups = [[gallery.card_of(row) for row in rows[:MAX_IN_GROUP]] for rows in found[:MAX_GROUPS]]
-        return {"html": cards.render("duplicates", groups=groups, total=len(found))}
+        version = gallery.previews.version if app_state.is_local else ""
+        html = cards.render("duplicates", groups=groups, total=len(found), threshold=threshold, gallery=version)
+        return {"html": html}
 
     def use(form: Form) -> dict[str, Any]:
         return {"job": _job(app_state.use(str(form.get("bundle")), str(form.get("precision"))))}
 
-    return {"status": status, "index": index, "progress": progress, "duplicates": duplicates, "use": use}
+    return {
+        "status": status,
+        "index": index,
+        "patterns": patterns,
+        "progress": progress,
+        "duplicates": duplicates,
+        "use": use,
+    }
 
 
 def _job(job: Job | None) -> dict[str, Any] | None:
@@ -65,6 +81,8 @@ def _status(app_state: AppState) -> str:
         ("Model", f"{app_state.name_of(encoders.bundle)}, {encoders.dim} dimensions"),
         ("Runs", encoders.running_on.removeprefix("running ")),
     ]
+    if left_out := app_state.left_out:
+        facts.append(("Left out", printable(", ".join(left_out))))
     if gallery.days:
         facts.append(("Taken", " to ".join(gallery.days)))
     skipped = [(printable(one.path.rsplit("/", 1)[-1]), one.reason) for one in gallery.index.skipped]

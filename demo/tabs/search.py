@@ -1,16 +1,17 @@
-"""The tab Search: words, an image, or both -> images. The form's fields also stand in the page's address."""
+"""The tab Search: words, an image, or both -> images; neither -> all images by date.
+
+The form's fields also stand in the page's address.
+"""
 
 from collections.abc import Mapping
 from typing import Any
-
-from miniclip.data.paths import printable
 
 from .. import cards
 from ..app_state import AppState
 from ..errors import PageError
 from ..form import Form, text
 from ..page import Handler
-from ..search_request import read_query, read_shown
+from ..search_request import offered_filters, read_query, read_shown
 from ..uploads import read_upload
 
 EMPTY = "Type a few words that say what the image should show, or drop an image."
@@ -23,7 +24,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {
             "gallery": gallery.previews.version,
             "examples": gallery.examples,
-            "folders": [] if app_state.is_public else [[name, printable(name)] for name in gallery.paths.folders],
+            "filters": offered_filters(gallery),
             "days": gallery.days,
             "status": gallery.status,
             "attribution": "Images: OpenMoji, CC BY-SA 4.0" if gallery.is_openmoji else "",
@@ -32,8 +33,8 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
     def search(form: Form) -> dict[str, Any]:
         """The form -> results as HTML."""
         gallery = app_state.search
-        query = read_query(form, gallery.paths, read_upload(form.get("picture")))
-        if query is None:
+        query = read_query(form, gallery, read_upload(form.get("picture")))
+        if not query.has_subject:
             raise PageError(EMPTY)
         found = gallery.search(query, read_shown(form))
         like = None
@@ -42,4 +43,12 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
             like = {"id": text(form, "like"), "title": card.title, "preview": card.preview}
         return {"html": cards.results(found), "more": found.has_more, "search_ms": found.search_ms, "like": like}
 
-    return {"about": about, "search": search}
+    def browse(form: Form) -> dict[str, Any]:
+        """The form's filters -> the months of all images that pass."""
+        return app_state.browse.months(form)
+
+    def browse_cards(form: Form) -> dict[str, Any]:
+        """The form's filters and a range -> the images of that range."""
+        return app_state.browse.cards(form)
+
+    return {"about": about, "search": search, "browse": browse, "browse_cards": browse_cards}

@@ -4,8 +4,9 @@ python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --s
 
 In: a run, the bundle made from it, captions. Out: two tables, JSON with a chart beside it, and the results in the
 bundle's manifest and README. PyTorch is measured with its defaults (`torch`), with freed memory kept (`torch-reuse`;
-see `reuse_freed_memory` in `miniclip.models.torch_encoder`), and in bfloat16 (`torch-bf16`), except on a processor that
-would only emulate bfloat16. Each model's speed is measured in a process of its own.
+see `reuse_freed_memory` in `miniclip.models.torch_encoder`), and in bfloat16 (`torch-bf16`), except on a device that
+would only emulate bfloat16. `--device` says where PyTorch runs, and `--provider` where onnxruntime does. Each model is
+timed in a process of its own.
 Exit status 1 if a precision's recalls, their mean or its embeddings are further from torch's than
 `miniclip.inference.precision` allows.
 """
@@ -28,8 +29,9 @@ from miniclip.files import write_json
 from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.inference.precision import PRECISIONS
+from miniclip.installation import program
 from miniclip.models.checkpoint import Run, load_run, weight_files
-from miniclip.models.device import has_bfloat16
+from miniclip.models.device import Device, add_device_flag, choose_device
 
 from ..benchmark.machine import measure_machine
 from ..benchmark.measure import quality, speeds
@@ -38,8 +40,11 @@ from ..model_card import write_card
 
 
 def make_parser() -> ArgumentParser:
+    call = program("export.benchmark")
     parser = ArgumentParser(
-        prog="python -m export.benchmark", description="Prove that a bundle retrieves like its run."
+        prog=call,
+        description="Prove that a bundle retrieves like its run.",
+        example=f"{call} --run runs/mine --bundle bundles/mine --data flickr8k --json mine.json",
     )
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle exported from it")
@@ -47,6 +52,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--split", default="test", help="train | val (dev) | test | all (default test)")
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     parser.add_argument("--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto)")
+    add_device_flag(parser)
     parser.add_argument("--strict", action="store_true", help="fail where a GPU was asked for and does not start")
     parser.add_argument(
         "--allow-missing", action="store_true", help="continue when more than 5 %% of the rows are unreadable"
@@ -60,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.json is not None and arguments.json.suffix == ".png":
         raise MiniClipError(f"--json {arguments.json} is where the chart goes; name the result .json")
+    device = choose_device(arguments.device, tf32=False)
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
     if bundle.manifest and bundle.fingerprint != run.fingerprint:
         raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; give the run it came from")
@@ -67,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = read_captions(arguments.data, seed=run.config.data.seed).split(arguments.split)
 
     models: dict[str, Encoders] = {
-        "torch": run.encoders(reuse_memory=False),
-        "torch-reuse": run.encoders(),  # memory is kept between layers
+        "torch": run.encoders(reuse_memory=False, device=device),
+        "torch-reuse": run.encoders(device=device),  # memory is kept between layers
     }
-    if has_bfloat16():
-        models["torch-bf16"] = run.encoders(autocast=True)
+    if device.dtype == torch.bfloat16:
+        models["torch-bf16"] = run.encoders(autocast=True, device=device)
     else:
-        print("leaving out torch-bf16: this processor has no bfloat16 and would emulate it, very slowly")
+        print("leaving out torch-bf16: this device has no bfloat16 and would emulate it, very slowly")
     for precision in bundle.precisions:
         models[precision] = encoders = OnnxEncoders(bundle, arguments.provider, precision, arguments.strict, exact=True)
         print(encoders.running_on)
@@ -87,17 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     print("measuring speed, every model in turn", flush=True)
     machine = measure_machine()
-    gflop = gflop_per_image(run)
+    gflop = gflop_per_image(run, device)
     folders = {name: run.folder if name.startswith("torch") else bundle.folder for name in models}
     turns = max(1, arguments.turns)
-    for name, speed in speeds(folders, reference, run.transform, turns, arguments.provider).items():
+    for name, speed in speeds(
+        folders, reference, run.transform, turns, arguments.provider, str(device.torch_device)
+    ).items():
         rate = max(speed["images_per_s"].values())
         rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
         if name == "int8":
             rows[name]["int8_gemm_share"] = rate * gflop / machine.int8_gemm_gflop_per_s
         files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
         rows[name]["megabytes"] = sum(f.stat().st_size for f in files or weight_files(run.folder)) / 1e6
-        rows[name]["providers"] = list(getattr(models[name], "providers", ["torch on the CPU"]))
+        rows[name]["providers"] = list(getattr(models[name], "providers", [f"torch on {device.torch_device}"]))
 
     failures = parity_failures(rows, len(reference.table.image_paths))
     result = {
@@ -124,9 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def gflop_per_image(run: Run) -> float:
-    """Floating-point operations of the vision tower for one image, in 10^9."""
-    pixel_values = torch.zeros(1, 3, run.transform.height_px, run.transform.width_px)
+def gflop_per_image(run: Run, device: Device) -> float:
+    """Floating-point operations of the vision tower, which is on `device`, for one image, in 10^9."""
+    pixel_values = device.put(torch.zeros(1, 3, run.transform.height_px, run.transform.width_px))
     # spelled out, attention is counted too
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run.model.encode_image(pixel_values)
@@ -177,7 +186,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
         write_json(path, result)
         draw_chart(result["models"], title, path.with_suffix(".png"))
     except OSError as error:
-        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from None
+        raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another --json") from error
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from miniclip.data.progress import ProgressBar
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import SplitEmbeds
@@ -23,6 +24,7 @@ from miniclip.search.exact import ExactSearch
 
 IMAGE_BATCHES = (1, 8, 32)
 TEXT_BATCHES = (1, 8, 32, 64)
+QUERIES = ("text_query", "image_query")
 GALLERY_ROWS = 10_000
 TURN_S, QUERY_TURN_S = 0.25, 0.5  # a model's turn is as many passes as fit, at least one
 
@@ -52,9 +54,10 @@ def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
 class Worker:
     """A model in a process of its own that waits for its turns; `peak_memory_mb` is that of the process."""
 
-    def __init__(self, name: str, folder: Path, inputs: Path, provider: str) -> None:
+    def __init__(self, name: str, folder: Path, inputs: Path, provider: str, device: str = "cpu") -> None:
         self.name = name
-        command = [sys.executable, "-m", f"{__package__}.worker", str(folder.absolute()), name, str(inputs), provider]
+        program = [sys.executable, "-m", f"{__package__}.worker"]
+        command = [*program, str(folder.absolute()), name, str(inputs), provider, device]
         root = Path(__file__).parents[2]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -88,25 +91,36 @@ class Worker:
 
 
 def speeds(
-    folders: dict[str, Path], embeds: SplitEmbeds, transform: ImageTransform, rounds: int, provider: str = "cpu"
+    folders: dict[str, Path],
+    embeds: SplitEmbeds,
+    transform: ImageTransform,
+    rounds: int,
+    provider: str = "cpu",
+    device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
     """Images (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
 
-    `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch, a bundle for a precision.
+    `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch on `device`, a bundle for a
+    precision.
     """
     rows: dict[str, dict[str, Any]] = {name: {} for name in folders}
     with tempfile.TemporaryDirectory() as tmp, contextlib.ExitStack() as stack:
         inputs = Path(tmp) / "inputs.npz"
         write_inputs(inputs, embeds, transform)
-        workers = [stack.enter_context(Worker(name, folder, inputs, provider)) for name, folder in folders.items()]
-        for worker in workers:
-            rows[worker.name]["peak_memory_mb"] = worker.peak_memory_mb
+        measurements = len(IMAGE_BATCHES) + len(TEXT_BATCHES) + len(QUERIES)
+        total = len(folders) * (1 + measurements * (rounds + 1))
+        bar = stack.enter_context(ProgressBar(total=total, desc="measuring speed", unit="turn", leave=False))
+        workers = []
+        for name, folder in folders.items():
+            workers.append(stack.enter_context(Worker(name, folder, inputs, provider, device)))
+            rows[name]["peak_memory_mb"] = workers[-1].peak_memory_mb
+            bar.update()
         for kind, sizes in (("images", IMAGE_BATCHES), ("texts", TEXT_BATCHES)):
             for size in sizes:
-                for name, seconds in _in_turns(workers, kind, size, TURN_S, rounds).items():
+                for name, seconds in _in_turns(workers, kind, size, TURN_S, rounds, bar).items():
                     rows[name].setdefault(f"{kind}_per_s", {})[str(size)] = size / float(np.median(seconds))
-        for kind in ("text_query", "image_query"):
-            for name, seconds in _in_turns(workers, kind, 0, QUERY_TURN_S, rounds).items():
+        for kind in QUERIES:
+            for name, seconds in _in_turns(workers, kind, 0, QUERY_TURN_S, rounds, bar).items():
                 for percentile in (50, 95):
                     rows[name][f"{kind}_p{percentile}_ms"] = 1000 * float(np.percentile(seconds, percentile))
     return rows
@@ -130,12 +144,16 @@ def write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> 
     )
 
 
-def _in_turns(workers: list[Worker], kind: str, size: int, seconds: float, rounds: int) -> dict[str, list[float]]:
+def _in_turns(
+    workers: list[Worker], kind: str, size: int, seconds: float, rounds: int, bar: ProgressBar
+) -> dict[str, list[float]]:
     """Seconds of every pass of each model, without a first turn that warms up."""
     for worker in workers:
         worker.turn(kind, size, 0)
+        bar.update()
     passes: dict[str, list[float]] = {worker.name: [] for worker in workers}
     for _ in range(rounds):
         for worker in workers:
             passes[worker.name] += worker.turn(kind, size, seconds)
+            bar.update()
     return passes

@@ -1,6 +1,6 @@
 """One model in a process of its own that measures itself on request: the far side of `export.benchmark.measure`.
 
-python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER
+python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER DEVICE
 
 In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input one JSON list a line,
 `[kind, size, seconds]`. Out: first the process's peak memory in MB after a batch of images and one of texts, then a
@@ -31,8 +31,10 @@ def main() -> int:
     encoders: Encoders
     if name.startswith("torch"):
         from miniclip.models.checkpoint import load_run
+        from miniclip.models.device import choose_device
 
-        encoders = load_run(folder).encoders(name == "torch-bf16", reuse_memory=name != "torch")
+        device = choose_device(sys.argv[5], tf32=False)
+        encoders = load_run(folder).encoders(name == "torch-bf16", reuse_memory=name != "torch", device=device)
     else:
         encoders = OnnxEncoders(Bundle.open(folder), sys.argv[4], name)
     with np.load(inputs) as arrays:

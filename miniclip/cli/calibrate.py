@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from typing import Any
 
 from miniclip.cli.flags import add_runtime_flags, open_encoders
@@ -33,15 +32,13 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from miniclip.data.captions import read_captions
     from miniclip.evaluation.calibrate_bundle import judge_sources, write_calibration
+    from miniclip.files import can_write
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import find_bundle
     from miniclip.inference.score_calibration import calibrate
 
     bundle = Bundle.open(find_bundle(arguments.bundle))
-    manifest = bundle.folder / "manifest.json"
-    if not os.access(manifest if manifest.exists() else bundle.folder, os.W_OK) or not os.access(
-        bundle.folder, os.W_OK
-    ):
+    if not can_write(bundle.folder):  # the manifest is replaced by a new file; known before minutes of embedding
         raise MiniClipError(f"{bundle.folder} cannot be written; copy the bundle and calibrate the copy")
     tables = [read_captions(name, arguments.seed) for name in arguments.data]
     encoders = open_encoders(arguments, bundle)

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from miniclip.cpu import check_address_space
@@ -37,10 +37,23 @@ class ArgumentParser(argparse.ArgumentParser):
         if example:
             settings["epilog"] = "example:\n  " + example.replace("\n", "\n  ")
             settings["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        self._is_intermixed = False  # `parse_known_intermixed_args` calls `parse_known_args`
         super().__init__(*arguments, **settings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Flags may stand between positional arguments, as in `search "a dog" --image X FOLDER`."""
+        positionals = self._get_positional_actions()
+        is_plain = not positionals or any(action.nargs == argparse.PARSER for action in positionals)
+        if self._is_intermixed or is_plain or "--" in (sys.argv if args is None else args):
+            return super().parse_known_args(args, namespace)
+        self._is_intermixed = True
+        try:
+            return super().parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixed = False
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = self.parse_known_args(args, namespace)
+        found, unknown = self.parse_known_args(_with_southern_places(args), namespace)
         if unknown:
             typed = unknown[0].partition("=")[0]
             self.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(typed, self._flags(found))}")
@@ -61,10 +74,31 @@ class ArgumentParser(argparse.ArgumentParser):
         raise MiniClipError(f"{message} (see {self.prog} --help)")
 
 
+def _with_southern_places(args: Sequence[str] | None) -> Sequence[str] | None:
+    """`--near -33.86,151.2` as one word: argparse would take the latitude for a flag."""
+    joined: list[str] = []
+    for word in args or []:
+        if joined and joined[-1].startswith("--") and re.match(r"-[\d.]+,", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined if args is not None else None
+
+
 def _meant(typed: str, names: Iterable[str]) -> str:
     """`; did you mean X?` where one of the names is much like what was typed."""
     close = difflib.get_close_matches(typed, names, n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _as_typed(message: str) -> str:
+    """A message in the words of make, where it started the command and named its variables: `--out` is `RUN=`."""
+    variables = dict(pair.partition("=")[::2] for pair in os.environ.get("MINICLIP_FLAGS", "").split())
+
+    def variable(flag: re.Match[str]) -> str:
+        return variables[flag[1]] if flag[1] in variables else flag[0]
+
+    return re.sub(r"(?<!\S)(--[a-z][a-z-]*)(?: (?=[A-Z]+\b)|(?![\w-]))", variable, message)
 
 
 def is_debugging() -> bool:
@@ -98,7 +132,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         if is_debugging():
             raise
         is_flag = isinstance(error, InvalidArgument) and error.field.islower()
-        message = " ".join(f"{'--' if is_flag else ''}{error}".split())
+        message = _as_typed(" ".join(f"{'--' if is_flag else ''}{error}".split()))
         print(f"error: {message}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader has what it wanted

@@ -1,41 +1,70 @@
-"""`miniclip duplicates`: images that an index holds more than once."""
+"""`miniclip duplicates`: images that a folder or an index holds more than once, and what to do with them."""
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miniclip.cli.flags import (
+    add_bundle_flag,
     add_output_flags,
+    add_runtime_flags,
+    folder_name,
+    open_encoders,
     print_paths,
 )
+from miniclip.errors import MiniClipError
+
+if TYPE_CHECKING:
+    from miniclip.index.image_index import ImageIndex
+
+EXAMPLES = """miniclip duplicates ~/Pictures
+miniclip duplicates ~/Pictures --move-to ~/duplicates --yes"""
 
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "duplicates",
-        help="images that are in an index more than once",
-        example="miniclip duplicates --index index/pictures",
+        help="find images that are there more than once: miniclip duplicates [FOLDER]",
+        description="Find images of a folder, by default the current one, that are there more than once. With "
+        "--move-to or --trash, the best of each group stays (most pixels, then sharpest) and the others go. Without "
+        "--yes they are only listed.",
+        example=EXAMPLES,
     )
-    command.add_argument("--index", required=True, type=Path, help="index folder, from: miniclip index")
+    command.add_argument("images", nargs="?", type=folder_name, metavar="FOLDER", help="folder of images (default .)")
+    command.add_argument("--index", type=Path, help="this index instead of a folder (from: miniclip index)")
     command.add_argument(
         "--threshold",
         type=float,
         default=0.97,
         help="similarity from which images count as one (default 0.97; 1: equal files)",
     )
+    away = command.add_mutually_exclusive_group()
+    away.add_argument("--move-to", type=folder_name, metavar="FOLDER", help="move all but the best into this folder")
+    away.add_argument("--trash", action="store_true", help="move all but the best to the system's trash")
+    command.add_argument("--yes", action="store_true", help="do what --move-to or --trash lists")
     add_output_flags(command)
+    add_bundle_flag(command)
+    add_runtime_flags(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from miniclip.data.paths import printable
-    from miniclip.index.image_index import ImageIndex
     from miniclip.search.duplicates import find_duplicates, kinds, to_delete
 
-    index = ImageIndex.open(arguments.index)
+    goes_away = arguments.trash or arguments.move_to is not None
+    if arguments.yes and not goes_away:
+        raise MiniClipError("--yes needs to know what to do; add --move-to FOLDER or --trash")
+    if goes_away and (arguments.json or arguments.null):
+        raise MiniClipError("--move-to and --trash print a list for people; leave out --json and -0")
+    index = _open_index(arguments)
     groups = find_duplicates(index, arguments.threshold)
+    if goes_away:
+        return _put_away(arguments, index, groups)
     if arguments.json:
         print(json.dumps({"groups": [[index.paths.text(row) for row in rows] for rows in groups]}))
         return 0
@@ -45,3 +74,51 @@ def run(arguments: argparse.Namespace) -> int:
         for row, kind in zip(rows, kinds(index, rows), strict=True):
             print(f"{number}\t{kind}\t{printable(index.paths.text(row))}")
     return 0
+
+
+def _open_index(arguments: argparse.Namespace) -> "ImageIndex":
+    """The index that is named, or that of the folder, brought up to date."""
+    from miniclip.index.image_index import ImageIndex
+
+    if arguments.index is not None:
+        if arguments.images is not None:
+            raise MiniClipError("FOLDER and --index are two places; give one of them")
+        return ImageIndex.open(arguments.index)
+    from miniclip.index.location import bring_up_to_date
+
+    encoders = open_encoders(arguments, arguments.bundle)
+    return ImageIndex.open(
+        bring_up_to_date(arguments.images or ".", encoders, lambda line: print(line, file=sys.stderr))
+    )
+
+
+def _put_away(arguments: argparse.Namespace, index: "ImageIndex", groups: list[list[int]]) -> int:
+    """List what stays and what goes, and with `--yes` do it."""
+    from miniclip.data.paths import printable
+    from miniclip.index.relocate import relocate
+    from miniclip.index.relocation_plan import file_path
+    from miniclip.search.best_copy import choose_best, plan_others
+
+    choices = choose_best(groups, index, arguments.threshold)
+    if not choices:
+        print("no image is there twice", file=sys.stderr)
+        return 0
+    into = "" if arguments.trash else os.path.abspath(os.path.expanduser(arguments.move_to))
+    plan = plan_others(choices, index, into)
+    goes = {step.source: printable(step.target) or "the trash" for step in plan.steps}
+    for number, choice in enumerate(choices, 1):
+        print(f"{number}\tkeep\t{printable(index.paths.text(choice.kept))}")
+        for path in (file_path(index.paths.text(row)) for row in choice.others):
+            if path in goes:
+                print(f"{number}\tmove\t{printable(path)} -> {goes[path]}")
+    failed = plan.refused
+    if arguments.yes:
+        outcome = relocate(plan)
+        failed = outcome.failed
+        back = "restore them from the trash" if arguments.trash else "take it back with: miniclip undo"
+        print(f"{len(outcome.done):,} moved; {back}", file=sys.stderr)
+    else:
+        print(f"nothing was moved yet; add --yes to move these {len(plan.steps):,} files", file=sys.stderr)
+    for path, reason in failed:
+        print(f"left {printable(path)}: {reason}", file=sys.stderr)
+    return 1 if failed else 0

@@ -13,6 +13,7 @@ from miniclip.cli.flags import (
     write_result,
 )
 from miniclip.errors import MiniClipError
+from miniclip.installation import install
 
 
 def add_command(commands: Any) -> None:
@@ -110,7 +111,7 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
         from miniclip.models.device import choose_device
         from miniclip.models.whole_models import holds_whole_model
     except ImportError as error:
-        raise MiniClipError(f'a run folder needs {error.name}: pip install "miniclip[train]"') from None
+        raise MiniClipError(f"a run folder needs {error.name}: {install('train')}") from error
     device = choose_device(arguments.device, autocast=False, tf32=False)
     run = load_run(folder)
     return run.encoders(device=device), "torch fp32", None if holds_whole_model(run.folder) else run

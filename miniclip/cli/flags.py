@@ -3,16 +3,19 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
-from datetime import date
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniclip.errors import MiniClipError
+from miniclip.inference.precision import PRECISION_CHOICES
 
 if TYPE_CHECKING:
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.encoders import OnnxEncoders
+
+
+Value = TypeVar("Value")
 
 
 def add_runtime_flags(command: argparse.ArgumentParser) -> None:
@@ -22,7 +25,7 @@ def add_runtime_flags(command: argparse.ArgumentParser) -> None:
         help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)",
     )
     command.add_argument(
-        "--precision", default="auto", help="auto | fp32 | fp16 | int8 (default auto: fp16 on GPU, int8 on CPU)"
+        "--precision", default="auto", help=f"{PRECISION_CHOICES} (default auto: fp16 on GPU, int8 on CPU)"
     )
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
     command.add_argument(
@@ -75,7 +78,7 @@ def write_result(path: Path | None, value: dict[str, Any], flag: str = "--json")
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, value)
         except OSError as error:
-            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another {flag}") from None
+            raise MiniClipError(f"cannot write {path}: {error.strerror}; choose another {flag}") from error
     return 0
 
 
@@ -105,11 +108,17 @@ def png(text: str) -> Path:
     return path
 
 
-def day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a day such as 2024-12-31, got {text}") from None
+def checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """A reader whose `ValueError` says what its text must be, as a type for argparse."""
+
+    def read_flag(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            got = f", got {text}" if text.strip() else ""
+            raise argparse.ArgumentTypeError(f"{error}{got}") from None
+
+    return read_flag
 
 
 def print_paths(paths: Iterable[str]) -> int:

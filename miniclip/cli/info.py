@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from miniclip.cli.flags import add_runtime_flags, open_encoders
 from miniclip.cpu import threads
+from miniclip.installation import program
 
 
 def add_command(commands: Any) -> None:
@@ -36,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
             "bundle": str(index.bundle_folder),
         }
         facts["undated"] = len(index.paths) - index.dated
+        if state := _unfinished(folder):
+            facts["unfinished"] = state
         folder = index.bundle_folder
     from miniclip.inference.gpu_info import gpu_facts
 
@@ -59,11 +63,25 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         if name == "certificate":
-            shown = (
-                "measured; see the bundle's README.md" if value else "none; make one with: python -m export.benchmark"
-            )
+            shown = f"none; make one with: {program('export.benchmark')}"
+            if value:
+                shown = "measured; see the bundle's README.md"
         print(f"{name:<12} {shown}")
     return 0
+
+
+def _unfinished(folder: Path) -> str:
+    """What the next update of an index still has to do; "" where it is whole."""
+    from miniclip.data.paths import printable
+    from miniclip.index.store import INDEX_FORMAT, read_settings
+
+    settings = read_settings(folder)
+    update = f"miniclip index {printable(settings.images)} --out {printable(str(folder))}"
+    if not settings.is_finished:
+        return f"an update is running or was stopped; it goes on with: {update}"
+    if settings.format < INDEX_FORMAT:
+        return f"made by an older MiniCLIP, without camera, place, rating and file type; add them with: {update}"
+    return ""
 
 
 def _two_runtimes() -> str:

@@ -14,13 +14,25 @@ from functools import partial
 from typing import Any, NoReturn
 
 from miniclip import __version__
-from miniclip.cli import calibrate, classify, compare, duplicates, evaluate, import_run, index, info, models, search
+from miniclip.cli import (
+    calibrate,
+    classify,
+    compare,
+    duplicates,
+    evaluate,
+    import_run,
+    index,
+    info,
+    models,
+    search,
+    undo,
+)
 from miniclip.cli.command import ArgumentParser, run_command, start_logging
 from miniclip.cli.programs import PROGRAMS, run_program
 from miniclip.cpu import set_threads
 from miniclip.errors import InvalidArgument, MiniClipError
 
-COMMANDS = (search, index, duplicates, classify, models, info, evaluate, compare, calibrate, import_run)
+COMMANDS = (search, index, duplicates, undo, classify, models, info, evaluate, compare, calibrate, import_run)
 EXAMPLES = """miniclip search "a dog on the beach" ~/Pictures
 miniclip demo ~/Pictures"""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniclip.errors import MiniClipError
+from miniclip.installation import install
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def run_program(name: str, argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] in ("miniclip", program.module.partition(".")[0]):
             raise
-        raise MiniClipError(f'miniclip {name} needs {error.name}: pip install "miniclip[{program.extra}]"') from error
+        raise MiniClipError(f"miniclip {name} needs {error.name}: {install(program.extra)}") from error
     sys.argv = [f"miniclip {name}", *argv]  # argparse and processes that it starts read it here
     return int(module.main())
 

@@ -1,23 +1,24 @@
 """`miniclip search`: find images by words, by images, or by both."""
 
 import argparse
-import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniclip.cli.flags import (
     add_output_flags,
     add_runtime_flags,
-    day,
+    checked,
     folder_name,
     open_encoders,
     png,
     positive,
-    print_paths,
 )
+from miniclip.cli.search_output import no_probability, print_result
 from miniclip.errors import MiniClipError
+from miniclip.search.filters import FILTERS
 
 if TYPE_CHECKING:
     from miniclip.data.images import ImageSource
@@ -38,7 +39,11 @@ def add_command(commands: Any) -> None:
         "updated first. The last argument is the folder if it is one.",
         example=EXAMPLES,
     )
-    command.add_argument("words", nargs="*", help="what the image should show; several phrasings are averaged")
+    command.add_argument(
+        "words",
+        nargs="*",
+        help="what the image should show; several phrasings are averaged; filters alone list the newest images",
+    )
     command.add_argument("--in", dest="images", type=folder_name, metavar="FOLDER", help="folder to search (default .)")
     command.add_argument(
         "--image", action="append", default=[], help="an image to search by, or its http(s) address; may be repeated"
@@ -49,9 +54,12 @@ def add_command(commands: Any) -> None:
         "--text-weight", type=float, default=0.5, help="share of the words beside images (default 0.5)"
     )
     command.add_argument("--minus-weight", type=float, default=0.5, help="how much --minus takes away (default 0.5)")
-    command.add_argument("--folder", type=folder_name, help="only images below this folder")
-    command.add_argument("--after", type=day, metavar="YYYY-MM-DD", help="only images taken on that day or later")
-    command.add_argument("--before", type=day, metavar="YYYY-MM-DD", help="only images taken on that day or earlier")
+    for name, one in FILTERS.items():
+        flag = f"--{one.flag or name.replace('_', '-')}"
+        command.add_argument(flag, dest=name, type=checked(one.read), metavar=one.metavar, help=one.help)
+    command.add_argument(
+        "--sort", default="match", help="match | date: the best images, the newest first (default match)"
+    )
     command.add_argument("--distinct", action="store_true", help="one line for files of equal content")
     command.add_argument("--matches", action="store_true", help="only what probably matches; that may be nothing")
     command.add_argument("--no-names", action="store_true", help="ignore captions, file and folder names, and dates")
@@ -74,39 +82,30 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     words, folder = _split_folder(arguments)
-    if not words and not arguments.image and not arguments.like:
-        raise MiniClipError('give either words, as in miniclip search "a red car", or --image FILE, or both')
+    has_subject = words or arguments.image or arguments.like
+    if not has_subject and not _is_filtered(arguments):
+        raise MiniClipError(
+            'give either words, as in miniclip search "a red car", or --image FILE, or both, or only filters'
+        )
     images = [_image(place) for place in arguments.image]
     searcher = _open_searcher(arguments, folder)
     query = _query(arguments, words, images, searcher)
-    result = searcher.search(query)
-    hits = _likely(arguments, query, result, searcher)
-    asked = " | ".join([*query.texts, *arguments.image, *arguments.like])
+    result, missing = _present(query, searcher)
+    result = replace(result, hits=_likely(arguments, query, result, searcher))
+    hits = result.hits
     if arguments.sheet:
         from miniclip.search.contact_sheet import draw_contact_sheet
 
-        draw_contact_sheet(arguments.sheet, asked, hits, searcher.index)
+        draw_contact_sheet(
+            arguments.sheet, " | ".join([*words, *arguments.image, *arguments.like]), hits, searcher.index
+        )
     alone = images[0] if len(images) == 1 and not (words or arguments.like) else None
     captions = searcher.captions_for(alone) if alone is not None and not arguments.null else []
-    paths = searcher.index.paths
-    if arguments.json:
-        results = [
-            {"score": hit.score, "path": paths.text(hit.row), "captions": hit.captions, "probability": hit.probability}
-            | ({"by_name": True} if hit.by_name else {})
-            for hit in hits
-        ]
-        found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
-        facts = {"nothing_matches": result.nothing_matches, "calibrated": result.is_calibrated}
-        print(json.dumps({"query": asked, "results": results, "captions": found, **facts}))
-    elif arguments.null:
-        print_paths(paths.text(hit.row) for hit in hits)
-    else:
-        _print(arguments, hits, captions, searcher)
-        _explain(query, result, searcher)
+    print_result(arguments, query, result, captions, missing, searcher)
     if arguments.open and hits:
         from miniclip.cli.terminal import open_file
 
-        open_file(paths.text(hits[0].row))
+        open_file(searcher.index.paths.text(hits[0].row))
     return 0
 
 
@@ -119,10 +118,18 @@ def _split_folder(arguments: argparse.Namespace) -> tuple[list[str], str | None]
         return words, None
     if arguments.images is not None:
         return words, arguments.images
+    if not words:
+        return words, "."
+    looks_like_a_folder = words[-1].startswith(FOLDER_STARTS) or words[-1] == ".."
     others = len(words) > 1 or arguments.image or arguments.like
-    if others and words and (words[-1].startswith(FOLDER_STARTS) or words[-1] == ".." or os.path.isdir(words[-1])):
+    # filters need no words, but a single word may be the name of a folder by chance
+    if (others and os.path.isdir(words[-1])) or ((others or _is_filtered(arguments)) and looks_like_a_folder):
         return words[:-1], words[-1]
     return words, "."
+
+
+def _is_filtered(arguments: argparse.Namespace) -> bool:
+    return any(getattr(arguments, name) is not None for name in FILTERS)
 
 
 def _image(place: str) -> "ImageSource":
@@ -184,70 +191,39 @@ def _query(
         minus=tuple(arguments.minus),
         text_weight=arguments.text_weight,
         minus_weight=arguments.minus_weight,
-        folder=arguments.folder,
-        after=arguments.after,
-        before=arguments.before,
+        **{name: getattr(arguments, name) for name in FILTERS},
+        sort=arguments.sort,
         distinct=arguments.distinct,
         names=not arguments.no_names,
         top_k=arguments.top_k,
     )
 
 
+def _present(query: "Query", searcher: "Searcher") -> tuple["SearchResult", int]:
+    """The best `top_k` images whose files are still there, and how many better ones are gone."""
+    from miniclip.search.searcher import SearchResult
+
+    depth = query.top_k
+    while True:
+        wider = replace(query, top_k=depth, sort="match")
+        result = searcher.search(wider) if query.has_subject else SearchResult(searcher.browse(wider))
+        there = [hit for hit in result.hits if searcher.index.exists(hit.row)]
+        missing = len(result.hits) - len(there)
+        if len(there) >= query.top_k or len(result.hits) < depth:
+            break
+        depth = 2 * (query.top_k + missing)
+    shown = there[: query.top_k]
+    last = result.hits.index(shown[-1]) if len(there) >= query.top_k else len(result.hits)
+    missing = sum(not searcher.index.exists(hit.row) for hit in result.hits[:last])
+    return replace(result, hits=searcher.in_order(shown, query.sort)), missing
+
+
 def _likely(arguments: argparse.Namespace, query: "Query", result: "SearchResult", searcher: "Searcher") -> list["Hit"]:
     """The hits to show: with `--matches` those that are as likely as the cut-off."""
     if not arguments.matches:
         return result.hits
-    if not result.is_calibrated or searcher.match is None:
-        raise MiniClipError(_no_probability(query, searcher) + "; leave --matches out")
+    if not result.is_calibrated:
+        raise MiniClipError(no_probability(query, searcher) + "; leave --matches out")
     if result.nothing_matches:
         return []
-    least = searcher.match.cutoff_probability
-    return [hit for hit in result.hits if hit.probability is not None and hit.probability >= least]
-
-
-def _print(arguments: argparse.Namespace, hits: list["Hit"], captions: list[Any], searcher: "Searcher") -> None:
-    from miniclip.cli.terminal import dim, preview
-    from miniclip.data.paths import printable
-
-    for caption in captions:
-        print(f"{dim(f'{caption.score:.4f}')}\t{printable(caption.caption)}")
-    for hit in hits:
-        likely = "" if hit.probability is None else f"\t{dim(f'{hit.probability:.3f}')}"
-        name = f"\t{dim('by name')}" if hit.by_name else ""
-        print(f"{dim(f'{hit.score:.4f}')}\t{printable(searcher.index.paths.text(hit.row))}{likely}{name}")
-        if arguments.preview:
-            try:
-                print(preview(searcher.index.source(hit.row)))
-            except MiniClipError as error:
-                print(f"no preview: {error}", file=sys.stderr)
-    sys.stdout.flush()  # if the reader has gone, the lines below are not printed
-
-
-def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> None:
-    """Say on standard error why there are no results, or no probabilities."""
-    from miniclip.search.language import language_hint
-
-    if hint := language_hint(query.texts, searcher.encoders.tokenizer):
-        print(hint, file=sys.stderr)
-    if result.nothing_matches:
-        print("no sure match: even the best score is below the bundle's cut-off", file=sys.stderr)
-    elif not result.hits and (query.after or query.before):
-        print(_none_in_range(query, searcher.index), file=sys.stderr)
-    elif query.texts and not result.is_calibrated:
-        print(_no_probability(query, searcher), file=sys.stderr)
-
-
-def _none_in_range(query: "Query", index: Any) -> str:
-    import numpy as np
-
-    days = " and ".join(f"{word} {day}" for word, day in (("after", query.after), ("before", query.before)) if day)
-    dated = int((~np.isnat(index.taken)).sum())
-    return f"no image to be searched was taken {days}; {dated:,} of {len(index):,} have a date at all"
-
-
-def _no_probability(query: "Query", searcher: "Searcher") -> str:
-    if not query.texts or query.images or query.rows or query.minus:
-        return "match probabilities are available for words alone"
-    return (
-        f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; give them with: miniclip calibrate"
-    )
+    return [hit for hit in result.hits if hit.match != "weak"]

@@ -52,7 +52,7 @@ def read_captions(path: str | Path, seed: int = 0) -> CaptionTable:
             return _read_file(path, seed)
         return _captioned_folder(path, seed) or _image_folder(path, seed)
     except (OSError, csv.Error) as error:
-        raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_folder_captions(folder: Path) -> CaptionTable | None:
@@ -60,7 +60,7 @@ def read_folder_captions(folder: Path) -> CaptionTable | None:
     try:
         return _captioned_folder(folder, seed=0)
     except (OSError, csv.Error) as error:
-        raise MiniClipError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from None
+        raise MiniClipError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _captioned_folder(path: Path, seed: int) -> CaptionTable | None:
@@ -152,7 +152,7 @@ def _add_row(image: _CaptionedImage, row: Row, source: str) -> None:
         try:
             split = normalise_split(row.split)
         except MiniClipError as error:
-            raise MiniClipError(f"{source}, {row.where}: {error}") from None
+            raise MiniClipError(f"{source}, {row.where}: {error}") from error
         if image.split and image.split != split:
             raise MiniClipError(
                 f"{source}, {row.where}: {image.name} is in split {split} here and in {image.split} before; "

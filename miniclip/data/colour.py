@@ -16,9 +16,14 @@ INVISIBLE = 2  # levels of 255: profiles of sRGB differ by rounding
 
 
 def to_srgb(image: Image.Image, profile: object) -> Image.Image:
-    """An RGB, grey, CMYK or Lab image -> the same, or RGB in the colours that its profile gives it."""
+    """An RGB, grey, CMYK or Lab image -> the same, or RGB in the colours that its profile gives it.
+
+    A profile of RGB beside a grey image, as programs leave it when they drop the colours, is applied to equal channels.
+    """
     if not isinstance(profile, bytes) or not 128 <= len(profile) <= MAX_PROFILE_BYTES or image.mode not in KINDS:
         return image
+    if image.mode == "L" and profile[16:20] == b"RGB ":
+        image = image.convert("RGB")
     transform = _transform(profile, image.mode)
     if transform is None:
         return image

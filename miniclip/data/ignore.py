@@ -18,18 +18,19 @@ IGNORE_FILE = ".miniclipignore"
 BUILT_IN = (  # in lower case: paths are compared in lower case, since copies of such folders differ in theirs
     # network storage: Synology, QNAP, Western Digital, TrueNAS
     "@eadir/", r"\#recycle/", r"\#snapshot/", "@recycle/", "@__thumb/", "@tmp/", "@recently-snapshot/", ".@__thumb/",
-    "synophoto_thumb*", "synofile_thumb*", "network trash folder/", "temporary items/",
+    "synophoto_thumb*", "synofile_thumb*", "network trash folder/", "temporary items/", "recycle bin*/", "_gsdata_/",
     # systems: Windows, Linux, macOS, Android
     "$recycle.bin/", "recycler/", "recycled/", "system volume information/", "found.[0-9][0-9][0-9]/", "windows.old/",
     "lost+found/", "lost.dir/", ".trash*/", ".thumbnails/", ".cache/", "__macosx/", "android/data/", "android/obb/",
-    "albumart_*.jpg", "albumartsmall.jpg",
-    # photo programs: Apple Photos, iPhoto, Aperture, Lightroom, Capture One, darktable, digiKam, Picasa, Nextcloud,
-    # PhotoPrism, Immich, Piwigo, Plex, web galleries
+    "albumart_*.jpg", "albumartsmall.jpg", "appdata/local/", "library/caches/", "$windows.~*/", "$winreagent/",
+    # cameras and photo programs: Sony, Apple Photos, iPhoto, Aperture, Lightroom, Capture One, darktable, digiKam,
+    # Picasa, Nextcloud, PhotoPrism, Immich, Piwigo, Plex, web galleries
     "*.photoslibrary/resources/", "*.photoslibrary/private/", "*.photoslibrary/scopes/", "*.photoslibrary/database/",
     "*.photolibrary/thumbnails/", "*.photolibrary/previews/", "*.aplibrary/thumbnails/", "*.aplibrary/previews/",
     "*.migratedphotolibrary/thumbnails/", "*.lrdata/", "captureone/cache/", "captureone/settings/",
-    ".picasaoriginals/", "appdata_*/preview/", "storage/cache/", "thumbs/", "thumbnails/", "_thumbs/", ".thumbs/",
-    "_data/i/", "thumbcache/", "thumbnail cache/",
+    ".picasaoriginals/", "appdata_*/preview/", "files_trashbin/", "files_versions/", "storage/cache/", "encoded-video/",
+    "thumb/", "thumbs/", "thumbnails/", "_thumb/", "_thumbs/", "_thumbnails/", ".thumbs/", "thmbnl/",
+    "ipod photo cache/", "_data/i/", "thumbcache/", "thumbnail cache/",
     # packages of programming languages
     "node_modules/", "bower_components/", "site-packages/", "dist-packages/", "__pycache__/",
 )  # fmt: skip

@@ -58,8 +58,12 @@ class DecodedImage:
     image: Image.Image
     width_px: int  # of the file, upright
     height_px: int
-    taken: datetime | None  # the camera's own time
+    metadata: Metadata
     remark: str = ""  # what is wrong with a file that can be shown all the same
+
+    @property
+    def taken(self) -> datetime | None:
+        return self.metadata.taken
 
 
 def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Image:
@@ -92,7 +96,7 @@ def read_image(source: ImageSource, min_size_px: int | None = None) -> DecodedIm
             rgb.info.pop("icc_profile", None)  # PNG would be written with it, and is in sRGB now
         if metadata.is_on_its_side and image.format != "TIFF":  # Pillow has swapped them in a TIFF's header
             width_px, height_px = height_px, width_px
-        return DecodedImage(rgb, width_px, height_px, metadata.taken, remark)
+        return DecodedImage(rgb, width_px, height_px, metadata, remark)
 
 
 def read_header(source: ImageSource) -> Metadata:
@@ -101,6 +105,13 @@ def read_header(source: ImageSource) -> Metadata:
         if image.format == "PNG":
             image.load()
         return read_metadata(image, source)
+
+
+@contextlib.contextmanager
+def opened_image(source: ImageSource) -> Iterator[Image.Image]:
+    """A checked Pillow image whose pixels are not decoded yet, nor turned upright. Errors: as above."""
+    with _reasons(source), _opened(source) as image:
+        yield image
 
 
 @contextlib.contextmanager
@@ -163,7 +174,8 @@ def _to_rgb(image: Image.Image, profile: object) -> Image.Image:
     convert: Callable[[Image.Image], Image.Image] = partial(_colours_to_rgb, profile=profile)
     if image.mode.startswith("I") or image.mode == "F":
         extremes = np.array([_extremes(image.crop(band)) for band in bands])
-        convert = partial(_grey_to_rgb, levels=_levels(image.mode, extremes[:, 0].min(), extremes[:, 1].max()))
+        levels = _levels(image.mode, extremes[:, 0].min(), extremes[:, 1].max())
+        convert = partial(_grey_to_rgb, levels=levels, profile=profile)
     if len(bands) == 1:
         return convert(image)
     rgb = Image.new("RGB", image.size)
@@ -205,7 +217,8 @@ def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
     return (-1.0 if -1 <= least < -0.25 and white == 1 else 0.0), float(white)
 
 
-def _grey_to_rgb(image: Image.Image, levels: tuple[float, float]) -> Image.Image:
+def _grey_to_rgb(image: Image.Image, levels: tuple[float, float], profile: object) -> Image.Image:
     black, white = levels
     values = np.nan_to_num(np.array(image, dtype=np.float32), copy=False).clip(black, white)
-    return Image.fromarray(((values - black) * (255 / (white - black))).astype(np.uint8)).convert("RGB")
+    grey = Image.fromarray(((values - black) * (255 / (white - black))).astype(np.uint8))
+    return to_srgb(grey, profile).convert("RGB")

@@ -1,4 +1,4 @@
-"""What an image file says of itself: the date it was taken, and which way up it stands.
+"""What an image file says of itself: when, where and with which camera it was taken, its rating and its orientation.
 
 In: an opened Pillow image and where it came from. Out: `Metadata`. Tags are read one by one: one that is damaged does
 not cost the others. Of several EXIF blocks the first one that has a tag counts, as in browsers.
@@ -7,10 +7,9 @@ not cost the others. Of several EXIF blocks the first one that has a tag counts,
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import unescape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,15 +17,17 @@ from PIL import Image
 
 from miniclip.data.dates import parse_date
 from miniclip.data.exif import ExifBlock
+from miniclip.data.photo_tags import MAKE, MODEL, RATING, camera_name, place_of, rating_of
+from miniclip.data.xmp import EXIF_NS, PHOTOSHOP_NS, TIFF_NS, TIFF_XMP, XMP_NS, raw_profile, xmp_texts, xmp_values
 
-ORIENTATION, TIFF_XMP, TIFF_IPTC, PHOTOSHOP = 0x0112, 700, 33723, 34377
+ORIENTATION, TIFF_IPTC, PHOTOSHOP = 0x0112, 33723, 34377
 ORIGINAL, DIGITIZED, CHANGED = 0x9003, 0x9004, 0x0132
-WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, TIFF_XMP, TIFF_IPTC, PHOTOSHOP)
-EXIF_NS, XMP_NS = "http://ns.adobe.com/exif/1.0/", "http://ns.adobe.com/xap/1.0/"
-PHOTOSHOP_NS, TIFF_NS = "http://ns.adobe.com/photoshop/1.0/", "http://ns.adobe.com/tiff/1.0/"
-USUAL_PREFIXES = {EXIF_NS: "exif", XMP_NS: "xmp|xap", PHOTOSHOP_NS: "photoshop", TIFF_NS: "tiff"}
+WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, MAKE, MODEL, RATING, TIFF_XMP, TIFF_IPTC, PHOTOSHOP)
 PNG_CREATION = ("Creation Time", "creation time", "CreationTime", "create-date", "Create-Date")
-MAX_TEXT_BYTES = 4 << 20
+FILE_TYPES = {  # Pillow's names; a phone's MPO is a JPEG with a second image behind it
+    **{name: name.lower() for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
+    **{"MPO": "jpeg", "HEIF": "heic"},
+}
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,10 +41,15 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """`orientation` is EXIF's, 1 to 8. `taken` is in the camera's own time, None where no tag holds a date."""
+    """None where no tag holds the value."""
 
-    orientation: int = 1
-    taken: datetime | None = None
+    orientation: int = 1  # EXIF's, 1 to 8
+    taken: datetime | None = None  # the camera's own time
+    camera: str | None = None  # make and model, such as "Canon EOS R5"
+    rating: int | None = None  # stars, 1 to 5; -1 is rejected
+    latitude: float | None = None  # degrees, north is positive
+    longitude: float | None = None  # degrees, east is positive
+    file_type: str | None = None  # one of FILE_TYPES, by the content of the file, not by its name
 
     @property
     def is_on_its_side(self) -> bool:
@@ -51,7 +57,7 @@ class Metadata:
 
 
 def read_metadata(image: Image.Image, source: Any) -> Metadata:
-    """Date and orientation of an opened image; call it after `load`, since PNG may have metadata behind its pixels.
+    """The metadata of an opened image; call it after `load`, since PNG may have metadata behind its pixels.
 
     `source` is the path or the bytes that the image was opened from.
     The first of these tags that is a date gives it: EXIF DateTimeOriginal, XMP exif:DateTimeOriginal, XMP
@@ -62,14 +68,23 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
     """
     blocks, texts = [], []
     with contextlib.suppress(Exception):  # metadata dates and turns nothing where it cannot be read
-        blocks = list(_exif_blocks(image, source))
+        blocks = list(exif_blocks(image, source))
     with contextlib.suppress(Exception):
-        texts = list(_xmp_texts(image, blocks))
+        texts = list(xmp_texts(image, blocks))
     orientation = next((value for block in blocks if (value := block.integer(ORIENTATION)) is not None), 1)
-    taken = None
+    taken, camera, rating, place = None, None, None, None
     with contextlib.suppress(Exception):
         taken = _date(image, source, blocks, texts)
-    return Metadata(orientation if 1 <= orientation <= 8 else 1, taken)
+    with contextlib.suppress(Exception):
+        camera = camera_name(blocks, texts)
+    with contextlib.suppress(Exception):
+        rating = rating_of(blocks, texts)
+    with contextlib.suppress(Exception):
+        place = place_of(blocks, texts)
+    latitude, longitude = place or (None, None)
+    file_type = FILE_TYPES.get(image.format or "")
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    return Metadata(orientation, taken, camera, rating, latitude, longitude, file_type)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -79,10 +94,11 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(TURNS[orientation])
 
 
-def _exif_blocks(image: Image.Image, source: Any) -> Iterator[ExifBlock]:
+def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED) -> Iterator[ExifBlock]:
+    """The EXIF blocks of an opened image, with the tags `wanted` and all of GPS."""
     if image.format == "TIFF":
         with _opened(source) as stream:
-            yield ExifBlock(stream, WANTED)
+            yield ExifBlock(stream, wanted)
         return
     contents: list[bytes] = []
     for marker, content in getattr(image, "applist", []):  # JPEG
@@ -94,21 +110,10 @@ def _exif_blocks(image: Image.Image, source: Any) -> Iterator[ExifBlock]:
                 contents.append(block)
     if not contents and isinstance(image.info.get("exif"), bytes):
         contents.append(image.info["exif"])
-    contents += [block for name in ("exif", "APP1", "app1") if (block := _raw_profile(image, name))]
+    contents += [block for name in ("exif", "APP1", "app1") if (block := raw_profile(image, name))]
     for content in contents:
         if not content.startswith(b"http"):  # an APP1 profile may be XMP
-            yield ExifBlock.of_bytes(content, WANTED)
-
-
-def _raw_profile(image: Image.Image, name: str) -> bytes:
-    """What ImageMagick and exiftool keep as hexadecimal digits in a PNG's text: a name, a length, digits."""
-    text = image.info.get(f"Raw profile type {name}")
-    if not isinstance(text, str) or len(text) > 2 * MAX_TEXT_BYTES:
-        return b""
-    digits = "".join(text.split("\n")[3:]) if text.startswith("\n") else "".join(text.split("\n")[2:])
-    with contextlib.suppress(ValueError):
-        return bytes.fromhex(digits)
-    return b""
+            yield ExifBlock.of_bytes(content, wanted)
 
 
 @contextlib.contextmanager
@@ -123,40 +128,12 @@ def _opened(source: Any) -> Iterator[BinaryIO]:
         yield source
 
 
-def _xmp_texts(image: Image.Image, blocks: list[ExifBlock]) -> Iterator[str]:
-    packets: list[Any] = [image.info.get("xmp"), image.info.get("XML:com.adobe.xmp")]
-    packets += [block.tags[TIFF_XMP][1] for block in blocks if TIFF_XMP in block.tags]
-    packets += [_raw_profile(image, "xmp")]
-    app1 = _raw_profile(image, "APP1")
-    packets += [app1] if app1.startswith(b"http") else []
-    for packet in packets:
-        if isinstance(packet, tuple):
-            packet = packet[0] if packet else b""
-        if isinstance(packet, bytes):  # without its zero bytes, ASCII in UTF-16 is ASCII
-            packet = packet[:MAX_TEXT_BYTES].replace(b"\0", b"").decode("utf-8", "replace")
-        if isinstance(packet, str) and packet:
-            yield packet
-
-
-def _xmp_values(texts: list[str], namespace: str, name: str) -> Iterator[str]:
-    """Values of a property, as an attribute or an element, under whatever prefix its namespace has."""
-    for text in texts:
-        declared = re.findall(rf"xmlns:([\w.\-]+)\s*=\s*[\"']{re.escape(namespace)}[\"']", text)
-        prefixes = "|".join(map(re.escape, declared)) or USUAL_PREFIXES[namespace]
-        for quoted, double, element in re.findall(
-            rf"\b(?:{prefixes}):{name}\s*=\s*(?:'([^'<]*)'|\"([^\"<]*)\")"
-            rf"|<(?:{prefixes}):{name}(?:\s[^>]*)?>\s*([^<]*?)\s*</",
-            text,
-        ):
-            yield unescape(quoted or double or element)
-
-
 def _iptc_values(image: Image.Image, blocks: list[ExifBlock], day: int, time: int) -> Iterator[str]:
     """IPTC's date and time of day, which are two data sets of record 2."""
     photoshop = image.info.get("photoshop")
     contents = [content for content in (photoshop or {}).values() if isinstance(content, bytes)]
     contents += [block.tags[tag][1] for block in blocks for tag in (TIFF_IPTC, PHOTOSHOP) if tag in block.tags]
-    contents += [_raw_profile(image, "iptc")]
+    contents += [raw_profile(image, "iptc")]
     for content in contents:
         date = re.search(rb"\x1c\x02" + bytes([day]) + rb"\x00[\x08-\x0a]([\d\-/:]{8,10})", content)
         clock = re.search(rb"\x1c\x02" + bytes([time]) + rb"\x00[\x04-\x0f]([\d:]{4,8}(?:[+\-][\d:]{4,6}|Z)?)", content)
@@ -184,13 +161,13 @@ def _date(image: Image.Image, source: Any, blocks: list[ExifBlock], texts: list[
 
     taken = [
         *exif(ORIGINAL),
-        *_xmp_values(texts, EXIF_NS, "DateTimeOriginal"),
-        *_xmp_values(texts, PHOTOSHOP_NS, "DateCreated"),
+        *xmp_values(texts, EXIF_NS, "DateTimeOriginal"),
+        *xmp_values(texts, PHOTOSHOP_NS, "DateCreated"),
         *_iptc_values(image, blocks, 55, 60),
         *png("exif:DateTimeOriginal"),
         *exif(DIGITIZED),
-        *_xmp_values(texts, XMP_NS, "CreateDate"),
-        *_xmp_values(texts, EXIF_NS, "DateTimeDigitized"),
+        *xmp_values(texts, XMP_NS, "CreateDate"),
+        *xmp_values(texts, EXIF_NS, "DateTimeDigitized"),
         *_iptc_values(image, blocks, 62, 63),
         *png(*PNG_CREATION, "exif:DateTimeDigitized"),
         *_gps_values(blocks),
@@ -200,7 +177,7 @@ def _date(image: Image.Image, source: Any, blocks: list[ExifBlock], texts: list[
             return date
     if any(text.strip("\0 :\t") for text in taken):
         return None
-    changed = [*exif(CHANGED), *_xmp_values(texts, TIFF_NS, "DateTime"), *_xmp_values(texts, XMP_NS, "ModifyDate")]
+    changed = [*exif(CHANGED), *xmp_values(texts, TIFF_NS, "DateTime"), *xmp_values(texts, XMP_NS, "ModifyDate")]
     changed += [*png("exif:DateTime"), *(_png_time(source) if image.format == "PNG" else [])]
     return next((date for text in changed if (date := parse_date(text))), None)
 

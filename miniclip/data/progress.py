@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 LINE_EVERY_S = 10.0
+BAR_AFTER_S = 5.0  # `delay` of bars that are often over sooner
 
 
 class ProgressBar(tqdm):

@@ -80,8 +80,10 @@ class ImageTransform:
     def __call__(self, image: Image.Image) -> np.ndarray:
         """RGB image -> `pixel_values` (3, H, W) float32."""
         scale, offset = self.affine()
-        pixels = np.asarray(self.fit(image)).transpose(2, 0, 1)
-        return np.ascontiguousarray(pixels * scale + offset)
+        # channels first while they are bytes: the arithmetic then runs along memory, and no float32 is copied
+        pixel_values: np.ndarray = np.ascontiguousarray(np.asarray(self.fit(image)).transpose(2, 0, 1)) * scale
+        pixel_values += offset
+        return pixel_values
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """(x / 255 - mean) / std as one multiplication and one addition, each (3, 1, 1)."""
@@ -144,11 +146,13 @@ class ImageTransform:
                 values = _from_open_clip(values)
             return cls._from_values(change(values))
         except OSError as error:
-            raise MiniClipError(f"cannot read {path}: {error.strerror}") from None
+            raise MiniClipError(f"cannot read {path}: {error.strerror}") from error
         except KeyError as error:
-            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows (it lacks {error})") from None
+            raise MiniClipError(
+                f"{path} is not an image preprocessor that MiniCLIP knows (it lacks {error})"
+            ) from error
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({error})") from None
+            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({error})") from error
 
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> "ImageTransform":

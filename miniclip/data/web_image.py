@@ -33,7 +33,7 @@ def fetch_image(url: str) -> bytes:
         try:
             status, location, content = _get(address, deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise MiniClipError(f"cannot fetch {url} ({error or type(error).__name__}); check the address") from None
+            raise MiniClipError(f"cannot fetch {url} ({error or type(error).__name__}); check the address") from error
         if status in REDIRECTS and location:
             address = urljoin(address, location)
         elif status == 200:

@@ -15,7 +15,8 @@ from miniclip.files import write_json
 from miniclip.inference.bundle import MANIFEST_FORMAT, Bundle, list_files
 from miniclip.inference.calibration_queries import judge, vocabulary
 from miniclip.inference.encoders import Encoders
-from miniclip.inference.score_calibration import JudgedQueries, ScoreCalibration
+from miniclip.inference.judged_queries import JudgedQueries
+from miniclip.inference.score_calibration import ScoreCalibration
 
 
 def judge_sources(

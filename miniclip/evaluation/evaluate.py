@@ -11,7 +11,7 @@ import numpy as np
 
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.progress import ProgressBar
-from miniclip.errors import MiniClipError
+from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.evaluation.bootstrap import Ranks
 from miniclip.evaluation.metrics import KS, PROTOCOLS, first_captions, retrieval_ranks
 from miniclip.inference.encoders import Encoders
@@ -39,12 +39,12 @@ class SplitEmbeds:
 
 
 def check_protocol(protocol: str) -> None:
-    """`MiniClipError` for an unknown protocol; to be called before minutes are spent on embedding."""
+    """`InvalidArgument` for an unknown protocol; to be called before minutes are spent on embedding."""
     if protocol not in PROTOCOLS:
-        raise MiniClipError(f"--protocol must be one of {', '.join(PROTOCOLS)}, got {protocol}")
+        raise InvalidArgument("protocol", f"must be one of {', '.join(PROTOCOLS)}, got {protocol}")
 
 
-def embed_split(encoders: Encoders, table: CaptionTable, description: str = "pictures") -> SplitEmbeds:
+def embed_split(encoders: Encoders, table: CaptionTable, description: str = "embedding") -> SplitEmbeds:
     """Embed every image and caption of a table; unreadable images are left out and stay in `table.skipped`.
 
     Errors: `MiniClipError` when there are no captions, no image can be read, or the model gives no finite numbers.
@@ -52,13 +52,14 @@ def embed_split(encoders: Encoders, table: CaptionTable, description: str = "pic
     if not table.captions:
         raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
     skipped: dict[int, str] = {}
-    with ProgressBar(total=len(table.image_paths), desc=description, unit="image", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(table.image_paths), desc=f"{description}, images", unit="image", leave=False) as bar:
         _, image_embeds = encoders.encode_images(table.image_paths, skipped.__setitem__, progress=bar.update)
     if len(skipped) == len(table.image_paths):
         row, reason = next(iter(skipped.items()))
         raise MiniClipError(f"no image could be read; the first: {table.image_paths[row]}: {reason}")
     table = table.without(skipped)
-    text_embeds = encoders.encode_texts(table.captions)
+    with ProgressBar(total=len(table.captions), desc=f"{description}, captions", unit="caption", leave=False) as bar:
+        text_embeds = encoders.encode_texts(table.captions, progress=bar.update)
     if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):  # NaN ranks nothing above: 100 %
         raise MiniClipError(
             f"{description}: the model's embeddings are not finite numbers, so there is nothing to measure; "

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from miniclip.data.prefetch import prefetch
 from miniclip.data.storage import is_uri, read_uri
 from miniclip.errors import MiniClipError, UnreadableImage
 from miniclip.index.scan import ImageFile
+from miniclip.index.store import IMAGE_COLUMNS
 from miniclip.inference.encoders import IMAGE_BATCH, OnnxEncoders
 
 AHEAD = 32  # images a core may be ahead of the writer
@@ -36,10 +37,7 @@ class Reading:
     file: ImageFile
     sha256: bytes
     known_at: int | None = None
-    width_px: int = 0
-    height_px: int = 0
-    taken: datetime | None = None
-    remark: str | None = None
+    columns: dict[str, Any] = field(default_factory=dict)  # the columns `IMAGE_COLUMNS`
     pixel_values: np.ndarray | None = None  # (3, H, W), until it is embedded
     image_embed: np.ndarray | None = None  # (D,)
 
@@ -79,10 +77,11 @@ def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, in
     if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
         raise UnreadableImage("cannot be read (it changes meanwhile; index again when it is whole)", retryable=True)
     pixel_values = encoders.transform(image.image)
-    facts = (file, sha256, None, image.width_px, image.height_px, image.taken, image.remark or None)
+    facts = vars(image.metadata) | vars(image) | {"remark": image.remark or None}
+    columns = {name: facts[name] for name in IMAGE_COLUMNS}
     if encoders.wants_batches:
-        return Reading(*facts, pixel_values=pixel_values)
-    return Reading(*facts, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
+        return Reading(file, sha256, columns=columns, pixel_values=pixel_values)
+    return Reading(file, sha256, columns=columns, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
 
 
 def _content(path: str) -> str | bytes:
@@ -126,8 +125,7 @@ def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[Image
         np.stack([reading.pixel_values for reading in batch if reading.pixel_values is not None])
     )
     for reading, image_embed in zip(batch, embeds, strict=True):
-        facts = (reading.file, reading.sha256, None, reading.width_px, reading.height_px, reading.taken, reading.remark)
-        yield reading.file, Reading(*facts, image_embed=image_embed)
+        yield reading.file, replace(reading, pixel_values=None, image_embed=image_embed)
 
 
 def row_columns(readings: Sequence[Reading], known: dict[int, dict[str, Any]], dim: int) -> dict[str, Any]:
@@ -136,13 +134,13 @@ def row_columns(readings: Sequence[Reading], known: dict[int, dict[str, Any]], d
     States are from before the files were read: one that changed meanwhile is read again.
     """
     now = datetime.now(UTC).replace(tzinfo=None)
-    columns: dict[str, Any] = {name: [] for name in ("width_px", "height_px", "taken", "remark")}
-    embeds = []
+    columns: dict[str, Any] = {name: [] for name in IMAGE_COLUMNS}
+    embeds: list[Any] = []
     for reading in readings:
-        row = known[reading.known_at] if reading.known_at is not None else vars(reading)
+        known_row = known[reading.known_at] if reading.known_at is not None else None
         for name, column in columns.items():
-            column.append(row[name])
-        embeds.append(row["image_embed"])
+            column.append((known_row or reading.columns)[name])
+        embeds.append(known_row["image_embed"] if known_row else reading.image_embed)
     return {
         "path": [reading.file.path for reading in readings],
         "sha256": [reading.sha256 for reading in readings],

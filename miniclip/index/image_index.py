@@ -23,11 +23,12 @@ from miniclip.errors import MiniClipError
 from miniclip.files import expand
 from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.embeddings_mmap import Put, map_embeddings, write_embeddings
+from miniclip.index.facts import FACT_COLUMNS, ImageFacts
 from miniclip.index.scan import Problem
 from miniclip.index.store import IMAGES, open_table, read_problems, read_settings, unreadable
 from miniclip.index.summary import Summary, read_summary, stamp_of
 
-FACTS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions")
+ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", *FACT_COLUMNS)
 READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
 
 
@@ -44,6 +45,7 @@ class ImageIndex:
     sha256: np.ndarray  # (N, 32) uint8
     states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`scan.state_of`)
     taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
+    facts: ImageFacts = field(repr=False)
     skipped: list[Problem] = field(repr=False)
     version: int  # of the table
     dim: int
@@ -78,6 +80,7 @@ class ImageIndex:
             sha256=rows.sha256,
             states=rows.states,
             taken=rows.taken,
+            facts=rows.facts,
             skipped=rows.problems,
             version=rows.version,
             dim=rows.dim,
@@ -107,7 +110,7 @@ class ImageIndex:
     @property
     def summary(self) -> Summary:
         """Everything but the embeddings."""
-        columns = self.paths, self.captions, self.sha256, self.states, self.taken, self.skipped
+        columns = self.paths, self.captions, self.sha256, self.states, self.taken, self.facts, self.skipped
         return Summary(self.version, self.dim, *columns)
 
     def check_bundle(self, fingerprint: str, bundle: Path | None = None) -> None:
@@ -133,6 +136,11 @@ class ImageIndex:
         """
         text = self.paths.text(row)
         return read_uri(text) if is_uri(text) else Path(text)
+
+    def exists(self, row: int) -> bool:
+        """Whether an image's file is still there; images in object storage are not asked for."""
+        text = self.paths.text(row)
+        return is_uri(text) or os.path.exists(text)
 
     def embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(K, D) embeddings of some rows, from memory or from disk."""
@@ -273,13 +281,14 @@ def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, Stor
                 f"the index {folder} is empty; fill it with: miniclip index IMAGES --bundle B --out {folder}"
             )
         table.checkout(version or table.version)  # one version for all that is read
-        facts = table.search().select(list(FACTS)).with_row_id(True).to_arrow().combine_chunks()
+        names = [name for name in ROW_COLUMNS if name in table.schema.names]  # an older format lacks some
+        facts = table.search().select(names).with_row_id(True).to_arrow().combine_chunks()
         row_ids = facts["_rowid"].to_numpy()
         order = pc.sort_indices(facts["path"])
         for place, name in enumerate(facts.column_names):  # one at a time: of a million rows each copy counts
             facts = facts.set_column(place, facts.field(name), facts[name].take(order).combine_chunks())
         stored = StoredEmbeds(table, row_ids, order.to_numpy().astype(np.int64))
-        columns = {name: facts[name].chunk(0) for name in FACTS}
+        columns = {name: facts[name].chunk(0) for name in names}
         rows = Summary(
             version=int(table.version),
             dim=stored.dim,
@@ -288,6 +297,7 @@ def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, Stor
             sha256=np.frombuffer(columns["sha256"].buffers()[1], np.uint8, 32 * len(facts)).reshape(-1, 32),
             states=np.stack([columns[name].to_numpy() for name in ("bytes", "mtime_ns")], axis=1),
             taken=columns["taken"].to_numpy(zero_copy_only=False).astype("datetime64[s]"),
+            facts=ImageFacts.from_columns(columns, len(facts)),
             problems=read_problems(folder),
         )
     except Exception as error:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from miniclip.data.images import read_header
+from miniclip.data.metadata import Metadata
 from miniclip.data.paths import printable, real_path
 from miniclip.data.prefetch import prefetch
 from miniclip.data.progress import ProgressBar
@@ -104,8 +104,9 @@ def update_index(
             plan = _compare(found, writer, read_problems(out))
             _check_source(settings.images, writer, plan.gone)
             old_format = writer.settings.format
-            if writer.settings != settings:  # of an older index, the format stays until all of it is done
-                writer.put_settings(replace(settings, format=old_format))
+            begun = replace(settings, format=old_format, is_finished=not plan.fresh)
+            if writer.settings != begun:  # of an older index, the format stays until all of it is done
+                writer.put_settings(begun)
             writer.remove_problems(plan.settled)
             for problem in found.problems:
                 if problem.path not in plan.problems:
@@ -121,7 +122,8 @@ def update_index(
                 )
             writer.remove(plan.gone)
             if old_format < INDEX_FORMAT:
-                writer.put_dates(_dates_read_again(plan.kept_paths, writer))
+                writer.put_metadata(_read_again([*plan.kept_paths, *(file.path for file in plan.fresh)]))
+            if begun != settings:
                 writer.put_settings(settings)
             writer.tidy()
             undated, remarks = writer.count("taken IS NULL"), writer.count("remark IS NOT NULL")
@@ -134,17 +136,16 @@ def update_index(
     return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds, undated, remarks, found.remarks())
 
 
-def _dates_read_again(paths: Sequence[str], writer: Writer) -> dict[str, datetime | None]:
-    """Dates of images that an older MiniCLIP read fewer tags of, where they differ; headers are read, nothing else."""
-    before = writer.dates()
-    files = [path for path in paths if path in before and not is_uri(path)]
-    dates: dict[str, datetime | None] = {}
-    with ProgressBar(total=len(files), desc="reading dates", unit="image", leave=False, disable=not files) as bar:
+def _read_again(paths: Sequence[str]) -> dict[str, Metadata]:
+    """Metadata of images that an older MiniCLIP read fewer tags of; headers are read, nothing else."""
+    files = [path for path in paths if not is_uri(path)]
+    found: dict[str, Metadata] = {}
+    with ProgressBar(total=len(files), desc="reading metadata", unit="image", leave=False, disable=not files) as bar:
         for row, read in prefetch(files, lambda path: read_header(real_path(path)), ahead=256):
             bar.update(1)
-            if not isinstance(read, MiniClipError) and read.taken != before[files[row]]:
-                dates[files[row]] = read.taken
-    return dates
+            if not isinstance(read, MiniClipError):
+                found[files[row]] = read
+    return found
 
 
 def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
@@ -238,8 +239,8 @@ def write_here(
                 tqdm.write(f"skipping {_shown(file.path, found)}: {read}")
             else:
                 waiting.append(read)
-                if read.remark:
-                    tqdm.write(f"{_shown(file.path, found)}: {read.remark}; indexed as it shows")
+                if remark := read.columns.get("remark"):
+                    tqdm.write(f"{_shown(file.path, found)}: {remark}; indexed as it shows")
             now = time.monotonic()
             if now - last_commit > max(COMMIT_EVERY_S, COMMIT_SHARE * (now - started)):
                 commit()

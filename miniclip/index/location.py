@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from miniclip.cache import cache_folder
 from miniclip.data.paths import printable
-from miniclip.errors import MiniClipError
+from miniclip.errors import IndexBusy
 from miniclip.index.scan import absolute, scan_images
 from miniclip.index.store import INDEX_FORMAT, LOCK, read_settings
 from miniclip.index.summary import is_current, read_summary, stamp_of
@@ -42,7 +42,7 @@ def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
     summary = read_summary(index, stamp_of(index, settings.fingerprint))
     if summary is None or settings.fingerprint != fingerprint or settings.images != absolute(images):
         return False
-    if settings.format != INDEX_FORMAT:
+    if settings.format != INDEX_FORMAT or not settings.is_finished:
         return False
     return is_current(summary, scan_images(images, settings.exclude))
 
@@ -53,25 +53,22 @@ def bring_up_to_date(images: str, encoders: "OnnxEncoders", say: Say = print) ->
     `say` gets lines about what happens. Where another process writes the same index, this one waits for it.
     """
     index = index_folder(images, encoders.bundle.fingerprint)
-    if is_up_to_date(images, index, encoders.bundle.fingerprint):
-        return index
-    known = (index / "index.json").exists()
-    say(f"{'updating the index' if known else 'making an index'} of {printable(images)} in {index}")
-    from miniclip.index.indexer import update_index  # imports LanceDB
+    while not is_up_to_date(images, index, encoders.bundle.fingerprint):
+        known = (index / "index.json").exists()
+        say(f"{'updating the index' if known else 'making an index'} of {printable(images)} in {index}")
+        from miniclip.index.indexer import update_index  # imports LanceDB
 
-    while True:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # results on standard output are for other programs
                 report = update_index(images, encoders, index)
             for line in (*report.notes, str(report)):
                 say(line)
             return index
-        except MiniClipError:
-            if not _is_being_written(index):
-                raise
-        say("another process is writing this index; waiting for it")
+        except IndexBusy:
+            say("another process is writing this index; waiting for it")
         while _is_being_written(index):
             time.sleep(0.5)
+    return index
 
 
 def _is_being_written(index: Path) -> bool:

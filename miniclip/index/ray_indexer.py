@@ -28,6 +28,7 @@ from miniclip.index.scan import ImageFile, Problem, ScanResult
 from miniclip.index.store import Writer, index_schema, writing
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.installation import install
 
 CHUNK = 100_000  # files between two commits
 BLOCK = 256  # files that an actor gets at a time
@@ -81,14 +82,14 @@ def on_cluster(address: str) -> Write:
         import ray
         from ray.data.expressions import col
     except ImportError as error:
-        raise MiniClipError(f'--ray needs {error.name}: pip install "miniclip[ray]"') from None
+        raise MiniClipError(f"--ray needs {error.name}: {install('ray')}") from error
     if not ray.is_initialized():
         try:
             _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or ["no answer"])[0]
-            raise MiniClipError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from None
+            raise MiniClipError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     def write(
@@ -131,7 +132,7 @@ def _one_line() -> Iterator[None]:
         raise MiniClipError(
             f"the Ray cluster gave up: {lines[-1] if lines else type(error).__name__}; "
             "images, bundle and index must have the same path on all its machines; start again: what is done stays"
-        ) from None
+        ) from error
 
 
 def _knock(address: str) -> None:

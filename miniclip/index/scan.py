@@ -107,7 +107,7 @@ def scan_images(source: str, exclude: Sequence[str] = ()) -> ScanResult:
     try:
         root = str(folder.resolve(strict=True))
     except (OSError, RuntimeError) as error:
-        raise MiniClipError(f"cannot read {folder}: {error}") from None
+        raise MiniClipError(f"cannot read {folder}: {error}") from error
     found = ScanResult(root=root)
     real_folder = lru_cache(maxsize=256)(os.path.realpath)
 
@@ -163,7 +163,7 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
         infos = system.get_file_info(fs.FileSelector(place, recursive=True))
         infos.sort(key=lambda info: info.path)
     except (OSError, ValueError) as error:
-        raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from None
+        raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from error
     place = place.rstrip("/")
     ignore = _WithoutFiles(place, exclude)
     for info in infos:

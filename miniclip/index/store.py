@@ -1,7 +1,7 @@
 """The files of an index: two LanceDB tables and a settings file, one writer, any number of readers.
 
     INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed and what was left out
-    INDEX/pictures.lance   one row an image: path, hash, size, times, width, height, date, captions, embedding, remark
+    INDEX/pictures.lance   one row an image: path, hash, times, captions, embedding, and what its file says of itself
     INDEX/problems.lance   one row a file that could not be indexed, with the reason, and whether another try may help
     INDEX/embeds.f32       its embeddings once more, to be mapped (miniclip.index.embeddings_mmap)
     INDEX/rows.npz         everything but embeddings once more, to be read without LanceDB (miniclip.index.summary)
@@ -23,24 +23,30 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniclip.cache import ANOTHER, cache_folder
-from miniclip.errors import IndexCorrupted, MiniClipError
+from miniclip.data.metadata import Metadata
+from miniclip.errors import IndexBusy, IndexCorrupted, MiniClipError
 from miniclip.files import write_json
+from miniclip.index.facts import METADATA_COLUMNS, metadata_fields
 from miniclip.index.scan import Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INDEX_FORMAT, OLDEST_FORMAT = 3, 2
+INDEX_FORMAT, OLDEST_FORMAT = 4, 2
 # by format, the columns that came with it: table, name, SQL for the rows that there are. A problem of an older index
 # does not say whether another try may help, so each is tried once more
-MIGRATIONS = {3: [("pictures", "remark", "cast(NULL as string)"), ("problems", "retryable", "true")]}
+MIGRATIONS = {
+    3: [("pictures", "remark", "cast(NULL as string)"), ("problems", "retryable", "true")],
+    4: [("pictures", name, f"cast(NULL as {sql})") for name, (_, sql) in METADATA_COLUMNS.items()],
+}
+READ_AGAIN = ("taken", *METADATA_COLUMNS)  # by the update that brings an older index to this format
 IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
 BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
+IMAGE_COLUMNS = ("width_px", "height_px", "taken", "remark", *METADATA_COLUMNS)  # the same for equal content
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
 
 
@@ -76,6 +82,7 @@ def index_schema(dim: int) -> "pa.Schema":
             pa.field("captions", pa.list_(pa.string()), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
             pa.field("remark", pa.string()),  # what is wrong with a file that could be indexed all the same
+            *metadata_fields(),
         ]
     )
 
@@ -89,6 +96,7 @@ class Settings:
     images: str
     exclude: tuple[str, ...] = ()  # patterns of `--exclude`
     format: int = INDEX_FORMAT
+    is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
 
 
 def read_settings(folder: Path) -> Settings:
@@ -107,7 +115,8 @@ def read_settings(folder: Path) -> Settings:
             )
         exclude = tuple(map(str, values.get("exclude") or ()))
         images = str(values.get("images", ""))
-        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written)
+        is_finished = values.get("finished") is not False
+        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written, is_finished)
     except OSError as error:
         raise unreadable(folder, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -159,7 +168,7 @@ def writing(folder: Path) -> Iterator[None]:
         system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
         reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
         mend = "free some space and start again" if system else "start again, or choose another --out"
-        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from None
+        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from error
 
 
 def versions_of(folder: Path, name: str = IMAGES) -> Path:
@@ -238,7 +247,7 @@ class Writer:
         wanted = sorted(set(offsets))
         if not wanted:
             return {}
-        columns = ["width_px", "height_px", "taken", "remark"]
+        columns = list(IMAGE_COLUMNS)
         rows = self._before.take_offsets(wanted).select([*columns, "embedding"]).to_arrow()
         embeds = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(len(wanted), -1)
         facts = rows.select(columns).to_pylist()
@@ -260,25 +269,17 @@ class Writer:
             else:
                 self._images.add(batch)
 
-    def put_dates(self, dates: dict[str, datetime | None]) -> None:
-        """Replace the dates of some paths, and nothing else."""
+    def put_metadata(self, read: dict[str, Metadata]) -> None:
+        """Replace the columns `READ_AGAIN` of some paths, and nothing else. Paths without a row are passed over."""
+        if not read:
+            return
         import pyarrow as pa
 
-        if dates:
-            import pyarrow as pa
-
-            columns = {"path": list(dates), "taken": list(dates.values())}
-            batch = pa.table(columns, schema=pa.schema([self.schema.field(name) for name in columns]))
-            with writing(self.folder):
-                self._images.merge_insert("path").when_matched_update_all().execute(batch)
-
-    def dates(self) -> dict[str, datetime | None]:
-        """By path, the date of every row as it was when the writer opened."""
-        try:
-            table = self._before.search().select(["path", "taken"]).to_arrow()
-        except Exception as error:
-            raise unreadable(self.folder, error) from error
-        return dict(zip(table["path"].to_pylist(), table["taken"].to_pylist(), strict=True))
+        columns: dict[str, list[Any]] = {"path": list(read)}
+        columns |= {name: [getattr(own, name) for own in read.values()] for name in READ_AGAIN}
+        batch = pa.table(columns, schema=pa.schema([self.schema.field(name) for name in columns]))
+        with writing(self.folder):
+            self._images.merge_insert("path").when_matched_update_all().execute(batch)
 
     @property
     def images_uri(self) -> str:
@@ -323,7 +324,8 @@ class Writer:
 def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
     """Lock an index for writing, made with these settings if there is none.
 
-    Errors: `MiniClipError` when another process writes it, it belongs to another bundle, or cannot be written.
+    Errors: `IndexBusy` when another process writes it, `MiniClipError` when it belongs to another bundle, or cannot be
+    written.
     """
     _check_place(folder, settings)
     try:
@@ -338,12 +340,12 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise MiniClipError(
                     f"cannot lock {folder}: {error.strerror}; its file system has no locks, so choose another --out"
-                ) from None
+                ) from error
             lock.seek(0)
-            raise MiniClipError(
+            raise IndexBusy(
                 f"another process ({lock.read().strip() or 'unknown'}) is writing the index {folder}; "
                 "wait for it, or stop it"
-            ) from None
+            ) from error
         _check_place(folder, settings)  # again: another process may have made it meanwhile
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
@@ -367,7 +369,7 @@ def _write_settings(folder: Path, settings: Settings) -> None:
         "bundle": str(settings.bundle),
         "images": settings.images,
     }
-    values |= {"format": settings.format, "exclude": list(settings.exclude)}
+    values |= {"format": settings.format, "exclude": list(settings.exclude), "finished": settings.is_finished}
     write_json(folder / "index.json", values)
 
 

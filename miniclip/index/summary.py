@@ -1,6 +1,6 @@
 """What an index says of its images, without embeddings, in one small file: searching it then needs no database.
 
-    INDEX/rows.npz    paths, captions, hashes, file states, dates and problems, and the stamp of the tables they are of
+    INDEX/rows.npz    every column but the embeddings, the problems, and the stamp of the tables they are of
 
 Importing LanceDB takes longer than everything else that one query does. The file is derived and only ever replaced:
 where it is missing, damaged or of another version of the tables, the tables are read.
@@ -19,6 +19,7 @@ import numpy as np
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 from miniclip.index.columns import Captions, Paths, Texts
+from miniclip.index.facts import ImageFacts
 from miniclip.index.scan import Problem, ScanResult
 
 ROWS = "rows.npz"
@@ -63,6 +64,7 @@ class Summary:
     sha256: np.ndarray  # (N, 32) uint8
     states: np.ndarray  # (N, 2) int64: size in bytes and time in nanoseconds
     taken: np.ndarray  # (N,) datetime64[s]
+    facts: ImageFacts
     problems: list[Problem]
 
     def write(self, folder: Path, stamp: Stamp) -> None:
@@ -78,6 +80,7 @@ class Summary:
             "sha256": self.sha256,
             "states": self.states,
             "taken": self.taken.astype("datetime64[s]").astype(np.int64),
+            **self.facts.to_arrays(),
             "problems": np.frombuffer(json.dumps([vars(problem) for problem in self.problems]).encode(), np.uint8),
         }
 
@@ -109,10 +112,12 @@ def read_summary(folder: Path, stamp: Stamp | None) -> Summary | None:
             arrays["sha256"],
             arrays["states"],
             arrays["taken"].astype("datetime64[s]"),
+            ImageFacts.from_arrays(arrays),
             problems,
         )
         rows = len(paths)
         lengths = {len(summary.captions), len(summary.sha256), len(summary.states), len(summary.taken)}
+        lengths |= {len(summary.facts)}
         counts = Texts(np.empty(len(captions), np.uint8), arrays["captions_of_row"])
         whole = paths.are_whole and captions.are_whole and counts.are_whole and lengths == {rows}
     except Exception:  # zip, zlib, json and numpy have types of their own for a damaged file

@@ -33,6 +33,7 @@ from miniclip.inference.layouts import (
 )
 from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.tokenizer import Tokenizer
+from miniclip.installation import program
 
 MANIFEST_FORMAT = 1
 # a snapshot in the hub's own cache: the repository, the commit, and the folder inside
@@ -65,7 +66,7 @@ class Bundle:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise MiniClipError(f"no bundle at {folder}; make one with: python -m export --run RUN --out {folder}")
+            raise MiniClipError(f"no bundle at {folder}; make one with: {program('export')} --run RUN --out {folder}")
         manifest: dict[str, Any] = {}
         if (folder / "manifest.json").exists():
             manifest = read_manifest(folder / "manifest.json")
@@ -172,7 +173,7 @@ class Bundle:
         try:
             matches = sha256_of(path) == expected["sha256"]
         except OSError as error:
-            raise MiniClipError(f"cannot read {path}: {error.strerror}; copy or export the bundle again") from None
+            raise MiniClipError(f"cannot read {path}: {error.strerror}; copy or export the bundle again") from error
         if not matches:
             raise MiniClipError(f"{path} does not match its SHA-256 in manifest.json; copy or export the bundle again")
 
@@ -252,7 +253,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise MiniClipError(f"{path} is not a manifest ({error}); copy or export the bundle again") from None
+        raise MiniClipError(f"{path} is not a manifest ({error}); copy or export the bundle again") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise MiniClipError(f"{path} is not a manifest; copy or export the bundle again")
     if manifest["format"] > MANIFEST_FORMAT:

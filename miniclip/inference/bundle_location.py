@@ -14,6 +14,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import expand
 from miniclip.inference.bundle import SNAPSHOT, list_names, sha256_of
 from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
+from miniclip.inference.precision import PRECISIONS
 
 RELEASED = "miniclip-s"
 PART = r"[A-Za-z0-9_][\w.-]*"
@@ -75,7 +76,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
         folder = None if _is_refusal(error) else _cached(name, inside, revision)
         if folder is None:
-            raise _no_bundle(name, error) from None
+            raise _no_bundle(name, error) from error
         return folder
     names = [str(file.rfilename) for file in info.siblings or []]
     layout = find_layout(_seen_from(inside, names))
@@ -92,7 +93,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     except MiniClipError:
         raise
     except Exception as error:  # as above
-        raise _no_bundle(name, error) from None
+        raise _no_bundle(name, error) from error
     return snapshot / inside
 
 
@@ -106,7 +107,7 @@ def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> li
 
     `auto` is int8 and fp32, of which the faster is taken. No fp16 where there is another: only a GPU gains from it.
     """
-    chosen = [p for p in layout.graphs if (p != "fp16" if precision == "auto" else p == precision)]
+    chosen = [p for p in layout.graphs if (PRECISIONS[p].made_for != "gpu" if precision == "auto" else p == precision)]
     chosen = chosen or list(layout.graphs)
     graphs = {graph for precision in chosen for graph in layout.graphs[precision].values()}
     own = {os.path.normpath(os.path.join(inside, file)).replace(os.sep, "/") for file in (*graphs, *layout.settings)}

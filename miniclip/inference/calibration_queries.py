@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from miniclip.inference.encoders import Encoders
-from miniclip.inference.score_calibration import RIGHT, UNKNOWN, WRONG, JudgedQueries, Words
+from miniclip.inference.judged_queries import RIGHT, UNKNOWN, WRONG, JudgedQueries, Words
 
 MAX_CAPTIONS, MAX_WORDS = 1000, 300  # of one source
 MIN_IMAGES = 3  # that agree on a word
@@ -79,26 +79,26 @@ def vocabulary(captions: Sequence[str]) -> list[str]:
     return sorted(names | {word for word, number in counts.most_common(MAX_VOCABULARY) if number >= MIN_IMAGES})
 
 
-def is_there(words: Sequence[str], captions: Sequence[str], image_of_caption: np.ndarray, images: int) -> np.ndarray:
-    """(Q,) int8: RIGHT where captions of some images name the word, WRONG where none does, UNKNOWN in between."""
+def judge_words(words: Sequence[str], captions: Sequence[str], image_of_caption: np.ndarray, images: int) -> np.ndarray:
+    """(Q, images) int8: RIGHT where an image's captions name the word, WRONG where none does, UNKNOWN in between.
+
+    Of many captions two must name it. Plurals and -ing forms count as the word.
+    """
     written = np.bincount(image_of_caption, minlength=images)
     need = np.where(written >= MANY_CAPTIONS, 2, 1)
     found: dict[str, Counter[int]] = defaultdict(Counter)
     for caption, image in zip(captions, image_of_caption.tolist(), strict=True):
         for part in _stems(caption):
             found[part][image] += 1
-    answer = np.full(len(words), UNKNOWN, dtype=np.int8)
+    relation = np.full((len(words), images), WRONG, dtype=np.int8)
     for row, word in enumerate(words):
         counts = [found.get(part, Counter()) for part in _stems(word)]
         if not counts:
+            relation[row] = UNKNOWN
             continue
-        shared = set.intersection(*(set(own) for own in counts))
-        right = sum(all(own[image] >= need[image] for own in counts) for image in shared)
-        if right >= MIN_IMAGES:
-            answer[row] = RIGHT
-        elif not shared:
-            answer[row] = WRONG
-    return answer
+        for image in set.intersection(*(set(own) for own in counts)):
+            relation[row, image] = RIGHT if all(own[image] >= need[image] for own in counts) else UNKNOWN
+    return relation
 
 
 def judge(
@@ -113,11 +113,8 @@ def judge(
     judged = JudgedQueries(encoders.encode_texts(queries), image_embeds, relation)
     if not words:
         return judged
-    answer = is_there(words, captions, image_of_caption, len(image_embeds))
-    known = answer != UNKNOWN
-    text_embeds = encoders.encode_texts([word for word, is_known in zip(words, known, strict=True) if is_known])
-    best = (text_embeds @ image_embeds.T).max(axis=1)
-    return replace(judged, words=Words(text_embeds, best, answer[known] == RIGHT))
+    relation = judge_words(words, captions, image_of_caption, len(image_embeds))
+    return replace(judged, words=Words(encoders.encode_texts(list(words)), relation))
 
 
 def _stems(text: str) -> set[str]:

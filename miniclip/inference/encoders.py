@@ -28,6 +28,7 @@ from miniclip.inference.providers import (
     ProviderChoice,
     choose_provider,
     is_accelerated,
+    is_gpu_expected,
     open_session,
     session_options,
     worth_timing,
@@ -59,8 +60,16 @@ class Encoders(ABC):
     def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """(B, L) int64 twice -> `text_embeds` (B, D) float32, unit length."""
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
-        """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed."""
+    def encode_texts(
+        self,
+        texts: Sequence[str],
+        batch_size: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> np.ndarray:
+        """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed.
+
+        `progress(n)` is told how many were done since its last call.
+        """
         batch_size = batch_size or self.text_batch
         text_embeds = np.empty((len(texts), self.dim), dtype=np.float32)
         ids = self.tokenizer.ids(texts)
@@ -69,6 +78,8 @@ class Encoders(ABC):
         tokens = [self.tokenizer.pad([ids[row] for row in rows]) for rows in batches]
         for rows, embeds in zip(batches, self.embed_batches(tokens), strict=True):
             text_embeds[rows] = embeds
+            if progress is not None:
+                progress(len(rows))
         return text_embeds
 
     @property
@@ -130,11 +141,13 @@ class OnnxEncoders(Encoders):
         `exact`: no TF32 on a GPU, for a comparison with a CPU.
         """
         available = ort.get_available_providers() if available is None else available
-        self.choice = choose_provider(provider, precision, available, bundle.precisions)
+        self.choice = choose_provider(provider, precision, available, bundle.precisions, is_gpu_expected())
         if precision == "auto" and not bundle.manifest and not is_accelerated(self.choice.providers):
             # our own int8 was measured when it was exported, that of others was not
             faster = faster_precision(bundle, lambda name: OnnxEncoders(bundle, "cpu", name, threads=threads))
-            self.choice = choose_provider(provider, faster or precision, available, bundle.precisions)
+            self.choice = choose_provider(
+                provider, faster or precision, available, bundle.precisions, is_gpu_expected()
+            )
         self.bundle = bundle
         self.precision = self.choice.precision
         self.transform, self.tokenizer = bundle.transform, bundle.tokenizer
@@ -200,7 +213,7 @@ class OnnxEncoders(Encoders):
             return open_session(path, options, providers, half_convolutions, self._exact)
         except Exception as error:  # onnxruntime raises its own types, none of them public
             reason = " ".join(str(error).split())
-            raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from None
+            raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from error
 
     def _check_parts(self) -> None:
         """Refuse parts that do not belong together, which hashes cannot tell in a bundle without a manifest."""
@@ -231,7 +244,7 @@ class OnnxEncoders(Encoders):
                 raise MiniClipError(
                     f"{self.bundle.folder}: the text model cannot take what tokenizer.json gives ({error}); "
                     "they are of different bundles, so copy or export the bundle again"
-                ) from None
+                ) from error
 
     def _fall_back(self, what: str) -> None:
         """From the GPU to the CPU, for good: what the page and the commands show says so from now on."""

@@ -100,7 +100,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise MiniClipError(f"{path} is not JSON: {error}") from None
+        raise MiniClipError(f"{path} is not JSON: {error}") from error
     if not isinstance(settings, dict):
         raise MiniClipError(f"{path} is not a JSON object")
     return settings

@@ -1,21 +1,31 @@
-"""The precisions of an ONNX bundle: one row each, used by export, benchmark, bundle and page."""
+"""The precisions of an ONNX bundle: one row each, used by export, benchmark, bundle, providers and flags."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Where a precision's files are, and how far its results may be from those of PyTorch."""
+    """Where a precision's files are, which processors gain from it, and how far its results may be from PyTorch's."""
 
     suffix: str  # of the file name, as in the Hugging Face / transformers.js layout
+    made_for: str  # "cpu", "gpu", or "" for both
     recall_tolerance: float  # of each recall
     mean_recall_tolerance: float
     min_cosine: float  # of embeddings, 1st percentile over a split
+    min_padding_cosine: float  # of a text alone to the same text in a batch with a long one
 
 
 # Rounding noise as small as that of int8 moves a single recall of 1,000 images by 0.004, one standard deviation.
 PRECISIONS = {
-    "fp32": Precision("", 0.001, 0.0005, 0.9999),
-    "fp16": Precision("_fp16", 0.002, 0.001, 0.995),
-    "int8": Precision("_quantized", 0.02, 0.003, 0.975),
+    "fp32": Precision("", "", 0.001, 0.0005, 0.9999, 0.999),
+    "fp16": Precision("_fp16", "gpu", 0.002, 0.001, 0.995, 0.99),
+    "int8": Precision("_quantized", "cpu", 0.02, 0.003, 0.975, 0.95),
 }
+PRECISION_CHOICES = " | ".join(("auto", *PRECISIONS))
+
+
+def preferred(on_gpu: bool) -> list[str]:
+    """All precisions, the one made for this kind of processor first, and the one made for the other kind last."""
+    here = "gpu" if on_gpu else "cpu"
+    rank = {here: 0, "": 1}
+    return sorted(PRECISIONS, key=lambda name: rank.get(PRECISIONS[name].made_for, 2))

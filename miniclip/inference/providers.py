@@ -6,6 +6,7 @@ line for the user; a session and its options.
 
 import contextlib
 import functools
+import importlib.metadata
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from pathlib import Path
 import onnxruntime as ort
 
 from miniclip.cpu import thread_count
-from miniclip.errors import MiniClipError
+from miniclip.errors import InvalidArgument
 from miniclip.inference.int8_sums import sums_overflow
+from miniclip.inference.precision import preferred
 
 CUDA, COREML, DIRECTML = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -39,29 +41,42 @@ class ProviderChoice:
 
 
 def choose_provider(
-    requested: str, precision: str, available: Sequence[str], precisions: Sequence[str]
+    requested: str,
+    precision: str,
+    available: Sequence[str],
+    precisions: Sequence[str],
+    expects_gpu: bool = False,
 ) -> ProviderChoice:
     """Decide from what was asked, what onnxruntime offers, and which precisions the bundle has.
 
     fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. `auto` takes CUDA or the CPU: other accelerators
-    are `worth_timing` first. Pure, so that every branch is tested without a GPU.
-    Errors: `MiniClipError` for an unknown choice, or one that this onnxruntime lacks.
+    are `worth_timing` first. `expects_gpu`: the message says so where no GPU is used. Pure, so that every branch is
+    tested without a GPU.
+    Errors: `InvalidArgument` for an unknown choice, or one that this onnxruntime or the bundle lacks.
     """
     if requested not in PROVIDER_CHOICES:
-        raise MiniClipError(f"--provider must be one of {', '.join(PROVIDER_CHOICES)}, got {requested}")
+        raise InvalidArgument("provider", f"must be one of {', '.join(PROVIDER_CHOICES)}, got {requested}")
     provider = PROVIDER_OF.get(requested, CUDA if CUDA in available else CPU)
     if provider != CPU and provider not in available:
-        raise MiniClipError(f"--provider {requested}: {MISSING[provider]}")
+        raise InvalidArgument("provider", f"{requested}: {MISSING[provider]}")
     if precision == "auto":
-        wanted = ("int8", "fp32", "fp16") if provider == CPU else ("fp16", "fp32", "int8")
-        precision = next(p for p in wanted if p in precisions)
+        precision = next(name for name in preferred(on_gpu=provider != CPU) if name in precisions)
     elif precision not in precisions:
-        raise MiniClipError(f"--precision {precision}: the bundle has {', '.join(precisions)}")
+        raise InvalidArgument("precision", f"{precision}: the bundle has {', '.join(precisions)}")
     where = "the CPU" if provider == CPU else f"the GPU ({NAMES[provider]})"
     message = f"running on {where} in {precision}"
-    if requested == "auto" and provider == CPU:
+    if expects_gpu and requested == "auto" and provider == CPU:
         message += "; no GPU is used, since this onnxruntime has no CUDA provider"
     return ProviderChoice((CPU,) if provider == CPU else (provider, CPU), precision, message)
+
+
+@functools.cache
+def is_gpu_expected() -> bool:
+    """Whether onnxruntime-gpu is installed, as by `EXTRA=gpu`, even if onnxruntime has overwritten its files."""
+    try:
+        return bool(importlib.metadata.version("onnxruntime-gpu"))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def worth_timing(requested: str, available: Sequence[str]) -> str | None:

@@ -15,34 +15,12 @@ from typing import Any
 import numpy as np
 
 from miniclip.errors import MiniClipError
+from miniclip.inference.judged_queries import RIGHT, UNKNOWN, JudgedQueries
+from miniclip.inference.logistic import fit_logistic, sigmoid
+from miniclip.inference.match_cutoff import fit_cutoff
 
-ANSWERED = 0.95  # share of queries with a right image that the cut-off lets through, where no words were absent
-MIN_CHANCE = 0.4  # that anything is right for a word that is as often there as not: below it nothing matches
 STRONG = 0.3  # called strong from here: about half of such hits are right on photographs, more on named objects
 HITS = 10  # best images of a query that the curve is fitted to: people see no others
-PENALTY = 0.006  # of the squared weight of the embedding, beside a mean log likelihood
-MIN_WORDS = 20  # that a source shows, and that it does not, for an offset
-STEPS = 100
-UNKNOWN, WRONG, RIGHT = -1, 0, 1
-
-
-@dataclass(frozen=True)
-class Words:
-    """Short queries, and whether any image of a source is right for them."""
-
-    text_embeds: np.ndarray  # (Q, D) unit length
-    best: np.ndarray  # (Q,) highest score of any image
-    is_there: np.ndarray  # (Q,) bool
-
-
-@dataclass(frozen=True)
-class JudgedQueries:
-    """Queries of one source, and which of its images are right."""
-
-    text_embeds: np.ndarray  # (Q, D) unit length
-    image_embeds: np.ndarray  # (N, D) unit length
-    relation: np.ndarray  # (Q, N) int8: RIGHT, WRONG or UNKNOWN
-    words: Words | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +34,8 @@ class ScoreCalibration:
     captions: int
     split: str  # "val"; "train" where a run keeps no held-out images, which makes it too sure
     offset: list[float] = field(default_factory=list)  # D numbers; empty in bundles of earlier versions: no offset
+    growth: float = 0.0  # of the cut-off, for every factor of e that a gallery is larger
+    gallery: int = 1  # images for which `cutoff` holds; it is not raised for more
 
     def probability(self, scores: np.ndarray, text_embed: np.ndarray | None = None) -> np.ndarray:
         """Cosine similarities (...,) to a query (D,) -> probabilities of the same shape.
@@ -64,16 +44,16 @@ class ScoreCalibration:
         """
         if text_embed is not None and self.offset:
             scores = scores + float(text_embed @ np.asarray(self.offset))
-        return np.asarray(_sigmoid(self.slope * scores + self.intercept))
+        return np.asarray(sigmoid(self.slope * scores + self.intercept))
 
-    @property
-    def cutoff_probability(self) -> float:
-        """Where no image reaches it, nothing matches."""
-        return float(self.probability(np.asarray(self.cutoff)))
+    def cutoff_probability(self, images: int) -> float:
+        """The probability that one of `images` must reach for anything to match."""
+        smaller = np.log(self.gallery / min(max(images, 1), self.gallery))
+        return float(self.probability(np.asarray(self.cutoff - self.growth * smaller)))
 
-    def word(self, probability: float) -> str:
-        """`strong`, `likely` or `weak`; where nothing matches every image is weak."""
-        if probability < self.cutoff_probability:
+    def word(self, probability: float, images: int) -> str:
+        """`strong`, `likely` or `weak` among `images`; where nothing matches every image is weak."""
+        if probability < self.cutoff_probability(images):
             return "weak"
         return "strong" if probability >= STRONG else "likely"
 
@@ -97,8 +77,14 @@ class ScoreCalibration:
                 captions=int(value["captions"]),
                 split=value["split"],
                 offset=offset,
+                growth=float(value.get("growth", 0)),
+                gallery=int(value.get("gallery", 1)),
             )
-            is_sound = np.isfinite([*numbers.values(), *offset]).all() and len(offset) in {0, dim or len(offset)}
+            is_sound = (
+                np.isfinite([*numbers.values(), *offset, own.growth]).all()
+                and len(offset) in {0, dim or len(offset)}
+                and own.gallery >= 1
+            )
         except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
             is_sound = False
         if not is_sound:
@@ -115,58 +101,25 @@ def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration 
     sources = [own for own in sources if len(own.image_embeds) >= 2 and len(own.text_embeds) >= 2]
     if not sources:
         return None
-    offset, cutoff = _fit_offset([own.words for own in sources if own.words is not None])
-    hits = [_best_hits(own, offset) for own in sources]
+    cutoff = fit_cutoff(sources)
+    hits = [_best_hits(own, cutoff.offset) for own in sources]
     scores, labels, weights = (np.concatenate(parts) for parts in zip(*hits, strict=True))
     if labels.all() or not labels.any():
         return None
     slope, intercept = fit_logistic(np.column_stack([scores, np.ones_like(scores)]), labels, weights)
     if not slope > 0:
         return None
-    if cutoff is None:
-        best, shares = zip(*(_best_of_answered(own) for own in sources), strict=True)
-        cutoff = _quantile(np.concatenate(best), np.concatenate(shares), 1 - ANSWERED)
     return ScoreCalibration(
         float(slope),
         float(intercept),
-        cutoff,
+        cutoff.score,
         pictures=sum(len(own.image_embeds) for own in sources),
         captions=sum(len(own.text_embeds) for own in sources),
         split=split,
-        offset=[] if offset is None else offset.tolist(),
+        offset=[] if cutoff.offset is None else cutoff.offset.tolist(),
+        growth=cutoff.growth,
+        gallery=cutoff.gallery,
     )
-
-
-def _fit_offset(sources: Sequence[Words]) -> tuple[np.ndarray | None, float | None]:
-    """The vector (D,) whose product with a word's embedding makes best scores of words comparable, and a cut-off.
-
-    A logistic curve from best score and embedding to whether anything is right; both answers weigh the same.
-    """
-    sources = [own for own in sources if min(own.is_there.sum(), (~own.is_there).sum()) >= MIN_WORDS]
-    if not sources:
-        return None, None
-    best = np.concatenate([own.best for own in sources])
-    texts = np.concatenate([own.text_embeds for own in sources])
-    labels = np.concatenate([own.is_there for own in sources])
-    weights = np.concatenate([np.sqrt(own.is_there.sum()) * _balance(own.is_there) for own in sources])
-    features = np.column_stack([best, np.ones_like(best), texts])
-    found = fit_logistic(features, labels, weights, np.r_[0, 0, np.full(texts.shape[1], PENALTY)])
-    if not found[0] > 0:
-        return None, None
-    cutoff = (np.log(MIN_CHANCE / (1 - MIN_CHANCE)) - found[1]) / found[0]
-    return np.round(found[2:] / found[0], 5), float(cutoff)
-
-
-def _balance(labels: np.ndarray) -> np.ndarray:
-    """Weights with which both labels of a source weigh one half."""
-    return np.asarray(np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()))
-
-
-def _best_of_answered(own: JudgedQueries) -> tuple[np.ndarray, np.ndarray]:
-    """Best scores of the queries with a right image, and their weights, 1 in sum."""
-    texts = own.text_embeds[(own.relation == RIGHT).any(axis=1)]
-    best = (texts @ own.image_embeds.T).max(axis=1, initial=-1.0)
-    return best, np.full(len(best), 1 / max(1, len(best)))
 
 
 def _shift(text_embeds: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
@@ -181,41 +134,3 @@ def _best_hits(own: JudgedQueries, offset: np.ndarray | None) -> tuple[np.ndarra
     relation = np.take_along_axis(own.relation, columns, axis=1)
     judged = relation != UNKNOWN
     return scores[judged], relation[judged] == RIGHT, np.full(judged.sum(), 1 / max(1, judged.sum()))
-
-
-def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
-    """The value below which `share` of the weight lies."""
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][min(int(np.searchsorted(reached, share, side="right")), len(values) - 1)])
-
-
-def fit_logistic(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, penalty: np.ndarray | None = None
-) -> np.ndarray:
-    """features (M, F), labels (M,) bool, weights (M,), penalty (F,) of squares -> coefficients (F,).
-
-    Greatest likelihood by Newton's method. Two of each label are added in thought (Platt 1999, section 2.2), so that no
-    data makes the curve a step.
-    """
-    positive, negative = labels.sum(), (~labels).sum()
-    targets = np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2))
-    features = np.asarray(features, dtype=np.float64)
-    weights = np.ones(len(features)) if weights is None else weights
-    weights = weights / weights.sum()
-    penalty = (np.zeros(features.shape[1]) if penalty is None else penalty) + 1e-9
-    found = np.zeros(features.shape[1])
-    for _ in range(STEPS):
-        predicted = _sigmoid(features @ found)
-        gradient = features.T @ (weights * (predicted - targets)) + penalty * found
-        hessian = (features * (weights * predicted * (1 - predicted))[:, None]).T @ features + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
-        step *= min(1.0, 20.0 / max(float(np.abs(step).max()), 1e-12))  # far from the top Newton overshoots
-        found = found - step
-        if np.abs(step).max() < 1e-6:
-            break
-    return found
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -500, 500))))

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
+from miniclip.inference.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from miniclip.inference.encoders import OnnxEncoders
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 SHORT, OTHER = "a dog", "two red chairs"
 LONG = "a photo of a small boat on a blue lake between high mountains " * 8
-MIN_COSINE = {"fp32": 0.999, "fp16": 0.99, "int8": 0.95}  # of a text alone and beside a long one
 MIN_COSINE_OF_INT8 = 0.9  # to fp32
 
 
@@ -51,7 +51,7 @@ def faster_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"])
     8-bit weights often make a text model twice as fast, but convolutions that find their scales on the fly ten times
     slower. Correct is what passes the self-tests and, for int8, has the embeddings of fp32.
     """
-    precisions = [name for name in ("fp32", "int8") if name in bundle.precisions]
+    precisions = [name for name in bundle.precisions if PRECISIONS[name].made_for != "gpu"]
     if len(precisions) < 2:
         return None
     state = _read(bundle)
@@ -80,10 +80,10 @@ def _check_padding(encoders: "OnnxEncoders") -> int | None:
         return None
     alone, beside = (encoders.embed_tokens(*tokenizer(texts))[0] for texts in ([SHORT], [SHORT, LONG]))
     cosine = float(alone @ beside)
-    if not encoders.takes_mask and not cosine >= MIN_COSINE["fp32"]:
+    if not encoders.takes_mask and not cosine >= PRECISIONS["fp32"].min_padding_cosine:
         tokenizer.pad_to(tokenizer.max_tokens)
         return tokenizer.max_tokens
-    if not cosine >= MIN_COSINE[encoders.precision]:
+    if not cosine >= PRECISIONS[encoders.precision].min_padding_cosine:
         raise _refusal(encoders, f"a text has another embedding beside a longer one (cosine {cosine:.3f})")
     return None
 

@@ -50,9 +50,9 @@ class Tokenizer:
         try:
             rust = RustTokenizer.from_str(tokenizer.read_text(encoding="utf-8"))
         except OSError as error:
-            raise MiniClipError(f"cannot read {tokenizer}: {error.strerror}") from None
+            raise MiniClipError(f"cannot read {tokenizer}: {error.strerror}") from error
         except Exception as error:  # the Rust side raises plain Exception for bad JSON
-            raise MiniClipError(f"{tokenizer} is not a tokenizer: {error}") from None
+            raise MiniClipError(f"{tokenizer} is not a tokenizer: {error}") from error
         settings = read_settings(tokenizer_config)
         pad_token = settings.get("pad_token")
         if isinstance(pad_token, dict):  # an AddedToken written out in full
@@ -103,7 +103,7 @@ class Tokenizer:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a damaged tokenizer.json panics in Rust, which is no Exception
-            raise MiniClipError(f"tokenizer.json cannot be used ({error}); copy or export the bundle again") from None
+            raise MiniClipError(f"tokenizer.json cannot be used ({error}); copy or export the bundle again") from error
 
 
 def _without_surrogates(text: str) -> str:

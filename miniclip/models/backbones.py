@@ -36,7 +36,7 @@ def load_backbone(folder: Path, kind: str) -> nn.Module:
         try:
             backbone.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise MiniClipError(f"{refusal}: {error}") from None
+            raise MiniClipError(f"{refusal}: {error}") from error
         return backbone
     if is_whole_model(settings):
         return load_whole_model(folder).tower(kind)
@@ -93,7 +93,7 @@ def load_transformers(cls: Any, folder: Path, refusal: str, **extra: Any) -> tup
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **extra
         )
     except Exception as error:  # transformers raises many types for a damaged or unfit folder
-        raise MiniClipError(f"{refusal}: {' '.join(str(error).split())[:300]}") from None
+        raise MiniClipError(f"{refusal}: {' '.join(str(error).split())[:300]}") from error
     return model, sorted(name for name in report["missing_keys"] if not name.endswith("num_batches_tracked"))
 
 
@@ -109,13 +109,15 @@ def backbone_from_config(settings: dict[str, Any], kind: str) -> nn.Module:
         try:
             return EfficientNetLite(EfficientNetLiteConfig(**settings))
         except TypeError as error:
-            raise MiniClipError(f"the {kind} backbone's config.json is none of an EfficientNet-Lite: {error}") from None
+            raise MiniClipError(
+                f"the {kind} backbone's config.json is none of an EfficientNet-Lite: {error}"
+            ) from error
     config = _config_from(settings, kind)
     cls = _model_class(config, kind)
     try:
         return cast(nn.Module, cls._from_config(config, **_without_pooler(cls)).eval())
     except Exception as error:  # transformers checks configs by exceptions of its own
-        raise MiniClipError(f"cannot build the {kind} backbone from its config: {error}") from None
+        raise MiniClipError(f"cannot build the {kind} backbone from its config: {error}") from error
 
 
 def backbone_settings(backbone: nn.Module) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def read_backbone_config(folder: Path) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
-        raise MiniClipError(f"cannot read {folder / 'config.json'}: {error}") from None
+        raise MiniClipError(f"cannot read {folder / 'config.json'}: {error}") from error
 
 
 def _config_from(settings: dict[str, Any], kind: str) -> Any:
@@ -144,7 +146,7 @@ def _config_from(settings: dict[str, Any], kind: str) -> Any:
         return AutoConfig.for_model(model_type, **values)
     except Exception as error:  # transformers checks configs by exceptions of its own
         reason = " ".join(str(error).split())[:300]
-        raise MiniClipError(f"cannot build the {kind} backbone from its config: {reason}") from None
+        raise MiniClipError(f"cannot build the {kind} backbone from its config: {reason}") from error
 
 
 def _model_class(config: Any, kind: str) -> Any:

@@ -16,6 +16,7 @@ from PIL import Image
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.images import open_image
 from miniclip.data.prefetch import prefetch
+from miniclip.data.progress import BAR_AFTER_S, ProgressBar
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.tokenizer import Tokenizer
@@ -62,7 +63,7 @@ class CalibrationSet:
                 held_out = part(HELD_OUT) if f"{HELD_OUT}pictures" in arrays else None  # older runs kept none
                 return replace(part(""), held_out=held_out)
         except Exception as error:  # the disk, zip, zlib and numpy have types of their own for a damaged file
-            raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from None
+            raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from error
 
     def _checked(self) -> "CalibrationSet":
         """Itself, or `ValueError` for arrays that export could not use."""
@@ -115,7 +116,7 @@ def _of_split(split: CaptionTable, transform: ImageTransform) -> CalibrationSet:
     images: list[np.ndarray] = []
     captions: list[list[str]] = []
     problems: list[str] = []
-    for row in rows:
+    for row in ProgressBar(rows, desc="keeping images for calibration", unit="image", leave=False, delay=BAR_AFTER_S):
         path = split.image_paths[row]
         try:
             images.append(_fitted(path, transform))

@@ -167,12 +167,12 @@ def load_run(name_or_folder: str | Path) -> Run:
     except MiniClipError:
         raise
     except Exception as error:  # wrong types and absurd sizes fail anywhere inside the backbones
-        raise no_config(settings_path, error) from None
+        raise no_config(settings_path, error) from error
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except Exception as error:  # the disk, safetensors and torch have types of their own
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
-        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from None
+        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from error
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
     return Run(
         folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}), folder
@@ -215,7 +215,7 @@ def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
             raise TypeError("metrics")
         return settings, config_from_dict(settings["config"], source=str(path))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise no_config(path, error) from None
+        raise no_config(path, error) from error
 
 
 def no_config(path: Path, error: Exception) -> MiniClipError:
@@ -241,14 +241,14 @@ def _save_weights(state: dict[str, torch.Tensor], path: Path) -> None:
     try:
         save_file(state, path)
     except SafetensorError as error:
-        raise OSError(str(error)) from None
+        raise OSError(str(error)) from error
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
+        raise MiniClipError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
 
 
 def load_training_state(folder: Path) -> dict[str, Any] | None:
@@ -260,7 +260,7 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
         state = cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
         written = int(state.get("format", STATE_FORMAT))
     except Exception as error:  # torch raises many types for a damaged file
-        raise MiniClipError(f"cannot resume from {path}: {error}; choose another --out to begin anew") from None
+        raise MiniClipError(f"cannot resume from {path}: {error}; choose another --out to begin anew") from error
     if written > STATE_FORMAT:
         raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
     return state

@@ -118,9 +118,10 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
     """Read a TOML file, lay flags such as {"train.epochs": "3"} over it, and check every value.
 
+    The path may be the name of a recipe that ships, such as `setup1`.
     Errors: `MiniClipError` for a file that is missing or not TOML, an unknown key, a wrong type or a bad value.
     """
-    values = _read_toml(path) if path is not None else {}
+    values = _read_toml(_recipe(path)) if path is not None else {}
     for name, value in (flags or {}).items():
         section, _, key = name.partition(".")
         if isinstance(fields_of_section := values.setdefault(section, {}), dict):  # else it is refused below
@@ -151,13 +152,27 @@ def config_from_dict(values: dict[str, Any], source: str) -> Config:
     return config
 
 
+def _recipes() -> dict[str, Path]:
+    """The recipes that ship, by name: in the installed package, or in `configs/` of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
+def _recipe(path: Path) -> Path:
+    """A file by its path, or a recipe that ships by its name."""
+    return path if path.exists() or path.name != str(path) else _recipes().get(path.stem, path)
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MiniClipError(f"cannot read the config {path}: {error.strerror}; see configs/ for the recipes") from None
+        raise MiniClipError(
+            f"cannot read the config {path}: {error.strerror}; the recipes that ship are {', '.join(_recipes())}"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MiniClipError(f"{path} is not TOML: {error}") from None
+        raise MiniClipError(f"{path} is not TOML: {error}") from error
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -174,8 +189,8 @@ def _convert(value: Any, kind: type, flag: str) -> Any:
         if kind is str and not isinstance(value, str):
             raise ValueError
         return kind(text) if kind in (int, float) else value
-    except (KeyError, ValueError):
-        raise MiniClipError(f"{flag} must be {_KINDS[kind]}, got {value!r}") from None
+    except (KeyError, ValueError) as error:
+        raise MiniClipError(f"{flag} must be {_KINDS[kind]}, got {value!r}") from error
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -109,7 +109,7 @@ class VisionTower(nn.Module):
             with torch.no_grad():
                 output = self._output(blank)
         except Exception as error:  # whatever an unknown architecture raises
-            raise MiniClipError(f"--model.vision: a {model_type} cannot be run: {_one_line(error)}") from None
+            raise MiniClipError(f"--model.vision: a {model_type} cannot be run: {_one_line(error)}") from error
         is_map = isinstance(output, Tensor) or output.last_hidden_state.ndim == 4
         self.leading_tokens = leading_tokens(backbone)
         known = "pooled" if is_map else facts_of(backbone).pooling
@@ -163,7 +163,7 @@ class TextTower(nn.Module):
             with torch.no_grad():
                 self.feature_dim = int(self(ids, torch.ones_like(ids)).shape[-1])
         except Exception as error:  # whatever an unknown architecture raises
-            raise MiniClipError(f"--model.text: a {model_type} cannot be run: {_one_line(error)}") from None
+            raise MiniClipError(f"--model.text: a {model_type} cannot be run: {_one_line(error)}") from error
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         if self.exact_length is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.errors import MiniClipError
+from miniclip.installation import program
 from miniclip.models.config import ModelConfig
 
 FILES = (
@@ -103,7 +104,7 @@ def public_name(spec: str) -> str:
 
 def no_run(name_or_folder: str | Path, why: str = "") -> MiniClipError:
     """The error that says where no run was found, and how one is made."""
-    make = f"python -m train --config C --data D --out {name_or_folder}"
+    make = f"{program('train')} --config C --data D --out {name_or_folder}"
     return MiniClipError(f"no run at {name_or_folder}{why}; make one with: {make}")
 
 
@@ -123,10 +124,10 @@ def local_folder(name_or_folder: str | Path) -> Path:
         folder = Path(
             snapshot_download(name, allow_patterns=[*FILES, *FILES_OF_OTHERS, CARD], etag_timeout=5, max_workers=2)
         )
-    except HFValidationError:  # such as two hyphens in a row: no name of the hub's, so just a path
-        raise no_run(name) from None
+    except HFValidationError as error:  # such as two hyphens in a row: no name of the hub's, so just a path
+        raise no_run(name) from error
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
-        raise no_run(name, f", and none of that name from the Hugging Face hub ({_reason(error)})") from None
+        raise no_run(name, f", and none of that name from the Hugging Face hub ({_reason(error)})") from error
     if not (folder / "config.json").exists():
         raise no_run(name, ", and the model of that name on the Hugging Face hub has no config.json")
     return folder
@@ -153,7 +154,7 @@ def upload(folder: Path, repo_id: str, private: bool | None, token: str | None) 
     except MiniClipError:
         raise
     except Exception as error:  # as above
-        raise MiniClipError(f"cannot push to {repo_id} on the Hugging Face hub ({_reason(error)})") from None
+        raise MiniClipError(f"cannot push to {repo_id} on the Hugging Face hub ({_reason(error)})") from error
     return url
 
 

@@ -94,10 +94,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise MiniClipError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception:  # torch raises many types, and its words tell how to run the code in the file
+        raise MiniClipError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises many types, and its words tell how to run the code in the file
         how = "save it with torch.save(model.state_dict(), ...)"
-        raise MiniClipError(f"{path} is no file of plain weights, and nothing else is opened; {how}") from None
+        raise MiniClipError(f"{path} is no file of plain weights, and nothing else is opened; {how}") from error
     for name in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
@@ -226,8 +226,10 @@ def _tokenizer(folder: Path, tmp: Path) -> Tokenizer:
     """The backbone's tokenizer, copied to `tmp` with what RoBERTa's own files leave unsaid."""
     try:
         (tmp / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    except OSError:
-        raise MiniClipError(f"{folder} has no tokenizer.json (the fast tokenizer); save it with transformers") from None
+    except OSError as error:
+        raise MiniClipError(
+            f"{folder} has no tokenizer.json (the fast tokenizer); save it with transformers"
+        ) from error
     unsaid = {"pad_token": "<pad>", "model_max_length": 512}
     write_json(tmp / "tokenizer_config.json", {**unsaid, **read_tokenizer_config(folder)})
     return Tokenizer.from_folder(tmp)
@@ -243,4 +245,4 @@ def _write(out: Path, config: Config, transform: ImageTransform, text_folder: Pa
             save_run(partial, config, model, metrics={})
             partial.rename(out)
     except OSError as error:
-        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from error

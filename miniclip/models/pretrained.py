@@ -55,15 +55,15 @@ def _hub_folder(spec: str) -> Path:
     wanted = ["*.json", "*.safetensors", "*.txt"]
     try:
         return Path(snapshot_download(spec, allow_patterns=wanted, etag_timeout=5, max_workers=2))
-    except HFValidationError:
+    except HFValidationError as error:
         raise MiniClipError(
             f"{spec!r} is neither a folder, package:NAME ({', '.join(PACKAGES)}) nor a hub id"
-        ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MiniClipError(
             f"cannot get {spec} from the Hugging Face hub; without a network give a folder, "
             f"or package:NAME with NAME one of {', '.join(PACKAGES)}"
-        ) from None
+        ) from error
 
 
 def _package_folder(name: str) -> Path:

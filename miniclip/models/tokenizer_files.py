@@ -44,7 +44,7 @@ def tokenizer_json(folder: Path) -> bytes:
     try:
         rust = RustTokenizer.from_str(content.decode())
     except Exception as error:  # the Rust side raises plain Exception for bad JSON
-        raise MiniClipError(f"{path} is not a tokenizer: {error}") from None
+        raise MiniClipError(f"{path} is not a tokenizer: {error}") from error
     rust.normalizer = normalizers.Sequence([*steps, *([rust.normalizer] if rust.normalizer is not None else [])])
     return str(rust.to_str(pretty=True)).encode()
 
@@ -73,4 +73,4 @@ def _converted(folder: Path) -> bytes:
         return str(tokenizer.backend_tokenizer.to_str(pretty=True)).encode()
     except Exception as error:  # transformers raises many types
         reason = " ".join(str(error).split())[:200]
-        raise MiniClipError(f"{refusal}, and none can be made of its vocabulary: {reason}") from None
+        raise MiniClipError(f"{refusal}, and none can be made of its vocabulary: {reason}") from error

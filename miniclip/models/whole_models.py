@@ -110,7 +110,7 @@ def _compare(whole: Any, model: DualEncoder, transform: ImageTransform, folder: 
                 whole.get_text_features(input_ids=input_ids, **mask_of_whole),
             )
         except Exception as error:  # whatever an unknown model raises
-            raise MiniClipError(f"the model in {folder} cannot be run: {' '.join(str(error).split())[:300]}") from None
+            raise MiniClipError(f"the model in {folder} cannot be run: {' '.join(str(error).split())[:300]}") from error
     for kind, own, output in zip(("image", "text"), ours, theirs, strict=True):
         expected = functional.normalize(getattr(output, "pooler_output", output), dim=-1)
         difference = float((own - expected).abs().max()) if own.shape == expected.shape else math.inf

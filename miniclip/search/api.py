@@ -22,6 +22,7 @@ from miniclip.index.location import bring_up_to_date
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.filters import Place, read_file_type
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 from miniclip.search.zero_shot import TEMPLATES, classify
@@ -201,12 +202,20 @@ class Index:
         top_k: int = 10,
         names: bool = True,
         minus: Texts = (),
+        distinct: bool = False,
+        sort: str = "match",
         folder: str | Path | None = None,
         after: date | None = None,
         before: date | None = None,
-        distinct: bool = False,
+        camera: str | None = None,
+        orientation: str | None = None,
+        min_megapixels: float | None = None,
+        file_type: str | None = None,
+        min_rating: int | None = None,
+        near: tuple[float, float] | None = None,
+        within_km: float | None = None,
     ) -> list[Hit]:
-        """Find images by words, by images, or by both.
+        """Find images by words, by images, or by both; with filters alone, list the newest images.
 
         Args:
             query: What the image should show; several phrasings are averaged.
@@ -214,10 +223,18 @@ class Index:
             top_k: The largest number of hits.
             names: Whether captions, file and folder names and dates take part, too.
             minus: What the image should not show.
+            distinct: Whether files of equal content count as one.
+            sort: `"match"`, or `"date"` for the same images with the newest first.
             folder: Only images below this folder.
             after: Only images taken on that day or later.
             before: Only images taken on that day or earlier.
-            distinct: Whether files of equal content count as one.
+            camera: Only images of the camera with this name, or with this text in its name.
+            orientation: Only images that are `"landscape"`, `"portrait"` or `"square"`.
+            min_megapixels: Only images of at least so many million pixels.
+            file_type: Only files of this type, such as `"jpeg"`.
+            min_rating: Only images with at least so many stars, 1 to 5.
+            near: Only images taken near this place: latitude and longitude in degrees.
+            within_km: The largest distance from `near` in kilometres; 10 by default.
 
         Returns:
             Hits, best first.
@@ -225,23 +242,31 @@ class Index:
         Raises:
             MiniClipError: The query is empty, or an image cannot be read.
         """
-        result = self.searcher.search(
-            Query(
-                texts=_texts(query),
-                images=tuple(_source(image) for image in _as_list(images)),
-                minus=_texts(minus),
-                folder=folder,
-                after=after,
-                before=before,
-                distinct=distinct,
-                names=names,
-                top_k=top_k,
-            )
+        asked = Query(
+            texts=_texts(query),
+            images=tuple(_source(image) for image in _as_list(images)),
+            minus=_texts(minus),
+            distinct=distinct,
+            sort=sort,
+            names=names,
+            top_k=top_k,
+            folder=folder,
+            after=after,
+            before=before,
+            camera=camera,
+            orientation=orientation,
+            min_megapixels=min_megapixels,
+            file_type=None if file_type is None else read_file_type(file_type),
+            min_rating=min_rating,
+            near=None if near is None else Place(*near),
+            within_km=within_km,
         )
+        is_browsing = not asked.has_subject and asked.set_filters
+        hits = self.searcher.browse(asked) if is_browsing else self.searcher.search(asked).hits
         source = self.searcher.index.source
         return [
             Hit(hit.path, hit.score, hit.probability, hit.captions, hit.by_name, partial(source, hit.row))
-            for hit in result.hits
+            for hit in hits
         ]
 
 

@@ -21,7 +21,7 @@ from lancedb.index import IvfPq
 from onnx import TensorProto, helper
 
 from miniclip.cpu import thread_count
-from miniclip.errors import MiniClipError
+from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex, StoredEmbeds
 from miniclip.index.store import open_writer, read_settings, writing
@@ -67,7 +67,7 @@ def open_backend(kind: str, index: ImageIndex) -> SearchBackend:
         if not index.stored.table.list_indices():
             raise MiniClipError(f"the index {index.folder} has no vector index; make it with: miniclip index ... --ann")
         return AnnSearch(index.stored)
-    raise MiniClipError(f"--gallery must be one of {', '.join(GALLERIES)}, got {kind}")
+    raise InvalidArgument("gallery", f"must be one of {', '.join(GALLERIES)}, got {kind}")
 
 
 def int8_graph() -> bytes:
@@ -170,7 +170,7 @@ class AnnSearch:
     ) -> tuple[np.ndarray, np.ndarray]:
         """As of `Int8Search`; `MiniClipError` with `allowed`."""
         if allowed is not None:
-            raise MiniClipError("--gallery ann takes no filters and no --like; use --gallery int8 or exact")
+            raise InvalidArgument("gallery", "ann takes no filters and no --like; use int8 or exact")
         found = []
         for query in np.atleast_2d(query_embeds):
             search = self._stored.table.search(query.astype(np.float32)).distance_type("dot").nprobes(self._probes)

@@ -38,7 +38,7 @@ def kinds(index: ImageIndex, rows: Sequence[int]) -> Iterator[str]:
     """What each row is: `first`, then `same file` (as one before it, by a link), `equal` to the first, or `similar`."""
     seen = set[str]()
     for row in rows:
-        file = _file_of(index.paths.text(row))
+        file = file_of(index.paths.text(row))
         if not seen:
             yield "first"
         elif file in seen:
@@ -58,15 +58,15 @@ def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[st
         seen = set[str]()
         for row in rows:
             path = index.paths.text(row)
-            if not _is_as_indexed(path, index.states[row]):
+            if not is_as_indexed(path, index.states[row]):
                 continue
-            if (file := _file_of(path)) not in seen:
+            if (file := file_of(path)) not in seen:
                 if seen:
                     yield path
                 seen.add(file)
 
 
-def _is_as_indexed(path: str, state: np.ndarray) -> bool:
+def is_as_indexed(path: str, state: np.ndarray) -> bool:
     """Whether a file is still the one that was compared; never in object storage, where asking takes a request each."""
     try:
         return state_of(os.stat(path)) == tuple(state.tolist())
@@ -74,7 +74,8 @@ def _is_as_indexed(path: str, state: np.ndarray) -> bool:
         return False
 
 
-def _file_of(path: str) -> str:
+def file_of(path: str) -> str:
+    """The file that a path leads to, with all links followed."""
     return os.path.realpath(path.removeprefix("file://"))
 
 

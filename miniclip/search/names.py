@@ -62,7 +62,7 @@ class NameSearch:
         coverage, precision = np.zeros(count), np.zeros(count)
         per_caption, per_path = np.zeros(len(self._captions)), np.zeros(count)
         in_caption, in_path = np.zeros(len(self._captions), dtype=int), np.zeros(count, dtype=int)
-        dated, total = np.zeros(count), 0.0
+        dated, total, words_held = np.zeros(count), 0.0, np.zeros(count, dtype=int)
         row_of_caption = np.repeat(np.arange(count), np.diff(self._index.captions.ends))
         for token in tokens:
             captions = _texts_with(token, self._captions)
@@ -85,6 +85,7 @@ class NameSearch:
         ):
             value = np.where(hits > 0, np.minimum(1.0, (own + dated[rows]) / total), 0.0)
             np.maximum.at(coverage, rows, value)
+            np.maximum.at(words_held, rows, hits)
             best = np.flatnonzero((hits > 0) & (value == coverage[rows]))
             best = best[np.argsort(-value[best], kind="stable")][:MAX_COUNTED]
             for text in best.tolist():
@@ -93,7 +94,8 @@ class NameSearch:
                 precision[rows[text]] = max(precision[rows[text]], hits[text] / length)
         only_dated = dated / total > coverage
         coverage[only_dated] = dated[only_dated] / total
-        keep = coverage >= MIN_COVERAGE
+        # one word of several says little, as "red heart" for "a red car"; a month or a year says more
+        keep = (coverage >= MIN_COVERAGE) & ((words_held > 1) | (dated > 0) | (coverage >= STRONG_COVERAGE))
         if allowed is not None:
             keep &= allowed
         rows = np.flatnonzero(keep)

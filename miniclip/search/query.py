@@ -1,11 +1,10 @@
-"""What can be asked of an index: words, images, more like these, less of that, only from there, only from then.
+"""What can be asked of an index: words, images, more like these, less of that, only what passes some filters.
 
 In: a `Query`. Out: one query embedding, and which rows may answer. The words' embedding is kept apart, too: what a
 bundle knows about scores it knows of words alone.
 """
 
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,12 @@ from miniclip.data.images import ImageSource
 from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.filters import Filters
 
 
 @dataclass(frozen=True)
-class Query:
-    """One question. At least one text, image or row; `minus` alone asks for nothing."""
+class Query(Filters):
+    """One question. At least one text, image or row; `minus` alone asks for nothing. Filters are those of `Filters`."""
 
     texts: tuple[str, ...] = ()  # several phrasings of one wish are averaged
     images: tuple[ImageSource, ...] = ()  # any images, averaged
@@ -26,11 +26,9 @@ class Query:
     minus: tuple[str, ...] = ()  # what the image should not show
     text_weight: float = 0.5  # the words' share where there are images as well
     minus_weight: float = 0.5  # how much of `minus` is taken away
-    folder: str | Path | None = None  # only images below it
-    after: date | None = None  # only images with an EXIF date of that day or later
-    before: date | None = None  # ... of that day or earlier
     distinct: bool = False  # of files of equal content only the first
     names: bool = False  # captions, file and folder names and dates take part (miniclip.search.names)
+    sort: str = "match"  # or "date": the best images, the newest of them first
     top_k: int = 10
 
     def __post_init__(self) -> None:
@@ -41,17 +39,24 @@ class Query:
             object.__setattr__(self, name, (value,) if alone else tuple(value))
 
     def check(self, images: int) -> None:
-        """`MiniClipError` for a question that has no answer."""
-        if not (self.texts or self.images or self.rows) or any(not text.strip() for text in self.texts + self.minus):
+        """`MiniClipError` for an empty query, `InvalidArgument` for a field that rules out every answer."""
+        if not self.has_subject or any(not text.strip() for text in self.texts + self.minus):
             raise MiniClipError("the query is empty; type what the image should show")
         if not 0 <= self.text_weight <= 1:
             raise InvalidArgument("text_weight", f"must be from 0 to 1, got {self.text_weight:g}")
         if not 0 <= self.minus_weight <= 2:
             raise InvalidArgument("minus_weight", f"must be from 0 to 2, got {self.minus_weight:g}")
         if any(not 0 <= row < images for row in self.rows):
-            raise MiniClipError(f"there are rows 0 to {images - 1}")
-        if self.after and self.before and self.after > self.before:
-            raise MiniClipError(f"no day is after {self.after} and before {self.before}; swap --after and --before")
+            wrong = next(row for row in self.rows if not 0 <= row < images)
+            raise InvalidArgument("rows", f"must be from 0 to {images - 1}, got {wrong}")
+        if self.top_k < 0:
+            raise InvalidArgument("top_k", f"must be at least 0, got {self.top_k}")
+        self.check_filters()
+
+    @property
+    def has_subject(self) -> bool:
+        """Whether it asks for anything but filters."""
+        return bool(self.texts or self.images or self.rows)
 
 
 @dataclass(frozen=True)
@@ -80,15 +85,7 @@ def compose(query: Query, encoders: OnnxEncoders, index: ImageIndex) -> Composed
 
 def allowed_rows(query: Query, index: ImageIndex) -> np.ndarray | None:
     """(N,) bool: which rows may answer; None where all may."""
-    allowed: np.ndarray | None = None
-    if query.folder is not None:
-        allowed = index.below(query.folder)
-    if query.after or query.before:
-        days = index.taken.astype("datetime64[D]")
-        inside = ~np.isnat(days)
-        inside &= days >= np.datetime64(query.after, "D") if query.after else True
-        inside &= days <= np.datetime64(query.before, "D") if query.before else True
-        allowed = inside if allowed is None else allowed & inside
+    allowed = query.allowed(index)
     if query.rows:
         allowed = np.ones(len(index), dtype=bool) if allowed is None else allowed
         if query.distinct:  # a copy of what was shown is no new image
@@ -97,6 +94,22 @@ def allowed_rows(query: Query, index: ImageIndex) -> np.ndarray | None:
     if query.distinct and index.distinct is not None:
         allowed = index.distinct if allowed is None else _first_of_each(index.content, allowed)
     return allowed
+
+
+def newest_first(rows: np.ndarray, index: ImageIndex) -> np.ndarray:
+    """(K,) rows -> the same rows by date; images without a date come last, and equal dates keep their order."""
+    taken = index.taken[rows]
+    is_undated = np.isnat(taken)
+    return np.asarray(rows[np.lexsort((-np.where(is_undated, 0, taken.astype(np.int64)), is_undated))])
+
+
+def browse(query: Filters, index: ImageIndex, distinct: bool = False) -> np.ndarray:
+    """(K,) the rows of all images that pass the filters, newest first."""
+    query.check_filters()
+    allowed = query.allowed(index)
+    if distinct and index.distinct is not None:
+        allowed = index.distinct if allowed is None else _first_of_each(index.content, allowed)
+    return newest_first(np.arange(len(index)) if allowed is None else np.flatnonzero(allowed), index)
 
 
 def _first_of_each(content: np.ndarray, allowed: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ image matches the words where the bundle is calibrated.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from miniclip.data.images import ImageSource
+from miniclip.errors import InvalidArgument
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
@@ -20,11 +21,12 @@ from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.caption_cache import caption_embeds
 from miniclip.search.exact import ExactSearch
 from miniclip.search.names import STRONG_COVERAGE, NameSearch, fuse
-from miniclip.search.query import Query, allowed_rows, compose
+from miniclip.search.query import Query, allowed_rows, browse, compose, newest_first
 
 if TYPE_CHECKING:
     from miniclip.search.approximate import SearchBackend
 
+SORTS = ("match", "date")
 FUSION_DEPTH = 1000  # embedding ranks that count beside names
 
 
@@ -43,6 +45,7 @@ class Hit:
         None  # that it matches the query's words; None for other queries than words, or without calibration
     )
     by_name: bool = False  # its captions, file or folder names or date hold the query's words
+    match: str | None = None  # `probability` in a word: strong, likely or weak
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,31 @@ class Searcher:
             scores, rows, named = self._with_names(query, composed.query_embed, rows[0], allowed)
         # only words are calibrated: beside an image, or without something, the order is another one
         if composed.text_embed is None or self.match is None or query.images or query.rows or query.minus:
-            return SearchResult(self._hits(scores[0], rows[0], None, named))
+            return SearchResult(self.in_order(self._hits(scores[0], rows[0], None, named), query.sort))
         likely = self.match.probability(scores[0], composed.text_embed[0])
-        nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability and len(named) == 0
+        compared = len(self.index) if allowed is None else int(np.count_nonzero(allowed))
+        nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability(compared) and len(named) == 0
         # an image that its name puts ahead of others is at least as likely as they are
         likely = np.maximum.accumulate(likely[::-1])[::-1]
-        hits = self._hits(scores[0], rows[0], likely, named)
-        return SearchResult(hits, bool(nothing_matches), is_calibrated=True)
+        hits = [
+            replace(hit, match=self.match.word(probability, compared))
+            for hit, probability in zip(self._hits(scores[0], rows[0], likely, named), likely.tolist(), strict=True)
+        ]
+        return SearchResult(self.in_order(hits, query.sort), bool(nothing_matches), is_calibrated=True)
+
+    def browse(self, query: Query) -> list[Hit]:
+        """The newest `top_k` images that pass the query's filters, whatever they show; their scores are 0."""
+        rows = browse(query, self.index, query.distinct)[: query.top_k]
+        return self._hits(np.zeros(len(rows)), rows)
+
+    def in_order(self, hits: list[Hit], sort: str) -> list[Hit]:
+        """Hits that come best first, as they are (`sort` is "match") or the newest first ("date")."""
+        if sort not in SORTS:
+            raise InvalidArgument("sort", f"must be match or date, got {sort}")
+        if sort == "match" or not hits:
+            return hits
+        by_row = {hit.row: hit for hit in hits}
+        return [by_row[row] for row in newest_first(np.array(list(by_row)), self.index).tolist()]
 
     def _with_names(
         self, query: Query, query_embed: np.ndarray, rows: np.ndarray, allowed: np.ndarray | None

@@ -18,9 +18,9 @@ from transformers.models.clip.image_processing_pil_clip import (
     CLIPImageProcessorPil,
 )  # the one that needs no torchvision
 
-from export.graph import quiet_tools
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.models.onnx_graph import quiet_tools
 from tests.support.cli import run_cli
 from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 

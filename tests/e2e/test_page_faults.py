@@ -182,9 +182,22 @@ def test_words_for_scores_follow_the_order_and_nothing_matches_means_all_are_wea
         found = words_and_numbers(tab)
         assert [ranks[word] for word, _ in found] == sorted((ranks[word] for word, _ in found), reverse=True)
         assert [share for _, share in found] == sorted((share for _, share in found), reverse=True)
-        all_weak = all(word == "weak" for word, _ in found)
+        all_weak = all(word == "weak" for word, _ in found) and tab.locator(f"{CARDS} .by-name").count() == 0
         assert (tab.get_by_text("Nothing here matches well").count() == 1) == all_weak
         assert all_weak or not is_strict
+
+
+def test_images_are_found_by_name_unless_names_are_ignored(open_tab: Any, dated_url: str) -> None:
+    tab = open_tab(f"{dated_url}?q=lake")
+    first = tab.locator(CARDS).first
+    expect(first.locator(".title")).to_have_text("lake.jpg")
+    expect(tab.locator(f"{CARDS} .by-name")).to_have_count(1)
+    expect(tab.get_by_text("Nothing here matches well")).to_have_count(0)
+    tab.get_by_role("button", name="Filters", exact=True).click()
+    tab.get_by_label("Ignore names").check()
+    expect(tab.locator(f"{CARDS} .by-name")).to_have_count(0)
+    expect(tab.get_by_text("Nothing here matches well")).to_have_count(1)
+    assert "unnamed=1" in tab.url
 
 
 def test_numbers_are_shown_on_demand_and_the_choice_is_kept(tab: Any) -> None:

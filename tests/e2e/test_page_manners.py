@@ -1,28 +1,15 @@
 """Manners: what axe-core finds, the keyboard alone, the app that can be installed."""
 
 import json
-from importlib.resources import files
 from typing import Any
 
 import pytest
 
+from tests.support.axe import serious
+
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 
 TABS = ("Search", "Describe", "Map", "Library", "Compare")
-# Rules that Gradio's own elements break, and none of ours; empty as of Gradio 6.31
-GRADIO_OWN: set[str] = set()
-
-
-def serious(tab: Any) -> list[str]:
-    """What axe-core calls serious or critical on the screen as it is, but for Gradio's own."""
-    tab.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
-    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    return [
-        f"{one['id']}: {node['html'][:160]}"
-        for one in found
-        if one["impact"] in ("serious", "critical") and one["id"] not in GRADIO_OWN
-        for node in one["nodes"]
-    ]
 
 
 @pytest.mark.all_screens

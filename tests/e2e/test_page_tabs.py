@@ -141,7 +141,8 @@ def test_map_that_nobody_sees_is_painted_when_it_is_shown_again(tab: Any) -> Non
 
 @pytest.mark.all_screens
 def test_map_is_coloured_by_folder(open_tab: Any, dated_url: str) -> None:
-    tab = open_tab(dated_url)
+    tab = open_tab(f"{dated_url}?q=photo")
+    tab.locator("#results .card").first.wait_for()  # the map is coloured by this search
     go(tab, "Map")
     canvas = tab.locator("#map canvas")
     expect(canvas).to_have_attribute("data-painted", "question")
@@ -221,6 +222,17 @@ def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
         tab.get_by_role("button", name="Find them").click()
         expect(tab.locator(".copies .groups .card").first).to_be_visible()
         expect(tab.locator("#status-line")).to_contain_text("4 images (1 could not be read)")
+        tab.get_by_label("Folder with images on this machine").fill(str(other))
+        tab.get_by_label("Leave out, one pattern a line").fill("twin.*")
+        tab.get_by_role("button", name="Index and open it").click()
+        expect(tab.locator("#status-line")).to_contain_text("3 images (1 could not be read)")
+        go(tab, "Library")
+        expect(tab.locator(".facts-of-index")).to_contain_text("twin.*")
+        tab.reload()
+        go(tab, "Library")
+        tab.get_by_label("Folder with images on this machine").fill(str(other))
+        tab.keyboard.press("Tab")
+        expect(tab.get_by_label("Leave out, one pattern a line")).to_have_value("twin.*")
         tab.goto("about:blank")  # what the page still asks for is no error once the server has stopped
 
 

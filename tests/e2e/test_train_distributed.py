@@ -57,7 +57,7 @@ import torch
 import train.__main__ as training
 from miniclip.cli.command import run_command
 from train.distributed import rank
-from train.feature_cache import weights_hash
+from train.frozen_tower import weights_hash
 
 make = training.start_model
 def start_model(config):

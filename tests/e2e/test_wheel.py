@@ -138,4 +138,5 @@ def test_the_page_opens(environment: Path, photos: Path, tmp_path: Path) -> None
 
 def test_training_says_what_it_needs(environment: Path) -> None:
     done = run(environment / "miniclip", "train", "--config", "x")
-    assert done.returncode == 2 and done.stderr == 'error: miniclip train needs torch: pip install "miniclip[train]"\n'
+    assert done.returncode == 2 and done.stderr.startswith("error: miniclip train needs torch: ")
+    assert done.stderr.endswith('pip install "miniclip[train]"\n')  # that of the environment, which is not activated

@@ -39,11 +39,13 @@ DOORS = (
 CLOSED = (
     *("monitoring", "monitoring/summary", "gradio_api/dev/reload", "gradio_api/runs", "gradio_api/openapi.json"),
     *("gradio_api/vibe-code", "gradio_api/run-history/buckets", "gradio_api/deep_link", "gradio_api/mcp/sse", "docs"),
+    *(f"local/{'x' * 32}/original/00000000/0", f"local/{'x' * 32}/archive/{'0' * 16}", "local/open"),
     *("openapi.json", ".env", ".git/config", "gradio_api/queue/../../etc/passwd", "gradio_api/profiling/traces"),
 )
 
 CLOSED_POSTS = (
     *("gradio_api/run/search_image", "gradio_api/api/search_image", "gradio_api/call/v2/search_image"),
     *("gradio_api/process_recording", "gradio_api/stream/x", "gradio_api/vibe-edit", "gradio_api/run-history/connect"),
+    *("local/open", f"local/{'x' * 32}/plan", f"local/{'x' * 32}/run", f"local/{'x' * 32}/details"),
     *("gradio_api/call/lambda", "gradio_api/call/..%2fsearch_text", "api/predict", "run/predict"),
 )

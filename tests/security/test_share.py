@@ -129,8 +129,8 @@ def preview_of(guest: Any, url: str, config: dict[str, Any]) -> str:
 
 def test_only_what_reads_no_folder_is_there(config: dict[str, Any]) -> None:
     parts = {one["props"].get("elem_id") for one in config["components"]}
-    assert {"search", "describe", "map", "detail"} <= parts
-    assert not {"library", "compare"} & parts
+    assert {"search", "describe", "map", "detail", "viewer"} <= parts
+    assert not {"library", "compare", "selection"} & parts
 
 
 def test_no_path_and_no_metadata_reach_a_guest(

@@ -1,4 +1,4 @@
-"""A second device for machines that have one only: CPU tensors that say they are on `cuda:0`.
+"""A second device for machines that have one only: CPU tensors that say they are on `cuda:0` or on `mps`.
 
 In: a `monkeypatch`. While the mode is on, a tensor is on the accelerator if it was moved there, made there, or computed
 from what is there. As on a real one, an operation on tensors of both devices fails, as does `.numpy()` of one that was
@@ -22,10 +22,11 @@ RANDOM = ("rand", "dropout", "bernoulli", "normal", "scaled_dot_product_attentio
 
 
 class Accelerator(TorchFunctionMode):
-    """The mode; `moved` counts the tensors that went to the accelerator."""
+    """The mode; `moved` counts the tensors that went to the accelerator, which is called `away`."""
 
-    def __init__(self) -> None:
+    def __init__(self, away: torch.device = AWAY) -> None:
         super().__init__()
+        self.away = away
         self.moved = 0
         self.random = torch.get_rng_state()
 
@@ -41,16 +42,16 @@ class Accelerator(TorchFunctionMode):
             mark(args[0], is_away(args[1]) if isinstance(args[1], Tensor) else is_away(args[0]))
             return None
         if name in ("numpy", "__array__") and any(away):
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+            raise TypeError(f"can't convert {self.away} device type tensor to numpy. Use Tensor.cpu() first")
         if name in ("to", "cpu", "cuda", "type_as", "_to"):
             return self._move(func, name, args, kwargs)
         target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
-        if target == AWAY or str(target) == "cuda":
-            target, kwargs["device"] = AWAY, HERE
+        if target is not None and target.type == self.away.type:
+            target, kwargs["device"] = self.away, HERE
         large = {is_away(tensor) for tensor in tensors if tensor.ndim or is_away(tensor)}
         if len(large) == 2 and name not in MIXES and not self._indexes(name, tensors):
-            raise RuntimeError(f"expected all tensors to be on the same device, but {name} found cpu and cuda:0")
-        on_accelerator = target == AWAY or (target is None and any(away) and (name not in MIXES or away[0]))
+            raise RuntimeError(f"expected all tensors to be on the same device, but {name} found cpu and {self.away}")
+        on_accelerator = target == self.away or (target is None and any(away) and (name not in MIXES or away[0]))
         if on_accelerator and any(part in name for part in RANDOM):
             with self._own_numbers():
                 found = func(*args, **kwargs)
@@ -65,9 +66,9 @@ class Accelerator(TorchFunctionMode):
         if tensors and is_away(tensors[0]):
             which = getattr(func.__self__, "__name__", "")
             if which == "device":
-                return AWAY
-            if which in ("is_cuda", "is_cpu"):
-                return which == "is_cuda"
+                return self.away
+            if which in ("is_cuda", "is_cpu", "is_mps"):
+                return which == f"is_{self.away.type}"
             mark(found)
         return found
 
@@ -75,16 +76,23 @@ class Accelerator(TorchFunctionMode):
         """`to` with a device, a dtype or another tensor, `cpu` and `cuda`."""
         source = args[0]
         named = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, torch.device | str | Tensor)]
-        targets = [_device_of(value) if isinstance(value, Tensor) else torch.device(value) for value in named]
-        target = {"cpu": HERE, "cuda": AWAY}.get(name) or (targets or [_device_of(source)])[0]
-        to_away = target.type == "cuda"
-        args = [_real(value) for value in args]
-        kwargs = {key: _real(value) for key, value in kwargs.items()}
+        targets = [self._device_of(value) if isinstance(value, Tensor) else torch.device(value) for value in named]
+        target = {"cpu": HERE, "cuda": self.away}.get(name) or (targets or [self._device_of(source)])[0]
+        to_away = target.type == self.away.type
+        args = [self._real(value) for value in args]
+        kwargs = {key: self._real(value) for key, value in kwargs.items()}
         found = source if name in ("cpu", "cuda") else func(*args, **kwargs)
         if to_away != is_away(source) and found is source:
             found = source.clone()
         self.moved += to_away and not is_away(source)
         return mark(found, to_away)
+
+    def _real(self, value: Any) -> Any:
+        """The CPU in the place of the accelerator."""
+        return HERE if isinstance(value, torch.device | str) and torch.device(value).type == self.away.type else value
+
+    def _device_of(self, tensor: Tensor) -> torch.device:
+        return self.away if is_away(tensor) else HERE
 
     @staticmethod
     def _indexes(name: str, tensors: list[Tensor]) -> bool:
@@ -108,15 +116,6 @@ class _Swapped:
     def __exit__(self, *_: object) -> None:
         self.mode.random = torch.get_rng_state()
         torch.set_rng_state(self.cpu)
-
-
-def _real(value: Any) -> Any:
-    """The CPU in the place of the accelerator."""
-    return HERE if isinstance(value, torch.device | str) and torch.device(value).type == "cuda" else value
-
-
-def _device_of(tensor: Tensor) -> torch.device:
-    return AWAY if is_away(tensor) else HERE
 
 
 def is_away(tensor: Tensor) -> bool:
@@ -156,5 +155,25 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
     for name, function in faked.items():
         monkeypatch.setattr(torch.cuda, name, function)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    with mode:
+        yield mode
+
+
+@pytest.fixture
+def apple_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
+    """Apple's GPU with 1 GiB, all of it free, on a macOS whose MPS has bfloat16; no CUDA."""
+    mode = Accelerator(torch.device("mps"))
+    faked: dict[str, Callable[..., object]] = {
+        "recommended_max_memory": lambda: 2**30,
+        "driver_allocated_memory": lambda: 0,
+        "manual_seed": lambda value: setattr(mode, "random", torch.Generator().manual_seed(value).get_state()),
+        "get_rng_state": lambda: mode.random.clone(),
+        "set_rng_state": lambda state: setattr(mode, "random", state.clone()),
+    }
+    for name, function in faked.items():
+        monkeypatch.setattr(torch.mps, name, function)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: True)
     with mode:
         yield mode

@@ -1,4 +1,4 @@
-"""ICC profiles made from their definition: primaries, white point and gamma (ICC.1:2022, sections 7 to 10)."""
+"""ICC profiles made from their definition: primaries, white point and gamma, or inks (ICC.1:2022, sections 7 to 10)."""
 
 import struct
 
@@ -37,6 +37,31 @@ def grey_gamma(gamma: float) -> bytes:
     return _profile(b"GRAY", {b"kTRC": _gamma(gamma)}, f"grey {gamma}")
 
 
+def cmyk_inks(inks: dict[tuple[int, int, int, int], tuple[int, int, int]]) -> bytes:
+    """A press profile with a table of its 16 full overprints: (c, m, y, k), each 0 or 1, -> sRGB.
+
+    Overprints that are not given are black.
+    """
+    ramp = bytes(range(256))
+    lab = b"".join(
+        _lab8(inks.get((c, m, y, k), (0, 0, 0))) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)
+    )
+    matrix = b"".join(map(_fixed, np.eye(3).ravel()))
+    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + ramp * 4 + lab + ramp * 3
+    return _profile(b"CMYK", {b"A2B0": table}, "press", kind=b"prtr", connection=b"Lab ")
+
+
+def _lab8(srgb: tuple[int, int, int]) -> bytes:
+    """sRGB -> Lab at D50 in 8 bits, as a table of type `mft1` stores it (ICC.1:2022, section 6.3.4)."""
+    light = np.array(srgb) / 255
+    light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])  # at D50
+    ratio = (to_xyz @ light) / D50
+    root = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    lab = [(116 * root[1] - 16) * 2.55, 500 * (root[0] - root[1]) + 128, 200 * (root[1] - root[2]) + 128]
+    return bytes(int(min(255, max(0, round(value)))) for value in lab)
+
+
 def _xyz(x: float, y: float) -> tuple[float, float, float]:
     return x / y, 1.0, (1 - x - y) / y
 
@@ -53,18 +78,20 @@ def _gamma(gamma: float) -> bytes:
     return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
 
 
-def _profile(space: bytes, tags: dict[bytes, bytes], name: str) -> bytes:
+def _profile(
+    space: bytes, tags: dict[bytes, bytes], name: str, kind: bytes = b"mntr", connection: bytes = b"XYZ "
+) -> bytes:
     text = name.encode() + b"\0"
     tags = tags | {b"wtpt": _point(np.array(D50))}
     tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + b"\0" * 78
     tags[b"cprt"] = b"text\0\0\0\0none\0\0\0\0"
     offset, directory, content = 128 + 4 + 12 * len(tags), b"", b""
-    for kind, value in tags.items():
+    for tag, value in tags.items():
         value += b"\0" * (-len(value) % 4)
-        directory += kind + struct.pack(">II", offset + len(content), len(value))
+        directory += tag + struct.pack(">II", offset + len(content), len(value))
         content += value
     size = offset + len(content)
-    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", space, b"XYZ ")
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, kind, space, connection)
     header += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + b"\0" * 28
     header += b"".join(map(_fixed, D50))
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + content

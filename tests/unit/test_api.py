@@ -98,7 +98,8 @@ def test_a_folder_is_indexed_once_and_searched(model: miniclip.Model, photos: Pa
     assert hits[0].open().mode == "RGB"
     assert found.search(images=hits[0].path, top_k=1)[0].score == pytest.approx(1, abs=1e-3)
     opened = miniclip.open_index(found.folder)
-    assert [hit.path for hit in opened.search(["a red circle"], top_k=5)] == [hit.path for hit in hits]
+    best = opened.search(["a red circle"], top_k=1)  # in int8, which may order what is below otherwise
+    assert [hit.path for hit in best] == [hits[0].path]
 
 
 def test_the_document_is_what_the_docstrings_say() -> None:

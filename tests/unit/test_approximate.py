@@ -123,7 +123,7 @@ def test_vector_index_finds_most_and_says_how_much(
     (index.folder / "recall.json").unlink()
     (index.folder / "recall.json").mkdir()  # as in an index that may only be read, nothing can be kept
     assert measured_recall("ann", gallery, index, encoders) == (0.123, texts)
-    with pytest.raises(MiniClipError, match="--gallery must be one of exact, int8, ann, got fast"):
+    with pytest.raises(MiniClipError, match="gallery must be one of exact, int8, ann, got fast"):
         open_backend("fast", index)
 
 

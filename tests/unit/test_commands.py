@@ -240,7 +240,7 @@ def test_search_prints_one_line_an_image_best_first(place: dict[str, Path], outc
 
 def test_search_json_is_one_object_with_the_same_results(outcome: Outcome) -> None:
     found = json.loads(succeeded(outcome("search --json")))
-    assert set(found) == {"query", "results", "captions", "nothing_matches", "calibrated"}
+    assert set(found) == {"query", "results", "captions", "nothing_matches", "calibrated", "missing"}
     assert (found["query"], found["calibrated"]) == ("a red circle", True)
     printed = [line.split("\t")[:3] for line in outcome("search").stdout.splitlines()]
     shown = [[f"{hit['score']:.4f}", hit["path"], f"{hit['probability']:.3f}"] for hit in found["results"]]
@@ -275,7 +275,7 @@ def test_search_for_matches_shows_no_others(place: dict[str, Path], outcome: Out
     assert match is not None
     hits = json.loads(succeeded(outcome("search --matches")))["results"]
     assert 0 < len(hits) < 12
-    assert all(hit["probability"] >= match.cutoff_probability - 1e-6 for hit in hits)
+    assert all(hit["probability"] >= match.cutoff_probability(12) - 1e-6 for hit in hits)
 
 
 def test_duplicates_are_printed_in_groups(outcome: Outcome) -> None:

@@ -20,6 +20,7 @@ from demo.page import answering
 from demo.search_request import read_query
 from demo.tabs import describe as captions_tab
 from demo.tabs import image_map as map_tab
+from demo.tabs import library as library_tab
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
@@ -118,6 +119,49 @@ def test_captions_of_a_gallery_opened_later_are_embedded_before_anybody_asks(
     assert app_state.search.searcher.has_captions
     ended("_prepare_captions")
     assert app_state.search.searcher.captions_are_ready
+
+
+def test_what_a_folder_leaves_out_is_kept_until_it_is_given_again(
+    open_desk: Callable[..., AppState], images: Path, image_folder: Path
+) -> None:
+    app_state = open_desk(image_folder)
+    tab = library_tab.handlers(app_state)
+
+    def names_after(exclude: str | None) -> list[str]:
+        tab["index"]({"folder": str(images), "exclude": exclude})
+        ended("_run")
+        return sorted(path.name for path in app_state.search.index.paths)
+
+    assert tab["patterns"]({"folder": str(images)}) == {"patterns": ""} == tab["patterns"]({})
+    assert names_after("blue.*\n\nnone/\n") == ["red.png"]
+    assert tab["patterns"]({"folder": str(images)}) == {"patterns": "blue.*\nnone/"}
+    assert "blue.*, none/" in tab["status"]({})["html"]
+    assert names_after(None) == ["red.png"]
+    assert names_after("") == ["blue.png", "red.png"]
+    assert "Left out" not in tab["status"]({})["html"]
+    tab["index"]({"folder": str(images), "exclude": "!"})
+    ended("_run")
+    assert app_state.job is not None and "“Leave out” is no pattern of gitignore's form: !" in app_state.job.error
+
+
+def test_the_page_searches_names_unless_they_are_ignored(
+    open_desk: Callable[..., AppState], images: Path, tmp_path: Path
+) -> None:
+    shutil.copy(images / "blue.png", images / "invoice 2024.png")
+    app_state = open_desk(images)
+
+    def found(**form: str) -> tuple[list[str], list[bool]]:
+        query = read_query({"q": "invoice", "copies": "1", **form}, app_state.search.paths)
+        assert query is not None
+        cards = app_state.search.search(query, 3).cards
+        return [card.title for card in cards], [card.by_name for card in cards]
+
+    titles, by_name = found()
+    assert titles[0] == "invoice 2024.png" and by_name == [True, False, False]
+    without, by_name = found(unnamed="1")
+    assert by_name == [False] * 3
+    expected = app_state.search.searcher.by_text("invoice", 3)
+    assert without == [hit.path.name for hit in expected]
 
 
 def test_precision_chosen_while_a_folder_is_indexed_stays(
@@ -226,10 +270,9 @@ def test_map_is_computed_once_for_all_who_ask_at_once(
 
 def test_one_question_embeds_few_texts(open_desk: Callable[..., AppState], images: Path) -> None:
     app_state = open_desk(images)
-    paths = app_state.search.paths
 
     def minus(text: str) -> tuple[str, ...]:
-        query = read_query({"q": "a dog", "not": text}, paths)
+        query = read_query({"q": "a dog", "not": text}, app_state.search)
         assert query is not None
         return query.minus
 

@@ -58,16 +58,18 @@ def test_choice(
     assert (choice.providers, choice.precision) == (providers, chosen)
     where = "the GPU (CUDA)" if CUDA in providers else "the CPU"
     assert choice.message.startswith(f"running on {where} in {chosen}")
-    assert ("no GPU is used" in choice.message) == (requested == "auto" and CUDA not in available)
+    assert "no GPU is used" not in choice.message
+    expecting = choose_provider(requested, precision, available, precisions, expects_gpu=True)
+    assert ("no GPU is used" in expecting.message) == (requested == "auto" and CUDA not in available)
 
 
 @pytest.mark.parametrize(
     ("requested", "precision", "words"),
     [
-        ("gpu", "auto", "--provider must be one of auto, cuda, coreml, directml, cpu, got gpu"),
-        ("cuda", "auto", "--provider cuda: this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)"),
-        ("cpu", "fp16", "--precision fp16: the bundle has fp32, int8"),
-        ("auto", "best", "--precision best: the bundle has fp32, int8"),
+        ("gpu", "auto", "provider must be one of auto, cuda, coreml, directml, cpu, got gpu"),
+        ("cuda", "auto", "provider cuda: this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)"),
+        ("cpu", "fp16", "precision fp16: the bundle has fp32, int8"),
+        ("auto", "best", "precision best: the bundle has fp32, int8"),
     ],
 )
 def test_impossible_choice_is_one_line(requested: str, precision: str, words: str) -> None:

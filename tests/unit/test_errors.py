@@ -1,7 +1,10 @@
 """What lies in the way of a command is one line and status 2, also what Python itself raises."""
 
+import ast
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from miniclip.index.scan import scan_images
 from miniclip.index.watch import watch
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
+from tests.support.cli import REPOSITORY
 
 NOBODY = 65534
 
@@ -54,6 +58,28 @@ def test_folder_that_may_not_be_entered_is_one_line(closed: Path, capsys: pytest
         assert "Permission denied" in error and str(closed) in error and "give another path" in error
     with pytest.raises((MiniClipError, PermissionError)):
         scan_images(f"{closed}/pictures")
+
+
+def test_bundle_that_may_not_be_written_is_refused_before_anything_is_embedded(
+    tiny_bundle: Path, captioned_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as parent:  # that of `tmp_path` is closed to others than its owner
+        os.chmod(parent, 0o755)
+        folder = Path(parent, "bundle")
+        shutil.copytree(tiny_bundle, folder)
+        before = (folder / "manifest.json").read_bytes()
+        for path in (*folder.rglob("*"), folder):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(NOBODY)
+        try:
+            error = refused(lambda: run(["calibrate", str(folder), "--data", str(captioned_folder)]), capsys)
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)
+        assert error == f"error: {folder} cannot be written; copy the bundle and calibrate the copy\n"
+        assert (folder / "manifest.json").read_bytes() == before
 
 
 def test_name_that_is_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +135,21 @@ def test_bug_is_still_a_traceback() -> None:
 
     with pytest.raises(FileNotFoundError, match="of our own"):
         run_command(command)
+
+
+def test_the_cause_of_an_error_is_kept() -> None:
+    """`--debug` shows it. Errors of argparse, of Gradio and of HTTP, and an interruption, say all there is."""
+    ends = ("argparse.ArgumentTypeError", "gr.Error", "HTTPException", "KeyboardInterrupt")
+    hidden = [
+        f"{file}:{node.lineno}"
+        for package in ("miniclip", "train", "export", "demo")
+        for file in (REPOSITORY / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.cause, ast.Constant)
+        and not ast.unparse(node.exc or node).startswith(ends)
+    ]
+    assert hidden == []
 
 
 # home folders

@@ -72,7 +72,7 @@ def test_nothing_to_measure_is_an_error(encoders: OnnxEncoders, image_folder: Pa
 
 def test_unknown_protocol_is_named(encoders: OnnxEncoders, image_folder: Path) -> None:
     embedded = embed_split(encoders, read_captions(image_folder))
-    with pytest.raises(MiniClipError, match="--protocol must be one of karpathy, paired, got clip"):
+    with pytest.raises(MiniClipError, match="protocol must be one of karpathy, paired, got clip"):
         embedded.recalls("clip")
 
 

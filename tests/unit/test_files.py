@@ -1,6 +1,8 @@
 """Files that are replaced whole or not at all: nothing half-written stays, and the first error speaks."""
 
+import errno
 import json
+import os
 import resource
 import signal
 from pathlib import Path
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from miniclip import files
 from miniclip.errors import MiniClipError
-from miniclip.files import replace_atomically, write_json
+from miniclip.files import rename_to_free_name, replace_atomically, write_json
 
 
 def test_ctrl_c_while_saving_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -54,3 +57,25 @@ def test_a_file_that_cannot_be_written_is_as_it_was(write: object, tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_text() == json.dumps("before")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("one_step", [True, False], ids=["one step", "two steps"])
+def test_a_rename_takes_a_free_name_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool, links: bool
+) -> None:
+    """Also where the system knows no such rename, and on a disk that has no links."""
+    if not one_step:
+        monkeypatch.setattr(files, "_rename_in_one_step", lambda source, target: False)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "taken").write_text("taken")
+    with pytest.raises(FileExistsError):
+        rename_to_free_name(str(tmp_path / "new"), str(tmp_path / "taken"))
+    rename_to_free_name(str(tmp_path / "new"), str(tmp_path / "free"))
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"free": "new", "taken": "taken"}
+
+
+def no_links(source: str, target: str, follow_symlinks: bool = True) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))

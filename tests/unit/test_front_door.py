@@ -28,7 +28,7 @@ from miniclip.index.location import index_folder, is_up_to_date
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle, released_bundle
 from miniclip.search.names import NameMatches, NameSearch, fuse
-from tests.support.cli import REPOSITORY
+from tests.support.cli import REPOSITORY, run_cli
 from tests.support.drawing import draw_image
 
 
@@ -116,6 +116,9 @@ def test_every_change_of_a_folder_is_seen_without_lancedb(
         (["a dog", "a puppy"], ["a dog", "a puppy"], "."),
         (["red/green"], ["red/green"], "."),
         (["--image", "a.png", "sub"], [], "sub"),
+        (["a dog", "--image", "a.png", "sub"], ["a dog"], "sub"),
+        (["--top-k", "3", "a dog", "--image", "a.png", "--json", "sub"], ["a dog"], "sub"),
+        (["--image", "a.png", "--", "-5 degrees", "sub"], ["-5 degrees"], "sub"),
         (["beach", "--in", "sub"], ["beach"], "sub"),
         (["a dog", "sub", "--index", "i"], ["a dog", "sub"], None),
     ],
@@ -153,12 +156,19 @@ def test_every_help_ends_with_an_example(command: str, capsys: pytest.CaptureFix
     assert "example:" in lines and lines[-1].startswith(f"  miniclip {command}")
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_of_a_program_ends_with_an_example(name: str) -> None:
+    done = run_cli(PROGRAMS[name].module, "--help")
+    lines = done.stdout.rstrip().splitlines()
+    assert "example:" in lines and lines[-1].startswith(f"  python -m {PROGRAMS[name].module} --")
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
         (["serach", "x"], "there is no serach; did you mean search?"),
         (["search", "x", "--topk", "3"], "did you mean --top-k?"),
-        (["search", "x", "--botom"], "unrecognized arguments: --botom (see"),
+        (["search", "x", "--qqqq"], "unrecognized arguments: --qqqq (see"),
         (["qqq"], "there is no qqq; choose from"),
     ],
 )
@@ -314,6 +324,13 @@ NAMED = Named(
 )
 def test_captions_names_and_dates_are_found(words: str, rows: list[int]) -> None:
     assert sorted(NameSearch(NAMED).search(words).rows.tolist()) == rows  # type: ignore[arg-type]
+
+
+def test_one_word_of_several_is_no_match() -> None:
+    captions = [["red heart"], ["red car"], ["a car"], ["a red bus beside a car"]]
+    index = Named([f"/p/{number}.jpg" for number in range(4)], captions, ["NaT"] * 4)
+    assert NameSearch(index).search("a red car").rows.tolist() == [1, 3]  # type: ignore[arg-type]
+    assert NameSearch(index).search("red").rows.tolist() == [0, 1, 3]  # type: ignore[arg-type]
 
 
 def test_the_better_a_name_fits_the_earlier_it_comes() -> None:

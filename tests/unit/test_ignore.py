@@ -18,6 +18,8 @@ NOT_THE_USERS = [
     "@eaDir", "#recycle", "System Volume Information", "$RECYCLE.BIN", "$Recycle.Bin", "lost+found", "node_modules",
     "RECYCLER", "@Recycle", "@__thumb", "#snapshot", "__MACOSX", "LOST.DIR", "FOUND.000", "thumbs", "Thumbnails",
     "Catalog Previews.lrdata", "Photos Library.photoslibrary/resources", "site-packages", "appdata_ocx/preview",
+    "files_trashbin", "PRIVATE/M4ROOT/THMBNL", "iPod Photo Cache", "Recycle Bin - Volume_1", "AppData/Local",
+    "Library/Caches", "$WINDOWS.~BT", "encoded-video", "_thumbnails",
 ]  # fmt: skip
 
 

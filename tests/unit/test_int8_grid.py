@@ -11,9 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from export.activation_ranges import _best_range, fit_ranges
 from export.fp32_layers import MIN_COSINE, layers_to_keep
 from export.gptq import MAX_WEIGHT, input_factors, rounded_weights, with_weights
-from export.graph import Feeds, embed, quiet_tools
+from export.graph import Feeds, embed
 from export.int8 import _dynamic, _static, write_int8
 from export.weight_bits import choose_bits, layer_work, with_7_bits
+from miniclip.models.onnx_graph import quiet_tools
 
 CHANNELS, SIZE = 12, 8
 

@@ -9,10 +9,10 @@ import pytest
 from demo.__main__ import main
 from demo.app import launch_options
 from demo.errors import INTERNAL_ERROR, sentence
-from demo.form import day, number, text
+from demo.form import number, text
 from demo.page import answering
 from demo.request_filter import path_below_root, trusted_headers
-from demo.search_request import ADDRESS_FIELDS, FILTERS
+from demo.search_request import ADDRESS_FIELDS, FORM_FILTERS
 from miniclip.errors import MiniClipError
 
 FORWARDED = [(b"host", b"page"), (b"x-forwarded-host", b"elsewhere"), (b"x-forwarded-proto", b"https")]
@@ -68,11 +68,6 @@ def test_text_is_shortened_and_has_single_spaces() -> None:
     assert len(text({"q": "x" * 1000}, "q")) == 500
 
 
-def test_a_wrong_date_names_its_field() -> None:
-    with pytest.raises(MiniClipError, match="“after” must be a date such as 2024-12-31"):
-        day({"after": "31.12.2024"}, "after")
-
-
 def test_an_error_keeps_the_case_of_what_the_user_typed() -> None:
     error = MiniClipError("photos does not exist")
     assert sentence(error, about="Indexing photos failed") == "Indexing photos failed: photos does not exist."
@@ -86,11 +81,11 @@ def test_an_invalid_argument_is_named_as_the_page_names_it() -> None:
 
 def test_the_scripts_have_the_filters_from_one_list() -> None:
     class Public:
-        is_public = True
+        is_public, is_local = True, False
 
     head = launch_options(Public())["head"]  # type: ignore[arg-type]
     settings = json.loads(head.split("window.miniclip = ", 1)[1].split(";", 1)[0])
-    assert settings["filters"] == list(FILTERS) and settings["addressFields"] == list(ADDRESS_FIELDS)
+    assert settings["filters"] == list(FORM_FILTERS) and settings["addressFields"] == list(ADDRESS_FIELDS)
 
 
 @pytest.mark.parametrize(

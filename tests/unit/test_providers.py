@@ -13,6 +13,7 @@ from miniclip.inference import providers
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders, padded_batch
 from miniclip.inference.gpu_info import Card, cards_of
+from miniclip.inference.precision import preferred
 from miniclip.inference.providers import COREML, CPU, CUDA, DIRECTML, choose_provider, cuda_options, worth_timing
 
 ALL = ("fp32", "fp16", "int8")
@@ -38,8 +39,22 @@ def test_each_accelerator_can_be_named(
 
 @pytest.mark.parametrize("requested", ["cuda", "coreml", "directml"])
 def test_accelerator_that_this_onnxruntime_lacks_is_refused(requested: str) -> None:
-    with pytest.raises(MiniClipError, match=f"--provider {requested}: this onnxruntime has no .*; "):
+    with pytest.raises(MiniClipError, match=f"^provider {requested}: this onnxruntime has no .*; "):
         choose_provider(requested, "auto", [CPU], ALL)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_gpu_is_expected_where_its_runtime_is_installed(
+    installed: bool, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if installed:  # its own record is enough: the files may be those of onnxruntime
+        (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()
+        (tmp_path / "onnxruntime_gpu-1.31.0.dist-info/METADATA").write_text("Name: onnxruntime-gpu\nVersion: 1.31.0\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    providers.is_gpu_expected.cache_clear()
+    running_on = OnnxEncoders(Bundle.open(tiny_bundle), available=[CPU]).running_on
+    providers.is_gpu_expected.cache_clear()
+    assert ("no GPU is used" in running_on) == installed
 
 
 def test_auto_times_core_ml_alone_and_only_without_cuda() -> None:
@@ -171,3 +186,8 @@ def test_info_names_the_card_and_what_runs(tiny_bundle: Path, capsys: pytest.Cap
     assert run(["info", str(tiny_bundle), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert {"card", "cuda", "providers", "running"} <= set(facts)
+
+
+def test_the_order_of_precisions_comes_from_their_table() -> None:
+    assert preferred(on_gpu=False) == ["int8", "fp32", "fp16"]
+    assert preferred(on_gpu=True) == ["fp16", "fp32", "int8"]

@@ -10,18 +10,11 @@ import pytest
 from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle, list_files
-from miniclip.inference.calibration_queries import is_there, judged_queries
-from miniclip.inference.score_calibration import (
-    ANSWERED,
-    RIGHT,
-    UNKNOWN,
-    WRONG,
-    JudgedQueries,
-    ScoreCalibration,
-    Words,
-    calibrate,
-    fit_logistic,
-)
+from miniclip.inference.calibration_queries import judge_words, judged_queries
+from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries, Words
+from miniclip.inference.logistic import fit_logistic
+from miniclip.inference.match_cutoff import FOUND_CAPTIONS
+from miniclip.inference.score_calibration import ScoreCalibration, calibrate
 
 
 def test_curve_of_known_data_is_found_again() -> None:
@@ -68,15 +61,20 @@ def test_probabilities_are_the_share_of_true_pairs() -> None:
         assert likely[inside].mean() == pytest.approx(is_match[inside].mean(), abs=0.1)
 
 
-def test_cutoff_lets_through_what_it_says() -> None:
-    texts, images, owner = embeds_of_pairs(300, noise=1.0)
-    match = calibrate([pairs(texts, images, owner)], "val")
-    assert match is not None
-    best = (texts @ images.T).max(axis=1)
-    assert (best >= match.cutoff).mean() == pytest.approx(ANSWERED, abs=0.005)
-    others = np.random.default_rng(2).standard_normal((200, 32))  # captions of nothing that is here
-    others /= np.linalg.norm(others, axis=1, keepdims=True)
-    assert ((others @ images.T).max(axis=1) < match.cutoff).mean() > 0.3
+def test_cutoff_lets_through_what_it_says_in_galleries_of_every_size() -> None:
+    texts, images, owner = embeds_of_pairs(600, noise=1.5)
+    match = calibrate([pairs(texts[:600], images[:300], owner[:600])], "val")
+    assert match is not None and match.growth > 0
+    generator = np.random.default_rng(2)
+    for size in (10, 40, 250):
+        found, silent = [], []
+        for text, own in zip(texts[600:], owner[600:], strict=True):  # queries it was not fitted to
+            others = generator.choice(np.delete(np.arange(300, 600), own - 300), size - 1, replace=False)
+            least = match.cutoff_probability(size)
+            found.append(match.probability((images[[own, *others]] @ text).max()) >= least)
+            silent.append(match.probability((images[others] @ text).max()) < least)
+        assert np.mean(found) == pytest.approx(FOUND_CAPTIONS, abs=0.03)
+        assert np.mean(silent) > 0.2
 
 
 def test_scores_that_say_nothing_are_not_calibrated() -> None:
@@ -99,31 +97,30 @@ def test_damaged_calibration_is_one_line(value: object) -> None:
 
 
 def test_offset_makes_words_comparable() -> None:
-    """Words of two kinds: those of kind one score 0.3 less whether or not anything is right."""
+    """Words of two kinds: those of the second kind score 0.3 less, whether or not any image matches."""
     generator = np.random.default_rng(3)
     kind, there = generator.integers(0, 2, 400), generator.random(400) < 0.5
-    word_embeds = np.eye(32)[kind]
-    best = 0.6 - 0.3 * kind - 0.15 * ~there + 0.03 * generator.standard_normal(400)
-    texts, images, owner = embeds_of_pairs(60, noise=1.0)
-    own = pairs(texts, images, owner)
-    own = JudgedQueries(own.text_embeds, own.image_embeds, own.relation, Words(word_embeds, best, there))
-    match = calibrate([own], "val")
-    assert match is not None and len(match.offset) == 32
-    assert match.offset[1] - match.offset[0] == pytest.approx(0.3, abs=0.1)
-    silent = np.array(
-        [
-            match.probability(score, embed) < match.cutoff_probability
-            for score, embed in zip(best, word_embeds, strict=True)
-        ]
-    )
-    assert silent[there].mean() < 0.05 and silent[~there].mean() > 0.9
+    # coordinates: one for each kind, one that all images share, one for each image
+    images = np.concatenate([np.zeros((60, 2)), np.full((60, 1), 0.8), 0.6 * np.eye(60)], axis=1)
+    embeds = np.concatenate([np.eye(2)[kind], np.where(kind, 0.1, 0.475)[:, None], np.zeros((400, 60))], axis=1)
+    owner = generator.integers(0, 60, 400)
+    embeds[np.flatnonzero(there), 3 + owner[there]] = 0.35
+    relation = np.full((400, 60), WRONG, dtype=np.int8)
+    relation[np.flatnonzero(there), owner[there]] = RIGHT
+    captions = JudgedQueries(embeds[there], images, relation[there])
+    match = calibrate([JudgedQueries(captions.text_embeds, images, captions.relation, Words(embeds, relation))], "val")
+    assert match is not None and len(match.offset) == 63
+    assert match.offset[1] - match.offset[0] > 0.2
+    least = match.cutoff_probability(60)
+    silent = np.array([match.probability((images @ text).max(), text) < least for text in embeds])
+    assert silent[there].mean() < 0.35 and silent[~there].mean() > 0.9
 
 
 def test_order_within_a_query_is_that_of_the_scores() -> None:
     match = ScoreCalibration(5.0, -2.0, 0.1, 10, 10, "val", offset=[0.5, -1.0])
     likely = match.probability(np.linspace(-1, 1, 50), np.array([0.6, 0.8]))
     assert (np.diff(likely) > 0).all()
-    words = [match.word(float(own)) for own in likely]
+    words = [match.word(float(own), 10) for own in likely]
     assert words == sorted(words, key=["weak", "likely", "strong"].index) and set(words) == {"weak", "likely", "strong"}
 
 
@@ -132,10 +129,10 @@ def test_manifest_keeps_the_offset_and_reads_the_old_form() -> None:
     assert ScoreCalibration.from_manifest(match.to_dict(), "here", 2) == match
     with pytest.raises(MiniClipError, match="match is no calibration"):
         ScoreCalibration.from_manifest(match.to_dict(), "here", 3)
-    old = {name: value for name, value in match.to_dict().items() if name != "offset"}
+    old = {name: value for name, value in match.to_dict().items() if name not in {"offset", "growth", "gallery"}}
     read = ScoreCalibration.from_manifest(old, "here", 3)
     assert read is not None and read.offset == []
-    assert read.probability(np.array(0.3), np.ones(3)) == read.cutoff_probability
+    assert read.probability(np.array(0.3), np.ones(3)) == read.cutoff_probability(1)
 
 
 def test_words_are_right_where_captions_agree() -> None:
@@ -147,8 +144,8 @@ def test_words_are_right_where_captions_agree() -> None:
     queries, relation = judged_queries([*captions, *["a cat"] * 12], np.repeat(np.arange(10), 2), 10)
     assert relation[queries.index("dog")].tolist() == [RIGHT] * 4 + [WRONG] * 6
     assert relation[queries.index("a cat")].tolist() == [WRONG] * 4 + [RIGHT] * 6
-    answer = is_there(["dogs", "elephant", "sits"], captions, np.repeat(np.arange(4), 2), 4)
-    assert answer.tolist() == [RIGHT, WRONG, UNKNOWN]
+    relation = judge_words(["dogs", "elephant", "sits"], captions, np.repeat(np.arange(4), 2), 4)
+    assert relation.tolist() == [[RIGHT] * 4, [WRONG] * 4, [RIGHT, WRONG, WRONG, WRONG]]
 
 
 def test_calibrate_writes_the_manifest_and_nothing_else(

@@ -261,7 +261,9 @@ def test_probability_is_the_curve_of_the_words_alone(searcher: Searcher) -> None
     assert [hit.probability for hit in answer.hits] == pytest.approx(
         [expected[hit.row] for hit in answer.hits], abs=1e-5
     )
-    assert answer.is_calibrated and answer.nothing_matches == bool((expected < match.cutoff_probability).all())
+    assert answer.is_calibrated and answer.nothing_matches == bool(
+        (expected < match.cutoff_probability(len(searcher.index))).all()
+    )
 
 
 def test_order_and_probability_agree_for_every_query(searcher: Searcher) -> None:
@@ -312,8 +314,12 @@ def test_bundle_without_calibration_answers_without_probabilities(searcher: Sear
         (Query(("a dog", " ")), "query is empty"),
         (Query(("a",), text_weight=1.5), "text_weight must be from 0 to 1, got 1.5"),
         (Query(("a",), minus=("b",), minus_weight=-1), "minus_weight must be from 0 to 2"),
-        (Query(rows=(12,)), "there are rows 0 to 11"),
-        (Query(("a",), after=date(2021, 1, 2), before=date(2021, 1, 1)), "swap --after and --before"),
+        (Query(rows=(12,)), "rows must be from 0 to 11, got 12"),
+        (Query(("a",), top_k=-1), "top_k must be at least 0, got -1"),
+        (
+            Query(("a",), after=date(2021, 1, 2), before=date(2021, 1, 1)),
+            "after must not be later than before, got 2021-01-02 and 2021-01-01",
+        ),
     ],
 )
 def test_question_without_an_answer_is_one_line(searcher: Searcher, query: Query, words: str) -> None:

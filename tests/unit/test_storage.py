@@ -150,7 +150,7 @@ def test_page_names_images_in_storage_without_quotes_and_options(gallery: Search
         card = search.card_of(0)
         assert (card.title, card.name) == ("a b.png", name)
     assert search.paths.folders == ["my%20photos", "other"]
-    query = read_query({"q": "a red circle", "folder": "other"}, search.paths)
+    query = read_query({"q": "a red circle", "folder": "other"}, search)
     assert query is not None
     found = search.search(query, 5)
     assert [card.title for card in found.cards] == ["c.png"]

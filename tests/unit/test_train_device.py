@@ -17,7 +17,7 @@ from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_training_state
 from miniclip.models.config import Config
 from miniclip.models.device import Device, choose_device
-from tests.support.accelerator import AWAY, Accelerator, accelerator, is_away
+from tests.support.accelerator import AWAY, Accelerator, accelerator, apple_gpu, is_away
 from tests.support.training import TRANSFORM, config, no_bfloat16, own_cache, records_of
 from train.__main__ import main
 from train.augment import View
@@ -25,7 +25,7 @@ from train.decoded import decode, resized
 from train.interpolate import main as interpolate_main
 from train.trainer import validate
 
-__all__ = ["accelerator", "config", "no_bfloat16", "own_cache"]  # fixtures
+__all__ = ["accelerator", "apple_gpu", "config", "no_bfloat16", "own_cache"]  # fixtures
 TOWERS = ("--train.vision_learning_rate", "1e-3", "--train.text_learning_rate", "1e-3")
 RECIPES = {
     "heads": ("--train.ema", "0.9", "--train.mixup", "1", "--train.feature_noise", "0.1", "--train.views", "2"),
@@ -68,6 +68,30 @@ def test_all_tensors_of_a_training_are_on_its_device(
     assert len(records_of(tmp_path / "run")) == 2
     state = load_training_state(tmp_path / "run")
     assert state is not None and not any(map(is_away, state["trained"].values()))
+
+
+@pytest.mark.parametrize(
+    ("device", "recipe"), [("auto", RECIPES["heads"]), ("mps", RECIPES["everything, in views"])], ids=["auto", "mps"]
+)
+def test_all_tensors_of_a_training_are_on_an_apple_gpu(
+    device: str,
+    recipe: tuple[str, ...],
+    train_on,
+    apple_gpu: Accelerator,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train_on(device, tmp_path / "run", "--train.epochs", "2", *recipe)
+    assert "training on mps: Apple GPU, 1 GiB, bfloat16 autocast" in capsys.readouterr().out
+    assert apple_gpu.moved > 100
+    assert len(records_of(tmp_path / "run")) == 2
+
+
+def test_an_apple_gpu_on_an_older_macos_computes_in_float32(
+    apple_gpu: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: False)
+    assert choose_device("mps") == Device(torch.device("mps"), torch.float32)
 
 
 @pytest.mark.parametrize("recipe", [RECIPES[name] for name in RECIPES if "views" not in name])

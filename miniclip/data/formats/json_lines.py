@@ -17,7 +17,7 @@ def read_json_lines(file: Path) -> list[Row]:
             caption = next((entry[column] for column in CAPTION_COLUMNS if column in entry), None)
             split = str(entry.get("split") or "")
             name = str(entry.get("file_name") or "")
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            raise MiniClipError(f"{file} line {number} is not a JSON object; fix or remove it") from None
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise MiniClipError(f"{file} line {number} is not a JSON object; fix or remove it") from error
         rows += [Row(name, text, split, place_of(file, number)) for text in caption_texts(caption) or NO_CAPTION]
     return rows

@@ -19,5 +19,5 @@ def read_karpathy(file: Path) -> list[Row]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MiniClipError(
             f"{file} is not in Karpathy's form, images with filename, split and sentences[].raw ({error!r})"
-        ) from None
+        ) from error
     return rows

@@ -1,0 +1,76 @@
+"""All images of a gallery by date, newest first, under the months they were taken in.
+
+In: filters and a range of places in that order. Out: months with their numbers of images, and the images of the range.
+The page asks for what is near the screen, so a gallery of any size takes one small answer for its months.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from miniclip.search.filters import Filters
+from miniclip.search.query import Query, browse
+
+from .errors import PageError
+from .form import Form, number
+from .gallery_search import NOTHING_PASSES, GallerySearch
+from .search_request import read_query
+
+MAX_CARDS = 400  # in one answer
+MONTHS: tuple[str, ...] = ("January", "February", "March", "April", "May", "June", "July")
+MONTHS += ("August", "September", "October", "November", "December")
+UNDATED = "Without a date"
+
+
+class Browse:
+    """The images of one gallery in the order of their dates. Thread-safe."""
+
+    def __init__(self, gallery: GallerySearch) -> None:
+        self.gallery = gallery
+        self._rows = lru_cache(maxsize=4)(self._browse)  # one for each answer that pages scroll through: 8 bytes a row
+
+    def _browse(self, filters: Filters, distinct: bool) -> np.ndarray:
+        return browse(filters, self.gallery.index, distinct)
+
+    def rows(self, query: Query) -> np.ndarray:
+        """(K,) rows of the images that pass the query's filters, newest first."""
+        return self._rows(query.filters, query.distinct)
+
+    def months(self, form: Form) -> dict[str, Any]:
+        """The form's filters -> what the page needs to lay out all images."""
+        query = read_query(form, self.gallery)
+        rows = self.rows(query)
+        if not len(rows):
+            raise PageError(NOTHING_PASSES)
+        months = self.gallery.index.taken[rows].astype("datetime64[M]").astype(np.int64)  # NaT is the least integer
+        starts = np.flatnonzero(np.r_[True, months[1:] != months[:-1]])
+        counts = np.diff(np.r_[starts, len(rows)])
+        return {
+            "count": len(rows),
+            "heading": _heading(len(rows), bool(query.set_filters)),
+            "gallery": self.gallery.previews.version,
+            "months": [[_name(months[start]), count] for start, count in zip(starts, counts.tolist(), strict=True)],
+        }
+
+    def cards(self, form: Form) -> dict[str, Any]:
+        """The form's filters, `start` and `count` -> that range: row, title, preview, and whether the file is there."""
+        self.gallery.check_gallery(form)
+        rows = self.rows(read_query(form, self.gallery))
+        start = int(number(form, "start", 0, 0, len(rows)))
+        count = int(number(form, "count", MAX_CARDS, 1, MAX_CARDS))
+        found = rows[start : start + count].tolist()
+        address, there = self.gallery.previews.address, self.gallery.index.exists
+        return {"cards": [[row, self.gallery.title(row), address(row), there(row)] for row in found]}
+
+
+def _name(month: np.int64) -> str:
+    """Months are counted from January 1970."""
+    if month == np.iinfo(np.int64).min:
+        return UNDATED
+    return f"{MONTHS[int(month) % 12]} {1970 + int(month) // 12}"
+
+
+def _heading(count: int, is_filtered: bool) -> str:
+    images = "1 image" if count == 1 else f"{count:,} images"
+    return images if is_filtered or count == 1 else f"All {images}"

@@ -1,0 +1,151 @@
+"""What a user does with images that were found: copy, move, put into the trash, download as a ZIP archive.
+
+In: rows of the open gallery, or the threshold of a search for duplicates. Out: first a plan, which the page shows and
+which has a number; then, by that number, exactly what was shown. `demo.local_files` lets only local requests in.
+"""
+
+import os
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from miniclip.data.paths import printable
+from miniclip.index.relocate import Outcome, relocate, undo
+from miniclip.index.relocation_plan import Plan, plan_relocation, plan_trash
+from miniclip.search.best_copy import choose_best, plan_others
+from miniclip.search.duplicates import find_duplicates
+
+from . import cards
+from .app_state import AppState
+from .errors import PageError
+from .form import Form, number
+from .gallery_search import GallerySearch
+
+MAX_SELECTED = 5000  # images of one plan
+MAX_ARCHIVE_BYTES = 20 << 30
+MAX_PLANS = 8  # that wait to be carried out
+MAX_LISTED = 200  # lines of a plan that the page shows
+DONE = {"copy": "copied", "move": "moved", "trash": "put into the trash"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One file as the page lists it; `kept` is the better copy that stays."""
+
+    name: str
+    note: str = ""
+    kept: str = ""
+
+
+class FileActions:
+    """The plans of one page. Thread-safe; one plan is carried out at a time."""
+
+    def __init__(self, app_state: AppState) -> None:
+        self._app_state = app_state
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._lock, self._running = threading.Lock(), threading.Lock()
+
+    def plan(self, form: Form) -> dict[str, Any]:
+        """The action, its folder and its images -> the plan's number, and what it would do as HTML."""
+        gallery = self._app_state.search
+        gallery.check_gallery(form)
+        action = form.get("action")
+        if form.get("duplicates"):
+            plan = _plan_duplicates(gallery, form)
+        elif action == "trash":
+            plan = plan_trash(_paths(gallery, form))
+        elif action in ("copy", "move"):
+            plan = plan_relocation(_paths(gallery, form), str(form.get("folder") or ""), action)
+        else:
+            raise PageError("There is no such action.")
+        html = cards.render(
+            "plan",
+            plan=plan,
+            folder=printable(os.path.dirname(plan.steps[0].target)) if plan.steps else "",
+            lines=[_line(plan, place) for place in range(min(len(plan.steps), MAX_LISTED))],
+            refused=[Line(printable(path), reason) for path, reason in plan.refused[:MAX_LISTED]],
+        )
+        return {"html": html, "plan": self._keep(plan) if plan.steps else ""}
+
+    def archive(self, form: Form) -> dict[str, Any]:
+        """Images -> the number by which `archived` finds them; `PageError` where they are too large together."""
+        gallery = self._app_state.search
+        gallery.check_gallery(form)
+        plan = plan_trash(_paths(gallery, form))  # all that is needed is which files are there
+        if not plan.steps:
+            raise PageError("None of these images is a file on this machine any more.")
+        if sum(step.state[0] for step in plan.steps) > MAX_ARCHIVE_BYTES:
+            raise PageError(f"These images have more than {MAX_ARCHIVE_BYTES >> 30} GB: select fewer.")
+        left_out = f"Left out: {len(plan.refused)} that are no files here." if plan.refused else ""
+        return {"archive": self._keep(Plan("zip", plan.steps)), "notice": left_out}
+
+    def archived(self, name: str) -> list[str]:
+        """The paths of an archive; `PageError` for a number that is not known."""
+        with self._lock:
+            plan = self._plans.get(name)
+        if plan is None or plan.kind != "zip":
+            raise PageError("This download has expired: select the images again.")
+        return [step.source for step in plan.steps]
+
+    def run(self, form: Form) -> dict[str, Any]:
+        """Carry out a plan, once. The answer has the outcome as HTML, and the number for `undo`."""
+        with self._lock:
+            plan = self._plans.pop(str(form.get("plan")), None)
+        if plan is None or plan.kind == "zip":
+            raise PageError("This list has expired: make it again.")
+        with self._running:
+            outcome = relocate(plan)
+        can_undo = bool(outcome.done) and plan.kind != "trash"
+        return {"html": _outcome(outcome, DONE[plan.kind]), "undo": outcome.journal if can_undo else ""}
+
+    def undo(self, form: Form) -> dict[str, Any]:
+        """Take back a plan by its number."""
+        journal = str(form.get("undo") or "")
+        if not journal:
+            raise PageError("There is nothing to undo.")
+        with self._running:
+            return {"html": _outcome(undo(journal), "taken back")}
+
+    def _keep(self, plan: Plan) -> str:
+        name = secrets.token_hex(8)
+        with self._lock:
+            self._plans[name] = plan
+            while len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)
+        return name
+
+
+def _plan_duplicates(gallery: GallerySearch, form: Form) -> Plan:
+    threshold = number(form, "threshold", 0.97, 0.9, 1)
+    choices = choose_best(find_duplicates(gallery.index, threshold), gallery.index, threshold)
+    if not choices:
+        raise PageError("No image is here twice.")
+    to_trash = form.get("action") == "trash"
+    folder = str(form.get("folder") or "")
+    if not to_trash and not folder:
+        raise PageError("Name the folder that they go to.")
+    return plan_others(choices, gallery.index, "" if to_trash else folder)
+
+
+def _paths(gallery: GallerySearch, form: Form) -> list[str]:
+    """The paths of the rows that a browser names."""
+    rows = form.get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise PageError("Select an image first.")
+    if len(rows) > MAX_SELECTED:
+        raise PageError(f"At most {MAX_SELECTED:,} images at a time: select fewer.")
+    return [gallery.index.paths.text(gallery.requested_row({**form, "row": row})) for row in rows]
+
+
+def _line(plan: Plan, place: int) -> Line:
+    step = plan.steps[place]
+    name, new = os.path.basename(step.source), os.path.basename(step.target)
+    note = f"as {printable(new)}, because that name is taken" if new and new != name else ""
+    return Line(printable(step.source if step.kept else name), note, printable(step.kept))
+
+
+def _outcome(outcome: Outcome, verb: str) -> str:
+    failed = [Line(printable(path), reason) for path, reason in outcome.failed[:MAX_LISTED]]
+    return cards.render("outcome", done=len(outcome.done), verb=verb, failed=failed)

@@ -1,0 +1,69 @@
+"""Who may use the files of this machine through the page: only a browser on this machine, at the page's own address.
+
+In: a request below `/local/`. Out: None, or the answer that refuses it. A public page has no such address at all
+(`AppState.is_local`). On others the connection, the Host header, the Origin and the login are checked, so neither a
+reverse proxy, nor another site in the same browser, nor a name that leads here (DNS rebinding) gets through. All
+addresses but the first hold a key that only the first hands out, in an answer that no other site can read.
+"""
+
+import ipaddress
+import secrets
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from .previews import is_logged_in
+
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+NOT_HERE = "Files can be opened and moved only in a browser on the machine of the page, at http://127.0.0.1."
+
+
+class LocalAccess:
+    """The checks, and the key of this run of the page."""
+
+    def __init__(self) -> None:
+        self.key = secrets.token_urlsafe(24)
+
+    def refusal(self, request: Request, key: str | None) -> JSONResponse | None:
+        """The answer to a request that may not pass; `key` as it stands in the address, None where none is needed."""
+        if not is_logged_in(request):
+            return refuse(401, "Log in first.")
+        if not (_is_direct(request) and _is_own_address(request)):
+            return refuse(403, NOT_HERE)
+        if key is not None and not secrets.compare_digest(key.encode(), self.key.encode()):
+            return refuse(403, "The page was restarted: load it again.")
+        if request.method == "POST" and request.headers.get("content-type") != "application/json":
+            return refuse(415, "Send JSON.")  # what a form of another site cannot send
+        return None
+
+
+def refuse(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"message": message}, status_code=status, headers={"Cache-Control": "no-store"})
+
+
+def _is_direct(request: Request) -> bool:
+    """Whether the connection comes from this machine. Uvicorn gives a forwarded client's address the port 0."""
+    client = request.client
+    is_here = client is not None and client.port != 0 and _is_loopback(client.host)
+    return is_here and not any(name in request.headers for name in FORWARDED)
+
+
+def _is_own_address(request: Request) -> bool:
+    """Whether the browser shows this page at an address of this machine, and no other site sent the request."""
+    host = request.headers.get("host", "")
+    if not _is_loopback(urlsplit(f"//{host}").hostname or ""):
+        return False
+    origin = request.headers.get("origin")
+    if origin is None:  # browsers leave it out of a GET alone
+        return request.method == "GET" and request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    return origin == f"http://{host}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,158 @@
+"""The addresses below `/local/`, by which a browser on this machine reaches the files of the open gallery.
+
+    POST /local/open                              -> the key, for all the others
+    POST /local/KEY/details|show|plan|archive|run|undo   JSON in, JSON out
+    GET  /local/KEY/original/GALLERY/ROW          the image file as it is; `?save` to download it
+    GET  /local/KEY/archive/NAME                  a ZIP archive
+Files are named by their row in the index, never by a path. `demo.local_access` decides which requests are answered.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from miniclip.data.images import opened_image
+from miniclip.data.paths import printable
+from miniclip.data.photo_details import read_photo_details
+from miniclip.data.storage import is_uri
+from miniclip.errors import MiniClipError
+
+from .app_state import AppState
+from .errors import PageError, sentence
+from .file_actions import FileActions
+from .form import Form
+from .local_access import LocalAccess, refuse
+from .page import Handler, answering
+from .show_in_folder import has_desktop, show_in_folder
+from .zip_stream import zip_stream
+
+MEDIA_TYPES = {
+    **{name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
+    **{"MPO": "image/jpeg", "HEIF": "image/heic"},
+}
+# nothing in a file may run in the page's name
+FILE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cache-Control": "private, max-age=600",
+}
+
+
+def local_routes(app_state: AppState) -> list[BaseRoute]:
+    """The routes above; none for a page that others can open."""
+    if not app_state.is_local:
+        return []
+    access, actions = LocalAccess(), FileActions(app_state)
+    handlers: Mapping[str, Handler] = {
+        "details": lambda form: _details(app_state, form),
+        "show": lambda form: _show(app_state, form),
+        "plan": actions.plan,
+        "archive": actions.archive,
+        "run": actions.run,
+        "undo": actions.undo,
+    }
+
+    async def hand_out_key(request: Request) -> Response:
+        return access.refusal(request, None) or _json({"key": access.key, "canShow": has_desktop()})
+
+    async def act(request: Request) -> Response:
+        refusal = access.refusal(request, request.path_params["key"])
+        if refusal is not None:
+            return refusal
+        try:
+            form = json.loads(await request.body())
+        except ValueError:
+            return refuse(400, "This request cannot be read.")
+        name = request.path_params["action"]
+        if name not in handlers:
+            return refuse(404, "There is nothing here.")
+        return _json(await run_in_threadpool(answering(name, handlers[name]), form))
+
+    async def original(request: Request) -> Response:
+        path = request.path_params
+        refusal = access.refusal(request, path["key"])
+        if refusal is not None:
+            return refusal
+        form = {"gallery": path["gallery"], "row": path["row"]}
+        try:
+            return await run_in_threadpool(_original, app_state, form, "save" in request.query_params)
+        except MiniClipError as error:
+            return refuse(404, sentence(error))
+
+    async def archive(request: Request) -> Response:
+        refusal = access.refusal(request, request.path_params["key"])
+        if refusal is not None:
+            return refusal
+        try:
+            paths = actions.archived(request.path_params["name"])
+        except PageError as error:
+            return refuse(404, sentence(error))
+        headers = {"Content-Disposition": 'attachment; filename="images.zip"', "Cache-Control": "no-store"}
+        return StreamingResponse(zip_stream(paths), media_type="application/zip", headers=headers)
+
+    return [
+        Route("/local/open", hand_out_key, methods=["POST"]),
+        Route("/local/{key}/original/{gallery}/{row:int}", original, methods=["GET"]),
+        Route("/local/{key}/archive/{name}", archive, methods=["GET"]),
+        Route("/local/{key}/{action}", act, methods=["POST"]),
+    ]
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(json.dumps(value), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _original(app_state: AppState, form: Form, save: bool) -> Response:
+    gallery = app_state.search
+    row = gallery.requested_row(form)
+    source = gallery.index.source(row)
+    with opened_image(source) as image:  # a file that is no image any more is not handed out
+        media_type = MEDIA_TYPES.get(image.format or "", "application/octet-stream")
+    name = printable(gallery.index.paths.name(row)) if save else None
+    if isinstance(source, Path):
+        return FileResponse(source, media_type=media_type, filename=name, headers=FILE_HEADERS)
+    return Response(source, media_type=media_type, headers=FILE_HEADERS)
+
+
+def _details(app_state: AppState, form: Form) -> dict[str, Any]:
+    """A row -> its path, and what its file says of itself."""
+    gallery = app_state.search
+    row = gallery.requested_row(form)
+    path = gallery.index.paths.text(row)
+    details = read_photo_details(gallery.index.source(row))
+    size = int(gallery.index.states[row, 0])
+    taken = details.metadata.taken
+    facts = {
+        "Camera": details.metadata.camera,
+        "Lens": details.lens,
+        "Exposure": details.exposure,
+        "Taken": str(taken)[:16] if taken else "",
+        "Place": details.place,
+        "Size": f"{details.width_px:,} × {details.height_px:,} px, {_bytes(size)}",
+        "Path": printable(path),
+    }
+    return {"facts": [[name, value] for name, value in facts.items() if value], "path": printable(path)}
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e6:.1f} MB" if number >= 100_000 else f"{number / 1e3:.1f} kB"
+
+
+def _show(app_state: AppState, form: Form) -> dict[str, Any]:
+    """A row -> its file in the file manager."""
+    gallery = app_state.search
+    path = gallery.index.paths.text(gallery.requested_row(form))
+    if is_uri(path):
+        raise PageError("This image lies in object storage.")
+    if not Path(path).exists():
+        raise PageError("This image is no longer there.")
+    if not has_desktop():
+        raise PageError("The machine of the page has no desktop to show a folder on.")
+    show_in_folder(Path(path))
+    return {"notice": "Shown in its folder."}

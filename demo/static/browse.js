@@ -1,0 +1,230 @@
+// All images by date under month headings. Only what is near the screen is in the document, so that a gallery of any
+// size scrolls smoothly; titles and previews of the rest are asked for when one comes near.
+function makeTimeline(results, page, server) {
+    const GAP_PX = 4, HEADING_PX = 46, CHUNK = 200;
+    const MIN_CELL_PX = { phone: 108, desktop: 156 };
+    const AHEAD_SCREENS = 0.75;  // above and below the screen
+    const FAST_PX_PER_MS = 2, SETTLED_MS = 80;  // above that speed, nothing is loaded that passes by
+    let list = null, months = [], asked = {}, gallery = '';
+    let columns = 1, cell = 0;
+    let cards = [], chunks = new Map();  // by place: [row, title, preview, is there]
+    let sections = new Map(), items = new Map();  // in the document, by month and by place
+    let frame = 0, settled = 0, last = { top: 0, at: 0 };
+
+    function layOut() {
+        const width = list.clientWidth;
+        if (!width) return false;  // another tab is shown
+        const least = width < 600 ? MIN_CELL_PX.phone : MIN_CELL_PX.desktop;
+        columns = Math.max(2, Math.floor((width + GAP_PX) / (least + GAP_PX)));
+        cell = (width - GAP_PX * (columns - 1)) / columns;
+        let top = 0;
+        for (const month of months) {
+            month.top = top;
+            month.height = HEADING_PX + Math.ceil(month.count / columns) * (cell + GAP_PX);
+            top += month.height;
+        }
+        list.style.height = `${top}px`;
+        for (const [number, section] of sections) placeSection(section, months[number]);
+        for (const [place, item] of items) placeItem(item, place - months[monthOf(place)].start);
+        return true;
+    }
+
+    function placeSection(section, month) {
+        section.style.transform = `translateY(${month.top}px)`;
+        section.style.height = `${month.height}px`;
+    }
+
+    function placeItem(item, offset) {
+        const [x, y] = [offset % columns, Math.floor(offset / columns)].map((steps) => steps * (cell + GAP_PX));
+        item.style.cssText = `transform:translate(${x}px,${y}px);width:${cell}px;height:${cell}px`;
+    }
+
+    // The last month that begins no later than a height of the list ('top') or a place ('start'), by halving.
+    function monthAt(measure, value) {
+        let [low, high] = [0, months.length - 1];
+        while (low < high) {
+            const middle = (low + high + 1) >> 1;
+            if (months[middle][measure] <= value) low = middle;
+            else high = middle - 1;
+        }
+        return low;
+    }
+    const monthOf = (place) => monthAt('start', place);
+
+    const topOf = (place) => {
+        const month = months[monthOf(place)];
+        return month.top + HEADING_PX + Math.floor((place - month.start) / columns) * (cell + GAP_PX);
+    };
+
+    function addSection(number) {
+        const month = months[number];
+        const section = document.createElement('section');
+        section.setAttribute('aria-label', `${month.name}, ${month.count.toLocaleString('en')} images`);
+        const heading = document.createElement('h3');
+        heading.textContent = month.name;
+        section.append(heading, document.createElement('ul'));
+        const after = [...sections.keys()].filter((other) => other > number).sort((a, b) => a - b)[0];
+        placeSection(section, month);
+        list.insertBefore(section, sections.get(after) ?? null);
+        sections.set(number, section);
+        return section;
+    }
+
+    function addItem(place, month, section) {
+        const item = document.createElement('li');
+        item.dataset.place = place;
+        item.setAttribute('aria-setsize', month.count);
+        item.setAttribute('aria-posinset', place - month.start + 1);
+        const own = section.lastElementChild;
+        placeItem(item, place - month.start);
+        const isLast = !own.lastElementChild || Number(own.lastElementChild.dataset.place) < place;
+        const next = isLast ? null : [...own.children].find((other) => Number(other.dataset.place) > place);
+        own.insertBefore(item, next ?? null);
+        items.set(place, item);
+        return item;
+    }
+
+    function fillItem(item, place) {
+        const card = cards[place];
+        if (!card || item.firstChild) return;
+        const [row, title, preview, isThere] = card;
+        const button = document.createElement('button');
+        Object.assign(button, { type: 'button', className: 'card', title });
+        Object.assign(button.dataset, { row, gallery });
+        const image = document.createElement('img');
+        Object.assign(image, { alt: '', decoding: 'async', src: preview });
+        const name = document.createElement('span');
+        name.className = 'title';
+        name.textContent = isThere ? title : `${title}: no longer on disk`;
+        if (!isThere) button.classList.add('gone');
+        button.append(image, name);
+        item.append(button);
+    }
+
+    // Bring what is near the screen into the document, and take out the rest.
+    function draw() {
+        frame = 0;
+        if (!list?.isConnected || !list.clientWidth) return;
+        const top = -list.getBoundingClientRect().top;
+        const now = performance.now();
+        const isFast = Math.abs(top - last.top) / Math.max(1, now - last.at) > FAST_PX_PER_MS;
+        last = { top, at: now };
+        const ahead = innerHeight * (isFast ? 0 : AHEAD_SCREENS);
+        const [from, to] = [top - ahead, top + innerHeight + ahead];
+        const wanted = new Set(), wantedMonths = new Set();
+        for (let number = monthAt('top', from); number < months.length && months[number].top < to; number++) {
+            const month = months[number];
+            const section = sections.get(number) ?? addSection(number);
+            wantedMonths.add(number);
+            const inside = (y) => Math.floor((y - month.top - HEADING_PX) / (cell + GAP_PX));
+            const first = month.start + Math.max(0, inside(from)) * columns;
+            const end = Math.min(month.start + month.count, month.start + Math.max(0, inside(to) + 1) * columns);
+            for (let place = first; place < end; place++) {
+                wanted.add(place);
+                const item = items.get(place) ?? addItem(place, month, section);
+                if (!isFast) fillItem(item, place);
+            }
+        }
+        if (!isFast) page.send('cards');
+        const keeps = (node) => node.contains(document.activeElement);  // the keyboard's place is not lost
+        for (const [place, item] of items) if (!wanted.has(place) && !keeps(item)) {
+            item.remove();
+            items.delete(place);
+        }
+        for (const [number, section] of sections) if (!wantedMonths.has(number) && !keeps(section)) {
+            section.remove();
+            sections.delete(number);
+        }
+        clearTimeout(settled);
+        if (isFast) settled = setTimeout(draw, SETTLED_MS);
+        else if (wanted.size) load(Math.min(...wanted), Math.max(...wanted));
+    }
+
+    async function load(first, end) {
+        for (let number = Math.floor(first / CHUNK); number <= Math.floor(end / CHUNK); number++) {
+            if (chunks.has(number)) continue;
+            const mine = chunks;
+            mine.set(number, true);
+            const answer = await page.call(server.browse_cards, { ...asked, gallery, start: number * CHUNK, count: CHUNK });
+            if (mine !== chunks) return;  // another search was asked meanwhile
+            if (!answer.cards) {
+                mine.delete(number);
+                if (answer.gallery_changed) hide(page.message(answer));
+                return;
+            }
+            answer.cards.forEach((card, offset) => { cards[number * CHUNK + offset] = card; });
+            for (const [place, item] of items) fillItem(item, place);
+            page.send('cards');
+        }
+    }
+
+    const schedule = () => { frame ||= requestAnimationFrame(draw); };
+    const scrollToPlace = (place) => scrollTo({ top: scrollY + list.getBoundingClientRect().top + topOf(place) - HEADING_PX - 8 });
+
+    function head(answer) {
+        const bar = document.createElement('div');
+        bar.className = 'heading';
+        const heading = document.createElement('h2');
+        heading.textContent = answer.heading;
+        bar.append(heading);
+        if (months.length > 1) {
+            const label = document.createElement('label');
+            label.className = 'jump';
+            label.textContent = 'Go to ';
+            const select = document.createElement('select');
+            for (const month of months) select.add(new Option(`${month.name} (${month.count.toLocaleString('en')})`, month.start));
+            select.addEventListener('change', () => scrollToPlace(Number(select.value)));
+            label.append(select);
+            bar.append(label);
+        }
+        return bar;
+    }
+
+    function show(answer, question) {
+        const kept = list && JSON.stringify(asked) === JSON.stringify(question) ? scrollY : null;  // asked once more
+        [gallery, asked] = [answer.gallery, question];
+        let start = 0;
+        months = answer.months.map(([name, count]) => ({ name, count, start: (start += count) - count }));
+        [cards, chunks, sections, items] = [[], new Map(), new Map(), new Map()];
+        list = document.createElement('div');
+        list.className = 'timeline';
+        results.setAttribute('aria-live', 'off');  // what scrolls in is no news
+        results.replaceChildren(head(answer), list);
+        resized.disconnect();
+        resized.observe(list);
+        if (!layOut()) return;
+        if (kept !== null) scrollTo({ top: kept });
+        draw();
+    }
+
+    function hide(html) {
+        resized.disconnect();
+        list = null;
+        months = [];
+        results.setAttribute('aria-live', 'polite');
+        results.innerHTML = html;
+    }
+
+    let width = 0;
+    const resized = new ResizeObserver(() => {
+        if (!list || list.clientWidth === width) return;
+        width = list.clientWidth;
+        const top = -list.getBoundingClientRect().top;
+        const shown = cell && top > 0 ? [...items.keys()].sort((a, b) => a - b).find((place) => topOf(place) >= top) : undefined;
+        if (!layOut()) return;
+        if (shown !== undefined) scrollToPlace(shown);
+        draw();
+    });
+    addEventListener('scroll', schedule, { passive: true });
+    addEventListener('resize', schedule);
+
+    // The large view turns to a neighbour: bring it, and the ones beside it, into the document.
+    page.hear('turned', (card) => {
+        const item = card.closest('.timeline li');
+        if (!item || !list) return;
+        item.scrollIntoView({ block: 'nearest' });
+        draw();
+    });
+
+    return { show, hide };
+}

@@ -1,0 +1,65 @@
+"""Files as one ZIP archive that is written while it is sent: no archive on the disk, and 1 MB in memory.
+
+In: paths. Out: the archive in parts. Images are stored, not compressed: they are compressed already.
+"""
+
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+
+PART_BYTES = 1 << 20
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP archive can hold
+MISSING = "not in this archive.txt"
+
+
+class _Sink:
+    """What `zipfile` writes to: it cannot seek, so sizes follow the content of each file."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, content: bytes) -> int:
+        self._parts.append(bytes(content))
+        return len(content)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> bytes:
+        content = b"".join(self._parts)
+        self._parts.clear()
+        return content
+
+
+def zip_stream(paths: Sequence[str]) -> Iterator[bytes]:
+    """The archive. Equal names get numbers; files that cannot be read are listed in a text file at its end."""
+    sink, missing, taken = _Sink(), [], set[str]()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:  # type: ignore[call-overload]
+        for path in paths:
+            name = _free_name(os.fsencode(os.path.basename(path)).decode("utf-8", "replace"), taken)
+            try:
+                with open(path, "rb") as file:
+                    found = os.fstat(file.fileno())
+                    entry = zipfile.ZipInfo(name, max(EARLIEST, time.localtime(found.st_mtime)[:6]))
+                    entry.file_size = found.st_size  # lets it choose the 64-bit form
+                    entry.external_attr = 0o644 << 16
+                    with archive.open(entry, "w") as into:
+                        while part := file.read(PART_BYTES):
+                            into.write(part)
+                            yield sink.take()
+            except OSError as error:
+                missing.append(f"{name}: {error.strerror}")
+        if missing:
+            archive.writestr(_free_name(MISSING, taken), "\n".join(missing) + "\n")
+    yield sink.take()
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    stem, suffix = os.path.splitext(name)
+    number, free = 1, name
+    while free.casefold() in taken:
+        number += 1
+        free = f"{stem} ({number}){suffix}"
+    taken.add(free.casefold())
+    return free

@@ -1,0 +1,29 @@
+"""`miniclip undo`: take back the last files that were moved or copied."""
+
+import argparse
+import sys
+from typing import Any
+
+
+def add_command(commands: Any) -> None:
+    """Put the command into the parser."""
+    command = commands.add_parser(
+        "undo",
+        help="take back the last files that MiniCLIP moved or copied",
+        description="Take back the last files that `miniclip duplicates --move-to` or the page moved or copied. Run it "
+        "again for those before. Files in the trash are restored from there.",
+        example="miniclip undo",
+    )
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from miniclip.data.paths import printable
+    from miniclip.index.relocate import undo
+
+    outcome = undo()
+    for source, target in outcome.done:
+        print(f"{printable(source)} -> {printable(target)}" if target else f"{printable(source)} deleted")
+    for path, reason in outcome.failed:
+        print(f"left {printable(path)}: {reason}", file=sys.stderr)
+    return 1 if outcome.failed else 0

@@ -1,0 +1,126 @@
+"""What filters ask of an image file: size, camera, rating, place and type, in columns.
+
+In: the images' table, or the arrays of its summary. Out: `ImageFacts`. A new fact is a field of
+`miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, and a field of `ImageFacts`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# columns of the table by name: type in Arrow, type in SQL for an index that lacks the column. All may be empty
+METADATA_COLUMNS = {
+    "camera": ("string", "string"),
+    "rating": ("int8", "tinyint"),
+    "latitude": ("float64", "double"),
+    "longitude": ("float64", "double"),
+    "file_type": ("string", "string"),
+}
+FACT_COLUMNS = ("width_px", "height_px", *METADATA_COLUMNS)
+
+
+def metadata_fields() -> "list[pa.Field]":
+    import pyarrow as pa
+
+    return [pa.field(name, pa.type_for_alias(kind)) for name, (kind, _) in METADATA_COLUMNS.items()]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One of a few texts for each row, or none."""
+
+    codes: np.ndarray  # (N,) int32, places in `names`; -1 for none
+    names: tuple[str, ...]
+
+    @classmethod
+    def from_arrow(cls, values: "pa.Array") -> "Labels":
+        """A `pyarrow` string array."""
+        encoded = values.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return cls(codes, tuple(encoded.dictionary.to_pylist()))
+
+    def rows_where(self, is_wanted: Callable[[str], bool]) -> np.ndarray:
+        """(N,) bool: the rows whose text is wanted."""
+        wanted = np.array([is_wanted(name) for name in self.names] + [False])  # the last is what -1 points at
+        return np.asarray(wanted[self.codes])
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many rows have each text, the most frequent first."""
+        counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+        order = np.argsort(-counts, kind="stable")
+        return {self.names[code]: int(counts[code]) for code in order.tolist() if counts[code]}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Row i of every field is the same image."""
+
+    width_px: np.ndarray  # (N,) int32, upright
+    height_px: np.ndarray
+    camera: Labels
+    file_type: Labels
+    rating: np.ndarray  # (N,) int8: 1 to 5 stars, -1 rejected, 0 unrated
+    latitude: np.ndarray  # (N,) float64 in degrees, NaN without a place
+    longitude: np.ndarray
+
+    @classmethod
+    def from_columns(cls, columns: "Mapping[str, pa.Array]", count: int) -> "ImageFacts":
+        """Columns of the table; an index of an older format lacks some, and its images then lack the facts."""
+
+        def numbers(name: str, kind: type, missing: float) -> np.ndarray:
+            if name not in columns:
+                return np.full(count, missing, dtype=kind)
+            return np.asarray(columns[name].fill_null(missing).to_numpy(zero_copy_only=False), dtype=kind)
+
+        def labels(name: str) -> Labels:
+            return Labels.from_arrow(columns[name]) if name in columns else Labels(np.full(count, -1, np.int32), ())
+
+        return cls(
+            numbers("width_px", np.int32, 0),
+            numbers("height_px", np.int32, 0),
+            labels("camera"),
+            labels("file_type"),
+            numbers("rating", np.int8, 0),
+            numbers("latitude", np.float64, np.nan),
+            numbers("longitude", np.float64, np.nan),
+        )
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """By name, for the summary's file."""
+        arrays: dict[str, np.ndarray] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Labels):
+                arrays[name], arrays[f"{name}_names"] = value.codes, np.array(value.names, dtype=np.str_)
+            elif name in self.__dataclass_fields__:
+                arrays[name] = value
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ImageFacts":
+        """What `to_arrays` gave. Errors: `KeyError` for a file of an older MiniCLIP, `ValueError` for a damaged one."""
+        values: dict[str, Any] = {}
+        for name in cls.__dataclass_fields__:
+            values[name] = arrays[name]
+            if f"{name}_names" in arrays:
+                values[name] = Labels(arrays[name], tuple(arrays[f"{name}_names"].tolist()))
+                if len(arrays[name]) and not -1 <= arrays[name].min() <= arrays[name].max() < len(values[name].names):
+                    raise ValueError(name)
+        facts = cls(**values)
+        if {len(column) for column in facts.columns} != {len(facts.width_px)}:
+            raise ValueError("columns of different length")
+        return facts
+
+    @property
+    def columns(self) -> list[np.ndarray]:
+        values = (getattr(self, name) for name in self.__dataclass_fields__)
+        return [value.codes if isinstance(value, Labels) else value for value in values]
+
+    def __len__(self) -> int:
+        return len(self.width_px)
