@@ -35,6 +35,7 @@ from miniclip.models.device import cpu_device
 from miniclip.models.dual_encoder import DualEncoder
 from miniclip.models.torch_encoder import reuse_freed_memory
 from train.__main__ import start_model
+from train.blocks import example_image, example_text
 from train.data import prepare
 from train.feature_cache import IMAGE_BATCH, TEXT_BATCH
 from train.frozen_tower import FrozenTower
@@ -179,7 +180,9 @@ def _plain_steps(
     """One row is one image and one caption, everything computed anew."""
     vision_blocks, text_blocks = trained_blocks(config.train)
     tokens = Tokens(tokenizer, table.captions)
-    sides = TowerInput(model.vision, vision_blocks), TowerInput(model.text, text_blocks)
+    image = example_image(transform.height_px, transform.width_px)
+    images = TowerInput(model.vision, vision_blocks, (image,))
+    sides = images, TowerInput(model.text, text_blocks, example_text(model.text))
     optimiser = torch.optim.AdamW(parameter_groups(model, *sides, config.train), lr=1e-4)
     generator = np.random.default_rng(0)
     model.train()

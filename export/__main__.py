@@ -39,7 +39,10 @@ def make_parser() -> ArgumentParser:
         prog=call, description="Turn a run into an ONNX bundle.", example=f"{call} --run runs/mine --out bundles/mine"
     )
     parser.add_argument(
-        "--run", required=True, type=Path, help="run folder of training, or a CLIP: its folder or USER/NAME"
+        "--run",
+        required=True,
+        type=Path,
+        help="run folder of training, or a CLIP, SigLIP, ...: its folder or USER/NAME",
     )
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to make")
     parser.add_argument(
@@ -94,7 +97,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     """Write every file of a bundle, the manifest last. The same run gives the same bytes."""
     (folder / "onnx").mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
-        shutil.copyfile(run.folder / name, folder / name)
+        shutil.copyfile(run.settings / name, folder / name)
     # transformers.js opens a dual encoder by this type; once the towers are ONNX their own types no longer matter
     dim = run.config.model.projection_dim
     write_json(folder / "config.json", {"model_type": "clip", "projection_dim": dim, "architectures": ["CLIPModel"]})

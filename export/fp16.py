@@ -64,7 +64,10 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
 
 
 def normalisation_tail(model: onnx.ModelProto) -> list[str]:
-    """Names of the last nodes, from the head's LayerNormalization on: the L2 norm must not be rounded to 11 bits."""
+    """Names of the last nodes, from the last LayerNormalization on, or from the head's product where there is none: the
+    L2 norm must not be rounded to 11 bits.
+    """
     nodes = list(model.graph.node)
-    last_norm = max((i for i, node in enumerate(nodes) if node.op_type == "LayerNormalization"), default=len(nodes))
-    return [node.name for node in nodes[last_norm:]]
+    last = {node.op_type: place for place, node in enumerate(nodes)}
+    start = last.get("LayerNormalization", max(last.get("Gemm", 0), last.get("MatMul", 0)))
+    return [node.name for node in nodes[start:]]

@@ -39,8 +39,8 @@ def embed(model: onnx.ModelProto | Path, feeds: Feeds) -> np.ndarray:
 
 
 def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
-    """Tensors inside the graph, batch by batch, each as `(rows, d)`: one row an image, token, text or position of a
-    convolution's input, without padding."""
+    """Tensors inside the graph, batch by batch, each as `(rows, d)`, d its last axis: one row an image, token or text,
+    without padding."""
     for feed, tensors in zip(feeds, run_inside(model, names, feeds), strict=True):
         yield [token_rows(values, feed.get("attention_mask")) for values in tensors]
 
@@ -59,11 +59,9 @@ def run_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterat
 
 
 def token_rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """(..., d) or (B, C, H, W) -> (rows, d or C), without the tokens that `mask` names padding."""
-    if values.ndim == 3 and mask is not None:
+    """(..., d) -> (rows, d), without the tokens that `mask` names padding."""
+    if values.ndim == 3 and mask is not None and values.shape[:2] == mask.shape:
         return np.asarray(values[mask.astype(bool)])
-    if values.ndim == 4:  # (B, C, H, W)
-        values = values.transpose(0, 2, 3, 1)
     return np.reshape(values, (-1, values.shape[-1]))
 
 

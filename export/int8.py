@@ -39,6 +39,7 @@ from .graph import (
     save_graph,
 )
 from .int8_storage import store_in_8_bits
+from .layer_sets import layer_sets
 from .smooth_quant import scale_outliers
 from .weight_bits import LayerBits, choose_bits, layer_work, some_of, with_7_bits
 
@@ -66,6 +67,7 @@ class Tower:
     model: onnx.ModelProto
     source: onnx.ModelProto  # the same function with its outliers divided
     factors: dict[str, np.ndarray]  # of `export.gptq`
+    rounded: dict[str, np.ndarray]  # its 8-bit weights, by layer: they do not depend on which other layers have 8 bits
     measured: Feeds  # calibration data that scales and weights are fitted to
     judged: Feeds  # held-back calibration data
     expected: np.ndarray  # embeddings of the held-back data
@@ -89,14 +91,18 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
     with quiet_tools():
         tower = _prepare(onnx.load(fp32), feeds)
         quantised = _quantise(tower, ())
-        kept = {}
-        if quantised.cosine < MIN_COSINE:
+        in_8_bits, kept = quantised.cosine, {}
+        if in_8_bits < MIN_COSINE:
             kept = layers_to_keep(tower.model, lambda exclude: _quantise(tower, exclude).cosine)
         exclude = {name for names in kept.values() for name in names}
         if kept:
             quantised = _quantise(tower, exclude)
         graph, layers = _narrow(tower, quantised, exclude)
+        all_kept = bool(kept) and len(kept) == len(layer_sets(tower.model))
     save_graph(graph, int8)
+    if all_kept:
+        lost = f"cosine to fp32 in 8 bits, 1st percentile: {in_8_bits:.3f}; most is lost in {', '.join([*kept][:3])}"
+        return f"all layers stay in fp32 ({lost})", layers
     narrow = sum(layer.bits == 7 for layer in layers)
     how = f"{quantised.how}; weights of {narrow} of {len(layers)} layers in 7 bits"
     return how + (f"; kept in fp32: {', '.join(kept)}" if kept else ""), layers
@@ -117,12 +123,12 @@ def _prepare(model: onnx.ModelProto, feeds: Feeds) -> Tower:
         measured, judged = _singly(measured), _singly(judged)
         source, without = scale_outliers(model, measured), []
     factors = input_factors(source, measured, without)
-    return Tower(model, source, factors, measured, judged, embed(model, judged))
+    rounded = rounded_weights(source, factors, 8)
+    return Tower(model, source, factors, rounded, measured, judged, embed(model, judged))
 
 
 def _quantise(tower: Tower, exclude: Collection[str]) -> Quantised:
-    factors = {name: factor for name, factor in tower.factors.items() if name not in exclude}
-    rounded = with_weights(tower.source, rounded_weights(tower.source, factors, 8))
+    rounded = with_weights(tower.source, {name: own for name, own in tower.rounded.items() if name not in exclude})
     tried = []
     # on a tie prefer dynamic scales: static ones clip activations beyond the calibration range
     for how in (STATIC,) if is_convolutional(tower.model) else (DYNAMIC, STATIC):
@@ -207,10 +213,10 @@ def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> o
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            op_types_to_quantize=CONVOLUTION_OPERATORS if convolutional else ["MatMul"],
+            op_types_to_quantize=[*(CONVOLUTION_OPERATORS if convolutional else ()), "MatMul"],
             nodes_to_exclude=list(exclude),
-            # the operators behind a transformer's products (bias, norm, softmax) take float32
-            extra_options={} if convolutional else {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            # the operators behind matrix products (bias, norm, softmax) take float32
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "MatMulConstBOnly": True},
         )
         return onnx.load(target)
 

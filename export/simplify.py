@@ -57,6 +57,27 @@ def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) ->
     drop_unused(model)
 
 
+def spread_rotations(model: onnx.ModelProto) -> None:
+    """Give each `RotaryEmbedding` a row of cosines and sines for every text, where the exporter has one for all of a
+    batch: onnxruntime does not broadcast them.
+    """
+    graph = model.graph
+    for node in [node for node in graph.node if node.op_type == "RotaryEmbedding" and len(node.input) == 3]:
+        batch, shape, ones = (f"{node.name}_{part}" for part in ("batch", "shape", "ones"))
+        graph.initializer.append(numpy_helper.from_array(np.ones(2, dtype=np.int64), ones))
+        steps = [
+            helper.make_node("Shape", [node.input[0]], [batch], name=batch, start=0, end=1),
+            helper.make_node("Concat", [batch, ones], [shape], name=shape, axis=0),
+        ]
+        for position, name in enumerate(("cosines", "sines"), 1):
+            spread = f"{node.name}_{name}"
+            steps.append(helper.make_node("Expand", [node.input[position], shape], [spread], name=spread))
+            node.input[position] = spread
+        place = list(graph.node).index(node)
+        for offset, step in enumerate(steps):
+            graph.node.insert(place + offset, step)
+
+
 def fold_scales(model: onnx.ModelProto) -> None:
     """Mul(Add(MatMul(x, weight), bias), scale) with a constant scale -> the same without Mul."""
     graph = model.graph

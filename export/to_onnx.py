@@ -6,7 +6,7 @@ and the source lines is removed.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from miniclip.models.dual_encoder import DualEncoder
 from miniclip.models.onnx_graph import onnx_graph
 
 from .graph import save_graph
-from .simplify import fold_scales, simplify_attention
+from .simplify import fold_scales, simplify_attention, spread_rotations
 
 
 class VisionGraph(nn.Module):
@@ -62,6 +62,8 @@ def _export(
 ) -> None:
     model = onnx_graph(graph, inputs, dynamic, output)
     is_vision = "pixel_values" in inputs
-    simplify_attention(model, merge=not is_vision, drop_masks=is_vision)
+    sees_padding = not is_vision and cast(Any, graph).tower.exact_length is not None
+    simplify_attention(model, merge=not is_vision, drop_masks=is_vision or sees_padding)
     fold_scales(model)
+    spread_rotations(model)
     save_graph(model, path)

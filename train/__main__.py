@@ -22,12 +22,12 @@ from miniclip.installation import program
 from miniclip.models.backbones import load_backbone
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import begin_run, holds_run, load_run, load_training_state, read_run_config
-from miniclip.models.clip import is_clip, load_clip
 from miniclip.models.config import Config, add_config_flags, config_from_dict, load_config
 from miniclip.models.device import Device, add_device_flag, choose_device
 from miniclip.models.dual_encoder import DualEncoder, build_model
 from miniclip.models.pretrained import resolve_backbone
 from miniclip.models.torch_encoder import reuse_freed_memory
+from miniclip.models.whole_models import holds_whole_model, load_dual_encoder
 
 from .curves import draw_curves
 from .data import TrainingData, load_data
@@ -123,20 +123,22 @@ def _train(config: Config, out: Path, arguments: dict[str, Any], device: Device)
 def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
     """The model before its first step, its preprocessing, and the folder of its tokenizer."""
     vision_folder, text_folder = resolve_backbone(config.model.vision), resolve_backbone(config.model.text)
-    transform = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
-    if config.model.head == "linear":
-        if not is_clip(vision_folder):
-            raise MiniClipError(f"--model.head linear: {config.model.vision} is no CLIP; use mlp, or name one")
-        found, model = load_clip(vision_folder, config.model.vision)
-        if found.projection_dim != config.model.projection_dim:
-            raise MiniClipError(
-                f"--model.projection_dim must be {found.projection_dim}, that of {config.model.vision}, "
-                f"got {config.model.projection_dim}"
-            )
+    probed = config.model.head != "mlp" and config.model.vision == config.model.text
+    if config.model.head == "linear" and not holds_whole_model(vision_folder):
+        raise MiniClipError(
+            f"--model.head linear: {config.model.vision} is no model of images and text, such as CLIP; "
+            "use mlp, or name one"
+        )
+    if probed and holds_whole_model(vision_folder):
+        transform = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
+        found, model = load_dual_encoder(vision_folder, config.model.vision)
+        for field in ("head", "projection_dim", "image_size_px"):
+            theirs, ours = getattr(found, field), getattr(config.model, field)
+            if theirs != ours:
+                raise MiniClipError(f"--model.{field} must be {theirs}, that of {config.model.vision}, got {ours}")
     else:
         model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
-        size_px = config.model.image_size_px
-        transform = ImageTransform(size_px, size_px, transform.mean, transform.std, transform.resample)
+        transform = ImageTransform.for_backbone(vision_folder / "preprocessor_config.json", config.model.image_size_px)
     if config.train.start_from:
         _start_from(model, config)
     return model, transform, text_folder

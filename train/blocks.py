@@ -2,42 +2,81 @@
 
 In: a tower of `miniclip.models.dual_encoder`, and how many of its last blocks learn. Out: the input of the first of
 those blocks for any image or text, and a tower that continues from there and shares its weights with the whole one.
+
+Nothing here names an architecture. The blocks are found by their place in the module tree. The parts below them are
+found by running the tower once on an example, and each cut is checked on another one before it is used.
 """
 
 import contextlib
 import copy
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
+from miniclip.errors import MiniClipError
 from miniclip.models.dual_encoder import TextTower, VisionTower
 
-# where each kind of backbone keeps what comes before its blocks, and the blocks themselves
-PLACES = {
-    "efficientnet-lite": ("stem", "blocks"),
-    "resnet": ("embedder", "encoder.stages"),
-    "vit": ("embeddings", "layers"),
-    "dinov2": ("embeddings", "encoder.layer"),
-    "clip_vision_model": ("embeddings", "encoder.layers"),
-    "clip_text_model": ("embeddings", "encoder.layers"),
-    "bert": ("embeddings", "encoder.layer"),
-    "roberta": ("embeddings", "encoder.layer"),
-}
+STAGE_LISTS = ("layers", "layer", "blocks")  # where a stage of a convolutional tower or of a Swin keeps its blocks
+EXAMPLE_TOKENS = 8
+MAX_DIFFERENCE = 1e-3  # of the features of a cut tower from those of the whole one, relative to the largest
 
 
 def blocks_of(tower: nn.Module) -> list[nn.Module]:
-    """The blocks of a tower from the bottom to the top; of a ResNet, those of all stages."""
-    _, place = _places(tower)
-    found = list(cast(nn.ModuleList, tower.get_submodule(f"backbone.{place}")))
-    return [block for stage in found for block in cast(Any, stage).layers] if place.endswith("stages") else found
+    """The blocks of a tower from the bottom to the top.
+
+    They are the list of composite modules that has the most parameters. If it is a list of stages, they are the blocks
+    of all stages.
+
+    Errors: `MiniClipError` when the tower has no such list.
+    """
+    backbone = tower.get_submodule("backbone")
+    chains = [part for part in backbone.modules() if _is_chain(part)]
+    if not chains:
+        raise MiniClipError(f"{_model_type(tower)} has no blocks to train some of; use --train.setup 1 or 2")
+    blocks = list(max(chains, key=_size).children())  # the outermost comes first, and wins a tie
+    for name in STAGE_LISTS:
+        stages = [getattr(block, name, None) for block in blocks]
+        if all(map(_is_chain, stages)):
+            return [block for stage in stages for block in cast(nn.Module, stage).children()]
+    return blocks
 
 
-def frozen_parts(tower: nn.Module, first: int) -> list[nn.Module]:
-    """What the input of block `first` depends on: the embeddings or stem, and the blocks below."""
-    below, _ = _places(tower)
-    names = [f"backbone.{below}", "backbone.pre_layrnorm"]  # CLIP's norm before its first block (spelled so)
-    parts = dict(tower.named_modules())
-    return [*(parts[name] for name in names if name in parts), *blocks_of(tower)[:first]]
+def _is_chain(part: Any) -> bool:
+    """Whether it is a list of composite modules."""
+    return isinstance(part, nn.ModuleList | nn.Sequential) and len(part) > 0 and all(any(b.children()) for b in part)
+
+
+def example_image(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """One image of noise, (1, 3, H, W), always the same."""
+    noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    return noise.to(device)
+
+
+def example_text(tower: TextTower) -> tuple[Tensor, Tensor]:
+    """`input_ids, attention_mask` (1, L) of a short text. A tower that sees its padding gets its exact length."""
+    length = tower.exact_length or min(EXAMPLE_TOKENS, tower.max_positions)
+    ids = torch.arange(1, length + 1, device=next(tower.parameters()).device)[None]
+    return ids, torch.ones_like(ids)
+
+
+def frozen_parameters(tower: nn.Module, first: int, *example: Tensor) -> set[str]:
+    """Names of the parameters that the input of block `first` depends on: those that have a gradient there."""
+    with _all_require_gradients(tower), torch.enable_grad():
+        hidden = lower_part(tower, first, *example)
+        return _depended_on(tower, hidden)
+
+
+def trained_parameters(tower: VisionTower | TextTower, first: int, *example: Tensor) -> set[str]:
+    """Names of the parameters above: used from block `first` on, and nowhere below it."""
+    with torch.no_grad():
+        hidden = lower_part(tower, first, *example)
+    upper = UpperPart(tower, first, *example)
+    with _all_require_gradients(tower), torch.enable_grad():
+        used = _depended_on(tower, upper(hidden, *_text_inputs(tower, example)))
+    return used - frozen_parameters(tower, first, *example)
 
 
 class _ReachedError(Exception):
@@ -62,58 +101,132 @@ def lower_part(tower: nn.Module, first: int, *inputs: Tensor, to_end: bool = Fal
             tower(*inputs)
     finally:
         handle.remove()
+    if not reached:
+        raise MiniClipError(f"{_model_type(tower)} runs without its blocks; use --train.setup 1 or 2")
     return reached[0]
 
 
 class UpperPart(nn.Module):
-    """A tower from block `first` on. Its weights are the whole tower's own."""
+    """A tower from block `first` on. Its weights are the whole tower's own.
 
-    def __init__(self, tower: VisionTower | TextTower, first: int) -> None:
+    `example` is an image of the size that will be used, or a text. In a vision tower, the modules before the block
+    return what they returned for the example: only its shape matters, because the block itself receives `hidden`. In
+    a text tower, the blocks below are skipped, and the other modules run on the text.
+
+    Errors: `MiniClipError` when the tower is no plain chain of blocks, so that the cut tower has other features.
+    """
+
+    def __init__(self, tower: VisionTower | TextTower, first: int, *example: Tensor) -> None:
         super().__init__()
-        below, place = _places(tower)
-        self._entry = _Entry(tower.backbone.get_submodule(below))
-        upper = nn.ModuleList(blocks_of(tower)[first:])
-        blocks = nn.Sequential(*upper) if place == "blocks" else upper
-        backbone = _replaced(tower.backbone, place, blocks)
-        backbone = _replaced(backbone, below, self._entry)
-        if "pre_layrnorm" in backbone._modules:
-            backbone = _replaced(backbone, "pre_layrnorm", nn.Identity())
-        self.tower = _replaced(tower, "backbone", backbone)
+        names = {module: name for name, module in tower.named_modules()}
+        blocks = blocks_of(tower)
+        outputs = _run_before(tower, blocks[first], *example)
+        if isinstance(tower, VisionTower):
+            stand_ins: dict[nn.Module, nn.Module] = {part: _Replay(part, out) for part, out in outputs.items()}
+        else:
+            stand_ins = {part: _Skip(part, outputs[part]) for part in blocks[:first]}
+        twin: Any = tower
+        for part, stand_in in stand_ins.items():
+            twin = _replaced(twin, names[part], stand_in)
+        self._entry = _Entry()
+        self.tower = _replaced(twin, names[blocks[first]], self._entry.at(blocks[first]))
+        self._image = example[:1] if isinstance(tower, VisionTower) else ()
+        self._check(tower, first, *example)
 
     def forward(self, hidden: Tensor, *inputs: Tensor) -> Tensor:
         """`hidden` from `lower_part`; the inputs of a text tower again, for its mask -> features (B, d)."""
         self._entry.hidden = hidden
-        if not inputs:  # only the size of the image is asked for
-            inputs = (self._entry.image(),)
         try:
-            return cast(Tensor, self.tower(*inputs))
+            return cast(Tensor, self.tower(*(inputs or self._image)))
         finally:
             self._entry.hidden = None
 
+    def _check(self, tower: VisionTower | TextTower, first: int, *example: Tensor) -> None:
+        first_input = example[0]  # another one than the twin replays: the negative, or the words from behind
+        other = (-first_input if first_input.is_floating_point() else first_input.flip(-1), *example[1:])
+        with torch.no_grad():
+            expected = tower(*other)
+            features = self(lower_part(tower, first, *other), *_text_inputs(tower, other))
+        difference = float((features - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+        if not difference <= MAX_DIFFERENCE:
+            raise MiniClipError(
+                f"{_model_type(tower)} cannot be cut at block {first}: its features change by {difference:.2g} of the "
+                "largest; use --train.setup 1 or 2"
+            )
 
-class _Entry(nn.Module):
-    """Stands where the embeddings stood, and gives what was computed before."""
 
-    def __init__(self, below: nn.Module) -> None:
-        super().__init__()
+class _Entry:
+    """Replaces the first input of a block by `hidden`, the first time that the block is called."""
+
+    def __init__(self) -> None:
         self.hidden: Tensor | None = None
-        self._below = [below]  # in a list: its weights are not this module's
+
+    def at(self, block: nn.Module) -> nn.Module:
+        """A twin of the block that takes its input here, and shares all else with it."""
+        twin = copy.copy(block)
+        twin._forward_pre_hooks = OrderedDict()
+        twin._forward_pre_hooks_with_kwargs = OrderedDict()
+        twin.register_forward_pre_hook(self._enter, with_kwargs=True)
+        return twin
+
+    def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        hidden, self.hidden = self.hidden, None
+        if hidden is None:  # ALBERT runs its block several times
+            return args, kwargs
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+
+class _StandIn(nn.Module):
+    """Stands in for a frozen module. Other modules can still read the attributes of that module."""
+
+    def __init__(self, part: nn.Module, output: Any) -> None:
+        super().__init__()
+        self._stood, self._output = [part], output  # in a list: its weights are not this module's
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self._below[0], name)  # ViT asks its embeddings for their dtype
+            return getattr(self._stood[0], name)  # ViT asks its embeddings for their dtype
 
-    def image(self) -> Tensor:
-        assert self.hidden is not None
-        size = cast(Any, self._below[0]).config.image_size if hasattr(self._below[0], "config") else 1
-        height, width = (size, size) if isinstance(size, int) else size
-        return self.hidden.new_zeros(len(self.hidden), 3, height, width)
 
-    def forward(self, *_: Any, **__: Any) -> Tensor:
-        assert self.hidden is not None
-        return self.hidden
+class _Replay(_StandIn):
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self._output
+
+
+class _Skip(_StandIn):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return (hidden, *self._output[1:]) if isinstance(self._output, tuple) else hidden
+
+
+def _run_before(tower: nn.Module, block: nn.Module, *example: Tensor) -> dict[nn.Module, Any]:
+    """The outermost modules that have finished when `block` begins and do not run again, with their outputs."""
+    outputs: dict[nn.Module, Any] = {}
+    reached = False
+
+    def begin(*_: Any) -> None:
+        nonlocal reached
+        reached = True
+
+    def finish(part: nn.Module, _: Any, output: Any) -> None:
+        if reached:
+            outputs.pop(part, None)
+        else:
+            outputs[part] = output
+
+    backbone = tower.get_submodule("backbone")
+    handles = [block.register_forward_pre_hook(begin)]
+    handles += [part.register_forward_hook(finish) for part in backbone.modules() if part is not backbone]
+    try:
+        with torch.no_grad():
+            tower(*example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    within = {child for part in outputs for child in part.modules() if child is not part}
+    return {part: output for part, output in outputs.items() if part not in within}
 
 
 def _replaced(module: Any, path: str, part: nn.Module) -> Any:
@@ -125,5 +238,32 @@ def _replaced(module: Any, path: str, part: nn.Module) -> Any:
     return twin
 
 
-def _places(tower: nn.Module) -> tuple[str, str]:
-    return PLACES[str(cast(Any, tower.backbone).config.model_type)]
+@contextlib.contextmanager
+def _all_require_gradients(tower: nn.Module) -> Iterator[None]:
+    before = {parameter: parameter.requires_grad for parameter in tower.parameters()}
+    tower.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, required in before.items():
+            parameter.requires_grad_(required)
+
+
+def _depended_on(tower: nn.Module, output: Tensor) -> set[str]:
+    names, parameters = zip(*tower.named_parameters(), strict=True)
+    if not output.requires_grad:
+        return set()
+    gradients = torch.autograd.grad(output.float().sum(), parameters, allow_unused=True)
+    return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+
+
+def _text_inputs(tower: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return inputs if isinstance(tower, TextTower) else ()
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _model_type(tower: nn.Module) -> str:
+    return str(cast(Any, tower).backbone.config.model_type)

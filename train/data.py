@@ -172,7 +172,7 @@ def prepare(
         captions += names if config.data.name_templates else [f"a photo of {article(name)} {name}" for name in names]
     variants = make_variants(captions, config.data)
     captions += variants.texts
-    texts = Texts(model.text, text_blocks, Tokens(tokenizer, captions), device)
+    texts = Texts(model.text, text_blocks, Tokens(tokenizer, captions, model.text.exact_length), device)
     return TrainingData(table, images, texts, prototypes, variants, captions, tuple(sources), source_of_image)
 
 

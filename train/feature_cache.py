@@ -112,7 +112,7 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, dev
 
     if trained_blocks == 0:
         return _cached("text features", key, tokens.by_length(), (len(tokens), tower.feature_dim), passes)
-    width = int(cast(Any, tower.backbone).config.hidden_size)
+    width = frozen(*arrays(np.zeros(1, dtype=np.int64))).shape[-1]
     return _cached("text features", key, tokens.by_length(), (int(tokens.offsets[-1]), width), passes, store)
 
 

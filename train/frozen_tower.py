@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -26,11 +26,12 @@ from miniclip.cache import cache_folder, write_cached
 from miniclip.cpu import thread_count
 from miniclip.errors import MiniClipError
 from miniclip.inference.providers import CPU, session_options
+from miniclip.models.architectures import native_size
 from miniclip.models.device import Device
 from miniclip.models.dual_encoder import TextTower, VisionTower
 from miniclip.models.onnx_graph import onnx_graph
 
-from .blocks import blocks_of, frozen_parts, lower_part
+from .blocks import blocks_of, example_image, example_text, frozen_parameters, lower_part
 
 MIN_PASS_S = 60.0  # of PyTorch; an export takes 5 to 15 seconds
 MAX_DIFFERENCE = 1e-4  # of the largest value of a batch, between the graph and PyTorch in float32
@@ -41,11 +42,15 @@ class FrozenTower:
 
     def __init__(self, tower: VisionTower | TextTower, trained_blocks: int, device: Device) -> None:
         self.tower, self.trained_blocks, self.device = tower.eval(), trained_blocks, device
-        first = len(blocks_of(tower)) - trained_blocks
         self._part: Callable[..., Tensor] = tower
+        learning: set[str] = set()
         if trained_blocks:
+            first = len(blocks_of(tower)) - trained_blocks
             self._part = lambda *inputs: lower_part(tower, first, *inputs)
-        self.weights_hash = weights_hash(*(frozen_parts(tower, first) if trained_blocks else [tower]))
+            learning = {name for name, _ in tower.named_parameters()} - frozen_parameters(
+                tower, first, *_example(tower)
+            )
+        self.weights_hash = weights_hash(tower, without=learning)
         self._session: ort.InferenceSession | None = None
         self._pool = ThreadPoolExecutor(thread_count())  # starts no thread before it is used
 
@@ -179,11 +184,17 @@ def _seconds(compute: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -
     return min(times)
 
 
-def weights_hash(*modules: nn.Module) -> str:
-    """SHA-256 over every parameter and buffer, by name."""
+def weights_hash(module: nn.Module, without: Collection[str] = ()) -> str:
+    """SHA-256 over every parameter and buffer by name, except those named in `without`."""
     digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
+        if name not in without:
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _example(tower: VisionTower | TextTower) -> tuple[Tensor, ...]:
+    if isinstance(tower, TextTower):
+        return example_text(tower)
+    return (example_image(*native_size(tower.backbone), next(tower.parameters()).device),)

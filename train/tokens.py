@@ -11,11 +11,14 @@ from miniclip.inference.tokenizer import Tokenizer
 
 
 class Tokens:
-    """N texts tokenised once: `lengths (N,)`, and where each begins, `offsets (N + 1,)`."""
+    """N texts tokenised once: `lengths (N,)`, and where each begins, `offsets (N + 1,)`.
 
-    def __init__(self, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    With an `exact_length`, padding up to it counts as tokens: for a tower that sees its padding.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], exact_length: int | None = None) -> None:
         self.pad_id = tokenizer.pad_id
-        rows = tokenizer.ids(texts)
+        rows = [own + [self.pad_id] * ((exact_length or 0) - len(own)) for own in tokenizer.ids(texts)]
         self.lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
         self._ids = np.asarray([token for row in rows for token in row], dtype=np.int64)

@@ -21,40 +21,56 @@ from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
 
 from .augment import View
-from .blocks import UpperPart, blocks_of, frozen_parts
+from .blocks import (
+    UpperPart,
+    blocks_of,
+    example_image,
+    example_text,
+    frozen_parameters,
+    trained_parameters,
+)
 from .decoded import DecodedImages, Prefetch, decode
 from .feature_cache import image_features, text_features
 from .tokens import Tokens
 
 
 class TowerInput:
-    """What both sides share. `learns`: whether any of the tower does."""
+    """What both sides share. `learns`: whether any of the tower does. `example`: one image or text for the tower."""
 
-    def __init__(self, tower: VisionTower | TextTower, trained_blocks: int, device: Device | None = None) -> None:
-        blocks = blocks_of(tower)
+    def __init__(
+        self,
+        tower: VisionTower | TextTower,
+        trained_blocks: int,
+        example: tuple[Tensor, ...],
+        device: Device | None = None,
+    ) -> None:
         self.device = device or cpu_device()  # the tower is there
-        self.tower, self.trained_blocks = tower, min(trained_blocks, len(blocks))
-        self.whole = trained_blocks > len(blocks)  # its embeddings too
         self.learns = trained_blocks > 0
-        self.upper = None if self.whole or not self.learns else UpperPart(tower, len(blocks) - trained_blocks)
+        self.blocks = blocks_of(tower) if self.learns else []
+        self.tower, self.trained_blocks = tower, min(trained_blocks, len(self.blocks))
+        self.whole = trained_blocks > len(self.blocks)  # its embeddings too
+        self.example = example
+        self._first = len(self.blocks) - self.trained_blocks
+        self.upper = None if self.whole or not self.learns else UpperPart(tower, self._first, *example)
 
     def parameters_by_depth(self) -> list[tuple[nn.Parameter, int]]:
         """Every parameter that learns, and how many blocks are above it."""
         if not self.learns:
             return []
-        blocks = blocks_of(self.tower)
-        frozen = set() if self.whole else _ids(frozen_parts(self.tower, len(blocks) - self.trained_blocks))
-        depth = dict.fromkeys(_ids(frozen_parts(self.tower, 0)), len(blocks))
-        for number, block in enumerate(reversed(blocks)):
+        named = dict(self.tower.named_parameters())
+        below = frozen_parameters(self.tower, 0, *self.example)
+        depth = {id(named[name]): len(self.blocks) for name in below}
+        for number, block in enumerate(reversed(self.blocks)):
             depth |= dict.fromkeys(_ids([block]), number)
+        trained = set(named) if self.whole else trained_parameters(self.tower, self._first, *self.example)
         # what is neither in a block nor below all of them is above: final norms, the last convolution
-        return [(p, depth.get(id(p), 0)) for p in self.tower.parameters() if id(p) not in frozen]
+        return [(parameter, depth.get(id(parameter), 0)) for name, parameter in named.items() if name in trained]
 
     def train(self, mode: bool) -> None:
         """Dropout on or off. Batch norms keep their statistics: small batches of bfloat16 would spoil them."""
         self.tower.eval()
         if mode and self.learns:
-            for block in [self.tower] if self.whole else blocks_of(self.tower)[-self.trained_blocks :]:
+            for block in [self.tower] if self.whole else self.blocks[self._first :]:
                 for part in block.modules():
                     part.training = not isinstance(part, nn.modules.batchnorm._BatchNorm)
 
@@ -90,7 +106,9 @@ class Images(TowerInput):
         seed: int,
         device: Device | None = None,
     ) -> None:
-        super().__init__(tower, trained_blocks, device)
+        device = device or cpu_device()
+        image = example_image(transform.height_px, transform.width_px, device.torch_device)
+        super().__init__(tower, trained_blocks, (image,), device)
         self.paths, self.transform, self.views, self.seed = list(paths), transform, views, seed
         self._kept = np.arange(len(paths))
         cast(Any, tower).to(memory_format=torch.channels_last)
@@ -167,7 +185,7 @@ class Texts(TowerInput):
     """Captions."""
 
     def __init__(self, tower: TextTower, trained_blocks: int, tokens: Tokens, device: Device | None = None) -> None:
-        super().__init__(tower, trained_blocks, device)
+        super().__init__(tower, trained_blocks, example_text(tower), device)
         self.tokens = tokens
         learning = self.trained_blocks if self.learns else 0
         self._values: Frozen | None = None

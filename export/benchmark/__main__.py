@@ -31,7 +31,7 @@ from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
 from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.inference.precision import PRECISIONS
 from miniclip.installation import program
-from miniclip.models.checkpoint import Run, load_run
+from miniclip.models.checkpoint import Run, load_run, weight_files
 from miniclip.models.device import Device, add_device_flag, choose_device
 
 from ..benchmark.machine import measure_machine
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "int8":
             rows[name]["int8_gemm_share"] = rate * gflop / machine.int8_gemm_gflop_per_s
         files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
-        rows[name]["megabytes"] = sum(f.stat().st_size for f in files or [run.folder / "model.safetensors"]) / 1e6
+        rows[name]["megabytes"] = sum(f.stat().st_size for f in files or weight_files(run.folder)) / 1e6
         rows[name]["providers"] = list(getattr(models[name], "providers", [f"torch on {device.torch_device}"]))
 
     failures = parity_failures(rows, len(reference.table.image_paths))

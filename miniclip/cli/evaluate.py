@@ -132,13 +132,13 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
         return encoders, encoders.precision, None
     try:
         from miniclip.models.checkpoint import load_run
-        from miniclip.models.clip import is_clip
         from miniclip.models.device import choose_device
+        from miniclip.models.whole_models import holds_whole_model
     except ImportError as error:
         raise MiniClipError(f"a run folder needs {error.name}: {install('train')}") from error
     device = choose_device(arguments.device, autocast=False, tf32=False)
     run = load_run(folder)
-    return run.encoders(device=device), "torch fp32", None if is_clip(run.folder) else run
+    return run.encoders(device=device), "torch fp32", None if holds_whole_model(run.folder) else run
 
 
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:

@@ -7,6 +7,8 @@ Two dialects of that file are read: that of transformers, and that of open_clip 
 """
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,11 @@ SAYS_NOTHING = (
 READ = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
     "image_mean", "image_std", "do_convert_rgb",
+    "include_top", "rescale_offset",  # of EfficientNet
+    "max_num_patches", "patch_size",  # of SigLIP 2 with images of any shape
 )  # fmt: skip
+# what a backbone's preprocessor says of sizes, which a recipe sets, and of the order of colours, which its weights take
+REPLACED_OF_BACKBONE = ("size", "crop_size", "do_center_crop", "crop_pct", "do_flip_channel_order")
 READ_OF_OPEN_CLIP = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
@@ -35,7 +41,8 @@ class ImageTransform:
     """Resize and normalise, as a bundle's `preprocessor_config.json` says it.
 
     Without a crop the image is squashed to `height_px` x `width_px` (as SigLIP does): nothing of it is cut off.
-    With `resize_shortest_px`, the shorter edge is resized to that and the centre is cropped (as CLIP does).
+    With `resize_shortest_px`, the shorter edge is resized to that and the centre is cropped (as CLIP does). With
+    `squash_px`, height and width, it is squashed to that and the centre is cropped (as ALIGN does).
     """
 
     height_px: int
@@ -44,14 +51,19 @@ class ImageTransform:
     std: tuple[float, ...]
     resample: int = int(Image.Resampling.BICUBIC)
     resize_shortest_px: int | None = None
+    squash_px: tuple[int, int] | None = None
 
     def fit(self, image: Image.Image) -> Image.Image:
         """RGB image -> RGB image of the size that the tower sees."""
         # reducing_gap lets Pillow shrink a large image in two steps: same look, a fraction of the time
-        if self.resize_shortest_px is None:
+        if self.squash_px is not None:
+            height, width = self.squash_px
+        elif self.resize_shortest_px is None:
             return image.resize((self.width_px, self.height_px), self.resample, reducing_gap=2.0)
-        image = self._without_far_ends(image)
-        width, height = (edge * self.resize_shortest_px // min(image.size) for edge in image.size)  # CLIP rounds down
+        else:
+            image = self._without_far_ends(image)
+            # CLIP rounds down
+            width, height = (edge * self.resize_shortest_px // min(image.size) for edge in image.size)
         image = image.resize((width, height), self.resample, reducing_gap=2.0)
         left, top = (width - self.width_px) // 2, (height - self.height_px) // 2
         return image.crop((left, top, left + self.width_px, top + self.height_px))
@@ -82,7 +94,7 @@ class ImageTransform:
     @property
     def min_size_px(self) -> int:
         """The size below which a reduced-scale JPEG decode would lose detail that the tower sees."""
-        return max(self.height_px, self.width_px, self.resize_shortest_px or 0)
+        return max(self.height_px, self.width_px, self.resize_shortest_px or 0, *(self.squash_px or ()))
 
     def load(self, source: ImageSource) -> np.ndarray:
         """Path or bytes -> `pixel_values` (3, H, W) float32; `MiniClipError` when it cannot be read."""
@@ -90,14 +102,15 @@ class ImageTransform:
 
     def to_dict(self) -> dict[str, Any]:
         """The Hugging Face `CLIPImageProcessor` form, which transformers and transformers.js read too."""
-        size: dict[str, int] = {"height": self.height_px, "width": self.width_px}
+        final = {"height": self.height_px, "width": self.width_px}
+        size = final if self.squash_px is None else {"height": self.squash_px[0], "width": self.squash_px[1]}
         return {
             "image_processor_type": "CLIPImageProcessor",
             "do_resize": True,
             "size": size if self.resize_shortest_px is None else {"shortest_edge": self.resize_shortest_px},
             "resample": self.resample,
-            "do_center_crop": self.resize_shortest_px is not None,
-            "crop_size": size,
+            "do_center_crop": self.resize_shortest_px is not None or self.squash_px is not None,
+            "crop_size": final,
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -109,38 +122,29 @@ class ImageTransform:
     @classmethod
     def from_file(cls, path: Path) -> "ImageTransform":
         """Read a `preprocessor_config.json`; `MiniClipError` when it is missing or says something unknown."""
+        return cls._read(path, lambda values: values)
+
+    @classmethod
+    def for_backbone(cls, path: Path, size_px: int) -> "ImageTransform":
+        """Squash to `size_px`; of a backbone's `preprocessor_config.json`, the colours are taken. Errors as above."""
+
+        def resized(values: dict[str, Any]) -> dict[str, Any]:
+            own = {key: value for key, value in values.items() if key not in REPLACED_OF_BACKBONE}
+            if "do_flip_channel_order" in values and "image_mean" not in values:  # MobileViT
+                own["do_normalize"] = False
+            return {**own, "size": {"height": size_px, "width": size_px}}
+
+        return cls._read(path, resized)
+
+    @classmethod
+    def _read(cls, path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> "ImageTransform":
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise TypeError("it is not a JSON object")
             if "resize_mode" in values or "mean" in values:
                 values = _from_open_clip(values)
-            _refuse_unknown(values, READ)
-            size = values["size"]
-            crop = values.get("crop_size") if values.get("do_center_crop") else None
-            shortest = None
-            if isinstance(size, int):  # older files: CLIP crops what it has resized, ViT squashes
-                size = {"shortest_edge": size} if crop else {"height": size, "width": size}
-            if isinstance(crop, int):
-                crop = {"height": crop, "width": crop}
-            if "shortest_edge" in size:
-                shortest = int(size["shortest_edge"])
-                if crop is None:
-                    raise KeyError("crop_size")
-            final = crop or size
-            normalise = values.get("do_normalize", True)
-            transform = cls(
-                height_px=int(final["height"]),
-                width_px=int(final["width"]),
-                mean=_three(values["image_mean"] if normalise else 0.0),
-                std=_three(values["image_std"] if normalise else 1.0),
-                resample=int(values.get("resample", Image.Resampling.BICUBIC)),
-                resize_shortest_px=shortest,
-            )
-            if not values.get("do_resize", True):
-                raise ValueError("do_resize is false, and a tower takes images of one size")
-            transform._check(float(values.get("rescale_factor", 1 / 255)), bool(values.get("do_rescale", True)))
-            return transform
+            return cls._from_values(change(values))
         except OSError as error:
             raise MiniClipError(f"cannot read {path}: {error.strerror}") from error
         except KeyError as error:
@@ -150,11 +154,48 @@ class ImageTransform:
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({error})") from error
 
+    @classmethod
+    def _from_values(cls, values: dict[str, Any]) -> "ImageTransform":
+        _refuse_unknown(values, READ)
+        if "max_num_patches" in values and "size" not in values:  # as many patches as a square holds
+            edge = int(values["patch_size"]) * math.isqrt(int(values["max_num_patches"]))
+            values = {**values, "size": {"height": edge, "width": edge}}
+        size = values["size"]
+        crop = values.get("crop_size") if values.get("do_center_crop") else None
+        shortest = squash = None
+        if isinstance(size, int):  # older files: CLIP crops what it has resized, ViT squashes
+            size = {"shortest_edge": size} if crop else {"height": size, "width": size}
+        if isinstance(crop, int):
+            crop = {"height": crop, "width": crop}
+        if "shortest_edge" in size:
+            shortest = int(size["shortest_edge"])
+            if crop is None:
+                raise KeyError("crop_size")
+        elif crop is not None and (size["height"], size["width"]) != (crop["height"], crop["width"]):
+            squash = int(size["height"]), int(size["width"])
+        final = crop or size
+        mean, std, rescale_factor = _normalisation(values)
+        transform = cls(
+            height_px=int(final["height"]),
+            width_px=int(final["width"]),
+            mean=mean,
+            std=std,
+            resample=int(values.get("resample", Image.Resampling.BICUBIC)),
+            resize_shortest_px=shortest,
+            squash_px=squash,
+        )
+        if not values.get("do_resize", True):
+            raise ValueError("do_resize is false, and a tower takes images of one size")
+        transform._check(rescale_factor, bool(values.get("do_rescale", True)))
+        return transform
+
     def _check(self, rescale_factor: float, do_rescale: bool) -> None:
         """`ValueError` for a value that cannot work, or that this class would not honour."""
-        for edge in (self.height_px, self.width_px, self.resize_shortest_px or 1):
+        for edge in (self.height_px, self.width_px, self.resize_shortest_px or 1, *(self.squash_px or ())):
             if not 1 <= edge <= 4096:
                 raise ValueError(f"the size must be from 1 to 4096 pixels, got {edge}")
+        if self.squash_px is not None and (self.squash_px[0] < self.height_px or self.squash_px[1] < self.width_px):
+            raise ValueError("the crop is larger than the size")
         Image.Resampling(self.resample)
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and min(self.std) > 0):
             raise ValueError("image_mean must be finite and image_std above 0")
@@ -167,6 +208,23 @@ def _refuse_unknown(values: dict[str, Any], known: tuple[str, ...]) -> None:
     unknown = [key for key in values if key not in known and key not in SAYS_NOTHING and values[key]]
     if unknown:
         raise ValueError(f"it says {', '.join(sorted(unknown))}, which MiniCLIP does not do")
+
+
+def _normalisation(values: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Mean and deviation of pixels in [0, 1], and what pixels in [0, 255] are multiplied with to get there.
+
+    EfficientNet may shift pixels to [-1, 1] first (`rescale_offset`), and may divide by the deviation twice
+    (`include_top`).
+    """
+    normalise = values.get("do_normalize", True)
+    mean = _three(values["image_mean"] if normalise else 0.0)
+    std = _three(values["image_std"] if normalise else 1.0)
+    factor = float(values.get("rescale_factor", 1 / 255))
+    if values.get("include_top"):
+        std = tuple(own * twice for own, twice in zip(std, _three(values["image_std"]), strict=True))
+    if values.get("rescale_offset"):
+        mean, std, factor = tuple(0.5 + own / 2 for own in mean), tuple(own / 2 for own in std), factor / 2
+    return mean, std, factor
 
 
 def _from_open_clip(values: dict[str, Any]) -> dict[str, Any]:

@@ -20,18 +20,29 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from miniclip.cache import cache_folder, write_cached
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically, write_json
 from miniclip.inference.bundle import fingerprint_of, sha256_of
-from miniclip.inference.tokenizer import Tokenizer, read_tokenizer_config
+from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.backbones import backbone_from_config, backbone_settings
-from miniclip.models.clip import is_clip, load_clip
 from miniclip.models.config import Config, config_from_dict
 from miniclip.models.device import Device
 from miniclip.models.dual_encoder import DualEncoder, build_model
-from miniclip.models.hub import CARD, FILES, check_hub_name, local_folder, model_card, no_run, public_settings, upload
+from miniclip.models.hub import (
+    CARD,
+    check_hub_name,
+    local_folder,
+    model_card,
+    no_run,
+    present_files,
+    public_settings,
+    upload,
+)
+from miniclip.models.tokenizer_files import write_tokenizer
 from miniclip.models.torch_encoder import TorchEncoders
+from miniclip.models.whole_models import holds_whole_model, load_dual_encoder
 
 RUN_FORMAT = 1
 STATE_FORMAT = 1  # of training_state.pt, where it says none, too
@@ -47,6 +58,7 @@ class Run:
     transform: ImageTransform
     tokenizer: Tokenizer
     metrics: dict[str, float]
+    settings: Path  # the folder of the tokenizer and the preprocessor as MiniCLIP reads them
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> "Run":
@@ -72,13 +84,13 @@ class Run:
     def _copy_to(self, folder: Path) -> None:
         """The shared files that there are, `config.json` last: without it, half a copy is no run."""
         _make_folder(folder)
-        names = [name for name in FILES if (self.folder / name).exists() and name != "config.json"]
+        names = [name for name in present_files(self.folder) if name != "config.json"]
         if (self.folder / CARD).exists() and not (folder / CARD).exists():
             names.append(CARD)
         for name in names:
             replace_atomically(folder / name, partial(shutil.copyfile, self.folder / name))
         settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        write_json(folder / "config.json", settings if is_clip(self.folder) else public_settings(settings))
+        write_json(folder / "config.json", settings if holds_whole_model(self.folder) else public_settings(settings))
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload what `save_pretrained` writes to USER/NAME on the Hugging Face hub; returns the model's address.
@@ -95,10 +107,12 @@ class Run:
     @property
     def fingerprint(self) -> str:
         """Names the embedding space by weights, tokenizer, preprocessing and dimension; its bundle has the same."""
-        names = ("model.safetensors", "tokenizer.json", "preprocessor_config.json")
-        return fingerprint_of(
-            [*(sha256_of(self.folder / name) for name in names), str(self.config.model.projection_dim)]
-        )
+        files = [
+            *weight_files(self.folder),
+            self.settings / "tokenizer.json",
+            self.settings / "preprocessor_config.json",
+        ]
+        return fingerprint_of([*map(sha256_of, files), str(self.config.model.projection_dim)])
 
     def encoders(
         self, autocast: bool = False, reuse_memory: bool = True, device: Device | None = None
@@ -111,14 +125,7 @@ def begin_run(folder: Path, config: Config, transform: ImageTransform, text_fold
     """Make a run folder with tokenizer and preprocessing; returns the tokenizer as the run will use it."""
     _make_folder(folder)
     write_json(folder / "preprocessor_config.json", transform.to_dict())
-    if not (text_folder / "tokenizer.json").exists():
-        raise MiniClipError(f"{text_folder} has no tokenizer.json (the fast tokenizer); save it with transformers")
-    replace_atomically(folder / "tokenizer.json", partial(shutil.copyfile, text_folder / "tokenizer.json"))
-    settings = read_tokenizer_config(text_folder)
-    longest = settings.get("model_max_length")
-    longest = min(config.model.max_tokens, int(min(longest, 512)) if isinstance(longest, int | float) else 512)
-    write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": longest})
-    return Tokenizer.from_folder(folder)
+    return write_tokenizer(text_folder, folder, config.model.max_tokens)
 
 
 def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str, float]) -> None:
@@ -138,7 +145,7 @@ def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str
 def load_run(name_or_folder: str | Path) -> Run:
     """Open a run: a folder or, where there is none, USER/NAME on the Hugging Face hub (see `miniclip.models.hub`).
 
-    A plain CLIP of Hugging Face's counts as a run that nobody has trained further.
+    A whole model of Hugging Face's, such as CLIP or SigLIP, counts as a run that nobody has trained further.
 
     Errors: `MiniClipError` when it is none, cannot be downloaded, is damaged, or comes from a newer format.
     """
@@ -146,10 +153,12 @@ def load_run(name_or_folder: str | Path) -> Run:
     settings_path = folder / "config.json"
     if not settings_path.exists():
         raise no_run(name_or_folder)
-    if is_clip(folder):
-        model_config, model = load_clip(folder, str(name_or_folder))
-        transform = ImageTransform.from_file(folder / "preprocessor_config.json")
-        return Run(folder, Config(model=model_config), model, transform, Tokenizer.from_folder(folder), {})
+    if (folder / "manifest.json").exists():
+        raise MiniClipError(
+            f"{name_or_folder} is a bundle, not a run; use --bundle for it, or name the run it came from"
+        )
+    if holds_whole_model(folder):
+        return _whole_model(folder, str(name_or_folder))
     settings, config = read_run_config(folder)
     try:
         vision = backbone_from_config(settings["vision_backbone"], "vision")
@@ -165,7 +174,29 @@ def load_run(name_or_folder: str | Path) -> Run:
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
         raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from error
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
-    return Run(folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}))
+    return Run(
+        folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}), folder
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model's weights: one, or the parts of a large model."""
+    return sorted(folder.glob("model*.safetensors")) or [folder / "model.safetensors"]
+
+
+def _whole_model(folder: Path, name: str) -> Run:
+    """A model of others. Its tokenizer and preprocessor are kept in the cache, as a run has them."""
+    config, model = load_dual_encoder(folder, name)
+    transform = ImageTransform.from_file(folder / "preprocessor_config.json")
+    with tempfile.TemporaryDirectory() as tmp:
+        own = Path(tmp)
+        shutil.copyfile(folder / "preprocessor_config.json", own / "preprocessor_config.json")
+        write_tokenizer(folder, own, config.max_tokens)
+        names = sorted(path.name for path in own.iterdir())
+        settings = cache_folder() / "settings" / fingerprint_of([sha256_of(own / name) for name in names])[:24]
+        for file in names:
+            write_cached(settings / file, (own / file).read_bytes())
+    return Run(folder, Config(model=config), model, transform, Tokenizer.from_folder(settings), {}, settings)
 
 
 def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
@@ -173,6 +204,11 @@ def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
     path = folder / "config.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
+        if "format" not in settings and "model_type" in settings:
+            raise MiniClipError(
+                f"{folder} holds a {settings['model_type']}: neither a run nor a model of images and text like CLIP "
+                "or SigLIP; python -m train takes it as --model.vision or --model.text"
+            )
         if settings["format"] > RUN_FORMAT:
             raise MiniClipError(f"{path} has format {settings['format']}, newer than this MiniCLIP; update it")
         if not isinstance(settings.get("metrics", {}), dict):

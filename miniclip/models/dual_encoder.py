@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from miniclip.errors import MiniClipError
+from miniclip.models.architectures import (
+    config_of,
+    facts_of,
+    image_inputs,
+    leading_tokens,
+    max_positions,
+    native_size,
+)
 from miniclip.models.config import ModelConfig
-from miniclip.models.efficientnet import EfficientNetLite
 
 LOGIT_SCALE_START = math.log(1 / 0.07)
 LOGIT_SCALE_MAX = math.log(100)
@@ -87,76 +94,101 @@ class LinearHead(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """A vision backbone and what is taken from it: `pixel_values` -> `image_features (B, d)`."""
+    """A vision backbone and what is taken from it: `pixel_values` -> `image_features (B, d)`.
+
+    Errors: `MiniClipError` for a pooling that the backbone does not have, or a backbone that cannot be run.
+    """
 
     def __init__(self, backbone: nn.Module, pooling: str) -> None:
         super().__init__()
-        self.backbone = backbone
-        model_type = cast(Any, backbone.config).model_type
-        auto = {"efficientnet-lite": "pooled", "resnet": "pooled", "clip_vision_model": "pooled"}
-        self.pooling = auto.get(str(model_type), "cls+mean") if pooling == "auto" else pooling
-        if model_type in ("efficientnet-lite", "resnet") and self.pooling != "pooled":
+        self.backbone = backbone.eval()  # with batch norms in training mode, the image below would change them
+        model_type = config_of(backbone).model_type
+        height, width = native_size(backbone)
+        blank = torch.zeros(1, 3, height, width, device=next(backbone.parameters()).device)
+        try:
+            with torch.no_grad():
+                output = self._output(blank)
+        except Exception as error:  # whatever an unknown architecture raises
+            raise MiniClipError(f"--model.vision: a {model_type} cannot be run: {_one_line(error)}") from error
+        is_map = isinstance(output, Tensor) or output.last_hidden_state.ndim == 4
+        self.leading_tokens = leading_tokens(backbone)
+        known = "pooled" if is_map else facts_of(backbone).pooling
+        rule = "cls+mean" if self.leading_tokens else "mean"
+        self.pooling = (rule if known == "auto" else known) if pooling == "auto" else pooling
+        if is_map and self.pooling != "pooled":
             raise MiniClipError(f"--model.vision_pooling {pooling}: {model_type} has no tokens to pool; use auto")
+        if "cls" in self.pooling and not self.leading_tokens:
+            raise MiniClipError(f"--model.vision_pooling {pooling}: {model_type} has no class token; use auto or mean")
+        self.feature_dim = int(self._pooled(output).shape[-1])
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        if isinstance(self.backbone, EfficientNetLite):
-            return cast(Tensor, self.backbone(pixel_values))
-        output = self.backbone(pixel_values=pixel_values, **self._stretch(pixel_values))
-        if self.pooling == "pooled":  # ResNet's global average, CLIP's normalised class token
-            return cast(Tensor, output.pooler_output.flatten(1))
-        tokens = output.last_hidden_state  # (B, T, d), the class token first
+        return self._pooled(self._output(pixel_values))
+
+    def _output(self, pixel_values: Tensor) -> Any:
+        return self.backbone(**image_inputs(self.backbone, pixel_values))
+
+    def _pooled(self, output: Any) -> Tensor:
+        if isinstance(output, Tensor):  # EfficientNetLite pools itself
+            return output
+        tokens = output.last_hidden_state  # (B, T, d), the class token first; or a map (B, d, H, W)
+        if self.pooling == "pooled":
+            pooled = output.pooler_output
+            return cast(Tensor, pooled.flatten(1) if pooled is not None else tokens.mean(dim=(2, 3)))
         if self.pooling == "cls":
             return cast(Tensor, tokens[:, 0])
-        patches = tokens[:, 1:].mean(dim=1)
-        return patches if self.pooling == "mean" else torch.cat([tokens[:, 0], patches], dim=-1)
-
-    def _stretch(self, pixel_values: Tensor) -> dict[str, bool]:
-        """ViT and CLIP refuse any size but their own unless asked to interpolate positions; DINOv2 always does."""
-        config = cast(Any, self.backbone.config)
-        if config.model_type not in ("vit", "clip_vision_model"):
-            return {}
-        native = config.image_size if isinstance(config.image_size, int) else tuple(config.image_size)
-        native = (native, native) if isinstance(native, int) else native
-        return {"interpolate_pos_encoding": tuple(pixel_values.shape[-2:]) != native}
-
-    @property
-    def feature_dim(self) -> int:
-        config = cast(Any, self.backbone.config)
-        dim = config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
-        return int(dim) * (2 if self.pooling == "cls+mean" else 1)
+        patches = tokens[:, self.leading_tokens :].mean(dim=1)
+        return cast(Tensor, patches if self.pooling == "mean" else torch.cat([tokens[:, 0], patches], dim=-1))
 
 
 class TextTower(nn.Module):
-    """A text backbone and what is taken from it: `input_ids, attention_mask` -> `text_features (B, d)`."""
+    """A text backbone and what is taken from it: `input_ids, attention_mask` -> `text_features (B, d)`.
+
+    Errors: `MiniClipError` for a pooling that the backbone does not have, or a backbone that cannot be run.
+    """
 
     def __init__(self, backbone: nn.Module, pooling: str) -> None:
         super().__init__()
-        self.backbone = backbone
-        is_clip = cast(Any, backbone.config).model_type == "clip_text_model"
-        self.pooling = ("eos" if is_clip else "mean") if pooling == "auto" else pooling
-        if self.pooling == "eos" and not is_clip:
-            raise MiniClipError("--model.text_pooling eos: only CLIP has an end-of-text feature; use auto, mean or cls")
+        self.backbone = backbone.eval()
+        facts, model_type = facts_of(backbone), config_of(backbone).model_type
+        known = {"auto": "mean", "pooled": "eos"}.get(facts.pooling, facts.pooling)
+        self.pooling = known if pooling == "auto" else pooling
+        if self.pooling == "eos" and known != "eos":
+            raise MiniClipError(
+                f"--model.text_pooling eos: a {model_type} has no end-of-text feature; use auto, mean or cls"
+            )
+        self.max_positions = max_positions(backbone)
+        self.exact_length = self.max_positions if facts.sees_padding else None
+        ids = torch.ones(1, min(4, self.max_positions), dtype=torch.int64, device=next(backbone.parameters()).device)
+        try:
+            with torch.no_grad():
+                self.feature_dim = int(self(ids, torch.ones_like(ids)).shape[-1])
+        except Exception as error:  # whatever an unknown architecture raises
+            raise MiniClipError(f"--model.text: a {model_type} cannot be run: {_one_line(error)}") from error
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
-        if self.pooling == "eos":  # CLIP's end-of-text token, found by the backbone itself
+        if self.exact_length is not None:
+            output = self.backbone(input_ids=self._filled(input_ids, attention_mask, self.exact_length))
+        else:
+            output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        if self.pooling == "eos":  # CLIP's end-of-text token or SigLIP's last position, found by the backbone itself
             return cast(Tensor, output.pooler_output)
         tokens = output.last_hidden_state  # (B, L, d)
         if self.pooling == "cls":
             return cast(Tensor, tokens[:, 0])
+        if self.exact_length is not None:
+            return cast(Tensor, tokens.mean(dim=1))
         mask = attention_mask.unsqueeze(-1).to(tokens.dtype)  # (B, L, 1)
         return cast(Tensor, (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1))
 
-    @property
-    def feature_dim(self) -> int:
-        return int(cast(Any, self.backbone.config).hidden_size)
+    def _filled(self, input_ids: Tensor, attention_mask: Tensor, length: int) -> Tensor:
+        """(B, L) -> (B, length), the rest with the padding id that the backbone was trained on."""
+        pad = int(config_of(self.backbone).pad_token_id)
+        input_ids = input_ids.masked_fill(attention_mask == 0, pad)
+        return functional.pad(input_ids, (0, length - input_ids.shape[1]), value=pad)
 
-    @property
-    def max_positions(self) -> int:
-        """The longest text the backbone's position table can hold; RoBERTa's begins after its padding index."""
-        config = cast(Any, self.backbone.config)
-        offset = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
-        return int(config.max_position_embeddings) - offset
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def make_head(feature_dim: int, config: ModelConfig) -> ProjectionHead | LinearHead:

@@ -22,6 +22,8 @@ FILES = (
     "metrics.jsonl",
     "curves.png",
 )
+# of a whole model of others: the parts of large weights, and vocabularies where there is no tokenizer.json
+FILES_OF_OTHERS = ("model-*.safetensors", "model.safetensors.index.json", "vocab.txt", "vocab.json", "merges.txt")
 CARD = "README.md"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
@@ -119,7 +121,9 @@ def local_folder(name_or_folder: str | Path) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*FILES, CARD], etag_timeout=5, max_workers=2))
+        folder = Path(
+            snapshot_download(name, allow_patterns=[*FILES, *FILES_OF_OTHERS, CARD], etag_timeout=5, max_workers=2)
+        )
     except HFValidationError as error:  # such as two hyphens in a row: no name of the hub's, so just a path
         raise no_run(name) from error
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
@@ -140,6 +144,11 @@ def download(name: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=10))
     except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
         raise MiniClipError(f"no file {name}, and no model of that name from the hub ({_reason(error)})") from error
+
+
+def present_files(folder: Path) -> list[str]:
+    """The names of the shared files that a folder has."""
+    return [path.name for pattern in (*FILES, *FILES_OF_OTHERS) for path in sorted(folder.glob(pattern))]
 
 
 def upload(folder: Path, repo_id: str, private: bool | None, token: str | None) -> str:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.models.clip import is_clip, load_clip
 from miniclip.models.config import Config
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder, LinearHead
+from miniclip.models.whole_models import holds_whole_model, load_dual_encoder
 
 PROJECTIONS = {"visual.proj": "vision_head", "text_projection": "text_head"}
 # a frozen weight of each tower, and its name in a CLIP of Hugging Face's: equal where the checkpoint began as that CLIP
@@ -31,9 +31,9 @@ def load_projections(
 
     Errors: `MiniClipError` when the folder is no CLIP, or the checkpoint began as another one.
     """
-    if not is_clip(folder):
+    if not holds_whole_model(folder):
         raise MiniClipError(f"--vision: {folder} is no CLIP, as the checkpoint is; name the one it began as")
-    model_config, model = load_clip(folder, name)
+    model_config, model = load_dual_encoder(folder, name)
     own = {
         key.replace("vision_model.", "").replace("text_model.", ""): value for key, value in model.state_dict().items()
     }

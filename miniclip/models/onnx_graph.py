@@ -8,7 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
@@ -29,23 +29,60 @@ def onnx_graph(
     Errors: `MiniClipError` when torch makes no program, or one that a file cannot hold; torch's own exceptions for a
     module that it cannot trace.
     """
-    with quiet_tools(), contextlib.redirect_stdout(io.StringIO()):
-        program = torch.onnx.export(
-            module.eval(),
-            kwargs=inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=dynamic,
-            input_names=list(inputs),
-            output_names=[output],
-            verbose=False,
-        )
+
+    def export() -> torch.onnx.ONNXProgram | None:
+        with quiet_tools(), contextlib.redirect_stdout(io.StringIO()):
+            return torch.onnx.export(
+                module.eval(),
+                kwargs=inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic,
+                input_names=list(inputs),
+                output_names=[output],
+                custom_translation_table={torch.ops.aten._is_all_true.default: _all_true},
+                verbose=False,
+            )
+
+    try:
+        program = export()
+    except Exception:  # the exporter raises many types
+        with _attention_in_steps(module) as changed:
+            if not changed:
+                raise
+            program = export()
     if program is None:
         raise MiniClipError("torch gave no ONNX program")
     model = program.model_proto
     if model.ByteSize() > MAX_BYTES:
         raise MiniClipError(f"the {output} graph has {model.ByteSize()} bytes, more than one ONNX file can hold")
     return model
+
+
+@contextlib.contextmanager
+def _attention_in_steps(module: nn.Module) -> Iterator[bool]:
+    """Write attention out in single steps where a tower can: the exporter cannot convert torch's own operator with the
+    bias that BEiT and Swin add. Gives whether that changes anything.
+    """
+    towers = [part for part in module.modules() if hasattr(part, "set_attn_implementation")][:1]
+    before = [getattr(cast(Any, tower).config, "_attn_implementation", None) for tower in towers]
+    changed = before not in ([], [None], ["eager"])
+    for tower in towers if changed else ():
+        cast(Any, tower).set_attn_implementation("eager")
+    try:
+        yield changed
+    finally:
+        for tower, attention in zip(towers if changed else (), before, strict=False):
+            cast(Any, tower).set_attn_implementation(attention)
+
+
+def _all_true(values: Any) -> Any:
+    """Checks inside a tower's own code (SigLIP 2), which the exporter drops afterwards."""
+    from onnxscript import opset23
+
+    op: Any = opset23
+    smallest = op.ReduceMin(op.Cast(values, to=onnx.TensorProto.INT64), keepdims=0)
+    return op.Cast(smallest, to=onnx.TensorProto.BOOL)
 
 
 @contextlib.contextmanager

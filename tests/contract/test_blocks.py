@@ -8,7 +8,7 @@ import torch
 from miniclip.models.backbones import load_backbone
 from miniclip.models.dual_encoder import TextTower, VisionTower
 from tests.support.architectures import TEXTS, VISION, images, in_tiers, padded, randomise, save_backbone, sentences
-from train.blocks import UpperPart, blocks_of, lower_part
+from train.blocks import UpperPart, blocks_of, example_image, example_text, lower_part
 
 
 @pytest.mark.parametrize("name", in_tiers(VISION))
@@ -16,16 +16,16 @@ def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
     row = VISION[name]
     tower = VisionTower(randomise(row.make()), "auto").eval()
     pixel_values = images(3, row.size_px, seed=1)
-    expected = tower(pixel_values)
+    expected, example = tower(pixel_values), example_image(row.size_px, row.size_px)
     assert len(blocks_of(tower)) >= 2
     for first in range(len(blocks_of(tower))):
         with torch.no_grad():
             hidden = lower_part(tower, first, pixel_values)
-        features = UpperPart(tower, first)(hidden)
+        features = UpperPart(tower, first, example)(hidden)
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(tower(pixel_values), expected)  # the tower itself is as it was
 
-    last = UpperPart(tower, len(blocks_of(tower)) - 1)
+    last = UpperPart(tower, len(blocks_of(tower)) - 1, example)
     last(hidden).square().sum().backward()
     learned = {name for name, parameter in tower.named_parameters() if parameter.grad is not None}
     assert learned
@@ -44,5 +44,7 @@ def test_a_text_tower_cut_at_any_block_computes_the_same(name: str, tmp_path: Pa
     for first in range(len(blocks_of(tower))):
         with torch.no_grad():
             hidden = lower_part(tower, first, *tokens)
-        torch.testing.assert_close(UpperPart(tower, first)(hidden, *tokens), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            UpperPart(tower, first, *example_text(tower))(hidden, *tokens), expected, rtol=1e-4, atol=1e-5
+        )
     torch.testing.assert_close(tower(*tokens), expected)

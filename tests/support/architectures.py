@@ -22,27 +22,45 @@ POSITIONS = 24
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
+IMAGES = {"image_size": 64, "patch_size": 16}
+
 TEXT = {"vocab_size": VOCABULARY, **TINY}
 
 
 @dataclass(frozen=True)
 class VisionRow:
-    """`size_px` is what the run uses, `other_px` a second size, neither always the backbone's own."""
+    """`size_px` is what the run uses, `other_px` a second size, neither always the backbone's own.
+
+    `attention_layers`: native ones in the graph. `native`: none is written out in steps, as the attention is that has a
+    bias for positions (BEiT, Swin) or pools the patches (SigLIP).
+    """
 
     make: Callable[[], nn.Module]
     size_px: int
     other_px: int
     attention_layers: int
+    native: bool = True
+    masked: bool = False
+    int8_cosine: float = 0.98
 
 
 @dataclass(frozen=True)
 class TextRow:
-    """Special ids as the row's tokenizer would give them."""
+    """Special ids as the row's tokenizer would give them.
+
+    `attention_layers`: native ones in the graph; DeBERTa's positions do not fit the operator. `merged`: query, key and
+    value come from one product that the export made.
+    """
 
     make: Callable[[], nn.Module]
     begin: int
     end: int
     pad: int
+    attention_layers: int = 2
+    merged: bool = True
+    native: bool = True
+    masked: bool = True
+    int8_cosine: float = 0.98
 
 
 def clip_config(text_end_id: int) -> "hf.CLIPConfig":
@@ -70,6 +88,59 @@ VISION = {
         ), 64, 96, 0,
     ),
     "clip": VisionRow(lambda: hf.CLIPVisionModel(clip_config(3).vision_config), 64, 80, 2),
+    "siglip": VisionRow(lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**IMAGES, **TINY)), 64, 80, 2, native=False),
+    "siglip2": VisionRow(
+        lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(num_patches=16, patch_size=16, **TINY)), 64, 80, 2,
+        native=False,
+    ),
+    "dinov2 with registers": VisionRow(
+        lambda: hf.Dinov2WithRegistersModel(
+            hf.Dinov2WithRegistersConfig(
+                image_size=112, patch_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2
+            )
+        ), 56, 98, 2,
+    ),
+    "dinov3": VisionRow(
+        lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(num_register_tokens=4, **IMAGES, **TINY)), 64, 80, 2
+    ),
+    "deit": VisionRow(lambda: hf.DeiTModel(hf.DeiTConfig(**IMAGES, **TINY), add_pooling_layer=False), 64, 80, 2),
+    "beit": VisionRow(
+        lambda: hf.BeitModel(hf.BeitConfig(use_relative_position_bias=True, **IMAGES, **TINY), add_pooling_layer=False),
+        64, 80, 0, native=False,
+    ),
+    "convnext": VisionRow(
+        lambda: hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[16, 32], depths=[2, 1], num_stages=2)), 64, 96, 0
+    ),
+    "convnextv2": VisionRow(
+        lambda: hf.ConvNextV2Model(hf.ConvNextV2Config(hidden_sizes=[16, 32], depths=[2, 1], num_stages=2)), 64, 96, 0
+    ),
+    "swin": VisionRow(
+        lambda: hf.SwinModel(
+            hf.SwinConfig(image_size=64, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 2], window_size=4),
+            add_pooling_layer=False,
+        ), 64, 96, 0, native=False,
+    ),
+    "mobilenet_v2": VisionRow(
+        lambda: hf.MobileNetV2Model(hf.MobileNetV2Config(image_size=64, depth_multiplier=0.35)), 64, 96, 0,
+        int8_cosine=0.95,  # seventeen blocks of random weights
+    ),
+    "mobilevit": VisionRow(
+        lambda: hf.MobileViTModel(
+            hf.MobileViTConfig(
+                image_size=64, hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 8, 16, 16, 24, 32, 64]
+            )
+        ), 64, 96, 0, native=False,
+    ),
+    "efficientnet": VisionRow(
+        lambda: hf.EfficientNetModel(
+            hf.EfficientNetConfig(image_size=64, width_coefficient=0.25, depth_coefficient=0.3, hidden_dim=320)
+        ), 64, 96, 0, int8_cosine=0.95,
+    ),
+    "regnet": VisionRow(
+        lambda: hf.RegNetModel(
+            hf.RegNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 2], groups_width=8)
+        ), 64, 96, 0,
+    ),
 }  # fmt: skip
 
 TEXTS = {
@@ -84,6 +155,53 @@ TEXTS = {
     "clip": TextRow(lambda: hf.CLIPModel(clip_config(3)), 4, 3, 1),
     # OpenAI's files: the config says 2, the tokenizer ends and pads with the last id, and the largest id is looked for
     "clip-openai": TextRow(lambda: hf.CLIPModel(clip_config(2)), 4, VOCABULARY - 1, VOCABULARY - 1),
+    "distilbert": TextRow(
+        lambda: hf.DistilBertModel(
+            hf.DistilBertConfig(
+                vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, dim=32, n_layers=2, n_heads=2, hidden_dim=64
+            )
+        ), 2, 3, 0,
+    ),
+    "mpnet": TextRow(  # positions as RoBERTa's, and a bias for them
+        lambda: hf.MPNetModel(
+            hf.MPNetConfig(max_position_embeddings=POSITIONS + 2, pad_token_id=1, **TEXT), add_pooling_layer=False
+        ), 0, 2, 1, attention_layers=0, merged=False, native=False,
+    ),
+    "xlm-roberta": TextRow(
+        lambda: hf.XLMRobertaModel(
+            hf.XLMRobertaConfig(max_position_embeddings=POSITIONS + 2, pad_token_id=1, **TEXT), add_pooling_layer=False
+        ), 0, 2, 1,
+    ),
+    "deberta-v3": TextRow(
+        lambda: hf.DebertaV2Model(
+            hf.DebertaV2Config(
+                max_position_embeddings=POSITIONS, relative_attention=True, pos_att_type=["p2c", "c2p"],
+                position_biased_input=False, position_buckets=8, share_att_key=True, norm_rel_ebd="layer_norm",
+                type_vocab_size=0, **TEXT,
+            )
+        ), 2, 3, 0, attention_layers=0, merged=False, native=False,
+    ),
+    "electra": TextRow(
+        lambda: hf.ElectraModel(hf.ElectraConfig(max_position_embeddings=POSITIONS, embedding_size=16, **TEXT)), 2, 3, 0
+    ),
+    "albert": TextRow(
+        lambda: hf.AlbertModel(
+            hf.AlbertConfig(max_position_embeddings=POSITIONS, embedding_size=16, **TEXT), add_pooling_layer=False
+        ), 2, 3, 0,
+    ),
+    "modernbert": TextRow(  # query, key and value are one product already
+        lambda: hf.ModernBertModel(
+            hf.ModernBertConfig(
+                max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2,
+                sep_token_id=3, global_attn_every_n_layers=2, local_attention=8, **TEXT,
+            )
+        ), 2, 3, 0, merged=False,
+    ),
+    "siglip": TextRow(
+        lambda: hf.SiglipTextModel(
+            hf.SiglipTextConfig(max_position_embeddings=POSITIONS, projection_size=32, pad_token_id=1, **TEXT)
+        ), 2, 3, 1, masked=False,
+    ),
 }  # fmt: skip
 
 

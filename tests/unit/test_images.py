@@ -231,7 +231,53 @@ def test_crop_equals_plain_pillow_and_numpy(size: tuple[int, int]) -> None:
     assert np.abs(CROP(image) - expected.transpose(2, 0, 1)).max() < 1e-5
 
 
-@pytest.mark.parametrize("transform", [SQUASH, CROP], ids=["squash", "crop"])
+SQUASH_AND_CROP = ImageTransform(24, 20, (0.5,) * 3, (0.5,) * 3, squash_px=(30, 28))
+
+
+def test_a_squashed_image_is_cropped_to_its_middle() -> None:
+    image = noise(61, 40)
+    resized = np.asarray(image.resize((28, 30), Image.Resampling.BICUBIC), dtype=np.float64)
+    expected = (resized[3:27, 4:24] / 255 - 0.5) / 0.5
+    assert np.abs(SQUASH_AND_CROP(image) - expected.transpose(2, 0, 1)).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [  # of a white and of a black pixel, by the processor's own steps: scale, shift, normalise, normalise again
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False}, (1, -1)),
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, ((1 - 0.4) / 0.2, (-1 - 0.4) / 0.2)),
+        ({"include_top": True}, ((1 - 0.4) / 0.2 / 0.2, -0.4 / 0.2 / 0.2)),
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": True}, (15, -35)),
+    ],
+)
+def test_efficientnet_shifts_pixels_and_divides_twice(
+    own: dict[str, Any], expected: tuple[float, float], tmp_path: Path
+) -> None:
+    values = {"size": {"height": 8, "width": 8}, "image_mean": [0.4] * 3, "image_std": [0.2] * 3, **own}
+    (tmp_path / "p.json").write_text(json.dumps(values))
+    transform = ImageTransform.from_file(tmp_path / "p.json")
+    for colour, value in zip(("white", "black"), expected, strict=True):
+        np.testing.assert_allclose(transform(Image.new("RGB", (8, 8), colour)), value, rtol=1e-4)
+
+
+def test_a_backbone_s_preprocessor_gives_the_colours_alone(tmp_path: Path) -> None:
+    colours = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "resample": 2}
+    expected = ImageTransform(96, 96, (0.4,) * 3, (0.2,) * 3, resample=2)
+    for own in (
+        {"size": {"shortest_edge": 224}, "crop_pct": 0.875},  # ResNet, ConvNeXt
+        {"size": 256, "crop_size": 224, "do_center_crop": True},  # DeiT
+    ):
+        (tmp_path / "p.json").write_text(json.dumps({**own, **colours}))
+        assert ImageTransform.for_backbone(tmp_path / "p.json", 96) == expected
+    mobilevit = {"size": {"shortest_edge": 288}, "crop_size": 256, "do_flip_channel_order": True}
+    (tmp_path / "p.json").write_text(json.dumps(mobilevit))
+    assert ImageTransform.for_backbone(tmp_path / "p.json", 96) == ImageTransform(96, 96, (0.0,) * 3, (1.0,) * 3)
+    (tmp_path / "p.json").write_text(json.dumps({**colours, "do_sharpen": True}))
+    with pytest.raises(MiniClipError, match="do_sharpen"):
+        ImageTransform.for_backbone(tmp_path / "p.json", 96)
+
+
+@pytest.mark.parametrize("transform", [SQUASH, CROP, SQUASH_AND_CROP], ids=["squash", "crop", "squash and crop"])
 def test_preprocessor_file_reads_back_equal(transform: ImageTransform, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps(transform.to_dict()))
     assert ImageTransform.from_file(tmp_path / "p.json") == transform

@@ -1,6 +1,7 @@
 """Int8: the grid of each layer's weights, ranges of activations, and layers that stay in fp32."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from export.activation_ranges import _best_range, fit_ranges
 from export.fp32_layers import MIN_COSINE, layers_to_keep
 from export.gptq import MAX_WEIGHT, input_factors, rounded_weights, with_weights
 from export.graph import Feeds, embed
-from export.int8 import _dynamic, _static
+from export.int8 import _dynamic, _static, write_int8
 from export.weight_bits import choose_bits, layer_work, with_7_bits
 from miniclip.models.onnx_graph import quiet_tools
 
@@ -211,3 +212,17 @@ def test_the_fewest_sets_that_help_most_stay_in_fp32(model: onnx.ModelProto, mon
 
     assert list(layers_to_keep(model, cosine)) == ["two", "one"]
     assert set(layers_to_keep(model, lambda _: 0.5)) == set(sets)  # at most all of them
+
+
+def test_a_tower_that_stays_in_fp32_whole_says_so_and_names_the_layers(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("int8", "fp32_layers"):
+        monkeypatch.setattr(f"export.{module}.MIN_COSINE", 2.0)  # which no tower reaches
+    ids = np.tile(np.arange(2, 10), (4, 1))
+    texts = [{"input_ids": ids + shift, "attention_mask": np.ones_like(ids)} for shift in range(4)]
+    fp32 = tiny_bundle / "onnx/text_model.onnx"
+    how, _ = write_int8(fp32, tmp_path / "int8.onnx", texts)
+    assert how.startswith("all layers stay in fp32 (cosine to fp32 in 8 bits, 1st percentile: ")
+    assert "most is lost in " in how
+    np.testing.assert_allclose(embed(tmp_path / "int8.onnx", texts), embed(fp32, texts), atol=1e-5)

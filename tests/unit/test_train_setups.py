@@ -18,7 +18,7 @@ from tests.support.drawing import make_captioned_images
 from tests.support.gradients import assert_near, gradients
 from tests.support.tiny import write_tokenizer
 from tests.support.training import config, no_bfloat16, start, with_train
-from train.blocks import blocks_of
+from train.blocks import blocks_of, example_image, example_text
 from train.param_groups import parameter_groups
 from train.tower_inputs import TowerInput
 from train.trainer import Trainer, epoch_batches
@@ -171,7 +171,9 @@ def test_what_stands_below_all_blocks_learns_slowest(kind: str, tmp_path: Path) 
     model = build_model(ModelConfig(), made["vision"], made["text"])
     tower = model.vision if side_name == "vision" else model.text
     settings = TrainConfig(vision_learning_rate=1.0, text_learning_rate=1.0, layer_decay=0.5)
-    groups = parameter_groups(model, TowerInput(model.vision, 99), TowerInput(model.text, 99), settings)
+    size_px = VISION[name if side_name == "vision" else "vit"].size_px
+    images = TowerInput(model.vision, 99, (example_image(size_px, size_px),))
+    groups = parameter_groups(model, images, TowerInput(model.text, 99, example_text(model.text)), settings)
     rate = {id(parameter): group["peak_lr"] for group in groups for parameter in group["params"]}
 
     blocks, hidden = blocks_of(tower), []
