@@ -27,6 +27,7 @@ from .previews import Previews
 from .vocabulary import found_words
 
 EXAMPLES = 6
+MAX_TEXT = 600  # characters of an image's text in the large view
 MAX_LABELS, MAX_TEMPLATES = 100, 20  # each label is embedded in each template
 NOTHING_PASSES = "No image passes these filters: loosen or clear them."
 CHANGED = "Another gallery has been opened since this page was loaded."
@@ -198,6 +199,8 @@ class GallerySearch:
         moment = self.index.taken[row]
         if not np.isnat(moment):
             facts.append(("Taken", str(moment).replace("T", " ")[:16]))
+        if text := " · ".join(self.index.text(row).splitlines()):
+            facts.append(("Text in it", text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"))
         path = card.name if self.is_public else _from_home(printable(self.index.paths.text(row)))
         return Detail(card, self.previews.address(row, "large"), [*facts, ("File", path)])
 

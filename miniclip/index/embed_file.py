@@ -77,7 +77,7 @@ def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, in
     if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
         raise UnreadableImage("cannot be read (it changes meanwhile; index again when it is whole)", retryable=True)
     pixel_values = encoders.transform(image.image)
-    facts = vars(image.metadata) | vars(image) | {"remark": image.remark or None}
+    facts = vars(image.metadata) | vars(image) | {"remark": image.remark or None, "text": None}
     columns = {name: facts[name] for name in IMAGE_COLUMNS}
     if encoders.wants_batches:
         return Reading(file, sha256, columns=columns, pixel_values=pixel_values)

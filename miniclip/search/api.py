@@ -153,6 +153,8 @@ class Hit:
     """The image's captions, if its folder has a caption file."""
     by_name: bool = False
     """Whether captions, file or folder names or the date hold the query's words."""
+    text: str = ""
+    """The lines of text in the image that hold words of the query; needs the extra `ocr` when it is indexed."""
     _read: Callable[[], ImageSource] = field(default=bytes, repr=False, compare=False)
 
     def open(self) -> Image.Image:
@@ -265,7 +267,7 @@ class Index:
         hits = self.searcher.browse(asked) if is_browsing else self.searcher.search(asked).hits
         source = self.searcher.index.source
         return [
-            Hit(hit.path, hit.score, hit.probability, hit.captions, hit.by_name, partial(source, hit.row))
+            Hit(hit.path, hit.score, hit.probability, hit.captions, hit.by_name, hit.text, partial(source, hit.row))
             for hit in hits
         ]
 
