@@ -1,6 +1,6 @@
 """What reading text in images costs, and how often a query of an image's words finds it first.
 
-python -m benchmarks.ocr [--photos FOLDER] [--images 200] [--seed 2026] [--json FILE]
+python -m benchmarks.ocr [--photos FOLDER [--enlarge PX]] [--images 200] [--seed 2026] [--json FILE]
 
 Screenshots, receipts and signs with known words (`benchmarks.text_images`) and photographs of FOLDER, which have hardly
 any text, are indexed together, without and then with text. Each image with text is then searched by three of its words.
@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.text_images import KINDS, TextImage, text_images
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cpu import thread_count
-from miniclip.data.images import SUFFIXES
+from miniclip.data.images import SUFFIXES, open_image
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--bundle", help="bundle that embeds (default: the one that ships)")
     parser.add_argument("--photos", type=Path, help="folder of photographs to lay beside the images with text")
     parser.add_argument("--max-photos", type=int, default=1000, help="how many of them (default 1000)")
+    parser.add_argument("--enlarge", type=int, metavar="PX", help="make the photographs so long, as cameras do")
     parser.add_argument("--images", type=int, default=200, help="images with text (default 200)")
     parser.add_argument("--seed", type=int, default=2026, help="which images with text (default 2026)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
@@ -52,7 +53,7 @@ def main() -> int:
         shown = draw(arguments.images, arguments.seed, folder)
         result["images with text"] = costs(folder, out, encoders)
         if arguments.photos:
-            copy(arguments.photos, folder, arguments.max_photos)
+            copy(arguments.photos, folder, arguments.max_photos, arguments.enlarge)
             result["photographs"] = costs(folder, out, encoders)
         searcher = Searcher(ImageIndex.open(out), encoders)
         result["images"] = len(searcher.index)
@@ -76,13 +77,17 @@ def draw(count: int, seed: int, folder: Path) -> list[TextImage]:
     return shown
 
 
-def copy(source: Path, folder: Path, most: int) -> None:
+def copy(source: Path, folder: Path, most: int, longest_px: int | None) -> None:
     """The first photographs of a folder, under names without words."""
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)[:most]
     if not paths:
         raise MiniClipError(f"{source} holds no images; give a folder of photographs to --photos")
     for number, path in enumerate(paths):
-        shutil.copyfile(path, folder / f"p{number:05}{path.suffix}")
+        copied = folder / f"p{number:05}{path.suffix}"
+        shutil.copyfile(path, copied)
+        if longest_px:
+            image = open_image(copied)
+            image.resize((longest_px, longest_px * 3 // 4), Image.Resampling.LANCZOS).save(copied, "JPEG", quality=88)
 
 
 def costs(folder: Path, out: Path, encoders: OnnxEncoders) -> dict[str, float]:

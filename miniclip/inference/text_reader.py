@@ -16,9 +16,9 @@ from PIL import Image
 from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError, UnreadableImage
 
-# Chosen on images of other seeds than those of `benchmarks.ocr`, and on photographs: at 480 pixels, the detector misses
-# 5 of 40 screenshots; at 576, one. With a certainty of 0.6 it sees text in 11 % of photographs, with 0.4 in 19 %. Read at 960
-# pixels, lines are found as well as at 1600
+# Chosen on images of other seeds than those of `benchmarks.ocr`, and on photographs. At 480 pixels, the detector misses
+# 5 of 40 screenshots, at 576 one. With a certainty of 0.6 it sees text in 11 % of photographs, with 0.4 in 19 %. Lines
+# are recognised as well at 960 pixels as at 1600
 GLANCE_PX, READ_PX = 576, 960
 MIN_CERTAINTY = 0.6  # mean of the detector's map inside a line, at a glance
 MAX_LINE_HEIGHT = 0.5  # share of the shorter edge: larger shapes are blurred surfaces, not letters
