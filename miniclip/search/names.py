@@ -30,6 +30,7 @@ STOP_WORDS = frozenset(
 )
 MONTHS: tuple[str, ...] = ("january", "february", "march", "april", "may", "june", "july")
 MONTHS += ("august", "september", "october", "november", "december")
+UNSPACED = (("\u3040", "\u30ff"), ("\u3400", "\u9fff"))  # kana and Chinese characters: no spaces between words
 IS_WORD = np.array([byte >= 128 or chr(byte).isalnum() for byte in range(256)])
 NO_ROWS = np.empty(0, dtype=np.int64)
 
@@ -170,6 +171,8 @@ def _texts_with(token: str, texts: Texts, skip: int = 0) -> np.ndarray:
     is_word = IS_WORD[padded]
     plural = np.isin(padded[ends], (ord("s"), ord("S"))) & (ends < end)
     after = ends + plural
+    if any(first <= token[0] <= last for first, last in UNSPACED):  # its neighbours may be other words
+        return np.unique(text[(ends <= end) & (starts - begin >= skip)])
     starts_word = (starts == begin) | ~is_word[starts - 1]
     ends_word = (after >= end) | ~is_word[after]
     return np.unique(text[starts_word & ends_word & (ends <= end) & (starts - begin >= skip)])
