@@ -14,8 +14,9 @@ from pathlib import Path
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
+from miniclip.index.image_texts import read_texts
 from miniclip.index.indexer import update_index, write_here
-from miniclip.index.store import kept_exclude, read_settings
+from miniclip.index.store import kept_settings, read_settings
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
@@ -44,6 +45,10 @@ class Job:
 
     def show_progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
+
+    def show_reading(self, done: int, total: int) -> None:
+        self.title = self.title.replace("Indexing", "Reading the text in the images of", 1)
+        self.show_progress(done, total)
 
 
 class AppState:
@@ -83,7 +88,8 @@ class AppState:
         """The patterns of a folder that was indexed before with the open bundle; none for any other."""
         if not images.strip():
             return ()
-        return kept_exclude(index_folder(images.strip(), self.search.searcher.encoders.bundle.fingerprint))
+        kept = kept_settings(index_folder(images.strip(), self.search.searcher.encoders.bundle.fingerprint))
+        return kept.exclude if kept else ()
 
     def bundles(self) -> dict[str, Bundle]:
         """The open bundle, its neighbours and those in `BUNDLE_FOLDERS`, by unique names. Damaged ones are left out."""
@@ -155,7 +161,8 @@ class AppState:
                 encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
             folder = index_folder(images, encoders.bundle.fingerprint)
             write = partial(write_here, progress=job.show_progress)
-            report = update_index(images, encoders, folder, write, exclude=exclude)
+            read = partial(read_texts, progress=job.show_reading)
+            report = update_index(images, encoders, folder, write, exclude=exclude, read=read)
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
             opened = ImageIndex.open(folder)
             with self._opening:

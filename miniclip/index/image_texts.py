@@ -7,7 +7,7 @@ embeds nothing again.
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from miniclip.index.store import Settings, Writer
 from miniclip.inference.text_reader import TextReader, can_read_text
 
 COMMIT_EVERY_S = 30.0
+ReadTexts = Callable[[Writer, Iterable[str], threading.Event], int]
 MAX_READERS = 4  # threads: each takes up to 0.3 GB while it reads a large image
 
 
@@ -38,10 +39,15 @@ def _reader() -> TextReader:
     return TextReader()
 
 
-def read_texts(writer: Writer, there: Iterable[str], stop: threading.Event) -> int:
+def read_texts(
+    writer: Writer,
+    there: Iterable[str],
+    stop: threading.Event,
+    progress: Callable[[int, int], object] | None = None,
+) -> int:
     """Read the text of every image that is there and was not read yet; how many showed any.
 
-    Ends early, with what it has read, when `stop` is set. An image that cannot be read now is tried at the next update.
+    `progress(done, total)` is called for every image. Ends early, with what it has read, when `stop` is set. An image that cannot be read now is tried at the next update.
     """
     unread = set(there) & set(writer.without_text())
     paths, texts = sorted(unread), {}
@@ -57,6 +63,8 @@ def read_texts(writer: Writer, there: Iterable[str], stop: threading.Event) -> i
     with ProgressBar(total=len(paths), desc="reading text in images", unit="image") as bar:
         for row, text in prefetch(paths, read, ahead=64, workers=min(MAX_READERS, thread_count())):
             bar.update(1)
+            if progress is not None:
+                progress(row + 1, len(paths))
             if isinstance(text, MiniClipError):
                 tqdm.write(f"{printable(Path(paths[row]).name)}: {text}")
                 if not is_retryable(text):

@@ -27,7 +27,7 @@ from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError, is_retryable
 from miniclip.index.embed_file import Reading, read_all, row_columns
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.image_texts import read_texts, wants_text
+from miniclip.index.image_texts import ReadTexts, read_texts, wants_text
 from miniclip.index.scan import ImageFile, Problem, ScanResult, absolute, scan_images
 from miniclip.index.store import INDEX_FORMAT, Settings, Writer, kept_settings, open_writer, read_problems
 from miniclip.inference.encoders import OnnxEncoders
@@ -87,13 +87,14 @@ def update_index(
     flat: bool = True,
     exclude: Sequence[str] | None = None,
     ocr: bool | None = None,
+    read: ReadTexts = read_texts,
 ) -> IndexReport:
     """Make the index `out` equal to the images in `images`, computing only what is new or changed.
 
     `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
     ready to be mapped (`miniclip.index.embeddings_mmap`). `exclude` has patterns of what to leave out; None: those that
     the index was made with. `ocr`: whether text in images is read; None: as the index was made with, and for a new
-    one where the extra `ocr` is installed.
+    one where the extra `ocr` is installed. `read` reads it.
 
     Errors: `MiniClipError` when `images` holds no image, or `out` is being written, or an index of another bundle or
     of other images that are still there.
@@ -136,7 +137,7 @@ def update_index(
                 writer.put_metadata(_read_again([*plan.kept_paths, *(file.path for file in plan.fresh)]))
             if begun != settings:
                 writer.put_settings(settings)
-            with_text = read_texts(writer, found.files, stop) if wants_text(settings) else 0
+            with_text = read(writer, found.files, stop) if wants_text(settings) else 0
             if stop.is_set():
                 raise KeyboardInterrupt(
                     f"stopped: text is still to be read in {len(writer.without_text()):,} images of the index {out}; "
