@@ -47,7 +47,8 @@ def read_texts(
 ) -> int:
     """Read the text of every image that is there and was not read yet; how many showed any.
 
-    `progress(done, total)` is called for every image. Ends early, with what it has read, when `stop` is set. An image that cannot be read now is tried at the next update.
+    `progress(done, total)` is called for every image. Reading ends early when `stop` is set, and what was read stays.
+    An image that cannot be read now is tried at the next update.
     """
     unread = set(there) & set(writer.without_text())
     paths, texts = sorted(unread), {}

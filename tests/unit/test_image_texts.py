@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo.gallery_search import GallerySearch
 from miniclip.cli.main import run
 from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError, UnreadableImage
@@ -23,6 +24,7 @@ from miniclip.index.indexer import update_index
 from miniclip.index.location import bring_up_to_date, is_up_to_date
 from miniclip.index.store import Settings, open_writer, read_settings
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.searcher import Searcher
 from tests.support.indexing import encoders
 
 __all__ = ["encoders"]  # a fixture
@@ -156,6 +158,15 @@ def test_a_folder_is_not_current_while_text_is_unread(
     assert not is_up_to_date(str(images), index, fingerprint)
     bring_up_to_date(str(images), encoders, lambda line: None)
     assert is_up_to_date(str(images), index, fingerprint)
+
+
+def test_the_large_view_shows_the_text(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader
+) -> None:
+    update_index(str(images), encoders, tmp_path / "index")
+    search = GallerySearch(Searcher(ImageIndex.open(tmp_path / "index"), encoders))
+    assert ("Text in it", "Invoice 2041 · Total 12.90") in search.detail(0).facts
+    assert "Text in it" not in dict(search.detail(2).facts)
 
 
 def test_words_in_an_image_find_it_and_are_shown(
