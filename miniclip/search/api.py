@@ -223,7 +223,7 @@ class Index:
             query: What the image should show; several phrasings are averaged.
             images: Images to search by, as in `Model.encode_images`.
             top_k: The largest number of hits.
-            names: Whether captions, file and folder names and dates take part, too.
+            names: Whether captions, names, dates and the text in images take part, too.
             minus: What the image should not show.
             distinct: Whether files of equal content count as one.
             sort: `"match"`, or `"date"` for the same images with the newest first.
@@ -251,6 +251,7 @@ class Index:
             distinct=distinct,
             sort=sort,
             names=names,
+            shown_text=names,
             top_k=top_k,
             folder=folder,
             after=after,

@@ -2,12 +2,12 @@
 
 In: an index and the words of a query. Out: how well each image's own words cover them. Texts are searched where they
 lie in memory, without an index of words: LanceDB's full-text index would be quicker on millions of images, but takes
-more than a second to import in every run of the command, and a scan of 100,000 paths and captions takes 0.05 to 0.4 s.
+more than a second to import in every run of the command, and a scan of 100,000 paths and captions takes SCANTIME.
 The ranks are fused with those of the embeddings (reciprocal rank fusion: Cormack, Clarke and Buettcher 2009).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,6 +52,30 @@ class Source:
     rows: np.ndarray  # (T,) the row of each text
     skip: int = 0  # bytes at the start of every text that do not count
 
+    @cached_property
+    def _lower(self) -> bytes:
+        """All texts, ASCII letters in lower case: a search for bytes takes a fraction of one that ignores case."""
+        return self.texts.content.tobytes().lower()
+
+    def having(self, token: str) -> np.ndarray:
+        """Which texts hold a word, in any case, in singular or plural."""
+        spans = [(place, place + len(part)) for part in _variants(token) for place in _places(part, self._lower)]
+        if not spans:
+            return NO_ROWS
+        content, bounds = self.texts.content, self.texts.ends
+        starts, ends = np.array(spans).T
+        text = np.searchsorted(bounds, starts, side="right") - 1
+        begin, end = bounds[text], bounds[text + 1]
+        inside = (ends <= end) & (starts - begin >= self.skip)
+        if any(first <= token[0] <= last for first, last in UNSPACED):  # its neighbours may be other words
+            return np.unique(text[inside])
+        last = len(content) - 1
+        plural = np.isin(content[np.minimum(ends, last)], (ord("s"), ord("S"))) & (ends < end)
+        after = ends + plural
+        starts_word = (starts == begin) | ~IS_WORD[content[np.maximum(starts - 1, 0)]]
+        ends_word = (after >= end) | ~IS_WORD[content[np.minimum(after, last)]]
+        return np.unique(text[starts_word & ends_word & inside])
+
     def word_count(self, text: int) -> int:
         return len(WORD.findall(self.texts[text][self.skip :].decode("utf-8", "replace")))
 
@@ -59,18 +83,20 @@ class Source:
 class NameSearch:
     """The words of one index. Thread-safe."""
 
-    def __init__(self, index: ImageIndex) -> None:
-        self._index = index
+    def __init__(self, index: ImageIndex, names: bool = True, texts: bool = True) -> None:
+        """`names`: captions, names and dates take part; `texts`: what images show."""
+        self._index, self._has_names, self._has_texts = index, names, texts
 
     @cached_property
     def _sources(self) -> list[Source]:
         index, each_row = self._index, np.arange(len(self._index))
         row_of_caption = np.repeat(each_row, np.diff(index.captions.ends))
-        sources = [
-            Source(index.captions.texts, row_of_caption),
-            Source(index.paths.texts, each_row, _root_bytes(index.paths.texts)),
-            Source(index.texts, each_row),
-        ]
+        sources = []
+        if self._has_names:
+            paths = index.paths.texts
+            sources += [Source(index.captions.texts, row_of_caption), Source(paths, each_row, _root_bytes(paths))]
+        if self._has_texts:
+            sources.append(Source(index.texts, each_row))
         return [source for source in sources if len(source.texts.content)]
 
     def search(self, words: str, allowed: np.ndarray | None = None) -> NameMatches:
@@ -82,8 +108,8 @@ class NameSearch:
         hits = [np.zeros(len(source.texts), dtype=int) for source in self._sources]
         dated, total, words_held = np.zeros(count), 0.0, np.zeros(count, dtype=int)
         for token in tokens:
-            found = [_texts_with(token, source.texts, source.skip) for source in self._sources]
-            days = self._taken_in(token)
+            found = [source.having(token) for source in self._sources]
+            days = self._taken_in(token) if self._has_names else NO_ROWS
             having = np.zeros(count, dtype=bool)
             having[days] = True
             for source, texts in zip(self._sources, found, strict=True):
@@ -154,25 +180,15 @@ def fuse(rows: np.ndarray, matches: NameMatches, weight: float = NAME_WEIGHT) ->
     return np.asarray(sorted(value, key=lambda row: -value[row]), dtype=np.int64)
 
 
-def _texts_with(token: str, texts: Texts, skip: int = 0) -> np.ndarray:
-    """Which texts hold a word, in any case, in singular or plural; the first `skip` bytes of each do not count."""
+def _variants(token: str) -> set[bytes]:
+    """How a word may be written: in singular, and letters beyond ASCII in either case."""
     stem = token[:-1] if len(token) > 3 and token.endswith("s") and not token.endswith("ss") else token
-    variants = {variant.encode() for variant in (stem, stem.title(), stem.upper())}
-    content = texts.content.tobytes()
-    # looking ahead finds also what overlaps: texts follow each other without a gap, as in "pile of poo" and "poop"
-    pattern = re.compile(b"(?=(" + b"|".join(re.escape(variant) for variant in variants) + b"))", re.IGNORECASE)
-    spans = [match.span(1) for match in pattern.finditer(content)]
-    if not spans:
-        return NO_ROWS
-    starts, ends = np.array(spans).T
-    text = np.searchsorted(texts.ends, starts, side="right") - 1
-    begin, end = texts.ends[text], texts.ends[text + 1]
-    padded = np.append(texts.content, [0, 0, 0]).astype(np.uint8)
-    is_word = IS_WORD[padded]
-    plural = np.isin(padded[ends], (ord("s"), ord("S"))) & (ends < end)
-    after = ends + plural
-    if any(first <= token[0] <= last for first, last in UNSPACED):  # its neighbours may be other words
-        return np.unique(text[(ends <= end) & (starts - begin >= skip)])
-    starts_word = (starts == begin) | ~is_word[starts - 1]
-    ends_word = (after >= end) | ~is_word[after]
-    return np.unique(text[starts_word & ends_word & (ends <= end) & (starts - begin >= skip)])
+    return {variant.encode().lower() for variant in (stem, stem.title(), stem.upper())}
+
+
+def _places(part: bytes, content: bytes) -> Iterator[int]:
+    """Where bytes occur, also where they overlap: texts follow each other without a gap, as "pile of poo" and "poop"."""
+    place = content.find(part)
+    while place >= 0:
+        yield place
+        place = content.find(part, place + 1)
