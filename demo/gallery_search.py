@@ -49,6 +49,7 @@ class Card:
     match: str = ""  # "strong", "likely", "weak"; "" where the order is not that of the match probability
     captions: list[str] = field(default_factory=list)
     by_name: bool = False  # its captions, file or folder names or date hold the query's words
+    text: str = ""  # the lines of text in it that hold words of the query
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ class GallerySearch:
             match=hit.match or "",
             captions=hit.captions,
             by_name=hit.by_name,
+            text=hit.text,
         )
 
     def card_of(self, row: int) -> Card:
