@@ -108,7 +108,7 @@ def recalls(shown: list[TextImage], searcher: Searcher, seed: int, names: bool) 
     """Share of the images that a query of some of their words finds first, and among ten."""
     chance, ranks = random.Random(seed + 1), []
     for number, one in enumerate(shown):
-        hits = searcher.search(Query(texts=(one.query(chance),), names=names, shown_text=names, top_k=10)).hits
+        hits = searcher.search(Query(texts=(one.query(chance),), names=names, top_k=10)).hits
         found = [hit.path.name for hit in hits]
         wanted = f"{number:05}.jpg"
         ranks.append(found.index(wanted) if wanted in found else 10)

@@ -197,7 +197,6 @@ def _query(
         sort=arguments.sort,
         distinct=arguments.distinct,
         names=not arguments.no_names,
-        shown_text=not arguments.no_names,
         top_k=arguments.top_k,
     )
 

@@ -251,7 +251,6 @@ class Index:
             distinct=distinct,
             sort=sort,
             names=names,
-            shown_text=names,
             top_k=top_k,
             folder=folder,
             after=after,

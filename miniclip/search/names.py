@@ -84,20 +84,18 @@ class Source:
 class NameSearch:
     """The words of one index. Thread-safe."""
 
-    def __init__(self, index: ImageIndex, names: bool = True, texts: bool = True) -> None:
-        """`names`: captions, names and dates take part; `texts`: what images show."""
-        self._index, self._has_names, self._has_texts = index, names, texts
+    def __init__(self, index: ImageIndex) -> None:
+        self._index = index
 
     @cached_property
     def _sources(self) -> list[Source]:
         index, each_row = self._index, np.arange(len(self._index))
         row_of_caption = np.repeat(each_row, np.diff(index.captions.ends))
-        sources = []
-        if self._has_names:
-            paths = index.paths.texts
-            sources += [Source(index.captions.texts, row_of_caption), Source(paths, each_row, _root_bytes(paths))]
-        if self._has_texts:
-            sources.append(Source(index.texts, each_row))
+        sources = [
+            Source(index.captions.texts, row_of_caption),
+            Source(index.paths.texts, each_row, _root_bytes(index.paths.texts)),
+            Source(index.texts, each_row),
+        ]
         return [source for source in sources if len(source.texts.content)]
 
     def search(self, words: str, allowed: np.ndarray | None = None) -> NameMatches:
@@ -110,7 +108,7 @@ class NameSearch:
         dated, total, words_held = np.zeros(count), 0.0, np.zeros(count, dtype=int)
         for token in tokens:
             found = [source.having(token) for source in self._sources]
-            days = self._taken_in(token) if self._has_names else NO_ROWS
+            days = self._taken_in(token)
             having = np.zeros(count, dtype=bool)
             having[days] = True
             for source, texts in zip(self._sources, found, strict=True):

@@ -6,6 +6,7 @@ image matches the words where the bundle is calibrated.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,6 @@ class Searcher:
         self.index, self.encoders = index, encoders
         self.match = encoders.bundle.match
         self.gallery: SearchBackend = gallery or ExactSearch(index.image_embeds, encoders.providers)
-        self._names: dict[tuple[bool, bool], NameSearch] = {}
         # several images may share a caption: each is shown once, with the first of them
         self._captions: tuple[list[tuple[str, int]], ExactSearch] | None = None
 
@@ -113,11 +113,10 @@ class Searcher:
         query.check(len(self.index))
         composed = compose(query, self.encoders, self.index)
         allowed = allowed_rows(query, self.index)
-        by_words = bool(query.texts) and (query.names or (query.shown_text and self.index.texts.content.size > 0))
-        depth = max(query.top_k, FUSION_DEPTH) if by_words else query.top_k
+        depth = max(query.top_k, FUSION_DEPTH) if query.names and query.texts else query.top_k
         scores, rows = self.gallery.top_k(composed.query_embed, min(depth, len(self.index)), allowed)
         named = np.empty(0, dtype=np.int64)
-        if by_words:
+        if query.names and query.texts:
             scores, rows, named = self._with_names(query, composed.query_embed, rows[0], allowed)
         # only words are calibrated: beside an image, or without something, the order is another one
         if composed.text_embed is None or self.match is None or query.images or query.rows or query.minus:
@@ -154,19 +153,16 @@ class Searcher:
         """rows (K,) by embedding -> scores and rows (1, top_k) by embeddings and names, and the rows found by name."""
         fused, named = rows, []
         for words in query.texts:
-            matches = self._names_of(query).search(words, allowed)
+            matches = self._names.search(words, allowed)
             fused = fuse(fused, matches)
             named.append(matches.rows[matches.coverage >= STRONG_COVERAGE])
         fused = fused[: query.top_k]
         scores = self.index.embeds(fused) @ query_embed[0]
         return scores[None], fused[None], np.intersect1d(fused, np.concatenate(named))
 
-    def _names_of(self, query: Query) -> NameSearch:
-        """The words that take part in a query; made once for each kind of query."""
-        parts = query.names, query.shown_text
-        if parts not in self._names:
-            self._names[parts] = NameSearch(self.index, *parts)
-        return self._names[parts]
+    @cached_property
+    def _names(self) -> NameSearch:
+        return NameSearch(self.index)
 
     def by_text(self, words: str, top_k: int = 10) -> list[Hit]:
         """Words -> images."""
@@ -212,13 +208,13 @@ class Searcher:
         query: Query | None = None,
     ) -> list[Hit]:
         index, by_name = self.index, {int(row) for row in named}
-        words = query.texts if query and query.shown_text else ()
+        words = query.texts if query and query.names else ()
 
         def shown(row: int) -> str:
             return lines_with(words, index.text(row)) if words else ""
 
         likely = [None] * len(rows) if probabilities is None else [float(one) for one in probabilities]
         return [
-            Hit(row, float(score), index.paths[row], index.captions[row], probability, row in by_name, shown(row))
+            Hit(row, float(score), index.paths[row], index.captions[row], probability, row in by_name, text=shown(row))
             for score, row, probability in zip(scores, rows.tolist(), likely, strict=True)
         ]

@@ -40,7 +40,7 @@ def test_an_image_is_found_by_its_words(
     assert update_index(str(folder), encoders, tmp_path / "index").with_text >= 0.9 * COUNT
     searcher = Searcher(ImageIndex.open(tmp_path / "index"), encoders)
     chance = random.Random(SEED)
-    queries = [Query(texts=(one.query(chance),), shown_text=True, top_k=1) for one in shown]
+    queries = [Query(texts=(one.query(chance),), names=True, top_k=1) for one in shown]
     found = [searcher.search(query).hits[0].path.name for query in queries]
     assert np.mean([name == f"{number:02}.jpg" for number, name in enumerate(found)]) >= 0.8
 
