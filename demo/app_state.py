@@ -16,7 +16,7 @@ from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.image_texts import read_texts
 from miniclip.index.indexer import update_index, write_here
-from miniclip.index.store import kept_settings, read_settings
+from miniclip.index.store import kept_exclude, read_settings
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
@@ -88,8 +88,7 @@ class AppState:
         """The patterns of a folder that was indexed before with the open bundle; none for any other."""
         if not images.strip():
             return ()
-        kept = kept_settings(index_folder(images.strip(), self.search.searcher.encoders.bundle.fingerprint))
-        return kept.exclude if kept else ()
+        return kept_exclude(index_folder(images.strip(), self.search.searcher.encoders.bundle.fingerprint))
 
     def bundles(self) -> dict[str, Bundle]:
         """The open bundle, its neighbours and those in `BUNDLE_FOLDERS`, by unique names. Damaged ones are left out."""

@@ -132,6 +132,12 @@ def kept_settings(folder: Path) -> Settings | None:
     return read_settings(folder) if (folder / "index.json").exists() else None
 
 
+def kept_exclude(folder: Path) -> tuple[str, ...]:
+    """The patterns that an index was made with; none where it is not there yet."""
+    kept = kept_settings(folder)
+    return kept.exclude if kept else ()
+
+
 def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from miniclip.errors import MiniClipError
 from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
-from miniclip.index.store import read_settings
+from miniclip.index.store import kept_exclude
 from miniclip.inference.encoders import OnnxEncoders
 
 MIN_PAUSE_S = 1.0
@@ -47,7 +47,7 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
 def _state(images: str, out: Path) -> object:
     """A value that is another one after a change."""
     try:
-        found = scan_images(images, read_settings(out).exclude)
+        found = scan_images(images, kept_exclude(out))
     except (MiniClipError, OSError) as error:  # a share may come back
         return str(error)
     return found.files, found.problems
