@@ -14,6 +14,7 @@ from pathlib import Path
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
+from miniclip.index.image_texts import read_texts
 from miniclip.index.indexer import update_index, write_here
 from miniclip.index.store import kept_exclude, read_settings
 from miniclip.inference.bundle import Bundle
@@ -44,6 +45,10 @@ class Job:
 
     def show_progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
+
+    def show_reading(self, done: int, total: int) -> None:
+        self.title = self.title.replace("Indexing", "Reading the text in the images of", 1)
+        self.show_progress(done, total)
 
 
 class AppState:
@@ -155,7 +160,8 @@ class AppState:
                 encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
             folder = index_folder(images, encoders.bundle.fingerprint)
             write = partial(write_here, progress=job.show_progress)
-            report = update_index(images, encoders, folder, write, exclude=exclude)
+            read = partial(read_texts, progress=job.show_reading)
+            report = update_index(images, encoders, folder, write, exclude=exclude, read=read)
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
             opened = ImageIndex.open(folder)
             with self._opening:

@@ -27,6 +27,7 @@ from .previews import Previews
 from .vocabulary import found_words
 
 EXAMPLES = 6
+MAX_TEXT = 600  # characters of an image's text in the large view
 MAX_LABELS, MAX_TEMPLATES = 100, 20  # each label is embedded in each template
 NOTHING_PASSES = "No image passes these filters: loosen or clear them."
 CHANGED = "Another gallery has been opened since this page was loaded."
@@ -48,6 +49,7 @@ class Card:
     match: str = ""  # "strong", "likely", "weak"; "" where the order is not that of the match probability
     captions: list[str] = field(default_factory=list)
     by_name: bool = False  # its captions, file or folder names or date hold the query's words
+    text: str = ""  # the lines of text in it that hold words of the query
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,8 @@ class GallerySearch:
         moment = self.index.taken[row]
         if not np.isnat(moment):
             facts.append(("Taken", str(moment).replace("T", " ")[:16]))
+        if text := " · ".join(self.index.text(row).splitlines()):
+            facts.append(("Text in it", text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"))
         path = card.name if self.is_public else _from_home(printable(self.index.paths.text(row)))
         return Detail(card, self.previews.address(row, "large"), [*facts, ("File", path)])
 
@@ -231,6 +235,7 @@ class GallerySearch:
             match=hit.match or "",
             captions=hit.captions,
             by_name=hit.by_name,
+            text=hit.text,
         )
 
     def card_of(self, row: int) -> Card:

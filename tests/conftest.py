@@ -42,6 +42,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch.setenv("MINICLIP_STATE", str(tmp_path_factory.mktemp("state")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_text_reader() -> None:
+    """Where the extra `ocr` is installed, only the tests of it read text: it takes longer than embedding."""
+    pytest.MonkeyPatch().setattr("miniclip.index.image_texts.can_read_text", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def image_folder() -> Path:
     """Twelve captioned images."""

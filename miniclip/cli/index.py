@@ -28,6 +28,12 @@ def add_command(commands: Any) -> None:
         metavar="GLOB",
         help="leave out what matches, in gitignore's form; repeatable; kept in the index until it is given again",
     )
+    command.add_argument(
+        "--ocr",
+        action=argparse.BooleanOptionalAction,
+        help="read text in images, so that its words find them; kept in the index until it is given again (default: "
+        "where the extra ocr is installed)",
+    )
     command.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
     command.add_argument("--watch", action="store_true", help="stay, and follow what changes in the folder")
     add_runtime_flags(command)
@@ -49,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
         from miniclip.index.ray_indexer import on_cluster
 
         write = on_cluster(arguments.ray)
-    report = update_index(arguments.images, encoders, arguments.out, write, exclude=arguments.exclude)
+    report = update_index(
+        arguments.images, encoders, arguments.out, write, exclude=arguments.exclude, ocr=arguments.ocr
+    )
     for line in report.notes:
         print(line)
     print(f"{report}; index in {arguments.out}", flush=True)

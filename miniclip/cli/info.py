@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
             "bundle": str(index.bundle_folder),
         }
         facts["undated"] = len(index.paths) - index.dated
+        if index.texts.content.size:
+            facts["with text"] = sum(end > start for start, end in pairwise(index.texts.ends.tolist()))
         if state := _unfinished(folder):
             facts["unfinished"] = state
         folder = index.bundle_folder

@@ -62,7 +62,7 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument("--distinct", action="store_true", help="one line for files of equal content")
     command.add_argument("--matches", action="store_true", help="only what probably matches; that may be nothing")
-    command.add_argument("--no-names", action="store_true", help="ignore captions, file and folder names, and dates")
+    command.add_argument("--no-names", action="store_true", help="ignore captions, names, dates, and text in images")
     command.add_argument("--no-update", action="store_true", help="do not look for changes in the folder first")
     command.add_argument("--index", type=Path, help="search this index instead of a folder (from: miniclip index)")
     command.add_argument("--bundle", help="bundle: a folder, or USER/NAME on the hub (default: that of the index)")

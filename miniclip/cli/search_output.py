@@ -66,7 +66,7 @@ def _as_json(hit: "Hit", query: "Query", searcher: "Searcher") -> dict[str, Any]
     }
     if query.sort == "date" or not query.has_subject:
         own["taken"] = _day_of(hit.row, searcher)
-    return own | ({"by_name": True} if hit.by_name else {})
+    return own | ({"by_name": True} if hit.by_name else {}) | ({"text": hit.text} if hit.text else {})
 
 
 def _print_lines(
@@ -84,7 +84,8 @@ def _print_lines(
     for hit in hits:
         first = f"{hit.score:.4f}" if query.has_subject else _day_of(hit.row, searcher) or "no date"
         likely = "" if hit.probability is None else f"\t{dim(f'{hit.probability:.3f}')}"
-        name = f"\t{dim('by name')}" if hit.by_name else ""
+        text = f"\t{dim(f'text: {printable(hit.text)}')}" if hit.text else ""
+        name = text or (f"\t{dim('by name')}" if hit.by_name else "")
         print(f"{dim(first)}\t{printable(searcher.index.paths.text(hit.row))}{likely}{name}")
         if arguments.preview:
             try:

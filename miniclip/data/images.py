@@ -1,7 +1,8 @@
 """Open an image file: check it, decode it, turn it upright, convert it to sRGB.
 
-In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and HEIC. Out: upright RGB,
-or an `UnreadableImage` with the reason. No torch: training, serving and the page see exactly the same pixels.
+In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC and JPEG 2000, or of a RAW file, of which the preview
+is read. Out: upright RGB, or an `UnreadableImage` with the reason. No torch: training, serving and the page see exactly
+the same pixels.
 """
 
 import contextlib
@@ -22,11 +23,18 @@ from PIL import Image, UnidentifiedImageError
 
 from miniclip.data.colour import to_srgb
 from miniclip.data.metadata import Metadata, read_metadata, upright
+from miniclip.data.raw_preview import RAW_FORMAT, RAW_SUFFIXES, is_raw_start, raw_preview
 from miniclip.data.truncated import decode_truncated
 from miniclip.errors import UnreadableImage
 
-FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"]  # Pillow opens MPO as JPEG
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif")
+FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000"]  # Pillow opens MPO as JPEG
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif"),
+    *(".jp2", ".j2k", ".jpf", ".jpx", *RAW_SUFFIXES),
+)
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further images are later moments of the same one
+MAX_SEEK_FRAMES, MAX_SEEK_PIXELS = 60, 60_000_000  # decoded to come to a later frame: all before it are, too
+SPELLED = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 # the largest takes 0.7 GB while it is embedded, 1.5 GB where it is turned or converted to RGB, 2.2 GB where both;
 # larger ones are refused before they are decoded (Pillow itself refuses 179 million)
@@ -60,6 +68,7 @@ class DecodedImage:
     height_px: int
     metadata: Metadata
     remark: str = ""  # what is wrong with a file that can be shown all the same
+    later: tuple[Image.Image, ...] = ()  # further frames of an animation
 
     @property
     def taken(self) -> datetime | None:
@@ -71,8 +80,11 @@ def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Ima
     return read_image(source, min_size_px).image
 
 
-def read_image(source: ImageSource, min_size_px: int | None = None) -> DecodedImage:
-    """Decode one image to upright RGB; transparency becomes white, of an animation the first frame is taken.
+def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: int = 1) -> DecodedImage:
+    """Decode one image to upright RGB; transparency becomes white.
+
+    Of an animation the first frame is taken, and up to `max_frames - 1` later ones at equal distances. Of a RAW file
+    the largest JPEG inside is taken, and its size.
 
     With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the
     decoder then skips most of the work (`Image.draft`). Large images are decoded one at a time, whatever the threads.
@@ -92,11 +104,14 @@ def read_image(source: ImageSource, min_size_px: int | None = None) -> DecodedIm
                     raise
                 pixels, remark = whole, CUT_OFF
             metadata = read_metadata(image, source)
-            rgb = _to_rgb(upright(pixels, metadata.orientation), image.info.get("icc_profile"))
-            rgb.info.pop("icc_profile", None)  # PNG would be written with it, and is in sRGB now
+            rgb = _shown(pixels, metadata.orientation)
+            later: tuple[Image.Image, ...] = ()
+            if max_frames > 1 and image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
+                rgb = rgb.copy()  # it may be the same memory that the next frame is decoded into
+                later = tuple(_later_frames(image, max_frames, metadata.orientation))
         if metadata.is_on_its_side and image.format != "TIFF":  # Pillow has swapped them in a TIFF's header
             width_px, height_px = height_px, width_px
-        return DecodedImage(rgb, width_px, height_px, metadata, remark)
+        return DecodedImage(rgb, width_px, height_px, metadata, remark, later)
 
 
 def read_header(source: ImageSource) -> Metadata:
@@ -105,6 +120,28 @@ def read_header(source: ImageSource) -> Metadata:
         if image.format == "PNG":
             image.load()
         return read_metadata(image, source)
+
+
+def _shown(image: Image.Image, orientation: int) -> Image.Image:
+    """A decoded image as it stands, in sRGB."""
+    rgb = _to_rgb(upright(image, orientation), image.info.get("icc_profile"))
+    rgb.info.pop("icc_profile", None)  # PNG would be written with it, and is in sRGB now
+    return rgb
+
+
+def _later_frames(image: Any, max_frames: int, orientation: int) -> Iterator[Image.Image]:
+    """Frames of an animation that was opened, without the first; those that are damaged are left out."""
+    reach = min(image.n_frames, MAX_SEEK_FRAMES, MAX_SEEK_PIXELS // (image.width * image.height))
+    for number in range(1, max_frames):
+        place = reach * number // max_frames
+        if place == 0:
+            continue
+        try:
+            image.seek(place)
+            image.load()
+        except (OSError, EOFError, ValueError, SyntaxError):
+            return
+        yield _shown(image, orientation).copy()
 
 
 @contextlib.contextmanager
@@ -116,8 +153,11 @@ def opened_image(source: ImageSource) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def _opened(source: ImageSource) -> Iterator[Any]:
-    stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
-    with Image.open(stream, formats=FORMATS) as image:
+    preview = raw_preview(source)
+    content = source if preview is None else preview
+    with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+        if preview is not None:
+            image.format = RAW_FORMAT
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
@@ -161,7 +201,9 @@ def _unidentified(source: ImageSource) -> UnreadableImage:
         return UnreadableImage("an empty file, not an image in a known format")
     if start and HEIC.match(start) and "HEIF" not in FORMATS:
         return UnreadableImage("HEIC images need one more package: pip install pillow-heif", retryable=True)
-    known = ", ".join("WebP" if name == "WEBP" else name for name in FORMATS)
+    if start and is_raw_start(start):
+        return UnreadableImage("a RAW file without a preview; export it as JPEG")
+    known = ", ".join(SPELLED.get(name, name) for name in FORMATS)
     return UnreadableImage(f"not an image in a known format ({known})")
 
 

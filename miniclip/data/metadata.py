@@ -18,6 +18,7 @@ from PIL import Image
 from miniclip.data.dates import parse_date
 from miniclip.data.exif import ExifBlock
 from miniclip.data.photo_tags import MAKE, MODEL, RATING, camera_name, place_of, rating_of
+from miniclip.data.raw_preview import RAW_FORMAT, raw_exif
 from miniclip.data.xmp import EXIF_NS, PHOTOSHOP_NS, TIFF_NS, TIFF_XMP, XMP_NS, raw_profile, xmp_texts, xmp_values
 
 ORIENTATION, TIFF_IPTC, PHOTOSHOP = 0x0112, 33723, 34377
@@ -26,7 +27,7 @@ WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, MAKE, MODEL, RATING, TIFF_X
 PNG_CREATION = ("Creation Time", "creation time", "CreationTime", "create-date", "Create-Date")
 FILE_TYPES = {  # Pillow's names; a phone's MPO is a JPEG with a second image behind it
     **{name: name.lower() for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
-    **{"MPO": "jpeg", "HEIF": "heic"},
+    **{"JPEG2000": "jp2", RAW_FORMAT: "raw", "MPO": "jpeg", "HEIF": "heic"},
 }
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -100,6 +101,8 @@ def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED)
         with _opened(source) as stream:
             yield ExifBlock(stream, wanted)
         return
+    if image.format == RAW_FORMAT:
+        yield from raw_exif(source, wanted)
     contents: list[bytes] = []
     for marker, content in getattr(image, "applist", []):  # JPEG
         if marker == "APP1" and content[:4] == b"Exif":

@@ -26,6 +26,7 @@ from miniclip.index.scan import ImageFile
 from miniclip.index.store import IMAGE_COLUMNS
 from miniclip.inference.encoders import IMAGE_BATCH, OnnxEncoders
 
+MAX_FRAMES = 3  # of an animation: it is found by what it shows at its start, a third in and two thirds in
 AHEAD = 32  # images a core may be ahead of the writer
 IN_MEMORY_BYTES = 64 << 20  # a file up to this is read once, one for each core at a time
 
@@ -38,7 +39,7 @@ class Reading:
     sha256: bytes
     known_at: int | None = None
     columns: dict[str, Any] = field(default_factory=dict)  # the columns `IMAGE_COLUMNS`
-    pixel_values: np.ndarray | None = None  # (3, H, W), until it is embedded
+    pixel_values: np.ndarray | None = None  # (F, 3, H, W) of its frames, until they are embedded
     image_embed: np.ndarray | None = None  # (D,)
 
 
@@ -73,15 +74,24 @@ def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, in
     sha256 = hashlib.sha256(source).digest() if isinstance(source, bytes) else hash_file(source)
     if sha256 in offset_of:
         return Reading(file, sha256, known_at=offset_of[sha256])
-    image = read_image(source, encoders.transform.min_size_px)
+    image = read_image(source, encoders.transform.min_size_px, MAX_FRAMES)
     if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
         raise UnreadableImage("cannot be read (it changes meanwhile; index again when it is whole)", retryable=True)
-    pixel_values = encoders.transform(image.image)
-    facts = vars(image.metadata) | vars(image) | {"remark": image.remark or None}
+    pixel_values = np.stack([encoders.transform(frame) for frame in (image.image, *image.later)])
+    facts = vars(image.metadata) | vars(image) | {"remark": image.remark or None, "text": None}
     columns = {name: facts[name] for name in IMAGE_COLUMNS}
     if encoders.wants_batches:
         return Reading(file, sha256, columns=columns, pixel_values=pixel_values)
-    return Reading(file, sha256, columns=columns, image_embed=encoders.embed_on_one_core(pixel_values[None])[0])
+    embeds = [encoders.embed_on_one_core(frame[None])[0] for frame in pixel_values]
+    return Reading(file, sha256, columns=columns, image_embed=_mean(embeds))
+
+
+def _mean(embeds: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """F embeddings of one image's frames -> (D,) of unit length."""
+    if len(embeds) == 1:
+        return np.asarray(embeds[0])
+    mean = np.mean(embeds, axis=0)
+    return np.asarray(mean / max(np.linalg.norm(mean), 1e-12), dtype=np.float32)
 
 
 def _content(path: str) -> str | bytes:
@@ -121,11 +131,11 @@ def _reasons() -> Iterator[None]:
 def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[ImageFile, Reading]]:
     if not batch:
         return
-    embeds = encoders.embed_pixels(
-        np.stack([reading.pixel_values for reading in batch if reading.pixel_values is not None])
-    )
-    for reading, image_embed in zip(batch, embeds, strict=True):
-        yield reading.file, replace(reading, pixel_values=None, image_embed=image_embed)
+    frames = [reading.pixel_values for reading in batch if reading.pixel_values is not None]
+    embeds = encoders.embed_pixels(np.concatenate(frames))
+    parts = np.split(embeds, np.cumsum([len(own) for own in frames])[:-1])
+    for reading, own in zip(batch, parts, strict=True):
+        yield reading.file, replace(reading, pixel_values=None, image_embed=_mean(own))
 
 
 def row_columns(readings: Sequence[Reading], known: dict[int, dict[str, Any]], dim: int) -> dict[str, Any]:

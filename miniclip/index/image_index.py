@@ -28,7 +28,7 @@ from miniclip.index.scan import Problem
 from miniclip.index.store import IMAGES, open_table, read_problems, read_settings, unreadable
 from miniclip.index.summary import Summary, read_summary, stamp_of
 
-ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", *FACT_COLUMNS)
+ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", "text", *FACT_COLUMNS)
 READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
 
 
@@ -46,6 +46,8 @@ class ImageIndex:
     states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`scan.state_of`)
     taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
     facts: ImageFacts = field(repr=False)
+    texts: Texts = field(repr=False)  # that images show, line by line
+    unread: np.ndarray = field(repr=False)  # (N,) bool: whose text was not looked for yet
     skipped: list[Problem] = field(repr=False)
     version: int  # of the table
     dim: int
@@ -81,6 +83,8 @@ class ImageIndex:
             states=rows.states,
             taken=rows.taken,
             facts=rows.facts,
+            texts=rows.texts,
+            unread=rows.unread,
             skipped=rows.problems,
             version=rows.version,
             dim=rows.dim,
@@ -110,8 +114,8 @@ class ImageIndex:
     @property
     def summary(self) -> Summary:
         """Everything but the embeddings."""
-        columns = self.paths, self.captions, self.sha256, self.states, self.taken, self.facts, self.skipped
-        return Summary(self.version, self.dim, *columns)
+        columns = self.paths, self.captions, self.sha256, self.states, self.taken, self.facts, self.texts, self.unread
+        return Summary(self.version, self.dim, *columns, self.skipped)
 
     def check_bundle(self, fingerprint: str, bundle: Path | None = None) -> None:
         """Refuse a bundle whose embeddings live in another space; `bundle` is the folder that it is in."""
@@ -136,6 +140,10 @@ class ImageIndex:
         """
         text = self.paths.text(row)
         return read_uri(text) if is_uri(text) else Path(text)
+
+    def text(self, row: int) -> str:
+        """The lines of text that an image shows; "" where it shows none, or was not read."""
+        return self.texts[row].decode("utf-8", "replace")
 
     def exists(self, row: int) -> bool:
         """Whether an image's file is still there; images in object storage are not asked for."""
@@ -289,6 +297,7 @@ def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, Stor
             facts = facts.set_column(place, facts.field(name), facts[name].take(order).combine_chunks())
         stored = StoredEmbeds(table, row_ids, order.to_numpy().astype(np.int64))
         columns = {name: facts[name].chunk(0) for name in names}
+        text = columns.get("text", pa.nulls(len(facts), pa.string()))
         rows = Summary(
             version=int(table.version),
             dim=stored.dim,
@@ -298,6 +307,8 @@ def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, Stor
             states=np.stack([columns[name].to_numpy() for name in ("bytes", "mtime_ns")], axis=1),
             taken=columns["taken"].to_numpy(zero_copy_only=False).astype("datetime64[s]"),
             facts=ImageFacts.from_columns(columns, len(facts)),
+            texts=Texts.from_arrow(pc.fill_null(text, "")),
+            unread=text.is_null().to_numpy(zero_copy_only=False),
             problems=read_problems(folder),
         )
     except Exception as error:

@@ -27,9 +27,11 @@ from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError, is_retryable
 from miniclip.index.embed_file import Reading, read_all, row_columns
 from miniclip.index.image_index import ImageIndex
+from miniclip.index.image_texts import ReadTexts, read_texts, wants_text
 from miniclip.index.scan import ImageFile, Problem, ScanResult, absolute, scan_images
-from miniclip.index.store import INDEX_FORMAT, Settings, Writer, kept_exclude, open_writer, read_problems
+from miniclip.index.store import INDEX_FORMAT, Settings, Writer, kept_settings, open_writer, read_problems
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.text_reader import check_text_reader
 
 COMMIT_EVERY_S = 4.0  # a kill loses at most what came since: five seconds, the commit included
 COMMIT_SHARE = 0.01  # of the time so far, once that is longer: what is kept of each commit grows with their number
@@ -47,6 +49,7 @@ class IndexReport:
     seconds: float = 0.0  # spent on `added`, without start and end
     undated: int = 0  # images of the index without a date
     remarks: int = 0  # images of the index with a damage that does not keep them from being shown
+    with_text: int = 0  # images that this update found text in
     notes: list[str] = field(default_factory=list)  # what was left out or passed over, a line each
 
     def __str__(self) -> str:
@@ -54,6 +57,7 @@ class IndexReport:
         text += f", {self.reused:,} of the embedded known by their content" if self.reused else ""
         text += f", {len(self.skipped):,} skipped" if self.skipped else ""
         text += f", {self.remarks:,} damaged but shown" if self.remarks else ""
+        text += f", text found in {self.with_text:,}" if self.with_text else ""
         text += f", {self.undated:,} without a date" if self.undated else ""
         return text + (f" ({self.added / self.seconds:.0f} images/s)" if self.added and self.seconds else "")
 
@@ -82,23 +86,31 @@ def update_index(
     write: Write | None = None,
     flat: bool = True,
     exclude: Sequence[str] | None = None,
+    ocr: bool | None = None,
+    read: ReadTexts = read_texts,
 ) -> IndexReport:
     """Make the index `out` equal to the images in `images`, computing only what is new or changed.
 
     `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
     ready to be mapped (`miniclip.index.embeddings_mmap`). `exclude` has patterns of what to leave out; None: those that
-    the index was made with.
+    the index was made with. `ocr`: whether text in images is read; None: as the index was made with, and for a new
+    one where the extra `ocr` is installed. `read` reads it.
 
     Errors: `MiniClipError` when `images` holds no image, or `out` is being written, or an index of another bundle or
     of other images that are still there.
     Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
     """
+    kept = kept_settings(out)
     if exclude is None:
-        exclude = kept_exclude(out)
+        exclude = kept.exclude if kept else ()
+    if ocr:
+        check_text_reader()
+    elif ocr is None and kept:
+        ocr = kept.ocr
     exclude = tuple(pattern for pattern in exclude if pattern)
     found = scan_images(images, exclude)
     bundle = encoders.bundle
-    settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images), exclude)
+    settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images), exclude, ocr=ocr)
     with open_writer(out, settings, encoders.dim) as writer:
         with _stop_when_interrupted() as stop:
             plan = _compare(found, writer, read_problems(out))
@@ -125,6 +137,12 @@ def update_index(
                 writer.put_metadata(_read_again([*plan.kept_paths, *(file.path for file in plan.fresh)]))
             if begun != settings:
                 writer.put_settings(settings)
+            with_text = read(writer, found.files, stop) if wants_text(settings) else 0
+            if stop.is_set():
+                raise KeyboardInterrupt(
+                    f"stopped: text is still to be read in {len(writer.without_text()):,} images of the index {out}; "
+                    "the same command goes on from there"
+                )
             writer.tidy()
             undated, remarks = writer.count("taken IS NULL"), writer.count("remark IS NOT NULL")
             problems = sorted(plan.problems.values(), key=lambda problem: problem.path)
@@ -133,7 +151,8 @@ def update_index(
                 raise MiniClipError(f"no image in {images} could be read{reason}")
         if flat:
             ImageIndex.open(out, in_memory=False).write_derived_files()
-    return IndexReport(added, plan.kept, len(plan.gone), problems, reused, seconds, undated, remarks, found.remarks())
+    changes = added, plan.kept, len(plan.gone), problems, reused, seconds
+    return IndexReport(*changes, undated, remarks, with_text, found.remarks())
 
 
 def _read_again(paths: Sequence[str]) -> dict[str, Metadata]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from miniclip.cache import cache_folder
 from miniclip.data.paths import printable
 from miniclip.errors import IndexBusy
+from miniclip.index.image_texts import wants_text
 from miniclip.index.scan import absolute, scan_images
 from miniclip.index.store import INDEX_FORMAT, LOCK, read_settings
 from miniclip.index.summary import is_current, read_summary, stamp_of
@@ -43,6 +44,8 @@ def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
     if summary is None or settings.fingerprint != fingerprint or settings.images != absolute(images):
         return False
     if settings.format != INDEX_FORMAT or not settings.is_finished:
+        return False
+    if wants_text(settings) and summary.unread.any():
         return False
     return is_current(summary, scan_images(images, settings.exclude))
 

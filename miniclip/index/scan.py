@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from miniclip.data.captions import UNCAPTIONED, read_captions, read_folder_capti
 from miniclip.data.ignore import Ignore
 from miniclip.data.images import SUFFIXES
 from miniclip.data.paths import printable, real_path, stored_path, valid_text
+from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
@@ -27,13 +28,14 @@ from miniclip.files import expand
 MAX_BYTES = 2 << 30
 # kinds of files that people keep among their images and that MiniCLIP does not read, by suffix
 KINDS = {
-    "RAW": "raw cr2 cr3 crw nef nrw arw sr2 srf dng raf orf rw2 pef srw x3f 3fr iiq rwl erf kdc mef mos mrw dcr gpr",
+    "RAW": "raw",
     "video": "mp4 mov m4v avi mkv webm wmv mpg mpeg mts m2ts 3gp flv ogv vob insv lrv",
     "PDF": "pdf",
     "drawing": "svg svgz ai eps ps dxf",
-    "image of another kind": "jxl jp2 j2k jpf jpx ico tga psd psb xcf exr hdr dds pcx ppm pgm pbm pnm bpg xpm emf wmf",
+    "image of another kind": "jxl ico tga psd psb xcf exr hdr dds pcx ppm pgm pbm pnm bpg xpm emf wmf",
 }
 KINDS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+RAW_DOUBLE, BESIDE_RAW = "RAW beside its JPEG", ("jpg", "jpeg", "heic", "heif")
 PLAIN = "/!$&'()*+,;=:@~"  # what the path of a URI may hold as it is, beside letters, digits and -._
 
 
@@ -166,11 +168,15 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
         raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from error
     place = place.rstrip("/")
     ignore = _WithoutFiles(place, exclude)
+    doubles = _raw_doubles(info.path for info in infos)
     for info in infos:
         if "/." in info.path[len(place) :] or not info.is_file:
             continue
         if not info.base_name.lower().endswith(SUFFIXES):
             _pass_over(info.base_name, found)
+            continue
+        if info.path in doubles:
+            found.passed_over[RAW_DOUBLE] += 1
             continue
         if ignore.hides(info.path):
             found.left_out["objects"] += 1
@@ -201,6 +207,19 @@ def _pass_over(name: str, found: ScanResult) -> None:
         found.passed_over[f"{kind} (.{suffix})"] += 1
 
 
+def _raw_doubles(names: Iterable[str]) -> set[str]:
+    """RAW files that lie beside an image of the same name: cameras write both of one photograph."""
+    raw: dict[str, list[str]] = {}
+    others = set()
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" in RAW_SUFFIXES:
+            raw.setdefault(stem.lower(), []).append(name)
+        elif suffix.lower() in BESIDE_RAW:
+            others.add(stem.lower())
+    return {name for stem in raw.keys() & others for name in raw[stem]}
+
+
 def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
     """Paths of what is named like an image, folder by folder in the order of names."""
     seen: set[tuple[int, int]] = set()
@@ -219,6 +238,7 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
             found.unreadable_folders.append(stored_path(folder) + "/")
             continue
         subfolders = []
+        doubles = _raw_doubles(entry.name for entry in entries)
         for entry in entries:
             if entry.name.startswith("."):
                 _pass_over(entry.name if entry.name.lower() in SUFFIXES else "", found)
@@ -226,6 +246,8 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
             if _is(entry.is_dir):
                 if not ignore.leaves_out(entry.path, is_folder=True):
                     subfolders.append(entry.path)
+            elif entry.name in doubles:
+                found.passed_over[RAW_DOUBLE] += 1
             elif entry.name.lower().endswith(SUFFIXES):
                 if not ignore.leaves_out(entry.path, is_folder=False):
                     yield entry.path

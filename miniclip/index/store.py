@@ -20,7 +20,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +36,18 @@ from miniclip.index.scan import Problem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INDEX_FORMAT, OLDEST_FORMAT = 4, 2
+INDEX_FORMAT, OLDEST_FORMAT = 5, 2
 # by format, the columns that came with it: table, name, SQL for the rows that there are. A problem of an older index
 # does not say whether another try may help, so each is tried once more
 MIGRATIONS = {
     3: [("pictures", "remark", "cast(NULL as string)"), ("problems", "retryable", "true")],
     4: [("pictures", name, f"cast(NULL as {sql})") for name, (_, sql) in METADATA_COLUMNS.items()],
+    5: [("pictures", "text", "cast(NULL as string)")],
 }
 READ_AGAIN = ("taken", *METADATA_COLUMNS)  # by the update that brings an older index to this format
 IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
 BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
-IMAGE_COLUMNS = ("width_px", "height_px", "taken", "remark", *METADATA_COLUMNS)  # the same for equal content
+IMAGE_COLUMNS = ("width_px", "height_px", "taken", "remark", "text", *METADATA_COLUMNS)  # the same for equal content
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
 
 
@@ -82,6 +83,7 @@ def index_schema(dim: int) -> "pa.Schema":
             pa.field("captions", pa.list_(pa.string()), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
             pa.field("remark", pa.string()),  # what is wrong with a file that could be indexed all the same
+            pa.field("text", pa.string()),  # that the image shows; NULL until it was looked for
             *metadata_fields(),
         ]
     )
@@ -96,6 +98,7 @@ class Settings:
     images: str
     exclude: tuple[str, ...] = ()  # patterns of `--exclude`
     format: int = INDEX_FORMAT
+    ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read where the extra is installed
     is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
 
 
@@ -116,16 +119,23 @@ def read_settings(folder: Path) -> Settings:
         exclude = tuple(map(str, values.get("exclude") or ()))
         images = str(values.get("images", ""))
         is_finished = values.get("finished") is not False
-        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written, is_finished)
+        ocr = None if values.get("ocr") is None else bool(values["ocr"])
+        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written, ocr, is_finished)
     except OSError as error:
         raise unreadable(folder, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise IndexCorrupted(folder, first_line(error)) from error
 
 
+def kept_settings(folder: Path) -> Settings | None:
+    """The settings that an index was made with; None where it is not there yet."""
+    return read_settings(folder) if (folder / "index.json").exists() else None
+
+
 def kept_exclude(folder: Path) -> tuple[str, ...]:
     """The patterns that an index was made with; none where it is not there yet."""
-    return read_settings(folder).exclude if (folder / "index.json").exists() else ()
+    kept = kept_settings(folder)
+    return kept.exclude if kept else ()
 
 
 def first_line(error: BaseException) -> str:
@@ -277,9 +287,33 @@ class Writer:
 
         columns: dict[str, list[Any]] = {"path": list(read)}
         columns |= {name: [getattr(own, name) for own in read.values()] for name in READ_AGAIN}
-        batch = pa.table(columns, schema=pa.schema([self.schema.field(name) for name in columns]))
+        batch = pa.table(columns, schema=self._fields(*columns))
         with writing(self.folder):
             self._images.merge_insert("path").when_matched_update_all().execute(batch)
+
+    def _fields(self, *names: str) -> "pa.Schema":
+        import pyarrow as pa
+
+        return pa.schema([self.schema.field(name) for name in names])
+
+    def put_texts(self, texts: Mapping[str, str]) -> None:
+        """Replace the text of some paths, and nothing else."""
+        if not texts:
+            return
+        import pyarrow as pa
+
+        batch = pa.table({"path": list(texts), "text": list(texts.values())}, schema=self._fields("path", "text"))
+        with writing(self.folder):
+            self._images.merge_insert("path").when_matched_update_all().execute(batch)
+
+    def without_text(self) -> list[str]:
+        """Paths of the images whose text was not read yet."""
+        self._images.checkout_latest()
+        try:
+            rows = self._images.search().where("text IS NULL").select(["path"]).to_arrow()
+        except Exception as error:
+            raise unreadable(self.folder, error) from error
+        return [str(path) for path in rows["path"].to_pylist()]
 
     @property
     def images_uri(self) -> str:
@@ -369,7 +403,12 @@ def _write_settings(folder: Path, settings: Settings) -> None:
         "bundle": str(settings.bundle),
         "images": settings.images,
     }
-    values |= {"format": settings.format, "exclude": list(settings.exclude), "finished": settings.is_finished}
+    values |= {
+        "format": settings.format,
+        "exclude": list(settings.exclude),
+        "ocr": settings.ocr,
+        "finished": settings.is_finished,
+    }
     write_json(folder / "index.json", values)
 
 

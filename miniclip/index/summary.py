@@ -65,6 +65,8 @@ class Summary:
     states: np.ndarray  # (N, 2) int64: size in bytes and time in nanoseconds
     taken: np.ndarray  # (N,) datetime64[s]
     facts: ImageFacts
+    texts: Texts  # that images show
+    unread: np.ndarray  # (N,) bool: whose text was not looked for yet
     problems: list[Problem]
 
     def write(self, folder: Path, stamp: Stamp) -> None:
@@ -81,6 +83,9 @@ class Summary:
             "states": self.states,
             "taken": self.taken.astype("datetime64[s]").astype(np.int64),
             **self.facts.to_arrays(),
+            "texts": self.texts.content,
+            "text_ends": self.texts.ends,
+            "unread": self.unread,
             "problems": np.frombuffer(json.dumps([vars(problem) for problem in self.problems]).encode(), np.uint8),
         }
 
@@ -103,6 +108,7 @@ def read_summary(folder: Path, stamp: Stamp | None) -> Summary | None:
             arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
         paths = Texts(arrays["paths"], arrays["path_ends"])
         captions = Texts(arrays["captions"], arrays["caption_ends"])
+        texts = Texts(arrays["texts"], arrays["text_ends"])
         problems = [Problem(**values) for values in json.loads(arrays["problems"].tobytes())]
         summary = Summary(
             stamp.version,
@@ -113,13 +119,15 @@ def read_summary(folder: Path, stamp: Stamp | None) -> Summary | None:
             arrays["states"],
             arrays["taken"].astype("datetime64[s]"),
             ImageFacts.from_arrays(arrays),
+            texts,
+            arrays["unread"].astype(bool),
             problems,
         )
         rows = len(paths)
         lengths = {len(summary.captions), len(summary.sha256), len(summary.states), len(summary.taken)}
-        lengths |= {len(summary.facts)}
+        lengths |= {len(summary.facts), len(texts), len(summary.unread)}
         counts = Texts(np.empty(len(captions), np.uint8), arrays["captions_of_row"])
-        whole = paths.are_whole and captions.are_whole and counts.are_whole and lengths == {rows}
+        whole = paths.are_whole and captions.are_whole and texts.are_whole and counts.are_whole and lengths == {rows}
     except Exception:  # zip, zlib, json and numpy have types of their own for a damaged file
         return None
     return summary if whole and rows > 0 else None

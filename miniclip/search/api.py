@@ -153,6 +153,8 @@ class Hit:
     """The image's captions, if its folder has a caption file."""
     by_name: bool = False
     """Whether captions, file or folder names or the date hold the query's words."""
+    text: str = ""
+    """The lines of text in the image that hold words of the query; needs the extra `ocr` when it is indexed."""
     _read: Callable[[], ImageSource] = field(default=bytes, repr=False, compare=False)
 
     def open(self) -> Image.Image:
@@ -221,7 +223,7 @@ class Index:
             query: What the image should show; several phrasings are averaged.
             images: Images to search by, as in `Model.encode_images`.
             top_k: The largest number of hits.
-            names: Whether captions, file and folder names and dates take part, too.
+            names: Whether captions, names, dates and the text in images take part, too.
             minus: What the image should not show.
             distinct: Whether files of equal content count as one.
             sort: `"match"`, or `"date"` for the same images with the newest first.
@@ -265,7 +267,7 @@ class Index:
         hits = self.searcher.browse(asked) if is_browsing else self.searcher.search(asked).hits
         source = self.searcher.index.source
         return [
-            Hit(hit.path, hit.score, hit.probability, hit.captions, hit.by_name, partial(source, hit.row))
+            Hit(hit.path, hit.score, hit.probability, hit.captions, hit.by_name, hit.text, partial(source, hit.row))
             for hit in hits
         ]
 

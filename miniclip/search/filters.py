@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.errors import InvalidArgument
 
 if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
@@ -23,7 +24,8 @@ if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
 
 ORIENTATIONS = ("landscape", "portrait", "square")
 SQUARE_RATIO = 1.05  # of the longer edge to the shorter one, up to which an image counts as square
-OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic"}
+OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic", "jpeg2000": "jp2", "j2k": "jp2"}
+OTHER_NAMES |= {suffix[1:]: "raw" for suffix in RAW_SUFFIXES}
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 DEFAULT_WITHIN_KM = 10.0
 NO_PLACE = "must be latitude and longitude in degrees, such as 48.86,2.35"
@@ -254,7 +256,7 @@ FILTERS: dict[str, Filter] = {
         mask=lambda index, filters: _megapixels(index) >= filters.min_megapixels,
     ),
     "file_type": Filter(
-        help="only files of this type: jpeg, png, webp, gif, tiff, bmp, avif or heic",
+        help="only files of this type: jpeg, png, webp, gif, tiff, bmp, avif, heic, jp2 or raw",
         read=read_file_type,
         metavar="TYPE",
         mask=lambda index, filters: index.facts.file_type.rows_where(lambda name: name == filters.file_type),

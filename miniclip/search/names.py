@@ -1,12 +1,14 @@
-"""Search by the words that images already have: captions, file and folder names, and the day they were taken.
+"""Search by the words that images already have: captions, names, the text that they show, and the day they were taken.
 
 In: an index and the words of a query. Out: how well each image's own words cover them. Texts are searched where they
 lie in memory, without an index of words: LanceDB's full-text index would be quicker on millions of images, but takes
-more than a second to import in every run of the command, and a scan of 100,000 paths and captions takes 0.05 to 0.4 s.
-The ranks are fused with those of the embeddings (reciprocal rank fusion: Cormack, Clarke and Buettcher 2009).
+more than a second to import in every run of the command. Three words are looked for in 100,000 paths in 0.004 s, and in
+29 MB of text beside them in 0.06 s. The ranks are fused with those of the embeddings (reciprocal rank fusion: Cormack,
+Clarke and Buettcher 2009).
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +23,7 @@ FUSION_K = 60  # of the paper
 NAME_WEIGHT = 1.0  # of a rank by names beside a rank by embeddings
 MIN_COVERAGE = 0.3  # of a query's words, weighted by how rare each is
 MAX_COUNTED = 2_000  # texts whose words are counted, to put those first that say nothing beside the query
+MAX_SHOWN = 200  # characters of the lines that hold a query's words
 STRONG_COVERAGE = 0.6  # from which an image counts as found by its name
 WORD = re.compile(r"[^\W_]+")
 STOP_WORDS = frozenset(
@@ -28,6 +31,7 @@ STOP_WORDS = frozenset(
 )
 MONTHS: tuple[str, ...] = ("january", "february", "march", "april", "may", "june", "july")
 MONTHS += ("august", "september", "october", "november", "december")
+UNSPACED = (("\u3040", "\u30ff"), ("\u3400", "\u9fff"))  # kana and Chinese characters: no spaces between words
 IS_WORD = np.array([byte >= 128 or chr(byte).isalnum() for byte in range(256)])
 NO_ROWS = np.empty(0, dtype=np.int64)
 
@@ -41,57 +45,91 @@ class NameMatches:
     ranks: np.ndarray  # (M,) from 1; equal matches share one
 
 
+@dataclass(frozen=True)
+class Source:
+    """One kind of words that images have."""
+
+    texts: Texts
+    rows: np.ndarray  # (T,) the row of each text
+    skip: int = 0  # bytes at the start of every text that do not count
+
+    @cached_property
+    def _lower(self) -> bytes:
+        """All texts, ASCII letters in lower case: a search for bytes takes a fraction of one that ignores case."""
+        return self.texts.content.tobytes().lower()
+
+    def having(self, token: str) -> np.ndarray:
+        """Which texts hold a word, in any case, in singular or plural."""
+        spans = [(place, place + len(part)) for part in _variants(token) for place in _places(part, self._lower)]
+        if not spans:
+            return NO_ROWS
+        content, bounds = self.texts.content, self.texts.ends
+        starts, ends = np.array(spans).T
+        text = np.searchsorted(bounds, starts, side="right") - 1
+        begin, end = bounds[text], bounds[text + 1]
+        inside = (ends <= end) & (starts - begin >= self.skip)
+        if any(first <= token[0] <= last for first, last in UNSPACED):  # its neighbours may be other words
+            return np.unique(text[inside])
+        last = len(content) - 1
+        plural = np.isin(content[np.minimum(ends, last)], (ord("s"), ord("S"))) & (ends < end)
+        after = ends + plural
+        starts_word = (starts == begin) | ~IS_WORD[content[np.maximum(starts - 1, 0)]]
+        ends_word = (after >= end) | ~IS_WORD[content[np.minimum(after, last)]]
+        return np.unique(text[starts_word & ends_word & inside])
+
+    def word_count(self, text: int) -> int:
+        return len(WORD.findall(self.texts[text][self.skip :].decode("utf-8", "replace")))
+
+
 class NameSearch:
     """The words of one index. Thread-safe."""
 
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
-        self._captions, self._paths = index.captions.texts, index.paths.texts
 
     @cached_property
-    def _root_bytes(self) -> int:
-        """How much of every path is the folder that holds all images: its name is not the image's."""
-        first, last = self._paths[0], self._paths[len(self._paths) - 1]
-        same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
-        return first.rfind(b"/", 0, same) + 1 if same else first.rfind(b"/") + 1
+    def _sources(self) -> list[Source]:
+        index, each_row = self._index, np.arange(len(self._index))
+        row_of_caption = np.repeat(each_row, np.diff(index.captions.ends))
+        sources = [
+            Source(index.captions.texts, row_of_caption),
+            Source(index.paths.texts, each_row, _root_bytes(index.paths.texts)),
+            Source(index.texts, each_row),
+        ]
+        return [source for source in sources if len(source.texts.content)]
 
     def search(self, words: str, allowed: np.ndarray | None = None) -> NameMatches:
-        """The images whose captions, names or dates hold most of these words."""
+        """The images whose captions, names, texts or dates hold most of these words."""
         tokens = [token for token in dict.fromkeys(WORD.findall(words.lower())) if token not in STOP_WORDS]
         count = len(self._index)
         coverage, precision = np.zeros(count), np.zeros(count)
-        per_caption, per_path = np.zeros(len(self._captions)), np.zeros(count)
-        in_caption, in_path = np.zeros(len(self._captions), dtype=int), np.zeros(count, dtype=int)
+        weights = [np.zeros(len(source.texts)) for source in self._sources]  # of the words that each text has
+        hits = [np.zeros(len(source.texts), dtype=int) for source in self._sources]
         dated, total, words_held = np.zeros(count), 0.0, np.zeros(count, dtype=int)
-        row_of_caption = np.repeat(np.arange(count), np.diff(self._index.captions.ends))
         for token in tokens:
-            captions = _texts_with(token, self._captions)
-            paths = _texts_with(token, self._paths, self._root_bytes)
+            found = [source.having(token) for source in self._sources]
             days = self._taken_in(token)
             having = np.zeros(count, dtype=bool)
-            having[row_of_caption[captions]] = having[paths] = having[days] = True
+            having[days] = True
+            for source, texts in zip(self._sources, found, strict=True):
+                having[source.rows[texts]] = True
             rarity = float(np.log1p((count - having.sum() + 0.5) / (having.sum() + 0.5)))
             total += rarity
-            per_caption[captions] += rarity
-            in_caption[captions] += 1
-            per_path[paths] += rarity
-            in_path[paths] += 1
             dated[days] += rarity
+            for weight, hit, texts in zip(weights, hits, found, strict=True):
+                weight[texts] += rarity
+                hit[texts] += 1
         if total <= 0:
             return NameMatches(NO_ROWS, np.empty(0), NO_ROWS)
-        for texts, own, hits, rows in (
-            (self._captions, per_caption, in_caption, row_of_caption),
-            (self._paths, per_path, in_path, np.arange(count)),
-        ):
-            value = np.where(hits > 0, np.minimum(1.0, (own + dated[rows]) / total), 0.0)
-            np.maximum.at(coverage, rows, value)
-            np.maximum.at(words_held, rows, hits)
-            best = np.flatnonzero((hits > 0) & (value == coverage[rows]))
+        for source, weight, hit in zip(self._sources, weights, hits, strict=True):
+            value = np.where(hit > 0, np.minimum(1.0, (weight + dated[source.rows]) / total), 0.0)
+            np.maximum.at(coverage, source.rows, value)
+            np.maximum.at(words_held, source.rows, hit)
+            best = np.flatnonzero((hit > 0) & (value == coverage[source.rows]))
             best = best[np.argsort(-value[best], kind="stable")][:MAX_COUNTED]
             for text in best.tolist():
-                name = texts[text] if texts is self._captions else texts[text][self._root_bytes :]
-                length = max(1, len(WORD.findall(name.decode("utf-8", "replace"))))
-                precision[rows[text]] = max(precision[rows[text]], hits[text] / length)
+                row = source.rows[text]
+                precision[row] = max(precision[row], hit[text] / max(1, source.word_count(text)))
         only_dated = dated / total > coverage
         coverage[only_dated] = dated[only_dated] / total
         # one word of several says little, as "red heart" for "a red car"; a month or a year says more
@@ -118,6 +156,20 @@ class NameSearch:
         return np.flatnonzero(inside & ~np.isnat(taken))
 
 
+def lines_with(words: Sequence[str], text: str) -> str:
+    """The lines of a text that hold one of these words or more, as one line."""
+    wanted = {token for one in words for token in WORD.findall(one.lower())} - STOP_WORDS
+    found = [line for line in text.splitlines() if wanted & set(WORD.findall(line.lower()))]
+    return " … ".join(found)[:MAX_SHOWN]
+
+
+def _root_bytes(paths: Texts) -> int:
+    """How much of every path is the folder that holds all images: its name is not the image's."""
+    first, last = paths[0], paths[len(paths) - 1]
+    same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return first.rfind(b"/", 0, same) + 1 if same else first.rfind(b"/") + 1
+
+
 def fuse(rows: np.ndarray, matches: NameMatches, weight: float = NAME_WEIGHT) -> np.ndarray:
     """rows (K,) by embedding, best first, and matches by name -> all of them, best first by both."""
     value = {int(row): 1 / (FUSION_K + rank) for rank, row in enumerate(rows, 1)}
@@ -127,23 +179,15 @@ def fuse(rows: np.ndarray, matches: NameMatches, weight: float = NAME_WEIGHT) ->
     return np.asarray(sorted(value, key=lambda row: -value[row]), dtype=np.int64)
 
 
-def _texts_with(token: str, texts: Texts, skip: int = 0) -> np.ndarray:
-    """Which texts hold a word, in any case, in singular or plural; the first `skip` bytes of each do not count."""
+def _variants(token: str) -> set[bytes]:
+    """How a word may be written: in singular, and letters beyond ASCII in either case."""
     stem = token[:-1] if len(token) > 3 and token.endswith("s") and not token.endswith("ss") else token
-    variants = {variant.encode() for variant in (stem, stem.title(), stem.upper())}
-    content = texts.content.tobytes()
-    # looking ahead finds also what overlaps: texts follow each other without a gap, as in "pile of poo" and "poop"
-    pattern = re.compile(b"(?=(" + b"|".join(re.escape(variant) for variant in variants) + b"))", re.IGNORECASE)
-    spans = [match.span(1) for match in pattern.finditer(content)]
-    if not spans:
-        return NO_ROWS
-    starts, ends = np.array(spans).T
-    text = np.searchsorted(texts.ends, starts, side="right") - 1
-    begin, end = texts.ends[text], texts.ends[text + 1]
-    padded = np.append(texts.content, [0, 0, 0]).astype(np.uint8)
-    is_word = IS_WORD[padded]
-    plural = np.isin(padded[ends], (ord("s"), ord("S"))) & (ends < end)
-    after = ends + plural
-    starts_word = (starts == begin) | ~is_word[starts - 1]
-    ends_word = (after >= end) | ~is_word[after]
-    return np.unique(text[starts_word & ends_word & (ends <= end) & (starts - begin >= skip)])
+    return {variant.encode().lower() for variant in (stem, stem.title(), stem.upper())}
+
+
+def _places(part: bytes, content: bytes) -> Iterator[int]:
+    """Where bytes occur, also where they overlap: texts follow each other without a gap, as in "poo" and "poop"."""
+    place = content.find(part)
+    while place >= 0:
+        yield place
+        place = content.find(part, place + 1)

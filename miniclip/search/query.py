@@ -27,7 +27,7 @@ class Query(Filters):
     text_weight: float = 0.5  # the words' share where there are images as well
     minus_weight: float = 0.5  # how much of `minus` is taken away
     distinct: bool = False  # of files of equal content only the first
-    names: bool = False  # captions, file and folder names and dates take part (miniclip.search.names)
+    names: bool = False  # captions, names, dates and the text in images take part (miniclip.search.names)
     sort: str = "match"  # or "date": the best images, the newest of them first
     top_k: int = 10
 

@@ -20,7 +20,7 @@ from miniclip.inference.bundle_location import find_bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.caption_cache import caption_embeds
 from miniclip.search.exact import ExactSearch
-from miniclip.search.names import STRONG_COVERAGE, NameSearch, fuse
+from miniclip.search.names import STRONG_COVERAGE, NameSearch, fuse, lines_with
 from miniclip.search.query import Query, allowed_rows, browse, compose, newest_first
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ class Hit:
     probability: float | None = (
         None  # that it matches the query's words; None for other queries than words, or without calibration
     )
-    by_name: bool = False  # its captions, file or folder names or date hold the query's words
+    by_name: bool = False  # its captions, file or folder names, date or text hold the query's words
     match: str | None = None  # `probability` in a word: strong, likely or weak
+    text: str = ""  # the lines of text in it that hold words of the query
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Searcher:
             scores, rows, named = self._with_names(query, composed.query_embed, rows[0], allowed)
         # only words are calibrated: beside an image, or without something, the order is another one
         if composed.text_embed is None or self.match is None or query.images or query.rows or query.minus:
-            return SearchResult(self.in_order(self._hits(scores[0], rows[0], None, named), query.sort))
+            return SearchResult(self.in_order(self._hits(scores[0], rows[0], None, named, query), query.sort))
         likely = self.match.probability(scores[0], composed.text_embed[0])
         compared = len(self.index) if allowed is None else int(np.count_nonzero(allowed))
         nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability(compared) and len(named) == 0
@@ -128,7 +129,7 @@ class Searcher:
         words = self.match.words(likely.tolist(), compared)
         hits = [
             replace(hit, match=word)
-            for hit, word in zip(self._hits(scores[0], rows[0], likely, named), words, strict=True)
+            for hit, word in zip(self._hits(scores[0], rows[0], likely, named, query), words, strict=True)
         ]
         return SearchResult(self.in_order(hits, query.sort), bool(nothing_matches), is_calibrated=True)
 
@@ -204,10 +205,16 @@ class Searcher:
         rows: np.ndarray,
         probabilities: np.ndarray | None = None,
         named: Sequence[int] | np.ndarray = (),
+        query: Query | None = None,
     ) -> list[Hit]:
         index, by_name = self.index, {int(row) for row in named}
+        words = query.texts if query and query.names else ()
+
+        def shown(row: int) -> str:
+            return lines_with(words, index.text(row)) if words else ""
+
         likely = [None] * len(rows) if probabilities is None else [float(one) for one in probabilities]
         return [
-            Hit(row, float(score), index.paths[row], index.captions[row], probability, row in by_name)
+            Hit(row, float(score), index.paths[row], index.captions[row], probability, row in by_name, text=shown(row))
             for score, row, probability in zip(scores, rows.tolist(), likely, strict=True)
         ]

@@ -11,12 +11,14 @@ from miniclip.data.transform import ImageTransform
 from miniclip.index.store import Settings, open_writer
 from miniclip.inference.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
 from miniclip.inference.score_calibration import ScoreCalibration
+from tests.support.camera_files import RAW_FILES
 from tests.support.drawing import draw_image
 from tests.support.tiny import write_backbones, write_tokenizer
 
 DIM = 8
 TRANSFORM = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3)
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000")
+RAW = ("a.nef", "h.cr3", "l.raf")
 KARPATHY = {
     "images": [
         {"filename": f"{name}.png", "filepath": "", "split": split, "sentences": [{"raw": f"a {name}"}, {"raw": "two"}]}
@@ -35,8 +37,8 @@ CAPTIONS = {
 
 
 def images() -> dict[str, bytes]:
-    """One small image of each format, the JPEG with EXIF."""
-    whole = {}
+    """One small image of each format, the JPEG with EXIF, and three RAW files."""
+    whole = {name: RAW_FILES[name]() for name in RAW}
     image = draw_image("red", "circle", (64, 48)).resize((24, 18))
     exif = image.getexif()
     exif[0x0112], exif[0x0132] = 6, "2024:05:06 07:08:09"

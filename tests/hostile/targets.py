@@ -56,7 +56,7 @@ def _images(folder: Path) -> Target:
     transform = ImageTransform(32, 32, (0.5,) * 3, (0.5,) * 3, resize_shortest_px=36)
 
     def read(name: str, content: bytes) -> None:
-        image = read_image(content, transform.min_size_px)
+        image = read_image(content, transform.min_size_px, max_frames=3)
         assert image.image.mode == "RGB" and image.width_px > 0
         assert transform(image.image).shape == (3, 32, 32)
 

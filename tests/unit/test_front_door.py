@@ -27,7 +27,7 @@ from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.location import index_folder, is_up_to_date
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle, released_bundle
-from miniclip.search.names import NameMatches, NameSearch, fuse
+from miniclip.search.names import NameMatches, NameSearch, fuse, lines_with
 from tests.support.cli import REPOSITORY, run_cli
 from tests.support.drawing import draw_image
 
@@ -292,7 +292,10 @@ def test_a_name_that_resolves_to_an_inner_address_is_refused(monkeypatch: pytest
 class Named:
     """The words of an index, without images."""
 
-    def __init__(self, paths: list[str], captions: list[list[str]], taken: list[str]) -> None:
+    def __init__(
+        self, paths: list[str], captions: list[list[str]], taken: list[str], texts: list[str] | None = None
+    ) -> None:
+        self.texts = Texts.of(texts or [""] * len(paths))
         self.paths, self.captions = Paths(Texts.of(paths)), Captions.of(captions)
         self.taken = np.array(taken, dtype="datetime64[s]")
 
@@ -339,6 +342,22 @@ def test_the_better_a_name_fits_the_earlier_it_comes() -> None:
     assert NameSearch(index).search("cat").rows.tolist()[0] == 1  # type: ignore[arg-type]
     allowed = np.array([True, False, True])
     assert 1 not in NameSearch(index).search("cat", allowed).rows  # type: ignore[arg-type]
+
+
+def test_text_in_an_image_is_found_behind_a_caption_that_says_no_more() -> None:
+    texts = ["", "Receipt\nBread 2.40\nTotal 12.90", "Straße gesperrt", "駅前広場 出口"]
+    paths = [f"/p/{number}.jpg" for number in range(4)]
+    index = Named(paths, [["a total"], [], [], []], ["NaT"] * 4, texts)
+    assert NameSearch(index).search("total").rows.tolist() == [0, 1]  # type: ignore[arg-type]
+    assert NameSearch(index).search("bread receipt").rows.tolist() == [1]  # type: ignore[arg-type]
+    assert NameSearch(index).search("gesperrt").rows.tolist() == [2]  # type: ignore[arg-type]
+    assert NameSearch(index).search("広場").rows.tolist() == [3]  # type: ignore[arg-type]
+
+
+def test_the_lines_that_hold_the_words_are_shown() -> None:
+    text = "Receipt\nBread 2.40\nTotal 12.90\nthe end"
+    assert lines_with(["the total of bread"], text) == "Bread 2.40 … Total 12.90"
+    assert lines_with(["dog"], text) == ""
 
 
 def test_ranks_by_name_and_by_embedding_are_fused() -> None:

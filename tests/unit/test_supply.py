@@ -26,7 +26,14 @@ LOCKED = {
     "requirements-slow.lock": ("cpu", "demo", "train", "dev"),
 }
 LOCKED["requirements-slow.lock"] += ("ray", "heic")
-NOT_LOCKED = {"gpu", "datasets", "wandb", "map", "mcp"}  # extras that no target of the Makefile installs with LOCKED=1
+NOT_LOCKED = {
+    "gpu",
+    "datasets",
+    "wandb",
+    "map",
+    "ocr",
+    "mcp",
+}  # extras that no target of the Makefile installs with LOCKED=1
 ROOMS = ("miniclip", "train", "export", "demo", "benchmarks", "docs")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

@@ -1,0 +1,83 @@
+"""Read the text in the images of an index, after they are embedded: an index can be searched before this is done.
+
+In: a writer, and the files that are there. Out: the column `text`, committed every half minute; "" where an image shows
+no text. An image is read once: an index made without the extra `ocr` gains its texts at the next update with it, and
+embeds nothing again.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from miniclip.cpu import thread_count
+from miniclip.data.images import ImageSource
+from miniclip.data.paths import printable, real_path, valid_text
+from miniclip.data.prefetch import prefetch
+from miniclip.data.progress import ProgressBar
+from miniclip.data.storage import is_uri, read_uri
+from miniclip.errors import MiniClipError, is_retryable
+from miniclip.index.store import Settings, Writer
+from miniclip.inference.text_reader import TextReader, can_read_text
+
+COMMIT_EVERY_S = 30.0
+ReadTexts = Callable[[Writer, Iterable[str], threading.Event], int]
+MAX_READERS = 4  # threads: each takes up to 0.3 GB while it reads a large image
+
+
+def wants_text(settings: Settings) -> bool:
+    """Whether an update reads text: unless `--no-ocr` was given, where the extra is installed."""
+    return settings.ocr is not False and can_read_text()
+
+
+@lru_cache(maxsize=1)
+def _reader() -> TextReader:
+    """Loaded once: `watch` reads again and again."""
+    return TextReader()
+
+
+def read_texts(
+    writer: Writer,
+    there: Iterable[str],
+    stop: threading.Event,
+    progress: Callable[[int, int], object] | None = None,
+) -> int:
+    """Read the text of every image that is there and was not read yet; how many showed any.
+
+    `progress(done, total)` is called for every image. Reading ends early when `stop` is set, and what was read stays.
+    An image that cannot be read now is tried at the next update.
+    """
+    unread = set(there) & set(writer.without_text())
+    paths, texts = sorted(unread), {}
+    if not paths:
+        return 0
+    reader, found = _reader(), 0
+    last_commit = time.monotonic()
+
+    def read(path: str) -> str:
+        source: ImageSource = read_uri(path) if is_uri(path) else real_path(path)
+        return valid_text(reader.read(source))
+
+    with ProgressBar(total=len(paths), desc="reading text in images", unit="image") as bar:
+        for row, text in prefetch(paths, read, ahead=64, workers=min(MAX_READERS, thread_count())):
+            bar.update(1)
+            if progress is not None:
+                progress(row + 1, len(paths))
+            if isinstance(text, MiniClipError):
+                tqdm.write(f"{printable(Path(paths[row]).name)}: {text}")
+                if not is_retryable(text):
+                    texts[paths[row]] = ""
+            else:
+                texts[paths[row]] = text
+                found += bool(text)
+            if time.monotonic() - last_commit > COMMIT_EVERY_S:
+                writer.put_texts(texts)
+                texts.clear()
+                last_commit = time.monotonic()
+            if stop.is_set():
+                break
+        writer.put_texts(texts)
+    return found
