@@ -58,7 +58,7 @@ def read_filters(form: Form, gallery: "GallerySearch") -> Filters:
         try:
             values[name] = gallery.paths.folder(typed) if name == "folder" else one.read(text(form, name))
         except ValueError as error:
-            raise PageError(f"“{FIELD_LABELS[name]}” {error}.") from None
+            raise PageError(f"“{FIELD_LABELS[name]}” {error}.") from error
     if "near" not in values:
         values.pop("within_km", None)
     if "after" in values and "before" in values and values["after"] > values["before"]:

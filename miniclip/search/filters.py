@@ -63,8 +63,8 @@ class Filter:
 def read_day(text: str) -> date:
     try:
         return date.fromisoformat(text)
-    except ValueError:
-        raise ValueError("must be a day such as 2024-12-31") from None
+    except ValueError as error:
+        raise ValueError("must be a day such as 2024-12-31") from error
 
 
 def read_folder(text: str) -> str:
@@ -89,8 +89,8 @@ def read_number(low: float, high: float, what: str) -> Callable[[str], float]:
 def read_place(text: str) -> Place:
     try:
         latitude, longitude = map(float, text.replace(";", ",").split(","))
-    except ValueError:
-        raise ValueError(NO_PLACE) from None
+    except ValueError as error:
+        raise ValueError(NO_PLACE) from error
     if not Place(latitude, longitude).is_on_earth:
         raise ValueError(NO_PLACE)
     return Place(latitude, longitude)

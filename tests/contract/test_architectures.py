@@ -13,7 +13,7 @@ from miniclip.models.backbones import load_backbone
 from miniclip.models.dual_encoder import TextTower, VisionTower
 from miniclip.models.tokenizer_files import tokenizer_json, write_tokenizer
 from tests.support.architectures import IMAGES, TINY, VISION, images, randomise, save_backbone
-from tests.support.replicas import word_tokenizer, write
+from tests.support.replicas.building import word_tokenizer, write
 from train.blocks import UpperPart, example_image
 
 TEXTS = ["It's a Red,  Circle.", " the DOG"]

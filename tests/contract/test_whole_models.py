@@ -16,7 +16,7 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.models.checkpoint import Run, load_run
 from miniclip.models.config import load_config
-from tests.support.replicas import SIZE_PX
+from tests.support.replicas.building import SIZE_PX
 from tests.support.whole_models import WHOLE_MODELS, WholeModel, siglip
 from train.__main__ import main as train
 from train.__main__ import start_model

@@ -16,7 +16,7 @@ from miniclip.models.import_checkpoint import import_checkpoint
 from tests.support.cli import run_cli
 from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 from tests.support.hub_server import HubServer, Repository, read_files, use_hub
-from tests.unit.test_original import Original
+from tests.support.original import Original
 
 TEXTS = ["a red circle", "cat", "the dog's cat, on  blue squares"]
 
