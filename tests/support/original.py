@@ -1,6 +1,7 @@
 """The original project, built tiny: its towers, the checkpoint it saved, and the folders of its backbones."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
