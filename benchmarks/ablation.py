@@ -3,9 +3,9 @@
 python -m benchmarks.ablation --data PATH [--config configs/setup1.toml] [--seeds 3] [--levers views noise ...]
 python -m benchmarks.ablation --data PATH --images 500 --levers teacher
 
-Every row changes one thing of the recipe and trains it anew with each seed: the heads' start, the order of the
-images, dropout and noise. Crops are the same for all seeds, so that the cache serves them. Heads only: a row of
-three seeds then takes a minute or two, and what helps there is tried on whole towers afterwards.
+Every row changes one setting of the recipe and trains once per seed; the seed sets the heads' initial weights, the
+image order, dropout and noise. All seeds use the same crops, so the feature cache serves them. Only the heads are
+trained, so a row of three seeds takes a minute or two; try what helps on whole towers afterwards.
 """
 
 import contextlib

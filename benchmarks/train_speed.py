@@ -177,7 +177,7 @@ def _our_steps(trainer: Trainer) -> Iterator[int]:
 def _plain_steps(
     config: Config, model: DualEncoder, table: CaptionTable, transform: ImageTransform, tokenizer: Tokenizer
 ) -> Iterator[int]:
-    """One row is one image and one caption, everything computed anew."""
+    """One row is one image and one caption; nothing is cached."""
     vision_blocks, text_blocks = trained_blocks(config.train)
     tokens = Tokens(tokenizer, table.captions)
     image = example_image(transform.height_px, transform.width_px)

@@ -1,7 +1,7 @@
-"""What the page asks of one gallery, which is an open index with its encoders.
+"""Everything that the page asks of one gallery: an open index with its encoders.
 
 In: a `Searcher` and queries. Out: `ResultPage` and `Detail`, plain values for cards.py; `MiniClipError` with a sentence
-for the page. This module knows neither Gradio's components nor HTML.
+for the page. This module uses neither Gradio's components nor HTML.
 """
 
 import threading
@@ -39,17 +39,17 @@ class Card:
     """One image as the page shows it."""
 
     row: int
-    gallery: str  # the version of the previews: rows of one gallery mean other images in another
+    gallery: str  # previews' version; it identifies the gallery, because row numbers differ between galleries
     content_id: str
     title: str
     name: str  # relative to the gallery's folder; on a public page the file name alone
     preview: str  # address of the thumbnail, relative to the page
     score: float = 0.0
     probability: float | None = None
-    match: str = ""  # "strong", "likely", "weak"; "" where the order is not that of the match probability
+    match: str = ""  # "strong", "likely", "weak"; "" if cards are not ordered by match probability
     captions: list[str] = field(default_factory=list)
-    by_name: bool = False  # its captions, file or folder names or date hold the query's words
-    text: str = ""  # the lines of text in it that hold words of the query
+    by_name: bool = False  # its captions, file or folder names, or date contain the query's words
+    text: str = ""  # lines of text in the image that contain words of the query
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Detail:
 
 
 class GallerySearch:
-    """One gallery's answers. Thread-safe: the page's users share it."""
+    """Answers queries on one gallery. Thread-safe: all users of the page share it."""
 
     def __init__(self, searcher: Searcher, is_public: bool = False, previews: Previews | None = None) -> None:
         self.searcher, self.is_public = searcher, is_public
@@ -107,14 +107,14 @@ class GallerySearch:
 
     @property
     def days(self) -> tuple[str, str] | None:
-        """The first and the last day on which an image was taken; None where no image has a date."""
+        """The first and the last day on which an image was taken; None if no image has a date."""
         days = self.index.taken[~np.isnat(self.index.taken)].astype("datetime64[D]")
         return (str(days.min()), str(days.max())) if len(days) else None
 
     def search(self, query: Query, shown: int) -> ResultPage:
-        """The `shown` best images; `MiniClipError` where the query has no answer."""
+        """The `shown` best images; `MiniClipError` if the query has no answer."""
         started = time.perf_counter()
-        # one more shows whether there are more; by date it could be any of them, so the order comes afterwards
+        # ask for one extra hit to see whether there are more; sort by date only after dropping it
         found = self.searcher.search(replace(query, top_k=shown + 1, sort="match"))
         if not found.hits:
             raise PageError(NOTHING_PASSES)
@@ -150,7 +150,7 @@ class GallerySearch:
         return scores if allowed is None else np.where(allowed, scores, np.nan)
 
     def captions_of(self, image: ImageSource, top_k: int = 5) -> list[CaptionHit]:
-        """The index's captions that describe an image best; errors as of `prepare_captions`."""
+        """The index's captions that describe an image best; errors as in `prepare_captions`."""
         self.prepare_captions()
         return self.searcher.captions_for(image, top_k)
 
@@ -172,7 +172,7 @@ class GallerySearch:
     def labels_of(
         self, image: ImageSource, labels: list[str], templates: list[str] | None = None
     ) -> list[tuple[str, float]]:
-        """Labels with their probabilities, the likeliest first; `MiniClipError` as of `classify`."""
+        """Labels with their probabilities, the likeliest first; `MiniClipError` as in `classify`."""
         if len(labels) < 2:
             raise PageError("Give two labels or more, with commas between them.")
         if len(labels) > MAX_LABELS:
@@ -184,7 +184,7 @@ class GallerySearch:
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
     def image(self, row: int) -> bytes:
-        """An image's bytes; `PageError` when it no longer exists. The message names no path."""
+        """An image's bytes; `PageError` if it no longer exists. The message names no path."""
         try:
             source = self.index.source(row)
             return source if isinstance(source, bytes) else source.read_bytes()
@@ -206,7 +206,7 @@ class GallerySearch:
         return Detail(card, self.previews.address(row, "large"), [*facts, ("File", path)])
 
     def requested_row(self, form: Form) -> int:
-        """The row that a browser means; `PageError` where its page shows another gallery."""
+        """The row that a browser asks for; `PageError` if its page shows another gallery."""
         self.check_gallery(form)
         row = form.get("row")
         if not isinstance(row, int) or not 0 <= row < len(self.index):
@@ -214,7 +214,7 @@ class GallerySearch:
         return row
 
     def check_gallery(self, form: Form) -> None:
-        """`PageError` with `gallery_changed=True` where the browser shows another gallery: its rows differ."""
+        """`PageError` with `gallery_changed=True` if the browser shows another gallery, because its rows differ."""
         if form.get("gallery") != self.previews.version:
             raise PageError(CHANGED, gallery_changed=True)
 
@@ -246,6 +246,6 @@ def _from_home(path: str) -> str:
     """A path as people write it: `~/Pictures/cat.jpg`."""
     try:
         home = str(Path.home()).rstrip("/") + "/"
-    except RuntimeError:  # a service's account has none
+    except RuntimeError:  # a service account may have no home folder
         return path
     return f"~/{path.removeprefix(home)}" if path.startswith(home) else path

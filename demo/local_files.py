@@ -1,8 +1,8 @@
-"""The addresses below `/local/`, by which a browser on this machine reaches the files of the open gallery.
+"""The addresses below `/local/`, where a browser on this machine reaches the files of the open gallery.
 
-    POST /local/open                              -> the key, for all the others
+    POST /local/open                              -> the key that all others need
     POST /local/KEY/details|show|plan|archive|run|undo   JSON in, JSON out
-    GET  /local/KEY/original/GALLERY/ROW          the image file as it is; `?save` to download it
+    GET  /local/KEY/original/GALLERY/ROW          the original image file; `?save` to download it
     GET  /local/KEY/archive/NAME                  a ZIP archive
 Files are named by their row in the index, never by a path. `demo.local_access` decides which requests are answered.
 """
@@ -36,7 +36,7 @@ MEDIA_TYPES = {
     **{name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
     **{"MPO": "image/jpeg", "HEIF": "image/heic"},
 }
-# nothing in a file may run in the page's name
+# a file's scripts must not run with the page's origin
 FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -45,7 +45,7 @@ FILE_HEADERS = {
 
 
 def local_routes(app_state: AppState) -> list[BaseRoute]:
-    """The routes above; none for a page that others can open."""
+    """The routes above; none if other machines can open the page."""
     if not app_state.is_local:
         return []
     access, actions = LocalAccess(), FileActions(app_state)
@@ -112,7 +112,7 @@ def _original(app_state: AppState, form: Form, save: bool) -> Response:
     gallery = app_state.search
     row = gallery.requested_row(form)
     source = gallery.index.source(row)
-    with opened_image(source) as image:  # a file that is no image any more is not handed out
+    with opened_image(source) as image:  # refuse a file that is no longer an image
         media_type = MEDIA_TYPES.get(image.format or "", "application/octet-stream")
     name = printable(gallery.index.paths.name(row)) if save else None
     if isinstance(source, Path):
@@ -121,7 +121,7 @@ def _original(app_state: AppState, form: Form, save: bool) -> Response:
 
 
 def _details(app_state: AppState, form: Form) -> dict[str, Any]:
-    """A row -> its path, and what its file says of itself."""
+    """A row -> its path and the metadata of its file."""
     gallery = app_state.search
     row = gallery.requested_row(form)
     path = gallery.index.paths.text(row)
@@ -149,10 +149,10 @@ def _show(app_state: AppState, form: Form) -> dict[str, Any]:
     gallery = app_state.search
     path = gallery.index.paths.text(gallery.requested_row(form))
     if is_uri(path):
-        raise PageError("This image lies in object storage.")
+        raise PageError("This image is in object storage.")
     if not Path(path).exists():
         raise PageError("This image is no longer there.")
     if not has_desktop():
-        raise PageError("The machine of the page has no desktop to show a folder on.")
+        raise PageError("The machine that runs the page has no desktop to show a folder on.")
     show_in_folder(Path(path))
     return {"notice": "Shown in its folder."}

@@ -36,7 +36,7 @@ MIN_LEAD = 2.0  # standard deviations by which they exceed the word's mean simil
 
 
 def found_words(index: ImageIndex, encoders: Encoders, count: int) -> tuple[str, ...]:
-    """The `count` words that the gallery answers best, each with another best image."""
+    """The `count` words that the gallery answers best, no two with the same best image."""
     rows = np.unique(np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(int))
     similarity = encoders.encode_texts(WORDS) @ index.embeds(rows).T  # (words, images)
     best = np.sort(similarity, axis=1)[:, -BEST:].mean(axis=1)

@@ -161,7 +161,7 @@ def _squared_error(
 
 
 def _least_divisor(rows: np.ndarray) -> float:
-    """What no row is divided by less than, so that negative values stay above -1: those of a GELU are small."""
+    """The smallest divisor of any row, which keeps negative values above -1; those of a GELU are small."""
     return max(float(-rows.min()), 1e-6)
 
 

@@ -1,6 +1,6 @@
 """Write files so that a reader sees the old file or the new one, never half of it, even on a full disk.
 
-In: a path and a function that fills it. Out: the whole file, or a `MiniClipError` and the file as it was.
+In: a path and a function that fills it. Out: the complete new file, or a `MiniClipError` and the old file unchanged.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from miniclip.errors import MiniClipError
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, flush it to the disk, and only then put it in place.
 
-    Errors: `MiniClipError` when the disk is full or the folder cannot be written; `path` is then as it was, and so it
-    is after Ctrl-C.
+    Errors: `MiniClipError` if the disk is full or the folder cannot be written. In both cases, and after Ctrl-C, `path`
+    is unchanged.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -29,7 +29,7 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException as error:  # Ctrl-C too
-        with contextlib.suppress(OSError):  # on a disk that cannot be written, the first error says so
+        with contextlib.suppress(OSError):  # deleting may fail too; the first error is the one to report
             partial.unlink(missing_ok=True)
         if not isinstance(error, OSError | RuntimeError):  # torch puts a RuntimeError on top of the disk's own error
             raise
@@ -39,9 +39,9 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step, so that a kill finds one of them in each place; False where that is unknown."""
+    """Swap two folders in one step, so that a kill leaves one in each place; False if the system cannot do that."""
     try:
-        swap = ctypes.CDLL(None, use_errno=True).renameat2  # Linux; os.rename replaces no folder that holds something
+        swap = ctypes.CDLL(None, use_errno=True).renameat2  # Linux; os.rename replaces only empty folders
     except (AttributeError, OSError):
         return False
     here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -49,9 +49,9 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def rename_to_free_name(source: str, target: str) -> None:
-    """Rename within one file system, never over another file: `FileExistsError` where `target` is taken.
+    """Rename within one file system, never over another file: `FileExistsError` if `target` exists.
 
-    Linux and macOS do it in one step. Elsewhere the file has both names for a moment, and a kill may leave both.
+    Linux and macOS rename in one step. On other systems the file briefly has both names, and a kill may leave both.
     """
     if not _rename_in_one_step(source, target):
         try:
@@ -59,17 +59,17 @@ def rename_to_free_name(source: str, target: str) -> None:
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # takes the name
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # reserves the name
             os.replace(source, target)
         else:
             os.unlink(source)
 
 
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)  # FAT has none
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)  # FAT has no links
 
 
 def _rename_in_one_step(source: str, target: str) -> bool:
-    """False where the system or the file system does not know how; `OSError` where the rename fails."""
+    """False if the system or the file system does not support it; `OSError` if the rename fails."""
     try:
         kernel = ctypes.CDLL(None, use_errno=True)
         names = os.fsencode(source), os.fsencode(target)
@@ -94,7 +94,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def expand(path: str | Path) -> Path:
-    """A path with `~` replaced by the home folder; `MiniClipError` where there is no such account."""
+    """A path with `~` replaced by the home folder; `MiniClipError` if there is no such account."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -104,5 +104,5 @@ def expand(path: str | Path) -> Path:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether this process may put files into a folder; false on a file system that is mounted to be read only."""
+    """Whether this process may put files into a folder; False on a file system that is mounted read-only."""
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)

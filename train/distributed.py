@@ -53,7 +53,7 @@ def world() -> int:
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-    """What is inside, process 0 does alone, and the others afterwards: they find files and caches made."""
+    """Process 0 runs the block first; the others run it afterwards and find files and caches made."""
     if rank() > 0:
         _meet()
     yield

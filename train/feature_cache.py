@@ -38,7 +38,7 @@ IMAGE_BATCH, TEXT_BATCH = 16, 64  # small image batches stay near the caches
 GPU_BATCH = 256  # of either: large enough to keep a card busy
 SAVE_EVERY = 32  # batches between two notes of how far the pass came
 
-# rows, and what takes those that are skipped -> the rows of each batch and what was computed of them
+# rows and a callback for skipped rows -> the rows of each batch and their computed values
 Passes = Callable[[np.ndarray, Callable[[int, MiniClipError], None]], Iterable[tuple[np.ndarray, np.ndarray]]]
 Store = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -63,7 +63,7 @@ def image_features(
     device = device or cpu_device()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
     frozen = FrozenTower(tower, trained_blocks, device)
-    with ThreadPoolExecutor() as pool:  # by content: a folder that was copied or unpacked anew finds what it had
+    with ThreadPoolExecutor() as pool:  # keyed by content, so a copied or re-extracted folder finds its cache
         contents = list(pool.map(_content, paths))
     key: list[Any] = [frozen.weights_hash, tower.pooling, view.transform.to_dict(), contents]
     key += [trained_blocks] if trained_blocks else []
@@ -119,7 +119,7 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, dev
 def _content(path: Path) -> str:
     try:
         return sha256_of(path)
-    except OSError as error:  # left out by whoever loads it, so that mending it is a change
+    except OSError as error:  # the loader skips this file, and its key changes once the file can be read again
         return f"{path.name}: {error.strerror}"
 
 

@@ -158,7 +158,7 @@ class ContrastiveStep:
     def _backward(self, images: list[Tensor], texts: list[Tensor], batch: Batch) -> float:
         """The loss of all processes' embeddings; its gradient flows into this process's."""
         image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
-        # every process computes the same loss and gradients are summed: what is not a share, one of them adds
+        # gradients are summed over processes, so only process 0 contributes the gradient of logit_scale
         logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
         loss = self.loss(image_embeds, text_embeds, batch.image_of_text, logit_scale)
         if batch.target is not None:

@@ -65,8 +65,8 @@ class Teacher:
 def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_scale: Tensor) -> Tensor:
     """Mean of the divergences KL(teacher, student) of texts over images, and of images over texts.
 
-    `target` (T, I) are the teacher's logits of the first T texts and I images; what is behind them, the prototypes, the
-    teacher does not know.
+    `target` (T, I) are the teacher's logits of the first T texts and I images; the teacher has no logits for the
+    prototypes behind them.
     """
     texts, images = target.shape
     logits = logit_scale.exp() * text_embeds[:texts] @ image_embeds[:images].T

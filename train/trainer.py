@@ -122,7 +122,7 @@ class Trainer:
             except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
                 path = self.folder / "training_state.pt"
                 raise MiniClipError(
-                    f"{path} is of another run ({error!r}); choose another --out to begin anew"
+                    f"{path} is of another run ({error!r}); choose another --out to start again"
                 ) from error
             say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
@@ -169,7 +169,7 @@ class Trainer:
         batches = epoch_batches(self.data, self.config.train, epoch)
         started = time.monotonic() - progress.seconds
         bar.set_description(f"epoch {epoch}/{self.config.train.epochs}", refresh=False)
-        self.model.train()  # the heads' dropout; what of the towers learns is for the sides to say
+        self.model.train()  # turns on the heads' dropout; the tower inputs set their own train mode below
         self.data.images.train(True)
         self.data.texts.train(True)
         for number in range(progress.step, len(batches)):

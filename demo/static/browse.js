@@ -1,19 +1,19 @@
-// All images by date under month headings. Only what is near the screen is in the document, so that a gallery of any
-// size scrolls smoothly; titles and previews of the rest are asked for when one comes near.
+// All images by date, under month headings. The document holds only the images near the screen, so that a gallery of
+// any size scrolls smoothly; titles and previews of other images are loaded when the user scrolls near them.
 function makeTimeline(results, page, server) {
     const GAP_PX = 4, HEADING_PX = 46, CHUNK = 200;
     const MIN_CELL_PX = { phone: 108, desktop: 156 };
     const AHEAD_SCREENS = 0.75;  // above and below the screen
-    const FAST_PX_PER_MS = 2, SETTLED_MS = 80;  // above that speed, nothing is loaded that passes by
+    const FAST_PX_PER_MS = 2, SETTLED_MS = 80;  // nothing is loaded while scrolling faster than this
     let list = null, months = [], asked = {}, gallery = '';
     let columns = 1, cell = 0;
-    let cards = [], chunks = new Map();  // by place: [row, title, preview, is there]
-    let sections = new Map(), items = new Map();  // in the document, by month and by place
+    let cards = [], chunks = new Map();  // by place: [row, title, preview, whether the file exists]
+    let sections = new Map(), items = new Map();  // those in the document, by month and by place
     let frame = 0, settled = 0, last = { top: 0, at: 0 };
 
     function layOut() {
         const width = list.clientWidth;
-        if (!width) return false;  // another tab is shown
+        if (!width) return false;  // the list is hidden: another tab is open
         const least = width < 600 ? MIN_CELL_PX.phone : MIN_CELL_PX.desktop;
         columns = Math.max(2, Math.floor((width + GAP_PX) / (least + GAP_PX)));
         cell = (width - GAP_PX * (columns - 1)) / columns;
@@ -39,7 +39,7 @@ function makeTimeline(results, page, server) {
         item.style.cssText = `transform:translate(${x}px,${y}px);width:${cell}px;height:${cell}px`;
     }
 
-    // The last month that begins no later than a height of the list ('top') or a place ('start'), by halving.
+    // Binary search for the last month that begins at or before a height in the list ('top') or a place ('start').
     function monthAt(measure, value) {
         let [low, high] = [0, months.length - 1];
         while (low < high) {
@@ -101,7 +101,7 @@ function makeTimeline(results, page, server) {
         item.append(button);
     }
 
-    // Bring what is near the screen into the document, and take out the rest.
+    // Put the images near the screen into the document, and remove the others.
     function draw() {
         frame = 0;
         if (!list?.isConnected || !list.clientWidth) return;
@@ -126,7 +126,7 @@ function makeTimeline(results, page, server) {
             }
         }
         if (!isFast) page.send('cards');
-        const keeps = (node) => node.contains(document.activeElement);  // the keyboard's place is not lost
+        const keeps = (node) => node.contains(document.activeElement);  // never remove the focused element
         for (const [place, item] of items) if (!wanted.has(place) && !keeps(item)) {
             item.remove();
             items.delete(place);
@@ -146,7 +146,7 @@ function makeTimeline(results, page, server) {
             const mine = chunks;
             mine.set(number, true);
             const answer = await page.call(server.browse_cards, { ...asked, gallery, start: number * CHUNK, count: CHUNK });
-            if (mine !== chunks) return;  // another search was asked meanwhile
+            if (mine !== chunks) return;  // another search has started in the meantime
             if (!answer.cards) {
                 mine.delete(number);
                 if (answer.gallery_changed) hide(page.message(answer));
@@ -181,14 +181,14 @@ function makeTimeline(results, page, server) {
     }
 
     function show(answer, question) {
-        const kept = list && JSON.stringify(asked) === JSON.stringify(question) ? scrollY : null;  // asked once more
+        const kept = list && JSON.stringify(asked) === JSON.stringify(question) ? scrollY : null;  // the same search again
         [gallery, asked] = [answer.gallery, question];
         let start = 0;
         months = answer.months.map(([name, count]) => ({ name, count, start: (start += count) - count }));
         [cards, chunks, sections, items] = [[], new Map(), new Map(), new Map()];
         list = document.createElement('div');
         list.className = 'timeline';
-        results.setAttribute('aria-live', 'off');  // what scrolls in is no news
+        results.setAttribute('aria-live', 'off');  // screen readers should not announce what scrolls in
         results.replaceChildren(head(answer), list);
         resized.disconnect();
         resized.observe(list);
@@ -218,7 +218,7 @@ function makeTimeline(results, page, server) {
     addEventListener('scroll', schedule, { passive: true });
     addEventListener('resize', schedule);
 
-    // The large view turns to a neighbour: bring it, and the ones beside it, into the document.
+    // The large view shows a neighbouring image: put it, and the images beside it, into the document.
     page.hear('turned', (card) => {
         const item = card.closest('.timeline li');
         if (!item || !list) return;

@@ -36,7 +36,7 @@ function show() {
     }));
 }
 
-// Of an uploaded image the address says nothing, so such a search cannot be found again.
+// The address does not contain an uploaded image, so such a search cannot be restored.
 const fields = () => Object.fromEntries(page.addressFields.filter((name) => page.question[name]).map((name) => [name, page.question[name]]));
 
 document.addEventListener('click', (event) => {

@@ -1,5 +1,6 @@
-// Select images among the results, and do something with them. Only on this machine: see demo/file_actions.py.
-// The selection outlives a search: it is kept by row, not by card. The dialog goes from folder to list to outcome.
+// Select images among the results, then copy, move or delete them. Only on this machine: see demo/file_actions.py.
+// The selection survives a new search, because it stores rows, not cards. The dialog asks for a folder, shows the plan,
+// then the outcome.
 const page = window.miniclip;
 const bar = element.querySelector('.bar');
 const dialog = element.querySelector('dialog');
@@ -46,7 +47,7 @@ function pick(card, on = !selected.has(rowOf(card))) {
     else selected.delete(row);
 }
 
-// With Shift, everything from the card before gets the state that it has.
+// With Shift, all cards from the anchor to this one get the anchor's state.
 function choose(card, withShift) {
     isSelecting = true;
     const all = cards();
@@ -63,12 +64,12 @@ function choose(card, withShift) {
 
 const cardOf = (event) => (isAllowed ? event.target.closest?.('#results button.card') : null);
 
-// Before page.js opens the card.
+// Catch the click before page.js opens the card.
 document.addEventListener('click', (event) => {
     const card = cardOf(event);
     if (!card || !(isSelecting || event.ctrlKey || event.metaKey || event.shiftKey)) return;
     event.stopPropagation();
-    if (isPressed) return;  // the finger that began the selection is lifted
+    if (isPressed) return;  // this click ends the long press that began the selection
     choose(card, event.shiftKey);
 }, true);
 document.addEventListener('click', (event) => {
@@ -90,7 +91,7 @@ document.addEventListener('keydown', (event) => {
     }
 });
 
-// A long touch begins a selection, as on phones.
+// A long press begins a selection, as on phones.
 let press;
 let touched;
 let isPressed = false;
@@ -107,7 +108,7 @@ document.addEventListener('pointerdown', (event) => {
 for (const name of ['pointerup', 'pointercancel', 'scroll']) {
     document.addEventListener(name, () => clearTimeout(press), { capture: true, passive: true });
 }
-document.addEventListener('pointermove', (event) => {  // no finger is still
+document.addEventListener('pointermove', (event) => {  // ignore small movements during a long press
     if (touched && Math.hypot(event.clientX - touched.clientX, event.clientY - touched.clientY) > MAX_TREMBLE_PX) clearTimeout(press);
 }, { passive: true });
 document.addEventListener('contextmenu', (event) => { if (isPressed && cardOf(event)) event.preventDefault(); });
@@ -117,7 +118,7 @@ function all() {
     paint();
 }
 
-// The dialog: what is asked of the server stays the same from the list to the deed.
+// The dialog: the request stays the same from the plan to its execution.
 
 const TITLES = { copy: 'Copy to a folder', move: 'Move to a folder', trash: 'Put into the trash' };
 let asked = {};
@@ -191,7 +192,7 @@ form.addEventListener('submit', (event) => {
     if (plan) act();
     else list();
 });
-form.elements.folder.addEventListener('input', () => {  // the list was for another folder
+form.elements.folder.addEventListener('input', () => {  // the plan was for another folder
     if (!plan) return;
     plan = '';
     next.textContent = 'Continue';
@@ -207,7 +208,7 @@ dialog.addEventListener('close', () => {
     if (!wasDone) return;
     if (!asked.duplicates) {
         if (asked.action !== 'copy' || selected.size) end();
-        document.querySelector('#search form')?.requestSubmit();  // without what is gone, with what is back
+        document.querySelector('#search form')?.requestSubmit();  // search again: files were removed or restored
     } else document.querySelector('#library form.twice')?.requestSubmit();
 });
 
@@ -223,14 +224,14 @@ bar.addEventListener('click', (event) => {
     if (button) deeds[button.dataset.do]();
 });
 
-// Library: the copies that are not the best of their group.
+// In the library: act on all copies except the best of each group.
 document.addEventListener('click', (event) => {
     const button = event.target.closest('[data-duplicates]');
     if (button) begin(button.dataset.duplicates, { duplicates: true, ...button.closest('[data-threshold]').dataset });
 });
 
 page.hear('asked', paint);
-page.hear('cards', () => { if (isSelecting) paint(); });  // more of them came while scrolling
+page.hear('cards', () => { if (isSelecting) paint(); });  // scrolling loaded more cards
 page.hear('gallery', end);
 page.openLocal().then((access) => {
     isAllowed = access !== null;

@@ -1,6 +1,6 @@
-// One image on the whole screen. On this machine it is the original file, elsewhere its large preview.
+// Show one image on the whole screen: the original file on this machine, the large preview on others.
 // In: the event 'view' with { card } or { row, gallery, title }. Wheel, pinch, double click and keys zoom; dragging pans;
-// arrows and swipes turn to the neighbours of the card.
+// arrow keys and swipes go to the next or the previous card.
 const page = window.miniclip;
 const dialog = element.querySelector('dialog');
 const stage = dialog.querySelector('.stage');
@@ -9,21 +9,21 @@ const image = plane.querySelector('img');
 const info = dialog.querySelector('aside');
 const notice = dialog.querySelector('.notice');
 const tool = (name) => dialog.querySelector(`[data-tool=${name}]`);
-const MAX_SCALE = 16;  // times the size that fits the screen
+const MAX_SCALE = 16;  // relative to the size that fits the screen
 const STEP = 1.3;
 const DOUBLE = 2.5;
 const SWIPE_PX = 60;
 const PAN_PX = 80;
 let opened = null;  // { card, row, gallery, title, siblings, first }
 let details = {};
-let view = { scale: 1, x: 0, y: 0 };  // x and y in CSS pixels from the middle
+let view = { scale: 1, x: 0, y: 0 };  // x and y in CSS pixels from the centre
 
 // zoom and pan
 
 function place({ scale, x, y }) {
     scale = Math.min(MAX_SCALE, Math.max(1, scale));
     const box = plane.getBoundingClientRect();
-    const most = (size, outer) => Math.max(0, (size * scale - outer) / 2);  // an edge never leaves the screen's edge
+    const most = (size, outer) => Math.max(0, (size * scale - outer) / 2);  // an edge never moves inside the screen's edge
     const fitted = Math.min(box.width / (image.naturalWidth || 1), box.height / (image.naturalHeight || 1));
     const within = (value, limit) => Math.min(limit, Math.max(-limit, value));
     view = {
@@ -38,7 +38,7 @@ function place({ scale, x, y }) {
     tool('larger').disabled = view.scale === MAX_SCALE;
 }
 
-// The point of the image below (clientX, clientY) stays there.
+// Zoom around `at`: the point of the image at (clientX, clientY) stays there.
 function zoom(scale, at) {
     const box = plane.getBoundingClientRect();
     const x = (at?.clientX ?? box.left + box.width / 2) - box.left - box.width / 2;
@@ -50,10 +50,10 @@ function zoom(scale, at) {
 const fit = () => place({ scale: 1, x: 0, y: 0 });
 const pan = (x, y) => place({ ...view, x: view.x + x, y: view.y + y });
 
-// pointers: one drags or swipes, two pinch
+// pointers: one pointer drags or swipes, two pointers pinch
 
 const pointers = new Map();
-let start = null;  // where one pointer began
+let start = null;  // where a single pointer went down
 let pinch = null;
 
 const middle = ([a, b]) => ({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 });
@@ -92,12 +92,12 @@ plane.addEventListener('pointerup', lift);
 plane.addEventListener('pointercancel', lift);
 plane.addEventListener('wheel', (event) => {
     event.preventDefault();
-    zoom(view.scale * Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002)), event);  // with Ctrl: a touchpad's pinch
+    zoom(view.scale * Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002)), event);  // browsers send a touchpad's pinch as wheel with Ctrl
 }, { passive: false });
 plane.addEventListener('dblclick', (event) => (view.scale > 1 ? fit() : zoom(DOUBLE, event)));
 addEventListener('resize', () => { if (dialog.open) place(view); });
 
-// which image
+// choosing the image
 
 const cardsAround = (card) => (card?.isConnected ? page.cardsAround(card) : []);
 const neighbour = (step) => {
@@ -133,7 +133,7 @@ async function show({ card, row, gallery, title, first }) {
     tool('show').hidden = !access?.canShow;
     if (!access) return;
     if (!info.hidden) describe();
-    const original = new Image();  // what the browser cannot draw, such as HEIC, stays a preview
+    const original = new Image();  // if the browser cannot draw it, as with HEIC, the preview stays
     original.src = await page.localAddress(`original/${mine.gallery}/${mine.row}`);
     await original.decode().catch(() => {});
     if (mine === opened && original.naturalWidth) {
@@ -145,7 +145,7 @@ async function show({ card, row, gallery, title, first }) {
 }
 image.addEventListener('load', () => place(view));
 
-// what can be done with it
+// the toolbar
 
 async function about() {
     const mine = opened;
@@ -192,7 +192,7 @@ const tools = {
         try {
             if (path) await navigator.clipboard.writeText(path);
             notice.textContent = message ?? 'The path is in the clipboard.';
-        } catch {  // the browser does not allow it
+        } catch {  // the browser denies access to the clipboard
             notice.textContent = path;
         }
     },
@@ -234,7 +234,7 @@ dialog.addEventListener('close', () => {
     const { card, first } = opened;
     opened = null;
     if (card === first || !card?.isConnected) return;
-    if (document.querySelector('#detail-dialog[open]')) page.send('open', { card });  // the image that was last seen
+    if (document.querySelector('#detail-dialog[open]')) page.send('open', { card });  // the image that was shown last
     else card.focus();
 });
 page.hear('view', show);

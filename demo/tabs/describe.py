@@ -37,7 +37,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {"images": images, "labels": SUGGESTED_LABELS, "templates": "\n".join(TEMPLATES)}
 
     def describe(form: Form) -> dict[str, Any]:
-        """An image -> captions as bars. `wait` in the answer: they are still being prepared."""
+        """An image -> captions as bars. The answer contains `wait` while captions are still being embedded."""
         gallery = app_state.search
         image = _image(gallery, form)
         if not gallery.searcher.has_captions:

@@ -16,7 +16,7 @@ from miniclip.errors import InvalidArgument, MiniClipError
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-MENDS = (  # of what is no bug, although `open` or `Path.exists` raises it
+FIXES = (  # for system errors that the user can fix
     (NO_SPACE, "free some space and start again"),
     ((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG), "give another path, or allow this one"),
     (
@@ -141,13 +141,13 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     except OSError as error:
         if is_debugging():
             raise
-        mend = next((mend for codes, mend in MENDS if error.errno in codes), "")
-        if not mend:
+        fix = next((fix for codes, fix in FIXES if error.errno in codes), "")
+        if not fix:
             raise
         where = f" for {' '.join(str(error.filename).split())}" if error.filename else ""
         if error.errno in NO_SPACE:
             _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
-        print(f"error: {error.strerror}{where}; {mend}", file=sys.stderr)
+        print(f"error: {error.strerror}{where}; {fix}", file=sys.stderr)
         status = 2
     except MemoryError:
         if is_debugging():

@@ -107,7 +107,7 @@ def positive(text: str) -> int:
 
 
 def folder_name(text: str) -> str:
-    if not text:  # as of a variable of the shell that is not set; it would mean the folder one is in
+    if not text:  # an unset shell variable gives an empty text, which would mean the current folder
         raise argparse.ArgumentTypeError("is empty; name a folder, or leave it out")
     return text
 

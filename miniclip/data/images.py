@@ -167,7 +167,7 @@ def _opened(source: ImageSource) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _reasons(source: ImageSource) -> Iterator[None]:
-    """Whatever keeps an image from being read, as an `UnreadableImage`."""
+    """Convert every error of reading an image into `UnreadableImage`."""
     try:
         yield
     except FileNotFoundError as error:

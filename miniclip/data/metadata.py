@@ -1,7 +1,7 @@
 """What an image file says of itself: when, where and with which camera it was taken, its rating and its orientation.
 
 In: an opened Pillow image and where it came from. Out: `Metadata`. Tags are read one by one: one that is damaged does
-not cost the others. Of several EXIF blocks the first one that has a tag counts, as in browsers.
+not cost the others. If several EXIF blocks have a tag, the first one counts, as in browsers.
 """
 
 import contextlib
@@ -61,14 +61,14 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
     """The metadata of an opened image; call it after `load`, since PNG may have metadata behind its pixels.
 
     `source` is the path or the bytes that the image was opened from.
-    The first of these tags that is a date gives it: EXIF DateTimeOriginal, XMP exif:DateTimeOriginal, XMP
-    photoshop:DateCreated, IPTC DateCreated, EXIF DateTimeDigitized, XMP xmp:CreateDate and exif:DateTimeDigitized, IPTC
-    DigitalCreationDate, PNG's creation time, GPS. The day of the last change (EXIF DateTime, XMP xmp:ModifyDate, PNG
-    tIME) is taken only where none of those tags is there at all: a tag that nobody can read says that this day is
-    another one.
+    The date is read from the first of these tags that holds a valid one: EXIF DateTimeOriginal, XMP
+    exif:DateTimeOriginal, XMP photoshop:DateCreated, IPTC DateCreated, EXIF DateTimeDigitized, XMP xmp:CreateDate and
+    exif:DateTimeDigitized, IPTC DigitalCreationDate, PNG's creation time, GPS. The day of the last change (EXIF
+    DateTime, XMP xmp:ModifyDate, PNG tIME) is used only if none of those tags exists: an unreadable tag suggests that
+    the image was taken on another day.
     """
     blocks, texts = [], []
-    with contextlib.suppress(Exception):  # metadata dates and turns nothing where it cannot be read
+    with contextlib.suppress(Exception):  # an image with unreadable metadata has no date and is not rotated
         blocks = list(exif_blocks(image, source))
     with contextlib.suppress(Exception):
         texts = list(xmp_texts(image, blocks))

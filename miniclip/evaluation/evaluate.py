@@ -64,7 +64,7 @@ def embed_split(encoders: Encoders, table: CaptionTable, description: str = "emb
     if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):  # NaN ranks nothing above: 100 %
         raise MiniClipError(
             f"{description}: the model's embeddings are not finite numbers, so there is nothing to measure; "
-            "try another precision, copy the model again, or train it anew"
+            "try another precision, copy the model again, or train it again"
         )
     return SplitEmbeds(table, image_embeds, text_embeds)
 

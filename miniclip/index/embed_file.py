@@ -95,13 +95,13 @@ def _mean(embeds: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
 
 
 def _content(path: str) -> str | bytes:
-    """A file's bytes, so that hash and pixels are of one content whoever replaces it; the path of one too large."""
+    """A file's bytes, so that hash and pixels agree even if the file is replaced; its path if it is too large."""
     with _reasons(), open(path, "rb") as stream:
         return path if os.fstat(stream.fileno()).st_size > IN_MEMORY_BYTES else stream.read()
 
 
 def _state(source: str | bytes) -> tuple[int, ...]:
-    """What tells that a file was written or replaced; of bytes nothing does."""
+    """A value that changes when the file is written or replaced; () for bytes."""
     if isinstance(source, bytes):
         return ()
     with _reasons():
@@ -117,7 +117,7 @@ def hash_file(path: str) -> bytes:
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Whatever keeps a file from being read, as an `UnreadableImage`."""
+    """Convert every error of reading a file into `UnreadableImage`."""
     try:
         yield
     except PermissionError as error:

@@ -47,7 +47,7 @@ def map_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes) -> np.nda
 def write_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes, read: Callable[[Put], None]) -> None:
     """Write the file from what `read` puts, or remove it where it does not pay.
 
-    It does not for an index larger than memory, and where it would take the better part of a disk's free space.
+    It is not kept for an index larger than memory, or if it would take more than half of the free disk space.
     Call it only while the index is locked for writing.
     """
     path, size = folder / FLAT, 4 * shape[0] * shape[1]

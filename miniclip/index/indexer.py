@@ -179,7 +179,7 @@ def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
 
 
 def _compare(found: ScanResult, writer: Writer, problems: Sequence[Problem]) -> Plan:
-    """Files against rows: what is new, changed, gone; what holds no image and did not change since."""
+    """Compare files with rows: new, changed and gone ones, and unchanged files that hold no image."""
     known = writer.known()
     plan = Plan()
     rows: dict[str, tuple[int, int]] = {}
@@ -222,7 +222,7 @@ def write_here(
 ) -> tuple[int, int]:
     """Embed the fresh files and commit them every few seconds; how many were written, and of these were known.
 
-    `progress(done, total)` is told of every file.
+    `progress(done, total)` is called for every file.
     """
     added = reused = 0
     waiting: list[Reading] = []
@@ -298,5 +298,5 @@ def _stop_when_interrupted() -> Iterator[threading.Event]:
         raise
     finally:
         signal.signal(signal.SIGINT, previous)
-    if stop.is_set():  # it came when there was nothing left to stop: whoever called is to hear it
+    if stop.is_set():  # Ctrl-C came after the work was done: raise it for the caller
         raise KeyboardInterrupt

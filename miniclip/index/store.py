@@ -177,8 +177,8 @@ def writing(folder: Path) -> Iterator[None]:
         text = str(error)
         system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
         reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
-        mend = "free some space and start again" if system else "start again, or choose another --out"
-        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from error
+        advice = "free some space and start again" if system else "start again, or choose another --out"
+        raise MiniClipError(f"cannot write {folder}: {reason}; {advice}") from error
 
 
 def versions_of(folder: Path, name: str = IMAGES) -> Path:

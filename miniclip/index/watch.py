@@ -20,7 +20,7 @@ MIN_PAUSE_S = 1.0
 def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
     """Update until Ctrl-C; `tell` gets a line for each update that changed something, or failed. Ctrl-C ends it."""
     tell(f"watching {images}; Ctrl-C ends it")
-    failure = ""  # of the last look; told once, however often it is met again
+    failure = ""  # of the last check; reported once, however often it recurs
     before: object = None  # whatever changed since the last update is seen at the first look
     while True:
         started = time.monotonic()

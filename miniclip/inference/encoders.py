@@ -68,7 +68,7 @@ class Encoders(ABC):
     ) -> np.ndarray:
         """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed.
 
-        `progress(n)` is told how many were done since its last call.
+        `progress(n)` is called with the number done since its last call.
         """
         batch_size = batch_size or self.text_batch
         text_embeds = np.empty((len(texts), self.dim), dtype=np.float32)
@@ -101,7 +101,7 @@ class Encoders(ABC):
         """Images -> `(rows (M,) int64, image_embeds (M, D))`, M the number that could be read.
 
         An image that cannot be read goes to `on_error(row, reason)`; without `on_error` it raises `MiniClipError`.
-        `progress(n)` is told how many were done since its last call.
+        `progress(n)` is called with the number done since its last call.
         """
 
         def report(row: int, error: MiniClipError) -> None:

@@ -18,7 +18,7 @@ from miniclip.inference.logistic import fit_logistic
 
 FOUND_CAPTIONS = 0.95  # share of captions whose own image is in the gallery that reach the cut-off
 FOUND_WORDS = 0.8  # the same for words; lower, because captions also hold words that no image shows
-ABSENT_WEIGHT = 4.0  # of words that match nothing in a source, beside words with their images left out
+ABSENT_WEIGHT = 4.0  # weight of words that match nothing in a source, relative to words whose images were left out
 PENALTY = 5e-4  # on the squared offset, beside a mean log likelihood
 MIN_WORDS = 20  # that match and that do not, for an offset
 MAX_ABSENT = 1500  # words of one source that match nothing
@@ -135,7 +135,7 @@ def _fit_offset(present: _Draws, absent: _Draws, captions: _Draws) -> np.ndarray
 
 
 def _fit_line(draws: _Draws, offset: np.ndarray | None, share: float) -> Cutoff:
-    """A line over the logarithm of the size, below which lies `share` of the queries that match something."""
+    """Fit a line over the logarithm of the gallery size; `share` of the matching queries score below it."""
     best = draws.best if offset is None else draws.best + draws.text_embeds @ offset
     best, sizes, weights = (own[draws.has_match] for own in (best, draws.sizes, draws.weights))
     if not len(best):

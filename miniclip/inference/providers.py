@@ -157,7 +157,7 @@ def open_session(
     """A session on `providers`, or on the CPU where the accelerator does not start: its `get_providers()` says what
     it is. `half_convolutions` and `exact` are those of `cuda_options`.
 
-    onnxruntime's own way of going on is off: it writes to standard output, and later leaves the GPU without a word.
+    onnxruntime's own fallback is off: it writes to standard output, and later leaves the GPU silently.
     """
     if not is_accelerated(providers):
         return ort.InferenceSession(model, options, providers=[CPU], enable_fallback=0)

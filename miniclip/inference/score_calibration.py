@@ -102,7 +102,7 @@ class ScoreCalibration:
 def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration | None:
     """Fit offset, curve and cut-off; every source counts the same, however many queries it has.
 
-    Without words that nothing is right for (`JudgedQueries.words`) there is no offset.
+    There is no offset unless the sources have words that match no image (`JudgedQueries.words`).
     None where there are too few images to tell, or where matches do not score higher than other pairs.
     """
     sources = [own for own in sources if len(own.image_embeds) >= 2 and len(own.text_embeds) >= 2]

@@ -1,7 +1,7 @@
-"""What a bundle of others must show before it is used, and which of its precisions is the faster correct one.
+"""Self-tests for bundles made by others, and the choice of their faster correct precision.
 
 In: opened encoders. Out: a tokenizer that pads as the text model needs it, or a `MiniClipError` with what was measured.
-Nothing about it is trusted to its settings: a model that sees its padding, or a precision that overflows, gives wrong
+Its settings are not trusted: a model that attends to padding, or a precision that overflows, gives wrong
 embeddings without an error. Results are kept in the cache, by the bundle's fingerprint and its files.
 """
 

@@ -219,7 +219,7 @@ def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
 
 
 def no_config(path: Path, error: Exception) -> MiniClipError:
-    return MiniClipError(f"{path} is not a run's config ({error!r}); copy the run again, or train anew")
+    return MiniClipError(f"{path} is not a run's config ({error!r}); copy the run again, or train again")
 
 
 def holds_run(folder: Path) -> bool:
@@ -260,7 +260,7 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
         state = cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
         written = int(state.get("format", STATE_FORMAT))
     except Exception as error:  # torch raises many types for a damaged file
-        raise MiniClipError(f"cannot resume from {path}: {error}; choose another --out to begin anew") from error
+        raise MiniClipError(f"cannot resume from {path}: {error}; choose another --out to start again") from error
     if written > STATE_FORMAT:
         raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
     return state

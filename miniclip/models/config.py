@@ -30,7 +30,8 @@ class ModelConfig:
     text_pooling: str = _option("auto", "auto | cls | mean | eos: what is taken from the text backbone")
     head: str = _option(
         "mlp",
-        "mlp; linear: those of the CLIP that vision and text both name; affine: with bias, as of imported checkpoints",
+        "mlp; linear: the heads of the CLIP that both --model.vision and --model.text name; "
+        "affine: linear with bias, as in imported checkpoints",
     )
     projection_dim: int = _option(256, "dimension of the shared embedding space")
     dropout: float = _option(0.1, "dropout inside the projection heads")
@@ -40,7 +41,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on beside `--data`."""
+    """Additional training data and caption augmentation."""
 
     seed: int = _option(0, "seed of the 80/10/10 split where a data set has no official one")
     prototypes: bool = _option(False, "add the ImageNet classifier's class vectors with their names as pairs")
@@ -62,11 +63,11 @@ class TrainConfig:
     epochs: int = _option(12, "passes over the training images")
     batch_size: int = _option(1024, "captions a step; all but those of the same image are negatives")
     captions_per_image: int = _option(0, "captions of each image an epoch, in one batch; 0: all, in any order")
-    micro_batch: int = _option(0, "GradCache: so many captions at a time through the towers; 0: the whole batch")
+    micro_batch: int = _option(0, "GradCache: captions that pass through the towers at a time; 0: the whole batch")
     learning_rate: float = _option(1e-3, "peak learning rate of the heads")
     vision_learning_rate: float = _option(1e-5, "peak learning rate of the vision tower's trained blocks")
     text_learning_rate: float = _option(1e-5, "peak learning rate of the text tower's trained blocks")
-    layer_decay: float = _option(1.0, "each block's learning rate is so many times that of the block above it")
+    layer_decay: float = _option(1.0, "factor from each block's learning rate to that of the block below it")
     weight_decay: float = _option(0.1, "AdamW weight decay")
     warmup_fraction: float = _option(0.05, "share of the steps in which the learning rate rises")
     loss: str = _option("infonce", "infonce | sigmoid | multi-positive | triplet")
@@ -82,8 +83,8 @@ class TrainConfig:
     patience: int = _option(5, "stop after so many epochs without a better mean recall")
     select: str = _option("first", "first | all: keep the epoch that is best on the first source, or on all of them")
     teacher: str = _option("", "bundles or runs whose similarities are learned, too, separated by commas")
-    teacher_weight: float = _option(1.0, "weight of what the teachers teach, beside the loss")
-    save_minutes: float = _option(2.0, "what is lost at most when training is killed")
+    teacher_weight: float = _option(1.0, "weight of the distillation loss relative to the main loss")
+    save_minutes: float = _option(2.0, "minutes between saved training states")
     seed: int = _option(0, "seed of weights, order, noise and crops")
 
 

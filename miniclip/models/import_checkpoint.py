@@ -139,7 +139,7 @@ def _fill(model: DualEncoder, state: dict[str, Tensor], kind: str, path: Path) -
 
 
 def _their_name(name: str, vision_kind: str, linear: bool) -> str:
-    """Our name of a weight -> the original's; its plain linear head is called what is a part of the other one."""
+    """Our name of a weight -> the original's; the original's linear head has the name of a part of our MLP head."""
     if name == "logit_scale":
         return "temperature"
     part, _, rest = name.partition(".")

@@ -1,4 +1,4 @@
-"""Search in less memory or less time than exact search takes, and how much it finds of what exact search finds.
+"""Search that takes less memory or time than exact search, and its recall against exact search.
 
     int8   8 bits a value in memory, a quarter of float32, which a query reads in less time on every CPU; the best
            candidates are scored again from the table
@@ -168,7 +168,7 @@ class AnnSearch:
     def top_k(
         self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As of `Int8Search`; `MiniClipError` with `allowed`."""
+        """As in `Int8Search.top_k`; `InvalidArgument` if `allowed` is given."""
         if allowed is not None:
             raise InvalidArgument("gallery", "ann takes no filters and no --like; use int8 or exact")
         found = []
@@ -215,7 +215,7 @@ def make_ann(index: ImageIndex) -> None:
 
 
 def recall_of(gallery: SearchBackend, index: ImageIndex, text_embeds: np.ndarray, k: int = 10) -> float:
-    """Of the exact top `k` of each text query, the share that the gallery finds; text_embeds (Q, D)."""
+    """Mean share of each text query's exact top `k` that the gallery finds; text_embeds (Q, D)."""
     expected = exact_top_k(index.stored, text_embeds, k)
     _, found = gallery.top_k(text_embeds, k)
     return float(np.mean([len(set(own) & set(exact)) / len(exact) for own, exact in zip(found, expected, strict=True)]))
@@ -233,7 +233,7 @@ def exact_top_k(stored: StoredEmbeds, query_embeds: np.ndarray, k: int) -> np.nd
 
 
 def measured_recall(kind: str, gallery: SearchBackend, index: ImageIndex, encoders: OnnxEncoders) -> tuple[float, str]:
-    """Recall of a gallery, measured once for each version of the index and kept beside it; and on what."""
+    """A gallery's recall and a description of the queries, measured once per index version and kept beside it."""
     path, version = index.folder / "recall.json", int(index.stored.table.version)
     known: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):

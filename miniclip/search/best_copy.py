@@ -31,10 +31,10 @@ class Choice:
 
 
 def choose_best(groups: Sequence[Sequence[int]], index: ImageIndex, threshold: float) -> list[Choice]:
-    """Of each group the best, of the images unlike it again the best, and so on; only choices with others.
+    """In each group, choose the best image and drop the images similar to it; repeat for the rest.
 
-    Files that are gone, changed since they were indexed, or in object storage take no part, and of several names of one
-    file only the first does: none of them may be what the only copy is given up for.
+    Choices that drop nothing are omitted. Files that are gone, changed since they were indexed, or in object storage
+    take no part, and only the first of several paths to one file takes part. Otherwise the only copy could be removed.
     """
     choices = []
     for rows in groups:

@@ -70,7 +70,7 @@ def _read(path: Path, encoders: OnnxEncoders) -> tuple[dict[bytes, int], np.ndar
 
 
 def _write(path: Path, keys: Sequence[bytes], text_embeds: np.ndarray, encoders: OnnxEncoders) -> None:
-    if not path.parent.is_dir():  # an index that was deleted in these minutes is not begun anew
+    if not path.parent.is_dir():  # do not recreate an index that was deleted in the meantime
         return
     content = io.BytesIO()
     named = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)

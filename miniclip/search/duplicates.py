@@ -49,10 +49,10 @@ def kinds(index: ImageIndex, rows: Sequence[int]) -> Iterator[str]:
 
 
 def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[str]:
-    """All but the first path of each group, save other names of a file that is kept or was already given.
+    """All paths of each group but the first, without further paths to a file that is kept or already listed.
 
-    A link and what it leads to are one file: without this, the only copy could be among what is not kept. Nor does a
-    file count that is gone or changed since it was indexed: what would be kept for it may be the only copy by now.
+    A link and its target are one file; listing either of them could remove the only copy. Files that are gone or
+    changed since indexing are ignored too, because another file may now be the only copy.
     """
     for rows in groups:
         seen = set[str]()

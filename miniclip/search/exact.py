@@ -192,7 +192,7 @@ class _Best:
         with self._changing:
             all_scores, all_rows = np.concatenate([self.scores, scores]), np.concatenate([self.rows, rows])
             order = np.lexsort((all_rows, -all_scores), axis=0)[: len(self.scores)]
-            # one after the other: who reads only `scores` meanwhile finds old ones or new ones, both true
+            # two assignments: a thread that reads only `scores` in between sees valid old or new ones
             self.rows = np.take_along_axis(all_rows, order, axis=0)
             self.scores = np.take_along_axis(all_scores, order, axis=0)
 

@@ -68,7 +68,7 @@ def read_day(text: str) -> date:
 
 
 def read_folder(text: str) -> str:
-    if not text:  # as of a variable of the shell that is not set; it would mean the folder one is in
+    if not text:  # an unset shell variable gives an empty text, which would mean the current folder
         raise ValueError("is empty; name a folder, or leave it out")
     return text
 

@@ -132,7 +132,7 @@ class NameSearch:
                 precision[row] = max(precision[row], hit[text] / max(1, source.word_count(text)))
         only_dated = dated / total > coverage
         coverage[only_dated] = dated[only_dated] / total
-        # one word of several says little, as "red heart" for "a red car"; a month or a year says more
+        # one matching word out of several is weak evidence ("red heart" for "a red car"); a month or year is stronger
         keep = (coverage >= MIN_COVERAGE) & ((words_held > 1) | (dated > 0) | (coverage >= STRONG_COVERAGE))
         if allowed is not None:
             keep &= allowed

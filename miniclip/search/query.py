@@ -1,7 +1,7 @@
 """What can be asked of an index: words, images, more like these, less of that, only what passes some filters.
 
-In: a `Query`. Out: one query embedding, and which rows may answer. The words' embedding is kept apart, too: what a
-bundle knows about scores it knows of words alone.
+In: a `Query`. Out: one query embedding, and which rows may answer. The embedding of the words is also kept separately,
+because score calibration applies to text queries only.
 """
 
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ def browse(query: Filters, index: ImageIndex, distinct: bool = False) -> np.ndar
 
 
 def _first_of_each(content: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Of the rows that are allowed, the first of each content."""
+    """The first allowed row of each distinct file content."""
     rows = np.flatnonzero(allowed)
     first = np.full(len(content), -1, dtype=np.int64)
     first[content[rows[::-1]]] = rows[::-1]  # the last one written is the first row
@@ -128,5 +128,5 @@ def _mean(embeds: np.ndarray) -> np.ndarray:
 
 
 def _unit(embeds: np.ndarray) -> np.ndarray:
-    """(N, D) of unit length; what cancels itself out stays zero, and every image is as good."""
+    """(N, D) of unit length; a zero vector stays zero, and then every image has the same score."""
     return np.asarray(embeds / np.maximum(np.linalg.norm(embeds, axis=1, keepdims=True), 1e-12), dtype=np.float32)

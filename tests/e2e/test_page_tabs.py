@@ -264,7 +264,7 @@ def two_bundles(tiny_bundle: Path, tiny_config: Path, captioned_folder: Path, tm
 def test_another_bundle_is_opened_and_compared(
     open_tab: Any, two_bundles: Path, image_folder: Path, demo_process: Any, tmp_path: Path
 ) -> None:
-    """Its embeddings are others, so the images are indexed anew; then both answer about the same gallery."""
+    """Its embeddings differ, so the images are indexed again; then both answer about the same gallery."""
     images = tmp_path / "pictures"
     shutil.copytree(image_folder, images)
     with demo_process("--images", str(images), "--bundle", str(two_bundles / "tiny"), "--provider", "cpu") as running:

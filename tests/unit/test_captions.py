@@ -123,7 +123,7 @@ def test_an_image_in_two_official_lists_is_an_error(tmp_path: Path) -> None:
 # Kaggle results.csv, Flickr tokens
 
 
-def test_results_csv_mends_the_row_without_its_second_bar(tmp_path: Path) -> None:
+def test_results_csv_repairs_the_row_without_its_second_bar(tmp_path: Path) -> None:
     add_images(tmp_path / "flickr30k_images", "1.jpg", "2199200615.jpg")
     (tmp_path / "results.csv").write_text(
         "image_name| comment_number| comment\n"

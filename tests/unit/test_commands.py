@@ -201,7 +201,7 @@ def outcome(place: dict[str, Path]) -> Outcome:
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_exit_2_and_one_line_that_says_how_to_mend_it(name: str, outcome: Outcome) -> None:
+def test_mistake_is_exit_2_and_one_line_that_says_how_to_fix_it(name: str, outcome: Outcome) -> None:
     done = outcome(name)
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr

@@ -144,7 +144,7 @@ def test_one_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
     assert is_mapped(ImageIndex.open(folder))
 
 
-def test_one_of_an_index_that_was_made_anew_is_not_used(folder: Path) -> None:
+def test_one_of_an_index_that_was_replaced_is_not_used(folder: Path) -> None:
     """Same paths, same images, same number of commits, another day: nothing else tells the two."""
     write_derived(folder)
     for table in ("pictures.lance", "problems.lance"):

@@ -73,7 +73,7 @@ def test_export_through_a_link_replaces_what_it_leads_to(
     tiny_run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Path(shutil.copytree(tiny_bundle, tmp_path / "target"))
-    (target / "tokenizer.json").write_text("damaged")  # which only an export mends
+    (target / "tokenizer.json").write_text("damaged")  # only an export repairs it
     (tmp_path / "link").symlink_to(target)
     assert export_here(monkeypatch, tiny_run, tmp_path / "link") == 0
     assert (tmp_path / "link").is_symlink() and Bundle.open(target).precisions == ["fp32"]

@@ -142,7 +142,7 @@ def test_printable_names_are_one_line() -> None:
 # what is refused
 
 
-def test_index_of_another_bundle_is_refused_with_the_way_to_mend(
+def test_index_of_another_bundle_is_refused_with_the_fix(
     encoders: OnnxEncoders, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
@@ -204,7 +204,7 @@ def test_damaged_index_is_one_line(encoders: OnnxEncoders, images: Path, tmp_pat
         ImageIndex.open(tmp_path / "none")
 
 
-def test_index_of_the_older_format_is_refused_with_the_way_to_mend(
+def test_index_of_the_older_format_is_refused_with_the_fix(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"

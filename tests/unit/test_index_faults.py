@@ -54,7 +54,7 @@ def columns(count: int, dim: int, first: int = 0) -> dict[str, Any]:
     }
 
 
-def test_empty_error_report_is_not_made_anew(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_empty_error_report_is_not_made_again(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     """Whoever opens the index just while its table is away would be told that it is damaged."""
     update_index(str(images), encoders, tmp_path / "index")
     mark = tmp_path / "index/problems.lance/mark"

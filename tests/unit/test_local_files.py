@@ -228,4 +228,4 @@ def test_show_in_folder_opens_the_folder(page: Page, photos: Path, opened: Path)
 def test_without_a_desktop_that_is_said(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert page.act("show", row=0)["message"] == "The machine of the page has no desktop to show a folder on."
+    assert page.act("show", row=0)["message"] == "The machine that runs the page has no desktop to show a folder on."

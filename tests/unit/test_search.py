@@ -108,7 +108,7 @@ def test_captions_are_embedded_once_and_new_ones_only(
 
 
 @pytest.mark.parametrize("damage", ["cut off", "another method", "no archive", "no keys"])
-def test_damaged_file_of_captions_is_made_anew(searcher: Searcher, tmp_path: Path, damage: str) -> None:
+def test_damaged_file_of_captions_is_made_again(searcher: Searcher, tmp_path: Path, damage: str) -> None:
     ours = dataclasses.replace(searcher.index, folder=tmp_path)
     expected = Searcher(ours, searcher.encoders).captions_for(searcher.index.paths[0])
     path = tmp_path / "captions.npz"

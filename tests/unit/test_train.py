@@ -163,13 +163,13 @@ def test_a_run_started_from_another_one_begins_with_its_recall(
     for part in ("learning_rate", "vision_learning_rate", "text_learning_rate"):
         flags += [f"--train.{part}", 1e-12]  # nothing is learned
     run_command(monkeypatch, *flags, "--out", tmp_path / "from", "--train.start_from", tiny_run)
-    run_command(monkeypatch, *flags, "--out", tmp_path / "anew")
+    run_command(monkeypatch, *flags, "--out", tmp_path / "fresh")
     expected = load_run(tiny_run).metrics
-    found, anew = records_of(tmp_path / "from")[0], records_of(tmp_path / "anew")[0]
+    found, fresh = records_of(tmp_path / "from")[0], records_of(tmp_path / "fresh")[0]
     if setup == 1:
         assert {name: found[name] for name in expected} == expected
     assert found["mean_recall"] == pytest.approx(expected["mean_recall"], abs=0.03)  # another cut rounds otherwise
-    assert abs(anew["mean_recall"] - expected["mean_recall"]) > 0.1
+    assert abs(fresh["mean_recall"] - expected["mean_recall"]) > 0.1
 
 
 def test_a_run_started_from_another_one_keeps_its_standardisation_on_other_images(

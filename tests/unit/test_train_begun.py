@@ -52,7 +52,7 @@ def test_a_run_stopped_in_its_first_epoch_is_not_resumed_with_another_config(
     refused(begun, "--resume: the config differs from that of", *common, "--resume", "--train.learning_rate", "0.5")
 
 
-def test_a_run_stopped_in_its_first_epoch_is_not_begun_anew(
+def test_a_run_stopped_in_its_first_epoch_is_not_started_again(
     begun: Path, tiny_config: Path, captioned_folder: Path, tiny_run: Path
 ) -> None:
     refused(begun, "holds a run already; add --resume", "--config", tiny_config, "--data", captioned_folder)

@@ -71,7 +71,7 @@ def test_of_two_trainings_on_one_cache_the_second_waits_and_takes_what_the_first
 
 
 @pytest.mark.parametrize("note", ["", '{"done": 12', "[]", '{"done": 12, "skipped": 3}'])
-def test_a_cache_whose_note_is_damaged_is_computed_anew(
+def test_a_cache_whose_note_is_damaged_is_computed_again(
     note: str, config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     expected = features_of(config, image_folder)

@@ -331,7 +331,7 @@ def test_training_sees_another_view_every_epoch_and_validation_the_image_itself(
         assert torch.equal(images.features(rows), plain)
         for one, other in ((plain, first), (first, second), (plain, second)):
             assert (one - other).abs().max() > 0.02 * plain.abs().max()
-        # what is cached comes again, images that are opened each time are cut anew
+        # cached images come back the same; images that are opened each time get new crops
         assert torch.equal(third, plain) == (setup != 2)
         alone = load(image_folder, replace(config, train=replace(config.train, setup=setup)), model)
         assert validate(model, data) == validate(model, alone)
