@@ -1,13 +1,15 @@
-"""How fast `miniclip index` is on JPEGs of two sizes, against what its steps cost one by one.
+"""Measure how fast `miniclip index` is on JPEGs of two sizes, compared with the cost of its single steps.
 
 python -m benchmarks.index_speed --bundle bundles/mine [--pictures 2000] [--json FILE]
 
-Each step (read and hash, decode, resize, encode, write) is timed in CPU seconds an image, alone but on all cores at a
-time, as in the index. Cores over the sum of the steps is then the rate that no order of work can beat. The command runs
-in a process of its own; files are in the page cache, so disks are not measured. Exit status 1 when a figure is missed.
+Each step (read and hash, decode, resize, encode, write) is timed separately in CPU seconds per image, on all cores at
+once, as in the index. The number of cores divided by the sum of the steps is then an upper limit of the rate. The
+command runs as a separate process; files are in the page cache, so disks are not measured. Exit status 1 if a figure is
+missed.
 
-On a machine that is busy with other work, rates say little. The share of the command's CPU time that its steps explain
-still does: the rest is bookkeeping. Start and end, which a second run over unchanged files measures, do not count.
+On a machine that is busy with other work, rates mean little. The share of the command's CPU time that goes into its
+steps is still meaningful; the rest is bookkeeping. It excludes start and end, which a second run over unchanged files
+measures.
 """
 
 import io
@@ -38,7 +40,7 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from tests.support.icc_profiles import display_p3
 
-SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # images/s that are wanted of each
+SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # width and height in px -> required images/s
 SHARE, MEMORY_MB, UNCHANGED, UNCHANGED_S = 0.9, 700.0, 10_000, 3.0
 CORES = thread_count()
 LAUNCH = """
@@ -50,9 +52,9 @@ print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="The index against its own steps.")
+    parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="Compare the index with its steps.")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds")
-    parser.add_argument("--pictures", type=int, default=2000, help="small images; of large ones a fifth (default 2000)")
+    parser.add_argument("--pictures", type=int, default=2000, help="small images; a fifth as many large (default 2000)")
     parser.add_argument(
         "--unchanged", type=int, default=UNCHANGED, help=f"files of the second run (default {UNCHANGED})"
     )
@@ -84,7 +86,7 @@ def main() -> int:
 
 
 def make_images(folder: Path, width: int, height: int, count: int) -> float:
-    """JPEGs with the detail of photographs, a few drawn and then told apart by their last bytes; their mean KB."""
+    """Write JPEGs as detailed as photographs: eight drawings, with a number appended to each file; their mean KB."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     drawn = []
@@ -102,13 +104,13 @@ def make_images(folder: Path, width: int, height: int, count: int) -> float:
 
 
 def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> dict[str, Any]:
-    """CPU milliseconds of each step, and what the command reaches."""
+    """CPU milliseconds of each step, and the command's speed and memory."""
     files = list(scan_images(str(folder)).files.values())[: max(64, count // 10)]
     transform = encoders.transform
     paths = [file.path for file in files]
     steps = {"read": cpu_ms(hash_file, paths)[0]}
     steps["decode"], images = cpu_ms(lambda path: read_image(path, transform.min_size_px), paths)
-    profile = display_p3()  # no step of these images, which are sRGB: what it would cost if they were Display P3
+    profile = display_p3()  # these images are sRGB, so this is no step of theirs: the cost if they were Display P3
     profile_ms, _ = cpu_ms(lambda image: to_srgb(image.image, profile), images)
     steps["resize"], pixel_values = cpu_ms(lambda image: transform(image.image), images)
     del images
@@ -136,7 +138,7 @@ def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> d
 
 
 def cpu_ms(step: Callable[[Any], Any], items: Sequence[Any]) -> tuple[float, list[Any]]:
-    """CPU milliseconds of a step an item while all cores do it, and what it returned."""
+    """CPU milliseconds per item of a step that runs on all cores, and its results."""
 
     def timed(item: Any) -> tuple[float, Any]:
         started = time.thread_time()
@@ -150,7 +152,7 @@ def cpu_ms(step: Callable[[Any], Any], items: Sequence[Any]) -> tuple[float, lis
 
 
 def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
-    """CPU milliseconds of committing an image, some seconds' worth of images at a time."""
+    """CPU milliseconds per image of one large commit."""
     reading = read_file(files[0], encoders, {})
     rows = [replace(reading, file=replace(files[0], path=f"{number}.jpg")) for number in range(count // 2)]
     with tempfile.TemporaryDirectory() as place:
@@ -162,7 +164,7 @@ def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
 
 
 def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float, float]:
-    """What the command prints, the most memory that it took, in MB, and its CPU seconds."""
+    """The command's output, its peak memory in MB, and its CPU seconds."""
     command = [
         "-m",
         "miniclip.cli",
@@ -175,7 +177,7 @@ def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float, float]
         "--provider",
         "cpu",
     ]
-    # a small process between: the most memory of a child counts what its parent had when it was forked
+    # through a small process, because a child's peak memory includes its parent's memory at the fork
     launched = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True, check=True)
     printed, _, used = launched.stdout.rstrip().rpartition("\n")
     peak, cpu_s = used.split()

@@ -42,19 +42,19 @@ def make_parser() -> ArgumentParser:
         "--run",
         required=True,
         type=Path,
-        help="run folder of training, or a CLIP, SigLIP, ...: its folder or USER/NAME",
+        help="run folder from training, or a CLIP, SigLIP, ...: its folder or USER/NAME",
     )
-    parser.add_argument("--out", required=True, type=Path, help="bundle folder to make")
+    parser.add_argument("--out", required=True, type=Path, help="bundle folder to write")
     parser.add_argument(
         "--precision",
         nargs="+",
         choices=list(PRECISIONS),
         default=list(PRECISIONS),
-        help="what to make (default all three)",
+        help="precisions to export (default all three)",
     )
     parser.add_argument(
         "--data",
-        help="captions to calibrate int8 on, for a run without calibration.npz",
+        help="captions for calibrating int8, if the run has no calibration.npz",
     )
     add_image_root_flag(parser)
     return parser
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     calibration = _calibration(run, arguments.data, arguments.image_root)
     if "int8" in arguments.precision and calibration is None:
         raise MiniClipError(
-            f"int8 needs images to measure activations on, and {arguments.run} has no {CALIBRATION_FILE}; "
+            f"int8 needs calibration images, and {arguments.run} has no {CALIBRATION_FILE}; "
             "name captions with --data, or leave int8 out with --precision fp32 fp16"
         )
     try:
@@ -98,7 +98,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     (folder / "onnx").mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         shutil.copyfile(run.settings / name, folder / name)
-    # transformers.js opens a dual encoder by this type; once the towers are ONNX their own types no longer matter
+    # transformers.js opens a dual encoder by this type; it ignores the towers' own types once they are ONNX files
     dim = run.config.model.projection_dim
     write_json(folder / "config.json", {"model_type": "clip", "projection_dim": dim, "architectures": ["CLIPModel"]})
 
@@ -143,7 +143,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
 
 
 def _shares(precisions: list[str], is_calibrated: bool) -> dict[str, float]:
-    """The stages, and how long each takes beside the others: miniclip-s on 2 cores."""
+    """The stages and their relative durations, measured with miniclip-s on 2 cores."""
     shares = {"exporting the vision tower": 10.0, "exporting the text tower": 8.0}
     if is_calibrated:
         if "int8" in precisions:
@@ -153,7 +153,7 @@ def _shares(precisions: list[str], is_calibrated: bool) -> dict[str, float]:
 
 
 def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet) -> ScoreCalibration | None:
-    """Fit match probabilities on the run's held-out images, or on training images where it kept no others."""
+    """Fit match probabilities on the run's held-out images, or on training images if the run kept no others."""
     own, split = (calibration.held_out, "val") if calibration.held_out else (calibration, "train")
     image_embeds = embed(fp32["vision"], image_feeds(own.pixel_values(run.transform)))
     queries, relation = judged_queries(own.captions, own.image_of_caption, len(image_embeds))
@@ -162,12 +162,12 @@ def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet
     if match is None:
         print("scores could not be calibrated: matching pairs score no higher than others")
     elif split == "train":
-        print("scores are calibrated on training images, because the run keeps no others: probabilities are too high")
+        print("scores are calibrated on training images, because the run kept no others: probabilities are too high")
     return match
 
 
 def _calibration(run: Run, data: str | None, image_roots: Sequence[Path] | None) -> CalibrationSet | None:
-    """The training images that the run kept for calibration, or images of `--data`."""
+    """The training images that the run kept for calibration, or images from `--data`."""
     if data is None:
         return CalibrationSet.load(run.folder)
     (table,) = read_sources([data], run.config.data.seed, image_roots)
@@ -175,11 +175,11 @@ def _calibration(run: Run, data: str | None, image_roots: Sequence[Path] | None)
 
 
 def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
-    """The manifest of the bundle in `out`; `MiniClipError` if replacing it would lose files that no export made."""
+    """The manifest of the bundle in `out`; `MiniClipError` if replacing it would lose files that no export wrote."""
     try:
         manifest = read_manifest(out / "manifest.json")
     except MiniClipError as error:
-        raise MiniClipError(f"{out} holds a bundle that cannot be read; choose another --out") from error
+        raise MiniClipError(f"the bundle in {out} cannot be read; choose another --out") from error
     if manifest["fingerprint"] != fingerprint:
         raise MiniClipError(f"{out} is the bundle of another run; choose another --out, or delete it")
     files, present, card = manifest["files"], list_files(out), "README.md"
@@ -188,13 +188,13 @@ def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
         others.append(f"{card}, changed by hand")
     if others:
         raise MiniClipError(
-            f"{out} holds files that no export made ({'; '.join(others[:3])}); move them away, or choose another --out"
+            f"{out} has files that no export wrote ({'; '.join(others[:3])}); move them away, or choose another --out"
         )
     return manifest
 
 
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
-    """Swap the finished bundle in; the old one is removed only once the new one is in place."""
+    """Put the finished bundle in place; the old one is removed only afterwards."""
     if out.exists():
         if exchange(bundle, out):
             return

@@ -1,6 +1,7 @@
-"""fp32 ONNX file -> fp16 for GPUs: half-precision weights and arithmetic, float32 in and out.
+"""Convert an fp32 ONNX file to fp16 for GPUs: half-precision weights and arithmetic, float32 in and out.
 
-What overflows or loses too much (norms, Softmax, Pow, the last L2 norm, the first convolutions) stays in fp32.
+Operators that overflow or lose too much precision (norms, Softmax, Pow, the last L2 norm, the first convolutions) stay
+in fp32.
 """
 
 from pathlib import Path
@@ -22,13 +23,13 @@ KEPT_IN_FP32 = [
     "ReduceSum",
     "Div",
 ]
-# Raw pixels have a range that low precision serves badly: these carry most of the loss and little of the time.
+# Low precision suits the range of raw pixels badly: these convolutions cause most of the loss and take little time.
 FIRST_IN_FP32 = 5
 
 
 def write_fp16(fp32: Path, fp16: Path) -> None:
-    """Half-precision weights and arithmetic, float32 inputs and outputs."""
-    with quiet_tools():  # the converter tells of every weight below fp16's smallest number, which become zero
+    """Write half-precision weights and arithmetic, with float32 inputs and outputs."""
+    with quiet_tools():  # the converter warns of every weight below fp16's smallest number, which becomes zero
         fp32_model = onnx.load(fp32)
         kept = normalisation_tail(fp32_model)
         if is_convolutional(fp32_model):
@@ -41,7 +42,7 @@ def write_fp16(fp32: Path, fp16: Path) -> None:
 
 
 def _drop_round_trips(model: onnx.ModelProto) -> None:
-    """Between two fp32 nodes the converter casts to fp16 and back, which rounds what was to be kept: cut that out."""
+    """Remove the casts to fp16 and back that the converter puts between two fp32 nodes: they round what should stay."""
     producers = {name: node for node in model.graph.node for name in node.output}
     original: dict[str, str] = {}
     for node in model.graph.node:
@@ -64,8 +65,8 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
 
 
 def normalisation_tail(model: onnx.ModelProto) -> list[str]:
-    """Names of the last nodes, from the last LayerNormalization on, or from the head's product where there is none: the
-    L2 norm must not be rounded to 11 bits.
+    """Names of the nodes from the last LayerNormalization, or without one from the head's product, to the end: the L2
+    norm must not be rounded to 11 bits.
     """
     nodes = list(model.graph.node)
     last = {node.op_type: place for place, node in enumerate(nodes)}

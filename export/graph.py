@@ -1,4 +1,4 @@
-"""What the precisions share: feeding an ONNX graph, looking inside it, finding its layers, saving it."""
+"""Work on ONNX graphs that all precisions share: run a graph, read its inner tensors, find its layers, save it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,22 +25,22 @@ def image_feeds(pixel_values: np.ndarray) -> Feeds:
 
 
 def text_feeds(tokenizer: Tokenizer, texts: Sequence[str]) -> Feeds:
-    """Texts -> batches of `input_ids, attention_mask`, in the texts' order, as large as encoders make them on a CPU."""
+    """Texts -> batches of `input_ids, attention_mask`, in the texts' order, of the size that encoders use on a CPU."""
     starts = range(0, len(texts), TEXTS_A_CORE)
     batches = (tokenizer(texts[start : start + TEXTS_A_CORE]) for start in starts)
     return [{"input_ids": input_ids, "attention_mask": attention_mask} for input_ids, attention_mask in batches]
 
 
 def embed(model: onnx.ModelProto | Path, feeds: Feeds) -> np.ndarray:
-    """The graph's output for all feeds: (N, D)."""
+    """The graph's output for all feeds, (N, D)."""
     session = _session(model)
     outputs: list[np.ndarray] = [session.run(None, feed)[0] for feed in feeds]
     return np.concatenate(outputs)
 
 
 def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
-    """Tensors inside the graph, batch by batch, each as `(rows, d)`, d its last axis: one row an image, token or text,
-    without padding."""
+    """Tensors inside the graph, batch by batch, each as `(rows, d)` with d the last axis: one row per image, text, or
+    token without padding."""
     for feed, tensors in zip(feeds, run_inside(model, names, feeds), strict=True):
         yield [token_rows(values, feed.get("attention_mask")) for values in tensors]
 
@@ -59,7 +59,7 @@ def run_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterat
 
 
 def token_rows(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """(..., d) -> (rows, d), without the tokens that `mask` names padding."""
+    """(..., d) -> (rows, d), without the tokens that `mask` marks as padding."""
     if values.ndim == 3 and mask is not None and values.shape[:2] == mask.shape:
         return np.asarray(values[mask.astype(bool)])
     return np.reshape(values, (-1, values.shape[-1]))
@@ -71,12 +71,12 @@ def _session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
 
 
 def is_convolutional(model: onnx.ModelProto) -> bool:
-    """Whether the tower is more than one convolution deep: a transformer has one, which cuts the patches."""
+    """Whether the tower has more than one convolution; a transformer has only the one that makes patches."""
     return bool(sum(node.op_type == "Conv" for node in model.graph.node) > 1)
 
 
 class Wiring:
-    """Who makes a tensor, who reads it, and what constants hold."""
+    """The node that makes each tensor, the nodes that read it, and the values of constants."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.producers = {name: node for node in graph.node for name in node.output}
@@ -94,13 +94,13 @@ class Wiring:
         return node if node is not None and node.op_type == operator else None
 
     def read_by(self, name: str, operator: str) -> onnx.NodeProto | None:
-        """The only reader, if it is such a node."""
+        """The tensor's reader, if there is only one and it has this operator."""
         nodes = self.readers.get(name, [])
         return nodes[0] if len(nodes) == 1 and nodes[0].op_type == operator else None
 
 
 def constant_products(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """The matrix products with constant weights, by their input: query, key and value share theirs."""
+    """Matrix products with constant weights, grouped by input: query, key and value have the same one."""
     constants = {item.name for item in model.graph.initializer}
     products: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -110,7 +110,7 @@ def constant_products(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]
 
 
 def first_convolutions(model: onnx.ModelProto, count: int) -> list[str]:
-    """Names of the first convolutions, the activations behind them, and what adds two of them."""
+    """Names of the first convolutions, and of the activations and additions that read their results."""
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"][:count]
     outputs = {name for node in convolutions for name in node.output}
     behind = [n for n in model.graph.node if n.op_type in ("Clip", "Relu", "Add") and outputs & set(n.input)]
@@ -118,7 +118,7 @@ def first_convolutions(model: onnx.ModelProto, count: int) -> list[str]:
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove nodes whose results nobody reads, and constants that no node reads."""
+    """Remove nodes and constants that no node reads."""
     graph = model.graph
     outputs = {output.name for output in graph.output}
     while True:
@@ -133,8 +133,8 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write one file that a strict reader takes, the same bytes for the same graph."""
-    with quiet_tools():  # the converters append their casts at the end, which the standard forbids
+    """Write one file that strict readers accept; the same graph gives the same bytes."""
+    with quiet_tools():  # converters append casts at the end, but the standard demands topological order
         OnnxModel(model).topological_sort(is_deterministic=True)
     forget_origin(model)
     onnx.checker.check_model(model)
@@ -142,7 +142,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def forget_origin(model: onnx.ModelProto) -> None:
-    """Remove source lines, module names and inferred shapes: not needed to run, not the same twice."""
+    """Remove source lines, module names and inferred shapes: they are not needed to run, and differ between exports."""
     model.producer_name, model.producer_version, model.doc_string = "miniclip", "", ""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]

@@ -1,9 +1,10 @@
-"""The exporter's graph, rewritten into one that does the same with fewer steps.
+"""Rewrite the exporter's graph into an equivalent one with fewer steps.
 
-Query, key and value are projected apart, cut into heads and transposed for the operator `Attention` (ONNX opset 23),
-which also takes them uncut as `(B, L, H * d)`. A text tower, whose single query is bound by the number of its nodes and
-not by arithmetic, computes the three in one product; a vision tower has many tokens, and splitting the product again
-would cost more than it saves. A scale behind a layer (DINOv2's LayerScale) becomes part of the layer's weights.
+The exporter projects query, key and value separately, splits them into heads and transposes them for the operator
+`Attention` (ONNX opset 23), which also accepts them unsplit as `(B, L, H * d)`. In a text tower the number of nodes,
+not arithmetic, limits a single query, so one product computes all three. A vision tower has many tokens, and splitting
+the product again would cost more than it saves. A scale after a layer (DINOv2's LayerScale) is folded into the layer's
+weights.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from .graph import Wiring, drop_unused
 
 @dataclass(frozen=True)
 class Projection:
-    """One of query, key and value: `projected = x @ weight + bias`, then cut into heads of `head_dim`."""
+    """Query, key or value: `projected = x @ weight + bias`, then split into heads of `head_dim`."""
 
     projected: str
     x: str
@@ -28,10 +29,10 @@ class Projection:
 
 
 def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) -> None:
-    """Rewrite every `Attention` of the graph that has the exporter's shape; others stay as they are.
+    """Rewrite every `Attention` that has the exporter's structure; others stay unchanged.
 
     `merge` computes query, key and value in one product. `drop_masks` removes attention masks, which a vision tower has
-    though nothing in an image is padding.
+    although images have no padding.
     """
     graph = model.graph
     for attention in [node for node in graph.node if node.op_type == "Attention"]:
@@ -93,7 +94,7 @@ def fold_scales(model: onnx.ModelProto) -> None:
         scale, weight, bias = (known.constant(name) for name in (scales[0], product.input[1], add.input[1]))
         if weight is None or bias is None or scale is None or scale.shape != bias.shape or bias.ndim != 1:
             continue
-        layer = add.input[1].rpartition(".")[0]  # a name tells which layer it is
+        layer = add.input[1].rpartition(".")[0]  # the name identifies the layer
         product.input[1], add.input[1] = f"{layer}.{node.name}_weight", f"{layer}.{node.name}_bias"
         graph.initializer.append(numpy_helper.from_array(weight * scale, product.input[1]))
         graph.initializer.append(numpy_helper.from_array(bias * scale, add.input[1]))
@@ -124,7 +125,7 @@ def _projection(known: Wiring, name: str) -> Projection | None:
 def _merged(graph: onnx.GraphProto, attention: onnx.NodeProto, projections: list[Projection]) -> list[str]:
     """Put one product and a split before `attention`; returns the names of the three parts."""
     name = attention.name
-    # named after the layer, and the node: the exporter lets equal constants share a name
+    # named after the layer and the node, because the exporter gives equal constants the same name
     prefix = f"{projections[0].bias_name.rpartition('.')[0]}.{name}"
     constants = {
         f"{prefix}_weight": np.concatenate([p.weight for p in projections], axis=1),

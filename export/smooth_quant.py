@@ -1,13 +1,13 @@
-"""Outlier channels and tokens of a transformer, made smaller before 8-bit products.
+"""Scale down the outlier channels and tokens of a transformer before its 8-bit products.
 
-One channel in a hundred of a transformer's activations is ten times as large as the others, and one scale a tensor
-then leaves the others few of the 256 steps. Such a channel is divided by a constant, and its row of the weights
-multiplied by it: the same product (G. Xiao et al., "SmoothQuant", ICML 2023, section 4). Unlike there, only channels
-above a limit are touched, and each product's limit is the one that 8 bits serve best on calibration data. Where a layer
-before can be divided instead, the division costs nothing.
+In a transformer's activations, one channel in a hundred is ten times as large as the others. With one scale per tensor,
+few of the 256 steps are then left for the others. Such a channel is divided by a constant and its row of the weights
+multiplied by it, which leaves the product unchanged (G. Xiao et al., "SmoothQuant", ICML 2023, section 4). Unlike the
+paper, this module changes only channels above a limit, and chooses each product's limit for the smallest 8-bit error on
+calibration data. If the weights of a preceding layer can be divided instead, the division costs no time.
 
-Where no layer can, and it is some tokens that are large rather than some channels (M. Sun et al., "Massive Activations
-in Large Language Models", COLM 2024), each row is divided by its own largest value, and its product multiplied by it.
+If no layer can be divided, and outliers are in tokens rather than channels (M. Sun et al., "Massive Activations in
+Large Language Models", COLM 2024), each row is divided by its largest value and its product multiplied by that value.
 """
 
 import numpy as np
@@ -16,15 +16,15 @@ from onnx import helper, numpy_helper
 
 from .graph import Feeds, Wiring, constant_products, drop_unused, look_inside
 
-LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: untouched
-SAMPLED_ROWS = 2048  # of all batches together
+LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: unchanged
+SAMPLED_ROWS = 2048  # in total, over all batches
 MIN_GAIN = 2.0  # a division that costs time in the graph must halve the squared error
 
-Divisor = tuple[onnx.NodeProto, int, slice]  # a node's constant input, by its place, and the columns meant
+Divisor = tuple[onnx.NodeProto, int, slice]  # a node, the position of its constant input, the columns
 
 
 def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
-    """The same function, with a division before each matrix product that gains from it."""
+    """An equivalent graph, with a division before each matrix product that gains from it."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
     products = constant_products(model)
@@ -54,8 +54,8 @@ def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
 
 
 def _free_divisors(known: Wiring, name: str, nodes: list[onnx.NodeProto]) -> list[Divisor]:
-    """Constants that divide the tensor when they are divided: a norm's scale and bias, or, for the result of attention,
-    weight and bias of its values. None where others than `nodes` read the tensor.
+    """Constants whose division divides the tensor: the scale and bias of a norm, or weight and bias of the values of an
+    attention. Empty if nodes other than `nodes` read the tensor.
     """
     maker = known.producers.get(name)
     if maker is None or known.readers[name] != nodes:
@@ -87,7 +87,7 @@ def _divide_constants(graph: onnx.GraphProto, divisors: list[Divisor], scales: n
 
 
 def _divide(graph: onnx.GraphProto, name: str, first: onnx.NodeProto, scales: np.ndarray) -> str:
-    """Put a multiplication before `first`; returns the name of its result."""
+    """Insert a multiplication before `first`; return the name of its result."""
     scaled = f"{first.name}_scaled"
     graph.initializer.append(numpy_helper.from_array(1 / scales, f"{scaled}_by"))
     multiplication = helper.make_node("Mul", [name, f"{scaled}_by"], [scaled], name=f"{first.name}_scale")
@@ -96,7 +96,7 @@ def _divide(graph: onnx.GraphProto, name: str, first: onnx.NodeProto, scales: np
 
 
 def _divide_rows(graph: onnx.GraphProto, name: str, nodes: list[onnx.NodeProto], least: float) -> None:
-    """Divide each row before `nodes` by its largest value or by `least`, and multiply their results by it."""
+    """Divide each row by its largest value, or by `least` if that is larger, and multiply the nodes' results by it."""
     first = nodes[0].name
     largest, divisors, divided = (f"{first}_{what}" for what in ("row_largest", "row_divisors", "rows_divided"))
     constants = {f"{first}_last_axis": np.array([-1]), f"{first}_least": np.array(least, dtype=np.float32)}
@@ -118,7 +118,7 @@ def _divide_rows(graph: onnx.GraphProto, name: str, nodes: list[onnx.NodeProto],
 def _activations(
     model: onnx.ModelProto, names: list[str], feeds: Feeds
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Each channel's largest absolute value, and a sample of rows with the most extreme ones among them."""
+    """Each channel's largest absolute value, and a sample of rows that includes the most extreme ones."""
     largest: dict[str, np.ndarray] = {}
     samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
     generator = np.random.default_rng(0)
@@ -133,9 +133,8 @@ def _activations(
 
 
 def _best_scales(largest: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The divisors (d,) float32 that bring `rows @ weight` in 8 bits nearest to what it is in 32.
-
-    With them, the error that is left, and the one without any.
+    """The divisors (d,) float32 that make `rows @ weight` in 8 bits closest to the result in 32, the remaining error,
+    and the error without divisors.
     """
     candidates = [
         np.maximum(1, largest / max(float(np.percentile(largest, percentile)), 1e-6)).astype(np.float32)
@@ -149,9 +148,9 @@ def _best_scales(largest: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> t
 def _squared_error(
     rows: np.ndarray, weight: np.ndarray, scales: np.ndarray, row_divisors: np.ndarray | float = 1.0
 ) -> float:
-    """Of the product in 8 bits, its channels divided by `scales` (d,) and its rows by `row_divisors` (n, 1).
+    """Mean squared error of the 8-bit product: channels divided by `scales` (d,), rows by `row_divisors` (n, 1).
 
-    Each row's error counts relative to the row's size: the norms behind the products take the size away again.
+    Each row's error is relative to the row's size, because the norms after the products remove the size.
     """
     expected = rows @ weight
     product = _rounded(rows / row_divisors / scales) @ _rounded_columns(weight * scales[:, None])
@@ -170,13 +169,13 @@ def _row_divisors(rows: np.ndarray, least: float) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """As 256 steps between the tensor's extremes, zero among them: onnxruntime's DynamicQuantizeLinear."""
+    """Round to 256 steps between the tensor's extremes, including zero, as onnxruntime's DynamicQuantizeLinear does."""
     low, high = min(float(values.min()), 0), max(float(values.max()), 0)
     step = (high - low) / 255 or 1
     return np.round(values / step) * step
 
 
 def _rounded_columns(weight: np.ndarray) -> np.ndarray:
-    """As signed 8-bit numbers with a scale a column."""
+    """Round to signed 8-bit numbers with one scale per column."""
     step = np.abs(weight).max(axis=0) / 127 + 1e-12
     return np.asarray(np.round(weight / step) * step)

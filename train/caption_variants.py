@@ -1,9 +1,9 @@
-"""Other wordings of a caption that keep its meaning, of which training draws one each time.
+"""Variants of a caption that keep its meaning; training draws one of them each time.
 
-In: a caption. Out: its variants. A bare name ("granny smith apple") gets the sentences that people search with ("a
-image of a granny smith apple"; templates after A. Radford et al., "Learning Transferable Visual Models From Natural
-Language Supervision", ICML 2021, section 3.1.4). A sentence is cut down to what people type: without articles, or with
-a word or two missing (word dropout as in J. Wei and K. Zou, "EDA", EMNLP 2019).
+In: a caption. Out: its variants. A bare name ("granny smith apple") is put into sentences such as "an image of a granny
+smith apple" (templates after A. Radford et al., "Learning Transferable Visual Models From Natural Language
+Supervision", ICML 2021, section 3.1.4). A sentence is shortened to the style of search queries: without articles, or
+with a word or two missing (word dropout as in J. Wei and K. Zou, "EDA", EMNLP 2019).
 """
 
 import random
@@ -17,8 +17,8 @@ import numpy as np
 from miniclip.models.config import DataConfig
 
 MAX_NAME_WORDS = 3
-DROPPED_SHARE = 0.15  # of the words of a sentence
-NAME_SHARE = 0.5  # how often a name is drawn as a sentence
+DROPPED_SHARE = 0.15  # fraction of a sentence's words
+NAME_SHARE = 0.5  # probability that a name is drawn as a sentence
 TEMPLATES = (
     "{article} {name}",
     "an image of {name}",
@@ -26,21 +26,21 @@ TEMPLATES = (
     "an image of {article} {name}",
     "this is {article} {name}",
 )
-MIN_DROPPED_WORDS = 6  # in a shorter sentence every word may be the one that matters
+MIN_DROPPED_WORDS = 6  # in shorter sentences every word may matter
 ARTICLES = frozenset(("a", "an", "the"))
 
 
 @dataclass(frozen=True)
 class Variants:
-    """Texts behind the captions: variants of text i are the rows from `first[i]` up to `first[i + 1]`, and one of them
-    stands for text i with probability `share[i]`."""
+    """Texts after the captions: the variants of text i are the rows from `first[i]` up to `first[i + 1]`, and one of
+    them replaces text i with probability `share[i]`."""
 
     texts: list[str]
     first: np.ndarray  # (N_texts + 1,)
     share: np.ndarray  # (N_texts,)
 
     def draw(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """For each text its own row, or one of its variants."""
+        """For each text, its own row or the row of one of its variants."""
         if not self.texts:
             return rows
         chance, place = generator.random((2, len(rows)))
@@ -50,8 +50,8 @@ class Variants:
 
 
 def make_variants(captions: Sequence[str], settings: DataConfig) -> Variants:
-    """Variants of the captions that `--data.name_templates` and `--data.caption_augment` ask for; their rows come
-    behind those of the captions."""
+    """The variants of the captions according to `--data.name_templates` and `--data.caption_augment`; their rows follow
+    those of the captions."""
     texts: list[str] = []
     first, share = [len(captions)], []
     for caption in captions:
@@ -67,7 +67,7 @@ def make_variants(captions: Sequence[str], settings: DataConfig) -> Variants:
 
 
 def is_name(caption: str) -> bool:
-    """Whether a caption is a bare name: at most three words, no article in front and no full stop behind."""
+    """Whether a caption is a bare name: at most three words, without a leading article or a final full stop."""
     words = caption.split()
     return len(words) <= MAX_NAME_WORDS and words[0].lower() not in ARTICLES and not caption.endswith(".")
 
@@ -78,7 +78,7 @@ def name_sentences(name: str) -> list[str]:
 
 
 def shortened(caption: str, seed: int = 0) -> list[str]:
-    """A sentence without articles, and twice with some of its words left out; duplicates are dropped."""
+    """A sentence without articles, and two versions with some words missing; duplicates are dropped."""
     words = re.sub(r"[.,;!?]+(?=\s|$)", "", caption).split()
     generator = random.Random(f"{seed}-{zlib.crc32(caption.encode())}")
     found = [" ".join(word for word in words if word.lower() not in ARTICLES)]

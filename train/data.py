@@ -1,6 +1,7 @@
-"""What a run trains and validates on: the caption table, and the two sides that turn its rows into features.
+"""The data of a run: the caption table, and the two tower inputs that turn its rows into features.
 
-In: `--data` and the config. Out: `TrainingData`, with unreadable images left out and prototypes, if any, put in.
+In: `--data` and the config. Out: `TrainingData` without unreadable images, and with prototypes if the config asks for
+them.
 """
 
 import hashlib
@@ -33,10 +34,10 @@ from .sources import HELD_OUT, Source, draw, parse_sources
 from .tokens import Tokens
 from .tower_inputs import Images, Texts
 
-MIN_SPLIT = 4  # images that a seeded split makes 2, 1 and 1 of
-ENOUGH = (  # one alone has no deviation to standardise by, and nothing to tell it from
-    "at least 2 and 1 are needed, which a split by seed makes of "
-    f"{MIN_SPLIT} images; add images, or give them splits of their own"
+MIN_SPLIT = 4  # images; a seeded split of 4 has 2, 1 and 1
+ENOUGH = (  # a single training image has no standard deviation, and no other image to differ from
+    "training needs at least 2 images and validation 1, which takes "
+    f"{MIN_SPLIT} images if splits are drawn by seed; add images, or assign their splits yourself"
 )
 
 
@@ -44,20 +45,20 @@ ENOUGH = (  # one alone has no deviation to standardise by, and nothing to tell 
 class TrainingData:
     """Training and validation images with their captions; `table` holds only images that could be read.
 
-    Texts are the table's captions and, behind them, those of the prototypes.
+    `texts` has the table's captions first, then the texts of the prototypes and the caption variants.
     """
 
     table: CaptionTable
     images: Images
     texts: Texts
-    prototypes: Tensor | None  # (K, d_vision) standardised image features whose names are texts
+    prototypes: Tensor | None  # (K, d_vision) standardised image features; their class names are in `texts`
     variants: Variants
-    all_texts: list[str]  # what the rows of `texts` say
+    all_texts: list[str]  # the text of each row of `texts`
     sources: tuple[Source, ...]
-    source_of_image: np.ndarray  # (N_images,) place in `sources`
+    source_of_image: np.ndarray  # (N_images,) index into `sources`
 
     def image_rows(self, split: str, source: int | None = None) -> np.ndarray:
-        """Rows of the split's images; with `source`, of that one only."""
+        """Rows of the split's images; with `source`, only rows of that source."""
         chosen = np.array([own == split for own in self.table.splits], dtype=bool)
         return np.flatnonzero(chosen if source is None else chosen & (self.source_of_image == source))
 
@@ -70,18 +71,18 @@ class TrainingData:
         return np.flatnonzero(np.isin(self.table.image_of_caption, image_rows))
 
     def drawn_images(self, generator: np.random.Generator) -> np.ndarray:
-        """Rows of the training images of one epoch, each source as often as its weight says."""
+        """Rows of the training images of one epoch; each source is drawn according to its weight."""
         rows = self.image_rows("train")
         return draw(rows, self.source_of_image[rows], [source.weight for source in self.sources], generator)
 
     def drawn_texts(self, generator: np.random.Generator) -> np.ndarray:
-        """Rows of the training captions of one epoch, each source as often as its weight says."""
+        """Rows of the training captions of one epoch; each source is drawn according to its weight."""
         rows = self.text_rows("train")
         source_of_text = self.source_of_image[self.table.image_of_caption[rows]]
         return draw(rows, source_of_text, [source.weight for source in self.sources], generator)
 
     def digest(self) -> str:
-        """SHA-256 of the images' names, their splits and their captions, wherever they lie."""
+        """SHA-256 of the images' file names, splits and captions; it does not depend on their folder."""
         table = self.table
         names = [path.name for path in table.image_paths]
         parts = [names, list(table.splits), list(table.captions), table.image_of_caption.tolist()]
@@ -100,12 +101,12 @@ def load_data(
     device: Device | None = None,
     image_roots: Sequence[Path] | None = None,
 ) -> TrainingData:
-    """Read the captions and prepare them: training and validation splits of every source; `values` are those of --data,
-    `image_roots` those of --image-root.
+    """Read and prepare the training and validation splits of every source; `values` are those of --data, `image_roots`
+    those of --image-root.
 
-    Validation images of all but the first source are in the split `HELD_OUT`. Of these sources, images that the
-    first one holds out are left out, and counted.
-    Errors: `MiniClipError` when more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
+    Validation images of all sources but the first are in the split `HELD_OUT`. Images that the first source holds out
+    are removed from the other sources, and counted.
+    Errors: `MiniClipError` if more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
     sources = parse_sources(values)
     first, *others = read_sources([source.spec for source in sources], config.data.seed, image_roots)
@@ -119,7 +120,7 @@ def load_data(
     for place, source in enumerate(sources[1:], start=1):
         apart = tables[place].apart_from(first)
         if left_out := len(tables[place].image_paths) - len(apart.image_paths):
-            say(f"{source.spec}: {left_out:,} images not trained on, since {sources[0].spec} holds them out")
+            say(f"{source.spec}: {left_out:,} images not used for training, because {sources[0].spec} holds them out")
         tables[place] = apart
     table = reduce(CaptionTable.and_train, tables)
     source_of_image = np.repeat(np.arange(len(tables)), [len(own.image_paths) for own in tables])
@@ -127,7 +128,7 @@ def load_data(
 
 
 def _with_held_out(table: CaptionTable) -> CaptionTable:
-    """The training split, and the validation split under the name `HELD_OUT`."""
+    """The training split, and the validation split renamed to `HELD_OUT`."""
     chosen = table.split("train", "val") if "val" in table.splits else table.split("train")
     return replace(chosen, splits=[HELD_OUT if split == "val" else split for split in chosen.splits])
 
@@ -143,8 +144,8 @@ def prepare(
     sources: Sequence[Source] = (Source("data"),),
     source_of_image: np.ndarray | None = None,
 ) -> TrainingData:
-    """Compute what is frozen, drop what is unreadable. The model is on `device`, the CPU by default. Without
-    `source_of_image`, all is of one source."""
+    """Compute the features of frozen towers and drop unreadable images. The model is on `device`, by default the CPU;
+    without `source_of_image`, all images are of one source."""
     device = device or cpu_device()
     if source_of_image is None:
         source_of_image = np.zeros(len(table.image_paths), dtype=np.int64)
@@ -161,9 +162,7 @@ def prepare(
     check_skipped(table, allow_missing)
     train, val = table.splits.count("train"), table.splits.count("val")
     if train < 2 or val < 1:
-        raise MiniClipError(
-            f"of the images that can be read, {train} are for training and {val} for validation; {ENOUGH}"
-        )
+        raise MiniClipError(f"{train} readable images are for training and {val} for validation; {ENOUGH}")
 
     captions, prototypes = list(table.captions), None
     if config.data.prototypes:
@@ -177,7 +176,7 @@ def prepare(
 
 
 def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:
-    """Rows of images that cannot be read, with the reason: better known now than after an hour."""
+    """Rows of images that cannot be read, with the reason; checked before training, which may take hours."""
     loaded = ProgressBar(
         prefetch(table.image_paths, transform.load, ahead=64),
         total=len(table.image_paths),
@@ -189,10 +188,10 @@ def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str
 
 
 def prototype_features(config: Config) -> tuple[Tensor, list[str]]:
-    """The ImageNet classifier's weight rows as images (K, d), and their class names.
+    """The weight rows of the ImageNet classifier, used as image features (K, d), and their class names.
 
-    A row of the classifier points where its class lies in the backbone's own feature space, so a thousand concepts come
-    for free. Rows have another scale than features, so they are standardised among themselves, as images are.
+    A row of the classifier points towards its class in the backbone's feature space, so it adds a concept without an
+    image. Rows and features differ in scale, so the rows are standardised separately, in the same way as images.
     """
     weights, names = class_prototypes(config.model.vision)
     rows = torch.from_numpy(weights)

@@ -1,9 +1,9 @@
-"""Prove on this machine that training, export and search run on its GPU and agree with its CPU.
+"""Check that training, export and search run on this machine's GPU and agree with its CPU.
 
 python -m benchmarks.gpu [--quick] [--json FILE] [--data PATH --vision FOLDER --text FOLDER]
 
-It draws its own images and makes its own backbones, so nothing is downloaded. Without a GPU it runs the CPU half.
-Exit status 1 when a line fails. `--data` adds a row of configs/setup2.toml on real captions.
+It draws its own images and makes its own backbones, so it downloads nothing. Without a GPU it runs only the CPU part.
+Exit status 1 if a check fails. `--data` adds a line for configs/setup2.toml on real captions.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ def parse_arguments() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m benchmarks.gpu", description="Check the GPU against the CPU.")
     parser.add_argument("--quick", action="store_true", help="tiny towers and few images, for the test suite")
     parser.add_argument("--json", type=Path, help="write the result to this file")
-    parser.add_argument("--data", type=Path, help="captions to measure configs/setup2.toml on, such as Flickr8k")
-    parser.add_argument("--vision", help="vision backbone for --data (default that of the config)")
-    parser.add_argument("--text", help="text backbone for --data (default that of the config)")
+    parser.add_argument("--data", type=Path, help="captions for measuring configs/setup2.toml, such as Flickr8k")
+    parser.add_argument("--vision", help="vision backbone for --data (default: from the config)")
+    parser.add_argument("--text", help="text backbone for --data (default: from the config)")
     return parser
 
 
@@ -61,13 +61,13 @@ def main() -> int:
         except OSError as error:
             raise MiniClipError(f"cannot write {arguments.json}: {error.strerror}; choose another --json") from error
     if len(devices) == 1:
-        print("no GPU here: only the CPU half was run")
+        print("no GPU here: only the CPU part was run")
     print(f"{len(table.failed)} lines failed" if table.failed else "all lines passed")
     return 1 if table.failed else 0
 
 
 def describe_machine(devices: list[str], table: Table) -> None:
-    """Versions and the card."""
+    """Add lines for versions, cores and the GPU."""
     table.add("python, torch, onnxruntime", f"{platform.python_version()}, {torch.__version__}, {ort.__version__}")
     table.add("processor cores", str(os.cpu_count()))
     if "cuda" in devices:
@@ -80,7 +80,7 @@ def describe_machine(devices: list[str], table: Table) -> None:
 
 
 def check_all(folder: Path, devices: list[str], quick: bool, table: Table) -> None:
-    """All parts; one that fails is a failed line, and the others go on."""
+    """Run all parts; if one raises, its line fails and the others continue."""
     variables = {**os.environ, "PYTHONPATH": python_path()}
     device = devices[-1]
     shop = Workshop(folder / "shop", TINY if quick else MIDDLE, 120 if quick else 2000)
@@ -109,7 +109,7 @@ def check_all(folder: Path, devices: list[str], quick: bool, table: Table) -> No
 
 @contextlib.contextmanager
 def said_as_a_line(name: str, table: Table) -> Iterator[None]:
-    """What a part raises becomes a failed line: a machine is lent for minutes, and one run should show all faults."""
+    """Turn an exception of a part into a failed line, so that one run shows all faults."""
     try:
         yield
     except Exception as error:

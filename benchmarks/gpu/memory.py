@@ -1,6 +1,6 @@
-"""Galleries for which the GPU has too little memory. python -m benchmarks.gpu.memory ROWS
+"""Search galleries that are too large for the GPU's memory. python -m benchmarks.gpu.memory ROWS
 
-In a process of its own, since the memory that PyTorch holds here is gone for all others. Prints one JSON object.
+It runs as a separate process, because it fills the GPU's memory. It prints one JSON object.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from miniclip.inference.providers import CPU, CUDA
 from miniclip.search.device_search import DeviceSearch
 from miniclip.search.exact import ExactSearch
 
-BESIDE = 256 << 20  # bytes that scores and kernels take beside a gallery
+BESIDE = 256 << 20  # bytes for scores and kernels, in addition to the gallery
 
 
 def main() -> int:
     embeds, queries = unit_rows(int(sys.argv[1]), seed=0), unit_rows(4, seed=1)
     scores, expected = numpy_top_k(embeds, queries)
-    for half in (False, True):  # kernels and handles take memory first
+    for half in (False, True):  # load kernels and handles first, because they take memory
         DeviceSearch(embeds[:2048], half).top_k(queries, 10)
     found = {}
-    # nothing first: what was freed of a gallery stays in onnxruntime's arena
+    # the case without any memory comes first: onnxruntime's arena keeps what a gallery frees
     for case, free in (("none", embeds.nbytes // 8), ("half", embeds.nbytes // 2 + BESIDE)):
         torch.cuda.empty_cache()
         held = torch.empty(max(0, torch.cuda.mem_get_info()[0] - free), dtype=torch.uint8, device="cuda")

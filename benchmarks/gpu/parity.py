@@ -1,6 +1,6 @@
-"""A run exported and embedded everywhere: does each precision on the GPU retrieve like PyTorch?
+"""Export a run and check that each precision, on each device, retrieves like PyTorch.
 
-In: a run and the images it did not train on. Out: a bundle, and lines.
+In: a run and images that it was not trained on. Out: a bundle, and lines of the table.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from miniclip.inference.encoders import Encoders, OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 from miniclip.models.checkpoint import Run, load_run
 
-MIN_EXTREME_COSINE = 0.99  # of fp16 to fp32, on images that no camera makes
+MIN_EXTREME_COSINE = 0.99  # between fp16 and fp32, on artificial images
 SPEED_BATCH = 64
 
 
 class TorchOn(Encoders):
-    """A run in PyTorch on any device, in float32."""
+    """Encoders that run a run's model in PyTorch on any device, in float32."""
 
     def __init__(self, run: Run, device: str) -> None:
         self.model, self.device = run.model.to(device).eval(), device
@@ -53,7 +53,7 @@ class TorchOn(Encoders):
 
 @contextlib.contextmanager
 def no_tf32() -> Iterator[None]:
-    """PyTorch's convolutions take TF32 on a GPU by default."""
+    """Turn off TF32, which PyTorch's convolutions use on a GPU by default."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -63,7 +63,7 @@ def no_tf32() -> Iterator[None]:
 
 
 def export_run(run: Path, bundle: Path) -> Path:
-    """`python -m export` in fp32 and fp16; `MiniClipError` with its last line when it fails."""
+    """Run `python -m export` in fp32 and fp16; `MiniClipError` with its last line if it fails."""
     command = [sys.executable, "-m", "export", "--run", str(run), "--out", str(bundle), "--precision", "fp32", "fp16"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -73,7 +73,7 @@ def export_run(run: Path, bundle: Path) -> Path:
 
 
 def check_recall(run: Path, bundle: Path, data: Path, devices: list[str], table: Table) -> None:
-    """Recall@K and embeddings of every precision and device against PyTorch's on each device."""
+    """Compare Recall@K and embeddings of every precision and device with those of PyTorch on each device."""
     scenes = read_captions(data).split("val", "test")
     torches: dict[str, Encoders] = {}
     with no_tf32():
@@ -98,7 +98,7 @@ def check_recall(run: Path, bundle: Path, data: Path, devices: list[str], table:
 
 
 def add_parity(table: Table, name: str, where: str, rows: dict[str, dict[str, float]], images: int) -> None:
-    """A line of the one row of `rows` that is not PyTorch's reference."""
+    """Add a line for the row of `rows` that is not PyTorch's reference."""
     (own,) = (row for key, row in rows.items() if key != "torch")
     failures = parity_failures(rows, images)
     change = own["mean_recall"] - rows["torch"]["mean_recall"]
@@ -113,7 +113,7 @@ def add_parity(table: Table, name: str, where: str, rows: dict[str, dict[str, fl
 
 
 def check_extremes(bundle: Path, device: str, table: Table) -> None:
-    """fp16 on images and texts of no content and of too much: finite, of unit length, and near fp32."""
+    """Check that fp16 embeddings of extreme images and texts are finite, of unit length, and close to fp32."""
     opened = Bundle.open(bundle)
     size = (opened.transform.width_px, opened.transform.height_px)
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -140,7 +140,7 @@ def check_extremes(bundle: Path, device: str, table: Table) -> None:
 
 
 def measure_towers(bundle: Path, device: str, table: Table) -> None:
-    """Decoded images and texts a second by precision; on a GPU also without channels last."""
+    """Measure decoded images and texts per second in each precision; on a GPU also without channels-last layout."""
     opened = Bundle.open(bundle)
     pixel_values = np.random.default_rng(0).standard_normal(
         (SPEED_BATCH, 3, opened.transform.height_px, opened.transform.width_px), dtype=np.float32
@@ -175,7 +175,7 @@ def token_feeds(bundle: Bundle, texts: list[str]) -> dict[str, np.ndarray]:
 
 
 def nodes_on_cpu(model: Path, feeds: dict[str, np.ndarray]) -> tuple[int, Counter[str]]:
-    """How many nodes a run on CUDA has, and the kinds of those for which the CUDA provider has no kernel."""
+    """How many nodes a graph executes on CUDA, and the operators for which the CUDA provider has no kernel."""
     options = session_options()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as tmp:

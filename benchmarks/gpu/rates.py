@@ -1,4 +1,4 @@
-"""What the machine itself can do, to state speeds as shares: matrix products and memory bandwidth, in PyTorch."""
+"""Measure the machine's matrix rate and memory bandwidth in PyTorch, so that other speeds can be given as shares."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ TURN_S = 0.5
 
 
 def seconds_of(work: Callable[[], object], device: str, turn_s: float = TURN_S) -> float:
-    """The median time of one pass, warmed up; on a GPU until it has finished."""
+    """The median seconds of one pass after warm-up; on a GPU each pass is timed until it has finished."""
     wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else float
     for _ in range(2):
         work()
@@ -25,13 +25,13 @@ def seconds_of(work: Callable[[], object], device: str, turn_s: float = TURN_S) 
 
 
 def matrix_tflop_per_s(device: str, kind: torch.dtype) -> float:
-    """10^12 floating-point operations a second of one large matrix product."""
+    """10^12 floating-point operations per second in one large matrix product."""
     size = 8192 if device == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
     return 2 * size**3 / seconds_of(lambda: left @ right, device) / 1e12
 
 
 def bandwidth_gb_per_s(device: str) -> float:
-    """10^9 bytes a second read by a sum over a large float32 array."""
+    """10^9 bytes per second that a sum over a large float32 array reads."""
     values = torch.ones(1 << (30 if device == "cuda" else 26), device=device)
     return 4 * values.numel() / seconds_of(lambda: values.sum(), device) / 1e9

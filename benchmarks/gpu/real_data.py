@@ -1,4 +1,4 @@
-"""configs/setup2.toml on real captions: pairs a second on the GPU and on the CPU."""
+"""Train configs/setup2.toml on real captions, and compare pairs per second on the GPU and on the CPU."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,7 @@ MIN_RATIO = 20
 def real_data_speed(
     folder: Path, data: Path, vision: str | None, text: str | None, devices: list[str], table: Table
 ) -> None:
-    """Whole epochs, decoding included; the CPU gets fewer images, since only its speed is wanted."""
+    """Time whole epochs, including decoding; the CPU gets fewer images, because only its speed is measured."""
     rates = {}
     for device in devices:
         subset = link_subset(data, folder / f"real-{device}", TRAIN_IMAGES[device])

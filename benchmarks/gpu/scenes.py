@@ -1,6 +1,6 @@
-"""Images, captions and backbones that need no download: coloured shapes, and random weights.
+"""Make images, captions and backbones without a download: coloured shapes, and random weights.
 
-Out: an imagefolder with `metadata.csv`, and backbone folders as `save_pretrained` leaves them.
+Out: an imagefolder with `metadata.csv`, and backbone folders in the layout of `save_pretrained`.
 """
 
 import csv
@@ -44,11 +44,11 @@ class Backbones:
 
 TINY = Backbones(0.25, 0.5, 64, 64, 32, 4, 2)
 MIDDLE = Backbones(0.35, 0.5, 256, 64, 128, 4, 4)
-FULL = Backbones(1.0, 1.0, 1280, 224, 384, 6, 12)  # those of configs/setup1.toml
+FULL = Backbones(1.0, 1.0, 1280, 224, 384, 6, 12)  # the sizes in configs/setup1.toml
 
 
 def draw_scenes(folder: Path, count: int, size_px: int) -> Path:
-    """`count` images of two shapes each, two captions an image; 80, 10 and 10 % are train, val and test."""
+    """Draw `count` images with two shapes and two captions each; 80, 10 and 10 % are train, val and test."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
@@ -75,7 +75,7 @@ def draw_scenes(folder: Path, count: int, size_px: int) -> Path:
 def draw_shape(
     image: Image.Image, shape: str, colour: tuple[int, int, int], centre: tuple[float, float], size: float
 ) -> None:
-    """A shape of `size` around `centre`, both in shares of the image's width."""
+    """Draw a shape of `size` around `centre`, both as fractions of the image's width."""
     draw, width = ImageDraw.Draw(image), image.width
     (x, y), half = (part * width for part in centre), size * width / 2
     box = (x - half, y - half, x + half, y + half)
@@ -91,13 +91,13 @@ def draw_shape(
 
 
 def write_vision(folder: Path, size: Backbones) -> Path:
-    """An EfficientNet-Lite of random weights whose batch norms have seen noise: otherwise its features fade."""
+    """Write a random EfficientNet-Lite; noise sets its batch norms, because otherwise its features vanish."""
     torch.manual_seed(0)
     config = EfficientNetLiteConfig(width=size.width, depth=size.depth, hidden_size=size.image_features)
     model = EfficientNetLite(config).train()
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = None  # the mean of all that was seen
+            part.momentum = None  # a plain mean over all batches
     with torch.no_grad():
         for _ in range(4):
             coarse = torch.randn(8, 3, 8, 8)
@@ -111,7 +111,7 @@ def write_vision(folder: Path, size: Backbones) -> Path:
 
 
 def write_text(folder: Path, size: Backbones) -> Path:
-    """A BERT of random weights with a tokenizer of the captions' words."""
+    """Write a BERT with random weights and a tokenizer for the captions' words."""
     torch.manual_seed(1)
     config = BertConfig(
         vocab_size=64,
@@ -127,7 +127,7 @@ def write_text(folder: Path, size: Backbones) -> Path:
 
 
 def write_clip(folder: Path, size: Backbones) -> Path:
-    """A whole CLIP of random weights."""
+    """Write a complete CLIP with random weights."""
     torch.manual_seed(2)
     tower = {"hidden_size": size.text_features, "num_hidden_layers": size.text_layers}
     tower |= {"num_attention_heads": size.text_heads, "intermediate_size": 4 * size.text_features}
@@ -152,7 +152,7 @@ def write_clip(folder: Path, size: Backbones) -> Path:
 
 
 def write_tokenizer(folder: Path, pad: str, start: str, end: str) -> int:
-    """Words to ids, between `start` and `end`, the highest id; returns how many ids there are."""
+    """Write a word tokenizer that puts texts between `start` and `end` (the highest id); return the number of ids."""
     words = [pad, "[UNK]", start, *WORDS, *COLOURS, *SHAPES, *SIZES, ":", end]
     ids = {word: number for number, word in enumerate(dict.fromkeys(words))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))

@@ -1,4 +1,4 @@
-"""Exact search of many rows on the GPU against numpy, its share of the memory bandwidth, and too little memory."""
+"""Compare exact search on the GPU with numpy, measure its share of the memory bandwidth, and try too little memory."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from miniclip.search.device_search import DeviceSearch
 from miniclip.search.exact import ExactSearch
 
 DIM, TOP_K, QUERIES = 512, 10, 16
-SAME_SCORE = 2e-6  # sums of 512 float32 products in another order
+SAME_SCORE = 2e-6  # the order of summing 512 float32 products may differ
 MIN_HALF_RECALL = 0.999
 
 
@@ -35,13 +35,13 @@ def numpy_top_k(gallery: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, n
 
 
 def ranks_equal(scores: np.ndarray, expected: np.ndarray, found: np.ndarray) -> bool:
-    """Whether the rows at each rank are the same, or their scores equal but for rounding."""
+    """Whether the rows at each rank are the same, or their scores differ only by rounding."""
     ours, theirs = (np.take_along_axis(scores, rows, axis=1) for rows in (found, expected))
     return bool((np.abs(ours - theirs) <= SAME_SCORE).all())
 
 
 def check_search(device: str, rows: int, table: Table) -> None:
-    """Ranks, recall of float16, milliseconds a query and share of the bandwidth."""
+    """Check the ranks and the recall of float16; measure milliseconds per query and the share of the bandwidth."""
     embeds, queries = unit_rows(rows, seed=0), unit_rows(QUERIES, seed=1)
     scores, expected = numpy_top_k(embeds, queries)
     gallery = ExactSearch(embeds, (CUDA, CPU) if device == "cuda" else (CPU,))
@@ -50,8 +50,8 @@ def check_search(device: str, rows: int, table: Table) -> None:
     where = gallery.where
     table.add(
         f"search of {rows:,} x {DIM} on {device}: ranks",
-        f"{(found == expected).mean():.4f} the same rows",
-        "numpy's, ties aside",
+        f"{(found == expected).mean():.4f} of rows equal",
+        "as numpy, except ties",
         same and where == f"{device} float32",
         same_rows=float((found == expected).mean()), where=where,
     )  # fmt: skip
@@ -76,10 +76,10 @@ def check_search(device: str, rows: int, table: Table) -> None:
 
 
 def check_alone(module: str, *arguments: str, variables: dict[str, str]) -> tuple[dict[str, object], list[str]]:
-    """Run a module of this package in a process of its own: its JSON, and the lines on its standard error."""
+    """Run a module of this package as a separate process; return its JSON and the lines of its standard error."""
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.gpu.{module}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
-    # in containers onnxruntime warns on import that it cannot list the devices
+    # in containers, importing onnxruntime prints a warning that it cannot list the devices
     lines = [line for line in done.stderr.strip().splitlines() if "device_discovery" not in line]
     try:
         return json.loads(done.stdout.strip().splitlines()[-1]), lines
@@ -88,7 +88,7 @@ def check_alone(module: str, *arguments: str, variables: dict[str, str]) -> tupl
 
 
 def check_memory(rows: int, variables: dict[str, str], table: Table) -> None:
-    """A gallery that fits in float16 only, and one that does not fit: said aloud, and the answers are right."""
+    """Check a gallery that fits only in float16, and one that does not fit: a line says so, and the rows are right."""
     found, _ = check_alone("memory", str(rows), variables=variables)
     for case, where in (("half", "cuda float16"), ("none", "cpu float32")):
         own = found.get(case)
@@ -96,19 +96,19 @@ def check_memory(rows: int, variables: dict[str, str], table: Table) -> None:
         table.add(
             f"gallery of {rows:,}: memory for {'float16 only' if case == 'half' else 'nothing'}",
             str(own["where"])[:80],
-            f"{where}, said aloud, numpy's rows",
+            f"{where}, one line, rows as numpy",
             own["where"] == where and bool(own["same"]) and bool(own.get("said")),
             said=own.get("said"),
         )
 
 
 def check_no_driver(bundle: Path, variables: dict[str, str], table: Table) -> None:
-    """CUDA is asked for where none starts: one line, and the CPU's embeddings."""
+    """Check that a CUDA that does not start gives one line, and the CPU's embeddings."""
     hidden = {**variables, "CUDA_VISIBLE_DEVICES": "-1"}
     found, lines = check_alone("no_driver", str(bundle), variables=hidden)
     passed = found.get("providers") == [CPU] and bool(found.get("same")) and len(lines) == 1
     table.add(
-        "no GPU starts: lines said, where it goes on",
+        "no GPU starts: lines printed, provider used",
         f"{len(lines)}, {found.get('providers', found.get('error'))}"[:80],
         "1, the CPU, the CPU's embeddings",
         passed,

@@ -1,4 +1,4 @@
-"""What a check found: one line each, printed as a table and written as JSON."""
+"""The results of the checks, one line each: printed as a table, and written as JSON."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Line:
-    """One measurement. `passed` is None where nothing is demanded; `figures` go into the JSON."""
+    """One measurement. `passed` is None if there is no requirement; `figures` go into the JSON."""
 
     name: str
     value: str
@@ -16,7 +16,7 @@ class Line:
 
 
 class Table:
-    """Lines in the order in which they are found; each is printed at once."""
+    """Lines in the order in which they were measured; each is printed immediately."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []

@@ -1,7 +1,7 @@
-"""Every setup trained by `python -m train`, on the CPU and on the GPU, from the same weights, data and seed.
+"""Train every setup with `python -m train` on the CPU and on the GPU, from the same weights, data and seed.
 
-In: made images and backbones. Out: run folders, and lines: whether the losses agree, pairs a second, and the share of
-the machine's matrix rate.
+In: generated images and backbones. Out: run folders, and lines that show whether the losses agree, the pairs per
+second, and the share of the machine's matrix rate.
 """
 
 import json
@@ -23,20 +23,20 @@ from miniclip.models.checkpoint import load_run
 from train.__main__ import make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_LOSS_DIFFERENCE = 0.02  # of an epoch's mean loss, relative: bfloat16 keeps 8 bits
+MAX_LOSS_DIFFERENCE = 0.02  # relative, of an epoch's mean loss; bfloat16 has 8 significant bits
 DEVICE_FLAG = "--device" in make_parser().format_help()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training: flags of `python -m train`. No dropout and no noise: devices draw other random numbers."""
+    """Flags of `python -m train`, without dropout and noise, because random numbers differ between devices."""
 
     name: str
     flags: dict[str, Any]
-    start: str = ""  # name of the recipe whose CPU run it starts from, so that both devices start from equal weights
+    start: str = ""  # recipe whose CPU run gives the initial weights, on both devices
 
     def pairs(self, images: int) -> int:
-        """How many pairs an epoch has: whole batches of the training images with their captions."""
+        """Number of pairs per epoch, in complete batches of training images with their captions."""
         pairs = images * (self.flags["train.captions_per_image"] or 2)
         size = int(self.flags["train.batch_size"])
         return max(1, pairs // size) * min(size, pairs)
@@ -70,7 +70,7 @@ class Workshop:
         return self.folder / f"run-{name.replace(' ', '-')}-{device}"
 
     def train(self, recipe: Recipe, device: str) -> list[dict[str, float]]:
-        """The records of all epochs. Features are cached by device: each computes its own."""
+        """Train, and return the records of all epochs. Each device has its own feature cache."""
         probe = recipe.flags.get("model.head") == "linear"
         vision, text = (self.clip, self.clip) if probe else (self.vision, self.text)
         flags = {
@@ -85,7 +85,7 @@ class Workshop:
 
 
 def run_training(data: Path, out: Path, flags: dict[str, Any], device: str, cache: Path, *more: str) -> None:
-    """`python -m train` in a process of its own; `MiniClipError` with its last line when it fails."""
+    """Run `python -m train` as a separate process; `MiniClipError` with its last line if it fails."""
     command = [sys.executable, "-m", "train", "--data", str(data), "--out", str(out), *more]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     command += ["--device", device] if DEVICE_FLAG else []
@@ -97,7 +97,7 @@ def run_training(data: Path, out: Path, flags: dict[str, Any], device: str, cach
 
 
 def python_path() -> str:
-    """This checkout first, then what the caller put there."""
+    """This checkout first, then the caller's PYTHONPATH."""
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])
 
 
@@ -106,12 +106,12 @@ def records_of(run: Path) -> list[dict[str, float]]:
 
 
 def pairs_per_s(records: list[dict[str, float]], pairs: int) -> float:
-    """Of the fastest epoch, its validation included: the first one also plans and allocates."""
+    """Pairs per second in the fastest epoch, including validation; the first epoch also plans and allocates."""
     return pairs / min(record["seconds"] for record in records)
 
 
 def compare_setups(shop: Workshop, devices: list[str], epochs: int, batch_size: int, table: Table) -> None:
-    """Train each setup on each device; losses of further devices must be those of the CPU."""
+    """Train each setup on each device; the losses must agree with those of the CPU."""
     for recipe in recipes(epochs, batch_size):
         pairs = recipe.pairs(shop.train_images)
         records = {}
@@ -144,7 +144,7 @@ def compare_setups(shop: Workshop, devices: list[str], epochs: int, batch_size: 
 
 
 def full_size_speed(folder: Path, devices: list[str], images: dict[str, int], table: Table) -> Path | None:
-    """Setup 2 with towers of the size of configs/setup2.toml; returns the run that was trained last."""
+    """Train setup 2 with towers as large as in configs/setup2.toml; return the run that was trained last."""
     rates: dict[str, float] = {}
     run: Path | None = None
     base = {"train.setup": 2, "train.batch_size": 256, "train.captions_per_image": 1, "train.patience": 99}
@@ -177,7 +177,7 @@ def full_size_speed(folder: Path, devices: list[str], images: dict[str, int], ta
 
 
 def gflop_of_a_pair(run: Path) -> float:
-    """10^9 operations of one forward pass of both towers for an image and a caption of 16 tokens."""
+    """10^9 floating-point operations in a forward pass of both towers, for an image and a caption of 16 tokens."""
     opened = load_run(run)
     size_px = opened.config.model.image_size_px
     tokens = torch.ones(1, 16, dtype=torch.int64)

@@ -1,7 +1,7 @@
-"""The journal of one batch of files that are copied or moved: what a kill interrupted, and what can be undone.
+"""The journal of one batch of copied or moved files: it shows which file a kill interrupted, and what can be undone.
 
-In: events of `miniclip.index.relocate`. Out: one file of JSON lines for each batch in the state folder. An event is
-written before the step that it announces, so a line without its end names the one file that was under way.
+In: events of `miniclip.index.relocate`. Out: one file of JSON lines per batch, in the state folder. Each event is
+written before the step that it announces, so a begun file without a final event is the one that was interrupted.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
-MAX_JOURNALS = 200  # older ones are deleted: their batches can no longer be undone
+MAX_JOURNALS = 200  # older ones are deleted, and their batches can no longer be undone
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Entry:
     source: str
     target: str
     state: tuple[int, int]
-    partial_inode: tuple[int, int] | None = None  # device and inode of a whole copy that waits for its name
+    partial_inode: tuple[int, int] | None = None  # device and inode of a complete copy, before its rename
 
 
 class Journal:
-    """An open journal, locked: only its batch writes it."""
+    """An open journal. It is locked, so only its batch writes to it."""
 
     def __init__(self, file: TextIO, path: Path) -> None:
         self._file, self.path = file, path
@@ -42,11 +42,11 @@ class Journal:
         return self.path.stem
 
     def begin(self, source: str, target: str, state: tuple[int, int]) -> None:
-        """A file is about to get the name `target`, which was free."""
+        """A file is about to get the free name `target`."""
         self._write({"source": source, "target": target, "state": state})
 
     def copied(self, partial_inode: tuple[int, int]) -> None:
-        """The copy is whole and about to get its name."""
+        """The copy is complete and about to be renamed to `target`."""
         self._write({"inode": partial_inode}, to_disk=True)
 
     def done(self, state: tuple[int, int]) -> None:
@@ -70,7 +70,7 @@ class Journal:
 
 @dataclass(frozen=True)
 class Record:
-    """A journal as it was read. `open_entry` is the file that was under way when the batch was killed."""
+    """The content of a journal. `open_entry` is the file that a kill interrupted."""
 
     path: Path
     kind: str
@@ -81,9 +81,9 @@ class Record:
 
 
 def state_folder() -> Path:
-    """`MINICLIP_STATE`, else `XDG_STATE_HOME/miniclip`, else `~/.local/state/miniclip`. It need not exist yet.
+    """`MINICLIP_STATE`, or `XDG_STATE_HOME/miniclip`, or `~/.local/state/miniclip`. It need not exist yet.
 
-    Errors: `MiniClipError` where none of them is set and the account has no home folder.
+    Errors: `MiniClipError` if neither variable is set and the account has no home folder.
     """
     if own := os.environ.get("MINICLIP_STATE"):
         return expand(own)
@@ -124,7 +124,7 @@ def new_journal(kind: str) -> Iterator[Journal]:
 
 @contextmanager
 def reopened(path: Path) -> Iterator[Journal | None]:
-    """A journal to add to; None while its own batch still runs."""
+    """A journal, opened to append to; None while its own batch still runs."""
     with path.open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +136,7 @@ def reopened(path: Path) -> Iterator[Journal | None]:
 
 
 def read_journal(path: Path) -> Record:
-    """What a journal says. A last line that a kill cut off is left out."""
+    """Read a journal. A last line that a kill cut off is ignored."""
     events: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").split("\n"):
         try:

@@ -1,9 +1,9 @@
-"""The same index, embedded by many machines: Ray Data hands out the files, lance-ray writes the table.
+"""Embed an index on many machines: Ray Data distributes the files, lance-ray writes the table.
 
-In: the files that `miniclip.index.indexer` found new or changed. Out: the same rows that one process writes. Our code
-decides how an image is processed (`read_file`) and when rows are committed; Ray manages the machines, the queue and
-recovery; Lance writes the table. Every `CHUNK` files are committed, so a cluster that is stopped loses at most one
-chunk. Images (or object storage), bundle and index must have the same path on every machine.
+In: the files that `miniclip.index.indexer` found new or changed. Out: the same rows that a single process writes. Our
+code decides how to process an image (`read_file`) and when to commit rows; Ray manages the machines, the queue and
+recovery; Lance writes the table. Rows are committed after every `CHUNK` files, so a cluster that stops loses at most
+one chunk. Images (or object storage), bundle and index must have the same path on every machine.
 
     miniclip index s3://bucket/images --bundle B --out /shared/index --ray auto
 """
@@ -31,30 +31,30 @@ from miniclip.inference.encoders import OnnxEncoders
 from miniclip.installation import install
 
 CHUNK = 100_000  # files between two commits
-BLOCK = 256  # files that an actor gets at a time
-REASON, RETRYABLE = "reason", "retryable"  # beside the index's columns, for files that could not be read
+BLOCK = 256  # files per block, the work that an actor gets at a time
+REASON, RETRYABLE = "reason", "retryable"  # extra columns for files that could not be read
 
 
 class RayEmbedder:
-    """One onnxruntime on one core, kept for many blocks: an actor of the cluster."""
+    """An actor of the cluster: encoders on one core that stay open for many blocks."""
 
     def __init__(self, bundle: str, precision: str, dim: int) -> None:
         self._encoders = OnnxEncoders(Bundle.open(Path(bundle)), "cpu", precision, threads=1)
         self._schema = result_schema(dim)
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        """path, bytes, mtime_ns, captions (B rows) -> as many rows, with a reason where there is no embedding."""
+        """path, bytes, mtime_ns, captions (B rows) -> B result rows; a row without an embedding has a reason."""
         return embed_block(files, self._encoders, self._schema)
 
 
 def result_schema(dim: int) -> pa.Schema:
-    """The index's columns, all of which may be missing, and the reason."""
+    """The index's columns, all nullable, with the reason and whether to retry."""
     fields = [field.with_nullable(True) for field in index_schema(dim)]
     return pa.schema([*fields, pa.field(REASON, pa.string()), pa.field(RETRYABLE, pa.bool_())])
 
 
 def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> pa.Table:
-    """See `Embedder`."""
+    """As `RayEmbedder.__call__`, with open encoders."""
     readings, failed = [], []
     for row in files.to_pylist():
         file = ImageFile(row["path"], row["bytes"], row["mtime_ns"], tuple(row["captions"]))
@@ -73,9 +73,9 @@ def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> p
 
 
 def on_cluster(address: str) -> Write:
-    """A way to write for `update_index`: on the Ray cluster at this address.
+    """The `write` function for `update_index` that embeds on the Ray cluster at this address.
 
-    Errors: `MiniClipError` when Ray is not installed or nothing answers there.
+    Errors: `MiniClipError` if Ray is not installed or nothing answers at the address.
     """
     try:
         import lance_ray
@@ -122,7 +122,7 @@ def on_cluster(address: str) -> Write:
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """What ends the work of a whole cluster, such as a bundle that its machines do not see, as a `MiniClipError`."""
+    """Convert errors that stop the whole cluster, such as a bundle that its machines cannot see, to `MiniClipError`."""
     from ray.exceptions import RayError
 
     try:
@@ -131,28 +131,28 @@ def _one_line() -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise MiniClipError(
             f"the Ray cluster gave up: {lines[-1] if lines else type(error).__name__}; "
-            "images, bundle and index must have the same path on all its machines; start again: what is done stays"
+            "check that images, bundle and index have the same path on all its machines, then run the command again; "
+            "finished images are kept"
         ) from error
 
 
 def _knock(address: str) -> None:
-    """`OSError` at once where nothing listens: Ray itself would go on trying for minutes."""
+    """`OSError` at once if nothing listens at the address; Ray itself would retry for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _embedded(files: Sequence[ImageFile], encoders: OnnxEncoders) -> Any:
-    """A Ray data set of results, computed and held by the cluster."""
+    """The results as a Ray data set, computed and stored on the cluster."""
     import ray
 
-    cluster: Any = ray  # its functions carry no types
+    cluster: Any = ray  # its functions have no types
     columns = {name: [getattr(file, name) for file in files] for name in ("path", "bytes", "mtime_ns")}
     table = pa.table({**columns, "captions": pa.array([file.captions for file in files], pa.list_(pa.string()))})
     blocks = [table.slice(start, BLOCK).combine_chunks() for start in range(0, len(files), BLOCK)]
-    slots = max(
-        1, int(cluster.cluster_resources().get("CPU", 1)) - len(cluster.nodes())
-    )  # one of each machine is for the rest
+    cores = int(cluster.cluster_resources().get("CPU", 1))
+    slots = max(1, cores - len(cluster.nodes()))  # leaves one core of each machine for other work
     most = min(slots, len(blocks))
     embedded = ray.data.from_arrow(blocks).map_batches(
         RayEmbedder,
@@ -160,7 +160,7 @@ def _embedded(files: Sequence[ImageFile], encoders: OnnxEncoders) -> Any:
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
-        concurrency=(1, most, most),  # all at once, but one is enough: a cluster that lost machines goes on
+        concurrency=(1, most, most),  # all if possible, but one is enough to continue after machines are lost
     )
     return embedded.materialize()
 

@@ -1,9 +1,9 @@
-"""Copy or move image files into a folder, with undo, or to the trash; a kill at any moment loses and doubles nothing.
+"""Copy or move image files into a folder, with undo, or to the trash; a kill at any moment loses or doubles no file.
 
-In: a `Plan` (`miniclip.index.relocation_plan`). Out: an `Outcome` with what was done and what was not. No file is ever
-replaced: a name that is taken gets a number, as in `cat (2).jpg`. Within one file system a move is one rename.
-Between two, the copy is written to the disk under a hidden name and renamed before the original goes; the journal
-(`miniclip.index.move_journal`) lets `recover` finish or take back the one file that a kill interrupted.
+In: a `Plan` (`miniclip.index.relocation_plan`). Out: an `Outcome` that lists finished files and those that stayed. No
+file is ever replaced: if a name is taken, the file gets a number, as in `cat (2).jpg`. Within one file system a move is
+one rename. Between two, the copy is written to the disk under a hidden name and renamed before the original is deleted;
+with the journal (`miniclip.index.move_journal`), `recover` finishes or reverts the one file that a kill interrupted.
 """
 
 import errno
@@ -31,7 +31,7 @@ from miniclip.index.relocation_plan import (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened. `done` has each file's old and new path, `failed` the path and the reason of each that stayed."""
+    """The result. `done` has each file's old and new path, `failed` the path of each file that stayed, and why."""
 
     done: list[tuple[str, str]]
     failed: list[tuple[str, str]]
@@ -39,9 +39,9 @@ class Outcome:
 
 
 def relocate(plan: Plan) -> Outcome:
-    """Do what a plan says, file by file; one that cannot be done stays where it is, with the reason.
+    """Carry out a plan, file by file; if a file fails, it stays where it is and the outcome gives the reason.
 
-    Errors: `MiniClipError` where the folder or the journal cannot be written.
+    Errors: `MiniClipError` if the folder or the journal cannot be written.
     """
     if plan.kind == "trash":
         return _to_trash(plan)
@@ -55,9 +55,9 @@ def relocate(plan: Plan) -> Outcome:
 
 
 def undo(journal: str = "") -> Outcome:
-    """Take back a batch, by default the last one that can be: moved files return, copies that did not change go.
+    """Undo a batch, by default the last one that can be undone: move files back, delete copies that did not change.
 
-    A file whose old name is taken by now gets a number. Errors: `MiniClipError` where there is nothing to undo.
+    If a file's old name is taken by now, the file gets a number. Errors: `MiniClipError` if there is nothing to undo.
     """
     recover()
     known = [path for path in reversed(journals()) if not journal or path.stem == journal]
@@ -83,7 +83,7 @@ def undo(journal: str = "") -> Outcome:
 
 
 def recover() -> list[str]:
-    """Finish or take back the file that each killed batch was at; a line for each. Batches that still run are left."""
+    """Finish or revert the interrupted file of each killed batch; return a line for each. Skip running batches."""
     lines = []
     for path in journals():
         if read_journal(path).has_ended:
@@ -114,7 +114,7 @@ def _run(steps: Sequence[Step], kind: str, refused: Sequence[tuple[str, str]]) -
 
 
 def _to_trash(plan: Plan) -> Outcome:
-    from send2trash import send2trash  # looks for the desktop's libraries when it is imported
+    from send2trash import send2trash  # slow to import: it looks for the desktop's libraries
 
     done, failed = [], list(plan.refused)
     for step in plan.steps:
@@ -129,7 +129,7 @@ def _to_trash(plan: Plan) -> Outcome:
 
 
 def _one(step: Step, kind: str, journal: Journal) -> str:
-    """Copy or move one file; the path it got."""
+    """Copy or move one file; return its new path."""
     check_unchanged(step)
     os.makedirs(os.path.dirname(step.target), exist_ok=True)
     for target in free_names(step.target):
@@ -137,7 +137,7 @@ def _one(step: Step, kind: str, journal: Journal) -> str:
         try:
             if kind == "copy" or not _renamed(step.source, target):
                 _copy(step, target, journal, keep=kind == "copy")
-        except FileExistsError:  # another program took the name just now
+        except FileExistsError:  # another program has just taken the name
             continue
         journal.done(state_of(os.lstat(target)))
         return target
@@ -145,7 +145,7 @@ def _one(step: Step, kind: str, journal: Journal) -> str:
 
 
 def _renamed(source: str, target: str) -> bool:
-    """False where the two places are on different file systems."""
+    """Rename a file; False if the two places are on different file systems."""
     try:
         rename_to_free_name(source, target)
     except OSError as error:
@@ -156,7 +156,7 @@ def _renamed(source: str, target: str) -> bool:
 
 
 def _copy(step: Step, target: str, journal: Journal, keep: bool) -> None:
-    """Copy a file to a free name, and remove the original unless `keep`. A step that fails leaves the original."""
+    """Copy a file to a free name, and remove the original unless `keep`. If a step fails, the original stays."""
     partial = _partial(target, journal.id)
     try:
         shutil.copy2(step.source, partial)
@@ -180,15 +180,15 @@ def _copy(step: Step, target: str, journal: Journal, keep: bool) -> None:
 
 
 def _recover_entry(entry: Entry, kind: str, journal: Journal) -> str:
-    """The file that a kill interrupted ends in one place."""
+    """Leave a file that a kill interrupted in one place only; return a line that says where."""
     with suppress(FileNotFoundError):
-        os.unlink(_partial(entry.target, journal.id))  # until it has its name, the original is there
+        os.unlink(_partial(entry.target, journal.id))  # the original still exists until the copy is renamed
     source, target = lstat(entry.source), lstat(entry.target)
     if target is None:
         return f"{entry.source} stayed where it was"
     inode = target.st_dev, target.st_ino
     is_moved = kind != "copy" and source is None
-    has_both_names = source is not None and inode == (source.st_dev, source.st_ino)  # where a rename takes two steps
+    has_both_names = source is not None and inode == (source.st_dev, source.st_ino)  # if renaming takes two steps
     if not (is_moved or has_both_names or inode == entry.partial_inode):
         return f"{entry.source} stayed where it was"
     if kind != "copy" and source is not None:
@@ -222,7 +222,7 @@ def _partial(target: str, journal_id: str) -> str:
 
 
 def _flush_folder(folder: str) -> None:
-    with suppress(OSError):  # some file systems cannot
+    with suppress(OSError):  # some file systems cannot flush a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""What would happen to files that are to be copied, moved or put into the trash: a plan that can be shown first.
+"""Plan how to copy or move files or put them into the trash, so that the plan can be shown before it is carried out.
 
-In: paths and a folder. Out: a `Plan` with each file's new path, and the files that stay, with the reason. Nothing is
-written here; `miniclip.index.relocate` carries a plan out.
+In: paths and a folder. Out: a `Plan` with each file's new path, and with the reason for each file that stays. This
+module writes nothing; `miniclip.index.relocate` carries out a plan.
 """
 
 import os
@@ -14,17 +14,17 @@ from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
-KINDS = ("copy", "move")  # what can be undone; the trash has an undo of its own
+KINDS = ("copy", "move")  # these can be undone here; the desktop restores files from the trash
 MAX_NUMBER = 10_000
 NO_NAME = "every name for it is taken"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One file of a plan; `target` is "" on the way to the trash.
+    """One file of a plan; `target` is "" for the trash.
 
-    `state` is (size, time in ns) when it was planned: a file that changed since stays. So does one whose better copy
-    `kept` changed since.
+    `state` is (size, modification time in ns) when the plan was made: if the file or its better copy `kept` has changed
+    since, the file stays.
     """
 
     source: str
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would happen: `kind` is `copy`, `move` or `trash`, `refused` has the path and the reason of what stays."""
+    """Planned steps. `kind` is `copy`, `move` or `trash`; `refused` has the path of each file that stays, and why."""
 
     kind: str
     steps: list[Step]
@@ -44,9 +44,9 @@ class Plan:
 
 
 def plan_relocation(paths: Sequence[str], folder: str | Path, kind: str) -> Plan:
-    """Where each file would go. `kind` is `copy` or `move`. Nothing is written.
+    """Plan where each file goes; `kind` is `copy` or `move`. Nothing is written.
 
-    Errors: `MiniClipError` where `folder` cannot be used.
+    Errors: `MiniClipError` if `folder` cannot be used.
     """
     if kind not in KINDS:
         raise ValueError(kind)
@@ -64,7 +64,7 @@ def plan_relocation(paths: Sequence[str], folder: str | Path, kind: str) -> Plan
             refused.append((path, reason(error)))
             continue
         names = free_names(os.path.join(into, os.path.basename(source)))
-        target = next((name for name in names if name.casefold() not in taken), "")  # some disks take A.jpg for a.jpg
+        target = next((name for name in names if name.casefold() not in taken), "")  # on some disks A.jpg is a.jpg
         if not target:
             refused.append((path, NO_NAME))
             continue
@@ -74,7 +74,7 @@ def plan_relocation(paths: Sequence[str], folder: str | Path, kind: str) -> Plan
 
 
 def plan_trash(paths: Sequence[str]) -> Plan:
-    """Which files would go to the system's trash. Nothing is written."""
+    """Plan which files go to the system's trash. Nothing is written."""
     steps, refused = [], []
     for path in dict.fromkeys(paths):
         source = file_path(path)
@@ -86,7 +86,7 @@ def plan_trash(paths: Sequence[str]) -> Plan:
 
 
 def keeping(plan: Plan, kept_for: Mapping[str, str]) -> Plan:
-    """The plan, with the better copy of each path: a step is taken only while that is there, unchanged."""
+    """The plan with each path's better copy: a step is carried out only if that copy still exists, unchanged."""
     better = {file_path(path): file_path(kept) for path, kept in kept_for.items()}
     steps, refused = [], list(plan.refused)
     for step in plan.steps:
@@ -100,7 +100,7 @@ def keeping(plan: Plan, kept_for: Mapping[str, str]) -> Plan:
 
 
 def check_unchanged(step: Step) -> None:
-    """`MiniClipError` where the file, or the better copy that it goes for, is not what it was when it was planned."""
+    """`MiniClipError` if the file, or the better copy that is kept for it, has changed since the plan was made."""
     if state_of_file(step.source, step.source) != step.state:
         raise MiniClipError("was changed in the meantime")
     kept = lstat(os.path.realpath(step.kept)) if step.kept else None
@@ -109,12 +109,12 @@ def check_unchanged(step: Step) -> None:
 
 
 def file_path(path: str) -> str:
-    """An index's path as the system names the file."""
+    """The absolute path of the file that an index's path names."""
     return os.path.abspath(path.removeprefix("file://"))
 
 
 def lstat(path: str) -> os.stat_result | None:
-    """`os.lstat`, or None where nothing is."""
+    """`os.lstat`, or None if nothing exists at the path."""
     try:
         return os.lstat(path)
     except OSError:
@@ -122,7 +122,7 @@ def lstat(path: str) -> os.stat_result | None:
 
 
 def state_of(found: os.stat_result) -> tuple[int, int]:
-    """Size and time, which change when a file does."""
+    """Size and modification time, which change when the file does."""
     return found.st_size, found.st_mtime_ns
 
 
@@ -142,7 +142,7 @@ def _destination(folder: str | Path) -> str:
 
 
 def free_names(path: str) -> Iterator[str]:
-    """The path, then with (2), (3), ... before its suffix: those where nothing is."""
+    """The path, then the path with (2), (3), ... before its suffix; only names that are free."""
     stem, suffix = os.path.splitext(path)
     for number in range(1, MAX_NUMBER):
         name = path if number == 1 else f"{stem} ({number}){suffix}"

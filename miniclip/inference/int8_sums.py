@@ -1,9 +1,9 @@
 """Whether onnxruntime's 8-bit products overflow on this CPU.
 
-Without VNNI, an x86 CPU adds two products of an unsigned and a signed 8-bit number in 16 bits, which overflow from
-32,767 on. The session option `session.x64quantprecision` avoids that, at the price of slower kernels for layers with
-weights outside -64..64. onnxruntime takes those kernels on a CPU with VNNI too, where sums are exact without them and
-the price is almost half of the speed: so the option is set only where it is needed.
+Without VNNI, an x86 CPU adds two products of an unsigned and a signed 8-bit number in 16 bits, which overflow above
+32,767. The session option `session.x64quantprecision` avoids that with slower kernels for layers whose weights exceed
+-64..64. With this option onnxruntime uses those kernels on a CPU with VNNI too, although its sums are exact anyway, and
+loses almost half of the speed. So the option is set only on CPUs that need it.
 """
 
 import functools
@@ -17,7 +17,7 @@ INPUTS, LARGEST_INPUT, LARGEST_WEIGHT = 64, 255, 127
 
 @functools.cache
 def sums_overflow() -> bool:
-    """Multiply the largest numbers once and look at the sum; takes a few milliseconds."""
+    """Multiply the largest numbers once and check the sum; this takes a few milliseconds."""
     weight = np.full((INPUTS, 16), LARGEST_WEIGHT, dtype=np.int8)
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["x", "weight"], ["sum"])],

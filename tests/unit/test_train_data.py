@@ -57,8 +57,8 @@ def test_what_the_first_source_holds_out_is_not_trained_on_from_another(
     assert not trained & {path.resolve() for path in held_out}
     assert both.split("val").image_paths == read_captions(first).split("val").image_paths
     shown = capsys.readouterr().out
-    assert f"{second}: {lost} images not trained on, since {first} holds them out" in shown
-    assert f"{links}: 8 images not trained on" in shown and "skipping" not in shown
+    assert f"{second}: {lost} images not used for training, because {first} holds them out" in shown
+    assert f"{links}: 8 images not used for training" in shown and "skipping" not in shown
 
 
 def test_a_further_source_may_hold_nothing_but_training_images(config: Config, tmp_path: Path) -> None:
@@ -71,7 +71,10 @@ def test_a_further_source_may_hold_nothing_but_training_images(config: Config, t
 
 
 @pytest.mark.parametrize("setup", [1, 2])
-@pytest.mark.parametrize(("broken", "left"), [("val", "4 are for training and 0"), ("train val", "0 are for training")])
+@pytest.mark.parametrize(
+    ("broken", "left"),
+    [("val", "4 readable images are for training and 0"), ("train val", "0 readable images are for training")],
+)
 def test_images_that_cannot_be_read_are_missed_before_the_first_epoch(
     config: Config, tmp_path: Path, setup: int, broken: str, left: str
 ) -> None:
@@ -80,14 +83,14 @@ def test_images_that_cannot_be_read_are_missed_before_the_first_epoch(
     for name, split in splits.items():
         if split in broken:
             (tmp_path / name).write_text("no image any more")
-    with pytest.raises(MiniClipError, match=f"of the images that can be read, {left}.*at least 2 and 1 are needed"):
+    with pytest.raises(MiniClipError, match=f"{left}.*training needs at least 2 images and validation 1"):
         table(with_train(config, setup=setup), file, allow_missing=True)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_too_few_images_to_split_are_refused_with_how_many_it_takes(config: Config, tmp_path: Path, count: int) -> None:
     file = write_csv(tmp_path / "x.csv", dict.fromkeys(images_in(tmp_path, count), ""))
-    with pytest.raises(MiniClipError, match="at least 2 and 1 are needed, which a split by seed makes of 4 images"):
+    with pytest.raises(MiniClipError, match="at least 2 images and validation 1, which takes 4 images"):
         table(config, file)
 
 
