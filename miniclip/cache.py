@@ -11,9 +11,9 @@ ANOTHER = "set MINICLIP_CACHE to a folder you can write"
 
 
 def cache_folder() -> Path:
-    """`MINICLIP_CACHE`, else `XDG_CACHE_HOME/miniclip`, else `~/.cache/miniclip`. It need not exist yet.
+    """`MINICLIP_CACHE`, or `XDG_CACHE_HOME/miniclip`, or `~/.cache/miniclip`. It need not exist yet.
 
-    Errors: `MiniClipError` where none of them is set and the account has no home folder.
+    Errors: `MiniClipError` if neither variable is set and the account has no home folder.
     """
     if own := os.environ.get("MINICLIP_CACHE"):
         return expand(own)
@@ -31,11 +31,11 @@ def cannot_write(path: Path, error: OSError) -> MiniClipError:
 
 
 def write_cached(file: Path, content: bytes) -> None:
-    """Write `file` whole or not at all, its folder included, so that a file that is there is always complete.
+    """Write `file` and its folder, whole or not at all, so that an existing file is always complete.
 
     Errors: `MiniClipError` when the folder cannot be written.
     """
-    # a name of its own: two processes or threads that fill the cache at once must not write into each other's file
+    # a unique name: processes or threads that fill the cache at the same time must not write into each other's file
     part = file.with_name(f".{file.name}.{os.getpid()}-{get_ident()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How many threads to use: what this process may really have, which in a container is less than `os.cpu_count()`.
+"""How many threads to use: the CPUs available to this process, which may be fewer than `os.cpu_count()` in a container.
 
 Order: `set_threads` (the option `--threads`), `MINICLIP_THREADS`, `OMP_NUM_THREADS`, then the smaller one of the CPUs
 that the scheduler allows (affinity) and the quota of the process's control groups, version 1 or 2.
@@ -66,7 +66,7 @@ def thread_count() -> int:
 
 
 def check_address_space() -> None:
-    """`MiniClipError` where `ulimit -v` leaves too little: some libraries then end the process without a word."""
+    """`MiniClipError` if `ulimit -v` leaves too little memory: some libraries would then end the process silently."""
     try:
         import resource
     except ImportError:  # Windows
@@ -86,7 +86,7 @@ def _checked(name: str, text: str) -> int:
 
 
 def _allowed_cpus() -> int:
-    """CPUs that the scheduler gives this process: `os.process_cpu_count` where Python has it, else the affinity."""
+    """CPUs that the scheduler gives this process: `os.process_cpu_count` if Python has it, otherwise the affinity."""
     if hasattr(os, "process_cpu_count"):  # Python 3.13
         return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # Linux
@@ -141,7 +141,7 @@ def _unescaped(path: str) -> str:
 
 
 def _quota(folder: Path) -> float | None:
-    """CPUs that one control group may use on average, or None where it says nothing."""
+    """CPUs that one control group may use on average, or None if it has no limit."""
     try:
         if (folder / "cpu.max").is_file():
             quota, period = [*(folder / "cpu.max").read_text().split(), "100000"][:2]

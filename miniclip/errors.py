@@ -10,8 +10,8 @@ class MiniClipError(Exception):
 class UnreadableImage(MiniClipError):  # noqa: N818
     """An image that cannot be read.
 
-    `reason` does not repeat the path. `retryable` is true where the file itself may be whole, so that the next update
-    tries it again although it did not change: a permission, a network share, memory, a missing package.
+    `reason` does not repeat the path. `retryable` is true if the cause may not be the file: a permission, a network
+    share, memory, a missing package. The next update then tries the file again, although it did not change.
     """
 
     def __init__(self, reason: str, retryable: bool = False) -> None:

@@ -92,7 +92,7 @@ def _meant(typed: str, names: Iterable[str]) -> str:
 
 
 def _as_typed(message: str) -> str:
-    """A message in the words of make, where it started the command and named its variables: `--out` is `RUN=`."""
+    """A message with make's variables instead of flags (`RUN=` for `--out`), if make started the command."""
     variables = dict(pair.partition("=")[::2] for pair in os.environ.get("MINICLIP_FLAGS", "").split())
 
     def variable(flag: re.Match[str]) -> str:
@@ -118,7 +118,7 @@ def start_logging(debug: bool) -> None:
 
 
 def _drop_output() -> None:
-    """Python would try to write what is left of it once more at its exit, and complain."""
+    """Prevent Python from writing the rest of the output again at exit, which would fail and print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -127,7 +127,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     try:
         check_address_space()
         status = command()
-        sys.stdout.flush()  # here, where a reader that went away is no traceback
+        sys.stdout.flush()  # flush here: a closed pipe must not become a traceback at exit
     except MiniClipError as error:
         if is_debugging():
             raise
@@ -135,7 +135,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         message = _as_typed(" ".join(f"{'--' if is_flag else ''}{error}".split()))
         print(f"error: {message}", file=sys.stderr)
         status = 2
-    except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader has what it wanted
+    except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader needs no more
         _drop_output()
         status = 141
     except OSError as error:
@@ -146,7 +146,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
             raise
         where = f" for {' '.join(str(error.filename).split())}" if error.filename else ""
         if error.errno in NO_SPACE:
-            _drop_output()  # it may be what does not fit, as in `python -m train ... > train.log`
+            _drop_output()  # the output itself may have filled the disk, as in `python -m train ... > train.log`
         print(f"error: {error.strerror}{where}; {fix}", file=sys.stderr)
         status = 2
     except MemoryError:

@@ -93,7 +93,7 @@ def _open_index(arguments: argparse.Namespace) -> "ImageIndex":
 
 
 def _put_away(arguments: argparse.Namespace, index: "ImageIndex", groups: list[list[int]]) -> int:
-    """List what stays and what goes, and with `--yes` do it."""
+    """List the images that stay and those to move; with `--yes`, move them."""
     from miniclip.data.paths import printable
     from miniclip.index.relocate import relocate
     from miniclip.index.relocation_plan import file_path

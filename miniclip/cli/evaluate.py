@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Measured(NamedTuple):
-    """A model's recalls with what a reader needs to repeat them, and what is behind them."""
+    """A model's recalls, the details that a reader needs to repeat them, and the embeddings behind them."""
 
     result: dict[str, Any]
     ranks: "Ranks"
@@ -111,7 +111,7 @@ def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[Mea
 
 
 def _tell_seen(run: Any, table: Any) -> None:
-    """Warn of a split that holds what the run was trained on."""
+    """Warn if the split contains images that the run was trained on."""
     from miniclip.models.calibration_set import CalibrationSet
 
     calibration = CalibrationSet.load(run.folder)
@@ -142,8 +142,8 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
 
 
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:
-    """The split to measure on and its seed, by default that of the runs: another one puts into `test` what they were
-    trained on."""
+    """The split to measure and its seed, by default that of the runs: another seed would put their training images
+    into `test`."""
     from miniclip.data.captions import read_sources
 
     tried = [arguments.seed] if arguments.seed is not None else sorted({*seeds.values()}) or [0]

@@ -1,4 +1,4 @@
-"""`miniclip info`: what a bundle or an index is, and what really runs here."""
+"""`miniclip info`: describe a bundle or an index, and the device that really runs it."""
 
 import argparse
 import json
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _unfinished(folder: Path) -> str:
-    """What the next update of an index still has to do; "" where it is whole."""
+    """The work that the next update of an index has to do; "" if the index is complete."""
     from miniclip.data.paths import printable
     from miniclip.index.store import INDEX_FORMAT, read_settings
 
@@ -88,7 +88,7 @@ def _unfinished(folder: Path) -> str:
 
 
 def _two_runtimes() -> str:
-    """What to do where onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files."""
+    """The fix if onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files."""
     from importlib.metadata import distributions
 
     names = {str(distribution.metadata["Name"]).lower() for distribution in distributions()}

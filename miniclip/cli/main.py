@@ -58,7 +58,7 @@ def parser() -> ArgumentParser:
 
 
 class _NeedsShtab(argparse.Action):
-    """Shell completion where its package is missing."""
+    """Stands in for shell completion if its package is missing."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         parser.error("--print-completion needs the package shtab: pip install shtab")
@@ -87,7 +87,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as by >&- and 2>&-: what is written there is lost, and nothing more
+        if getattr(sys, name) is None:  # closed with >&- or 2>&-: output is lost, but the command runs
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be printable

@@ -17,7 +17,7 @@ from miniclip.installation import install
 
 @dataclass(frozen=True)
 class Program:
-    """`extra` is what installs the packages that it needs."""
+    """`extra` installs the packages that the program needs."""
 
     module: str
     extra: str
@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def run_program(name: str, argv: Sequence[str]) -> int:
-    """Run one of `PROGRAMS`; `MiniClipError` where a package that it needs is not installed."""
+    """Run one of `PROGRAMS`; `MiniClipError` if a package that it needs is not installed."""
     program = PROGRAMS[name]
     argv = _with_folder(argv) if name == "demo" else list(argv)
     try:

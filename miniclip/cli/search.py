@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _split_folder(arguments: argparse.Namespace) -> tuple[list[str], str | None]:
-    """The words, and the folder to search: the last argument where it is a folder and none is named by a flag."""
+    """The words, and the folder to search: the last argument, if it is a folder and no flag names one."""
     words = list(arguments.words)
     if arguments.index is not None:
         if arguments.images is not None:
@@ -202,7 +202,7 @@ def _query(
 
 
 def _present(query: "Query", searcher: "Searcher") -> tuple["SearchResult", int]:
-    """The best `top_k` images whose files are still there, and how many better ones are gone."""
+    """The best `top_k` images whose files still exist, and the number of better ones that no longer exist."""
     from miniclip.search.searcher import SearchResult
 
     depth = query.top_k
@@ -221,7 +221,7 @@ def _present(query: "Query", searcher: "Searcher") -> tuple["SearchResult", int]
 
 
 def _likely(arguments: argparse.Namespace, query: "Query", result: "SearchResult", searcher: "Searcher") -> list["Hit"]:
-    """The hits to show: with `--matches` those that are as likely as the cut-off."""
+    """The hits to show; with `--matches`, only hits that reach the cut-off."""
     if not arguments.matches:
         return result.hits
     if not result.is_calibrated:

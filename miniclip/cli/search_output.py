@@ -1,4 +1,4 @@
-"""What `miniclip search` prints: results on standard output, what explains them on standard error."""
+"""The output of `miniclip search`: results on standard output, explanations on standard error."""
 
 import argparse
 import json
@@ -92,7 +92,7 @@ def _print_lines(
                 print(preview(searcher.index.source(hit.row)))
             except MiniClipError as error:
                 print(f"no preview: {error}", file=sys.stderr)
-    sys.stdout.flush()  # if the reader has gone, the lines below are not printed
+    sys.stdout.flush()  # raises if the pipe is closed, so that the lines below are not printed
 
 
 def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> None:
@@ -110,7 +110,7 @@ def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> No
 
 
 def _none_passes(query: "Query", index: Any) -> str:
-    """Which filters leave nothing. Many folders have few dates, so their number is given."""
+    """Say which filters exclude every image. Many folders have few dates, so the line gives their number."""
     if query.set_filters.keys() <= {"after", "before"}:
         days = " and ".join(f"{word} {day}" for word, day in (("after", query.after), ("before", query.before)) if day)
         return f"no image to be searched was taken {days}; {index.dated:,} of {len(index):,} have a date at all"

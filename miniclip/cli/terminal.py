@@ -1,4 +1,4 @@
-"""What a terminal can do beside plain lines: colour, small images, and opening a file."""
+"""Terminal features: colour, small images, and opening a file."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def has_colour() -> bool:
 
 
 def dim(text: str) -> str:
-    """Text in a fainter colour, where there is colour."""
+    """Text in a fainter colour, if the terminal has colours."""
     return f"\x1b[2m{text}\x1b[0m" if has_colour() else text
 
 
@@ -44,7 +44,7 @@ def preview(source: Path | bytes, columns: int = PREVIEW_COLUMNS) -> str:
 
 
 def open_file(path: str) -> None:
-    """Open a file with the program that the desktop uses for it; `MiniClipError` where there is none."""
+    """Open a file with the program that the desktop uses for it; `MiniClipError` if there is none."""
     command: Sequence[str] = OPENERS.get(sys.platform, ("xdg-open",))
     if shutil.which(command[0]) is None:
         raise MiniClipError(f"--open needs the program {command[0]}, which is not installed; open {path} yourself")

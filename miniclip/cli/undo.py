@@ -1,4 +1,4 @@
-"""`miniclip undo`: take back the last files that were moved or copied."""
+"""`miniclip undo`: undo the last move or copy of files."""
 
 import argparse
 import sys

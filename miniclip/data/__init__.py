@@ -1,1 +1,1 @@
-"""What goes in: caption formats, images, metadata, splits."""
+"""Input data: caption formats, images, metadata, splits."""

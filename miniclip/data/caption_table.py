@@ -1,4 +1,4 @@
-"""The one table that every caption format becomes: images, their captions, their splits, and what was left out.
+"""The table that every caption format is read into: images, their captions, their splits, and skipped rows.
 
 In: rows of `miniclip.data.captions`. Out: `CaptionTable`. An image is in one split with all its captions.
 """
@@ -34,12 +34,12 @@ class CaptionTable:
     captions: list[str]  # N_texts
     image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
     skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what was read in another way than it is written
+    notes: list[str] = field(default_factory=list)  # rows that were read differently from the way they are written
 
     def split(self, *names: str) -> "CaptionTable":
         """The images of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is everything.
 
-        Errors: `MiniClipError` when a split is unknown or empty, with the splits there are.
+        Errors: `MiniClipError` if a split is unknown or empty; the message lists the existing splits.
         """
         if any(name.strip().lower() == "all" for name in names):
             return self
@@ -64,7 +64,7 @@ class CaptionTable:
         return self._only(np.arange(len(self.image_paths)) < images, [])
 
     def sample(self, images: int, seed: int) -> "CaptionTable":
-        """So many images, drawn at random, with their captions and in their order; all where there are no more."""
+        """A random sample of images, in their original order, with their captions; all images if there are no more."""
         rows = np.random.default_rng(seed).permutation(len(self.image_paths))[:images]
         keep = np.zeros(len(self.image_paths), dtype=bool)
         keep[rows] = True
@@ -82,7 +82,7 @@ class CaptionTable:
         )
 
     def apart_from(self, other: "CaptionTable") -> "CaptionTable":
-        """Without the images that another table holds out (val and test), under whatever name they lie here."""
+        """Without the images that another table holds out (val and test), whatever their names are here."""
         pairs = zip(other.image_paths, other.splits, strict=True)
         held_out = {path.resolve() for path, split in pairs if split in ("val", "test")}
         keep = np.array([path.resolve() not in held_out for path in self.image_paths], dtype=bool)
@@ -103,7 +103,7 @@ class CaptionTable:
         return "\n".join([text, *self.notes])
 
     def skipped_lines(self, most: int = 20) -> list[str]:
-        """`skipping NAME: reason` for each thing left out, at most `most` of them, then how many more there are."""
+        """`skipping NAME: reason` for each skipped file or row, at most `most` lines, then the number of others."""
         lines = [f"skipping {entry.name}: {entry.reason}" for entry in self.skipped[:most]]
         return lines + ([f"... and {len(self.skipped) - most:,} more"] if len(self.skipped) > most else [])
 

@@ -1,8 +1,8 @@
 """Captions and images of every format -> one `CaptionTable`, split by image and never by caption row.
 
 In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: existing image files, their captions, their splits,
-and by name and reason whatever had to be left out. Nothing is decoded here. Splits are the official ones where the
-data has any; else 80/10/10 by a seed. Splitting rows instead would train on captions of validation images.
+and the name and reason of everything that was skipped. Nothing is decoded here. Splits are the official ones if the
+data has any, otherwise 80/10/10 by a seed. Splitting rows instead would train on captions of validation images.
 """
 
 import csv
@@ -32,11 +32,11 @@ UNCAPTIONED = "image without any caption"
 
 
 def read_captions(path: str | Path, seed: int = 0, image_root: Path | None = None) -> CaptionTable:
-    """Read a dataset, its format told from the path: a folder, a caption file, `hf:USER/NAME` or `openmoji`.
+    """Read a dataset; the path determines its format: a folder, a caption file, `hf:USER/NAME` or `openmoji`.
 
-    The seed matters only where the data has no splits of its own. `image_root` is the folder of a caption file's images
-    where they do not lie beside it.
-    Errors: `MiniClipError` when the path is missing or empty, its format unknown, or no image is left.
+    The seed matters only if the data has no splits. `image_root` is the folder of a caption file's images, if they are
+    not beside it.
+    Errors: `MiniClipError` if the path is missing or empty, its format unknown, or no image is left.
     """
     source = str(path)
     if image_root is not None:
@@ -63,7 +63,7 @@ def read_sources(
 ) -> list[CaptionTable]:
     """Read several datasets; `image_roots` has one folder for each of them, in the same order.
 
-    Errors: `MiniClipError` when there is another number of folders, and those of `read_captions`.
+    Errors: `MiniClipError` if the number of folders differs, and the errors of `read_captions`.
     """
     roots: Sequence[Path | None] = image_roots or [None] * len(paths)
     if len(roots) != len(paths):
@@ -79,7 +79,7 @@ def _check_image_root(source: str, image_root: Path) -> None:
 
 
 def read_folder_captions(folder: Path) -> CaptionTable | None:
-    """The captions that lie in a folder of images, or None where there are none; errors as of `read_captions`."""
+    """The captions in a folder of images, or None if there are none; errors as in `read_captions`."""
     try:
         return _captioned_folder(folder, seed=0)
     except (OSError, csv.Error) as error:
@@ -233,7 +233,7 @@ def _located(row: Row, places: list[Path], names: FileNames) -> Row:
 
 
 def _uncaptioned(rows: list[Row], lists: dict[str, str] | None = None) -> list[Skipped]:
-    """Images that lie beside captioned ones and that no row names. They cost no caption row: `rows` is 0."""
+    """Images without captions beside captioned ones. No caption row is lost with them: `rows` is 0."""
     named = {row.path for row in rows if row.path}
     beside = [file for folder in sorted({path.parent for path in named}) for file in sorted(folder.iterdir())]
     return [

@@ -16,9 +16,9 @@ INVISIBLE = 2  # levels of 255: profiles of sRGB differ by rounding
 
 
 def to_srgb(image: Image.Image, profile: object) -> Image.Image:
-    """An RGB, grey, CMYK or Lab image -> the same, or RGB in the colours that its profile gives it.
+    """An RGB, grey, CMYK or Lab image -> the same image, or an sRGB image if its profile changes the colours.
 
-    A profile of RGB beside a grey image, as programs leave it when they drop the colours, is applied to equal channels.
+    A grey image may have an RGB profile, left by programs that drop the colours; it is applied to three equal channels.
     """
     if not isinstance(profile, bytes) or not 128 <= len(profile) <= MAX_PROFILE_BYTES or image.mode not in KINDS:
         return image
@@ -33,7 +33,7 @@ def to_srgb(image: Image.Image, profile: object) -> Image.Image:
 
 @lru_cache(maxsize=32)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform to sRGB, or None where there is nothing to do or nothing that can be done."""
+    """The transform to sRGB, or None if none is needed or possible."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if opened.profile.xcolor_space.strip() != KINDS[mode]:

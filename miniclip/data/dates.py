@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 FIRST_PHOTOGRAPH = datetime(1826, 1, 1)  # Niépce's view from his window
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
-# what phones in Chinese, Japanese and Korean write before the hour
+# phones write these before the hour in Chinese, Japanese and Korean
 FORENOON, AFTERNOON = ("上午", "午前", "오전"), ("下午", "午後", "오후")
 
 _DAY = r"(?P<year>\d{4})(?:[:\-/._ ]|年)\s*(?P<month>\d{1,2})(?:[:\-/._ ]|月)\s*(?P<day>\d{1,2})[日.]?"
@@ -45,9 +45,9 @@ _SPELLINGS = [
 
 
 def parse_date(text: str | bytes) -> datetime | None:
-    """A date in any usual spelling; None for anything else, and for a date on which no photograph was taken.
+    """A date in any common spelling; None for other texts, and for dates on which no photograph can have been taken.
 
-    Impossible are dates before 1826, those more than a day ahead of this machine's clock, and days that do not exist.
+    Dates before 1826, dates more than a day ahead of this machine's clock, and days that do not exist are impossible.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")

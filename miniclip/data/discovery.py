@@ -33,7 +33,7 @@ USUAL_NAMES = re.compile(r"metadata\.(csv|jsonl)|captions\.txt|results\.csv|data
 
 
 def reader_of(file: Path) -> Reader | None:
-    """The reader for a caption file, told by its suffix and its first line; None when it is no caption file."""
+    """The reader for a caption file, chosen by its suffix and its first line; None if it is not a caption file."""
     suffix = file.suffix.lower()
     if suffix not in CAPTION_SUFFIXES:
         return None
@@ -52,7 +52,7 @@ def reader_of(file: Path) -> Reader | None:
 
 
 def reader_for(file: Path) -> Reader:
-    """`reader_of`, but `MiniClipError` where there is none."""
+    """`reader_of`, but `MiniClipError` if there is none."""
     reader = reader_of(file)
     if reader is None:
         raise unknown_format(file, problem_of(file))
@@ -60,7 +60,7 @@ def reader_for(file: Path) -> Reader:
 
 
 def problem_of(file: Path) -> str:
-    """Why a file that should hold captions does not, where its header or its first object tells; else ""."""
+    """Why a file has no captions, if its header or its first object shows it; otherwise ""."""
     first = _first_line(file)
     if file.suffix.lower() in (".csv", ".tsv", ".txt"):
         sign = max("\t|;,", key=first.count)
@@ -86,9 +86,9 @@ def _first_line(file: Path) -> str:
 
 
 def sidecar_rows(folder: Path) -> list[Row]:
-    """Captions in text files beside images of the same name, as in img2dataset's folders: a caption a line.
+    """Captions in text files beside images of the same name, as in img2dataset's folders: one caption per line.
 
-    Folders that are not the user's (`miniclip.data.ignore`) and hidden ones are passed over.
+    Hidden folders and folders of programs (`miniclip.data.ignore`) are skipped.
     """
     ignore = Ignore(str(folder))
     rows = []
@@ -112,13 +112,13 @@ def sidecar_rows(folder: Path) -> list[Row]:
 
 
 def caption_file_in(folder: Path) -> Path | None:
-    """The one caption file of a folder; `MiniClipError` when there are several, or one that cannot be understood."""
+    """The caption file of a folder; `MiniClipError` if there are several, or if it cannot be understood."""
     usual: list[Path] = []
     others: list[Path] = []
     for file in sorted(folder.iterdir()):
         name = file.name.lower()
         is_usual = USUAL_NAMES.fullmatch(name) is not None
-        # other .txt files are lists and notes; the lemma file holds captions cut down to word stems
+        # other .txt files are lists and notes; the lemma file has captions reduced to word stems
         if name.startswith(".") or "lemma" in name or (name.endswith(".txt") and not is_usual):
             continue
         if file.suffix.lower() in CAPTION_SUFFIXES and file.is_file():

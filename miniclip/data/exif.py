@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import BinaryIO
 
-# bytes of one value by TIFF type; those above 13 are BigTIFF's
+# bytes per value by TIFF type; types above 13 are BigTIFF's
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 MAX_VALUE_BYTES = 1 << 20
@@ -49,7 +49,7 @@ class ExifBlock:
         return cls(io.BytesIO(block[6:] if block[:4] == b"Exif" else block), wanted)
 
     def integer(self, tag: int) -> int | None:
-        """A tag's first value, whatever type of integer it is stored as."""
+        """A tag's first value, for any type of integer."""
         kind, content = self.tags.get(tag, (0, b""))
         with contextlib.suppress(struct.error, KeyError, ZeroDivisionError):
             if kind in (5, 10):  # a fraction
@@ -81,7 +81,7 @@ class ExifBlock:
         count = min(MAX_ENTRIES, struct.unpack(self._order + ("Q" if self._is_big else "H"), head)[0])
         entries = self._read(start + count_size, width * count)
         found: Directory = {}
-        for place in range(0, len(entries) - width + 1, width):  # a directory that is cut off ends where it does
+        for place in range(0, len(entries) - width + 1, width):  # a truncated directory ends here
             tag, kind, values = struct.unpack_from(self._order + code, entries, place)
             if (tag not in self._wanted and not everything) or kind not in SIZES or tag in found:
                 continue

@@ -1,4 +1,4 @@
-"""Find the file that a caption means where its name is written in another way: Unicode form, case, missing suffix.
+"""Find a caption's image even if its name is written differently: Unicode form, case, missing suffix.
 
 In: the folders that hold the images, and names. Out: paths, and a count for each rule. A Mac's disk stores names
 decomposed (NFD) where other systems and most caption files have them composed (NFC).
@@ -45,7 +45,7 @@ class FileNames:
         self._ambiguous: list[str] = []
 
     def find(self, name: str) -> tuple[Path | None, str]:
-        """The one file that a rule finds, by the first rule that finds any; else None and the reason."""
+        """The file found by the first rule that finds any; None and the reason if there is none, or more than one."""
         for rule, form in RULES.items():
             paths = self._by_rule[rule].get(form(name), [])
             if len(paths) == 1:

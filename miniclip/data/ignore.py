@@ -37,7 +37,7 @@ BUILT_IN = (  # in lower case: paths are compared in lower case, since copies of
 
 
 class Ignore:
-    """The patterns for one folder and all below it; counts what it leaves out by name."""
+    """The patterns for a folder and all folders below it; it counts the files that it leaves out, by name."""
 
     def __init__(self, root: str, exclude: Sequence[str] = ()) -> None:
         """Errors: `InvalidArgument` for a pattern that cannot be read."""

@@ -54,20 +54,20 @@ with contextlib.suppress(ImportError):  # no wheel of it for every system
 
 ImageSource = str | Path | bytes
 
-# errors of a share or of the machine, which say nothing about the file
+# errors of a share or of the machine, not of the file
 PASSING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 CUT_OFF = "its last bytes are missing"
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded image: upright RGB, perhaps at a reduced scale, and what its file says of it."""
+    """A decoded image, upright in RGB and possibly at a reduced scale, with the metadata of its file."""
 
     image: Image.Image
     width_px: int  # of the file, upright
     height_px: int
     metadata: Metadata
-    remark: str = ""  # what is wrong with a file that can be shown all the same
+    remark: str = ""  # a fault of a file that can still be shown
     later: tuple[Image.Image, ...] = ()  # further frames of an animation
 
     @property
@@ -83,8 +83,8 @@ def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Ima
 def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: int = 1) -> DecodedImage:
     """Decode one image to upright RGB; transparency becomes white.
 
-    Of an animation the first frame is taken, and up to `max_frames - 1` later ones at equal distances. Of a RAW file
-    the largest JPEG inside is taken, and its size.
+    An animation gives its first frame, and up to `max_frames - 1` later ones at equal distances. A RAW file gives the
+    largest JPEG inside, and that JPEG's size.
 
     With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the
     decoder then skips most of the work (`Image.draft`). Large images are decoded one at a time, whatever the threads.
@@ -115,7 +115,7 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
 
 
 def read_header(source: ImageSource) -> Metadata:
-    """What an image says of itself, without its pixels (a PNG's are passed over, too, but read). Errors: as above."""
+    """An image's metadata, without its pixels, except that a PNG is decoded first. Errors: as above."""
     with _reasons(source), _opened(source) as image:
         if image.format == "PNG":
             image.load()
@@ -130,7 +130,7 @@ def _shown(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _later_frames(image: Any, max_frames: int, orientation: int) -> Iterator[Image.Image]:
-    """Frames of an animation that was opened, without the first; those that are damaged are left out."""
+    """Frames of an opened animation after the first; damaged ones are skipped."""
     reach = min(image.n_frames, MAX_SEEK_FRAMES, MAX_SEEK_PIXELS // (image.width * image.height))
     for number in range(1, max_frames):
         place = reach * number // max_frames

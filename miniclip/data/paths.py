@@ -1,12 +1,10 @@
-"""Paths of files as text that can be stored and printed, whatever bytes their names hold."""
+"""Paths of files as text that can be stored and printed, even if their names are not valid UTF-8."""
 
-PRIVATE_USE = (
-    0x10DC00  # where a name's bytes that are not UTF-8 go, as U+DC00 does in Python; no writing system is there
-)
+PRIVATE_USE = 0x10DC00  # the range for bytes that are not UTF-8, as U+DC00 in Python; no writing system uses it
 
 
 def stored_path(path: str) -> str:
-    """A path as valid text: bytes that are not UTF-8 become characters that nobody writes; `real_path` undoes it."""
+    """A path as valid text: bytes that are not UTF-8 become unused characters; `real_path` undoes it."""
     if path.isascii() or path.isprintable():
         return path
     return "".join(chr(ord(char) - 0xDC00 + PRIVATE_USE) if 0xDC80 <= ord(char) <= 0xDCFF else char for char in path)
@@ -21,11 +19,11 @@ def real_path(stored: str) -> str:
 
 
 def valid_text(text: str) -> str:
-    """What people wrote, as text that can be stored: halves of surrogate pairs become their escapes."""
+    """A user's text in a form that can be stored: halves of surrogate pairs become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(name: str) -> str:
-    """A file's name on one line of valid text: names may hold line ends, and bytes that are not UTF-8."""
+    """A file's name on one line of valid text: names may contain line ends and bytes that are not UTF-8."""
     text = real_path(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

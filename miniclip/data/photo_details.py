@@ -1,6 +1,6 @@
-"""What a photograph says of its making: camera, lens, exposure, size, and the place where it was taken.
+"""Details of a photograph: camera, lens, exposure, size, and the place where it was taken.
 
-In: an image file, read when it is asked for. Out: `PhotoDetails`; None where no tag holds the value.
+In: an image file, read on demand. Out: `PhotoDetails`; a value is None if no tag has it.
 Source: CIPA DC-008 (Exif 3.0), sections 4.6.5 and 4.6.6.
 """
 
@@ -23,7 +23,7 @@ LONG_EXPOSURE_S = 0.4  # from here on, photographers write seconds and no fracti
 
 @dataclass(frozen=True)
 class PhotoDetails:
-    """Width and height are those of the upright image."""
+    """Details of a photograph; width and height belong to the upright image."""
 
     metadata: Metadata
     width_px: int
@@ -51,13 +51,13 @@ class PhotoDetails:
 
     @property
     def place(self) -> str:
-        """Degrees, to a metre: `48.20820, 16.37380`; "" where it is not known."""
+        """Degrees, precise to a metre: `48.20820, 16.37380`; "" if the place is unknown."""
         latitude, longitude = self.metadata.latitude, self.metadata.longitude
         return "" if latitude is None or longitude is None else f"{latitude:.5f}, {longitude:.5f}"
 
 
 def read_photo_details(source: ImageSource) -> PhotoDetails:
-    """What a file says of itself; its pixels are not decoded. Errors: `UnreadableImage` with the reason."""
+    """Read a file's details without decoding its pixels. Errors: `UnreadableImage` with the reason."""
     with opened_image(source) as image:
         if image.format == "PNG":
             image.load()  # its metadata may stand behind the pixels

@@ -1,6 +1,6 @@
 """Camera, rating and place of a photograph.
 
-In: the EXIF blocks and XMP packets of one image. Out: the values, or None where no tag holds one that makes sense.
+In: the EXIF blocks and XMP packets of one image. Out: the values, or None if no tag has a plausible one.
 Source: CIPA DC-008 (Exif 3.0), sections 4.6.5 and 4.6.6; XMP specification part 2, section 2.1.
 """
 
@@ -12,7 +12,7 @@ from miniclip.data.exif import ExifBlock
 from miniclip.data.xmp import EXIF_NS, TIFF_NS, XMP_NS, xmp_values
 
 MAKE, MODEL, RATING = 0x010F, 0x0110, 0x4746  # the last is how Windows stores stars
-LATITUDE, LONGITUDE = 0x02, 0x04  # each GPS tag follows the one that holds its hemisphere
+LATITUDE, LONGITUDE = 0x02, 0x04  # each GPS tag follows the tag of its hemisphere
 MAX_NAME = 60  # characters
 COMPANY = re.compile(r"[\s,]+(corporation|corp|company|co|ltd|inc|imaging|optical|digital|electronics)\.?$", re.I)
 
@@ -30,7 +30,7 @@ def camera_name(blocks: Sequence[ExifBlock], texts: list[str]) -> str | None:
 
 
 def rating_of(blocks: Sequence[ExifBlock], texts: list[str]) -> int | None:
-    """Stars from 1 to 5, or -1 for a rejected image; 0 means that nobody has rated it."""
+    """Stars from 1 to 5, or -1 for a rejected image; 0 means no rating."""
     for text in xmp_values(texts, XMP_NS, "Rating"):
         if re.fullmatch(r"\s*-?\d(\.0*)?\s*", text) and int(float(text)) in (-1, 1, 2, 3, 4, 5):
             return int(float(text))
@@ -39,7 +39,7 @@ def rating_of(blocks: Sequence[ExifBlock], texts: list[str]) -> int | None:
 
 
 def place_of(blocks: Sequence[ExifBlock], texts: list[str]) -> tuple[float, float] | None:
-    """Latitude and longitude in degrees; 0, 0 is what a receiver without a fix writes."""
+    """Latitude and longitude in degrees; receivers without a fix write 0, 0, which is ignored."""
     for block in blocks:
         place = _degrees_of(block, LATITUDE, "S"), _degrees_of(block, LONGITUDE, "W")
         if found := _checked(*place):
@@ -53,7 +53,7 @@ def _texts_of(blocks: Sequence[ExifBlock], tag: int) -> Iterator[str]:
 
 
 def _clean(text: str) -> str:
-    """One line of what can be printed."""
+    """The printable characters, on one line."""
     text = text.partition("\0")[0]
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 

@@ -1,4 +1,4 @@
-"""Work done in threads ahead of whoever consumes it, in order and in bounded memory: how images are loaded.
+"""Load images in threads ahead of their use, in order and in bounded memory.
 
 In: sources and what to do with each. Out: results in the order of the sources, errors among them.
 """
@@ -21,9 +21,9 @@ Loaded = TypeVar("Loaded")
 def prefetch(
     sources: Iterable[Source], load: Callable[[Source], Loaded], ahead: int, workers: int | None = None
 ) -> Iterator[tuple[int, Loaded | MiniClipError]]:
-    """Run `load` on every source in threads, in order, at most `ahead` of whoever consumes.
+    """Run `load` on every source in threads, in order, at most `ahead` sources before the consumer.
 
-    Yields `(row, what load returned)`, or `(row, the MiniClipError it raised)`.
+    Yields `(row, result of load)`, or `(row, the MiniClipError that it raised)`.
     """
 
     def attempt(source: Source) -> Loaded | MiniClipError:

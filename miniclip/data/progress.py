@@ -15,11 +15,11 @@ BAR_AFTER_S = 5.0  # `delay` of bars that are often over sooner
 
 
 class ProgressBar(tqdm):
-    """`tqdm`, but where nobody watches a terminal it prints whole lines instead of a bar that rewrites itself."""
+    """`tqdm`, but if the output is not a terminal, it prints whole lines instead of a bar that rewrites itself."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._prints_lines = not sys.stderr.isatty()
-        if settings.get("disable") is None:  # for tqdm, "where nobody watches a terminal"
+        if settings.get("disable") is None:  # in tqdm, None means "if the output is not a terminal"
             settings["disable"] = False
         if self._prints_lines:
             settings |= {"mininterval": LINE_EVERY_S, "miniters": 1, "leave": False, "file": io.StringIO()}

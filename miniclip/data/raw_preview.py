@@ -1,8 +1,8 @@
-"""The JPEG that a camera puts into its RAW file: what is indexed and shown of such a file.
+"""The JPEG that a camera puts into its RAW file; MiniCLIP indexes and shows it.
 
-In: a RAW file's path or bytes. Out: its largest JPEG, and the EXIF blocks beside it. Makers' structures are not parsed:
-in all of them a JPEG begins with the same bytes, and its own header gives its size. The sensor's data are not read. In
-some formats they are JPEG streams as well, but lossless ones, which are passed over.
+In: a RAW file's path or bytes. Out: its largest JPEG, and the EXIF blocks beside it. It parses no manufacturer's
+structures: in all of them a JPEG begins with the same bytes, and its own header gives its size. The sensor's data are
+not read; in some formats they are lossless JPEG streams, which are skipped.
 
 Sources: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), DNG 1.7, ITU-T T.81 annex B (JPEG markers).
 """
@@ -25,7 +25,7 @@ SHOWN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline and progressive
 OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # lossless and rarer ones
 START_OF_SCAN = 0xDA
 MAX_CANDIDATES, MAX_SEGMENTS, MIN_EDGE_PX = 10_000, 200, 120
-# makers' own first bytes; where a file begins like a TIFF, its first directory decides
+# manufacturers' own first bytes; if a file begins like a TIFF, its first directory decides
 STARTS = (b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 TIFF_STARTS, CR3_START = (b"II*\0", b"MM\0*"), b"ftypcrx "  # the last after four bytes of length
 SUBFILE, COMPRESSION, PHOTOMETRIC, MAKE, DNG_VERSION = 0x00FE, 0x0103, 0x0106, 0x010F, 0xC612
@@ -35,13 +35,13 @@ CR3_EXIF, CR3_EXIF_WITHIN = (b"CMT1", b"CMT2"), 1 << 20  # boxes with IFD0 and t
 
 
 def raw_preview(source: str | Path | bytes) -> bytes | None:
-    """The largest JPEG of a RAW file; None for other files, and where there is no JPEG inside. Errors: `OSError`."""
+    """The largest JPEG of a RAW file; None for other files, and if there is no JPEG inside. Errors: `OSError`."""
     with _opened(source) as file:
         return _largest_jpeg(_read(file, MAX_READ_BYTES)) if _is_raw(file) else None
 
 
 def raw_exif(source: str | Path | bytes, wanted: Sequence[int]) -> Iterator[ExifBlock]:
-    """The EXIF blocks that lie beside the JPEG of a RAW file, with the tags `wanted`. Errors: `OSError`."""
+    """The EXIF blocks beside the JPEG of a RAW file, with the tags `wanted`. Errors: `OSError`."""
     with _opened(source) as file:
         start = _read(file, CR3_EXIF_WITHIN)
         if start[:2] in (b"II", b"MM"):
@@ -93,7 +93,7 @@ def _largest_jpeg(content: bytes) -> bytes | None:
 
 
 def _measure(content: bytes, start: int) -> tuple[int, int]:
-    """Pixels of the JPEG that begins here, 0 where it is none that can be shown, and where to look on."""
+    """Pixels of the JPEG that begins here (0 if it cannot be shown), and the position to continue from."""
     pixels, place = 0, start + 2
     for _ in range(MAX_SEGMENTS):
         head = content[place : place + 10]
@@ -105,7 +105,7 @@ def _measure(content: bytes, start: int) -> tuple[int, int]:
         if marker in SHOWN_FRAMES:
             height, width = int.from_bytes(head[5:7]), int.from_bytes(head[7:9])
             pixels = width * height if head[4] == 8 and min(width, height) >= MIN_EDGE_PX else 0
-        if marker == START_OF_SCAN:  # coded data hold no other marker with this second byte
+        if marker == START_OF_SCAN:  # coded data contain no other marker with this second byte
             end = content.find(END_OF_JPEG, place)
             return pixels, end + 2 if end >= 0 else len(content)
         place += 2 + length

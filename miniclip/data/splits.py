@@ -1,4 +1,4 @@
-"""Splits by image: the words for them, and 80/10/10 from a seed where a data set has none of its own."""
+"""Splits by image: their names, and 80/10/10 by a seed for data sets without splits."""
 
 import random
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def normalise_split(name: str) -> str:
 
 
 def seeded_splits(names: Sequence[str], seed: int, groups: Sequence[str] | None = None) -> list[str]:
-    """A split for each name, 80/10/10 of the groups (a name is its own group by default), whatever their order."""
+    """A split for each name, 80/10/10 of the groups (by default each name is a group); independent of their order."""
     groups = names if groups is None else groups
     shuffled = sorted(set(groups))
     random.Random(seed).shuffle(shuffled)

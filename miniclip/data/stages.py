@@ -19,7 +19,7 @@ from miniclip.data.progress import LINE_EVERY_S
 class Stages:
     """Prints a line on standard error when a stage begins, and every ten seconds while it lasts.
 
-    `shares` has the stages in their order and roughly how long each takes beside the others. Stages may be left out.
+    `shares` has the stages in order and their approximate relative durations. Stages may be skipped.
     """
 
     def __init__(self, shares: Mapping[str, float]) -> None:

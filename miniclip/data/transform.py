@@ -19,7 +19,7 @@ from PIL import Image
 from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError
 
-# what transformers writes beside the keys that are read: it changes no pixel
+# further keys that transformers writes; they change no pixel
 SAYS_NOTHING = (
     "auto_map", "data_format", "default_to_square", "device", "disable_grouping", "feature_extractor_type",
     "image_processor_class", "image_processor_type", "image_seq_length", "input_data_format", "processor_class",
@@ -157,13 +157,13 @@ class ImageTransform:
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> "ImageTransform":
         _refuse_unknown(values, READ)
-        if "max_num_patches" in values and "size" not in values:  # as many patches as a square holds
+        if "max_num_patches" in values and "size" not in values:  # as many patches as fit in a square
             edge = int(values["patch_size"]) * math.isqrt(int(values["max_num_patches"]))
             values = {**values, "size": {"height": edge, "width": edge}}
         size = values["size"]
         crop = values.get("crop_size") if values.get("do_center_crop") else None
         shortest = squash = None
-        if isinstance(size, int):  # older files: CLIP crops what it has resized, ViT squashes
+        if isinstance(size, int):  # older files: CLIP resizes and crops, ViT squashes
             size = {"shortest_edge": size} if crop else {"height": size, "width": size}
         if isinstance(crop, int):
             crop = {"height": crop, "width": crop}

@@ -1,6 +1,6 @@
-"""JPEG files that lack their last bytes. Browsers show them, so they are decoded where hardly anything is missing.
+"""JPEG files that lack their last bytes. Browsers show them, so they are decoded if very little is missing.
 
-In: an image that Pillow opened, and its file. Out: its pixels, or None where more than the last block is not there.
+In: an image that Pillow opened, and its file. Out: its pixels, or None if too many blocks are missing.
 """
 
 import io
@@ -15,7 +15,7 @@ MAX_MISSING, MIN_ALLOWED_BLOCKS = 0.01, 4  # 4 blocks: one unit of an image with
 
 
 def decode_truncated(image: Image.Image, source: str | Path | bytes) -> Image.Image | None:
-    """All pixels of a JPEG whose data stop before its end, where at most 1 % of its blocks are missing."""
+    """All pixels of a truncated JPEG, if at most 1 % of its blocks are missing."""
     if image.format not in ("JPEG", "MPO"):
         return None
     content = source if isinstance(source, bytes) else Path(source).read_bytes()

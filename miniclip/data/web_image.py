@@ -1,7 +1,7 @@
 """An image from a web address, within bounds: 32 MB, 20 seconds, five redirects, and public addresses only.
 
-In: an http or https address. Out: the bytes, or a `MiniClipError` with the reason. Every connection, also after a
-redirect, goes to an address that was checked itself: a name that resolves differently the second time gains nothing.
+In: an http or https address. Out: the bytes, or a `MiniClipError` with the reason. The address of every connection is
+checked, also after a redirect, so a name that resolves differently the second time is harmless.
 """
 
 import http.client

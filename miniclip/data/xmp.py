@@ -1,7 +1,7 @@
-"""XMP packets of an image: where they lie in a file, and the values of single properties.
+"""XMP packets of an image: find them in a file, and read the values of single properties.
 
 In: an opened Pillow image and its EXIF blocks. Out: texts, and values by namespace and name. Packets are searched as
-text, not parsed, so that a damaged one still gives what is whole. Source: ISO 16684-1.
+text, not parsed, so that a damaged one still gives its undamaged values. Source: ISO 16684-1.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ MAX_TEXT_BYTES = 4 << 20
 
 
 def raw_profile(image: Image.Image, name: str) -> bytes:
-    """What ImageMagick and exiftool keep as hexadecimal digits in a PNG's text: a name, a length, digits."""
+    """Decode a profile that ImageMagick or exiftool stored in a PNG's text: a name, a length, hexadecimal digits."""
     text = image.info.get(f"Raw profile type {name}")
     if not isinstance(text, str) or len(text) > 2 * MAX_TEXT_BYTES:
         return b""
@@ -49,7 +49,7 @@ def xmp_texts(image: Image.Image, blocks: list[ExifBlock]) -> Iterator[str]:
 
 
 def xmp_values(texts: list[str], namespace: str, name: str) -> Iterator[str]:
-    """Values of a property, as an attribute or an element, under whatever prefix its namespace has."""
+    """Values of a property, as an attribute or an element, with any prefix for its namespace."""
     for text in texts:
         declared = re.findall(rf"xmlns:([\w.\-]+)\s*=\s*[\"']{re.escape(namespace)}[\"']", text)
         prefixes = "|".join(map(re.escape, declared)) or USUAL_PREFIXES[namespace]

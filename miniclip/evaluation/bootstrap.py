@@ -36,8 +36,8 @@ def intervals(ranks: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
 def difference_intervals(ours: Ranks, theirs: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Recall name -> 95 % interval of ours minus theirs, both on the same images.
 
-    Both are measured on the same drawn images: what is hard for one is mostly hard for the other, so the difference
-    is known far better than either.
+    Both are measured on the same drawn images. An image that is hard for one model is usually hard for the other, so
+    the difference is known much more precisely than each recall.
     """
     pairs = zip(_samples(ours, seed).items(), _samples(theirs, seed).values(), strict=True)
     return _ends({name: own - other for (name, own), other in pairs})

@@ -30,7 +30,7 @@ def judge_sources(
 
 
 def _of(table: CaptionTable, splits: Sequence[str]) -> CaptionTable:
-    """The splits that the source has; `MiniClipError` where it has none of them."""
+    """The splits that the source has; `MiniClipError` if it has none of them."""
     present = [name for name in splits if name == "all" or normalise_split(name) in table.splits]
     return table.split(*(present or splits))
 
@@ -43,7 +43,7 @@ def _judge(table: CaptionTable, words: Sequence[str], encoders: Encoders, part: 
 
 
 def write_calibration(bundle: Bundle, match: ScoreCalibration) -> Path:
-    """Put the calibration into the bundle's manifest, or into a file of its own where others made the bundle.
+    """Put the calibration into the bundle's manifest, or into a separate file if others made the bundle.
 
     Errors: `MiniClipError` when it cannot be written.
     """

@@ -48,7 +48,7 @@ def check_protocol(protocol: str) -> None:
 def embed_split(encoders: Encoders, table: CaptionTable, description: str = "embedding") -> SplitEmbeds:
     """Embed every image and caption of a table; unreadable images are left out and stay in `table.skipped`.
 
-    Errors: `MiniClipError` when there are no captions, no image can be read, or the model gives no finite numbers.
+    Errors: `MiniClipError` if there are no captions, no image can be read, or the model's output is not finite.
     """
     if not table.captions:
         raise MiniClipError("the data has no captions, so there is nothing to measure recall against")
@@ -61,7 +61,7 @@ def embed_split(encoders: Encoders, table: CaptionTable, description: str = "emb
     table = table.without(skipped)
     with ProgressBar(total=len(table.captions), desc=f"{description}, captions", unit="caption", leave=False) as bar:
         text_embeds = encoders.encode_texts(table.captions, progress=bar.update)
-    if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):  # NaN ranks nothing above: 100 %
+    if not (np.isfinite(image_embeds).all() and np.isfinite(text_embeds).all()):  # NaN would give 100 % recall
         raise MiniClipError(
             f"{description}: the model's embeddings are not finite numbers, so there is nothing to measure; "
             "try another precision, copy the model again, or train it again"
@@ -82,7 +82,7 @@ def recall_table(columns: dict[str, dict[str, float]]) -> str:
 
 
 def clip_benchmark_json(result: dict[str, Any]) -> dict[str, Any]:
-    """A result in the form that LAION's clip_benchmark writes, for those who compare with its tables."""
+    """A result in the format of LAION's clip_benchmark, for comparison with its tables."""
     metrics = {
         f"{ours}_retrieval_recall@{k}": result[f"{way}_recall@{k}"]
         for ours, way in (("image", "text_to_image"), ("text", "image_to_text"))

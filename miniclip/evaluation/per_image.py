@@ -1,4 +1,4 @@
-"""What a model finds for each image of a split, and for a caption of each: to look at, beside the figures.
+"""List what a model finds for each image of a split and for a caption of each image, for inspection by eye.
 
 In: a split embedded once. Out: lines of text.
 """

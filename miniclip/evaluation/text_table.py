@@ -1,4 +1,4 @@
-"""A table as text, its columns as wide as what is in them."""
+"""A table as text; each column is as wide as its content."""
 
 from collections.abc import Sequence
 

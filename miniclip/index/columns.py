@@ -40,7 +40,7 @@ class Texts(Sequence[bytes]):
 
     @property
     def are_whole(self) -> bool:
-        """Whether every end lies inside the content, as in a file that nothing has damaged."""
+        """Whether every end is inside the content, as in an undamaged file."""
         ends = self.ends
         return (
             len(ends) > 0 and ends[0] == 0 and int(ends[-1]) == len(self.content) and bool((np.diff(ends) >= 0).all())
@@ -100,7 +100,7 @@ class Paths(Sequence[Path]):
         return row if row < len(self) and self.texts[row] == key else None
 
     def below(self, stored: str) -> slice:
-        """The rows of all paths that begin with this text: they lie together."""
+        """The rows of all paths that begin with this text; they are consecutive."""
         start = stored.encode("utf-8", "surrogateescape")
         return slice(bisect_left(self.texts, start), bisect_left(self.texts, start + b"\xff"))  # no text has that byte
 

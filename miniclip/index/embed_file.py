@@ -1,8 +1,8 @@
-"""One file after the other from its bytes to its embedding: read, hash, decode, resize, encode.
+"""Take files one by one from their bytes to their embeddings: read, hash, decode, resize, encode.
 
 In: files of `miniclip.index.scan`, encoders, and the contents that are already known. Out: one `Reading` for each file,
 or the reason why it cannot be read. On a CPU, each core takes an image through all steps; on a GPU, the cores prefetch
-decoded images. Only some tens of images are in memory at a time.
+decoded images. Only a few dozen images are in memory at a time.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
-"""The embeddings of an index once more, as one plain file: it is mapped into memory and never read.
+"""A copy of an index's embeddings in one plain file, which is mapped into memory instead of read.
 
     INDEX/embeds.f32    (N, D) float32 in the order of paths, and behind them the 32 bytes of the index's stamp
 
-Rows of the table are put in order in new memory, and getting that memory takes most of the time: seconds for a million
-rows. A mapped file is there at once while the system still holds it, is in memory once for all who search it, and gives
-way when memory is short. It is derived: where it is missing, cut off or of other rows, embeddings are read from the
-table. It is never changed, only replaced; a process that has the old one mapped keeps that.
+Reading the table copies its rows in order into new memory; allocating that memory takes most of the time, seconds for a
+million rows. A mapped file is available at once while it is in the page cache, is shared by all processes, and is
+released when memory is short. It is derived from the table: if it is missing, truncated or of other rows, embeddings
+are read from the table. It is never changed, only replaced; a process that has mapped the old file keeps it.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ Put = Callable[[np.ndarray, np.ndarray], None]  # rows (B,), embeddings (B, D)
 
 
 def map_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes) -> np.ndarray | None:
-    """The embeddings (N, D), read-only, or None where there is no file of just these rows."""
+    """The embeddings (N, D), read-only, or None if there is no file of exactly these rows."""
     size = 4 * shape[0] * shape[1]
     try:
         with (folder / FLAT).open("rb") as file:
@@ -36,7 +36,7 @@ def map_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes) -> np.nda
             file.seek(size)
             if file.read() != stamp:
                 return None
-            # where it can be asked for, all is there before the first query
+            # load the whole file before the first query, if the system can
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
             whole = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
     except OSError:
@@ -45,7 +45,7 @@ def map_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes) -> np.nda
 
 
 def write_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes, read: Callable[[Put], None]) -> None:
-    """Write the file from what `read` puts, or remove it where it does not pay.
+    """Write the file with the rows that `read` provides, or remove it if it is not worth keeping.
 
     It is not kept for an index larger than memory, or if it would take more than half of the free disk space.
     Call it only while the index is locked for writing.
@@ -53,7 +53,7 @@ def write_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes, read: C
     path, size = folder / FLAT, 4 * shape[0] * shape[1]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > memory or shutil.disk_usage(folder).free < 2 * size:
-        for left in folder.glob(f"{FLAT}*"):  # also what a kill left of one
+        for left in folder.glob(f"{FLAT}*"):  # also an unfinished file after a kill
             left.unlink(missing_ok=True)
         return
 

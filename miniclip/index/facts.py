@@ -1,4 +1,4 @@
-"""What filters ask of an image file: size, camera, rating, place and type, in columns.
+"""The facts about image files that filters use: size, camera, rating, place and type, in columns.
 
 In: the images' table, or the arrays of its summary. Out: `ImageFacts`. A new fact is a field of
 `miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, and a field of `ImageFacts`.
@@ -47,7 +47,7 @@ class Labels:
 
     def rows_where(self, is_wanted: Callable[[str], bool]) -> np.ndarray:
         """(N,) bool: the rows whose text is wanted."""
-        wanted = np.array([is_wanted(name) for name in self.names] + [False])  # the last is what -1 points at
+        wanted = np.array([is_wanted(name) for name in self.names] + [False])  # the last one is for -1
         return np.asarray(wanted[self.codes])
 
     @cached_property
@@ -104,7 +104,7 @@ class ImageFacts:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ImageFacts":
-        """What `to_arrays` gave. Errors: `KeyError` for a file of an older MiniCLIP, `ValueError` for a damaged one."""
+        """Read the result of `to_arrays`. Errors: `KeyError` if an older MiniCLIP wrote it, `ValueError` if it is damaged."""
         values: dict[str, Any] = {}
         for name in cls.__dataclass_fields__:
             values[name] = arrays[name]

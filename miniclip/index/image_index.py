@@ -1,8 +1,7 @@
 """An opened image index: embeddings mapped or in memory, everything else in columns, all of one version of the table.
 
-In: an index folder. Out: `ImageIndex`, rows in the order of their paths. A writer that goes on meanwhile changes
-nothing here; open the index again to see its work. Where the files that an update leaves are current, LanceDB is not
-even imported.
+In: an index folder. Out: `ImageIndex`, rows in the order of their paths. A writer that continues changes nothing
+here; open the index again to see its work. If the files that an update leaves are current, LanceDB is not imported.
 """
 
 import os
@@ -44,7 +43,7 @@ class ImageIndex:
     image_embeds: np.ndarray  # (N, D) float32, unit length; read-only
     sha256: np.ndarray  # (N, 32) uint8
     states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`scan.state_of`)
-    taken: np.ndarray  # (N,) datetime64[s], NaT where the file has no date
+    taken: np.ndarray  # (N,) datetime64[s], NaT if the file has no date
     facts: ImageFacts = field(repr=False)
     texts: Texts = field(repr=False)  # that images show, line by line
     unread: np.ndarray = field(repr=False)  # (N,) bool: whose text was not looked for yet
@@ -90,7 +89,7 @@ class ImageIndex:
             dim=rows.dim,
         )
         if stored is not None:
-            vars(index)["stored"] = stored  # what the cached property would read again
+            vars(index)["stored"] = stored  # so that the cached property need not read it again
         return index
 
     @cached_property
@@ -134,15 +133,15 @@ class ImageIndex:
         return len(self.paths)
 
     def source(self, row: int) -> Path | bytes:
-        """What an image is opened by: its path, or its content where it lies in object storage.
+        """The path of an image, or its content if it is in object storage.
 
-        Errors: `MiniClipError` when the storage does not give it.
+        Errors: `MiniClipError` if it cannot be fetched from the storage.
         """
         text = self.paths.text(row)
         return read_uri(text) if is_uri(text) else Path(text)
 
     def text(self, row: int) -> str:
-        """The lines of text that an image shows; "" where it shows none, or was not read."""
+        """The lines of text that an image shows; "" if it shows none, or was not read."""
         return self.texts[row].decode("utf-8", "replace")
 
     def exists(self, row: int) -> bool:
@@ -169,12 +168,12 @@ class ImageIndex:
 
     @cached_property
     def distinct(self) -> np.ndarray | None:
-        """(N,) bool: of each content the first row; None where no content is there twice."""
+        """(N,) bool: the first row of each content; None if all contents are distinct."""
         first = self.content == np.arange(len(self), dtype=np.int32)
         return None if first.all() else first
 
     def below(self, folder: str | Path) -> np.ndarray:
-        """(N,) bool: which images lie in this folder or below it."""
+        """(N,) bool: whether each image is in this folder or below it."""
         inside = np.zeros(len(self), dtype=bool)
         for name in _names_of(folder):
             inside[self.paths.below(name.rstrip("/") + "/")] = True
@@ -220,7 +219,7 @@ class StoredEmbeds:
             yield from self._part(start)
 
     def read(self) -> np.ndarray:
-        """(N, D) float32; in memory once, and a few batches beside it."""
+        """(N, D) float32; peak memory is one copy and a few batches."""
         embeds = np.empty((len(self), self.dim), dtype=np.float32)
 
         def put(rows: np.ndarray, part: np.ndarray) -> None:
@@ -313,5 +312,5 @@ def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, Stor
         )
     except Exception as error:
         raise unreadable(folder, error) from error
-    pa.default_memory_pool().release_unused()  # else the copies stay beside the embeddings
+    pa.default_memory_pool().release_unused()  # otherwise the copies would stay in memory
     return rows, stored

@@ -1,8 +1,8 @@
-"""Read the text in the images of an index, after they are embedded: an index can be searched before this is done.
+"""Read the text in the images of an index after they are embedded, so that the index can already be searched.
 
-In: a writer, and the files that are there. Out: the column `text`, committed every half minute; "" where an image shows
-no text. An image is read once: an index made without the extra `ocr` gains its texts at the next update with it, and
-embeds nothing again.
+In: a writer, and the existing files. Out: the column `text`, committed every half minute; "" if an image shows no text.
+An image is read once. An index made without the extra `ocr` gets its texts at the next update with it, which embeds
+nothing again.
 """
 
 import threading
@@ -29,7 +29,7 @@ MAX_READERS = 4  # threads: each takes up to 0.3 GB while it reads a large image
 
 
 def wants_text(settings: Settings) -> bool:
-    """Whether an update reads text: unless `--no-ocr` was given, where the extra is installed."""
+    """Whether an update reads text: if the extra is installed, and `--no-ocr` was not given."""
     return settings.ocr is not False and can_read_text()
 
 
@@ -45,9 +45,9 @@ def read_texts(
     stop: threading.Event,
     progress: Callable[[int, int], object] | None = None,
 ) -> int:
-    """Read the text of every image that is there and was not read yet; how many showed any.
+    """Read the text of every existing image that was not read yet; return the number of images with text.
 
-    `progress(done, total)` is called for every image. Reading ends early when `stop` is set, and what was read stays.
+    `progress(done, total)` is called for every image. Reading ends early if `stop` is set; texts read so far stay.
     An image that cannot be read now is tried at the next update.
     """
     unread = set(there) & set(writer.without_text())

@@ -1,8 +1,8 @@
 """Make an index equal to a folder: embed what is new or changed, keep the rest, report what cannot be read.
 
 In: what `miniclip.index.scan` finds, encoders, an index folder. Out: commits every few seconds, and an `IndexReport`.
-A file is unchanged when its size and time are; else its content hash tells whether an embedding can be used again, as
-for one that was renamed, copied or touched. On a CPU each core takes an image from its bytes to its embedding; on a
+A file is unchanged if its size and time are. Otherwise its content hash decides whether an embedding can be used
+again, as for a file that was renamed, copied or touched. On a CPU each core takes an image from its bytes to its embedding; on a
 GPU cores decode ahead of it. At no time are more than some tens of images in memory.
 """
 
@@ -33,24 +33,24 @@ from miniclip.index.store import INDEX_FORMAT, Settings, Writer, kept_settings, 
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.text_reader import check_text_reader
 
-COMMIT_EVERY_S = 4.0  # a kill loses at most what came since: five seconds, the commit included
+COMMIT_EVERY_S = 4.0  # a kill loses at most this much work: five seconds, including the commit
 COMMIT_SHARE = 0.01  # of the time so far, once that is longer: what is kept of each commit grows with their number
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What one update did. `skipped` is the whole error report, also what earlier updates could not read."""
+    """The result of an update. `skipped` is the whole error report, including files of earlier updates."""
 
     added: int
     kept: int
     removed: int
     skipped: list[Problem]
-    reused: int = 0  # of `added`, those whose content was known
+    reused: int = 0  # those of `added` whose content was known
     seconds: float = 0.0  # spent on `added`, without start and end
     undated: int = 0  # images of the index without a date
     remarks: int = 0  # images of the index with a damage that does not keep them from being shown
     with_text: int = 0  # images that this update found text in
-    notes: list[str] = field(default_factory=list)  # what was left out or passed over, a line each
+    notes: list[str] = field(default_factory=list)  # a line for each kind of skipped file
 
     def __str__(self) -> str:
         text = f"{self.added:,} images embedded, {self.kept:,} unchanged, {self.removed:,} removed"
@@ -64,16 +64,16 @@ class IndexReport:
 
 @dataclass
 class Plan:
-    """What there is to do, from comparing files with the index."""
+    """The work to do, from comparing files with the index."""
 
     fresh: list[ImageFile] = field(default_factory=list)
     kept: int = 0
-    kept_paths: list[str] = field(default_factory=list)  # of those whose file is there
+    kept_paths: list[str] = field(default_factory=list)  # rows whose file exists
     gone: list[str] = field(default_factory=list)
     known_paths: set[str] = field(default_factory=set)
     offset_of: dict[bytes, int] = field(default_factory=dict)  # by content hash
-    problems: dict[str, Problem] = field(default_factory=dict)  # those still true, by path
-    settled: list[str] = field(default_factory=list)  # paths whose problem is gone, or is looked for again
+    problems: dict[str, Problem] = field(default_factory=dict)  # problems that still exist, by path
+    settled: list[str] = field(default_factory=list)  # paths whose problem is solved, or is checked again
 
 
 Write = Callable[[Plan, ScanResult, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
@@ -156,7 +156,7 @@ def update_index(
 
 
 def _read_again(paths: Sequence[str]) -> dict[str, Metadata]:
-    """Metadata of images that an older MiniCLIP read fewer tags of; headers are read, nothing else."""
+    """Metadata of images that an older MiniCLIP read with fewer tags; only headers are read."""
     files = [path for path in paths if not is_uri(path)]
     found: dict[str, Metadata] = {}
     with ProgressBar(total=len(files), desc="reading metadata", unit="image", leave=False, disable=not files) as bar:
@@ -168,10 +168,10 @@ def _read_again(paths: Sequence[str]) -> dict[str, Metadata]:
 
 
 def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
-    """Refuse to throw out the images of another place; those of one that was moved or deleted may go."""
+    """Refuse to remove the images of another folder, unless that folder was moved or deleted."""
     before = writer.settings.images
     if images != before and any(is_uri(path) or os.path.exists(real_path(path)) for path in gone):
-        are = "may be" if is_uri(before) else "are"  # asking storage takes a request for each
+        are = "may be" if is_uri(before) else "are"  # in object storage, each check takes a request
         raise MiniClipError(
             f"the index {writer.folder} holds the images of {printable(before)}, and they {are} still there; "
             f"index {printable(before)} again, or choose another --out for {printable(images)}"
@@ -271,7 +271,7 @@ def write_here(
 
 
 def _shown(path: str, found: ScanResult) -> str:
-    """A path as a line names it: relative to the folder, whatever it is made of."""
+    """A path for messages: relative to the folder, and printable."""
     return printable(path.removeprefix(found.root + "/") if found.root else Path(path).name)
 
 

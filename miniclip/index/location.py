@@ -1,4 +1,4 @@
-"""The index of a folder that a user only points at: where it lies, whether it is current, and how it becomes so.
+"""The index in the cache that belongs to a folder: find it, check whether it is current, and update it.
 
 In: a folder of images and a bundle. Out: an index folder in the cache; nothing is written into the folder itself.
 """
@@ -36,7 +36,7 @@ def index_folder(images: str, fingerprint: str) -> Path:
 
 
 def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
-    """Whether the index holds just what the folder does. Takes a scan, and no LanceDB."""
+    """Whether the index matches the folder. This takes a scan, but not LanceDB."""
     if not (index / "index.json").exists():
         return False
     settings = read_settings(index)
@@ -53,7 +53,7 @@ def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
 def bring_up_to_date(images: str, encoders: "OnnxEncoders", say: Say = print) -> Path:
     """Make the index of `images` equal to them and return its folder.
 
-    `say` gets lines about what happens. Where another process writes the same index, this one waits for it.
+    `say` gets lines about the progress. If another process writes the same index, this one waits for it.
     """
     index = index_folder(images, encoders.bundle.fingerprint)
     while not is_up_to_date(images, index, encoders.bundle.fingerprint):

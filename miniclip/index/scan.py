@@ -1,8 +1,8 @@
-"""What there is to index: every image below a folder, or of a data set, with size and time to tell that it changed.
+"""Find the files to index: every image below a folder or of a data set, with size and time to detect changes.
 
-In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `ScanResult`: files by path, the files that cannot even
-be tried, with the reason, and counts of what was passed over. Nothing is opened here. Links to folders are followed,
-each folder once, so that a loop ends.
+In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `ScanResult`: files by path, files that cannot be
+tried, with the reason, and counts of skipped files. No image is opened here. Links to folders are followed, each folder
+once, so that a loop ends.
 """
 
 import errno
@@ -36,12 +36,12 @@ KINDS = {
 }
 KINDS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 RAW_DOUBLE, BESIDE_RAW = "RAW beside its JPEG", ("jpg", "jpeg", "heic", "heif")
-PLAIN = "/!$&'()*+,;=:@~"  # what the path of a URI may hold as it is, beside letters, digits and -._
+PLAIN = "/!$&'()*+,;=:@~"  # characters that need no escape in the path of a URI, in addition to letters, digits and -._
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file to index. `path` is as the index stores it (`stored_path`); `state` tells that its content changed."""
+    """One file to index. `path` is as the index stores it (`stored_path`); `state` changes with its content."""
 
     path: str
     bytes: int
@@ -55,9 +55,9 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 where they are unknown.
+    """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 if they are unknown.
 
-    `retryable`: the file may be whole, so the next update tries it again although it did not change.
+    `retryable`: the cause may not be the file, so the next update tries it again although it did not change.
     """
 
     path: str
@@ -75,11 +75,11 @@ class ScanResult:
     problems: list[Problem] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
     unreadable_files: set[str] = field(default_factory=set)  # stored paths
-    captions_unknown: bool = False  # they could not be read: those that were indexed are kept
-    root: str = ""  # what names are shown relative to
+    captions_unknown: bool = False  # unreadable folders: indexed images below them are kept
+    root: str = ""  # names are shown relative to this folder
     left_out: Counter[str] = field(default_factory=Counter)  # folders that are not the user's, by name
     passed_over: Counter[str] = field(default_factory=Counter)  # files that are no images MiniCLIP reads, by kind
-    notes: list[str] = field(default_factory=list)  # what the reader of captions has to say
+    notes: list[str] = field(default_factory=list)  # messages from the reader of captions
 
     def hides(self, path: str) -> bool:
         """Whether a stored path that was not found may still be there."""
@@ -98,8 +98,8 @@ class ScanResult:
 def scan_images(source: str, exclude: Sequence[str] = ()) -> ScanResult:
     """All images of a folder or of a data set, with their captions if it has any.
 
-    Hidden files, folders that are not the user's (`miniclip.data.ignore`) and what matches `exclude` are left out.
-    Errors: `MiniClipError` when there is no image at all, or as of `read_captions`.
+    Hidden files, folders of programs (`miniclip.data.ignore`) and paths that match `exclude` are left out.
+    Errors: `MiniClipError` if there is no image at all, and the errors of `read_captions`.
     """
     if is_uri(source):
         return _of_storage(source, exclude)
@@ -144,7 +144,7 @@ def absolute(source: str) -> str:
 
 
 def state_of(status: os.stat_result) -> tuple[int, int]:
-    """Size in bytes and time in nanoseconds: what tells that a file's content changed.
+    """Size in bytes and time in nanoseconds, which change with a file's content.
 
     A clock that was wrong may have set a time that 64 bits do not hold (before 1677, after 2262): the nearest counts.
     """
@@ -192,7 +192,7 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
 
 
 class _WithoutFiles(Ignore):
-    """In object storage, where no `.miniclipignore` is looked for: each one would be a request."""
+    """Scan object storage; `.miniclipignore` files are ignored there, because each would take a request."""
 
     def read(self, folder: str) -> None:
         return None
@@ -208,7 +208,7 @@ def _pass_over(name: str, found: ScanResult) -> None:
 
 
 def _raw_doubles(names: Iterable[str]) -> set[str]:
-    """RAW files that lie beside an image of the same name: cameras write both of one photograph."""
+    """RAW files beside an image of the same name: cameras write both for one photograph."""
     raw: dict[str, list[str]] = {}
     others = set()
     for name in names:
@@ -221,7 +221,7 @@ def _raw_doubles(names: Iterable[str]) -> set[str]:
 
 
 def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
-    """Paths of what is named like an image, folder by folder in the order of names."""
+    """Paths with an image's suffix, folder by folder in the order of names."""
     seen: set[tuple[int, int]] = set()
     folders = [root]
     while folders:
@@ -268,7 +268,7 @@ def _is(question: Callable[[], bool]) -> bool:
 
 def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
     stored = stored_path(path)
-    if real_path(stored) != path:  # it holds one of the private characters itself
+    if real_path(stored) != path:  # the name itself contains one of the private characters
         found.problems.append(Problem(printable(stored), "its name holds a private-use character; rename it"))
         return
     try:
@@ -295,7 +295,7 @@ def _captions_of(
         return {}  # the walk says it
     try:
         table = read_folder_captions(folder)
-    except MiniClipError as error:  # some other table that lies among the images
+    except MiniClipError as error:  # an unrelated table among the images
         found.problems.append(Problem(stored_path(str(folder)), valid_text(f"captions not read: {error}")))
         found.captions_unknown = True
         return {}

@@ -1,17 +1,17 @@
 """The files of an index: two LanceDB tables and a settings file, one writer, any number of readers.
 
     INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed and what was left out
-    INDEX/pictures.lance   one row an image: path, hash, times, captions, embedding, and what its file says of itself
-    INDEX/problems.lance   one row a file that could not be indexed, with the reason, and whether another try may help
-    INDEX/embeds.f32       its embeddings once more, to be mapped (miniclip.index.embeddings_mmap)
-    INDEX/rows.npz         everything but embeddings once more, to be read without LanceDB (miniclip.index.summary)
-    INDEX/recall.json      what was measured of the other galleries (miniclip.search.approximate)
-    INDEX/captions.npz     embeddings of its captions, once they were asked for (miniclip.search.caption_cache)
-    INDEX/writer.lock      held by the process that writes; goes with it, however it ends
+    INDEX/pictures.lance   one row per image: path, hash, times, captions, embedding, and metadata of the file
+    INDEX/problems.lance   one row per file that could not be indexed, with the reason, and whether to try again
+    INDEX/embeds.f32       a copy of its embeddings that can be mapped (miniclip.index.embeddings_mmap)
+    INDEX/rows.npz         a copy of all other columns, read without LanceDB (miniclip.index.summary)
+    INDEX/recall.json      measured recall of the other galleries (miniclip.search.approximate)
+    INDEX/captions.npz     embeddings of its captions, made on demand (miniclip.search.caption_cache)
+    INDEX/writer.lock      locked by the writing process until it ends
 
-Every commit is one new version of a table, there whole or not at all: a process killed at any moment leaves the last
-one. A reader keeps the version that it opened. An index of an older format is read as it is, and the next update
-brings it to this format under its lock without embedding an image again (`MIGRATIONS`).
+Every commit is one new version of a table, complete or absent: a process killed at any moment leaves the last version.
+A reader keeps the version that it opened. An index of an older format can be read; the next update upgrades it under
+its lock, without embedding an image again (`MIGRATIONS`).
 """
 
 import errno
@@ -46,7 +46,7 @@ MIGRATIONS = {
 }
 READ_AGAIN = ("taken", *METADATA_COLUMNS)  # by the update that brings an older index to this format
 IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
-BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
+BEGUN = (LOCK, "index.json.partial")  # files that a kill may leave of an unfinished index
 IMAGE_COLUMNS = ("width_px", "height_px", "taken", "remark", "text", *METADATA_COLUMNS)  # the same for equal content
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
 
@@ -72,7 +72,7 @@ def index_schema(dim: int) -> "pa.Schema":
 
     return pa.schema(
         [
-            pa.field("path", pa.string(), nullable=False),  # as of miniclip.data.paths.stored_path
+            pa.field("path", pa.string(), nullable=False),  # as miniclip.data.paths.stored_path gives it
             pa.field("sha256", pa.binary(32), nullable=False),
             pa.field("bytes", pa.int64(), nullable=False),
             pa.field("mtime_ns", pa.int64(), nullable=False),
@@ -82,7 +82,7 @@ def index_schema(dim: int) -> "pa.Schema":
             pa.field("taken", pa.timestamp("s")),  # the camera's own time
             pa.field("captions", pa.list_(pa.string()), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-            pa.field("remark", pa.string()),  # what is wrong with a file that could be indexed all the same
+            pa.field("remark", pa.string()),  # a fault of a file that could still be indexed
             pa.field("text", pa.string()),  # that the image shows; NULL until it was looked for
             *metadata_fields(),
         ]
@@ -91,19 +91,19 @@ def index_schema(dim: int) -> "pa.Schema":
 
 @dataclass(frozen=True)
 class Settings:
-    """What `index.json` says."""
+    """The content of `index.json`."""
 
     fingerprint: str
     bundle: Path
     images: str
     exclude: tuple[str, ...] = ()  # patterns of `--exclude`
     format: int = INDEX_FORMAT
-    ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read where the extra is installed
+    ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read if the extra is installed
     is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
 
 
 def read_settings(folder: Path) -> Settings:
-    """`MiniClipError` where there is no index, or one of another format."""
+    """`MiniClipError` if there is no index, or one of another format."""
     path = folder / "index.json"
     if not path.exists():
         raise MiniClipError(f"no index at {folder}; make one with: miniclip index IMAGES --bundle B --out {folder}")
@@ -128,12 +128,12 @@ def read_settings(folder: Path) -> Settings:
 
 
 def kept_settings(folder: Path) -> Settings | None:
-    """The settings that an index was made with; None where it is not there yet."""
+    """The settings that an index was made with; None if it does not exist yet."""
     return read_settings(folder) if (folder / "index.json").exists() else None
 
 
 def kept_exclude(folder: Path) -> tuple[str, ...]:
-    """The patterns that an index was made with; none where it is not there yet."""
+    """The patterns that an index was made with; none if it does not exist yet."""
     kept = kept_settings(folder)
     return kept.exclude if kept else ()
 
@@ -143,10 +143,10 @@ def first_line(error: BaseException) -> str:
 
 
 def unreadable(folder: Path, error: Exception) -> MiniClipError:
-    """Why an index cannot be read. Only files that are not whole are a reason to make it again.
+    """Why an index cannot be read. Only damaged files are a reason to make it again.
 
-    LanceDB raises many types; those of the system and of memory say nothing about the files, and Python's own types of
-    mistakes (`TypeError`, ...) may be ours.
+    LanceDB raises many types. Errors of the system and of memory do not mean damaged files, and types such as
+    `TypeError` may come from a bug of ours.
     """
     if isinstance(error, MiniClipError):
         return error
@@ -170,7 +170,7 @@ def unreadable(folder: Path, error: Exception) -> MiniClipError:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """What LanceDB raises where it cannot write, as one line: a full disk most of all. The last commit stays."""
+    """Convert LanceDB's errors of writing, such as a full disk, to one line. The last commit stays."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -182,17 +182,17 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def versions_of(folder: Path, name: str = IMAGES) -> Path:
-    """Where a table notes its versions: a folder whose time changes with every commit."""
+    """The folder of a table's versions; its modification time changes with every commit."""
     return folder / f"{name}.lance" / "_versions"
 
 
 def open_table(folder: Path, name: str) -> Any | None:
-    """A table at its last version, or None where the writer has not come to it yet."""
+    """A table at its last version, or None if the writer has not created it yet."""
     try:
-        # a folder without a version is what a kill left of a creation
+        # a kill during creation leaves a folder without a version
         if not any(versions_of(folder, name).glob("*.manifest")):
             return None
-        import lancedb  # takes longer than all that a query needs beside it
+        import lancedb  # the import takes longer than the rest of a query
 
         return lancedb.connect(str(folder)).open_table(name)
     except Exception as error:
@@ -219,7 +219,7 @@ class Writer:
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder = folder
-        self.settings = read_settings(folder)  # as they were; `put_settings` changes what is written
+        self.settings = read_settings(folder)  # the old settings; `put_settings` writes new ones
         self.schema = index_schema(dim)
         import lancedb
 
@@ -228,7 +228,7 @@ class Writer:
             self._problems = _open_or_create(folder, PROBLEMS, problem_schema())
             self._migrate()
             self._before = lancedb.connect(str(folder)).open_table(IMAGES)
-            self._before.checkout(self._images.version)  # offsets below stay what they are while we write
+            self._before.checkout(self._images.version)  # so that the offsets below stay valid while we write
         except Exception as error:
             raise unreadable(folder, error) from error
 
@@ -253,7 +253,7 @@ class Writer:
             raise unreadable(self.folder, error) from error
 
     def take(self, offsets: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """What the image itself says in rows of `known`, by their offset; `image_embed` (D,) is its embedding."""
+        """The image's own columns of rows in `known`, by their offset; `image_embed` (D,) is the embedding."""
         wanted = sorted(set(offsets))
         if not wanted:
             return {}
@@ -267,7 +267,7 @@ class Writer:
         }
 
     def put(self, rows: dict[str, Any], replace: bool) -> None:
-        """Add images by column; with `replace`, in place of those of the same path, in the same commit."""
+        """Add images by column; with `replace`, the same commit removes the old rows of their paths."""
         import pyarrow as pa
 
         rows = {field.name: [None] * len(rows["path"]) for field in self.schema if field.nullable} | rows
@@ -280,7 +280,7 @@ class Writer:
                 self._images.add(batch)
 
     def put_metadata(self, read: dict[str, Metadata]) -> None:
-        """Replace the columns `READ_AGAIN` of some paths, and nothing else. Paths without a row are passed over."""
+        """Replace the columns `READ_AGAIN` of some paths, and no others. Paths without a row are skipped."""
         if not read:
             return
         import pyarrow as pa
@@ -297,7 +297,7 @@ class Writer:
         return pa.schema([self.schema.field(name) for name in names])
 
     def put_texts(self, texts: Mapping[str, str]) -> None:
-        """Replace the text of some paths, and nothing else."""
+        """Replace only the text of some paths."""
         if not texts:
             return
         import pyarrow as pa
@@ -317,16 +317,16 @@ class Writer:
 
     @property
     def images_uri(self) -> str:
-        """Where the images' table is, for engines that write it from other machines."""
+        """The address of the images' table, for engines that write it from other machines."""
         return str((self.folder / f"{IMAGES}.lance").resolve())
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Take images out by path."""
+        """Remove images by path."""
         with writing(self.folder):
             _delete(self._images, paths)
 
     def put_problems(self, problems: Sequence[Problem]) -> None:
-        """Add to the error report, in place of what it said of the same path. None is no commit."""
+        """Add to the error report, or replace the entry of the same path. Without problems nothing is committed."""
         if not problems:
             return
         import pyarrow as pa
@@ -347,7 +347,7 @@ class Writer:
         return int(self._images.count_rows(where))
 
     def tidy(self) -> None:
-        """Join small fragments. Readers of older versions are not disturbed: those stay for a week at least."""
+        """Join small fragments. Readers of older versions are not affected, because those stay for at least a week."""
         for table in (self._images, self._problems):
             if table.stats()["fragment_stats"]["num_fragments"] > MAX_FRAGMENTS:
                 with writing(self.folder):
@@ -358,7 +358,7 @@ class Writer:
 def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
     """Lock an index for writing, made with these settings if there is none.
 
-    Errors: `IndexBusy` when another process writes it, `MiniClipError` when it belongs to another bundle, or cannot be
+    Errors: `IndexBusy` if another process writes it, `MiniClipError` if it belongs to another bundle, or cannot be
     written.
     """
     _check_place(folder, settings)
@@ -390,7 +390,7 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
 
 
 def _elsewhere(folder: Path) -> str:
-    """What to type for another place: indexes in the cache have no flag."""
+    """The advice for choosing another place; indexes in the cache have no flag."""
     with suppress(MiniClipError):
         if folder.is_relative_to(cache_folder()):
             return ANOTHER
@@ -427,7 +427,7 @@ def _open_or_create(folder: Path, name: str, schema: "pa.Schema") -> Any:
     table = open_table(folder, name)
     if table is not None:  # an empty one is false, and stays
         return table
-    shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)  # what a kill left of a creation: it has no version
+    shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)  # a kill during creation left it without a version
     import lancedb
 
     with writing(folder):

@@ -1,9 +1,9 @@
-"""What an index says of its images, without embeddings, in one small file: searching it then needs no database.
+"""The columns of an index without its embeddings, in one small file, so that a search needs no database.
 
     INDEX/rows.npz    every column but the embeddings, the problems, and the stamp of the tables they are of
 
-Importing LanceDB takes longer than everything else that one query does. The file is derived and only ever replaced:
-where it is missing, damaged or of another version of the tables, the tables are read.
+Importing LanceDB takes longer than the rest of a query. The file is derived from the tables and only ever replaced: if
+it is missing, damaged or of another version of the tables, the tables are read.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class Stamp:
 
 
 def stamp_of(folder: Path, fingerprint: str) -> Stamp | None:
-    """The stamp of an index as it is now; None where the tables' versions are not named as expected."""
+    """The current stamp of an index; None if the tables' versions have unexpected names."""
     digest = hashlib.sha256(fingerprint.encode())
     versions = []
     try:
@@ -45,7 +45,7 @@ def stamp_of(folder: Path, fingerprint: str) -> Stamp | None:
             newest = min(names)
             if not all(re.fullmatch(r"\d{20}\.manifest", name) for name in names):
                 return None
-            # a manifest names the data files, and those have random names: no other table has the same
+            # a manifest names the data files; their random names identify the table
             digest.update((folder / f"{table}.lance" / "_versions" / newest).read_bytes())
             versions.append(LAST_VERSION - int(newest.removesuffix(".manifest")))
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ class Summary:
     problems: list[Problem]
 
     def write(self, folder: Path, stamp: Stamp) -> None:
-        """Write the file; without it, where it cannot be written, the next search is slower and no less right."""
+        """Write the file. If it cannot be written, the next search is only slower."""
         arrays: dict[str, Any] = {
             "stamp": np.frombuffer(stamp.digest, np.uint8),
             "dim": np.int64(self.dim),

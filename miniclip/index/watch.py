@@ -1,7 +1,7 @@
-"""Follow a folder: look again every few seconds, and update the index when something changed.
+"""Watch a folder: check it every few seconds, and update the index when something changed.
 
-Looking is `stat` on every file, on any file system, those of other machines too. The pause is at least ten times what
-the last look took, so that watching costs at most a tenth of a core.
+A check is a `stat` on every file, so it works on any file system, including network shares. The pause is at least ten
+times as long as the last check, so that watching takes at most a tenth of a core.
 """
 
 import time
@@ -21,7 +21,7 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
     """Update until Ctrl-C; `tell` gets a line for each update that changed something, or failed. Ctrl-C ends it."""
     tell(f"watching {images}; Ctrl-C ends it")
     failure = ""  # of the last check; reported once, however often it recurs
-    before: object = None  # whatever changed since the last update is seen at the first look
+    before: object = None  # so the first check finds changes since the last update
     while True:
         started = time.monotonic()
         now = _state(images, out)
@@ -36,7 +36,7 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
             except (MiniClipError, OSError) as error:
                 if isinstance(error, OSError) and error.filename is None:
                     raise
-                failure = str(error)  # every image or the share gone, or somebody else writing: look again
+                failure = str(error)  # no image, an unreachable share, or another writer: check again later
                 if failure != failure_before:
                     tell(f"not updated: {failure}")
                 now = before
