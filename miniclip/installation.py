@@ -35,7 +35,7 @@ def program(name: str) -> str:
 
 
 def _pip(prefix: Path) -> str:
-    """`pip` where the shell finds that of this environment, otherwise a path to it; `uv pip` where there is none."""
+    """`pip` if the shell finds the one of this environment, otherwise a path to it; `uv pip` if there is none."""
     own = prefix / "bin" / "pip"
     if not own.exists():
         return "uv pip" if shutil.which("uv") else f"{sys.executable} -m pip"

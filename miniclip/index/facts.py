@@ -104,7 +104,10 @@ class ImageFacts:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ImageFacts":
-        """Read the result of `to_arrays`. Errors: `KeyError` if an older MiniCLIP wrote it, `ValueError` if it is damaged."""
+        """Read the result of `to_arrays`.
+
+        Errors: `KeyError` for a file of an older MiniCLIP, `ValueError` for a damaged one.
+        """
         values: dict[str, Any] = {}
         for name in cls.__dataclass_fields__:
             values[name] = arrays[name]

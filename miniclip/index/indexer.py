@@ -2,8 +2,8 @@
 
 In: what `miniclip.index.scan` finds, encoders, an index folder. Out: commits every few seconds, and an `IndexReport`.
 A file is unchanged if its size and time are. Otherwise its content hash decides whether an embedding can be used
-again, as for a file that was renamed, copied or touched. On a CPU each core takes an image from its bytes to its embedding; on a
-GPU cores decode ahead of it. At no time are more than some tens of images in memory.
+again, as for a file that was renamed, copied or touched. On a CPU each core takes an image from its
+bytes to its embedding; on a GPU cores decode ahead of it. Never more than a few dozen images are in memory.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""A bundle: the folder that serving needs, and its manifest of hashes, fingerprint and certificate.
+"""A bundle: the folder that search needs, with a manifest of hashes, fingerprint and certificate.
 
     README.md  config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json  manifest.json
     onnx/vision_model{,_fp16,_quantized}.onnx  onnx/text_model{,_fp16,_quantized}.onnx
 
-In: such a folder, ours or anybody's in the Hugging Face / transformers.js layout. Out: a `Bundle` whose files were
-checked against their SHA-256 before anything opened them. A bundle without a manifest is served, unchecked and said so;
-its score calibration, where somebody measured one, is in `score_calibration.json`.
+In: such a folder, ours or another one in the Hugging Face / transformers.js layout. Out: a `Bundle`; its files are
+checked against their SHA-256 before they are opened. A bundle without a manifest is opened unchecked, and a message
+says so; its score calibration, if there is one, is in `score_calibration.json`.
 """
 
 import hashlib
@@ -114,7 +114,7 @@ class Bundle:
 
     @property
     def logit_scale(self) -> float:
-        """log(1/T); CLIP's upper bound log(100) where a bundle does not say."""
+        """log(1/T); CLIP's upper bound log(100) if the bundle has no value."""
         return float(self.manifest.get("logit_scale", 4.6052))
 
     @property
@@ -131,9 +131,9 @@ class Bundle:
 
     @property
     def calibration_file(self) -> Path:
-        """The file that holds `match`: the manifest of our bundles, a file of its own beside the models of others.
+        """The file with `match`: the manifest of our bundles, a separate file for models of others.
 
-        In the hub's cache nothing is written: the calibration of a bundle from there lies in our own cache.
+        Nothing is written into the hub's cache: the calibration of a bundle from there is in our own cache.
         """
         if self.manifest:
             return self.folder / "manifest.json"
@@ -147,7 +147,7 @@ class Bundle:
         return SNAPSHOT.fullmatch(self.folder.resolve().as_posix()) is not None
 
     def copy_to(self, folder: Path) -> None:
-        """Copy the bundle, with settings that lie above it and the calibration; from there it opens by itself."""
+        """Copy the bundle with its calibration and the settings in the folders above it; the copy is complete."""
         shutil.copytree(self.folder, folder)
         for name in self.layout.settings:
             if name.startswith("../") and (self.folder / name).exists():
@@ -166,12 +166,12 @@ class Bundle:
 
     @cached_property
     def text_rules(self) -> TextRules:
-        """What its text model expects; of a bundle of ours, nothing but its tokenizer."""
+        """The input that its text model expects; for our own bundles, the tokenizer is enough."""
         return TextRules() if self.manifest else text_rules(self.layout, self.folder)
 
     @cached_property
     def is_pooled(self) -> bool:
-        """Whether the embedding is what others call `pooler_output`: SigLIP has no projection after it."""
+        """Whether the embedding is the output `pooler_output`, as in SigLIP, which has no projection after it."""
         return str(read_settings(self.folder / self.layout.config).get("model_type", "")).startswith("siglip")
 
     def model_path(self, tower: str, precision: str) -> Path:
@@ -210,7 +210,7 @@ class Bundle:
 
 
 def list_names(folder: Path) -> list[str]:
-    """The files of a folder, two levels deep; of a folder inside a repository of the hub, also those above it."""
+    """The files of a folder, two levels deep; for a folder inside a hub repository, also the files above it."""
     names = [path.relative_to(folder).as_posix() for depth in ("*", "*/*") for path in folder.glob(depth)]
     found = SNAPSHOT.fullmatch(folder.resolve().as_posix())
     for level in range(1, 1 + (found["inside"] or "").count("/") if found else 0):
@@ -220,7 +220,7 @@ def list_names(folder: Path) -> list[str]:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder holds both towers in a layout that is known."""
+    """Whether a folder contains both towers in a known layout."""
     return find_layout(list_names(folder)) is not None
 
 
@@ -230,11 +230,11 @@ def _is_own_data(graph: Path, location: str) -> bool:
 
 
 def _external_files(path: Path) -> list[str]:
-    """The files that an ONNX file keeps weights in, beside itself."""
+    """The files in which an ONNX file stores weights, in addition to itself."""
     if not path.exists() or path.stat().st_size == 0:
         return []  # onnxruntime says what is wrong with it
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(b"location") < 0:  # the key without which there is none; most models need not be parsed
+        if content.find(b"location") < 0:  # no external data without this key; most models need not be parsed
             return []
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -246,7 +246,7 @@ def _external_files(path: Path) -> list[str]:
 
 
 def _locations(part: Any) -> Iterator[str]:
-    """Where the tensors of a protobuf message keep their data, also those of a graph inside a node or a function."""
+    """The files that tensors of a protobuf message name for their data, including graphs inside nodes and functions."""
     import onnx
     from google.protobuf.message import Message
 
@@ -266,7 +266,7 @@ def fingerprint_of(parts: list[str]) -> str:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """What the manifest says of one file."""
+    """The manifest's entry for one file."""
     return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
 
@@ -297,7 +297,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest.get("fingerprint"), str):
         raise MiniClipError(f"{path} has no fingerprint; copy or export the bundle again")
     scale = manifest.get("logit_scale", 0.0)
-    if not isinstance(scale, int | float) or not abs(scale) < 100:  # no NaN, and nothing that exp could not take
+    if not isinstance(scale, int | float) or not abs(scale) < 100:  # neither NaN nor too large for exp
         raise MiniClipError(f"{path}: logit_scale is no number; copy or export the bundle again")
     if not isinstance(manifest.get("certificate"), dict | None):
         raise MiniClipError(f"{path}: certificate is no object; copy or export the bundle again")

@@ -1,8 +1,8 @@
-"""Where a bundle is: the one that ships, a folder, or a name on the Hugging Face hub.
+"""Find a bundle: the one that ships, a folder, or a name on the Hugging Face hub.
 
-In: what a user typed after `--bundle`, or nothing. Out: a folder for `Bundle.open`. No network unless a hub is named.
-A bundle from the hub stays in the hub's own cache, under its commit; an index names that folder, so it goes on with
-that commit, offline too, and fetches the same one again where the cache was emptied.
+In: the value of `--bundle`, or nothing. Out: a folder for `Bundle.open`. Only names on the hub need the network.
+A bundle from the hub stays in the hub's own cache, under its commit. An index names that folder, so it continues with
+that commit, also offline, and downloads the same commit again if the cache was emptied.
 """
 
 import os
@@ -52,7 +52,7 @@ def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
     for shipped in released_bundles() if str(name) == Path(name).name else ():
         if shipped.name == str(name):
             return shipped
-    if cached := SNAPSHOT.fullmatch(Path(os.path.abspath(folder)).as_posix()):  # of an index, and gone since
+    if cached := SNAPSHOT.fullmatch(Path(os.path.abspath(folder)).as_posix()):  # named by an index, but gone
         return _download(
             f"{cached['user']}/{cached['name']}", (cached["inside"] or "").strip("/"), cached["commit"], precision
         )
@@ -63,7 +63,7 @@ def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
 
 
 def names_bundle(name: str | Path) -> bool:
-    """Whether this is a bundle's folder or name; anything else may be a run's."""
+    """Whether this is a bundle's folder or name; otherwise it may be a run's."""
     try:
         return is_bundle(find_bundle(name))
     except MiniClipError:
@@ -73,7 +73,7 @@ def names_bundle(name: str | Path) -> bool:
 def _download(name: str, inside: str, revision: str | None, precision: str) -> Path:
     """The snapshot of a repository, or the folder `inside` of it, with the files that a bundle needs.
 
-    Without a network, what was downloaded before is taken.
+    Without a network, an earlier download is used.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -115,7 +115,7 @@ def _seen_from(inside: str, names: list[str]) -> list[str]:
 def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> list[str]:
     """The files of a layout that will run.
 
-    `auto` is int8 and fp32, of which the faster is taken. No fp16 where there is another: only a GPU gains from it.
+    `auto` gives int8 and fp32, and the faster one is used later. fp16 is the last choice: only a GPU gains from it.
     """
     chosen = [p for p in layout.graphs if (PRECISIONS[p].made_for != "gpu" if precision == "auto" else p == precision)]
     chosen = chosen or list(layout.graphs)
@@ -127,9 +127,9 @@ def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> li
 
 
 def _cached(name: str, inside: str, revision: str | None, precision: str = "auto") -> Path | None:
-    """What was downloaded before, where it is a bundle with this precision.
+    """An earlier download, if it is a bundle with this precision.
 
-    The client's own look at the cache wants every file of a repository.
+    huggingface_hub itself finds a cached repository only if every file is there.
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -170,7 +170,7 @@ def _check(file: Path, name: str) -> None:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the hub answered that there is no such model, or no right to it."""
+    """Whether the hub answered that the model does not exist, or that the user may not open it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)

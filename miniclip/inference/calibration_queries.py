@@ -43,8 +43,8 @@ FUNCTION_WORDS |= {"behind", "around"}
 def judged_queries(captions: Sequence[str], image_of_caption: np.ndarray, images: int) -> tuple[list[str], np.ndarray]:
     """Captions (N_texts,) of `images` images -> Q queries and their relation (Q, images) to every image.
 
-    A caption is right for all images that have it. A word is right for an image where it stands in at least half of two
-    or more captions, and unknown where in fewer, or where a single caption may leave it out.
+    A caption is right for all images that have it. A word is right for an image if it is in at least half of two or
+    more captions, and unknown if it is in fewer, or if a single caption may have left it out.
     """
     owners: dict[str, set[int]] = defaultdict(set)
     for caption, image in zip(captions, image_of_caption.tolist(), strict=True):
@@ -73,7 +73,7 @@ def judged_queries(captions: Sequence[str], image_of_caption: np.ndarray, images
 
 
 def vocabulary(captions: Sequence[str]) -> list[str]:
-    """Short queries that the captions of a source hold: its names, and its frequent words."""
+    """Short queries from the captions of a source: its names, and its frequent words."""
     names = {caption.lower() for caption in captions if len(caption.split()) <= MAX_NAME_WORDS}
     counts = Counter(word for caption in captions for word in set(WORD.findall(caption.lower())) - FUNCTION_WORDS)
     return sorted(names | {word for word, number in counts.most_common(MAX_VOCABULARY) if number >= MIN_IMAGES})
@@ -118,5 +118,5 @@ def judge(
 
 
 def _stems(text: str) -> set[str]:
-    """Words without what English puts behind them."""
+    """Words without English endings."""
     return {re.sub(r"(es|s|ing)$", "", word) for word in WORD.findall(text.lower())}

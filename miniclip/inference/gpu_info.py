@@ -33,7 +33,7 @@ def cards_of(report: str) -> list[Card]:
 
 
 def installed_cards() -> list[Card]:
-    """No card where there is no driver, which brings `nvidia-smi`, or where the driver does not answer."""
+    """The cards; none if there is no driver, which includes `nvidia-smi`, or if the driver does not answer."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []

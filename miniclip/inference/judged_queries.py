@@ -1,4 +1,4 @@
-"""Queries with known answers: what scores are calibrated on."""
+"""Queries with known answers, for calibrating scores."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub that MiniCLIP opens by name: what they are, and what others measured of them.
+"""Models on the Hugging Face hub that MiniCLIP opens by name, with measurements published by others.
 
 Recall and accuracy are zero-shot and were published by `source`, not measured here. Sizes are those of both towers'
 files, as the hub lists them. The layout of each is tested with a replica (`tests/contract/test_layouts.py`).
@@ -11,7 +11,7 @@ OPEN_CLIP = "open_clip, docs/openclip_retrieval_results.csv and docs/openclip_re
 
 @dataclass(frozen=True)
 class KnownModel:
-    """Percentages; None where no source was found."""
+    """Figures in percent; None if no source was found."""
 
     name: str
     licence: str

@@ -1,4 +1,4 @@
-"""The layouts of bundles that others publish: which file is which, and what their text models expect.
+"""The layouts of bundles that others publish: the role of each file, and the input that their text models expect.
 
 In: the file names of a folder or of a repository, and the settings in it. Out: a `Layout` and `TextRules`.
 
@@ -29,7 +29,7 @@ OPEN_CLIP_SETTINGS = (
     "textual/tokenizer.json",
     "textual/tokenizer_config.json",
 )
-EXTERNAL_DATA = ("_data", ".data")  # what optimum and PyTorch put behind the name of a graph
+EXTERNAL_DATA = ("_data", ".data")  # suffixes of optimum and PyTorch after the name of a graph
 CONTEXT_LENGTH = 77  # of CLIP's and open_clip's text models that do not say
 SIGLIP_LENGTH = 64  # of every SigLIP and SigLIP 2; transformers leaves it out of config.json
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -57,7 +57,7 @@ class Layout:
 
 
 def find_layout(names: Collection[str]) -> Layout | None:
-    """The layout of these file names (relative, with forward slashes); None where no precision has both towers."""
+    """The layout of these file names (relative, with forward slashes); None if no precision has both towers."""
     for place in ("onnx/", ""):
         towers = {
             precision: {tower: f"{place}{tower}_model{row.suffix}.onnx" for tower in TOWERS}
@@ -85,7 +85,7 @@ def _settings(wanted: tuple[str, ...], names: Collection[str]) -> list[str]:
 
 
 def other_graphs(names: Collection[str]) -> str:
-    """What a folder without a known layout holds instead, for the line that refuses it."""
+    """The content of a folder without a known layout, for the message that refuses it."""
     graphs = sorted(name for name in names if name.endswith(".onnx"))
     if not graphs:
         return "no ONNX file"
@@ -94,7 +94,7 @@ def other_graphs(names: Collection[str]) -> str:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object of settings; empty where there is no such file."""
+    """A JSON object of settings; empty if there is no such file."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -108,9 +108,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TextRules:
-    """What a text model expects of texts and tokens.
+    """The texts and tokens that a text model expects.
 
-    `exact_length`: every row has so many tokens, since the model sees the padding. `max_tokens`: the longest it takes.
+    `exact_length`: every row has so many tokens, because the model attends to the padding. `max_tokens`: the maximum.
     """
 
     exact_length: int | None = None

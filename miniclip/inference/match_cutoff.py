@@ -3,7 +3,7 @@
 In: queries with known right images (`JudgedQueries`). Out: `Cutoff`.
 
 The best score of a gallery depends on three things: whether an image matches, the query, and the size of the gallery.
-To tell them apart, every query is put to random galleries of many sizes, once with some of its right images and once
+To separate them, every query searches random galleries of many sizes, once with some of its right images and once
 without any. A learned vector, the offset, makes the scores of different queries comparable. The cut-off rises with the
 logarithm of the gallery's size, as the largest of many wrong scores does.
 """
@@ -17,9 +17,9 @@ from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries
 from miniclip.inference.logistic import fit_logistic
 
 FOUND_CAPTIONS = 0.95  # share of captions whose own image is in the gallery that reach the cut-off
-FOUND_WORDS = 0.8  # the same for words; lower, because captions also hold words that no image shows
+FOUND_WORDS = 0.8  # the same for words; lower, because captions also contain words that no image shows
 ABSENT_WEIGHT = 4.0  # weight of words that match nothing in a source, relative to words whose images were left out
-PENALTY = 5e-4  # on the squared offset, beside a mean log likelihood
+PENALTY = 5e-4  # weight of the squared offset, relative to a mean log likelihood
 MIN_WORDS = 20  # that match and that do not, for an offset
 MAX_ABSENT = 1500  # words of one source that match nothing
 MIN_GALLERY, REPEATS, SIZE_BINS = 8, 3, 4
@@ -33,7 +33,7 @@ class Cutoff:
     score: float  # cosine similarity plus offset
     growth: float
     gallery: int
-    offset: np.ndarray | None  # (D,); None where there are too few words to fit one
+    offset: np.ndarray | None  # (D,); None if there are too few words to fit one
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Precision:
-    """Where a precision's files are, which processors gain from it, and how far its results may be from PyTorch's."""
+    """A precision: its files, the processors that gain from it, and its tolerances compared with PyTorch."""
 
     suffix: str  # of the file name, as in the Hugging Face / transformers.js layout
     made_for: str  # "cpu", "gpu", or "" for both

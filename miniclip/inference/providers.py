@@ -1,6 +1,6 @@
-"""Where onnxruntime computes, in which precision, and with which settings.
+"""Choose where onnxruntime computes, in which precision, and with which settings.
 
-In: what the user asked for, what onnxruntime offers, what a bundle has. Out: execution providers, a precision and a
+In: the user's choice, onnxruntime's providers, the bundle's precisions. Out: execution providers, a precision and a
 line for the user; a session and its options.
 """
 
@@ -33,7 +33,7 @@ MISSING = {
 
 @dataclass(frozen=True)
 class ProviderChoice:
-    """Which execution providers to ask for, at which precision, and what to tell the user about it."""
+    """The execution providers to request, the precision, and a message about them for the user."""
 
     providers: tuple[str, ...]
     precision: str
@@ -47,11 +47,11 @@ def choose_provider(
     precisions: Sequence[str],
     expects_gpu: bool = False,
 ) -> ProviderChoice:
-    """Decide from what was asked, what onnxruntime offers, and which precisions the bundle has.
+    """Choose from the user's wish, onnxruntime's providers, and the bundle's precisions.
 
-    fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. `auto` takes CUDA or the CPU: other accelerators
-    are `worth_timing` first. `expects_gpu`: the message says so where no GPU is used. Pure, so that every branch is
-    tested without a GPU.
+    fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. `auto` chooses CUDA or the CPU; other accelerators
+    are timed first (`worth_timing`). With `expects_gpu`, the message says so if no GPU is used. The function is pure,
+    so that every branch can be tested without a GPU.
     Errors: `InvalidArgument` for an unknown choice, or one that this onnxruntime or the bundle lacks.
     """
     if requested not in PROVIDER_CHOICES:
@@ -80,7 +80,7 @@ def is_gpu_expected() -> bool:
 
 
 def worth_timing(requested: str, available: Sequence[str]) -> str | None:
-    """The accelerator that `auto` takes only if it is faster than the CPU, as a value of `--provider`.
+    """The accelerator that `auto` uses only if it is faster than the CPU, as a value of `--provider`.
 
     Core ML runs some towers on the Neural Engine in a fraction of the CPU's time, and splits others into pieces that
     are slower than the CPU alone.
@@ -102,7 +102,7 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if sums_overflow():  # makes int8 exact on this CPU; elsewhere it would only cost speed
         options.add_session_config_entry("session.x64quantprecision", "1")
-    options.log_severity_level = 3  # onnxruntime's own warnings go nowhere a user looks; what matters is said by us
+    options.log_severity_level = 3  # users do not see onnxruntime's own warnings; our messages say what matters
     return options
 
 
@@ -114,7 +114,7 @@ def cuda_options(half_convolutions: bool = False, exact: bool = False) -> dict[s
     bits of a float32.
     """
     return {
-        "arena_extend_strategy": "kSameAsRequested",  # the default doubles: a gallery of 2 GB would hold 4
+        "arena_extend_strategy": "kSameAsRequested",  # by default the arena doubles: a gallery of 2 GB would take 4
         "cudnn_conv_algo_search": "HEURISTIC",  # the default times all algorithms again for each size of batch
         "prefer_nhwc": str(int(half_convolutions)),
         "use_tf32": str(int(not exact)),
@@ -127,9 +127,9 @@ COREML_OPTIONS = {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}
 
 @functools.cache
 def preload_cuda() -> str:
-    """Load the libraries of CUDA and cuDNN that pip installed, once; returns what could not be loaded, or nothing.
+    """Load the libraries of CUDA and cuDNN that pip installed, once; returns those that could not be loaded.
 
-    onnxruntime itself looks only where the system keeps libraries.
+    onnxruntime itself searches only the system's library folders.
     """
     said = io.StringIO()
     with contextlib.redirect_stdout(said):  # it prints, and standard output is for results
@@ -154,8 +154,8 @@ def open_session(
     half_convolutions: bool = False,
     exact: bool = False,
 ) -> ort.InferenceSession:
-    """A session on `providers`, or on the CPU where the accelerator does not start: its `get_providers()` says what
-    it is. `half_convolutions` and `exact` are those of `cuda_options`.
+    """A session on `providers`, or on the CPU if the accelerator does not start; its `get_providers()` names the real
+    one. `half_convolutions` and `exact` are as in `cuda_options`.
 
     onnxruntime's own fallback is off: it writes to standard output, and later leaves the GPU silently.
     """

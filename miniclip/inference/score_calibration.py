@@ -1,11 +1,11 @@
-"""How likely a score is a match: a logistic curve from cosine similarity to probability, and a cut-off.
+"""The probability that a score is a match: a logistic curve over cosine similarities, and a cut-off.
 
 In, to calibrate: `JudgedQueries`, held-out images and queries with known right images. Out: `ScoreCalibration`, which
 the bundle's manifest keeps; in, at search: scores and the query's embedding.
 
 Scores of different queries mean different things: "woman" fits no image as well as "a woman in a red coat" fits its
-own. A query's embedding tells how high its scores are when something matches, so a learned vector, the offset, adds to
-every score of the query. The order within a query stays that of the scores.
+own. A query's embedding predicts how high the scores of its matches are, so a learned vector, the offset, adds to every
+score of the query. The order within a query stays that of the scores.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class ScoreCalibration:
     cutoff: float  # a score with its offset
     pictures: int  # that it was measured on
     captions: int
-    split: str  # "val"; "train" where a run keeps no held-out images, which makes it too sure
+    split: str  # "val"; "train" if a run keeps no held-out images, and then probabilities are too high
     offset: list[float] = field(default_factory=list)  # D numbers; empty in bundles of earlier versions: no offset
     growth: float = 0.0  # of the cut-off, for every factor of e that a gallery is larger
     gallery: int = 1  # images for which `cutoff` holds; it is not raised for more
@@ -40,7 +40,7 @@ class ScoreCalibration:
     def probability(self, scores: np.ndarray, text_embed: np.ndarray | None = None) -> np.ndarray:
         """Cosine similarities (...,) to a query (D,) -> probabilities of the same shape.
 
-        Without `text_embed` the scores hold their offset already.
+        Without `text_embed`, the scores already include their offset.
         """
         if text_embed is not None and self.offset:
             scores = scores + float(text_embed @ np.asarray(self.offset))
@@ -56,7 +56,7 @@ class ScoreCalibration:
     def words(self, probabilities: Sequence[float], images: int) -> list[str]:
         """`strong`, `likely` or `weak` for hits of a search among `images`, the best hit among them.
 
-        Where nothing matches, every hit is weak. Otherwise each is judged as in the smallest gallery: the cut-off rises
+        If nothing matches, every hit is weak. Otherwise each is judged as in the smallest gallery: the cut-off rises
         with the number of images only to keep the best of many wrong scores below it.
         """
         if not len(probabilities) or max(probabilities) < self.cutoff_probability(images):
@@ -69,9 +69,9 @@ class ScoreCalibration:
 
     @classmethod
     def from_manifest(cls, value: Any, where: str, dim: int | None = None) -> "ScoreCalibration | None":
-        """Read a manifest's entry for embeddings of `dim`; None where it has none.
+        """Read a manifest's entry for embeddings of `dim`; None if it has none.
 
-        Errors: `MiniClipError` when the entry is damaged.
+        Errors: `MiniClipError` if the entry is damaged.
         """
         if value is None:
             return None
@@ -103,7 +103,7 @@ def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration 
     """Fit offset, curve and cut-off; every source counts the same, however many queries it has.
 
     There is no offset unless the sources have words that match no image (`JudgedQueries.words`).
-    None where there are too few images to tell, or where matches do not score higher than other pairs.
+    None if there are too few images, or if matches do not score higher than other pairs.
     """
     sources = [own for own in sources if len(own.image_embeds) >= 2 and len(own.text_embeds) >= 2]
     if not sources:
@@ -134,7 +134,7 @@ def _shift(text_embeds: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
 
 
 def _best_hits(own: JudgedQueries, offset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shifted scores, labels and weights of each query's best images, without those that nobody judged."""
+    """Shifted scores, labels and weights of each query's best images, without unjudged images."""
     similarity = np.asarray(own.text_embeds @ own.image_embeds.T, dtype=np.float64)  # (Q, N)
     columns = np.argsort(-similarity, axis=1)[:, :HITS]
     scores = np.take_along_axis(similarity, columns, axis=1) + _shift(own.text_embeds, offset)[:, None]

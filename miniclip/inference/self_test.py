@@ -46,10 +46,10 @@ def examine(encoders: "OnnxEncoders") -> None:
 
 
 def faster_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]) -> str | None:
-    """fp32 or int8, whichever is faster on this CPU and correct; None where there is no choice.
+    """The faster one of fp32 and int8 that is correct on this CPU; None if there is no choice.
 
-    8-bit weights often make a text model twice as fast, but convolutions that find their scales on the fly ten times
-    slower. Correct is what passes the self-tests and, for int8, has the embeddings of fp32.
+    8-bit weights often make a text model twice as fast, but convolutions with dynamic scales ten times slower. A
+    precision is correct if it passes the self-tests and, for int8, its embeddings agree with fp32.
     """
     precisions = [name for name in bundle.precisions if PRECISIONS[name].made_for != "gpu"]
     if len(precisions) < 2:
@@ -61,7 +61,7 @@ def faster_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"])
         return str(kept["precision"])
     fp32 = open_with("fp32")
     chosen = "fp32"
-    with contextlib.suppress(MiniClipError):  # int8 that fails its self-tests is not taken
+    with contextlib.suppress(MiniClipError):  # int8 that fails its self-tests is not used
         int8 = open_with("int8")
         if _agreement(fp32, int8) >= MIN_COSINE_OF_INT8 and int8.measure_seconds() < fp32.measure_seconds():
             chosen = "int8"
@@ -70,10 +70,10 @@ def faster_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"])
 
 
 def _check_padding(encoders: "OnnxEncoders") -> int | None:
-    """The length that every text must be padded to; None where padding changes nothing, or is exact already.
+    """The length that every text must be padded to; None if padding changes nothing, or already has one length.
 
-    A text is embedded alone and beside a long one. Where that differs and the graph takes no mask, it sees its padding,
-    so it was trained with rows of one length.
+    A text is embedded alone and together with a long one. If the results differ and the graph takes no mask, it attends
+    to its padding, so it was trained with rows of one length.
     """
     tokenizer = encoders.tokenizer
     if tokenizer.exact_length is not None:
@@ -145,7 +145,7 @@ def _read(bundle: Bundle) -> dict[str, Any]:
 
 
 def _write(bundle: Bundle, state: dict[str, Any]) -> None:
-    """Keep what was found; where the cache cannot be written, it is found again next time."""
+    """Store the results; if the cache cannot be written, the next start repeats the tests."""
     with contextlib.suppress(MiniClipError):
         file = cache_folder() / "bundles" / f"{bundle.fingerprint}.json"
         write_cached(file, json.dumps({**state, "format": FORMAT}).encode())

@@ -1,7 +1,7 @@
-"""Read the text in images (OCR), where there is any: PP-OCRv6 in onnxruntime, from the extra `ocr`.
+"""Read the text in images (OCR) with PP-OCRv6 in onnxruntime, from the extra `ocr`.
 
-In: an image's path or bytes. Out: its lines of text, or "". A detector that sees the image small says first whether
-there is text at all: most photographs end there. The models lie inside the package rapidocr, so nothing is downloaded.
+In: an image's path or bytes. Out: its lines of text, or "". A detector first checks a small version of the image for
+any text; most photographs end there. The models are part of the package rapidocr, so nothing is downloaded.
 
     pip install "miniclip[ocr]"; miniclip index ~/Pictures
 """

@@ -60,16 +60,16 @@ class Tokenizer:
         if not pad_token:
             pad_token = next((token for token in PAD_TOKENS if rust.token_to_id(token) is not None), "[PAD]")
         longest = settings.get("model_max_length", rules.max_tokens or 64)
-        # 3: the two special tokens and a word; the library would silently cut nothing below that
+        # 3: two special tokens and a word; below that the library silently truncates nothing
         if not isinstance(longest, int | float) or not longest >= 3:
             raise MiniClipError(f"{tokenizer_config}: model_max_length must be a number from 3, got {longest!r}")
         longest = rules.exact_length or int(min(longest, rules.max_tokens or 512, 512))
         return cls(rust, str(pad_token), longest, rules)
 
     def pad_to(self, length: int) -> None:
-        """From now on every row has `length` tokens, for a model that sees its padding.
+        """Pad every row to `length` tokens from now on, for a model that attends to its padding.
 
-        CLIP's vocabulary has no token for that: OpenAI and open_clip fill up with 0, whatever the settings say.
+        CLIP's vocabulary has no padding token: OpenAI and open_clip pad with 0, whatever the settings say.
         """
         self._rust.enable_truncation(length)
         self.max_tokens = self.exact_length = length
@@ -112,5 +112,5 @@ def _without_surrogates(text: str) -> str:
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """`tokenizer_config.json` as a dictionary; empty where there is none."""
+    """`tokenizer_config.json` as a dictionary; empty if there is none."""
     return read_settings(folder / "tokenizer_config.json")

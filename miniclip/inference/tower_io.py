@@ -1,6 +1,6 @@
-"""How the graph of one tower is called: names, types and sizes of its inputs, and the output that is its embedding.
+"""The interface of a tower's graph: names, types and sizes of its inputs, and the output with its embedding.
 
-In: an onnxruntime session. Out: a `TowerIO`, which turns tokens or images into what the session takes.
+In: an onnxruntime session. Out: a `TowerIO`, which turns tokens or images into the session's inputs.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from miniclip.errors import MiniClipError
 INPUTS = {"vision": ("pixel_values", "image"), "text": ("input_ids", "text")}
 OUTPUTS = {"vision": ("image_embeds", "l2norm_image_embeddings"), "text": ("text_embeds", "l2norm_text_embeddings")}
 MASK = "attention_mask"
-POOLED = "pooler_output"  # SigLIP's embedding; in a CLIP it is what the projection has yet to be applied to
+POOLED = "pooler_output"  # SigLIP's embedding; in a CLIP, the features before the projection
 TYPES: dict[str, type] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
@@ -27,20 +27,20 @@ TYPES: dict[str, type] = {
 
 @dataclass
 class TowerIO:
-    """One tower's inputs and output. `shape` is the declared shape of its input, with names where it is free."""
+    """One tower's inputs and output. `shape` is the declared shape of its input, with names for free axes."""
 
     input: str
     output: str
     types: dict[str, type]  # of every input of the graph
     shape: list[int | str | None]
     dim: int | None  # where the graph declares it
-    dummies: dict[str, np.ndarray]  # for the inputs of the other tower, where one graph holds both
+    dummies: dict[str, np.ndarray]  # for the inputs of the other tower, if one graph contains both
 
     @classmethod
     def of(cls, session: ort.InferenceSession, tower: str, is_pooled: bool, transform: ImageTransform) -> "TowerIO":
-        """Read the session; `is_pooled` where `pooler_output` is the embedding.
+        """Read the session; `is_pooled` if `pooler_output` is the embedding.
 
-        Errors: `MiniClipError` when no input or output is one that MiniCLIP knows.
+        Errors: `MiniClipError` if MiniCLIP knows none of its inputs or outputs.
         """
         nodes = {node.name: node for node in session.get_inputs()}
         own = next((name for name in INPUTS[tower] if name in nodes), None)
@@ -79,7 +79,7 @@ class TowerIO:
         return {name: array.astype(self.types[name], copy=False) for name, array in feeds.items()}
 
     def try_empty_dummy(self, run: Callable[[], Any]) -> None:
-        """Leave images out of what a text query computes, where one graph holds both towers and allows that."""
+        """Do not compute images for a text query, if one graph contains both towers and allows that."""
         for name, dummy in self.dummies.items():
             if dummy.ndim == 4:
                 self.dummies[name] = dummy[:0]

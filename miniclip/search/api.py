@@ -1,6 +1,6 @@
-"""What `import miniclip` offers to a program: a model, and an index that is searched with it.
+"""The Python API of `import miniclip`: a model, and an index to search with it.
 
-In: images and texts in any usual form. Out: numpy arrays, and hits that know their file.
+In: images and texts in any common form. Out: numpy arrays, and hits that can open their file.
 """
 
 import io
@@ -124,8 +124,8 @@ class Model:
             templates: Texts in which `{}` is the label's place; their embeddings are averaged.
 
         Returns:
-            One dictionary for each image: probability by label, the likeliest label first. They sum to 1 and say how
-            the labels compare, not whether any of them is true.
+            One dictionary for each image: probability by label, the likeliest label first. They sum to 1 and
+            compare the labels with each other; they do not say whether any of them is true.
 
         Raises:
             MiniClipError: An image cannot be read, or there are fewer than two labels.
@@ -164,7 +164,7 @@ class Hit:
             An upright RGB image of PIL.
 
         Raises:
-            MiniClipError: The file is gone, or cannot be read any more.
+            MiniClipError: The file no longer exists, or can no longer be read.
         """
         return open_image(self._read())
 
@@ -183,7 +183,7 @@ class Index:
 
     @property
     def folder(self) -> Path:
-        """The folder of the index itself, as `miniclip search --index` takes it."""
+        """The folder of the index itself, for `miniclip search --index`."""
         return self.searcher.index.folder
 
     @property
@@ -363,7 +363,7 @@ def _texts(texts: Texts) -> tuple[str, ...]:
 
 
 def _source(image: Any) -> ImageSource:
-    """What the decoder takes: a path, or the bytes of a file."""
+    """The decoder's input: a path, or the bytes of a file."""
     if isinstance(image, str) and is_web_address(image):
         return fetch_image(image)
     if isinstance(image, str | Path):

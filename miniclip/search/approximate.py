@@ -52,7 +52,7 @@ PROBES = tuple(
 
 
 class SearchBackend(Protocol):
-    """What a `Searcher` asks."""
+    """The methods that a `Searcher` uses."""
 
     def top_k(
         self, query_embeds: np.ndarray, k: int, allowed: np.ndarray | None = None
@@ -100,7 +100,7 @@ class Int8Block:
 
     embeds: np.ndarray  # (D, n) int8: a column an image, because onnxruntime's matrix-vector product reads rows
     rows: np.ndarray  # (n,) of the index
-    offsets: np.ndarray  # (n,) float32: what shifting the queries to unsigned numbers adds to each product, negated
+    offsets: np.ndarray  # (n,) float32: minus the gain of each product from shifting queries to unsigned numbers
 
 
 class Int8Search:
@@ -198,7 +198,7 @@ def _rescore(queries: np.ndarray, rows: np.ndarray, stored: StoredEmbeds, k: int
 def make_ann(index: ImageIndex) -> None:
     """Build the vector index in place of an older one.
 
-    Errors: `MiniClipError` below `SMALLEST_ANN` rows, or where it cannot be written, or another process writes it.
+    Errors: `MiniClipError` below `SMALLEST_ANN` rows, or if it cannot be written, or another process writes it.
     """
     if len(index) < SMALLEST_ANN:
         raise MiniClipError(f"--ann pays from {SMALLEST_ANN:,} images on, and there are {len(index):,}; leave it out")

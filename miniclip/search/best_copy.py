@@ -52,7 +52,7 @@ def choose_best(groups: Sequence[Sequence[int]], index: ImageIndex, threshold: f
 
 
 def plan_others(choices: Sequence[Choice], index: ImageIndex, folder: str) -> Plan:
-    """Move all that are not kept into `folder`, or to the trash where it is ""; errors as of `plan_relocation`."""
+    """Move all other copies into `folder`, or to the trash if it is ""; errors as in `plan_relocation`."""
     text = index.paths.text
     kept_for = {text(row): text(choice.kept) for choice in choices for row in choice.others}
     paths = list(kept_for)
@@ -87,7 +87,7 @@ def _best_first(rows: Sequence[int], index: ImageIndex) -> list[int]:
             return 0.0
 
     def rank(row: int) -> tuple[float, ...]:
-        is_decided = how_often[pixels[row]] == 1  # decoding takes long
+        is_decided = how_often[pixels[row]] == 1  # decoding is slow
         sharp = 0.0 if is_decided else sharpness_of(int(index.content[row]))
         return -pixels[row], -sharp, -int(index.states[row, 0]), row
 

@@ -1,11 +1,11 @@
-"""Embeddings of an index's captions, made when they are first asked for and kept beside it.
+"""Embeddings of an index's captions, made on demand and stored beside it.
 
-In: an index folder, captions, encoders. Out: `text_embeds`, and the file that they are found in the next time.
+In: an index folder, captions, encoders. Out: `text_embeds`, and the file that holds them for the next time.
 
     INDEX/captions.npz    the bundle's fingerprint, `keys` (C, 16) that name the captions, `text_embeds` (C, D) float32
 
-Captions cost as much as images: of Flickr30k they are minutes. A caption is embedded once, whatever else changes in
-the index. The file is derived: where it is missing, damaged or of another bundle, captions are embedded again.
+Captions take as long as images, minutes for Flickr30k. A caption is embedded once, even if the index changes. The file
+is derived: if it is missing, damaged or of another bundle, captions are embedded again.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from miniclip.errors import MiniClipError
 from miniclip.inference.encoders import OnnxEncoders
 
 CAPTIONS = "captions.npz"
-SAVE_EVERY_S = 30.0  # who stops it loses no more
-TOGETHER = 1024  # captions; enough that those of like length share batches, few enough that a bar moves
+SAVE_EVERY_S = 30.0  # the most work that a stop can lose
+TOGETHER = 1024  # captions; enough to form batches of similar length, few enough for the bar to move
 
 
 def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders) -> np.ndarray:
@@ -38,7 +38,7 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
     missing = np.flatnonzero(~done)
     if len(missing) == 0:
         return text_embeds
-    # a bar only where it would move
+    # no bar for a single step
     with ProgressBar(
         total=len(missing), desc="embedding captions, once", disable=None if len(missing) > TOGETHER else True
     ) as bar:
@@ -56,7 +56,7 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
 
 
 def _read(path: Path, encoders: OnnxEncoders) -> tuple[dict[bytes, int], np.ndarray]:
-    """Rows by key, and their embeddings; none where the file is not there, damaged, or of another bundle."""
+    """Rows by key, and their embeddings; none if the file is missing, damaged, or of another bundle."""
     nothing = np.empty((0, encoders.dim), dtype=np.float32)
     try:
         with np.load(path, allow_pickle=False) as stored:

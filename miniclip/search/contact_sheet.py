@@ -1,7 +1,7 @@
-"""A contact sheet of what a search found, as one image.
+"""A contact sheet of search results, as one image.
 
-In: the question and hits. Out: a PNG: the question on top, then the images in rows, each with its score and its
-probability where there is one.
+In: the query and hits. Out: a PNG with the query on top, then the images in rows, each with its score and, if there is
+one, its probability.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,7 @@ INK, GREY, PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
 def draw_contact_sheet(file: Path, question: str, hits: Sequence[Hit], index: ImageIndex) -> None:
     """Draw `hits` of `index`, best first, five in a row, into `file`.
 
-    Errors: `MiniClipError` when the file is there already, or cannot be written. An image that is gone leaves its
-    place empty.
+    Errors: `MiniClipError` if the file exists, or cannot be written. If an image no longer exists, its place is empty.
     """
     if file.exists():
         raise MiniClipError(f"{file} is there already; choose another --sheet, or delete it")

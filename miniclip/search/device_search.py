@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 
-GROUP_ROWS = 1024  # what one thread block sorts in its shared memory
-MAX_SCORES = 1 << 26  # of a run: 256 MB in float32, beside the gallery
+GROUP_ROWS = 1024  # rows that one thread block sorts in its shared memory
+MAX_SCORES = 1 << 26  # per run: 256 MB in float32, in addition to the gallery
 CANDIDATES = 4  # times k, of float16 scores: their rounding moves a row by few places
 MIN_CANDIDATES = 64
 
@@ -67,12 +67,12 @@ def device_graph(half: bool, filtered: bool) -> bytes:
 
 
 class DeviceSearch:
-    """A gallery in the GPU's memory; without a GPU, onnxruntime takes the same path on the CPU. Thread-safe."""
+    """A gallery in the GPU's memory; without a GPU, onnxruntime runs the same graphs on the CPU. Thread-safe."""
 
     def __init__(self, image_embeds: np.ndarray, half: bool = False) -> None:
         """image_embeds (N, D) float32, which stays in use; `half` keeps float16 on the device.
 
-        Errors: onnxruntime's own where the device lacks the memory.
+        Errors: onnxruntime's own if the device has too little memory.
         """
         self.image_embeds, self.half = image_embeds, half
         self._sessions: dict[bool, ort.InferenceSession] = {}

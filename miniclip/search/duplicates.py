@@ -1,7 +1,7 @@
-"""Images that are there more than once: copies of a file, and images that look the same.
+"""Find images that exist more than once: copies of a file, and images that look the same.
 
 In: an index. Out: groups of rows. Equal files have the same content hash; a resized, cropped or saved-again image has
-nearly the same embedding. Every image is compared with every other, so 10 times the images take 100 times as long.
+nearly the same embedding. Every image is compared with every other, so 10 times as many images take 100 times as long.
 """
 
 import os
@@ -15,7 +15,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.scan import state_of
 
 FEW_BLOCKS = 20  # are compared before a bar would be read
-BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many, 16 MB of pairs where all are alike
+BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many rows, 16 MB of pairs if all are similar
 
 
 def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int]]:
@@ -35,7 +35,7 @@ def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int
 
 
 def kinds(index: ImageIndex, rows: Sequence[int]) -> Iterator[str]:
-    """What each row is: `first`, then `same file` (as one before it, by a link), `equal` to the first, or `similar`."""
+    """The kind of each row: `first`, then `same file` (a link to an earlier one), `equal` to the first, or `similar`."""
     seen = set[str]()
     for row in rows:
         file = file_of(index.paths.text(row))
@@ -67,7 +67,7 @@ def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[st
 
 
 def is_as_indexed(path: str, state: np.ndarray) -> bool:
-    """Whether a file is still the one that was compared; never in object storage, where asking takes a request each."""
+    """Whether a file is still the one that was compared; False in object storage, where each check takes a request."""
     try:
         return state_of(os.stat(path)) == tuple(state.tolist())
     except OSError:
@@ -80,7 +80,7 @@ def file_of(path: str) -> str:
 
 
 def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows (P,) and (P,) that are alike, of a block at a time: all at once would be gigabytes where many are."""
+    """Pairs of similar rows, (P,) and (P,), one block at a time: all at once could take gigabytes."""
     starts = range(0, len(image_embeds), BLOCK)
     disable = None if len(starts) > FEW_BLOCKS else True
     for start in ProgressBar(starts, desc="comparing images", leave=False, disable=disable):
@@ -97,5 +97,5 @@ def _join(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
         first, second = first[apart], second[apart]
         one, other = group[first], group[second]
         np.minimum.at(group, np.maximum(one, other), np.minimum(one, other))
-        while (group != (above := group[group])).any():  # what was joined one after the other is a chain
+        while (group != (above := group[group])).any():  # joining pairs one after another makes a chain
             group[:] = above

@@ -3,11 +3,11 @@
 In: a gallery `image_embeds (N, D)` and queries `(Q, D)`, float32. Out: scores and rows, `(Q, K)`, best first; equal
 scores are ordered by row, as a stable sort would.
 On a CPU the rows are split into blocks that run side by side: onnxruntime computes a matrix-vector product on one
-thread, and one thread cannot read memory as fast as all of them. The gallery is the left factor, which is read as it
-lies; a right factor would be packed first. Ranking all rows costs a tenth of the product of many queries, so once there
-are k rows for each, only rows that reach the worst of these are looked at. Memory stays bounded: a block's scores fit a
-core's cache, and many queries are answered some at a time.
-On a GPU the gallery stays in its memory: in float32, or in float16 where that does not fit. Scores in float16 only
+thread, and one thread cannot read memory as fast as all of them. The gallery is the left factor, which is read in
+place; a right factor would be packed first. Ranking all rows takes a tenth of the time of the product of many
+queries, so once there are k rows for each query, only rows that reach the worst of these are ranked. Memory stays
+bounded: a block's scores fit into a core's cache, and many queries are answered in groups.
+On a GPU the gallery stays in its memory: in float32, or in float16 if it does not fit. Scores in float16 only
 choose candidates, whose scores are then computed in float32.
 """
 
@@ -23,11 +23,11 @@ from miniclip.cpu import thread_count
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 from miniclip.search.device_search import DeviceSearch
 
-BLOCK_SCORES = 1 << 19  # of a block and thread: 2 MB, near what the cache of one core holds
+BLOCK_SCORES = 1 << 19  # per block and thread: 2 MB, about the cache of one core
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
 QUERIES = 64  # answered at a time
 NO_ROW = np.iinfo(np.int64).max  # sorts behind every row
-MAX_HITS = 1 / 32  # of a block's scores: of more, TopK finds the best in less time than they take to sort
+MAX_HITS = 1 / 32  # of a block's scores; for more, TopK is faster than sorting
 
 
 def search_graph(filtered: bool = False, ranked: bool = True) -> bytes:
@@ -68,7 +68,7 @@ class ExactSearch:
     def __init__(self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None) -> None:
         """image_embeds (N, D) float32; `providers` as the encoders really run (`OnnxEncoders.providers`).
 
-        Named CUDA, they put the gallery on the device; where CUDA then does not start, the same path runs on the CPU.
+        With CUDA, the gallery is on the device; if CUDA does not start, the same graphs run on the CPU.
         """
         self.image_embeds = np.ascontiguousarray(image_embeds, dtype=np.float32)
         self._threads = threads or thread_count()
@@ -95,7 +95,7 @@ class ExactSearch:
     ) -> tuple[np.ndarray, np.ndarray]:
         """query_embeds (Q, D) -> scores (Q, K) float32 and rows (Q, K) int64, K = min(k, N), best first.
 
-        With `allowed` (N,) bool, only those rows are found, and N is their number.
+        With `allowed` (N,) bool, only these rows are searched, and N is their number.
         """
         queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
         if queries.shape[1] != self.image_embeds.shape[1]:  # said here, or a GPU would seem to have failed
@@ -118,13 +118,13 @@ class ExactSearch:
 
     @property
     def where(self) -> str:
-        """Where the next search happens, as a user is told."""
+        """The device of the next search, as shown to the user."""
         if self._on_device is None:
             return "cpu float32"
         return f"{self._on_device.device} {'float16' if self._on_device.half else 'float32'}"
 
     def _put_on_device(self, half: bool) -> None:
-        """In float16 where float32 fails, and not at all where both do."""
+        """Put the gallery on the device; if that fails, try float16, then stay on the CPU."""
         try:
             self._on_device = DeviceSearch(self.image_embeds, half)
         except Exception as error:  # as above
@@ -183,12 +183,12 @@ class _Best:
 
     @property
     def worst(self) -> np.ndarray | None:
-        """(Q,): what a row must reach to be among them; None while some query has no k rows."""
+        """(Q,): the score that a row must reach to be among the best; None while some query has fewer than k rows."""
         worst = self.scores[-1]
         return worst if np.isfinite(worst).all() else None
 
     def offer(self, scores: np.ndarray, rows: np.ndarray) -> None:
-        """Take in what is better of these, (C, Q) each, in any order."""
+        """Merge the better ones of these candidates, (C, Q) each, in any order."""
         with self._changing:
             all_scores, all_rows = np.concatenate([self.scores, scores]), np.concatenate([self.rows, rows])
             order = np.lexsort((all_rows, -all_scores), axis=0)[: len(self.scores)]

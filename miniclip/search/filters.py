@@ -1,4 +1,4 @@
-"""Filters: which images may answer a query, beside what they show.
+"""Filters: which images may answer a query, by facts about their files.
 
 In: an index and the values of a `Filters`. Out: a mask of its rows. A new filter is a field of `Filters`, an entry in
 `FILTERS`, and for the page a control of the same name in demo/static/search.html. Commands, the page and its addresses
@@ -51,13 +51,13 @@ class Filter:
     """How one field of `Filters` is read, asked for and applied."""
 
     help: str
-    read: Callable[[str], Any]  # `ValueError` says what the text must be
+    read: Callable[[str], Any]  # its `ValueError` says what the text must be
     metavar: str
     mask: Callable[[ImageIndex, Any], np.ndarray] | None  # of an index and `Filters`; None: it only qualifies another
     choices: Callable[[ImageIndex], dict[str, int]] | None = None  # values of an index, with their numbers of images
-    applies: Callable[[ImageIndex], bool] = lambda index: True  # whether an index has what it asks for
+    applies: Callable[[ImageIndex], bool] = lambda index: True  # whether an index has the facts for it
     is_private: bool = False  # a public page neither offers nor answers it
-    flag: str = ""  # where it is not the field's name
+    flag: str = ""  # if it is not the field's name
 
 
 def read_day(text: str) -> date:
@@ -108,7 +108,7 @@ def read_file_type(text: str) -> str:
 
 
 def distance_km(place: Place, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """(N,) great-circle distances by the haversine formula, NaN where a place is NaN."""
+    """(N,) great-circle distances by the haversine formula, NaN if a place is NaN."""
     import numpy as np
 
     ours, theirs = math.radians(place.latitude), np.radians(latitude)
@@ -118,7 +118,7 @@ def distance_km(place: Place, latitude: np.ndarray, longitude: np.ndarray) -> np
 
 
 def _by_camera(index: ImageIndex, filters: Filters) -> np.ndarray:
-    """The camera of that very name; without one, all whose names hold the text."""
+    """The camera with exactly this name; if there is none, all cameras whose names contain the text."""
     wanted, camera = str(filters.camera).lower(), index.facts.camera
     exact = camera.rows_where(lambda name: name.lower() == wanted)
     return exact if exact.any() else camera.rows_where(lambda name: wanted in name.lower())
@@ -203,7 +203,7 @@ class Filters:
         return {name: value for name in FILTERS if (value := getattr(self, name)) is not None}
 
     def allowed(self, index: ImageIndex) -> np.ndarray | None:
-        """(N,) bool: the images that pass; None where no filter is set."""
+        """(N,) bool: the images that pass; None if no filter is set."""
         allowed: np.ndarray | None = None
         for name in self.set_filters:
             mask = FILTERS[name].mask

@@ -15,7 +15,7 @@ HINT = "this model knows English only; search in English, or with a multilingual
 
 
 def language_hint(texts: Iterable[str], tokenizer: Tokenizer) -> str | None:
-    """The hint where at least half of the letters are not Latin and the vocabulary is that of an English model."""
+    """The hint, if at least half of the letters are not Latin and the vocabulary is that of an English model."""
     letters = [char for text in texts for char in text if char.isalpha()]
     foreign = sum(not unicodedata.name(char, "").startswith("LATIN") for char in letters)
     if not letters or 2 * foreign < len(letters) or tokenizer.highest_id >= MIN_MULTILINGUAL_TOKENS:

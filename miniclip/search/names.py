@@ -1,9 +1,9 @@
 """Search by the words that images already have: captions, names, the text that they show, and the day they were taken.
 
-In: an index and the words of a query. Out: how well each image's own words cover them. Texts are searched where they
-lie in memory, without an index of words: LanceDB's full-text index would be quicker on millions of images, but takes
-more than a second to import in every run of the command. Three words are looked for in 100,000 paths in 0.004 s, and in
-29 MB of text beside them in 0.06 s. The ranks are fused with those of the embeddings (reciprocal rank fusion: Cormack,
+In: an index and the words of a query. Out: how well each image's own words cover them. Texts are searched in
+memory, without an index of words: LanceDB's full-text index would be faster on millions of images, but importing it
+takes more than a second in every run of the command. Searching three words takes 0.004 s in 100,000 paths, and 0.06 s
+in 29 MB of text. The ranks are fused with those of the embeddings (reciprocal rank fusion: Cormack,
 Clarke and Buettcher 2009).
 """
 
@@ -20,10 +20,10 @@ from miniclip.index.image_index import ImageIndex
 FUSION_K = 60  # of the paper
 # Chosen on held-out data: Flickr8k's dev images with four captions each, searched by the fifth, and names of emoji in
 # the validation split without the one that is searched for. Both gain most near these two.
-NAME_WEIGHT = 1.0  # of a rank by names beside a rank by embeddings
+NAME_WEIGHT = 1.0  # weight of a rank by names relative to a rank by embeddings
 MIN_COVERAGE = 0.3  # of a query's words, weighted by how rare each is
-MAX_COUNTED = 2_000  # texts whose words are counted, to put those first that say nothing beside the query
-MAX_SHOWN = 200  # characters of the lines that hold a query's words
+MAX_COUNTED = 2_000  # texts whose words are counted, so that texts with few other words come first
+MAX_SHOWN = 200  # characters of the lines that contain a query's words
 STRONG_COVERAGE = 0.6  # from which an image counts as found by its name
 WORD = re.compile(r"[^\W_]+")
 STOP_WORDS = frozenset(
@@ -59,7 +59,7 @@ class Source:
         return self.texts.content.tobytes().lower()
 
     def having(self, token: str) -> np.ndarray:
-        """Which texts hold a word, in any case, in singular or plural."""
+        """The texts that contain a word, in any case, in singular or plural."""
         spans = [(place, place + len(part)) for part in _variants(token) for place in _places(part, self._lower)]
         if not spans:
             return NO_ROWS
@@ -99,7 +99,7 @@ class NameSearch:
         return [source for source in sources if len(source.texts.content)]
 
     def search(self, words: str, allowed: np.ndarray | None = None) -> NameMatches:
-        """The images whose captions, names, texts or dates hold most of these words."""
+        """The images whose captions, names, texts or dates contain most of these words."""
         tokens = [token for token in dict.fromkeys(WORD.findall(words.lower())) if token not in STOP_WORDS]
         count = len(self._index)
         coverage, precision = np.zeros(count), np.zeros(count)
@@ -157,7 +157,7 @@ class NameSearch:
 
 
 def lines_with(words: Sequence[str], text: str) -> str:
-    """The lines of a text that hold one of these words or more, as one line."""
+    """The lines of a text that contain any of these words, joined into one line."""
     wanted = {token for one in words for token in WORD.findall(one.lower())} - STOP_WORDS
     found = [line for line in text.splitlines() if wanted & set(WORD.findall(line.lower()))]
     return " … ".join(found)[:MAX_SHOWN]
@@ -186,7 +186,7 @@ def _variants(token: str) -> set[bytes]:
 
 
 def _places(part: bytes, content: bytes) -> Iterator[int]:
-    """Where bytes occur, also where they overlap: texts follow each other without a gap, as in "poo" and "poop"."""
+    """The positions of bytes, including overlaps: texts follow each other without a gap, as in "poo" and "poop"."""
     place = content.find(part)
     while place >= 0:
         yield place

@@ -1,4 +1,4 @@
-"""What can be asked of an index: words, images, more like these, less of that, only what passes some filters.
+"""Queries on an index: words, images, more like these images, less of that, and filters.
 
 In: a `Query`. Out: one query embedding, and which rows may answer. The embedding of the words is also kept separately,
 because score calibration applies to text queries only.
@@ -18,14 +18,14 @@ from miniclip.search.filters import Filters
 
 @dataclass(frozen=True)
 class Query(Filters):
-    """One question. At least one text, image or row; `minus` alone asks for nothing. Filters are those of `Filters`."""
+    """One query, with at least one text, image or row; `minus` alone is not enough. Filters are those of `Filters`."""
 
     texts: tuple[str, ...] = ()  # several phrasings of one wish are averaged
     images: tuple[ImageSource, ...] = ()  # any images, averaged
     rows: tuple[int, ...] = ()  # images of the index: more like these, and not these themselves
     minus: tuple[str, ...] = ()  # what the image should not show
-    text_weight: float = 0.5  # the words' share where there are images as well
-    minus_weight: float = 0.5  # how much of `minus` is taken away
+    text_weight: float = 0.5  # weight of the words if there are images as well
+    minus_weight: float = 0.5  # weight of `minus`
     distinct: bool = False  # of files of equal content only the first
     names: bool = False  # captions, names, dates and the text in images take part (miniclip.search.names)
     sort: str = "match"  # or "date": the best images, the newest of them first
@@ -55,7 +55,7 @@ class Query(Filters):
 
     @property
     def has_subject(self) -> bool:
-        """Whether it asks for anything but filters."""
+        """Whether it has more than filters."""
         return bool(self.texts or self.images or self.rows)
 
 
@@ -63,12 +63,12 @@ class Query(Filters):
 class Composed:
     """A query in the space of the embeddings."""
 
-    query_embed: np.ndarray  # (1, D), unit length: what is searched for
-    text_embed: np.ndarray | None  # (1, D): its words alone, None where there are none
+    query_embed: np.ndarray  # (1, D), unit length: the embedding to search for
+    text_embed: np.ndarray | None  # (1, D): only its words; None if there are none
 
 
 def compose(query: Query, encoders: OnnxEncoders, index: ImageIndex) -> Composed:
-    """Average what is asked for, take away what is not wanted."""
+    """Average the wanted embeddings, and subtract the unwanted ones."""
     text_embed = _mean(encoders.encode_texts(query.texts)) if query.texts else None
     images = [index.embeds(query.rows)] if query.rows else []
     images += [encoders.encode_images([image])[1] for image in query.images]
@@ -84,11 +84,11 @@ def compose(query: Query, encoders: OnnxEncoders, index: ImageIndex) -> Composed
 
 
 def allowed_rows(query: Query, index: ImageIndex) -> np.ndarray | None:
-    """(N,) bool: which rows may answer; None where all may."""
+    """(N,) bool: which rows may answer; None if all may."""
     allowed = query.allowed(index)
     if query.rows:
         allowed = np.ones(len(index), dtype=bool) if allowed is None else allowed
-        if query.distinct:  # a copy of what was shown is no new image
+        if query.distinct:  # copies of earlier results are not new images
             allowed &= ~np.isin(index.content, index.content[list(query.rows)])
         allowed[list(query.rows)] = False
     if query.distinct and index.distinct is not None:

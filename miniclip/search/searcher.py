@@ -1,7 +1,7 @@
-"""Search: an index, its bundle's encoders and a gallery, behind the questions that terminal and page ask.
+"""Search: an index, its bundle's encoders and a gallery, with the functions that terminal and page need.
 
-In: a `Query`, or words, an image, a row. Out: `Hit` and `CaptionHit` lists, best first, with the probability that a
-image matches the words where the bundle is calibrated.
+In: a `Query`, or words, an image, a row. Out: `Hit` and `CaptionHit` lists, best first, with the probability that an
+image matches the words if the bundle is calibrated.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from miniclip.search.approximate import SearchBackend
 
 SORTS = ("match", "date")
-FUSION_DEPTH = 1000  # embedding ranks that count beside names
+FUSION_DEPTH = 1000  # embedding ranks that are fused with names
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class Hit:
     probability: float | None = (
         None  # that it matches the query's words; None for other queries than words, or without calibration
     )
-    by_name: bool = False  # its captions, file or folder names, date or text hold the query's words
+    by_name: bool = False  # its captions, file or folder names, date or text contain the query's words
     match: str | None = None  # `probability` in a word: strong, likely or weak
-    text: str = ""  # the lines of text in it that hold words of the query
+    text: str = ""  # lines of text in the image that contain words of the query
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Images, best first. `nothing_matches` tells that even the best is below the bundle's cut-off.
+    """Images, best first. `nothing_matches`: even the best is below the bundle's cut-off.
 
-    No hits and no `nothing_matches`: no image was compared, since the query's folder and days leave none.
+    If there are no hits and `nothing_matches` is false, the query's filters excluded every image.
     """
 
     hits: list[Hit]
@@ -118,7 +118,7 @@ class Searcher:
         named = np.empty(0, dtype=np.int64)
         if query.names and query.texts:
             scores, rows, named = self._with_names(query, composed.query_embed, rows[0], allowed)
-        # only words are calibrated: beside an image, or without something, the order is another one
+        # only words are calibrated: with an image or `minus`, the order differs
         if composed.text_embed is None or self.match is None or query.images or query.rows or query.minus:
             return SearchResult(self.in_order(self._hits(scores[0], rows[0], None, named, query), query.sort))
         likely = self.match.probability(scores[0], composed.text_embed[0])
@@ -134,7 +134,7 @@ class Searcher:
         return SearchResult(self.in_order(hits, query.sort), bool(nothing_matches), is_calibrated=True)
 
     def browse(self, query: Query) -> list[Hit]:
-        """The newest `top_k` images that pass the query's filters, whatever they show; their scores are 0."""
+        """The newest `top_k` images that pass the query's filters; their scores are 0."""
         rows = browse(query, self.index, query.distinct)[: query.top_k]
         return self._hits(np.zeros(len(rows)), rows)
 
@@ -190,7 +190,7 @@ class Searcher:
             self._captions = distinct, ExactSearch(text_embeds, self.encoders.providers)
 
     def captions_for(self, image: ImageSource, top_k: int = 5) -> list[CaptionHit]:
-        """An image -> the captions of the index that describe it best; empty where the index has none."""
+        """An image -> the captions of the index that describe it best; empty if the index has none."""
         self.prepare_captions()
         if self._captions is None:
             return []

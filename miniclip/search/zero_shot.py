@@ -42,8 +42,8 @@ def classify(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and L labels -> rows (M,) and probabilities (M, L) that sum to 1 over the labels.
 
-    The probabilities say how the labels compare, not whether any of them is true. Images that cannot be read go to
-    `on_error(row, reason)`, or raise. `progress(n)` is told how many were done since its last call.
+    The probabilities compare the labels with each other; they do not say whether any of them is true.
+    Images that cannot be read go to `on_error(row, reason)`, or raise. `progress(n)` is called with the number done since its last call.
     """
     return _compare(images, label_embeds(labels, encoders, templates), encoders, on_error, progress)
 
@@ -69,7 +69,7 @@ def classify_objects(
     progress: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`classify` for images in object storage, of which some are fetched at a time."""
-    text_embeds = label_embeds(labels, encoders)  # wrong labels are told before anything is fetched
+    text_embeds = label_embeds(labels, encoders)  # refuse wrong labels before anything is downloaded
     rows: list[int] = []
     parts = [np.empty((0, len(labels)))]
     block: dict[int, bytes] = {}
