@@ -145,7 +145,7 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
 
 
 def draw_validation(folder: Path, model: DualEncoder, data: TrainingData) -> Path:
-    """What the kept weights find on the validation split, drawn into the run's folder."""
+    """Draw results of the kept weights on the validation split into the run's folder."""
     model.load_state_dict(load_file(folder / "model.safetensors"))
     text_embeds, image_embeds, image_of_text = embed_validation(model, data)
     table = data.table.split("val")
@@ -153,7 +153,7 @@ def draw_validation(folder: Path, model: DualEncoder, data: TrainingData) -> Pat
 
 
 def _start_from(model: DualEncoder, config: Config) -> None:
-    """Take the weights of another run of the same model."""
+    """Load the weights of another run of the same model."""
     start = load_run(config.train.start_from)
     if start.config.model != config.model:
         raise MiniClipError(

@@ -1,7 +1,7 @@
 """Views of a training image: the image itself, or a random crop of it, perhaps mirrored. In PIL, before resizing.
 
 In: path and the number of the view. Out: `pixel_values`. The same number gives the same view of a file name, so that
-what is computed from it can be cached.
+its features can be cached.
 """
 
 import zlib
@@ -32,7 +32,7 @@ class View:
         return self.transform(self.box(source).cut(open_image(source, self.transform.min_size_px)))
 
     def box(self, source: ImageSource) -> "Box":
-        """What this view shows, the same for every file of that name."""
+        """The part of the image in this view; the same for every file of that name."""
         name = source if isinstance(source, bytes) else Path(source).name.encode("utf-8", "surrogateescape")
         return random_box(np.random.default_rng([self.seed, self.number, zlib.crc32(name)]))
 
@@ -62,7 +62,7 @@ def random_crop(image: Image.Image, generator: np.random.Generator) -> Image.Ima
 
 
 def random_box(generator: np.random.Generator) -> Box:
-    """Which part `random_crop` takes."""
+    """The box of `random_crop`."""
     scale, shape = np.sqrt(generator.uniform(*AREA)), np.exp(generator.uniform(-STRETCH, STRETCH))
     width, height = min(1.0, scale * shape), min(1.0, scale / shape)
     left, top = generator.uniform(0, 1 - width), generator.uniform(0, 1 - height)

@@ -1,6 +1,6 @@
-"""A tower cut at one of its blocks: what is below stays frozen and is computed once, what is above learns.
+"""Split a tower at one of its blocks: the part below stays frozen and is computed once, the part above is trained.
 
-In: a tower of `miniclip.models.dual_encoder`, and how many of its last blocks learn. Out: the input of the first of
+In: a tower of `miniclip.models.dual_encoder`, and the number of its trained blocks. Out: the input of the first of
 those blocks for any image or text, and a tower that continues from there and shares its weights with the whole one.
 
 Nothing here names an architecture. The blocks are found by their place in the module tree. The parts below them are
@@ -63,7 +63,7 @@ def example_text(tower: TextTower) -> tuple[Tensor, Tensor]:
 
 
 def frozen_parameters(tower: nn.Module, first: int, *example: Tensor) -> set[str]:
-    """Names of the parameters that the input of block `first` depends on: those that have a gradient there."""
+    """Names of the parameters that the input of block `first` depends on, found by their gradients."""
     with _all_require_gradients(tower), torch.enable_grad():
         hidden = lower_part(tower, first, *example)
         return _depended_on(tower, hidden)
@@ -113,7 +113,7 @@ class UpperPart(nn.Module):
     return what they returned for the example: only its shape matters, because the block itself receives `hidden`. In
     a text tower, the blocks below are skipped, and the other modules run on the text.
 
-    Errors: `MiniClipError` when the tower is no plain chain of blocks, so that the cut tower has other features.
+    Errors: `MiniClipError` if the tower is not a plain chain of blocks, so that the features of the split tower differ.
     """
 
     def __init__(self, tower: VisionTower | TextTower, first: int, *example: Tensor) -> None:
@@ -162,7 +162,7 @@ class _Entry:
         self.hidden: Tensor | None = None
 
     def at(self, block: nn.Module) -> nn.Module:
-        """A twin of the block that takes its input here, and shares all else with it."""
+        """A copy of the block that takes its input here and shares everything with the original."""
         twin = copy.copy(block)
         twin._forward_pre_hooks = OrderedDict()
         twin._forward_pre_hooks_with_kwargs = OrderedDict()

@@ -1,4 +1,4 @@
-"""The image of a run: loss and recall over epochs.
+"""A chart of a run: loss and recall over epochs.
 
 In: `metrics.jsonl`. Out: `curves.png` beside it.
 """

@@ -1,4 +1,4 @@
-"""Decoded images in memory, so that a GPU does not wait for JPEG files; random views are cut out on the GPU.
+"""Decoded images in memory, so that a GPU does not wait for JPEG files; the GPU makes random crops.
 
 In: paths and the transform. Out: `pixel_values (B, 3, H, W)` of any rows and view, on the device. Every image is
 decoded once, to 8 bits: as the finished model sees it, and, where random views are trained on, squashed to a somewhat
@@ -91,7 +91,7 @@ class DecodedImages:
 def decode(
     paths: Sequence[Path], transform: ImageTransform, views: int, seed: int, device: Device
 ) -> DecodedImages | None:
-    """Read every image once; None where neither the device nor main memory has room for them."""
+    """Read every image once; None if neither the device nor main memory has room for them."""
     size = (3, transform.height_px, transform.width_px)
     wide_size = (3, round(WIDE * transform.height_px), round(WIDE * transform.width_px))
     needed = len(paths) * (np.prod(size) + (np.prod(wide_size) if views > 1 else 0))
@@ -148,7 +148,7 @@ def weights(start: Tensor, end: Tensor, size: int, length: int) -> Tensor:
 
 
 class Prefetch:
-    """Images that threads decode while the device computes. What is not asked for again is forgotten."""
+    """Images that threads decode while the device computes. Images that are not requested again are dropped."""
 
     def __init__(self, load: Callable[[tuple[int, int]], np.ndarray]) -> None:
         self._load = load
@@ -156,14 +156,14 @@ class Prefetch:
         self._begun: dict[tuple[int, int], Future[np.ndarray]] = {}
 
     def begin(self, keys: Sequence[tuple[int, int]]) -> None:
-        """Decode these (row, view) from now on, in this order; keep nothing else."""
+        """Decode only these (row, view) from now on, in this order."""
         kept = {key: self._begun.pop(key, None) for key in keys}
         for future in self._begun.values():
             future.cancel()
         self._begun = {key: found or self._pool.submit(self._load, key) for key, found in kept.items()}
 
     def take(self, keys: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """What `load` returns for these, begun or not."""
+        """The results of `load` for these; decoding starts now if it has not begun."""
         futures = [self._begun.get(key) or self._pool.submit(self._load, key) for key in keys]
         return [future.result() for future in futures]
 

@@ -1,9 +1,8 @@
 """Training in several processes, started by `torchrun` or `accelerate launch`.
 
-Every process holds the whole model and a share of each batch's images, with their captions. Embeddings are gathered,
-so that the loss is that of the whole batch, every other pair of which is a negative, and gradients are summed: the step
-is the one that a single process would take.
-Without such a start there is one process, and nothing here does anything.
+Every process has the whole model and a share of each batch's images, with their captions. Embeddings are gathered, so
+that every other pair of the whole batch is a negative in the loss, and gradients are summed: the step equals that of a
+single process. Without such a start there is only one process, and the functions here do nothing.
 """
 
 import contextlib
@@ -21,8 +20,7 @@ from miniclip.models.device import Device
 
 
 def begin(device: Device) -> None:
-    """Join the other processes, if this one was started as one of several: by NCCL where each has a card of its own,
-    and otherwise by gloo.
+    """Join the other processes, if there are several: with NCCL if each has its own card, otherwise with gloo.
 
     Errors: `MiniClipError` for several processes on an Apple GPU.
     """
@@ -31,7 +29,7 @@ def begin(device: Device) -> None:
     if device.torch_device.type == "mps":
         raise MiniClipError("--device mps takes one process; start it without torchrun, or use --device cpu")
     own_card = device.torch_device.type == "cuda" and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-    # the others wait while the first one computes features, for hours where there are many pictures
+    # the others wait while the first one computes features, which may take hours
     distributed.init_process_group("cpu:gloo,cuda:nccl" if own_card else "gloo", timeout=timedelta(days=7))
 
 
@@ -83,7 +81,7 @@ def share_weights(model: nn.Module) -> None:
 
 
 def shares(count: int) -> list[np.ndarray]:
-    """What each process takes of `count` things in a row."""
+    """The part of `count` consecutive items that each process takes."""
     return np.array_split(np.arange(count), world())
 
 
@@ -106,9 +104,9 @@ def gather(embeds: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: list[nn.Parameter]) -> None:
-    """Add up what every process found for each parameter."""
+    """Sum the gradients of all processes for each parameter."""
     if world() > 1:
         for parameter in parameters:
-            if parameter.grad is None:  # nothing of this process's share has used it
+            if parameter.grad is None:  # this process's share did not use it
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)

@@ -17,7 +17,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Update the average with the weights after a step."""
         weights = [value.detach() for value in self.trained.values()]
         torch._foreach_lerp_([self.values[name] for name in self.trained], weights, 1 - self.decay)
 

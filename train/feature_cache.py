@@ -1,8 +1,8 @@
-"""What frozen parts of a tower compute, computed once and kept on disk.
+"""Features of the frozen parts of a tower, computed once and stored on disk.
 
-In: a tower, how many of its blocks learn, and images or tokens. Out: memory-mapped float16 arrays: features where no
-block learns, else the input of the first that does. The cache lies under a key of weights, preprocessing and inputs:
-any change of them is another cache. A killed pass continues where it stopped; of two trainings that want the same
+In: a tower, the number of its trained blocks, and images or tokens. Out: memory-mapped float16 arrays: features if no
+block is trained, otherwise the input of the first trained block. The key of a cache depends on weights, preprocessing
+and inputs, so any change gives another cache. A killed pass continues where it stopped. If two trainings need the same
 cache, one fills it and the other waits.
 """
 
@@ -128,10 +128,10 @@ def _store_rows(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Zeros on disk, with all their room taken at once (not on macOS): on a full disk, writing to a mapped file that
-    has its room still to find ends the process by SIGBUS.
+    """Zeros on disk, with all space allocated in advance (not on macOS): otherwise writing to a mapped file on a full
+    disk would end the process with SIGBUS.
 
-    Errors: `MiniClipError` when there is no room, or the folder cannot be written.
+    Errors: `MiniClipError` if there is too little space, or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _no_room(path: Path, error: OSError) -> MiniClipError:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, as one process at a time can; the system takes it back from one that is killed.
+    """Hold the folder's lock, which one process at a time can have; the system releases it if the process is killed.
 
     Errors: `MiniClipError` as in `_new_array`.
     """
@@ -177,11 +177,11 @@ def _lock(file: IO[str]) -> None:
             print("waiting for another training that computes the same features", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
     except (ImportError, OSError):
-        return  # Windows, and some network disks: nobody waits there
+        return  # Windows and some network disks have no locks: do not wait
 
 
 def _noted(folder: Path) -> tuple[int, dict[int, MiniClipError]] | None:
-    """How many rows are done, and those skipped; None where nothing is, or the note did not survive a power cut."""
+    """The number of finished rows, and the skipped ones; None if there is no valid note, as after a power cut."""
     try:
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         again = progress.get("retryable", list(progress["skipped"]))  # an older note does not say it: try each again
@@ -208,7 +208,7 @@ def _cached(
     noted = _noted(folder)
     if noted is None or noted[0] < len(order) or any(map(is_retryable, noted[1].values())):
         with _alone(folder):
-            done, skipped = _noted(folder) or (0, {})  # again: another training may have gone on meanwhile
+            done, skipped = _noted(folder) or (0, {})  # read again: another training may have continued in the meantime
             _fill(folder, description, order, shape, passes, store, done, skipped)
     else:
         skipped = noted[1]
@@ -225,7 +225,7 @@ def _fill(
     done: int,
     skipped: dict[int, MiniClipError],
 ) -> None:
-    """Compute what is left after `done` rows of `order`, and try again what a missing package or memory kept away."""
+    """Compute the rows of `order` after `done`, and retry rows that failed for a missing package or memory."""
     if done == 0:
         values = _new_array(folder / "features.npy", shape)
     else:

@@ -1,7 +1,7 @@
-"""What the frozen part of a tower computes: in PyTorch or, where that is faster on this CPU, in onnxruntime.
+"""Compute the frozen part of a tower in PyTorch or, if that is faster on this CPU, in onnxruntime.
 
-In: a tower, and how many of its blocks learn. Out: features of images or tokens, or the input of the first block that
-learns. A pass that would take PyTorch longer than `MIN_PASS_S` exports the part to an fp32 graph, compares one batch,
+In: a tower, and the number of its trained blocks. Out: features of images or tokens, or the input of the first trained
+block. A pass that would take PyTorch longer than `MIN_PASS_S` exports the part to an fp32 graph, compares one batch,
 and times both. Graph and choice are kept in the cache: other views of the images and a pass that continues after a kill
 are computed in the same way.
 """
@@ -38,7 +38,7 @@ MAX_DIFFERENCE = 1e-4  # of the largest value of a batch, between the graph and 
 
 
 class FrozenTower:
-    """The tower without its last `trained_blocks` blocks and what is above them; with 0, the whole tower."""
+    """The tower without its last `trained_blocks` blocks and the parts above them; with 0, the whole tower."""
 
     def __init__(self, tower: VisionTower | TextTower, trained_blocks: int, device: Device) -> None:
         self.tower, self.trained_blocks, self.device = tower.eval(), trained_blocks, device
@@ -59,7 +59,7 @@ class FrozenTower:
         return self.in_torch(*inputs) if self._session is None else self.in_onnxruntime(*inputs)
 
     def begin(self, batches: int, *inputs: np.ndarray) -> np.ndarray:
-        """The first of so many batches. Chooses what computes it and all later ones."""
+        """Compute the first of so many batches, and choose the engine for it and all later ones."""
         if self.device.is_cpu and self._session is None and not self._reopen(inputs):
             started = time.perf_counter()
             values = self.in_torch(*inputs)
@@ -119,7 +119,7 @@ class FrozenTower:
         write_cached(self._file(inputs, "json"), json.dumps(chosen).encode())
 
     def _reopen(self, inputs: Sequence[np.ndarray]) -> bool:
-        """Take the choice that was made before; False where there is none."""
+        """Use the stored choice; False if there is none."""
         try:
             if json.loads(self._file(inputs, "json").read_text(encoding="utf-8"))["onnxruntime"]:
                 self._session = _session(self._file(inputs, "onnx").read_bytes())

@@ -1,10 +1,10 @@
-"""Mix a run with the one it began from, and keep the mix that finds most on the dev split.
+"""Mix a run with the run it started from, and keep the mix with the best recall on the dev split.
 
 python -m train.interpolate --before runs/setup1 --after runs/setup2 --data PATH --out runs/mixed [--steps 11]
 
 In: two runs of one model. Out: the recalls of each mix, and a run folder of the best one. All weights are mixed, (1 -
-alpha) before + alpha after (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3): what
-fine-tuning learned is kept, and some of what it forgot comes back, at no cost for the finished model.
+alpha) before + alpha after (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3): the
+result of fine-tuning is kept and some forgotten knowledge returns, at no cost for the finished model.
 """
 
 import shutil
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_same_model(before: Run, after: Run) -> None:
-    """`MiniClipError` unless the runs differ in nothing but their weights."""
+    """`MiniClipError` unless the runs differ only in their weights."""
     shapes = [{name: value.shape for name, value in run.model.state_dict().items()} for run in (before, after)]
     if shapes[0] != shapes[1]:
         raise MiniClipError(f"{before.folder} and {after.folder} are of different models; mix a run and its start")
@@ -92,9 +92,10 @@ def sweep(
     allow_missing: bool = False,
     device: Device | None = None,
 ) -> list[dict[str, float]]:
-    """Recalls (protocol karpathy) of the mix of each alpha on what can be read of a split; what cannot is named.
+    """Recalls (protocol karpathy) of the mix of each alpha on the readable images of a split; unreadable
+    ones are named.
 
-    Errors: `MiniClipError` when that is more than 5 % of the rows (unless `allow_missing`).
+    Errors: `MiniClipError` if more than 5 % of the rows are unreadable (unless `allow_missing`).
     """
     start = {name: value.clone() for name, value in before.model.state_dict().items()}
     end = after.model.state_dict()
@@ -113,7 +114,7 @@ def sweep(
 
 
 def write_mix(before: Run, after: Run, alpha: float, recall: dict[str, float], out: Path) -> None:
-    """The mix as a run folder like any other; what training keeps for int8 is that of `after`."""
+    """Write the mix as an ordinary run folder; the images kept for int8 are those of `after`."""
     begin_run(out, after.config, after.transform, after.folder)
     if (after.folder / CALIBRATION_FILE).exists():
         replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, after.folder / CALIBRATION_FILE))

@@ -25,10 +25,9 @@ def make_loss(settings: TrainConfig) -> Loss:
 
 
 def infonce(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), other captions of the same image masked out.
+    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), with other captions of the same image masked out.
 
-    Such a caption is a right answer, so it must not be pushed away as a negative; it is no positive either, its own row
-    is.
+    Such a caption is a right answer, so it must not count as a negative; it is positive only in its own row.
     """
     logits = logit_scale.exp() * text_embeds @ image_embeds.T  # (T, I)
     by_text = functional.cross_entropy(logits, image_of_text)

@@ -1,4 +1,4 @@
-"""What each setup trains: 1 the projection heads; 2 everything; 3 the last two blocks of each tower and the heads."""
+"""Trained parameters by setup: 1 the projection heads; 2 everything; 3 the last two blocks of each tower and the heads."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def trained_blocks(settings: TrainConfig) -> tuple[int, int]:
 def parameter_groups(
     model: DualEncoder, images: TowerInput, texts: TowerInput, settings: TrainConfig
 ) -> list[dict[str, Any]]:
-    """Freeze what the setup freezes; returns AdamW's groups, each with `peak_lr`, its learning rate at the peak.
+    """Freeze parameters according to the setup; returns AdamW's groups, each with `peak_lr`, its peak learning rate.
 
     No decay on biases, norms and the temperature. A block's learning rate is `layer_decay` times that of the block
     above it (after J. Howard and S. Ruder, "ULMFiT", ACL 2018, section 3.2).

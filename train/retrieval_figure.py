@@ -1,8 +1,8 @@
-"""The retrieval sheet of a run: what the finished model finds on validation, good and bad, to look at.
+"""The retrieval sheet of a run: results of the finished model on validation, good and bad, for inspection by eye.
 
 In: the run's images, captions and their embeddings. Out: `retrieval.png`: captions with the images they find, and
-images with the captions they find. Rows are taken evenly over the split, not chosen. What is right has a green frame
-or a green tick; where it is not among the first, its rank is told.
+images with the captions they find. Rows are taken evenly over the split, not selected. Right results have a green
+frame or a green tick; if the right one is not among the first, its rank is shown.
 """
 
 import textwrap
@@ -39,7 +39,7 @@ class Shown:
 def draw_sheet(folder: Path, shown: Shown) -> Path:
     """Draw `folder/retrieval.png` and return that path.
 
-    Errors: `MiniClipError` when an image is gone, or the sheet cannot be written.
+    Errors: `MiniClipError` if an image no longer exists, or the sheet cannot be written.
     """
     texts, images = _evenly(len(shown.captions)), _evenly(len(shown.image_paths))
     title_px = 2 * LINE_PX + GAP_PX
@@ -95,7 +95,7 @@ def _tile(sheet: Image.Image, left: int, top: int, path: Path, framed: bool) -> 
         image = open_image(path, TILE_PX)
     except MiniClipError as error:
         raise MiniClipError(f"{path}: {error}") from error
-    scale = (TILE_PX - 2 * FRAME_PX) / max(image.size)  # not ImageOps.contain: it makes nothing of a thin line
+    scale = (TILE_PX - 2 * FRAME_PX) / max(image.size)  # not ImageOps.contain, which reduces a thin line to nothing
     picture = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
     if framed:
         ImageDraw.Draw(sheet).rectangle((left, top, left + TILE_PX - 1, top + TILE_PX - 1), GREEN)
@@ -126,7 +126,7 @@ def _lines(words: str, width_px: int, most: int) -> list[str]:
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings: the same letters on every machine, and those of most alphabets."""
+    """DejaVu Sans from matplotlib: the same font on every machine, with the letters of most alphabets."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size_px)
 
 

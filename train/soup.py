@@ -1,4 +1,4 @@
-"""Average the weights of several runs of one model, which finds more than any of them at no cost for serving.
+"""Average the weights of several runs of one model, which can improve recall at no cost in search.
 
 python -m train.soup --runs runs/seed0 runs/seed1 runs/seed2 --data PATH --out runs/soup [--greedy]
 
@@ -103,7 +103,7 @@ def _copy(run: Run) -> Weights:
 
 
 def _write(run: Run, weights: Weights, recall: dict[str, float], out: Path) -> None:
-    """The average as a run folder like any other; the images kept for int8 are those of `run`."""
+    """Write the average as an ordinary run folder; the images kept for int8 are those of `run`."""
     begin_run(out, run.config, run.transform, run.folder)
     if (run.folder / CALIBRATION_FILE).exists():
         replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, run.folder / CALIBRATION_FILE))

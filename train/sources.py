@@ -21,7 +21,7 @@ _WEIGHTED = re.compile(r"(.+):(\d+\.?\d*|\.\d+)")
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: what `read_captions` takes, and how many times an epoch passes over its training images."""
+    """A data set: the source for `read_captions`, and how many times an epoch passes over its training images."""
 
     spec: str
     weight: float = 1.0
@@ -29,7 +29,7 @@ class Source:
 
 
 def parse_sources(values: Sequence[str]) -> list[Source]:
-    """`PATH` or `PATH:WEIGHT` each; names are the last parts of the paths, numbered where two are equal.
+    """Parse `PATH` or `PATH:WEIGHT`; names are the last parts of the paths, with numbers if two are equal.
 
     Errors: `MiniClipError` for a weight that is not above 0.
     """

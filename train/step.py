@@ -1,9 +1,9 @@
-"""One step of training: a batch of captions in, gradients on all that learns out.
+"""One step of training: a batch of captions in, gradients of the trained parameters out.
 
 Each image is computed once, however many of its captions are in the batch. With `micro_batch`, the towers see that
 many captions at a time, while the loss sees the whole batch (L. Gao et al., "GradCache", RepL4NLP 2021, section 3):
 embeddings are computed without gradients, the loss gives each of them its gradient, and each part is computed again to
-carry that on. Dropout and noise of the second pass are those of the first.
+propagate it. Dropout and noise of the second pass are those of the first.
 
 With `mixup`, each pair is mixed with another of the batch, on both sides by the same share (N. Vouitsis et al.,
 "Data-Efficient Multimodal Fusion on a Single GPU", CVPR 2024: FuseMix), in the towers' standardised features.
@@ -28,7 +28,7 @@ from .loss import Loss
 from .teacher import Teacher, affinity
 from .tower_inputs import TowerInput
 
-PART = 64  # images or captions that go through a tower together on a CPU: what they need stays near the caches
+PART = 64  # images or captions per pass through a tower on a CPU, so that their data stays in the caches
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class ContrastiveStep:
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
 
     def _generator(self, stream: int) -> np.random.Generator:
-        """Draws what a step is made of, the same on every device. Noise and dropout are the device's own."""
+        """Draws the rows of a step, the same on every device. Noise and dropout depend on the device."""
         return np.random.default_rng([torch.initial_seed(), stream])
 
     def _mixed(self, batch: Batch, owner: np.ndarray) -> Batch:

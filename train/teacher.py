@@ -1,9 +1,9 @@
-"""Distillation: a run learns the similarities that larger models give, beside its own right answers.
+"""Distillation: a run learns the similarities of larger models in addition to its own right answers.
 
 In: bundles or finished runs, by folder or by name, and the images and texts of training. Out: the teachers' logits for
-any batch, and the loss that brings the student's near to them. Follows C. Yang et al., "CLIP-KD" (CVPR 2024) and K. Wu
-et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). Several teachers are one: their similarities are
-averaged. They see each image whole, once, and their embeddings are kept in the cache folder.
+any batch, and the loss that brings the student's logits closer to them. Follows C. Yang et al., "CLIP-KD" (CVPR 2024)
+and K. Wu et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). The similarities of several teachers are
+averaged. Teachers embed each image once, without crops, and their embeddings are kept in the cache folder.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ from .distributed import say
 
 @dataclass(frozen=True)
 class Teacher:
-    """Embeddings of all images and texts, each teacher's beside those of the others and divided by the square root of
+    """Embeddings of all images and texts: those of all teachers are concatenated and divided by the square root of
     their number, so that inner products are the mean of the teachers' cosines."""
 
     image_embeds: Tensor  # (N_images, D)
-    text_embeds: Tensor  # (N_texts, D), rows as of `TrainingData.texts`
+    text_embeds: Tensor  # (N_texts, D), rows as in `TrainingData.texts`
     scale: float  # 1 / temperature, the mean of the teachers'
 
     @classmethod

@@ -11,9 +11,9 @@ from miniclip.inference.tokenizer import Tokenizer
 
 
 class Tokens:
-    """N texts tokenised once: `lengths (N,)`, and where each begins, `offsets (N + 1,)`.
+    """N texts tokenised once: `lengths (N,)`, and the start of each, `offsets (N + 1,)`.
 
-    With an `exact_length`, padding up to it counts as tokens: for a tower that sees its padding.
+    With an `exact_length`, padding up to it counts as tokens: for a tower that attends to its padding.
     """
 
     def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], exact_length: int | None = None) -> None:
@@ -27,7 +27,7 @@ class Tokens:
         return len(self.lengths)
 
     def padded(self, rows: np.ndarray, least: int = 1) -> tuple[Tensor, Tensor]:
-        """`input_ids, attention_mask` (B, L) of some texts, L their longest, or `least` where that is more."""
+        """`input_ids, attention_mask` (B, L) of some texts; L is the longest, but at least `least`."""
         longest = int(self.lengths[rows].max(initial=least))
         input_ids = np.full((len(rows), longest), self.pad_id, dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)

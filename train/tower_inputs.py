@@ -1,8 +1,8 @@
-"""The two sides of training: what goes into the part of each tower that learns.
+"""The inputs of both towers in training, up to their features.
 
-In: a tower, how many of its blocks learn, and images or tokens. Out: `features (B, d)` of any rows, with gradients
-where something learns. Three cases, from none to all: cached features; cached input of the first block that learns; the
-whole tower, fed with images or tokens.
+In: a tower, the number of its trained blocks, and images or tokens. Out: `features (B, d)` of any rows, with gradients
+if any block is trained. There are three cases: cached features (no trained blocks), the cached input of the first
+trained block, or the whole tower, fed with images or tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ from .tokens import Tokens
 
 
 class TowerInput:
-    """What both sides share. `learns`: whether any of the tower does. `example`: one image or text for the tower."""
+    """The common part of images and texts. `learns`: whether any block is trained. `example`: one image or text."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class TowerInput:
         for number, block in enumerate(reversed(self.blocks)):
             depth |= dict.fromkeys(_ids([block]), number)
         trained = set(named) if self.whole else trained_parameters(self.tower, self._first, *self.example)
-        # what is neither in a block nor below all of them is above: final norms, the last convolution
+        # parts neither in a block nor below all blocks are above them: final norms, the last convolution
         return [(parameter, depth.get(id(parameter), 0)) for name, parameter in named.items() if name in trained]
 
     def train(self, mode: bool) -> None:
@@ -80,7 +80,7 @@ class TowerInput:
 
 
 class Frozen:
-    """Rows of what a frozen part has computed: on the device where they fit, otherwise on the disk."""
+    """Rows of a frozen part's features, on the device if they fit, otherwise on disk."""
 
     def __init__(self, values: np.ndarray, device: Device) -> None:
         self._values, self._device = values, device
@@ -140,7 +140,7 @@ class Images(TowerInput):
         self.paths, self._kept = [self.paths[row] for row in rows], self._kept[rows]
 
     def prefetch(self, rows: np.ndarray, view: int) -> None:
-        """Begin to decode what a GPU will ask for next; on a CPU the decoder would take the cores that compute."""
+        """Start decoding the next images for a GPU; on a CPU, decoding would compete with computing for the cores."""
         if self.whole and self._decoded is None and not self.device.is_cpu:
             self._prefetch.begin([(int(row), view if self.views > 1 else 0) for row in rows])
 

@@ -1,7 +1,7 @@
-"""A run's numbers where people follow them: TensorBoard, or Weights & Biases.
+"""Write a run's numbers to TensorBoard or Weights & Biases.
 
 In: the record of each epoch, as in `metrics.jsonl`. Out: event files in RUN/tensorboard (`tensorboard --logdir runs`
-shows them), or a run of wandb's. A tracker that can no longer be written says so once, and training goes on.
+shows them), or a run of wandb's. If a tracker can no longer be written, a line says so once, and training continues.
 """
 
 import time
@@ -20,9 +20,9 @@ Track = Callable[[Record], None]
 
 
 def open_tracker(name: str, folder: Path, config: Config) -> Track:
-    """What takes the record of each epoch.
+    """A function that takes the record of each epoch.
 
-    Errors: `MiniClipError` for an unknown name, or a tracker that is not installed or cannot be reached.
+    Errors: `MiniClipError` for an unknown name, or if the tracker is not installed or cannot be reached.
     """
     if name not in TRACKERS:
         raise MiniClipError(f"--tracker must be one of {', '.join(TRACKERS)}, got {name}")
@@ -37,14 +37,14 @@ def open_tracker(name: str, folder: Path, config: Config) -> Track:
 
 
 def tag(name: str) -> str:
-    """Where a number of the record is shown: TensorBoard and wandb both make a group of what is before the slash."""
+    """The name under which a number is shown; TensorBoard and wandb group names by the part before the slash."""
     groups = {"recall": "recall", "learning_rate": "learning rate"}
     return next((f"{group}/{name}" for part, group in groups.items() if part in name), f"training/{name}")
 
 
 class TensorBoard:
-    """One event file a start. It is written here and now: torch's `SummaryWriter` has a thread for that, whose death
-    by a full disk nobody would notice but by a traceback."""
+    """One event file per start, written immediately: torch's `SummaryWriter` uses a thread, which would die on a full
+    disk with only a traceback."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -74,7 +74,7 @@ class TensorBoard:
                     self._writer(file).write(event.SerializeToString())
             self._begun = True
         except OSError as error:
-            self._broken = True  # half an event may be there: nothing behind it could be read
+            self._broken = True  # part of an event may have been written, and nothing after it could be read
             say(f"cannot write {self.path}: {error.strerror}; going on without TensorBoard")
 
     def _event(self, **content: Any) -> Any:

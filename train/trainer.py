@@ -34,13 +34,13 @@ from .sources import HELD_OUT, selection_score
 from .step import ContrastiveStep
 from .tracker import Record, Track
 
-FITTED_ROWS = 4096  # images and captions that the heads' standardisation is fitted on where features are not cached
+FITTED_ROWS = 4096  # images and captions for fitting the heads' standardisation if features are not cached
 VALIDATION_BATCH, GPU_VALIDATION_BATCH = 64, 512
 
 
 @dataclass
 class Progress:
-    """Where a run stands: enough to go on after a stop. `step` counts the finished steps of the epoch under way."""
+    """The position of a run, enough to continue after a stop. `step` counts the finished steps of the current epoch."""
 
     epoch: int = 0  # finished
     step: int = 0
@@ -77,12 +77,12 @@ def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list
 
 
 def _starts(count: int, size: int) -> range:
-    """Where batches begin; an incomplete one at the end is left out, unless it is the only one."""
+    """The starts of batches; an incomplete last batch is dropped, unless it is the only one."""
     return range(0, max(1, count - size + 1), size)
 
 
 class Trainer:
-    """One run: model, data, optimiser, and where it stands."""
+    """One run: model, data, optimiser, and position."""
 
     def __init__(self, folder: Path, config: Config, model: DualEncoder, data: TrainingData) -> None:
         self.folder, self.config, self.model, self.data = folder, config, model, data
@@ -96,9 +96,9 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def resume(self) -> None:
-        """Go on where the saved state stands, if there is one.
+        """Continue from the saved state, if there is one.
 
-        Errors: `MiniClipError` when it is of another run, or of other captions or images.
+        Errors: `MiniClipError` if it is of another run, or of other captions or images.
         """
         state = load_training_state(self.folder)
         if state is not None:
@@ -127,7 +127,7 @@ class Trainer:
             say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def save(self) -> None:
-        """Keep what `resume` needs."""
+        """Save the state that `resume` needs."""
         self._saved_at = time.monotonic()
         if rank() > 0:
             return
@@ -143,7 +143,7 @@ class Trainer:
     def run(self, track: Track | None = None) -> float:
         """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder.
 
-        `track` takes the record of each epoch, too.
+        `track` also gets the record of each epoch.
         """
         settings, progress = self.config.train, self.progress
         trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
@@ -302,14 +302,14 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         (model.text_head, data.texts, data.text_rows("train")),
     ):
         side.train(False)
-        if side.learns and len(rows) > FITTED_ROWS:  # nothing is cached that would make all of them cheap
+        if side.learns and len(rows) > FITTED_ROWS:  # without a cache, using all of them would be expensive
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
         parts = _chunks(rows, side.device, "fitting the heads to features")
         head.fit_features(torch.cat([side.features(part) for part in parts]))
 
 
 def _on_cpu(state: Any) -> Any:
-    """The same with every tensor on the CPU, so that it can be loaded where that device is not."""
+    """The same with every tensor on the CPU, so that it can be loaded without that device."""
     if isinstance(state, torch.Tensor):
         return state.cpu()
     if isinstance(state, dict):
@@ -318,7 +318,7 @@ def _on_cpu(state: Any) -> Any:
 
 
 def _chunks(rows: np.ndarray, device: Device, description: str) -> Iterator[np.ndarray]:
-    """Batches of rows, with progress where they take long: towers that learn have no cached features."""
+    """Batches of rows, with progress if a tower is trained, because its features are not cached."""
     size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
     with ProgressBar(total=len(rows), desc=description, leave=False, delay=BAR_AFTER_S, disable=rank() > 0) as bar:
         for start in range(0, len(rows), size):
@@ -331,7 +331,7 @@ def _diverged(what: str) -> MiniClipError:
 
 
 def _add_record(path: Path, record: Record) -> None:
-    """Put the record behind those of earlier epochs; one of this epoch or a later one is of a run that was stopped."""
+    """Append the record after those of earlier epochs; records of this epoch or later come from a stopped run."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
     text = "".join(line + "\n" for line in [*kept, json.dumps(record)])

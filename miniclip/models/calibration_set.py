@@ -1,8 +1,8 @@
-"""What a run keeps of its data for export: some images as the tower sees them, and their captions.
+"""The images and captions that a run keeps for export, as the tower sees them.
 
-In, when training: a caption table. Out, when exporting: training images to measure activations on, with captions
-that tell whether an 8-bit tower still finds them; and `held_out`, validation images that tell how likely a score is a
-match. They are other people's data, so they stay in the run and go into no bundle.
+In, during training: a caption table. Out, during export: training images for measuring activations, with captions that
+show whether an 8-bit tower still finds them; and `held_out`, validation images for calibrating scores. They are other
+people's data, so they stay in the run and are never part of a bundle.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class CalibrationSet:
 
     @classmethod
     def load(cls, folder: Path) -> "CalibrationSet | None":
-        """From a run folder, or None where there is none; `MiniClipError` when the file is damaged."""
+        """From a run folder, or None if it has none; `MiniClipError` if the file is damaged."""
         path = folder / CALIBRATION_FILE
         if not path.exists():
             return None
@@ -95,9 +95,9 @@ class CalibrationSet:
         return replace(self, captions=captions, image_of_caption=self.image_of_caption[order])
 
     def seen_among(self, image_paths: Sequence[Path], transform: ImageTransform) -> int:
-        """How many of these files are images that the run was trained on, as far as it kept them.
+        """The number of these files that the run was trained on, as far as it kept them.
 
-        A split by seed is another one once images were added: what was trained on is then in `test`, too.
+        A split by seed changes when images are added: `test` then also contains training images.
         """
 
         def digest(path: Path) -> bytes:
@@ -120,7 +120,7 @@ def _of_split(split: CaptionTable, transform: ImageTransform) -> CalibrationSet:
         path = split.image_paths[row]
         try:
             images.append(_fitted(path, transform))
-        except MiniClipError as error:  # training has left such images out; other data may hold some
+        except MiniClipError as error:  # training skipped unreadable images; other data may contain some
             problems.append(f"{path}: {error}")
             continue
         captions.append(list(split.captions_of(row)[:CAPTIONS_PER_IMAGE]))

@@ -1,4 +1,4 @@
-"""Run folders: what training leaves and export reads. Every file appears whole or not at all.
+"""Run folders, which training writes and export reads. Every file appears whole or not at all.
 
     model.safetensors  config.json  tokenizer.json  tokenizer_config.json  preprocessor_config.json
     metrics.jsonl  curves.png  retrieval.png  tensorboard/
@@ -62,15 +62,15 @@ class Run:
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> "Run":
-        """The same as `load_run`, for those who know transformers."""
+        """The same as `load_run`, under the name that transformers uses."""
         return load_run(name_or_folder)
 
     def save_pretrained(self, folder: str | Path, name: str | None = None) -> None:
-        """Copy what `from_pretrained` needs to `folder`, with a README.md (`name` is its title) if there is none.
+        """Copy the files for `from_pretrained` to `folder`, with a README.md (`name` is its title) if there is none.
 
-        Left out are `training_state.pt`, and what holds images of the data, the calibration file and the retrieval
-        sheet: a copy cannot be trained further, and int8 export from it needs `--data`.
-        Errors: `MiniClipError` when `folder` is another run that is trained there, or cannot be written.
+        It copies neither `training_state.pt` nor files with images of the data (the calibration file and the retrieval
+        sheet): a copy cannot be trained further, and int8 export from it needs `--data`.
+        Errors: `MiniClipError` if another run is trained in `folder`, or it cannot be written.
         """
         folder = Path(folder)
         if not (folder.exists() and folder.samefile(self.folder)):
@@ -82,7 +82,7 @@ class Run:
             replace_atomically(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
 
     def _copy_to(self, folder: Path) -> None:
-        """The shared files that there are, `config.json` last: without it, half a copy is no run."""
+        """The existing shared files, `config.json` last, so that an incomplete copy is not taken for a run."""
         _make_folder(folder)
         names = [name for name in present_files(self.folder) if name != "config.json"]
         if (self.folder / CARD).exists() and not (folder / CARD).exists():
@@ -93,10 +93,10 @@ class Run:
         write_json(folder / "config.json", settings if holds_whole_model(self.folder) else public_settings(settings))
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
-        """Upload what `save_pretrained` writes to USER/NAME on the Hugging Face hub; returns the model's address.
+        """Upload the files of `save_pretrained` to USER/NAME on the Hugging Face hub; returns the model's address.
 
-        A repository that is not there is made, public unless `private` or the organisation says otherwise. `token` is
-        the one of `hf auth login` by default. A README.md of your own in the run's folder is taken as the model card.
+        A missing repository is created; it is public unless `private` or the organisation says otherwise. The default
+        `token` is that of `hf auth login`. Your own README.md in the run's folder becomes the model card.
         Errors: `MiniClipError` for a bad name, no network, no right to write, or a public repository if `private`.
         """
         check_hub_name(repo_id)
@@ -143,11 +143,11 @@ def save_run(folder: Path, config: Config, model: DualEncoder, metrics: dict[str
 
 
 def load_run(name_or_folder: str | Path) -> Run:
-    """Open a run: a folder or, where there is none, USER/NAME on the Hugging Face hub (see `miniclip.models.hub`).
+    """Open a run: a folder or, if there is none, USER/NAME on the Hugging Face hub (see `miniclip.models.hub`).
 
-    A whole model of Hugging Face's, such as CLIP or SigLIP, counts as a run that nobody has trained further.
+    A whole model in Hugging Face's format, such as CLIP or SigLIP, counts as a run without further training.
 
-    Errors: `MiniClipError` when it is none, cannot be downloaded, is damaged, or comes from a newer format.
+    Errors: `MiniClipError` if it is not a run, cannot be downloaded, is damaged, or has a newer format.
     """
     folder = local_folder(name_or_folder)
     settings_path = folder / "config.json"
@@ -223,12 +223,12 @@ def no_config(path: Path, error: Exception) -> MiniClipError:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was begun there, of which something would be lost by another one."""
+    """Whether the folder has a run that another one would overwrite."""
     return any((folder / name).exists() for name in ("config.json", "training_state.pt"))
 
 
 def save_training_state(folder: Path, state: dict[str, Any]) -> None:
-    """Keep what `--resume` needs: parameters, optimiser, schedule and epoch."""
+    """Save the state that `--resume` needs: parameters, optimiser, schedule and epoch."""
 
     def save(path: Path) -> None:
         with path.open("wb") as file:  # given a path, torch would not say why it could not write
@@ -252,7 +252,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def load_training_state(folder: Path) -> dict[str, Any] | None:
-    """The state that was saved last, in the midst of an epoch or after it, or None where there is none."""
+    """The last saved state, in an epoch or after it, or None if there is none."""
     path = folder / "training_state.pt"
     if not path.exists():
         return None

@@ -1,7 +1,7 @@
-"""Frozen configuration of model, data and training: a TOML file below, flags `--section.field value` above.
+"""Frozen configuration of model, data and training: a TOML file, and flags `--section.field value` that override it.
 
 In: a TOML file and argparse flags. Out: one `Config`, every value checked, every error naming its flag.
-Each field's `help` is what `python -m train --help` prints.
+`python -m train --help` prints each field's `help`.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
     values = _read_toml(_recipe(path)) if path is not None else {}
     for name, value in (flags or {}).items():
         section, _, key = name.partition(".")
-        if isinstance(fields_of_section := values.setdefault(section, {}), dict):  # else it is refused below
+        if isinstance(fields_of_section := values.setdefault(section, {}), dict):  # otherwise it is refused below
             fields_of_section[key] = value
     return config_from_dict(values, source=str(path) if path else "flags")
 

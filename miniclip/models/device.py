@@ -1,7 +1,7 @@
-"""Where PyTorch computes: the device that `--device` names, how it rounds, and how arrays reach it.
+"""The device on which PyTorch computes: its name, its rounding, and moving arrays to it.
 
 In: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. Out: a `Device`, which moves arrays, opens autocast, and reports itself.
-A checkpoint names no device: a run that began on one continues on another.
+A checkpoint names no device, so a run can continue on another one.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch import Tensor
 from miniclip.errors import MiniClipError
 
 CHOICES = "auto | cpu | cuda | cuda:N | mps"
-MAX_SHARE = 0.5  # of the free memory, for what is kept on the device from step to step
+MAX_SHARE = 0.5  # share of the free memory for data that stays on the device
 
 
 def has_bfloat16() -> bool:
@@ -53,7 +53,7 @@ class Device:
     def put(self, values: np.ndarray | Tensor) -> Tensor:
         """An array or a CPU tensor as a tensor on the device; on a CPU the two share memory."""
         tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
-        if self.torch_device.type == "cuda":  # pinned memory lets the copy run beside the computation
+        if self.torch_device.type == "cuda":  # with pinned memory, the copy runs in parallel with the computation
             return tensor.pin_memory().to(self.torch_device, non_blocking=True)
         return tensor.to(self.torch_device)
 
@@ -62,7 +62,7 @@ class Device:
         return not self.is_cpu and size <= MAX_SHARE * self.free_bytes()
 
     def free_bytes(self) -> int:
-        """Memory of the device that nobody uses; 0 where it cannot be asked."""
+        """Free memory of the device; 0 if it cannot be determined."""
         if self.torch_device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.torch_device)[0])
         if self.torch_device.type == "mps":
@@ -97,7 +97,7 @@ class Device:
 
 
 def cpu_device() -> Device:
-    """The CPU, with bfloat16 where it gains from it."""
+    """The CPU, with bfloat16 if that is faster there."""
     return Device(torch.device("cpu"), torch.bfloat16 if has_bfloat16() else torch.float32)
 
 
@@ -108,7 +108,7 @@ def add_device_flag(parser: Any) -> None:
 
 
 def choose_device(name: str, autocast: bool = True, tf32: bool = True) -> Device:
-    """The device of that name; `auto` is the GPU where there is one. Of several processes, each takes its own card.
+    """The device of that name; `auto` is the GPU if there is one. With several processes, each takes its own card.
 
     `autocast` computes in bfloat16, or float16 on a card without it; `tf32` lets CUDA round float32 products to TF32.
     Errors: `MiniClipError` for an unknown name, or a device that is not there.
@@ -139,7 +139,7 @@ def _cuda(number: int | None, autocast: bool, tf32: bool) -> Device:
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    if not tf32:  # convolutions take TF32 unless this says otherwise
+    if not tf32:  # convolutions use TF32 unless this is False
         torch.backends.cudnn.allow_tf32 = False
     half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return Device(device, half if autocast else torch.float32, tf32)

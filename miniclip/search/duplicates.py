@@ -35,7 +35,7 @@ def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int
 
 
 def kinds(index: ImageIndex, rows: Sequence[int]) -> Iterator[str]:
-    """The kind of each row: `first`, then `same file` (a link to an earlier one), `equal` to the first, or `similar`."""
+    """The kind of each row: `first`, then `same file` (a link to an earlier one), `equal` to it, or `similar`."""
     seen = set[str]()
     for row in rows:
         file = file_of(index.paths.text(row))

@@ -43,7 +43,8 @@ def classify(
     """Images and L labels -> rows (M,) and probabilities (M, L) that sum to 1 over the labels.
 
     The probabilities compare the labels with each other; they do not say whether any of them is true.
-    Images that cannot be read go to `on_error(row, reason)`, or raise. `progress(n)` is called with the number done since its last call.
+    Images that cannot be read go to `on_error(row, reason)`, or raise. `progress(n)` is called with the number done
+    since its last call.
     """
     return _compare(images, label_embeds(labels, encoders, templates), encoders, on_error, progress)
 
