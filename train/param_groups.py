@@ -1,4 +1,4 @@
-"""Trained parameters by setup: 1 the projection heads; 2 everything; 3 the last two blocks of each tower and the heads."""
+"""Trained parameters by setup: 1 the heads; 2 everything; 3 the last two blocks of each tower and the heads."""
 
 from typing import Any
 
