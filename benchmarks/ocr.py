@@ -1,4 +1,4 @@
-"""What reading text in images costs, and how often a query of an image's words finds it first.
+"""Measure the time for reading text in images, and how often a query of an image's words ranks it first.
 
 python -m benchmarks.ocr [--photos FOLDER [--enlarge PX]] [--images 200] [--seed 2026] [--json FILE]
 
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def draw(count: int, seed: int, folder: Path) -> list[TextImage]:
-    """JPEG files whose names hold no word; returns what they show."""
+    """Write JPEG files whose names contain no words; returns the text that they show."""
     folder.mkdir()
     shown = []
     for number, one in enumerate(text_images(count, seed)):

@@ -4,8 +4,8 @@ apt-get download openclipart-svg && dpkg -x openclipart-svg_*.deb tree
 python -m benchmarks.openclipart tree/usr/share/openclipart/svg out
 miniclip evaluate --bundle bundles/NAME --data out --split all
 
-A drawing's caption is the title that its author wrote into it. One drawing a title is kept ("jigsaw red 07" and
-"jigsaw red 08" are one), since no search could tell the others apart. The drawings are in the public domain.
+A drawing's caption is the title that its author wrote into it. One drawing per title is kept ("jigsaw red 07" and
+"jigsaw red 08" count as one), because no search could distinguish the others. The drawings are in the public domain.
 """
 
 import csv

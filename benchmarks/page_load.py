@@ -2,12 +2,12 @@
 
 In: a bundle, and images (5,000 of them by default; fewer are copied to make up the number). Out: a table: how long it
 takes from a key press until the new cards are painted with their first row of thumbnails, the server's own part of it,
-and both again with fifteen more people who type as well; and whether each is as wanted.
+and both again while fifteen other people type; and whether each meets its limit.
 
     python -m benchmarks.page_load --bundle bundles/f8k --images ../Images
 
-What is measured: the last key of a query is pressed at t0; t1 is the first frame after the new cards stand in the page
-and the thumbnails of the first row are decoded. The page's own rest in typing is in it.
+The last key of a query is pressed at t0; t1 is the first frame after the new cards are in the page and the thumbnails
+of the first row are decoded. The time includes the page's wait for more typing.
 """
 
 import argparse
@@ -42,7 +42,7 @@ WORDS = [
     "old",
     "big",
 ]
-OTHERS = 15  # people who search beside the measured one
+OTHERS = 15  # people who search at the same time as the measured one
 WANTED_MS = {"painted_p50": 300, "painted_p95": 600, "server_p50": 30, "server_p95": 30}
 THINK_S = 1.0  # between two questions of one of them: a fast typist's words
 
@@ -108,7 +108,7 @@ def main() -> int:
 
 
 def gather(images: Path, folder: Path, count: int) -> Path:
-    """`count` JPEGs in one folder: links to those there are, over and over until they are enough."""
+    """`count` JPEGs in one folder: links to the given images, repeated as often as necessary."""
     sources = sorted(path for path in images.expanduser().rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not sources:
         sys.exit(f"error: no JPEGs in {images}")
@@ -118,7 +118,7 @@ def gather(images: Path, folder: Path, count: int) -> Path:
         target = folder / f"{number:06d}.jpg"
         if number < len(sources):
             target.symlink_to(source.resolve())
-        else:  # another content, so that it is an image of its own: a comment at a JPEG's end changes nothing else
+        else:  # a comment at a JPEG's end changes only its hash, so that it counts as a different image
             shutil.copy(source, target)
             with target.open("ab") as file:
                 file.write(number.to_bytes(8, "big"))

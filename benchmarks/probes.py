@@ -1,12 +1,11 @@
-"""What a model does not understand: minimal pairs of captions, written words, and whom queries about people find.
+"""Probe a model's limits: minimal pairs of captions, written words, and men and women in results about people.
 
 python -m benchmarks.probes --bundle models/miniclip-s --data flickr8k [--split dev]
 
 Minimal pairs (after R. Shekhar et al., "FOIL it!", ACL 2017): one word of a caption is changed so that it no longer
-fits, and the share of images that still prefer the right caption is counted; a coin would have 50 %. Written words:
-signs with one word each, and how often the right sign is the first one found. Whom queries find: of the 50 best
-images of each query, how many have captions that speak of men only, and of women only, beside the share of such
-images in the whole split.
+fits, and the share of images that still prefer the right caption is counted (chance: 50 %). Written words: signs with
+one word each, and how often the right sign ranks first. People: among the 50 best images of each query, the share whose
+captions mention only men, or only women, compared with their share in the whole split.
 """
 
 import re

@@ -3,9 +3,9 @@
 python -m benchmarks.search_scale --index index/images [--rows 10000 100000 1000000] [--chart FILE.png] [--json FILE]
 
 Rows are made from the images of a real index: mixtures of two of their embeddings with noise, so that text queries
-(its captions, or everyday phrases) meet what they meet in life. Each size is opened and asked in a process of its own.
-The yardstick of a query is the time all cores need to read the matrix once, measured in the same process between the
-queries. Exit status 1 when a figure is missed at the largest size.
+(its captions, or everyday phrases) get realistic scores. Each size is opened and searched in a separate process.
+Each query is compared with the time that all cores need to read the matrix once, measured in the same process between
+the queries. Exit status 1 if a figure is missed at the largest size.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def padded(embeds: np.ndarray, dim: int) -> np.ndarray:
-    """(N, D) -> (N, dim), cut or filled up with zeros: scores stay what they are as long as nothing is cut."""
+    """(N, D) -> (N, dim), truncated or padded with zeros; padding does not change scores."""
     wide = np.zeros((len(embeds), dim), dtype=np.float32)
     wide[:, : embeds.shape[1]] = embeds[:, :dim]
     return wide
@@ -170,7 +170,7 @@ def p50(run: Callable[[], object], seconds: float) -> float:
 
 
 def p50_in_turns(one: Callable[[], object], other: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """Median seconds of each of two calls, made in turns: what else the machine does meets both."""
+    """Median seconds of each of two calls, made in turns, so that other work on the machine affects both."""
     times: list[tuple[float, float]] = []
     until = time.monotonic() + seconds
     while len(times) < 5 or time.monotonic() < until:

@@ -1,9 +1,9 @@
-"""What onnxruntime's session settings do to the speed of a bundle: why `providers.session_options` is as it is.
+"""Measure how onnxruntime's session settings affect a bundle's speed; `providers.session_options` follows the results.
 
 python -m benchmarks.sessions --bundle bundles/NAME [--precision int8] [--rounds 10]
 
-A query is not one run: words are embedded, then a gallery is searched by threads of its own, and the threads of the
-first session may still be spinning. So the settings are judged by the whole query as well as by batches.
+A query has two runs: one session embeds the words, then another one searches the gallery with its own threads, while
+the threads of the first may still be spinning. So the settings are compared by whole queries as well as by batches.
 """
 
 import time

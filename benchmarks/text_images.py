@@ -137,7 +137,7 @@ def _sign(chance: random.Random) -> tuple[Image.Image, list[str]]:
 
 
 def _photographed(scene: Image.Image, chance: random.Random, blur_px: float, noise: float) -> Image.Image:
-    """What a camera adds: blur, noise, and a light that falls off to one side."""
+    """Add camera effects: blur, noise, and light that falls off to one side."""
     pixels = np.asarray(scene.filter(ImageFilter.GaussianBlur(chance.uniform(0, blur_px))), dtype=np.float32)
     light = np.linspace(1, chance.uniform(0.6, 1), scene.width, dtype=np.float32)[None, :, None]
     grain = np.random.default_rng(chance.randrange(1 << 30)).normal(0, chance.uniform(0, noise), pixels.shape)

@@ -1,11 +1,11 @@
-"""Exact top 10 of a large gallery against what the machine can do at all.
+"""Compare the exact top 10 of a large gallery with the limits of the machine.
 
 python -m benchmarks.top_k [--rows 1000000] [--dim 512] [--json FILE]
 
-One query is bound by memory: its yardstick is the time all cores need to read the matrix once. Many queries are bound
-by arithmetic: theirs is the matrix product at the GEMM rate of the same run. Rows are compared with numpy's, ties
-included. The same queries are then answered from 8-bit embeddings. Exit status 1 where rows differ, or one query
-in 8 bits is slower than in float32.
+One query is limited by memory, so it is compared with the time that all cores need to read the matrix once. Many
+queries are limited by arithmetic, so they are compared with the matrix product at the GEMM rate of the same run. Rows
+are compared with numpy's, ties included. The same queries are then answered from 8-bit embeddings. Exit status 1 if
+rows differ, or one query in 8 bits is slower than in float32.
 """
 
 from collections.abc import Iterator

@@ -2,12 +2,12 @@
 
 python -m benchmarks.train_speed --data PATH [--pictures 512] [--setups 1 2 3] [--seconds 20] [--json FILE]
 
-The plain loop is what one writes first, and what the original project did: a batch of 32 rows, each one image and one
-caption, images decoded for every row, captions padded to 128 tokens, float32, the whole of both towers forward in
-every step, gradients for what the setup trains. Ours are the recipes in configs/, after their first pass, which fills
-the caches (its time is printed). Both are counted in pairs a second, a pair being a caption with its image.
+The plain loop is a straightforward implementation, as in the original project: a batch of 32 rows, each one image and
+one caption, images decoded for every row, captions padded to 128 tokens, float32, both whole towers forward in every
+step, gradients for the setup's trained parameters. Ours are the recipes in configs/, after their first pass, which
+fills the caches (its time is printed). Both are counted in pairs per second; a pair is a caption with its image.
 
-The last lines are about the first pass of configs/setup1.toml over the same images and captions, without decoding:
+The last lines measure the first pass of configs/setup1.toml over the same images and captions, without decoding:
 PyTorch as training uses it on this processor, PyTorch in float32, and onnxruntime. Rates are per second of CPU time,
 which other work on the machine changes little. The difference is the largest to PyTorch in float32, as a share of the
 largest value.

@@ -1,6 +1,6 @@
 """The page's state: the open gallery, its bundle and precision, and the job that changes them.
 
-In: an opened `Searcher`. Out: the current `GallerySearch`, and at most one `Job` that indexes a folder beside it. When
+In: an opened `Searcher`. Out: the current `GallerySearch`, and at most one `Job` that indexes another folder. When
 the job is done, its gallery replaces the old one for every user of the page.
 """
 
@@ -54,8 +54,8 @@ class Job:
 class AppState:
     """The page's one open gallery. A public page never changes it.
 
-    `is_local`: nobody but a browser on this machine opens the page, so that it may offer what files there allow. A page
-    behind a reverse proxy is not public, and not local either.
+    `is_local`: only a browser on this machine can open the page, so that it may offer actions on files. A page behind a
+    reverse proxy is neither public nor local.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class AppState:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The user's patterns of what the open index leaves out."""
+        """The user's patterns of files that the open index leaves out."""
         return read_settings(self.search.index.folder).exclude
 
     def patterns_of(self, images: str) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class AppState:
     ) -> Job:
         """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs.
 
-        `exclude` replaces the patterns of what the folder's index leaves out; None keeps them.
+        `exclude` replaces the folder's patterns of files to leave out; None keeps them.
         """
         if not images.strip():
             raise PageError("Give the path of a folder with images.")

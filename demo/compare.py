@@ -1,6 +1,6 @@
 """Two bundles, or two precisions of one, with the same query.
 
-In: the open gallery and names such as `f8k · int8`. Out: what each finds, and how long its query takes. Precisions of
+In: the open gallery and names such as `f8k · int8`. Out: the results of each, and the time of its query. Precisions of
 one bundle share the gallery's embeddings; another bundle searches its own index of the same images.
 """
 
@@ -48,7 +48,7 @@ def choices(app_state: AppState) -> list[str]:
 
 
 def hint(app_state: AppState) -> str:
-    """What makes a second model available."""
+    """How to make a second model available."""
     others = [name for name, bundle in app_state.bundles().items() if not _can_search(app_state, bundle)]
     if others:
         return f"Only one model has indexed these images. Press Use beside {others[0]} in Library to index them."
@@ -104,7 +104,7 @@ def _searcher(app_state: AppState, name: str) -> Searcher:
 
 
 def _changed_ns(place: Path) -> int:
-    """The modification time, which decides whether a cached model is still valid; 0 where nothing is there."""
+    """The modification time, which decides whether a cached model is still valid; 0 if the path does not exist."""
     try:
         return place.stat().st_mtime_ns
     except OSError:

@@ -28,7 +28,7 @@ INTERNAL_ERROR = "Internal error: the server's log has the details."
 
 
 class PageError(MiniClipError):
-    """An error of the page itself. The scripts receive `facts` beside the message, such as `unreadable=True`."""
+    """An error of the page itself. The scripts also receive `facts`, such as `unreadable=True`."""
 
     def __init__(self, message: str, **facts: bool) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class PageError(MiniClipError):
 
 def sentence(error: MiniClipError, about: str = "") -> str:
     """The error as one sentence. `about` goes in front and keeps the case of what the user typed."""
-    text = printable(" ".join(str(error).split()))  # it may hold a path
+    text = printable(" ".join(str(error).split()))  # it may contain a path
     field = getattr(error, "field", "")  # of an invalid argument, which the message begins with
     if field in FIELD_LABELS and text.startswith(field):
         text = f"“{FIELD_LABELS[field]}”{text.removeprefix(field)}"

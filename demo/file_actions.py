@@ -1,7 +1,7 @@
-"""What a user does with images that were found: copy, move, put into the trash, download as a ZIP archive.
+"""A user's actions on search results: copy, move, put into the trash, download as a ZIP archive.
 
-In: rows of the open gallery, or the threshold of a search for duplicates. Out: first a plan, which the page shows and
-which has a number; then, by that number, exactly what was shown. `demo.local_files` lets only local requests in.
+In: rows of the open gallery, or the threshold of a search for duplicates. Out: first a numbered plan, which the
+page shows; then the outcome of exactly that plan, by its number. `demo.local_files` lets only local requests in.
 """
 
 import os
@@ -48,7 +48,7 @@ class FileActions:
         self._lock, self._running = threading.Lock(), threading.Lock()
 
     def plan(self, form: Form) -> dict[str, Any]:
-        """The action, its folder and its images -> the plan's number, and what it would do as HTML."""
+        """The action, its folder and its images -> the plan's number, and the plan as HTML."""
         gallery = self._app_state.search
         gallery.check_gallery(form)
         action = form.get("action")
@@ -70,7 +70,7 @@ class FileActions:
         return {"html": html, "plan": self._keep(plan) if plan.steps else ""}
 
     def archive(self, form: Form) -> dict[str, Any]:
-        """Images -> the number by which `archived` finds them; `PageError` where they are too large together."""
+        """Images -> the number by which `archived` finds them; `PageError` if they are too large together."""
         gallery = self._app_state.search
         gallery.check_gallery(form)
         plan = plan_trash(_paths(gallery, form))  # all that is needed is which files are there
@@ -101,7 +101,7 @@ class FileActions:
         return {"html": _outcome(outcome, DONE[plan.kind]), "undo": outcome.journal if can_undo else ""}
 
     def undo(self, form: Form) -> dict[str, Any]:
-        """Take back a plan by its number."""
+        """Undo a plan by its number."""
         journal = str(form.get("undo") or "")
         if not journal:
             raise PageError("There is nothing to undo.")

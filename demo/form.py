@@ -11,7 +11,7 @@ MAX_TEXT = 500  # characters; the tokenizer cuts far below that
 
 
 def text(form: Form, name: str, max_length: int = MAX_TEXT) -> str:
-    """The field with single spaces; "" where it is missing."""
+    """The field with single spaces; "" if it is missing."""
     return " ".join(str(form.get(name) or "").split())[:max_length]
 
 
@@ -22,7 +22,7 @@ def texts(form: Form, name: str, separator: str, max_length: int = MAX_TEXT) -> 
 
 
 def number(form: Form, name: str, default: float, low: float, high: float) -> float:
-    """The field, clipped to [low, high]; `default` where it is missing or is no number."""
+    """The field, clipped to [low, high]; `default` if it is missing or not a number."""
     try:
         value = float(form.get(name, default))
     except (TypeError, ValueError, OverflowError):

@@ -1,7 +1,7 @@
 """Names of an index's folders and images as the page uses them.
 
-Folders are named relative to the deepest folder that holds all images, and images by the start of their content hash:
-both names stay valid when the index grows, and neither reveals where the images lie.
+Folders are named relative to the deepest folder that contains all images, and images by the start of their content
+hash: both names stay valid when the index grows, and neither reveals where the images are.
 """
 
 from functools import cached_property

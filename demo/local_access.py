@@ -1,6 +1,6 @@
-"""Who may use the files of this machine through the page: only a browser on this machine, at the page's own address.
+"""Allow only a browser on this machine, at the page's own address, to use the files of this machine.
 
-In: a request below `/local/`. Out: None, or the answer that refuses it. A public page has no such address at all
+In: a request below `/local/`. Out: None, or the answer that refuses it. A public page has no such addresses
 (`AppState.is_local`). On others the connection, the Host header, the Origin and the login are checked, so neither a
 reverse proxy, nor another site in the same browser, nor a name that leads here (DNS rebinding) gets through. All
 addresses but the first hold a key that only the first hands out, in an answer that no other site can read.
@@ -34,7 +34,7 @@ class LocalAccess:
         if key is not None and not secrets.compare_digest(key.encode(), self.key.encode()):
             return refuse(403, "The page was restarted: load it again.")
         if request.method == "POST" and request.headers.get("content-type") != "application/json":
-            return refuse(415, "Send JSON.")  # what a form of another site cannot send
+            return refuse(415, "Send JSON.")  # a form on another site cannot send this
         return None
 
 

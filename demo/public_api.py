@@ -1,4 +1,5 @@
-"""What programs can call: `search_text`, `search_image` and `classify` by `gradio_client`, and tools for MCP clients.
+"""Functions for other programs: `search_text`, `search_image` and `classify` by `gradio_client`, and tools for MCP
+clients.
 
 The answers contain no path of this machine.
 """

@@ -17,7 +17,7 @@ CHECK_PX = 64  # JPEGs are decoded at a reduced scale: the encoder decodes the i
 
 
 def read_upload(value: Any) -> bytes | None:
-    """The upload's bytes; None where nothing was uploaded.
+    """The upload's bytes; None if nothing was uploaded.
 
     Only files in Gradio's upload folder count, whose names are hashes: a browser can name no other file of this
     machine. Errors: `PageError` with `unreadable=True` where the file is missing or is no image.

@@ -9,12 +9,12 @@ import zipfile
 from collections.abc import Iterator, Sequence
 
 PART_BYTES = 1 << 20
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP archive can hold
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # limit of a ZIP archive
 MISSING = "not in this archive.txt"
 
 
 class _Sink:
-    """What `zipfile` writes to: it cannot seek, so sizes follow the content of each file."""
+    """The output stream for `zipfile`: it cannot seek, so sizes follow the content of each file."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Ranges of activations that lose least, in place of their minimum and maximum.
+"""Choose activation ranges with the smallest error, instead of minimum and maximum.
 
 In: a statically quantised graph, the float graph that it was made from, calibration data. Out: the graph with other
 scales. A few extreme values would give all others coarse steps, so each tensor's range is shrunk at both ends to where

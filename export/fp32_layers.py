@@ -1,7 +1,7 @@
-"""Layers that stay in fp32 because the tower would otherwise lose too much in 8 bits.
+"""Choose layers that stay in fp32 because the tower would otherwise lose too much in 8 bits.
 
-In: a tower and how near its 8-bit twin comes to it on held-back calibration data. Out: the fewest sets of layers, those
-that help most first, whose exclusion brings it near enough.
+In: a tower, and the similarity of its 8-bit version on held-back calibration data. Out: the smallest number of layer
+sets, beginning with those that help most, that must stay in fp32 to make the 8-bit version similar enough.
 """
 
 from collections.abc import Callable, Collection

@@ -215,7 +215,7 @@ def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> o
             per_channel=True,
             op_types_to_quantize=[*(CONVOLUTION_OPERATORS if convolutional else ()), "MatMul"],
             nodes_to_exclude=list(exclude),
-            # the operators behind matrix products (bias, norm, softmax) take float32
+            # the operators after matrix products (bias, norm, softmax) use float32
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "MatMulConstBOnly": True},
         )
         return onnx.load(target)

@@ -1,4 +1,4 @@
-"""The bundle's README.md: what the model is, and its certificate once it was measured.
+"""The bundle's README.md: a description of the model, and its certificate after a benchmark.
 
 In: the run's config and metrics, and the certificate of `export.benchmark`. Out: a model card for people.
 """

@@ -1,6 +1,6 @@
-"""The gate of an export: no precision may retrieve the run's calibration images otherwise than fp32 does.
+"""Check after an export: every precision must retrieve the run's calibration images as well as fp32 does.
 
-In: the exported files and the run's calibration data. Out: nothing, or one error that names the layers to blame.
+In: the exported files and the run's calibration data. Out: nothing, or one error that names the layers at fault.
 A thousand captions are a coarse measure, so the bound is wide; `export.benchmark` measures on whole splits.
 """
 
@@ -34,7 +34,7 @@ def check_recall(
     computes values that half precision does not hold, and fp16 is wanted.
     """
     for tower in TOWERS if "fp16" in precisions else ():
-        # not seen in what a CPU computes, which has no half precision and keeps such a value
+        # invisible on a CPU, which computes fp16 graphs in float32
         largest = largest_value(onnx.load(folder / onnx_name(tower, "fp32")), feeds[tower][:1])
         if not largest <= LARGEST_FP16:
             raise MiniClipError(
@@ -90,7 +90,7 @@ def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]
 
 
 def largest_value(model: onnx.ModelProto, feeds: Feeds) -> float:
-    """The largest absolute float inside the graph: what half precision would have to hold."""
+    """The largest absolute value inside the graph, which half precision must be able to represent."""
     inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
     floats = {item.name for item in inferred if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     names = [name for node in model.graph.node for name in node.output if name in floats and node.op_type in ARITHMETIC]

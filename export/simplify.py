@@ -59,7 +59,7 @@ def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) ->
 
 
 def spread_rotations(model: onnx.ModelProto) -> None:
-    """Give each `RotaryEmbedding` a row of cosines and sines for every text, where the exporter has one for all of a
+    """Give each `RotaryEmbedding` a row of cosines and sines for every text, if the exporter has one for the whole
     batch: onnxruntime does not broadcast them.
     """
     graph = model.graph

@@ -1,5 +1,5 @@
-// What the scripts of files and searches share. Files of this machine are within reach only where the server says so to
-// this browser (demo/local_access.py).
+// Functions that the scripts for files and searches share. Files of this machine are available only if the server allows
+// this browser to use them (demo/local_access.py).
 (() => {
     const shared = window.miniclip;
     const NOT_LOCAL = { message: 'Files can be opened and moved only in a browser on the machine of the page.' };
@@ -16,7 +16,7 @@
         }
     };
 
-    // Resolves to { key, canShow }, or to null where files are out of reach.
+    // Resolves to { key, canShow }, or to null if files are not available.
     let opened;
     shared.openLocal = () => {
         if (!shared.isLocal) return Promise.resolve(null);

@@ -1,5 +1,5 @@
-// Dots on a canvas: it moves forty thousand of them smoothly, which as many elements would not. Where few dots are
-// visible, they are drawn as thumbnails.
+// Draws dots on a canvas, because it can move forty thousand of them smoothly, unlike elements. If few dots are visible,
+// they are drawn as thumbnails.
 const page = window.miniclip;
 const canvas = element.querySelector('canvas');
 const plane = element.querySelector('.plane');

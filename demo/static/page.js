@@ -1,4 +1,4 @@
-// What all parts of the page share: the current search and its address, calls to the server, uploads, messages.
+// Functions that all parts of the page share: the current search and its address, calls to the server, uploads, messages.
 // Parts send each other events of the document: 'ask' (change the search), 'open' (show an image large),
 // 'describe' (captions for it), 'asked' (results are shown), 'cards' (more of them came while scrolling), 'turned' (the
 // large view shows a card), 'gallery' (another gallery is open: load everything again).

@@ -91,7 +91,7 @@ menu.addEventListener('keydown', (event) => {
 });
 addEventListener('storage', show);  // another tab of this browser
 
-// The menu stands beside the filters, whichever of the two parts is there first.
+// The menu is placed beside the filters, whichever of the two parts loads first.
 function stand() {
     if (!menu.closest('#search')) document.querySelector('#search .toggle')?.before(menu);
 }

@@ -30,7 +30,7 @@ const question = () => ({
     shown,
 });
 
-// While one types, all versions share one entry of the history, so that Back leads to the search before.
+// While the user types, all versions share one entry of the history, so that Back leads to the search before.
 function remember(address, entry) {
     const isNew = address !== location.pathname + location.search && address !== location.search;
     const continues = !entry || (isTyping && entry !== 'new');
@@ -164,7 +164,7 @@ addEventListener('popstate', () => {
     ask();
 });
 
-// What the form offers for the open gallery.
+// Set the form's choices for the open gallery.
 async function offer() {
     const about = await page.call(server.about);
     const chips = (about.examples ?? []).map((words) => {

@@ -1,4 +1,4 @@
-"""The tab Library: what is indexed, indexing another folder, duplicates, and the choice of the model.
+"""The tab Library: the index, indexing another folder, duplicates, and the choice of the model.
 
 It reads the server's folders, so a public page does not have it.
 """
@@ -31,7 +31,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {"job": _job(app_state.index(str(form.get("folder") or ""), exclude=exclude))}
 
     def patterns(form: Form) -> dict[str, Any]:
-        """What an earlier index of a folder leaves out."""
+        """The patterns of files that an earlier index of a folder leaves out."""
         return {"patterns": "\n".join(app_state.patterns_of(str(form.get("folder") or "")))}
 
     def progress(form: Form) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _models(app_state: AppState) -> str:
 
 
 def _model(name: str, bundle: Bundle, precision: str, is_open: bool) -> dict[str, Any]:
-    """One row of the table: what the bundle's certificate says, "" where nothing was measured."""
+    """One row of the table: figures of the bundle's certificate, "" if it was not measured."""
     certificate: Any = bundle.certificate or {}
     measured = certificate.get("models", {}).get(precision, {})
     files = bundle.manifest.get("files", {})

@@ -19,7 +19,7 @@ EMPTY = "Type a few words that say what the image should show, or drop an image.
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
     def about(form: Form) -> dict[str, Any]:
-        """What the form offers for the open gallery."""
+        """The form's choices for the open gallery."""
         gallery = app_state.search
         return {
             "gallery": gallery.previews.version,

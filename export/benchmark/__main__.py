@@ -5,10 +5,9 @@ python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --s
 In: a run, the bundle made from it, captions. Out: two tables, JSON with a chart beside it, and the results in the
 bundle's manifest and README. PyTorch is measured with its defaults (`torch`), with freed memory kept (`torch-reuse`;
 see `reuse_freed_memory` in `miniclip.models.torch_encoder`), and in bfloat16 (`torch-bf16`), except on a device that
-would only emulate bfloat16. `--device` says where PyTorch runs, and `--provider` where onnxruntime does. Each model is
-timed in a process of its own.
-Exit status 1 if a precision's recalls, their mean or its embeddings are further from torch's than
-`miniclip.inference.precision` allows.
+would only emulate bfloat16. `--device` chooses where PyTorch runs, and `--provider` where onnxruntime does. Each model
+is timed in a separate process. Exit status 1 if a precision's recalls, their mean or its embeddings are further from
+torch's than `miniclip.inference.precision` allows.
 """
 
 from collections.abc import Sequence
@@ -167,7 +166,7 @@ def parity_failures(models: dict[str, dict[str, Any]], images: int) -> list[str]
 def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> str:
     """Put the measured result into the bundle's manifest and README, and return a line that says where it is.
 
-    A README that was changed by hand stays as it is.
+    A README that was edited by hand stays unchanged.
     """
     if not bundle.manifest:
         return "the bundle has no manifest to keep the certificate in"

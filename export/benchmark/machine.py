@@ -20,7 +20,7 @@ from miniclip.inference.providers import CPU, session_options
 from ..gptq import MAX_WEIGHT
 
 GEMM_SIZE = 1536
-READ_BYTES = 1 << 29  # far more than any cache holds
+READ_BYTES = 1 << 29  # much larger than any cache
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Quality and speed of encoders, measured side by side.
 
-In: folders of models and a split. Out: one row of figures a model. Each model's speed is measured in a process of its
-own (`export.benchmark.worker`). The processes take turns, so that noise of the machine affects all of them alike; the
-median pass counts.
+In: folders of models and a split. Out: one row of figures per model. Each model's speed is measured in a separate
+process (`export.benchmark.worker`). The processes take turns, so that noise of the machine affects all of them alike;
+the median pass counts.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
 
 
 class Worker:
-    """A model in a process of its own that waits for its turns; `peak_memory_mb` is that of the process."""
+    """A model in a separate process that waits for its turns; `peak_memory_mb` is that of the process."""
 
     def __init__(self, name: str, folder: Path, inputs: Path, provider: str, device: str = "cpu") -> None:
         self.name = name

@@ -74,7 +74,7 @@ def format_table(models: dict[str, dict[str, Any]]) -> str:
 
 
 def draw_chart(models: dict[str, dict[str, Any]], title: str, path: Path) -> None:
-    """Mean recall beside images and texts a second, one bar a model."""
+    """Draw mean recall and speeds, with one bar per model."""
     names = list(models)
     panels = {
         "mean recall, %": [100 * models[name]["mean_recall"] for name in names],

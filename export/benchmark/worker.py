@@ -1,11 +1,11 @@
-"""One model in a process of its own that measures itself on request: the far side of `export.benchmark.measure`.
+"""Measure one model in a separate process, on request from `export.benchmark.measure`.
 
 python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER DEVICE
 
-In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input one JSON list a line,
+In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input one JSON list per line,
 `[kind, size, seconds]`. Out: first the process's peak memory in MB after a batch of images and one of texts, then a
-list of seconds for each request, one a pass. In one process with others, torch would reuse memory that they kept warm,
-their threads would compete, and the peak memory of each could not be told apart.
+list of seconds for each request, one per pass. In a shared process, torch would reuse memory of other models, their
+threads would compete, and the peak memory of each could not be measured.
 """
 
 import json
