@@ -153,7 +153,7 @@ def free_names(path: str) -> Iterator[str]:
 def state_of_file(shown: str, path: str) -> tuple[int, int]:
     """The state of a file that can be moved; `MiniClipError` for a link, a folder, or `shown` in object storage."""
     if is_uri(shown) and not shown.startswith("file://"):
-        raise MiniClipError("lies in object storage")
+        raise MiniClipError("is in object storage")
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise MiniClipError("is a link to another file")

@@ -107,7 +107,7 @@ def test_files_that_must_stay_are_named_with_the_reason(photos: list[str], tmp_p
         photos[0]: "is in that folder already",
         str(link): "is a link to another file",
         str(tmp_path / "gone.jpg"): "no such file or directory",
-        "s3://bucket/a.jpg": "lies in object storage",
+        "s3://bucket/a.jpg": "is in object storage",
     }
 
 
