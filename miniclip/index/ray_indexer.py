@@ -54,7 +54,7 @@ def result_schema(dim: int) -> pa.Schema:
 
 
 def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> pa.Table:
-    """See `Embedder`."""
+    """See `RayEmbedder`."""
     readings, failed = [], []
     for row in files.to_pylist():
         file = ImageFile(row["path"], row["bytes"], row["mtime_ns"], tuple(row["captions"]))

@@ -23,7 +23,11 @@ from miniclip.index.indexer import update_index
 from miniclip.index.store import read_problems
 from miniclip.inference.encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
-from tests.support.killed_index import BAD, GOOD, KILLS, index_eagerly, rows
+from tests.support.indexing import encoders
+from tests.support.killed_index import BAD, GOOD, images, index_eagerly, rows
+
+__all__ = ["encoders", "images"]  # fixtures
+KILLS = 30
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["miniclip.index.indexer"])

@@ -19,10 +19,10 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle, sha256_of
 from miniclip.models.checkpoint import load_run, load_training_state
 from tests.slow.conftest import Record
-from tests.support.killed_index import BAD, GOOD, encoders, images, index_eagerly, rows
+from tests.support.killed_index import BAD, GOOD, images, index_eagerly, rows
 from tests.support.resuming import TOWERS, assert_same_run
 
-__all__ = ["encoders", "images"]  # fixtures
+__all__ = ["images"]  # fixture
 TRAIN_KILLS, EXPORT_KILLS, INDEX_KILLS = 40, 15, 15
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["train.__main__", "export.__main__", "miniclip.index.indexer"])
