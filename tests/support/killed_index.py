@@ -1,4 +1,4 @@
-"""An indexer that commits after every image, for processes that are killed, and the rows that it leaves."""
+"""An indexer that commits after every image, for processes that are killed, and what it leaves."""
 
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -28,6 +28,11 @@ def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
     encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
     begins.set()
     miniclip.index.indexer.update_index(str(images), encoders, out)
+
+
+def commits(index: Path) -> int:
+    """How many there have been: what `miniclip index` shows of its progress."""
+    return len(list((index / "pictures.lance/_versions").glob("*.manifest")))
 
 
 def rows(index: Path) -> list[dict[str, Any]]:
