@@ -65,7 +65,7 @@ def test_training_is_killed_again_and_again_and_ends_as_if_it_had_not(
             load_run(out)
     run_whole(*training(out))
     assert_same_run(out, whole)
-    assert len(steps) > len(seconds) // 2, f"the kills did not come at different moments: {steps}"
+    assert len(steps) > len(seconds) // 3, f"the kills did not come at different moments: {steps}"
     record("kills survived: train", kills, "kills, each resumed; runs equal to an uninterrupted one")
 
 

@@ -14,7 +14,12 @@ from itertools import pairwise
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["train.__main__", "export.__main__", "miniclip.index.indexer"])
+FORKS.set_forkserver_preload(
+    ["train.__main__", "export.__main__", "miniclip.index.indexer"]
+    # imported late by the commands; each process would spend seconds on them
+    + [f"transformers.models.{name}.modeling_{name}" for name in ("vit", "bert")]
+    + ["torch.onnx._internal.exporter._compat", "onnxscript"]
+)
 BETWEEN_LOOKS_S = 0.002
 Work = Callable[..., object]  # its last argument is an event, which it sets when its imports are done
 Progress = Callable[[], object]  # a value that changes while the work goes on
