@@ -119,7 +119,7 @@ MUTATIONS = (
     Mutation(
         "bomb limit",
         "miniclip/data/images.py",
-        "if width_px * height_px > MAX_PIXELS:",
+        "if image.width * image.height > MAX_PIXELS:",
         "if False:",
         "tests/unit/test_images.py::test_bomb_is_refused_by_its_header",
     ),
@@ -182,7 +182,7 @@ MUTATIONS = (
     Mutation(
         "EXIF orientation",
         "miniclip/data/metadata.py",
-        "return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image",
+        "return image.transpose(TURNS[orientation])",
         "return image",
         "tests/unit/test_images.py::test_exif_orientation_turns_the_image_upright",
     ),
@@ -213,7 +213,7 @@ MUTATIONS = (
         "miniclip/inference/score_calibration.py",
         "    if not slope > 0:\n",
         "    if False:\n",
-        "tests/unit/test_score_calibration.py::test_scores_that_say_nothing_are_not_calibrated",
+        "tests/unit/test_score_calibration.py::test_scores_that_fall_where_an_image_matches_are_not_calibrated",
     ),
     Mutation(
         "fallback to the CPU",

@@ -84,7 +84,7 @@ def check_all(folder: Path, devices: list[str], quick: bool, table: Table) -> No
     variables = {**os.environ, "PYTHONPATH": python_path()}
     device = devices[-1]
     shop = Workshop(folder / "shop", TINY if quick else MIDDLE, 120 if quick else 2000)
-    compare_setups(shop, devices, 2 if quick else 3, 32 if quick else 128, table)
+    compare_setups(shop, devices, 6 if quick else 3, 32 if quick else 128, table)
     bundle = folder / "bundle"
     with said_as_a_line("export and recall", table):
         run = shop.run_folder("setup 2", device)

@@ -65,7 +65,7 @@ class DemoProcess:
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=120)  # a busy machine takes its time
 
     def until(self, words: str) -> list[str]:
         """Lines up to the one that holds `words`. A process that ends earlier fails the test with all it said."""

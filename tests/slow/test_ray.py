@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import pyarrow as pa
 import pytest
 
@@ -19,7 +18,9 @@ from miniclip.index.store import read_problems
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
-from tests.support.drawing import COLOURS, SHAPES, draw_image
+from tests.support.drawing import make_distinct_images
+from tests.support.indexing import encoders
+from tests.support.killed_index import rows
 
 ray: Any = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytest.importorskip("lance_ray", reason="the extra [ray] is not installed")
@@ -28,6 +29,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from miniclip.index import ray_indexer as ray_index  # noqa: E402
 
+__all__ = ["encoders"]  # fixture
 GOOD, BAD, BLOCK = 240, 4, 10
 MARKERS, KILLED = "MINICLIP_TEST_MARKERS", "killed"
 
@@ -69,25 +71,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cluster")
-    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    for number in range(GOOD):
-        image = draw_image(*kinds[number % len(kinds)], seed=number)
-        image.putpixel((0, 0), (number, 0, 0))
-        image.save(folder / f"{number:03}.png")
-    for number in range(BAD):
-        (folder / f"bad-{number}.jpg").write_bytes(b"no image %d" % number)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoders(tiny_bundle: Path) -> OnnxEncoders:
-    return OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)
-
-
-def rows(index: Path) -> list[dict[str, Any]]:
-    table = lancedb.connect(str(index)).open_table("pictures").to_arrow().drop_columns(["indexed_at"])
-    return list(table.sort_by("path").to_pylist())
+    return make_distinct_images(tmp_path_factory.mktemp("cluster"), GOOD, BAD)
 
 
 def test_table_equals_that_of_one_process_though_a_node_is_killed(
@@ -110,7 +94,7 @@ def test_table_equals_that_of_one_process_though_a_node_is_killed(
             time.sleep(0.01)  # between two looks
 
     monkeypatch.setattr(ray_index, "BLOCK", BLOCK)
-    monkeypatch.setattr(ray_index, "Embedder", MarkingEmbedder)
+    monkeypatch.setattr(ray_index, "RayEmbedder", MarkingEmbedder)
     killer = threading.Thread(target=kill_half_way)
     killer.start()
     try:

@@ -1,6 +1,6 @@
 """Load that lasts: 64 clients on the page, 16 threads on the encoders. Answers as of one alone; memory stays.
 
-The page is asked for MINICLIP_SOAK_S seconds (300), the encoders for a fifth of that. Clients do not pause between two
+The page is asked for MINICLIP_SOAK_S seconds (180), the encoders for a fifth of that. Clients do not pause between two
 questions, so times are those of a page that is as busy as it can be.
 """
 
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a process's memory is read from /proc"),
 ]
 
-SOAK_S = float(os.environ.get("MINICLIP_SOAK_S", "300"))
+SOAK_S = float(os.environ.get("MINICLIP_SOAK_S", "180"))
 CLIENTS, THREADS = 64, 16
 WARM_UP = 1 / 4  # of the time: caches fill, allocators settle
 GROWTH = 0.05  # of the memory, over the time that is measured: what sampling alone shows

@@ -28,6 +28,18 @@ def draw_image(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: 
     return image
 
 
+def make_distinct_images(folder: Path, good: int, bad: int) -> Path:
+    """`good` PNG files, no two alike, and `bad` files that are no images."""
+    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    for number in range(good):
+        image = draw_image(*kinds[number % len(kinds)], seed=number)
+        image.putpixel((0, 0), (number, 0, 0))
+        image.save(folder / f"{number:03}.png")
+    for number in range(bad):
+        (folder / f"bad-{number}.jpg").write_bytes(b"no image %d" % number)
+    return folder
+
+
 def make_captioned_images(folder: Path, per_kind: int) -> Path:
     """An imagefolder with metadata.csv: JPEG and PNG in turn, two captions an image."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""A small server on the loopback that speaks as much of the hub's API as downloading a model takes.
+"""A small server on the loopback that speaks as much of the hub's API as models take: create, commit, list, download.
 
 Repositories are files in memory. Large ones are redirected to a storage address, as LFS files are.
 """
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -23,15 +24,22 @@ REPOSITORY = r"([\w.-]+/[\w.-]+)"
 
 @dataclass
 class Repository:
-    """`commits` maps a commit to its files; `branches` a name to a commit. `token`: who may read it, None is all.
+    """`commits` maps a commit to its files; `branches` a name to a commit.
 
-    `is_listed`: without the token only its files are refused, as the hub does for models that ask for consent.
+    Only `token` may read a gated repository, which has one, and only the server's owner a private one. `is_listed`:
+    without the token only its files are refused, as the hub does for models that ask for consent.
     """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     token: str | None = None
     is_listed: bool = False
+    private: bool = False
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Those of the main branch."""
+        return self.commits.get(self.branches.get("main", ""), {})
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         """Put a new state on a branch; returns its commit."""
@@ -41,10 +49,11 @@ class Repository:
 
 
 class HubServer(ThreadingHTTPServer):
-    """`damaged` holds names of files that arrive with one byte changed, `cut` those that end early."""
+    """`owner` is the token that may write. `damaged` files arrive with one byte changed, `cut` ones end early."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str = "") -> None:
         super().__init__(("127.0.0.1", 0), Answers)
+        self.owner = owner
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
         self.damaged: set[str] = set()
@@ -66,6 +75,12 @@ class HubServer(ThreadingHTTPServer):
         return {
             request.split("/", 7)[-1] for request in self.requests if re.match("GET /[^/]+/[^/]+/resolve/", request)
         }
+
+    def add(self, name: str, files: dict[str, bytes], token: str | None = None, is_listed: bool = False) -> Repository:
+        """Put up a repository."""
+        repository = self.repositories[name] = Repository(token=token, is_listed=is_listed)
+        repository.commit(files)
+        return repository
 
     def start(self) -> "HubServer":
         Thread(target=self.serve_forever, daemon=True).start()
@@ -102,7 +117,7 @@ class Answers(BaseHTTPRequestHandler):
             return self.send_file(self.server.repositories[storage[1]].commits[storage[2]][storage[3]], storage[3])
         found = re.fullmatch(rf"(?:/api/models)?/{REPOSITORY}(?:/(revision|tree|resolve)/([^/]+))?(?:/(.+))?", path)
         repository = self.server.repositories.get(found[1]) if found else None
-        if found is None or repository is None:
+        if found is None or repository is None or (repository.private and not self.is_owner()):
             return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
         is_open = repository.token is None or (repository.is_listed and found[2] != "resolve")
         if not is_open and self.headers.get("Authorization") != f"Bearer {repository.token}":
@@ -116,10 +131,55 @@ class Answers(BaseHTTPRequestHandler):
         if found[2] == "tree":
             return self.answer([_entry(name, content) for name, content in files.items()])
         siblings = [{"rfilename": name} for name in files]
-        self.answer({"id": found[1], "sha": commit, "private": False, "siblings": siblings})
+        self.answer({"id": found[1], "sha": commit, "private": repository.private, "siblings": siblings})
 
     def do_HEAD(self) -> None:
         self.do_GET()
+
+    def is_owner(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {self.server.owner}"
+
+    def do_POST(self) -> None:
+        body = self.body()
+        if self.path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
+        if not self.is_owner():
+            return self.answer({"error": "Invalid username or password."}, 401)
+        if self.path == "/api/repos/create":
+            return self.create(json.loads(body))
+        found = re.fullmatch(rf"/api/models/{REPOSITORY}/(preupload|commit)/main", self.path)
+        if found is None:
+            return self.answer({}, 404)
+        if found[2] == "preupload":
+            asked = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for path in asked]
+            return self.answer({"files": modes})
+        self.commit(found[1], [json.loads(line) for line in body.splitlines()])
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def create(self, wanted: dict[str, Any]) -> None:
+        name = f"{wanted['organization']}/{wanted['name']}"
+        status = 409 if name in self.server.repositories else 200
+        private = wanted.get("visibility") == "private" or wanted.get("private", False)
+        self.server.repositories.setdefault(name, Repository(private=private))
+        self.answer({"url": f"{self.server.address}/{name}"}, status)
+
+    def commit(self, name: str, items: list[dict[str, Any]]) -> None:
+        repository = self.server.repositories[name]
+        files = [item["value"] for item in items if item["key"] == "file"]
+        new = {file["path"]: base64.b64decode(file["content"]) for file in files}
+        commit = repository.commit({**repository.files, **new})
+        url = f"{self.server.address}/{name}/commit/{commit}"
+        self.answer({"success": True, "commitOid": commit, "commitUrl": url})
 
     def resolve(self, name: str, commit: str, file: str, files: dict[str, bytes]) -> None:
         content = files.get(file)

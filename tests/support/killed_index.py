@@ -1,4 +1,4 @@
-"""An indexer that commits after every image, for processes that are killed."""
+"""An indexer that commits after every image, for processes that are killed, and what it leaves."""
 
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -9,32 +9,15 @@ import pytest
 
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
-from tests.support.drawing import COLOURS, SHAPES, draw_image
+from tests.support.drawing import make_distinct_images
 
-KILLS, GOOD, BAD = 30, 120, 6
-
-
-@pytest.fixture(scope="module")
-def encoders(tiny_bundle: Path) -> OnnxEncoders:
-    return open_encoders(tiny_bundle)
+GOOD, BAD = 120, 6
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of different content, and some that cannot be read."""
-    folder = tmp_path_factory.mktemp("many")
-    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    for number in range(GOOD):
-        image = draw_image(*kinds[number % len(kinds)], seed=number)
-        image.putpixel((0, 0), (number, 0, 0))
-        image.save(folder / f"{number:03}.png")
-    for number in range(BAD):
-        (folder / f"bad-{number}.jpg").write_bytes(b"no image %d" % number)
-    return folder
-
-
-def open_encoders(bundle: Path) -> OnnxEncoders:
-    return OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
+    return make_distinct_images(tmp_path_factory.mktemp("many"), GOOD, BAD)
 
 
 def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
@@ -42,9 +25,14 @@ def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
     import miniclip.index.indexer
 
     miniclip.index.indexer.COMMIT_EVERY_S = 0.0
-    encoders = open_encoders(bundle)
+    encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
     begins.set()
     miniclip.index.indexer.update_index(str(images), encoders, out)
+
+
+def commits(index: Path) -> int:
+    """How many there have been: what `miniclip index` shows of its progress."""
+    return len(list((index / "pictures.lance/_versions").glob("*.manifest")))
 
 
 def rows(index: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """Runs are saved, pushed and opened by name; what is private stays. The hub is a small server on the loopback."""
 
-import base64
-import hashlib
 import json
 import os
 import re
@@ -9,11 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,123 +17,18 @@ from miniclip.models.checkpoint import Run, load_run
 from miniclip.models.config import ModelConfig
 from miniclip.models.hub import CARD, FILES, local_folder, model_card, public_name
 from tests.support.cli import REPOSITORY
+from tests.support.hub_server import HubServer
 
 SHARED = {*FILES, CARD}
 TOKEN = "hf_of_jane"
 TEXTS = ["a red circle", "two dogs and a cat", "yellow"]
 
 
-@dataclass
-class Repository:
-    private: bool
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def commit(self) -> str:
-        return hashlib.sha1(b"".join(name.encode() + content for name, content in self.files.items())).hexdigest()
-
-
-class Hub(ThreadingHTTPServer):
-    """As much of the hub's protocol as creating, committing to, listing and downloading a model takes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.repositories: dict[str, Repository] = {}
-        self.requests: list[str] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Answers(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")
-
-    def answer(self, content: bytes | dict[str, Any] | list[Any], status: int = 200, **headers: str) -> None:
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        chunks = []
-        while size := int(self.rfile.readline(), 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
-
-    def may_write(self) -> bool:
-        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
-
-    def do_POST(self) -> None:
-        body = self.body()
-        if self.path == "/api/validate-yaml":
-            return self.answer({"errors": [], "warnings": []})
-        if not self.may_write():
-            return self.answer({"error": "Invalid username or password."}, 401)
-        if self.path == "/api/repos/create":
-            wanted = json.loads(body)
-            name = f"{wanted['organization']}/{wanted['name']}"
-            status = 409 if name in self.server.repositories else 200
-            private = wanted.get("visibility") == "private" or wanted.get("private", False)
-            self.server.repositories.setdefault(name, Repository(private))
-            return self.answer({"url": f"{self.server.address}/{name}"}, status)
-        found = re.fullmatch(r"/api/models/(\w+/\w+)/(preupload|commit)/main", self.path)
-        if found is None:
-            return self.answer({}, 404)
-        repository = self.server.repositories[found[1]]
-        if found[2] == "preupload":
-            asked = [file["path"] for file in json.loads(body)["files"]]
-            modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for path in asked]
-            return self.answer({"files": modes})
-        for line in body.splitlines():
-            item = json.loads(line)
-            if item["key"] == "file":
-                repository.files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
-        url = f"{self.server.address}/{found[1]}/commit/{repository.commit}"
-        self.answer({"success": True, "commitOid": repository.commit, "commitUrl": url})
-
-    def do_GET(self) -> None:
-        found = re.match(r"(?:/api/models)?/(\w+/\w+)(?:/(revision|tree|resolve)/(\w+))?/?([\w.]*)", self.path)
-        repository = self.server.repositories.get(found[1]) if found else None
-        if found is None or repository is None or (repository.private and not self.may_write()):
-            return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
-        if found[2] == "tree":
-            entries = [
-                {"type": "file", "path": p, "size": len(c), "oid": _sha1(c)} for p, c in repository.files.items()
-            ]
-            return self.answer(entries)
-        if found[2] == "resolve":
-            content = repository.files[found[4]]
-            return self.answer(content, ETag=f'"{_sha1(content)}"', X_Repo_Commit=repository.commit)
-        self.answer({"id": found[1], "sha": repository.commit, "private": repository.private, "siblings": []})
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-
-def _sha1(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
-
-
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def hub() -> Iterator[HubServer]:
+    server = HubServer(TOKEN).start()
+    yield server
+    server.stop()
 
 
 def with_hub(address: str, cache: Path, *command: object, token: str = "") -> "subprocess.CompletedProcess[str]":
@@ -303,7 +192,7 @@ def test_push_without_the_hub_is_one_line(tiny_run: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: HubServer, tmp_path: Path) -> None:
     out = tmp_path / "embeds.npz"
     done = with_hub(hub.address, tmp_path / "cache", "-c", PUSH_AND_OPEN, tiny_run, TOKEN, out, *TEXTS, token=TOKEN)
     assert done.returncode == 0, done.stderr
@@ -316,7 +205,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_
 
     # the same by the command of export, in another cache, as somebody else; the bundle needs no image of jane's
     repository.private = False
-    repository.files |= {"calibration.npz": b"not wanted", "training_state.pt": b"not wanted"}
+    repository.commit({**repository.files, "calibration.npz": b"not wanted", "training_state.pt": b"not wanted"})
     command = ("-m", "export", "--run", "jane/tiny", "--out", tmp_path / "bundle", "--precision", "fp32")
     done = with_hub(hub.address, tmp_path / "other", *command)
     assert done.returncode == 0, done.stderr
@@ -325,18 +214,16 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: Hub, tmp_
     assert {request.split("/")[-1] for request in hub.requests if "/resolve/" in request} == SHARED
 
     # and without a network from the cache
-    hub.shutdown()
-    hub.server_close()
+    hub.stop()
     done = with_hub(hub.address, tmp_path / "other", "-c", OPEN, "jane/tiny")
     assert Path(done.stdout.strip(), "config.json").exists(), done.stderr
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_hub_without_the_run_is_one_line(answers: bool, hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_without_the_run_is_one_line(answers: bool, hub: HubServer, tmp_path: Path) -> None:
     if not answers:
-        hub.shutdown()
-        hub.server_close()
+        hub.stop()
     started = time.perf_counter()
     done = with_hub(hub.address, tmp_path, "-c", OPEN, "runs/typo")
     assert time.perf_counter() - started < 15
@@ -348,8 +235,8 @@ def test_a_hub_without_the_run_is_one_line(answers: bool, hub: Hub, tmp_path: Pa
 
 
 @pytest.mark.e2e
-def test_a_model_of_another_kind_is_no_run(hub: Hub, tmp_path: Path) -> None:
-    hub.repositories["jane/words"] = Repository(False, {"model.gguf": b"x"})
+def test_a_model_of_another_kind_is_no_run(hub: HubServer, tmp_path: Path) -> None:
+    hub.add("jane/words", {"model.gguf": b"x"})
     done = with_hub(hub.address, tmp_path, "-c", OPEN, "jane/words")
     assert done.returncode == 2 and "the model of that name on the Hugging Face hub has no config.json" in done.stderr
 
@@ -364,9 +251,9 @@ def test_a_model_of_another_kind_is_no_run(hub: Hub, tmp_path: Path) -> None:
     ],
 )
 def test_upload_into_a_model_that_is_there(
-    private: str, token: str, expected: str | None, hub: Hub, tmp_path: Path
+    private: str, token: str, expected: str | None, hub: HubServer, tmp_path: Path
 ) -> None:
-    hub.repositories["jane/tiny"] = Repository(False, {"onnx": b"kept"})
+    hub.add("jane/tiny", {"onnx": b"kept"})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     done = with_hub(hub.address, tmp_path / "cache", "-c", UPLOAD, tmp_path / "run", private, token)

@@ -12,7 +12,7 @@ import pytest
 from miniclip.inference.bundle import SNAPSHOT
 from miniclip.inference.bundle_location import HUB_NAME
 from tests.support.cli import REPOSITORY
-from tests.support.hub_server import HubServer, Repository, read_files
+from tests.support.hub_server import HubServer, read_files
 
 SETTINGS = dict.fromkeys(("config.json", "preprocessor_config.json", "tokenizer.json"), b"{}")
 GRAPHS = {
@@ -38,8 +38,7 @@ for line in sys.argv[1:]:
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
     server = HubServer().start()
-    server.repositories["jane/tiny"] = Repository()
-    server.repositories["jane/tiny"].commit(FILES)
+    server.add("jane/tiny", FILES)
     yield server
     server.stop()
 
@@ -111,22 +110,17 @@ def test_index_goes_on_with_its_commit_where_the_cache_was_emptied(hub: HubServe
 
 def test_folder_inside_a_repository(hub: HubServer, tmp_path: Path) -> None:
     files = {f"onnx/s0/{name.removeprefix('onnx/')}": content for name, content in FILES.items() if "token" not in name}
-    hub.repositories["jane/many"] = Repository()
-    hub.repositories["jane/many"].commit({**files, "tokenizer.json": b"{}", "onnx/s1/text_model.onnx": b"other"})
+    hub.add("jane/many", {**files, "tokenizer.json": b"{}", "onnx/s1/text_model.onnx": b"other"})
     (folder,) = map(Path, find(hub, tmp_path / "cache", "hf:jane/many/onnx/s0"))
     assert (folder / "vision_model.onnx").exists() and folder.name == "s0"
     assert (folder / "../../tokenizer.json").exists() and not (folder / "../s1").exists()
 
 
 def test_what_the_hub_refuses_is_one_line(hub: HubServer, tmp_path: Path) -> None:
-    hub.repositories["jane/gated"] = Repository(token="hf_of_jane")
-    hub.repositories["jane/gated"].commit(FILES)
-    hub.repositories["jane/consent"] = Repository(token="hf_of_jane", is_listed=True)
-    hub.repositories["jane/consent"].commit(FILES)
-    hub.repositories["jane/torch"] = Repository()
-    hub.repositories["jane/torch"].commit({**SETTINGS, "model.safetensors": b"weights"})
-    hub.repositories["jane/q4"] = Repository()
-    hub.repositories["jane/q4"].commit({name: c for name, c in FILES.items() if "_q4" in name or "json" in name})
+    hub.add("jane/gated", FILES, token="hf_of_jane")
+    hub.add("jane/consent", FILES, token="hf_of_jane", is_listed=True)
+    hub.add("jane/torch", {**SETTINGS, "model.safetensors": b"weights"})
+    hub.add("jane/q4", {name: content for name, content in FILES.items() if "_q4" in name or "json" in name})
     names = ("jane/none", "jane/tiny@v9", "jane/gated", "jane/consent", "jane/torch", "jane/q4")
     none, revision, gated, consent, torch, q4 = find(hub, tmp_path / "cache", *names)
     assert "no such model or revision" in none and "no such model or revision" in revision
@@ -163,8 +157,7 @@ def test_download_that_ends_early_is_one_line_and_leaves_no_file(hub: HubServer,
 def test_commands_take_a_name_and_go_on_offline(
     hub: HubServer, tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    hub.repositories["jane/real"] = Repository()
-    hub.repositories["jane/real"].commit(read_files(tiny_bundle))
+    hub.add("jane/real", read_files(tiny_bundle))
     index = ("-m", "miniclip.cli", "index", image_folder, "--bundle", "jane/real", "--out", tmp_path / "index")
     made = with_hub(hub, tmp_path / "cache", *index)
     assert made.returncode == 0, made.stderr

@@ -14,7 +14,7 @@ from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries, Words
 from miniclip.inference.logistic import fit_logistic
 from miniclip.inference.match_cutoff import FOUND_CAPTIONS
-from miniclip.inference.score_calibration import ScoreCalibration, calibrate
+from miniclip.inference.score_calibration import HITS, ScoreCalibration, calibrate
 from tests.support.cli import run_cli
 
 
@@ -78,10 +78,16 @@ def test_cutoff_lets_through_what_it_says_in_galleries_of_every_size() -> None:
         assert np.mean(silent) > 0.2
 
 
-def test_scores_that_say_nothing_are_not_calibrated() -> None:
+def test_scores_without_a_match_among_the_hits_are_not_calibrated() -> None:
     texts, images, owner = embeds_of_pairs(50, noise=1.0)
     assert calibrate([pairs(-texts, images, owner)], "val") is None
     assert calibrate([pairs(texts[:2], images[:1], owner[:2])], "val") is None
+
+
+def test_scores_that_fall_where_an_image_matches_are_not_calibrated() -> None:
+    texts, images, owner = embeds_of_pairs(HITS, noise=1.0)  # so few that every image is a hit
+    assert calibrate([pairs(texts, images, owner)], "val") is not None
+    assert calibrate([pairs(-texts, images, owner)], "val") is None
 
 
 def test_export_writes_the_calibration_of_held_out_images(tiny_bundle: Path, tmp_path: Path) -> None:
