@@ -34,8 +34,9 @@ from miniclip.index.store import Settings, open_writer
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.approximate import PROBES, open_backend, recall_of
+from miniclip.search.compose import allowed_rows
 from miniclip.search.exact import ExactSearch
-from miniclip.search.query import Query, allowed_rows
+from miniclip.search.query import Query
 
 OPEN_S, AGAINST_READING, MEMORY = 3.0, 1.6, 1.3
 WRITE_ROWS = 50_000

@@ -23,7 +23,7 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
 from miniclip.inference.encoders import OnnxEncoders
 from miniclip.search.filters import Place, read_file_type
-from miniclip.search.query import Query
+from miniclip.search.query import DEFAULT_TOP_K, Query
 from miniclip.search.searcher import Searcher
 from miniclip.search.zero_shot import TEMPLATES, classify
 
@@ -201,7 +201,7 @@ class Index:
         query: Texts = (),
         *,
         images: Images = (),
-        top_k: int = 10,
+        top_k: int = DEFAULT_TOP_K,
         names: bool = True,
         minus: Texts = (),
         distinct: bool = False,

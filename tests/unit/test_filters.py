@@ -17,8 +17,9 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.store import INDEX_FORMAT
 from miniclip.inference.encoders import OnnxEncoders
+from miniclip.search.compose import browse
 from miniclip.search.filters import FILTERS, Filters, Place, distance_km
-from miniclip.search.query import Query, browse
+from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 from tests.support.indexing import encoders
 from tests.support.photos import write_photo
