@@ -30,9 +30,10 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cpu import thread_count
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.store import Settings, open_writer
+from miniclip.index.settings import Settings
+from miniclip.index.store import open_writer
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.approximate import PROBES, open_backend, recall_of
 from miniclip.search.compose import allowed_rows
 from miniclip.search.exact import ExactSearch

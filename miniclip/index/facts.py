@@ -1,7 +1,8 @@
 """The facts about image files that filters use: size, camera, rating, place and type, in columns.
 
 In: the images' table, or the arrays of its summary. Out: `ImageFacts`. A new fact is a field of
-`miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, and a field of `ImageFacts`.
+`miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, a field of `ImageFacts`, and a higher `INDEX_FORMAT`
+(settings.py), so that the next update reads the fact of images that were indexed before.
 """
 
 from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from miniclip.index.image_index import ImageIndex
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.filters import Filters
 from miniclip.search.query import Query
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.errors import InvalidArgument
+from miniclip.search.place import Place, distance_km
 
 if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
     import numpy as np
@@ -27,24 +28,8 @@ ORIENTATIONS = ("landscape", "portrait", "square")
 SQUARE_RATIO = 1.05  # of the longer edge to the shorter one, up to which an image counts as square
 OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic", "jpeg2000": "jp2", "j2k": "jp2"}
 OTHER_NAMES |= {suffix[1:]: "raw" for suffix in RAW_SUFFIXES}
-EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 DEFAULT_WITHIN_KM = 10.0
 NO_PLACE = "must be latitude and longitude in degrees, such as 48.86,2.35"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Degrees; north and east are positive."""
-
-    latitude: float
-    longitude: float
-
-    @property
-    def is_on_earth(self) -> bool:
-        return abs(self.latitude) <= 90 and abs(self.longitude) <= 180
-
-    def __str__(self) -> str:
-        return f"{self.latitude:g},{self.longitude:g}"
 
 
 @dataclass(frozen=True)
@@ -107,16 +92,6 @@ def read_text(text: str) -> str:
 def read_file_type(text: str) -> str:
     name = read_text(text).lower().lstrip(".")
     return OTHER_NAMES.get(name, name)
-
-
-def distance_km(place: Place, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """(N,) great-circle distances by the haversine formula, NaN if a place is NaN."""
-    import numpy as np
-
-    ours, theirs = math.radians(place.latitude), np.radians(latitude)
-    east = np.radians(longitude - place.longitude)
-    half_chord = np.sin((theirs - ours) / 2) ** 2 + math.cos(ours) * np.cos(theirs) * np.sin(east / 2) ** 2
-    return np.asarray(2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half_chord, 0, 1))))
 
 
 def _by_camera(index: ImageIndex, filters: Filters) -> np.ndarray:

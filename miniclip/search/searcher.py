@@ -17,7 +17,7 @@ from miniclip.errors import InvalidArgument
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.caption_cache import caption_embeds
 from miniclip.search.compose import allowed_rows, browse, compose, newest_first
 from miniclip.search.exact import ExactSearch

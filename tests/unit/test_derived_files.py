@@ -15,10 +15,11 @@ import pytest
 from miniclip.index.embeddings_mmap import FLAT
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.index.store import Settings, open_writer
+from miniclip.index.settings import Settings
+from miniclip.index.store import open_writer
 from miniclip.index.summary import ROWS
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.approximate import Int8Search
 from miniclip.search.exact import ExactSearch
 from tests.support.cli import REPOSITORY

@@ -11,8 +11,8 @@ import pytest
 from miniclip.errors import MiniClipError
 from miniclip.inference import providers
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders, padded_batch
 from miniclip.inference.gpu_info import Card, cards_of
+from miniclip.inference.onnx_encoders import OnnxEncoders, padded_batch
 from miniclip.inference.precision import preferred
 from miniclip.inference.providers import COREML, CPU, CUDA, DIRECTML, choose_provider, cuda_options, worth_timing
 
