@@ -19,7 +19,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import expand
 from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.embeddings_mmap import map_embeddings, write_embeddings
-from miniclip.index.facts import FACT_COLUMNS, ImageFacts
+from miniclip.index.facts import FACT_KINDS, ImageFacts
 from miniclip.index.lance_errors import unreadable
 from miniclip.index.scan_result import Problem
 from miniclip.index.schema import IMAGES
@@ -28,7 +28,7 @@ from miniclip.index.store import open_table, read_problems
 from miniclip.index.stored_embeds import StoredEmbeds
 from miniclip.index.summary import Summary, read_summary, stamp_of
 
-ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", "text", *FACT_COLUMNS)
+ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", "text", *FACT_KINDS)
 
 
 @dataclass(frozen=True)
