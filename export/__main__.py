@@ -51,7 +51,7 @@ def make_parser() -> ArgumentParser:
         nargs="+",
         choices=list(PRECISIONS),
         default=list(PRECISIONS),
-        help="precisions to export (default all three)",
+        help="what to make (default all)",
     )
     parser.add_argument(
         "--data",

@@ -109,10 +109,6 @@ class OnnxEncoders(Encoders):
         """Whether an accelerator really runs the towers."""
         return is_accelerated(self.providers)
 
-    @property
-    def _vision(self) -> ort.InferenceSession:
-        return self._sessions["vision"]
-
     def _open_all(self, threads: int) -> dict[str, ort.InferenceSession]:
         """A session of each tower; where one graph holds both, they share it."""
         graphs = self.bundle.layout.graphs[self.precision]
