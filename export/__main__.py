@@ -51,7 +51,7 @@ def make_parser() -> ArgumentParser:
         nargs="+",
         choices=list(PRECISIONS),
         default=list(PRECISIONS),
-        help="what to make (default all)",
+        help="precisions to export (default all)",
     )
     parser.add_argument(
         "--data",

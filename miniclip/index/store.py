@@ -9,9 +9,9 @@
     INDEX/captions.npz     embeddings of its captions, made on demand (miniclip.search.caption_cache)
     INDEX/writer.lock      locked by the writing process until it ends
 
-Every commit is one new version of a table, there whole or not at all: a process killed at any moment leaves the last
-one. A reader keeps the version that it opened. An index of an older format is read as it is, and the next update
-brings it to this format under its lock without embedding an image again (`ADDED_COLUMNS`).
+Every commit is one new version of a table, complete or absent: a process killed at any moment leaves the last version.
+A reader keeps the version that it opened. An index of an older format can be read; the next update upgrades it under
+its lock, without embedding an image again (`ADDED_COLUMNS`).
 """
 
 import errno

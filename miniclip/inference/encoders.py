@@ -1,8 +1,8 @@
 """Texts and images to unit embeddings: the batching that every model shares.
 
 In: texts, or images as paths or bytes. Out: `(N, D)` float32 rows of unit length.
-`Encoders` is what evaluation, index and page ask for. `onnx_encoders.py` serves a bundle on the GPU or the CPU, and
-`miniclip.models.torch_encoder` has the PyTorch one that it is compared with.
+Evaluation, index and page use `Encoders`. `onnx_encoders.py` runs a bundle on the GPU or the CPU, and
+`miniclip.models.torch_encoder` has the PyTorch encoders that it is compared with.
 """
 
 from abc import ABC, abstractmethod

@@ -1,6 +1,6 @@
-"""What `import miniclip` offers to a program: an index that is searched with a model (model.py).
+"""The Python API of `import miniclip`: an index to search with a model (model.py).
 
-In: images and texts in any usual form. Out: hits that know their file.
+In: images and texts in any common form. Out: hits that can open their file.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """From a query to what a search needs: one query embedding, and which rows may answer.
 
-In: a `Query`. Out: `Composed` and masks or orders of rows. The words' embedding is kept apart, too: what a bundle knows
-about scores it knows of words alone.
+In: a `Query`. Out: `Composed`, and masks or orders of rows. The embedding of the words is also kept separately, because
+score calibration applies to text queries only.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """`miniclip.Model`: images and texts to embeddings, similarities and labels.
 
-In: images and texts in any usual form. Out: numpy arrays, and probabilities by label.
+In: images and texts in any common form. Out: numpy arrays, and probabilities by label.
 """
 
 from collections.abc import Sequence

@@ -80,7 +80,7 @@ SOURCES = "; ".join(
 
 
 def reader_of(file: Path) -> Reader | None:
-    """The reader for a caption file; None when it is no caption file."""
+    """The reader for a caption file, chosen by its suffix and its first line; None if it is not a caption file."""
     start = FileStart(file)
     return next((one.read for one in _candidates(start) if one.is_this(start)), None)
 
