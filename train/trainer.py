@@ -31,7 +31,7 @@ from .step import ContrastiveStep
 from .tracker import Record, Track
 from .validation import diverged, row_batches, validate, validate_held_out
 
-FITTED_ROWS = 4096  # images and captions that the heads' standardisation is fitted on where features are not cached
+FITTED_ROWS = 4096  # images and captions for fitting the heads' standardisation if features are not cached
 
 
 @dataclass

@@ -66,7 +66,7 @@ def embed_validation(
 
 
 def row_batches(rows: np.ndarray, device: Device, description: str) -> Iterator[np.ndarray]:
-    """Batches of rows, with progress where they take long: towers that learn have no cached features."""
+    """Batches of rows, with progress if a tower is trained, because its features are not cached."""
     size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
     with ProgressBar(total=len(rows), desc=description, leave=False, delay=BAR_AFTER_S, disable=rank() > 0) as bar:
         for start in range(0, len(rows), size):

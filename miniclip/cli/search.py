@@ -201,7 +201,7 @@ def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageS
 
 
 def _present(query: Query, searcher: "Searcher") -> tuple["SearchResult", int]:
-    """The best `top_k` images whose files are still there, and how many better ones are gone."""
+    """The best `top_k` images whose files still exist, and the number of better ones that no longer exist."""
     from miniclip.search.searcher import SearchResult
 
     depth = query.top_k
@@ -220,7 +220,7 @@ def _present(query: Query, searcher: "Searcher") -> tuple["SearchResult", int]:
 
 
 def _likely(arguments: argparse.Namespace, query: Query, result: "SearchResult", searcher: "Searcher") -> list["Hit"]:
-    """The hits to show: with `--matches` those that are as likely as the cut-off."""
+    """The hits to show; with `--matches`, only hits that reach the cut-off."""
     if not arguments.matches:
         return result.hits
     if not result.is_calibrated:

@@ -52,7 +52,7 @@ def caption_file_in(folder: Path) -> Path | None:
     for file in sorted(folder.iterdir()):
         name = file.name.lower()
         is_usual = re.fullmatch(USUAL_NAMES, name) is not None
-        # other .txt files are lists and notes; the lemma file holds captions cut down to word stems
+        # other .txt files are lists and notes; the lemma file has captions reduced to word stems
         if name.startswith(".") or "lemma" in name or (name.endswith(".txt") and not is_usual):
             continue
         if file.suffix.lower() in CAPTION_SUFFIXES and file.is_file():

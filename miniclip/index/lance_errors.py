@@ -15,10 +15,10 @@ def first_line(error: BaseException) -> str:
 
 
 def unreadable(folder: Path, error: Exception) -> MiniClipError:
-    """Why an index cannot be read. Only files that are not whole are a reason to make it again.
+    """Why an index cannot be read. Only damaged files are a reason to make it again.
 
-    LanceDB raises many types; those of the system and of memory say nothing about the files, and Python's own types of
-    mistakes (`TypeError`, ...) may be ours.
+    LanceDB raises many types. Errors of the system and of memory do not mean damaged files, and types such as
+    `TypeError` may come from a bug of ours.
     """
     if isinstance(error, MiniClipError):
         return error
@@ -42,12 +42,12 @@ def unreadable(folder: Path, error: Exception) -> MiniClipError:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """What LanceDB raises where it cannot write, as one line: a full disk most of all. The last commit stays."""
+    """Convert LanceDB's errors of writing, such as a full disk, to one line. The last commit stays."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         text = str(error)
         system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
         reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
-        mend = "free some space and start again" if system else "start again, or choose another --out"
-        raise MiniClipError(f"cannot write {folder}: {reason}; {mend}") from error
+        advice = "free some space and start again" if system else "start again, or choose another --out"
+        raise MiniClipError(f"cannot write {folder}: {reason}; {advice}") from error

@@ -19,7 +19,7 @@ KINDS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file to index. `path` is as the index stores it (`stored_path`); `state` tells that its content changed."""
+    """One file to index. `path` is as the index stores it (`stored_path`); `state` changes with its content."""
 
     path: str
     bytes: int
@@ -33,9 +33,9 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 where they are unknown.
+    """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 if they are unknown.
 
-    `retryable`: the file may be whole, so the next update tries it again although it did not change.
+    `retryable`: the cause may not be the file, so the next update tries it again although it did not change.
     """
 
     path: str
@@ -53,11 +53,11 @@ class ScanResult:
     problems: list[Problem] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
     unreadable_files: set[str] = field(default_factory=set)  # stored paths
-    captions_unknown: bool = False  # they could not be read: those that were indexed are kept
-    root: str = ""  # what names are shown relative to
+    captions_unknown: bool = False  # unreadable folders: indexed images below them are kept
+    root: str = ""  # names are shown relative to this folder
     left_out: Counter[str] = field(default_factory=Counter)  # folders that are not the user's, by name
     passed_over: Counter[str] = field(default_factory=Counter)  # files that are no images MiniCLIP reads, by kind
-    notes: list[str] = field(default_factory=list)  # what the reader of captions has to say
+    notes: list[str] = field(default_factory=list)  # messages from the reader of captions
 
     def pass_over(self, name: str) -> None:
         """Count a file of a kind that people may expect to be indexed."""

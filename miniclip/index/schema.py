@@ -47,7 +47,7 @@ def index_schema(dim: int) -> "pa.Schema":
 
     return pa.schema(
         [
-            pa.field("path", pa.string(), nullable=False),  # as of miniclip.data.paths.stored_path
+            pa.field("path", pa.string(), nullable=False),  # as miniclip.data.paths.stored_path gives it
             pa.field("sha256", pa.binary(32), nullable=False),
             pa.field("bytes", pa.int64(), nullable=False),
             pa.field("mtime_ns", pa.int64(), nullable=False),
@@ -57,7 +57,7 @@ def index_schema(dim: int) -> "pa.Schema":
             pa.field("taken", pa.timestamp("s")),  # the camera's own time
             pa.field("captions", pa.list_(pa.string()), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-            pa.field("remark", pa.string()),  # what is wrong with a file that could be indexed all the same
+            pa.field("remark", pa.string()),  # a fault of a file that could still be indexed
             pa.field("text", pa.string()),  # that the image shows; NULL until it was looked for
             *metadata_fields(),
         ]

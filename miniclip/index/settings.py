@@ -14,19 +14,19 @@ INDEX_FORMAT, OLDEST_FORMAT = 5, 2
 
 @dataclass(frozen=True)
 class Settings:
-    """What `index.json` says."""
+    """The content of `index.json`."""
 
     fingerprint: str
     bundle: Path
     images: str
     exclude: tuple[str, ...] = ()  # patterns of `--exclude`
     format: int = INDEX_FORMAT
-    ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read where the extra is installed
+    ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read if the extra is installed
     is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
 
 
 def read_settings(folder: Path) -> Settings:
-    """`MiniClipError` where there is no index, or one of another format."""
+    """`MiniClipError` if there is no index, or one of another format."""
     path = folder / "index.json"
     if not path.exists():
         raise MiniClipError(f"no index at {folder}; make one with: miniclip index IMAGES --bundle B --out {folder}")
@@ -51,12 +51,12 @@ def read_settings(folder: Path) -> Settings:
 
 
 def kept_settings(folder: Path) -> Settings | None:
-    """The settings that an index was made with; None where it is not there yet."""
+    """The settings that an index was made with; None if it does not exist yet."""
     return read_settings(folder) if (folder / "index.json").exists() else None
 
 
 def kept_exclude(folder: Path) -> tuple[str, ...]:
-    """The patterns that an index was made with; none where it is not there yet."""
+    """The patterns that an index was made with; none if it does not exist yet."""
     kept = kept_settings(folder)
     return kept.exclude if kept else ()
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOCK = "writer.lock"
-BEGUN = (LOCK, "index.json.partial")  # what a kill may leave of an index that was about to be made
+BEGUN = (LOCK, "index.json.partial")  # files that a kill may leave of an unfinished index
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
 
 

@@ -31,7 +31,7 @@ class StoredEmbeds:
             yield from self._part(start)
 
     def read(self) -> np.ndarray:
-        """(N, D) float32; in memory once, and a few batches beside it."""
+        """(N, D) float32; peak memory is one copy and a few batches."""
         embeds = np.empty((len(self), self.dim), dtype=np.float32)
 
         def put(rows: np.ndarray, part: np.ndarray) -> None:

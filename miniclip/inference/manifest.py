@@ -25,7 +25,7 @@ def fingerprint_of(parts: list[str]) -> str:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """What the manifest says of one file."""
+    """The manifest's entry for one file."""
     return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
 
@@ -56,7 +56,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest.get("fingerprint"), str):
         raise MiniClipError(f"{path} has no fingerprint; copy or export the bundle again")
     scale = manifest.get("logit_scale", 0.0)
-    if not isinstance(scale, int | float) or not abs(scale) < 100:  # no NaN, and nothing that exp could not take
+    if not isinstance(scale, int | float) or not abs(scale) < 100:  # neither NaN nor too large for exp
         raise MiniClipError(f"{path}: logit_scale is no number; copy or export the bundle again")
     if not isinstance(manifest.get("certificate"), dict | None):
         raise MiniClipError(f"{path}: certificate is no object; copy or export the bundle again")

@@ -32,13 +32,13 @@ from miniclip.inference.providers import (
 from miniclip.inference.self_test import examine, faster_precision
 from miniclip.inference.tower_io import TowerIO
 
-TEXTS_A_CORE = 4  # at a time, where each core has a batch of its own: as quick as 8, and quicker when texts are few
+TEXTS_A_CORE = 4  # batch size if each core has its own batch: as fast as 8, and faster for few texts
 
 
 class OnnxEncoders(Encoders):
-    """The two towers of a bundle in onnxruntime. Sessions are thread-safe, so one object serves a whole page.
+    """The two towers of a bundle in onnxruntime. Sessions are thread-safe, so one object is enough for a page.
 
-    `running_on` says what really runs, not what was asked: onnxruntime falls back to the CPU with a log line only.
+    `running_on` names the real device, not the requested one: onnxruntime falls back to the CPU with only a log line.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class OnnxEncoders(Encoders):
         return is_accelerated(self.providers)
 
     def _open_all(self, threads: int) -> dict[str, ort.InferenceSession]:
-        """A session of each tower; where one graph holds both, they share it."""
+        """A session for each tower; if one graph contains both, they share it."""
         graphs = self.bundle.layout.graphs[self.precision]
         if graphs["vision"] == graphs["text"]:
             return dict.fromkeys(TOWERS, self._open("vision", threads))
@@ -127,7 +127,7 @@ class OnnxEncoders(Encoders):
             raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from error
 
     def _check_parts(self) -> None:
-        """Refuse parts that do not belong together, which hashes cannot tell in a bundle without a manifest."""
+        """Refuse parts that do not belong together; without a manifest, hashes cannot show that."""
         shape = self._io["vision"].shape
         if len(shape) != 4:
             raise MiniClipError(f"{self.bundle.folder}: the vision model takes no images; export the bundle again")
@@ -158,7 +158,7 @@ class OnnxEncoders(Encoders):
                 ) from error
 
     def _fall_back(self, what: str) -> None:
-        """From the GPU to the CPU, for good: what the page and the commands show says so from now on."""
+        """Change permanently from the GPU to the CPU; the page and the commands show it from now on."""
         if self._strict:
             raise MiniClipError(f"the GPU was asked for, but {what}; check the driver, or omit --strict")
         self.choice, self.precision = self._on_cpu, self._on_cpu.precision
@@ -206,10 +206,10 @@ class OnnxEncoders(Encoders):
         return self._io["text"].dim or self.embed_tokens(*self.tokenizer(["a"])).shape[-1]
 
     def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
-        """On a CPU each image of a batch is computed by one core, and one alone by all.
+        """On a CPU, one core computes each image of a batch, and all cores compute a single image.
 
-        What an image needs then stays in its core's cache, no core waits for another, and 8-bit scales that are found
-        on the fly are the image's own: its embedding does not depend on what else is in the batch.
+        Each image's data then stays in its core's cache, no core waits for another, and dynamic 8-bit scales are the
+        image's own, so that its embedding does not depend on the rest of the batch.
         """
         if len(pixel_values) <= 1 or self.on_gpu:
             batch = padded_batch(pixel_values) if self.on_gpu else pixel_values
@@ -246,7 +246,7 @@ class OnnxEncoders(Encoders):
 
     @property
     def takes_mask(self) -> bool:
-        """Whether the text model is told which tokens are padding."""
+        """Whether the text model takes a mask of the padding."""
         return "attention_mask" in self._io["text"].types
 
     @property
@@ -270,7 +270,7 @@ class OnnxEncoders(Encoders):
         if self.bundle.manifest:
             return embeds
         embeds = np.asarray(embeds, dtype=np.float32)
-        with np.errstate(all="ignore"):  # the self-test refuses what has no length
+        with np.errstate(all="ignore"):  # the self-test refuses embeddings of zero length
             return np.asarray(embeds / np.linalg.norm(embeds, axis=-1, keepdims=True), dtype=np.float32)
 
     def warm_up(self) -> None:
@@ -282,8 +282,8 @@ class OnnxEncoders(Encoders):
 def padded_batch(pixel_values: np.ndarray) -> np.ndarray:
     """(B, ...) -> (P, ...), P the next power of two: the last image, repeated, fills it.
 
-    cuDNN plans every convolution again for each new size of batch; so there are few sizes, also where images are
-    unreadable or the last ones are few.
+    cuDNN plans every convolution again for each new batch size. Padding keeps the number of sizes small, even if images
+    are unreadable or the last batch is small.
     """
     size = 1 << max(0, len(pixel_values) - 1).bit_length()
     return np.concatenate([pixel_values, np.repeat(pixel_values[-1:], size - len(pixel_values), axis=0)])

@@ -18,12 +18,12 @@ from miniclip.search.query import Query
 class Composed:
     """A query in the space of the embeddings."""
 
-    query_embed: np.ndarray  # (1, D), unit length: what is searched for
-    text_embed: np.ndarray | None  # (1, D): its words alone, None where there are none
+    query_embed: np.ndarray  # (1, D), unit length: the embedding to search for
+    text_embed: np.ndarray | None  # (1, D): only its words; None if there are none
 
 
 def compose(query: Query, encoders: OnnxEncoders, index: ImageIndex) -> Composed:
-    """Average what is asked for, take away what is not wanted."""
+    """Average the wanted embeddings, and subtract the unwanted ones."""
     text_embed = _mean(encoders.encode_texts(query.texts)) if query.texts else None
     images = [index.embeds(query.rows)] if query.rows else []
     images += [encoders.encode_images([image])[1] for image in query.images]
@@ -39,11 +39,11 @@ def compose(query: Query, encoders: OnnxEncoders, index: ImageIndex) -> Composed
 
 
 def allowed_rows(query: Query, index: ImageIndex) -> np.ndarray | None:
-    """(N,) bool: which rows may answer; None where all may."""
+    """(N,) bool: which rows may answer; None if all may."""
     allowed = query.allowed(index)
     if query.rows:
         allowed = np.ones(len(index), dtype=bool) if allowed is None else allowed
-        if query.distinct:  # a copy of what was shown is no new image
+        if query.distinct:  # copies of earlier results are not new images
             allowed &= ~np.isin(index.content, index.content[list(query.rows)])
         allowed[list(query.rows)] = False
     if query.distinct and index.distinct is not None:
@@ -68,7 +68,7 @@ def browse(query: Filters, index: ImageIndex, distinct: bool = False) -> np.ndar
 
 
 def _first_of_each(content: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Of the rows that are allowed, the first of each content."""
+    """The first allowed row of each distinct file content."""
     rows = np.flatnonzero(allowed)
     first = np.full(len(content), -1, dtype=np.int64)
     first[content[rows[::-1]]] = rows[::-1]  # the last one written is the first row
@@ -83,5 +83,5 @@ def _mean(embeds: np.ndarray) -> np.ndarray:
 
 
 def _unit(embeds: np.ndarray) -> np.ndarray:
-    """(N, D) of unit length; what cancels itself out stays zero, and every image is as good."""
+    """(N, D) of unit length; a zero vector stays zero, and then every image has the same score."""
     return np.asarray(embeds / np.maximum(np.linalg.norm(embeds, axis=1, keepdims=True), 1e-12), dtype=np.float32)

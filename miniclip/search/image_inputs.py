@@ -34,7 +34,7 @@ def as_texts(texts: Texts) -> tuple[str, ...]:
 
 
 def image_source(image: Any) -> ImageSource:
-    """What the decoder takes: a path, or the bytes of a file."""
+    """The decoder's input: a path, or the bytes of a file."""
     if isinstance(image, str) and is_web_address(image):
         return fetch_image(image)
     if isinstance(image, str | Path):

@@ -110,8 +110,8 @@ class Model:
             templates: Texts in which `{}` is the label's place; their embeddings are averaged.
 
         Returns:
-            One dictionary for each image: probability by label, the likeliest label first. They sum to 1 and say how
-            the labels compare, not whether any of them is true.
+            One dictionary for each image: probability by label, the likeliest label first. They sum to 1 and
+            compare the labels with each other; they do not say whether any of them is true.
 
         Raises:
             MiniClipError: An image cannot be read, or there are fewer than two labels.

@@ -28,7 +28,7 @@ class Place:
 
 
 def distance_km(place: Place, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """(N,) great-circle distances by the haversine formula, NaN where a place is NaN."""
+    """(N,) great-circle distances by the haversine formula, NaN if a place is NaN."""
     import numpy as np
 
     ours, theirs = math.radians(place.latitude), np.radians(latitude)

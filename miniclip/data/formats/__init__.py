@@ -86,7 +86,7 @@ def reader_of(file: Path) -> Reader | None:
 
 
 def reader_for(file: Path) -> Reader:
-    """`reader_of`, but `MiniClipError` where there is none."""
+    """`reader_of`, but `MiniClipError` if there is none."""
     reader = reader_of(file)
     if reader is None:
         raise unknown_format(file)
