@@ -16,8 +16,8 @@ from miniclip.errors import MiniClipError
 from miniclip.evaluation.calibrate_bundle import judge_sources
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
-from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.judged_queries import RIGHT, UNKNOWN, WRONG, JudgedQueries
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.score_calibration import HITS, ScoreCalibration
 
 BINS = 10

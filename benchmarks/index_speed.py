@@ -35,9 +35,10 @@ from miniclip.data.images import read_image
 from miniclip.files import write_json
 from miniclip.index.embed_file import hash_file, read_file, row_columns
 from miniclip.index.scan import scan_images
-from miniclip.index.store import Settings, open_writer
+from miniclip.index.settings import Settings
+from miniclip.index.store import open_writer
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.icc_profiles import display_p3
 
 SIZES = {(500, 375): 120.0, (4000, 3000): 25.0}  # width and height in px -> required images/s

@@ -29,7 +29,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 

@@ -19,7 +19,7 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.captions import read_captions
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 SWAPS = {
     "counting": {"one": "three", "two": "four", "three": "two", "four": "two"},

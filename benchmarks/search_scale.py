@@ -30,12 +30,14 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cpu import thread_count
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.store import Settings, open_writer
+from miniclip.index.settings import Settings
+from miniclip.index.store import open_writer
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.approximate import PROBES, open_backend, recall_of
+from miniclip.search.compose import allowed_rows
 from miniclip.search.exact import ExactSearch
-from miniclip.search.query import Query, allowed_rows
+from miniclip.search.query import Query
 
 OPEN_S, AGAINST_READING, MEMORY = 3.0, 1.6, 1.3
 WRITE_ROWS = 50_000

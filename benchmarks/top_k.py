@@ -17,7 +17,7 @@ import numpy as np
 from export.benchmark.machine import best_seconds, measure_machine
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.files import write_json
-from miniclip.index.image_index import StoredEmbeds
+from miniclip.index.stored_embeds import StoredEmbeds
 from miniclip.search.approximate import Int8Search
 from miniclip.search.exact import ExactSearch
 

@@ -164,7 +164,7 @@ def _open_searcher(arguments: argparse.Namespace) -> Any:
     from miniclip.index.image_index import ImageIndex
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import find_bundle
-    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.inference.onnx_encoders import OnnxEncoders
     from miniclip.search.searcher import Searcher
 
     from .index_location import index_images

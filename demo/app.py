@@ -1,7 +1,7 @@
 """The search page. In: an `AppState`. Out: Gradio `Blocks`, and the options to launch them with.
 
-Only onnxruntime runs behind `demo.app_state`: importing this module loads neither torch nor transformers. A tab has
-three files: tabs/NAME.py answers requests, static/NAME.html and static/NAME.js make them.
+Only onnxruntime runs behind `demo.app_state`: importing this module loads neither torch nor transformers. A tab is
+three files and a line of `build_page`: tabs/NAME.py answers requests, static/NAME.html and static/NAME.js make them.
     python -m demo --images DIR --bundle B
 """
 
@@ -10,6 +10,7 @@ import os
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at gradio's import: no request leaves the machine
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -17,7 +18,7 @@ from starlette.middleware import Middleware
 
 from .app_state import AppState
 from .local_files import local_routes
-from .page import STATIC, part, read_static
+from .page import STATIC, Handler, part, read_static
 from .previews import preview_route
 from .public_api import add_public_api
 from .request_filter import RequestFilter
@@ -44,17 +45,12 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
             read_static("header.html").replace("CLAIM", claim), elem_id="header", padding=False, apply_default_css=False
         )
         with gr.Tabs(selected="search", elem_id="tabs"):
-            with gr.Tab("Search", id="search", elem_id="search-tab"):
-                part("search", search.handlers(app_state), scripts=("filters", "browse", "search"))
-            with gr.Tab("Describe", id="describe", elem_id="describe-tab"):
-                part("describe", describe.handlers(app_state))
-            with gr.Tab("Map", id="map", elem_id="map-tab"):
-                part("map", image_map.handlers(app_state))
+            _tab("Search", "search", search.handlers(app_state), scripts=("filters", "browse", "search"))
+            _tab("Describe", "describe", describe.handlers(app_state))
+            _tab("Map", "map", image_map.handlers(app_state))
             if not app_state.is_public:
-                with gr.Tab("Library", id="library", elem_id="library-tab"):
-                    part("library", library.handlers(app_state))
-                with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
-                    part("compare", compare_models.handlers(app_state))
+                _tab("Library", "library", library.handlers(app_state))
+                _tab("Compare", "compare", compare_models.handlers(app_state))
         part("detail", detail.handlers(app_state))
         part("viewer", {})
         part("saved", {})
@@ -63,6 +59,11 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
         add_public_api(app_state, with_mcp)
     page.queue(max_size=MAX_WAITING)
     return page
+
+
+def _tab(title: str, name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()) -> None:
+    with gr.Tab(title, id=name, elem_id=f"{name}-tab"):
+        part(name, handlers, scripts)
 
 
 def theme() -> gr.themes.Base:

@@ -16,9 +16,9 @@ from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.image_texts import read_texts
 from miniclip.index.indexer import update_index, write_here
-from miniclip.index.store import kept_exclude, read_settings
+from miniclip.index.settings import kept_exclude, read_settings
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 
 from .browse import Browse

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.search.compose import browse
 from miniclip.search.filters import Filters
-from miniclip.search.query import Query, browse
+from miniclip.search.query import Query
 
 from .errors import PageError
 from .form import Form, number

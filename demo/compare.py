@@ -13,7 +13,7 @@ from pathlib import Path
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.store import versions_of
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 

@@ -4,25 +4,17 @@ import logging
 
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
+from miniclip.search.filters import FILTERS
 
 logger = logging.getLogger("miniclip.demo")
 FIELD_LABELS = {  # the page's names of the library's arguments
-    "after": "From",
-    "before": "To",
+    **{name: one.label for name, one in FILTERS.items()},
     "exclude": "Leave out",
-    "camera": "Camera",
-    "file_type": "File type",
-    "folder": "In folder",
     "labels": "Labels",
-    "min_megapixels": "Size",
-    "min_rating": "Rating",
     "minus": "Without",
-    "near": "Near",
-    "orientation": "Shape",
     "templates": "Prompt templates",
     "text_weight": "Weight of the words",
     "threshold": "Similarity",
-    "within_km": "Within",
 }
 INTERNAL_ERROR = "Internal error: the server's log has the details."
 

@@ -15,8 +15,9 @@ import numpy as np
 from miniclip.data.images import ImageSource
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
+from miniclip.search.compose import allowed_rows, compose
 from miniclip.search.language import language_hint
-from miniclip.search.query import Query, allowed_rows, compose
+from miniclip.search.query import Query
 from miniclip.search.searcher import CaptionHit, Hit, Searcher
 from miniclip.search.zero_shot import TEMPLATES, classify
 

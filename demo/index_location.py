@@ -6,7 +6,7 @@ In: the argument of `--images`, and encoders. Out: an index folder in the cache 
 from pathlib import Path
 
 from miniclip.index.location import bring_up_to_date, index_folder
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 __all__ = ["index_folder", "index_images"]
 

@@ -34,6 +34,7 @@ def part(name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()
         js_on_load="\n".join(read_static(f"{script}.js") for script in scripts or (name,)),
         server_functions=[answering(name, handler) for name, handler in handlers.items()],
         elem_id=name,
+        elem_classes="part",
         apply_default_css=False,
         padding=False,
     )

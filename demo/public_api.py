@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.events import api
 
 from miniclip.errors import MiniClipError
-from miniclip.search.query import Query
+from miniclip.search.query import DEFAULT_TOP_K, Query
 
 from .app_state import AppState
 from .errors import INTERNAL_ERROR, PageError, logger, sentence
@@ -21,7 +21,6 @@ from .search_request import MAX_SHOWN
 from .uploads import read_base64, read_upload
 
 Result = TypeVar("Result")
-DEFAULT_TOP_K = Query.top_k  # the library's own default
 
 
 def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:

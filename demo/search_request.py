@@ -1,8 +1,8 @@
 """The search form and the page's address, as a `Query`.
 
 In: the fields of static/search.html as the browser sends them, or as they stand in an address. Out: the library's
-`Query`. Filters come from the library's table, and the scripts receive their names (`page_settings`): a new filter
-needs a control of its name in search.html and nothing here.
+`Query`. Filters and their labels come from the library's table (miniclip/search/filters.py), and the scripts receive
+their names (`page_settings`): a new filter needs a control of its name in search.html and nothing here.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from miniclip.search.filters import FILTERS, Filters
 from miniclip.search.query import Query
 from miniclip.search.searcher import SORTS
 
-from .errors import FIELD_LABELS, PageError
+from .errors import PageError
 from .form import Form, number, text, texts
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def read_filters(form: Form, gallery: "GallerySearch") -> Filters:
         if not typed.strip():
             continue
         if gallery.is_public and one.is_private:
-            raise PageError(f"“{FIELD_LABELS[name]}” cannot be asked on a shared page: clear the filters.")
+            raise PageError(f"“{one.label}” cannot be asked on a shared page: clear the filters.")
         try:
             values[name] = gallery.paths.folder(typed) if name == "folder" else one.read(text(form, name))
         except ValueError as error:
-            raise PageError(f"“{FIELD_LABELS[name]}” {error}.") from error
+            raise PageError(f"“{one.label}” {error}.") from error
     if "near" not in values:
         values.pop("within_km", None)
     if "after" in values and "before" in values and values["after"] > values["before"]:

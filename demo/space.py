@@ -20,10 +20,12 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.store import IMAGES, INDEX_FORMAT, open_table
+from miniclip.index.schema import IMAGES
+from miniclip.index.settings import INDEX_FORMAT
+from miniclip.index.store import open_table
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 from .gallery_paths import GalleryPaths
 from .index_location import index_images

@@ -16,9 +16,10 @@ from miniclip.data.captions import read_sources
 from miniclip.data.stages import Stages
 from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
-from miniclip.inference.bundle import MANIFEST_FORMAT, list_files, onnx_name, read_manifest
 from miniclip.inference.calibration_queries import judged_queries
 from miniclip.inference.judged_queries import JudgedQueries
+from miniclip.inference.layouts import onnx_name
+from miniclip.inference.manifest import MANIFEST_FORMAT, list_files, read_manifest
 from miniclip.inference.precision import PRECISIONS
 from miniclip.inference.score_calibration import ScoreCalibration, calibrate
 from miniclip.installation import program
@@ -50,7 +51,7 @@ def make_parser() -> ArgumentParser:
         nargs="+",
         choices=list(PRECISIONS),
         default=list(PRECISIONS),
-        help="precisions to export (default all three)",
+        help="precisions to export (default all)",
     )
     parser.add_argument(
         "--data",

@@ -24,14 +24,6 @@ MAX_INPUTS = 2304  # 256 channels in a 3 x 3 kernel; the quantiser rounds larger
 DAMPING = 0.001  # of the mean square of the inputs, added to each: channels that are almost always zero stay solvable
 
 
-def round_weights(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> onnx.ModelProto:
-    """The same graph with the weights of every such layer on the 8-bit grid, chosen on the layer's inputs for `feeds`.
-
-    The weights of nodes named in `exclude` stay as they are.
-    """
-    return with_weights(model, rounded_weights(model, input_factors(model, feeds, exclude), 8))
-
-
 def input_factors(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> dict[str, np.ndarray]:
     """By the name of each layer that can be rounded: factors (groups, d_in, d_in) that say how its rows compensate."""
     constants = {item.name: item for item in model.graph.initializer}

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from miniclip.inference.encoders import TEXTS_A_CORE
+from miniclip.inference.onnx_encoders import TEXTS_A_CORE
 from miniclip.inference.providers import CPU, session_options
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.onnx_graph import quiet_tools

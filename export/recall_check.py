@@ -12,7 +12,7 @@ import onnx
 
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.metrics import retrieval_recalls
-from miniclip.inference.bundle import TOWERS, onnx_name
+from miniclip.inference.layouts import TOWERS, onnx_name
 from miniclip.models.calibration_set import IMAGES
 
 from .graph import Feeds, embed, look_inside

@@ -20,10 +20,10 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from miniclip.search.api import Hit as Hit
     from miniclip.search.api import Index as Index
-    from miniclip.search.api import Model as Model
     from miniclip.search.api import index as index
-    from miniclip.search.api import load as load
     from miniclip.search.api import open_index as open_index
+    from miniclip.search.model import Model as Model
+    from miniclip.search.model import load as load
 
 __all__ = ["Hit", "Index", "MiniClipError", "Model", "__version__", "index", "load", "open_index"]
 
@@ -33,7 +33,8 @@ def __getattr__(name: str) -> Any:
     if name == "index":  # a package that is a function, too: see miniclip/index/__init__.py
         return importlib.import_module("miniclip.index")
     if name in __all__:
-        return getattr(importlib.import_module("miniclip.search.api"), name)
+        module = "model" if name in ("Model", "load") else "api"
+        return getattr(importlib.import_module(f"miniclip.search.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -217,7 +217,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fallback to the CPU",
-        "miniclip/inference/encoders.py",
+        "miniclip/inference/onnx_encoders.py",
         "            if not is_accelerated(session.get_providers()):\n",
         "            if True:\n",
         "tests/unit/test_gpu_fails.py::test_failing_gpu_is_left_with_a_word",

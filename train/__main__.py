@@ -34,7 +34,8 @@ from .data import TrainingData, load_data
 from .distributed import begin, end, first_process_first, rank, say, share_weights
 from .retrieval_figure import Shown, draw_sheet
 from .tracker import TRACKERS, open_tracker
-from .trainer import Trainer, embed_validation, fit_heads
+from .trainer import Trainer, fit_heads
+from .validation import embed_validation
 
 
 def make_parser() -> ArgumentParser:

@@ -26,7 +26,7 @@ from miniclip.cpu import thread_count
 from miniclip.data.prefetch import prefetch_batches
 from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError, UnreadableImage, is_retryable
-from miniclip.inference.bundle import sha256_of
+from miniclip.inference.manifest import sha256_of
 from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
 

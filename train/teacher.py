@@ -20,9 +20,11 @@ from torch.nn import functional
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
-from miniclip.inference.bundle import Bundle, sha256_of
+from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle, names_bundle
-from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.encoders import Encoders
+from miniclip.inference.manifest import sha256_of
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run
 from miniclip.models.device import Device
 from miniclip.models.hub import local_folder

@@ -8,7 +8,6 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from miniclip.data.progress import BAR_AFTER_S, ProgressBar
+from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
-from miniclip.evaluation.metrics import retrieval_recalls
 from miniclip.files import replace_atomically
 from miniclip.models.checkpoint import load_training_state, save_run, save_training_state
 from miniclip.models.config import Config, TrainConfig
-from miniclip.models.device import Device
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
 
 from .data import TrainingData
@@ -30,12 +27,11 @@ from .distributed import rank, say, sum_gradients
 from .ema import ExponentialMovingAverage
 from .loss import make_loss
 from .param_groups import parameter_groups
-from .sources import HELD_OUT, selection_score
 from .step import ContrastiveStep
 from .tracker import Record, Track
+from .validation import diverged, row_batches, validate, validate_held_out
 
 FITTED_ROWS = 4096  # images and captions for fitting the heads' standardisation if features are not cached
-VALIDATION_BATCH, GPU_VALIDATION_BATCH = 64, 512
 
 
 @dataclass
@@ -237,7 +233,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.embedder.backward(batches[number], view=epoch)
         if not math.isfinite(loss):
-            raise _diverged(f"the loss became {loss} in epoch {epoch}")
+            raise diverged(f"the loss became {loss} in epoch {epoch}")
         sum_gradients(list(self.trained.values()))
         scaler = self.embedder.scaler
         scaler.unscale_(self.optimiser)
@@ -250,50 +246,6 @@ class Trainer:
         return loss
 
 
-def validate(model: DualEncoder, data: TrainingData) -> dict[str, float]:
-    """Recall@K of the model on the whole validation split (protocol karpathy)."""
-    return retrieval_recalls(*embed_validation(model, data))
-
-
-def validate_held_out(model: DualEncoder, data: TrainingData, first_recall: float) -> dict[str, float]:
-    """Mean recall on the held-out images of each further source, and `selection_score` over all sources."""
-    held_out: dict[str, tuple[float, int]] = {}
-    for place, source in enumerate(data.sources[1:], start=1):
-        rows = data.image_rows(HELD_OUT, place)
-        if len(rows):
-            held_out[source.name] = retrieval_recalls(*embed_validation(model, data, rows))["mean_recall"], len(rows)
-    if not held_out:
-        return {}
-    recalls = {f"held_out_recall/{name}": recall for name, (recall, _) in held_out.items()}
-    return {**recalls, "all_sources_recall": selection_score(first_recall, held_out, len(data.image_rows("val")))}
-
-
-@torch.inference_mode()
-def embed_validation(
-    model: DualEncoder, data: TrainingData, image_rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the validation split, or of other images, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`,
-    `image_of_text (N_texts,)`."""
-    model.eval()
-    data.images.train(False)
-    data.texts.train(False)
-    image_rows = data.image_rows("val") if image_rows is None else image_rows
-    text_rows = data.captions_of_images(image_rows)
-    text_rows = text_rows[np.argsort(data.texts.tokens.lengths[text_rows], kind="stable")]  # little padding
-    device = data.images.device
-    image_embeds = torch.cat(
-        [model.vision_head(data.images.features(rows)) for rows in _chunks(image_rows, device, "validating: images")]
-    )
-    text_embeds = torch.cat(
-        [model.text_head(data.texts.features(rows)) for rows in _chunks(text_rows, device, "validating: captions")]
-    )
-    if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
-        raise _diverged("the weights are no longer finite")  # NaN ranks no image above the right one: 100 % recall
-    image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
-    order = np.argsort(text_rows)
-    return text_embeds.cpu().numpy()[order], image_embeds.cpu().numpy(), image_of_text[order]
-
-
 @torch.inference_mode()
 def fit_heads(model: DualEncoder, data: TrainingData) -> None:
     """Give both heads the mean and deviation of their tower's features on the training split."""
@@ -304,7 +256,7 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         side.train(False)
         if side.learns and len(rows) > FITTED_ROWS:  # without a cache, using all of them would be expensive
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
-        parts = _chunks(rows, side.device, "fitting the heads to features")
+        parts = row_batches(rows, side.device, "fitting the heads to features")
         head.fit_features(torch.cat([side.features(part) for part in parts]))
 
 
@@ -315,19 +267,6 @@ def _on_cpu(state: Any) -> Any:
     if isinstance(state, dict):
         return {key: _on_cpu(value) for key, value in state.items()}
     return [_on_cpu(value) for value in state] if isinstance(state, list) else state
-
-
-def _chunks(rows: np.ndarray, device: Device, description: str) -> Iterator[np.ndarray]:
-    """Batches of rows, with progress if a tower is trained, because its features are not cached."""
-    size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
-    with ProgressBar(total=len(rows), desc=description, leave=False, delay=BAR_AFTER_S, disable=rank() > 0) as bar:
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
-            bar.update(len(rows[start : start + size]))
-
-
-def _diverged(what: str) -> MiniClipError:
-    return MiniClipError(f"{what}; the last good checkpoint is kept, lower --train.learning_rate and start again")
 
 
 def _add_record(path: Path, record: Record) -> None:

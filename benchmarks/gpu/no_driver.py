@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA
 
 TEXTS = ["a big red circle", "a small blue square on green"]

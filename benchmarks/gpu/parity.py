@@ -25,7 +25,8 @@ from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.encoders import Encoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 from miniclip.models.checkpoint import Run, load_run
 

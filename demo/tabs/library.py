@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from miniclip.data.paths import printable
-from miniclip.inference.bundle import TOWERS, Bundle, onnx_name
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.layouts import TOWERS, onnx_name
 from miniclip.search.duplicates import find_duplicates
 
 from .. import cards

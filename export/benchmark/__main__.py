@@ -26,8 +26,11 @@ from miniclip.data.captions import read_sources
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import check_protocol, embed_split
 from miniclip.files import write_json
-from miniclip.inference.bundle import TOWERS, Bundle, file_entry, onnx_name
-from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.encoders import Encoders
+from miniclip.inference.layouts import TOWERS, onnx_name
+from miniclip.inference.manifest import file_entry
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.precision import PRECISIONS
 from miniclip.installation import program
 from miniclip.models.checkpoint import Run, load_run, weight_files

@@ -19,7 +19,8 @@ import numpy as np
 
 from miniclip.cli.command import run_command
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import Encoders, OnnxEncoders
+from miniclip.inference.encoders import Encoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import CPU
 from miniclip.search.exact import ExactSearch
 

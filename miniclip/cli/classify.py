@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from miniclip.data.paths import printable, real_path
     from miniclip.data.progress import ProgressBar
     from miniclip.data.storage import is_uri
-    from miniclip.index.scan import ScanResult, scan_images
+    from miniclip.index.scan import scan_images
+    from miniclip.index.scan_result import ScanResult
     from miniclip.search.zero_shot import classify, classify_objects
 
     encoders = open_encoders(arguments, arguments.bundle)

@@ -12,7 +12,7 @@ from miniclip.inference.precision import PRECISION_CHOICES
 
 if TYPE_CHECKING:
     from miniclip.inference.bundle import Bundle
-    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.inference.onnx_encoders import OnnxEncoders
 
 
 Value = TypeVar("Value")
@@ -75,7 +75,7 @@ def open_encoders(arguments: argparse.Namespace, bundle: "Bundle | str | Path | 
     """Encoders of a bundle: opened, or named as after `--bundle`; None is the one that ships."""
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import find_bundle
-    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.inference.onnx_encoders import OnnxEncoders
 
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(find_bundle(bundle, arguments.precision))
     return OnnxEncoders(opened, arguments.provider, arguments.precision, arguments.strict)

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _unfinished(folder: Path) -> str:
     """The work that the next update of an index has to do; "" if the index is complete."""
     from miniclip.data.paths import printable
-    from miniclip.index.store import INDEX_FORMAT, read_settings
+    from miniclip.index.settings import INDEX_FORMAT, read_settings
 
     settings = read_settings(folder)
     update = f"miniclip index {printable(settings.images)} --out {printable(str(folder))}"

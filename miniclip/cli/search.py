@@ -19,10 +19,10 @@ from miniclip.cli.flags import (
 from miniclip.cli.search_output import no_probability, print_result
 from miniclip.errors import MiniClipError
 from miniclip.search.filters import FILTERS
+from miniclip.search.query import DEFAULT_TOP_K, Query
 
 if TYPE_CHECKING:
     from miniclip.data.images import ImageSource
-    from miniclip.search.query import Query
     from miniclip.search.searcher import Hit, Searcher, SearchResult
 
 EXAMPLES = """miniclip search "a dog on the beach"
@@ -72,7 +72,10 @@ def add_command(commands: Any) -> None:
         help="exact | int8 (less memory) | ann (after index --ann; no filters) (default exact)",
     )
     command.add_argument(
-        "--top-k", type=positive, default=10, help="how many images, and captions of --image (default 10)"
+        "--top-k",
+        type=positive,
+        default=DEFAULT_TOP_K,
+        help=f"how many images, and captions of --image (default {DEFAULT_TOP_K})",
     )
     command.add_argument("--sheet", type=png, metavar="FILE", help="also draw the results into this PNG")
     command.add_argument("--open", action="store_true", help="open the best image")
@@ -174,11 +177,7 @@ def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Search
     return Searcher(images, encoders, backend)
 
 
-def _query(
-    arguments: argparse.Namespace, words: list[str], images: list["ImageSource"], searcher: "Searcher"
-) -> "Query":
-    from miniclip.search.query import Query
-
+def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageSource"], searcher: "Searcher") -> Query:
     rows = [searcher.index.row_of(path) for path in arguments.like]
     for path, row in zip(arguments.like, rows, strict=True):
         if row is None:
@@ -201,7 +200,7 @@ def _query(
     )
 
 
-def _present(query: "Query", searcher: "Searcher") -> tuple["SearchResult", int]:
+def _present(query: Query, searcher: "Searcher") -> tuple["SearchResult", int]:
     """The best `top_k` images whose files still exist, and the number of better ones that no longer exist."""
     from miniclip.search.searcher import SearchResult
 
@@ -220,7 +219,7 @@ def _present(query: "Query", searcher: "Searcher") -> tuple["SearchResult", int]
     return replace(result, hits=searcher.in_order(shown, query.sort)), missing
 
 
-def _likely(arguments: argparse.Namespace, query: "Query", result: "SearchResult", searcher: "Searcher") -> list["Hit"]:
+def _likely(arguments: argparse.Namespace, query: Query, result: "SearchResult", searcher: "Searcher") -> list["Hit"]:
     """The hits to show; with `--matches`, only hits that reach the cut-off."""
     if not arguments.matches:
         return result.hits

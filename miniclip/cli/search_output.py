@@ -124,7 +124,7 @@ def _none_passes(query: "Query", index: Any) -> str:
 
 def _missing(count: int, searcher: "Searcher") -> str:
     from miniclip.data.paths import printable
-    from miniclip.index.store import read_settings
+    from miniclip.index.settings import read_settings
 
     folder = searcher.index.folder
     images = "1 image that is" if count == 1 else f"{count:,} images that are"

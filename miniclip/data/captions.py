@@ -16,11 +16,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from miniclip.data.caption_table import CaptionTable, Skipped
-from miniclip.data.discovery import caption_file_in, caption_files_of_splits, reader_for, sidecar_rows
+from miniclip.data.discovery import caption_file_in, caption_files_of_splits, sidecar_rows
 from miniclip.data.file_names import FileNames, composed
+from miniclip.data.formats import SOURCES, reader_for
 from miniclip.data.formats.flickr import read_lists
 from miniclip.data.formats.hugging_face import read_hugging_face
-from miniclip.data.formats.rows import FORMATS, CaptionRows, Row
+from miniclip.data.formats.rows import CaptionRows, Row
 from miniclip.data.ignore import Ignore
 from miniclip.data.images import SUFFIXES
 from miniclip.data.splits import SPLIT_WORDS, normalise_split, seeded_splits
@@ -262,7 +263,7 @@ def _image_folder(folder: Path, seed: int) -> CaptionTable:
         )
         paths += [Path(parent, name) for name in files if _is_image(name) and os.path.isfile(Path(parent, name))]
     if not paths:
-        raise MiniClipError(f"{folder} holds no caption file and no images; MiniCLIP reads {FORMATS}")
+        raise MiniClipError(f"{folder} holds no caption file and no images; MiniCLIP reads {SOURCES}")
     paths.sort()
     names = [path.relative_to(folder).as_posix() for path in paths]
     return CaptionTable(paths, seeded_splits(names, seed), [], np.zeros(0, dtype=np.int64))

@@ -22,9 +22,10 @@ from miniclip.data.paths import real_path
 from miniclip.data.prefetch import prefetch
 from miniclip.data.storage import is_uri, read_uri
 from miniclip.errors import MiniClipError, UnreadableImage
-from miniclip.index.scan import ImageFile
-from miniclip.index.store import IMAGE_COLUMNS
-from miniclip.inference.encoders import IMAGE_BATCH, OnnxEncoders
+from miniclip.index.scan_result import ImageFile
+from miniclip.index.schema import IMAGE_COLUMNS
+from miniclip.inference.encoders import IMAGE_BATCH
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 MAX_FRAMES = 3  # of an animation: it is found by what it shows at its start, a third in and two thirds in
 AHEAD = 32  # images a core may be ahead of the writer

@@ -1,9 +1,11 @@
 """The facts about image files that filters use: size, camera, rating, place and type, in columns.
 
 In: the images' table, or the arrays of its summary. Out: `ImageFacts`. A new fact is a field of
-`miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, and a field of `ImageFacts`.
+`miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, a field of `ImageFacts`, and a higher `INDEX_FORMAT`
+(settings.py), so that the next update reads the fact of images that were indexed before.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# columns of the table by name: type in Arrow, type in SQL for an index that lacks the column. All may be empty
+# columns of the table by name: type in Arrow and NumPy, type in SQL for an index that lacks the column. Values may
+# be missing
 METADATA_COLUMNS = {
     "camera": ("string", "string"),
     "rating": ("int8", "tinyint"),
@@ -22,7 +25,7 @@ METADATA_COLUMNS = {
     "longitude": ("float64", "double"),
     "file_type": ("string", "string"),
 }
-FACT_COLUMNS = ("width_px", "height_px", *METADATA_COLUMNS)
+FACT_KINDS = {"width_px": "int32", "height_px": "int32", **{name: kind for name, (kind, _) in METADATA_COLUMNS.items()}}
 
 
 def metadata_fields() -> "list[pa.Field]":
@@ -73,24 +76,8 @@ class ImageFacts:
     @classmethod
     def from_columns(cls, columns: "Mapping[str, pa.Array]", count: int) -> "ImageFacts":
         """Columns of the table; an index of an older format lacks some, and its images then lack the facts."""
-
-        def numbers(name: str, kind: type, missing: float) -> np.ndarray:
-            if name not in columns:
-                return np.full(count, missing, dtype=kind)
-            return np.asarray(columns[name].fill_null(missing).to_numpy(zero_copy_only=False), dtype=kind)
-
-        def labels(name: str) -> Labels:
-            return Labels.from_arrow(columns[name]) if name in columns else Labels(np.full(count, -1, np.int32), ())
-
-        return cls(
-            numbers("width_px", np.int32, 0),
-            numbers("height_px", np.int32, 0),
-            labels("camera"),
-            labels("file_type"),
-            numbers("rating", np.int8, 0),
-            numbers("latitude", np.float64, np.nan),
-            numbers("longitude", np.float64, np.nan),
-        )
+        facts: dict[str, Any] = {name: _fact(columns.get(name), kind, count) for name, kind in FACT_KINDS.items()}
+        return cls(**facts)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """By name, for the summary's file."""
@@ -127,3 +114,13 @@ class ImageFacts:
 
     def __len__(self) -> int:
         return len(self.width_px)
+
+
+def _fact(values: "pa.Array | None", kind: str, count: int) -> Labels | np.ndarray:
+    """One column in memory. Images without a value have no label, NaN or 0."""
+    if kind == "string":
+        return Labels(np.full(count, -1, np.int32), ()) if values is None else Labels.from_arrow(values)
+    missing = math.nan if kind.startswith("float") else 0
+    if values is None:
+        return np.full(count, missing, dtype=kind)
+    return np.asarray(values.fill_null(missing).to_numpy(zero_copy_only=False), dtype=kind)

@@ -6,29 +6,29 @@ here; open the index again to see its work. If the files that an update leaves a
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from miniclip.cpu import thread_count
 from miniclip.data.paths import stored_path
 from miniclip.data.storage import is_uri, read_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
 from miniclip.index.columns import Captions, Paths, Texts
-from miniclip.index.embeddings_mmap import Put, map_embeddings, write_embeddings
-from miniclip.index.facts import FACT_COLUMNS, ImageFacts
-from miniclip.index.scan import Problem
-from miniclip.index.store import IMAGES, open_table, read_problems, read_settings, unreadable
+from miniclip.index.embeddings_mmap import map_embeddings, write_embeddings
+from miniclip.index.facts import FACT_KINDS, ImageFacts
+from miniclip.index.lance_errors import unreadable
+from miniclip.index.scan_result import Problem
+from miniclip.index.schema import IMAGES
+from miniclip.index.settings import read_settings
+from miniclip.index.store import open_table, read_problems
+from miniclip.index.stored_embeds import StoredEmbeds
 from miniclip.index.summary import Summary, read_summary, stamp_of
 
-ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", "text", *FACT_COLUMNS)
-READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
+ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", "text", *FACT_KINDS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ImageIndex:
         return index
 
     @cached_property
-    def stored(self) -> "StoredEmbeds":
+    def stored(self) -> StoredEmbeds:
         """The embeddings on disk."""
         return _reopen(self.folder, self.version)
 
@@ -198,77 +198,6 @@ def _names_of(path: str | Path) -> list[str]:
     # typed names are composed (NFC); those copied from a Mac's disk are decomposed (NFD)
     names += [unicodedata.normalize(form, name) for name in names if not name.isascii() for form in ("NFC", "NFD")]
     return list(dict.fromkeys(map(stored_path, names)))
-
-
-class StoredEmbeds:
-    """The embeddings of one version of the table, on disk, by row of the index."""
-
-    def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray) -> None:
-        """row_ids (N,) as the table is read, order (N,) the places in it of the index's rows."""
-        self.table, self._row_ids, self._order = table, row_ids, order
-        self._place = np.empty(len(order), dtype=np.int64)
-        self._place[order] = np.arange(len(order))
-        self.dim = int(table.schema.field("embedding").type.list_size)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Parts of the whole, some megabytes each: rows (B,) and embeddings (B, D)."""
-        for start in range(0, len(self), READ_ROWS):
-            yield from self._part(start)
-
-    def read(self) -> np.ndarray:
-        """(N, D) float32; peak memory is one copy and a few batches."""
-        embeds = np.empty((len(self), self.dim), dtype=np.float32)
-
-        def put(rows: np.ndarray, part: np.ndarray) -> None:
-            if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-                embeds[rows[0] : rows[-1] + 1] = part
-            else:
-                embeds[rows] = part
-
-        self.put_all(put)
-        embeds.flags.writeable = False
-        return embeds
-
-    def put_all(self, put: Put) -> None:
-        """Hand over all parts, in any order. Cores read side by side."""
-
-        def read(start: int) -> None:
-            for rows, part in self._part(start):
-                put(rows, part)
-
-        with ThreadPoolExecutor(thread_count()) as pool:
-            list(pool.map(read, range(0, len(self), READ_ROWS)))
-
-    def _part(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Read by ranges: a scan of everything reads far ahead, and would be in memory twice."""
-        query = self.table.search().select(["embedding"]).with_row_id(True).offset(start).limit(READ_ROWS)
-        done = start
-        for batch in query.to_arrow().to_batches():
-            part = slice(done, done + batch.num_rows)
-            if not np.array_equal(batch["_rowid"].to_numpy(), self._row_ids[part]):
-                raise ValueError("its rows came in another order")
-            yield self._place[part], batch["embedding"].flatten().to_numpy().reshape(batch.num_rows, -1)
-            done += batch.num_rows
-        if done != min(start + READ_ROWS, len(self)):
-            raise ValueError("rows are missing")
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """rows (K,) -> (K, D) float32."""
-        offsets, back = np.unique(self._order[rows], return_inverse=True)
-        if len(offsets) == 0:
-            return np.empty((0, self.dim), dtype=np.float32)
-        found = self.table.take_offsets(offsets.tolist()).select(["embedding"]).to_arrow()
-        embeds = found["embedding"].combine_chunks().flatten().to_numpy().reshape(len(offsets), -1)
-        return np.asarray(embeds[back])
-
-    def rows_of(self, row_ids: np.ndarray) -> np.ndarray:
-        """Rows of the index, by the table's own row ids."""
-        ids = self._row_ids[self._order]
-        by_id = np.argsort(ids)
-        return np.asarray(by_id[np.searchsorted(ids, row_ids, sorter=by_id)])
 
 
 def _reopen(folder: Path, version: int) -> StoredEmbeds:

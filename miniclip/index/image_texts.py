@@ -20,7 +20,8 @@ from miniclip.data.prefetch import prefetch
 from miniclip.data.progress import ProgressBar
 from miniclip.data.storage import is_uri, read_uri
 from miniclip.errors import MiniClipError, is_retryable
-from miniclip.index.store import Settings, Writer
+from miniclip.index.settings import Settings
+from miniclip.index.store import Writer
 from miniclip.inference.text_reader import TextReader, can_read_text
 
 COMMIT_EVERY_S = 30.0

@@ -28,9 +28,11 @@ from miniclip.errors import MiniClipError, is_retryable
 from miniclip.index.embed_file import Reading, read_all, row_columns
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.image_texts import ReadTexts, read_texts, wants_text
-from miniclip.index.scan import ImageFile, Problem, ScanResult, absolute, scan_images
-from miniclip.index.store import INDEX_FORMAT, Settings, Writer, kept_settings, open_writer, read_problems
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.index.scan import absolute, scan_images
+from miniclip.index.scan_result import ImageFile, Problem, ScanResult
+from miniclip.index.settings import INDEX_FORMAT, Settings, kept_settings
+from miniclip.index.store import Writer, open_writer, read_problems
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.text_reader import check_text_reader
 
 COMMIT_EVERY_S = 4.0  # a kill loses at most this much work: five seconds, including the commit

@@ -18,11 +18,12 @@ from miniclip.data.paths import printable
 from miniclip.errors import IndexBusy
 from miniclip.index.image_texts import wants_text
 from miniclip.index.scan import absolute, scan_images
-from miniclip.index.store import INDEX_FORMAT, LOCK, read_settings
+from miniclip.index.settings import INDEX_FORMAT, read_settings
+from miniclip.index.store import LOCK
 from miniclip.index.summary import is_current, read_summary, stamp_of
 
 if TYPE_CHECKING:
-    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.inference.onnx_encoders import OnnxEncoders
 
 Say = Callable[[str], object]
 

@@ -24,10 +24,12 @@ from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError, is_retryable
 from miniclip.index.embed_file import read_file, row_columns
 from miniclip.index.indexer import Plan, Write
-from miniclip.index.scan import ImageFile, Problem, ScanResult
-from miniclip.index.store import Writer, index_schema, writing
+from miniclip.index.lance_errors import writing
+from miniclip.index.scan_result import ImageFile, Problem, ScanResult
+from miniclip.index.schema import index_schema
+from miniclip.index.store import Writer
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.installation import install
 
 CHUNK = 100_000  # files between two commits

@@ -8,9 +8,7 @@ once, so that a loop ends.
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
@@ -24,75 +22,11 @@ from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
+from miniclip.index.scan_result import ImageFile, Problem, ScanResult
 
 MAX_BYTES = 2 << 30
-# kinds of files that people keep among their images and that MiniCLIP does not read, by suffix
-KINDS = {
-    "RAW": "raw",
-    "video": "mp4 mov m4v avi mkv webm wmv mpg mpeg mts m2ts 3gp flv ogv vob insv lrv",
-    "PDF": "pdf",
-    "drawing": "svg svgz ai eps ps dxf",
-    "image of another kind": "jxl ico tga psd psb xcf exr hdr dds pcx ppm pgm pbm pnm bpg xpm emf wmf",
-}
-KINDS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 RAW_DOUBLE, BESIDE_RAW = "RAW beside its JPEG", ("jpg", "jpeg", "heic", "heif")
 PLAIN = "/!$&'()*+,;=:@~"  # characters that need no escape in the path of a URI, in addition to letters, digits and -._
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """One file to index. `path` is as the index stores it (`stored_path`); `state` changes with its content."""
-
-    path: str
-    bytes: int
-    mtime_ns: int
-    captions: tuple[str, ...] = ()
-
-    @property
-    def state(self) -> tuple[int, int]:
-        return self.bytes, self.mtime_ns
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 if they are unknown.
-
-    `retryable`: the cause may not be the file, so the next update tries it again although it did not change.
-    """
-
-    path: str
-    reason: str
-    bytes: int = -1
-    mtime_ns: int = -1
-    retryable: bool = False
-
-
-@dataclass
-class ScanResult:
-    """Everything below a folder. Rows of files that cannot be read now are kept: the files may still exist."""
-
-    files: dict[str, ImageFile] = field(default_factory=dict)  # by stored path
-    problems: list[Problem] = field(default_factory=list)
-    unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
-    unreadable_files: set[str] = field(default_factory=set)  # stored paths
-    captions_unknown: bool = False  # unreadable folders: indexed images below them are kept
-    root: str = ""  # names are shown relative to this folder
-    left_out: Counter[str] = field(default_factory=Counter)  # folders that are not the user's, by name
-    passed_over: Counter[str] = field(default_factory=Counter)  # files that are no images MiniCLIP reads, by kind
-    notes: list[str] = field(default_factory=list)  # messages from the reader of captions
-
-    def hides(self, path: str) -> bool:
-        """Whether a stored path that was not found may still be there."""
-        return path in self.unreadable_files or path.startswith(tuple(self.unreadable_folders))
-
-    def remarks(self) -> list[str]:
-        """One line each for the folders that were left out, the files that were passed over, and the captions."""
-        lines = list(self.notes)
-        for words, counts in (("left out", self.left_out), ("passed over", self.passed_over)):
-            shown = [f"{printable(name)} {count:,}" for name, count in counts.most_common(8)]
-            rest = sum(counts.values()) - sum(count for _, count in counts.most_common(8))
-            lines += [f"{words}: {', '.join(shown + ([f'others {rest:,}'] if rest else []))}"] if counts else []
-        return lines
 
 
 def scan_images(source: str, exclude: Sequence[str] = ()) -> ScanResult:
@@ -173,7 +107,7 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
         if "/." in info.path[len(place) :] or not info.is_file:
             continue
         if not info.base_name.lower().endswith(SUFFIXES):
-            _pass_over(info.base_name, found)
+            found.pass_over(info.base_name)
             continue
         if info.path in doubles:
             found.passed_over[RAW_DOUBLE] += 1
@@ -196,15 +130,6 @@ class _WithoutFiles(Ignore):
 
     def read(self, folder: str) -> None:
         return None
-
-
-def _pass_over(name: str, found: ScanResult) -> None:
-    """Count a file of a kind that people may expect to be indexed."""
-    suffix = name.lower().rpartition(".")[2] if "." in name else ""
-    if f".{suffix}" == name.lower() and name.lower() in SUFFIXES:
-        found.passed_over[f"files named only {name}; give them a name:"] += 1
-    elif kind := KINDS.get(suffix):
-        found.passed_over[f"{kind} (.{suffix})"] += 1
 
 
 def _raw_doubles(names: Iterable[str]) -> set[str]:
@@ -241,7 +166,7 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
         doubles = _raw_doubles(entry.name for entry in entries)
         for entry in entries:
             if entry.name.startswith("."):
-                _pass_over(entry.name if entry.name.lower() in SUFFIXES else "", found)
+                found.pass_over(entry.name if entry.name.lower() in SUFFIXES else "")
                 continue
             if _is(entry.is_dir):
                 if not ignore.leaves_out(entry.path, is_folder=True):
@@ -255,7 +180,7 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
                 found.problems.append(Problem(stored_path(entry.path), "a link that leads nowhere"))
                 found.unreadable_folders.append(stored_path(entry.path) + "/")
             else:
-                _pass_over(entry.name, found)
+                found.pass_over(entry.name)
         folders += reversed(subfolders)
 
 

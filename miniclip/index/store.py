@@ -11,174 +11,40 @@
 
 Every commit is one new version of a table, complete or absent: a process killed at any moment leaves the last version.
 A reader keeps the version that it opened. An index of an older format can be read; the next update upgrades it under
-its lock, without embedding an image again (`MIGRATIONS`).
+its lock, without embedding an image again (`ADDED_COLUMNS`).
 """
 
 import errno
 import fcntl
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniclip.cache import ANOTHER, cache_folder
 from miniclip.data.metadata import Metadata
-from miniclip.errors import IndexBusy, IndexCorrupted, MiniClipError
-from miniclip.files import write_json
-from miniclip.index.facts import METADATA_COLUMNS, metadata_fields
-from miniclip.index.scan import Problem
+from miniclip.errors import IndexBusy, MiniClipError
+from miniclip.index.lance_errors import unreadable, writing
+from miniclip.index.scan_result import Problem
+from miniclip.index.schema import (
+    ADDED_COLUMNS,
+    IMAGE_COLUMNS,
+    IMAGES,
+    PROBLEMS,
+    READ_AGAIN,
+    index_schema,
+    problem_schema,
+)
+from miniclip.index.settings import Settings, read_settings, write_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INDEX_FORMAT, OLDEST_FORMAT = 5, 2
-# by format, the columns that came with it: table, name, SQL for the rows that there are. A problem of an older index
-# does not say whether another try may help, so each is tried once more
-MIGRATIONS = {
-    3: [("pictures", "remark", "cast(NULL as string)"), ("problems", "retryable", "true")],
-    4: [("pictures", name, f"cast(NULL as {sql})") for name, (_, sql) in METADATA_COLUMNS.items()],
-    5: [("pictures", "text", "cast(NULL as string)")],
-}
-READ_AGAIN = ("taken", *METADATA_COLUMNS)  # by the update that brings an older index to this format
-IMAGES, PROBLEMS, LOCK = "pictures", "problems", "writer.lock"
+LOCK = "writer.lock"
 BEGUN = (LOCK, "index.json.partial")  # files that a kill may leave of an unfinished index
-IMAGE_COLUMNS = ("width_px", "height_px", "taken", "remark", "text", *METADATA_COLUMNS)  # the same for equal content
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
-
-
-def problem_schema() -> "pa.Schema":
-    """Columns of `problems.lance`."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field("path", pa.string(), nullable=False),
-            pa.field("bytes", pa.int64(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-            pa.field("reason", pa.string(), nullable=False),
-            pa.field("retryable", pa.bool_(), nullable=False),
-        ]
-    )
-
-
-def index_schema(dim: int) -> "pa.Schema":
-    """Columns of `pictures.lance` for embeddings of `dim` dimensions."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field("path", pa.string(), nullable=False),  # as miniclip.data.paths.stored_path gives it
-            pa.field("sha256", pa.binary(32), nullable=False),
-            pa.field("bytes", pa.int64(), nullable=False),
-            pa.field("mtime_ns", pa.int64(), nullable=False),
-            pa.field("indexed_at", pa.timestamp("ms"), nullable=False),  # UTC
-            pa.field("width_px", pa.int32(), nullable=False),  # upright
-            pa.field("height_px", pa.int32(), nullable=False),
-            pa.field("taken", pa.timestamp("s")),  # the camera's own time
-            pa.field("captions", pa.list_(pa.string()), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-            pa.field("remark", pa.string()),  # a fault of a file that could still be indexed
-            pa.field("text", pa.string()),  # that the image shows; NULL until it was looked for
-            *metadata_fields(),
-        ]
-    )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The content of `index.json`."""
-
-    fingerprint: str
-    bundle: Path
-    images: str
-    exclude: tuple[str, ...] = ()  # patterns of `--exclude`
-    format: int = INDEX_FORMAT
-    ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read if the extra is installed
-    is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
-
-
-def read_settings(folder: Path) -> Settings:
-    """`MiniClipError` if there is no index, or one of another format."""
-    path = folder / "index.json"
-    if not path.exists():
-        raise MiniClipError(f"no index at {folder}; make one with: miniclip index IMAGES --bundle B --out {folder}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        written = int(values["format"])
-        if written > INDEX_FORMAT:
-            raise MiniClipError(f"{path} has format {written}, newer than this MiniCLIP; update it")
-        if written < OLDEST_FORMAT:
-            raise MiniClipError(
-                f"the index {folder} has the older format {written}; delete it and index the images again"
-            )
-        exclude = tuple(map(str, values.get("exclude") or ()))
-        images = str(values.get("images", ""))
-        is_finished = values.get("finished") is not False
-        ocr = None if values.get("ocr") is None else bool(values["ocr"])
-        return Settings(str(values["fingerprint"]), Path(values["bundle"]), images, exclude, written, ocr, is_finished)
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise IndexCorrupted(folder, first_line(error)) from error
-
-
-def kept_settings(folder: Path) -> Settings | None:
-    """The settings that an index was made with; None if it does not exist yet."""
-    return read_settings(folder) if (folder / "index.json").exists() else None
-
-
-def kept_exclude(folder: Path) -> tuple[str, ...]:
-    """The patterns that an index was made with; none if it does not exist yet."""
-    kept = kept_settings(folder)
-    return kept.exclude if kept else ()
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def unreadable(folder: Path, error: Exception) -> MiniClipError:
-    """Why an index cannot be read. Only damaged files are a reason to make it again.
-
-    LanceDB raises many types. Errors of the system and of memory do not mean damaged files, and types such as
-    `TypeError` may come from a bug of ours.
-    """
-    if isinstance(error, MiniClipError):
-        return error
-    code = getattr(error, "errno", None)
-    if found := re.search(r"\(os error (\d+)\)", str(error)):
-        code = int(found[1])
-    if isinstance(error, MemoryError) or code == errno.ENOMEM:
-        return MiniClipError(f"not enough memory to read the index {folder}; close other programs and start again")
-    if code is not None and code not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return MiniClipError(
-            f"cannot read the index {folder}: {os.strerror(code)}; allow it, or see that its disk is there"
-        )
-    if isinstance(error, TypeError | AttributeError | NameError | IndexError | AssertionError | ImportError):
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        return MiniClipError(
-            f"cannot read the index {folder} ({reason}); if its files are whole, this is a fault of MiniCLIP, "
-            "and MINICLIP_DEBUG=1 shows where"
-        )
-    return IndexCorrupted(folder, first_line(error))
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Convert LanceDB's errors of writing, such as a full disk, to one line. The last commit stays."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        text = str(error)
-        system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
-        reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
-        advice = "free some space and start again" if system else "start again, or choose another --out"
-        raise MiniClipError(f"cannot write {folder}: {reason}; {advice}") from error
 
 
 def versions_of(folder: Path, name: str = IMAGES) -> Path:
@@ -226,24 +92,23 @@ class Writer:
         try:
             self._images = _open_or_create(folder, IMAGES, self.schema)
             self._problems = _open_or_create(folder, PROBLEMS, problem_schema())
-            self._migrate()
+            self._add_columns()
             self._before = lancedb.connect(str(folder)).open_table(IMAGES)
             self._before.checkout(self._images.version)  # so that the offsets below stay valid while we write
         except Exception as error:
             raise unreadable(folder, error) from error
 
-    def _migrate(self) -> None:
+    def _add_columns(self) -> None:
         """Add the columns that an older index lacks. `index.json` keeps its old format until the update is through."""
-        tables = {IMAGES: self._images, PROBLEMS: self._problems}
-        for written in range(self.settings.format + 1, INDEX_FORMAT + 1):
-            for name, column, value in MIGRATIONS.get(written, []):
-                if column not in tables[name].schema.names:
-                    with writing(self.folder):
-                        tables[name].add_columns({column: value})
+        for name, table in ((IMAGES, self._images), (PROBLEMS, self._problems)):
+            lacking = {column: sql for column, sql in ADDED_COLUMNS[name].items() if column not in table.schema.names}
+            if lacking:
+                with writing(self.folder):
+                    table.add_columns(lacking)
 
     def put_settings(self, settings: Settings) -> None:
         """From now on the index is of these images, and its bundle in that folder."""
-        _write_settings(self.folder, settings)
+        write_settings(self.folder, settings)
 
     def known(self) -> "pa.Table":
         """Rows as they were when the writer opened, without embeddings."""
@@ -385,7 +250,7 @@ def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
         lock.write(f"process {os.getpid()}")
         lock.flush()
         if not (folder / "index.json").exists():
-            _write_settings(folder, settings)
+            write_settings(folder, settings)
         yield Writer(folder, dim)
 
 
@@ -395,21 +260,6 @@ def _elsewhere(folder: Path) -> str:
         if folder.is_relative_to(cache_folder()):
             return ANOTHER
     return "choose another --out"
-
-
-def _write_settings(folder: Path, settings: Settings) -> None:
-    values: dict[str, Any] = {
-        "fingerprint": settings.fingerprint,
-        "bundle": str(settings.bundle),
-        "images": settings.images,
-    }
-    values |= {
-        "format": settings.format,
-        "exclude": list(settings.exclude),
-        "ocr": settings.ocr,
-        "finished": settings.is_finished,
-    }
-    write_json(folder / "index.json", values)
 
 
 def _check_place(folder: Path, settings: Settings) -> None:

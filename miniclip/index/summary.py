@@ -20,7 +20,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.facts import ImageFacts
-from miniclip.index.scan import Problem, ScanResult
+from miniclip.index.scan_result import Problem, ScanResult
 
 ROWS = "rows.npz"
 TABLES = ("pictures", "problems")

@@ -11,8 +11,8 @@ from pathlib import Path
 from miniclip.errors import MiniClipError
 from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
-from miniclip.index.store import kept_exclude
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.index.settings import kept_exclude
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 MIN_PAUSE_S = 1.0
 

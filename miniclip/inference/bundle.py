@@ -8,8 +8,6 @@ checked against their SHA-256 before they are opened. A bundle without a manifes
 says so; its score calibration, if there is one, is in `score_calibration.json`.
 """
 
-import hashlib
-import json
 import mmap
 import re
 import shutil
@@ -24,34 +22,24 @@ from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.inference.layouts import (
     EXTERNAL_DATA,
-    SETTINGS,
     TOWERS,
     Layout,
     TextRules,
     find_layout,
-    onnx_name,
     other_graphs,
     read_settings,
     text_rules,
 )
+from miniclip.inference.manifest import fingerprint_of, read_manifest, sha256_of
 from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.installation import program
 
-MANIFEST_FORMAT = 1
 CALIBRATION_FILE = "score_calibration.json"
 # a snapshot in the hub's own cache: the repository, the commit, and the folder inside
 SNAPSHOT = re.compile(
     r".*/models--(?P<user>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?"
 )
-
-__all__ = ["SETTINGS", "TOWERS", "Bundle", "fingerprint_of", "list_files", "onnx_name", "read_manifest", "sha256_of"]
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -258,47 +246,3 @@ def _locations(part: Any) -> Iterator[str]:
         if field_.message_type:
             for own in [value] if isinstance(value, Message) else value:
                 yield from _locations(own)
-
-
-def fingerprint_of(parts: list[str]) -> str:
-    """One SHA-256 over the hashes of weights, tokenizer and preprocessing, and the dimension."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def file_entry(path: Path) -> dict[str, Any]:
-    """The manifest's entry for one file."""
-    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-
-
-def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file of a bundle but the manifest, with its SHA-256 and size: the manifest's `files`."""
-    return {
-        path.relative_to(folder).as_posix(): file_entry(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """A bundle's manifest; `MiniClipError` when it cannot be read, is none, or of a newer format."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MiniClipError(f"{path} is not a manifest ({error}); copy or export the bundle again") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise MiniClipError(f"{path} is not a manifest; copy or export the bundle again")
-    if manifest["format"] > MANIFEST_FORMAT:
-        raise MiniClipError(
-            f"{path} has format {manifest['format']}, this MiniCLIP reads up to {MANIFEST_FORMAT}; update"
-        )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not all(isinstance(f, dict) and "sha256" in f for f in files.values()):
-        raise MiniClipError(f"{path} lists no files with hashes; copy or export the bundle again")
-    if not isinstance(manifest.get("fingerprint"), str):
-        raise MiniClipError(f"{path} has no fingerprint; copy or export the bundle again")
-    scale = manifest.get("logit_scale", 0.0)
-    if not isinstance(scale, int | float) or not abs(scale) < 100:  # neither NaN nor too large for exp
-        raise MiniClipError(f"{path}: logit_scale is no number; copy or export the bundle again")
-    if not isinstance(manifest.get("certificate"), dict | None):
-        raise MiniClipError(f"{path}: certificate is no object; copy or export the bundle again")
-    return manifest

@@ -12,8 +12,9 @@ from typing import Any
 
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
-from miniclip.inference.bundle import SNAPSHOT, is_bundle, list_names, sha256_of
+from miniclip.inference.bundle import SNAPSHOT, is_bundle, list_names
 from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
+from miniclip.inference.manifest import sha256_of
 from miniclip.inference.precision import PRECISIONS
 
 RELEASED = "miniclip-s"

@@ -19,7 +19,7 @@ from miniclip.inference.bundle import Bundle
 from miniclip.inference.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.inference.onnx_encoders import OnnxEncoders
 
 FORMAT = 1
 SHORT, OTHER = "a dog", "two red chairs"

@@ -24,7 +24,7 @@ from miniclip.cache import cache_folder, write_cached
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically, write_json
-from miniclip.inference.bundle import fingerprint_of, sha256_of
+from miniclip.inference.manifest import fingerprint_of, sha256_of
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.backbones import backbone_from_config, backbone_settings
 from miniclip.models.config import Config, config_from_dict

@@ -23,9 +23,12 @@ from onnx import TensorProto, helper
 from miniclip.cpu import thread_count
 from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.files import write_json
-from miniclip.index.image_index import ImageIndex, StoredEmbeds
-from miniclip.index.store import open_writer, read_settings, writing
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.index.image_index import ImageIndex
+from miniclip.index.lance_errors import writing
+from miniclip.index.settings import read_settings
+from miniclip.index.store import open_writer
+from miniclip.index.stored_embeds import StoredEmbeds
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import session_options
 
 GALLERIES = ("exact", "int8", "ann")

@@ -20,7 +20,7 @@ import numpy as np
 from miniclip.cache import write_cached
 from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 CAPTIONS = "captions.npz"
 SAVE_EVERY_S = 30.0  # the most work that a stop can lose

@@ -1,8 +1,9 @@
 """Filters: which images may answer a query, by facts about their files.
 
 In: an index and the values of a `Filters`. Out: a mask of its rows. A new filter is a field of `Filters`, an entry in
-`FILTERS`, and for the page a control of the same name in demo/static/search.html. Commands, the page and its addresses
-take their filters from the table.
+`FILTERS`, a control of the same name in demo/static/search.html, and an argument of `Index.search` (api.py). Commands,
+the page, its addresses and its messages take their filters from the table. A filter that asks for a fact which no
+column of the index holds starts in miniclip/index/facts.py; size in bytes and time are in `ImageIndex.states`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.errors import InvalidArgument
+from miniclip.search.place import Place, distance_km
 
 if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
     import numpy as np
@@ -26,30 +28,15 @@ ORIENTATIONS = ("landscape", "portrait", "square")
 SQUARE_RATIO = 1.05  # of the longer edge to the shorter one, up to which an image counts as square
 OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic", "jpeg2000": "jp2", "j2k": "jp2"}
 OTHER_NAMES |= {suffix[1:]: "raw" for suffix in RAW_SUFFIXES}
-EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 DEFAULT_WITHIN_KM = 10.0
 NO_PLACE = "must be latitude and longitude in degrees, such as 48.86,2.35"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Degrees; north and east are positive."""
-
-    latitude: float
-    longitude: float
-
-    @property
-    def is_on_earth(self) -> bool:
-        return abs(self.latitude) <= 90 and abs(self.longitude) <= 180
-
-    def __str__(self) -> str:
-        return f"{self.latitude:g},{self.longitude:g}"
 
 
 @dataclass(frozen=True)
 class Filter:
     """How one field of `Filters` is read, asked for and applied."""
 
+    label: str  # what the page calls it
     help: str
     read: Callable[[str], Any]  # its `ValueError` says what the text must be
     metavar: str
@@ -105,16 +92,6 @@ def read_text(text: str) -> str:
 def read_file_type(text: str) -> str:
     name = read_text(text).lower().lstrip(".")
     return OTHER_NAMES.get(name, name)
-
-
-def distance_km(place: Place, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """(N,) great-circle distances by the haversine formula, NaN if a place is NaN."""
-    import numpy as np
-
-    ours, theirs = math.radians(place.latitude), np.radians(latitude)
-    east = np.radians(longitude - place.longitude)
-    half_chord = np.sin((theirs - ours) / 2) ** 2 + math.cos(ours) * np.cos(theirs) * np.sin(east / 2) ** 2
-    return np.asarray(2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half_chord, 0, 1))))
 
 
 def _by_camera(index: ImageIndex, filters: Filters) -> np.ndarray:
@@ -215,6 +192,7 @@ class Filters:
 
 FILTERS: dict[str, Filter] = {
     "folder": Filter(
+        label="In folder",
         help="only images below this folder",
         read=read_folder,
         metavar="FOLDER",
@@ -222,6 +200,7 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "after": Filter(
+        label="From",
         help="only images taken on that day or later",
         read=read_day,
         metavar="YYYY-MM-DD",
@@ -229,6 +208,7 @@ FILTERS: dict[str, Filter] = {
         applies=lambda index: index.dated > 0,
     ),
     "before": Filter(
+        label="To",
         help="only images taken on that day or earlier",
         read=read_day,
         metavar="YYYY-MM-DD",
@@ -236,6 +216,7 @@ FILTERS: dict[str, Filter] = {
         applies=lambda index: index.dated > 0,
     ),
     "camera": Filter(
+        label="Camera",
         help="only images of this camera: its name, or a part of it",
         read=read_text,
         metavar="NAME",
@@ -244,18 +225,21 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "orientation": Filter(
+        label="Shape",
         help="only images that are landscape, portrait or square",
         read=str.lower,
         metavar="SHAPE",
         mask=_by_orientation,
     ),
     "min_megapixels": Filter(
+        label="Size",
         help="only images of at least so many million pixels",
         read=read_number(0, 1e6, "a number of million pixels, such as 2"),
         metavar="N",
         mask=lambda index, filters: _megapixels(index) >= filters.min_megapixels,
     ),
     "file_type": Filter(
+        label="File type",
         help="only files of this type: jpeg, png, webp, gif, tiff, bmp, avif, heic, jp2 or raw",
         read=read_file_type,
         metavar="TYPE",
@@ -264,6 +248,7 @@ FILTERS: dict[str, Filter] = {
         flag="type",
     ),
     "min_rating": Filter(
+        label="Rating",
         help="only images rated with at least so many stars, 1 to 5",
         read=lambda text: int(read_number(1, 5, "a number of stars from 1 to 5")(text)),
         metavar="STARS",
@@ -272,6 +257,7 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "near": Filter(
+        label="Near",
         help="only images taken near this place, in degrees, such as 48.86,2.35",
         read=read_place,
         metavar="LAT,LON",
@@ -280,6 +266,7 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "within_km": Filter(
+        label="Within",
         help=f"with --near: within so many kilometres (default {DEFAULT_WITHIN_KM:g})",
         read=read_number(0, 20_040, "a number of kilometres, such as 5"),
         metavar="KM",

@@ -17,11 +17,12 @@ from miniclip.errors import InvalidArgument
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.caption_cache import caption_embeds
+from miniclip.search.compose import allowed_rows, browse, compose, newest_first
 from miniclip.search.exact import ExactSearch
 from miniclip.search.names import STRONG_COVERAGE, NameSearch, fuse, lines_with
-from miniclip.search.query import Query, allowed_rows, browse, compose, newest_first
+from miniclip.search.query import DEFAULT_TOP_K, Query
 
 if TYPE_CHECKING:
     from miniclip.search.approximate import SearchBackend
@@ -164,15 +165,15 @@ class Searcher:
     def _names(self) -> NameSearch:
         return NameSearch(self.index)
 
-    def by_text(self, words: str, top_k: int = 10) -> list[Hit]:
+    def by_text(self, words: str, top_k: int = DEFAULT_TOP_K) -> list[Hit]:
         """Words -> images."""
         return self.search(Query(texts=(words,), top_k=top_k)).hits
 
-    def by_image(self, image: ImageSource, top_k: int = 10) -> list[Hit]:
+    def by_image(self, image: ImageSource, top_k: int = DEFAULT_TOP_K) -> list[Hit]:
         """An image -> the images most like it."""
         return self.search(Query(images=(image,), top_k=top_k)).hits
 
-    def by_row(self, row: int, top_k: int = 10) -> list[Hit]:
+    def by_row(self, row: int, top_k: int = DEFAULT_TOP_K) -> list[Hit]:
         """An image of the index -> itself and the images most like it."""
         scores, rows = self.gallery.top_k(self.index.embeds([row]), top_k)
         return self._hits(scores[0], rows[0])

@@ -12,7 +12,7 @@ from transformers.initialization import no_init_weights
 
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import ModelConfig, load_config
 from miniclip.models.dual_encoder import build_model

@@ -19,7 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import (
 )  # the one that needs no torchvision
 
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.models.onnx_graph import quiet_tools
 from tests.support.cli import run_cli
 from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer

@@ -19,9 +19,9 @@ from PIL import Image
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import HUB_NAME, find_bundle
-from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.known_models import ON_HUB
 from miniclip.inference.layouts import TextRules, find_layout, text_rules
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.drawing import WORDS
 from tests.support.hub_server import HubServer, Repository, read_files, use_hub
 from tests.support.replicas import REPLICAS, Replica

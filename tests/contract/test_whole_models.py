@@ -13,7 +13,7 @@ from torch.nn import functional
 from export.__main__ import main as export
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.models.checkpoint import Run, load_run
 from miniclip.models.config import load_config
 from tests.support.replicas.building import SIZE_PX

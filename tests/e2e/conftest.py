@@ -87,7 +87,7 @@ def demo_process() -> type[DemoProcess]:
 def image_index(tiny_bundle: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from miniclip.index.indexer import update_index
     from miniclip.inference.bundle import Bundle
-    from miniclip.inference.encoders import OnnxEncoders
+    from miniclip.inference.onnx_encoders import OnnxEncoders
 
     folder = tmp_path_factory.mktemp("page") / "index"
     update_index(str(image_folder), OnnxEncoders(Bundle.open(tiny_bundle), provider="cpu"), folder)

@@ -4,7 +4,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.location import bring_up_to_date
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import released_bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 from tests.support.emoji_queries import QUERIES

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.e2e.conftest import DemoProcess
 from tests.support.axe import serious
 from tests.support.many_images import write_many

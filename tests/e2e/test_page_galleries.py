@@ -17,7 +17,7 @@ from demo.compare import choices
 from demo.tabs.library import handlers
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 from tests.e2e.conftest import DemoProcess
 from tests.support.drawing import COLOURS, SHAPES, draw_image

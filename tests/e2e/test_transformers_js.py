@@ -19,8 +19,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from miniclip.data.images import open_image
 from miniclip.files import write_json
-from miniclip.inference.bundle import Bundle, list_files
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.manifest import list_files
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 NODE_FILES = Path(__file__).parent / "node"
 NPM_CI = "npm ci --ignore-scripts --no-audit --no-fund --prefer-offline --loglevel=error --fetch-retries=1"

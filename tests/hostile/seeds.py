@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from miniclip.data.transform import ImageTransform
-from miniclip.index.store import Settings, open_writer
-from miniclip.inference.bundle import MANIFEST_FORMAT, fingerprint_of, list_files, onnx_name
+from miniclip.index.settings import Settings
+from miniclip.index.store import open_writer
+from miniclip.inference.layouts import onnx_name
+from miniclip.inference.manifest import MANIFEST_FORMAT, fingerprint_of, list_files
 from miniclip.inference.score_calibration import ScoreCalibration
 from tests.support.camera_files import RAW_FILES
 from tests.support.drawing import draw_image
@@ -92,7 +94,7 @@ def make_index(folder: Path, rows: int = 5) -> dict[str, bytes]:
     }
     with open_writer(folder, Settings("0" * 64, folder, "/pictures"), DIM) as writer:
         writer.put(columns, replace=False)
-        from miniclip.index.scan import Problem
+        from miniclip.index.scan_result import Problem
 
         writer.put_problems([Problem("/pictures/x.png", "an empty file", 0, 0)])
     return _files(folder)

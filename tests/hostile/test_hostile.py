@@ -17,7 +17,7 @@ from miniclip.data.captions import read_captions
 from miniclip.data.images import read_image
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.store import INDEX_FORMAT
+from miniclip.index.settings import INDEX_FORMAT
 from miniclip.inference.bundle import Bundle
 from miniclip.models.calibration_set import CalibrationSet
 from miniclip.models.checkpoint import load_run, load_training_state

@@ -13,9 +13,10 @@ import torch
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.index.store import read_settings
-from miniclip.inference.bundle import Bundle, onnx_name
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.index.settings import read_settings
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.layouts import onnx_name
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run, load_training_state
 from miniclip.models.config import load_config
 from miniclip.search.searcher import Searcher

@@ -20,7 +20,7 @@ from PIL import Image
 
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.security.shared_demo import SharedDemo
 from tests.support.drawing import draw_image
 

@@ -18,7 +18,7 @@ from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.store import read_problems
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
 from tests.support.indexing import encoders
 from tests.support.killed_index import BAD, GOOD, commits, images, index_eagerly, rows

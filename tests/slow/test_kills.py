@@ -16,7 +16,8 @@ from pathlib import Path
 
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
-from miniclip.inference.bundle import Bundle, sha256_of
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.manifest import sha256_of
 from miniclip.models.checkpoint import load_run, load_training_state
 from tests.slow.conftest import Record
 from tests.support.killed_index import BAD, GOOD, commits, images, index_eagerly, rows

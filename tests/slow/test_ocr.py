@@ -11,7 +11,7 @@ from benchmarks.text_images import text_images
 from miniclip.index import image_texts
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.text_reader import TextReader, can_read_text
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher

@@ -16,7 +16,7 @@ from miniclip.errors import MiniClipError
 from miniclip.index.indexer import update_index
 from miniclip.index.store import read_problems
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
 from tests.support.drawing import make_distinct_images
 from tests.support.indexing import encoders

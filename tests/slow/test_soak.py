@@ -22,7 +22,7 @@ import pytest
 
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.e2e.conftest import DemoProcess
 from tests.support.cli import REPOSITORY
 from tests.support.drawing import COLOURS, SHAPES

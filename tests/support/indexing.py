@@ -7,7 +7,7 @@ import pytest
 
 from miniclip.index.indexer import IndexReport
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import lancedb
 import pytest
 
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.drawing import make_distinct_images
 
 GOOD, BAD = 120, 6

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.store import Settings, open_writer
+from miniclip.index.settings import Settings
+from miniclip.index.store import open_writer
 from miniclip.inference.bundle import Bundle
 from tests.support.photos import write_photo
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
 from tests.support.drawing import COLOURS, SHAPES, draw_image
 

@@ -6,7 +6,7 @@ import pytest
 
 import train.trainer
 from tests.support.training import records_of
-from train.trainer import validate
+from train.validation import validate
 
 TOWERS = {"vision_learning_rate": 1e-3, "text_learning_rate": 1e-3}
 

@@ -11,7 +11,7 @@ import transformers as hf
 from tests.support.architectures import randomise
 from tests.support.clip_files import MAX_TOKENS, PREPROCESSOR, TINY, write_tokenizer
 from tests.support.drawing import WORDS
-from tests.support.replicas import MEAN, SIZE_PX, STD, scatter, word_tokenizer, write
+from tests.support.replicas.building import MEAN, SIZE_PX, STD, scatter, word_tokenizer, write
 
 Tokens = dict[str, torch.Tensor]
 

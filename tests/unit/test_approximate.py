@@ -10,9 +10,10 @@ import pytest
 import miniclip.search.approximate
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
-from miniclip.index.store import Settings, open_writer, read_settings
+from miniclip.index.settings import Settings, read_settings
+from miniclip.index.store import open_writer
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.approximate import Int8Search, exact_top_k, make_ann, measured_recall, open_backend, recall_of
 from miniclip.search.exact import ExactSearch
 

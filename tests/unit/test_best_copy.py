@@ -15,7 +15,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.relocate import relocate
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.best_copy import choose_best, plan_others, sharpness
 from tests.support.cli import REPOSITORY
 from tests.support.drawing import draw_image

@@ -11,8 +11,10 @@ import onnx
 import pytest
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.bundle import Bundle, fingerprint_of, onnx_name
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.layouts import onnx_name
+from miniclip.inference.manifest import fingerprint_of
+from miniclip.inference.onnx_encoders import OnnxEncoders
 
 FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 MODELS = [onnx_name(tower, precision) for tower in ("vision", "text") for precision in ("fp32", "fp16", "int8")]

@@ -10,7 +10,7 @@ from miniclip.data.images import open_image, read_header, read_image
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.camera_files import (
     ODD_FILES,
     OTHER,

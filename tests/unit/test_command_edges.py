@@ -9,10 +9,11 @@ import pytest
 
 from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
-from miniclip.index.image_index import ImageIndex, StoredEmbeds
+from miniclip.index.image_index import ImageIndex
 from miniclip.index.scan import scan_images
+from miniclip.index.stored_embeds import StoredEmbeds
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.approximate import AnnSearch
 from miniclip.search.searcher import Searcher
 from tests.support.drawing import draw_image

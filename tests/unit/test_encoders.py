@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA, choose_provider, session_options
 
 ALL = ("fp32", "fp16", "int8")

@@ -20,7 +20,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.scan import scan_images
 from miniclip.index.watch import watch
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
 
 NOBODY = 65534

@@ -15,7 +15,7 @@ from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split, recall_table
 from miniclip.evaluation.metrics import retrieval_recalls
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config

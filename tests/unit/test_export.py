@@ -27,8 +27,10 @@ from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.files import write_json
-from miniclip.inference.bundle import TOWERS, Bundle, list_files, onnx_name
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.layouts import TOWERS, onnx_name
+from miniclip.inference.manifest import list_files
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.precision import PRECISIONS
 from miniclip.models.calibration_set import CalibrationSet
 from miniclip.models.checkpoint import load_run, load_training_state, save_run

@@ -10,7 +10,8 @@ import pytest
 import export.__main__ as export_command
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
-from miniclip.inference.bundle import Bundle, list_files
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.manifest import list_files
 
 
 def export_here(patch: pytest.MonkeyPatch, run: Path, out: Path) -> int:

@@ -15,10 +15,12 @@ from miniclip.cli.search import _split_folder
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.index.store import INDEX_FORMAT
-from miniclip.inference.encoders import OnnxEncoders
-from miniclip.search.filters import FILTERS, Filters, Place, distance_km
-from miniclip.search.query import Query, browse
+from miniclip.index.settings import INDEX_FORMAT
+from miniclip.inference.onnx_encoders import OnnxEncoders
+from miniclip.search.compose import browse
+from miniclip.search.filters import FILTERS, Filters
+from miniclip.search.place import Place, distance_km
+from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 from tests.support.indexing import encoders
 from tests.support.photos import write_photo

@@ -10,7 +10,7 @@ import pytest
 
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA
 from miniclip.search.device_search import DeviceSearch
 from miniclip.search.exact import ExactSearch

@@ -12,7 +12,7 @@ from tests.support.drawing import WORDS
 from tests.support.training import config, load, no_bfloat16, own_cache, start, with_train
 from train.data import TrainingData
 from train.tower_inputs import Frozen
-from train.trainer import validate
+from train.validation import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
 TOLERANCE = 0.001  # of mean recall

@@ -9,7 +9,7 @@ from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.indexing import encoders, images
 
 __all__ = ["encoders", "images"]  # fixtures

@@ -15,7 +15,7 @@ from miniclip.errors import UnreadableImage
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.icc_profiles import cmyk_inks, display_p3, grey_gamma, matrix_profile, pro_photo
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)

@@ -22,8 +22,9 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.image_texts import read_texts
 from miniclip.index.indexer import update_index
 from miniclip.index.location import bring_up_to_date, is_up_to_date
-from miniclip.index.store import Settings, open_writer, read_settings
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.index.settings import Settings, read_settings
+from miniclip.index.store import open_writer
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 from tests.support.indexing import encoders
 

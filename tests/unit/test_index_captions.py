@@ -7,7 +7,7 @@ from pathlib import Path
 
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.indexing import counts, encoders, images
 
 __all__ = ["encoders", "images"]  # fixtures

@@ -6,7 +6,7 @@ from pathlib import Path
 import lancedb
 
 from miniclip.index.indexer import update_index
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.indexing import encoders, images
 
 __all__ = ["encoders", "images"]  # fixtures

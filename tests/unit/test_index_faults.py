@@ -26,10 +26,11 @@ import miniclip.search.approximate
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.index.scan import Problem
-from miniclip.index.store import Settings, Writer, open_writer, read_problems, read_settings
+from miniclip.index.scan_result import Problem
+from miniclip.index.settings import Settings, read_settings
+from miniclip.index.store import Writer, open_writer, read_problems
 from miniclip.index.watch import watch
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.indexing import counts, encoders, images
 
 __all__ = ["encoders", "images"]  # fixtures

@@ -12,8 +12,9 @@ from PIL import Image
 from miniclip.errors import IndexCorrupted, MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.index.store import INDEX_FORMAT, unreadable
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.index.lance_errors import unreadable
+from miniclip.index.settings import INDEX_FORMAT
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.indexing import encoders, images
 
 __all__ = ["encoders", "images"]  # fixtures

@@ -9,7 +9,7 @@ import pytest
 
 from miniclip.cli.main import run
 from miniclip.index.indexer import update_index, write_here
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.indexing import encoders
 from tests.support.photos import write_photo
 

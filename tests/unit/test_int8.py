@@ -26,7 +26,8 @@ from export.to_onnx import export_text
 from miniclip.data.captions import read_captions
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
-from miniclip.inference.bundle import TOWERS, Bundle, onnx_name
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.layouts import TOWERS, onnx_name
 from miniclip.models.backbones import load_backbone
 from miniclip.models.calibration_set import CALIBRATION_FILE, CalibrationSet
 from miniclip.models.checkpoint import load_run

@@ -21,7 +21,7 @@ from demo.request_filter import RequestFilter
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 from tests.support.photos_on_disk import CAMERA, PLACE, write_photos
 

@@ -11,7 +11,7 @@ from demo.page import answering
 from demo.tabs import search
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.filters import FILTERS
 from miniclip.search.searcher import Searcher
 from tests.support.indexing import encoders

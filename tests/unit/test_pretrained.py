@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.bundle import sha256_of
+from miniclip.inference.manifest import sha256_of
 from miniclip.models.config import load_config
 from miniclip.models.pretrained import PACKAGES, class_prototypes, resolve_backbone
 from train.__main__ import start_model

@@ -11,8 +11,8 @@ import pytest
 from miniclip.errors import MiniClipError
 from miniclip.inference import providers
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders, padded_batch
 from miniclip.inference.gpu_info import Card, cards_of
+from miniclip.inference.onnx_encoders import OnnxEncoders, padded_batch
 from miniclip.inference.precision import preferred
 from miniclip.inference.providers import COREML, CPU, CUDA, DIRECTML, choose_provider, cuda_options, worth_timing
 
@@ -152,7 +152,7 @@ def test_last_batch_on_a_gpu_is_padded_and_only_its_own_rows_come_back(tiny_bund
     images = [path for path in images if path.suffix in (".png", ".jpg")][:11]
     rows, embeds = encoders.encode_images(images, batch_size=8)
     assert len(rows) == len(embeds) == 11
-    assert encoders._vision.batches[-2:] == [8, 4]
+    assert encoders._sessions["vision"].batches[-2:] == [8, 4]
     expected = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32").encode_images(images)[1]
     np.testing.assert_allclose(embeds, expected, atol=1e-5)
 

@@ -16,9 +16,9 @@ from miniclip.data.images import read_image
 from miniclip.errors import MiniClipError, UnreadableImage, is_retryable
 from miniclip.index import embed_file as reading
 from miniclip.index.embed_file import read_file
-from miniclip.index.scan import ImageFile
+from miniclip.index.scan_result import ImageFile
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.drawing import draw_image
 
 

@@ -18,7 +18,7 @@ from miniclip.data.splits import seeded_splits
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY, run_module
 
 RUN_FILES = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "calibration.npz")

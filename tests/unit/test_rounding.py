@@ -1,12 +1,14 @@
 """Rounding of weights for 8-bit products: errors cancel, and the quantiser finds the same grid."""
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.gptq import round_weights, steps
-from export.graph import embed
+from export.gptq import input_factors, rounded_weights, steps, with_weights
+from export.graph import Feeds, embed
 from export.int8 import _dynamic
 from export.smooth_quant import scale_outliers
 
@@ -23,6 +25,11 @@ def layer(weight: np.ndarray) -> onnx.ModelProto:
         [numpy_helper.from_array(weight, "weight")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+
+
+def round_weights(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> onnx.ModelProto:
+    """The same graph with the weights of its layers on the 8-bit grid."""
+    return with_weights(model, rounded_weights(model, input_factors(model, feeds, exclude), 8))
 
 
 def weight_of(model: onnx.ModelProto) -> np.ndarray:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.bundle import Bundle, list_files
+from miniclip.inference.bundle import Bundle
 from miniclip.inference.calibration_queries import judge_words, judged_queries
-from miniclip.inference.encoders import OnnxEncoders
 from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries, Words
 from miniclip.inference.logistic import fit_logistic
+from miniclip.inference.manifest import list_files
 from miniclip.inference.match_cutoff import FOUND_CAPTIONS
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.score_calibration import HITS, ScoreCalibration, calibrate
 from tests.support.cli import run_cli
 

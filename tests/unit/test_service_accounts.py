@@ -7,7 +7,8 @@ import pytest
 from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
 from miniclip.index.location import index_folder
-from miniclip.index.store import Settings, open_writer
+from miniclip.index.settings import Settings
+from miniclip.index.store import open_writer
 from miniclip.models.pretrained import resolve_backbone
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher

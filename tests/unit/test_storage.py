@@ -19,7 +19,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 from miniclip.search.zero_shot import classify_objects
 from tests.support.cli import run_cli

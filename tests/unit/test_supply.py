@@ -15,8 +15,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.bundle import Bundle, list_files, onnx_name
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.layouts import onnx_name
+from miniclip.inference.manifest import list_files
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.cli import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))

@@ -26,7 +26,8 @@ from tests.support.training import TRANSFORM, config, load, new_model, records_o
 from train.data import TrainingData, load_data
 from train.loss import infonce
 from train.sources import HELD_OUT
-from train.trainer import Trainer, epoch_batches, learning_rate_factor, validate
+from train.trainer import Trainer, epoch_batches, learning_rate_factor
+from train.validation import validate
 
 __all__ = ["config"]  # fixtures
 

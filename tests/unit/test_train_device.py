@@ -23,7 +23,7 @@ from train.__main__ import main
 from train.augment import View
 from train.decoded import decode, resized
 from train.interpolate import main as interpolate_main
-from train.trainer import validate
+from train.validation import validate
 
 __all__ = ["accelerator", "apple_gpu", "config", "no_bfloat16", "own_cache"]  # fixtures
 TOWERS = ("--train.vision_learning_rate", "1e-3", "--train.text_learning_rate", "1e-3")

@@ -31,7 +31,7 @@ from train.data import load_data
 from train.feature_cache import image_features, text_features
 from train.tokens import Tokens
 from train.tower_inputs import Images, Texts
-from train.trainer import validate
+from train.validation import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
 PLAIN = View(TRANSFORM)

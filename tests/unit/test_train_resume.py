@@ -20,7 +20,8 @@ from tests.support.cli import REPOSITORY, run_cli
 from tests.support.resuming import TOWERS, assert_same_run, fail_at
 from tests.support.training import config, records_of, start, with_train
 from train.__main__ import _check_resumed
-from train.trainer import Trainer, validate
+from train.trainer import Trainer
+from train.validation import validate
 
 __all__ = ["config"]  # fixtures
 

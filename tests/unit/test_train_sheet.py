@@ -31,7 +31,7 @@ from train.retrieval_figure import (
     Shown,
     draw_sheet,
 )
-from train.trainer import embed_validation
+from train.validation import embed_validation
 
 __all__ = ["config"]  # fixtures
 TITLE_PX = 2 * LINE_PX + GAP_PX

@@ -11,7 +11,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.index.scan import scan_images
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import OnnxEncoders
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.drawing import draw_image
 
 

@@ -5,12 +5,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from miniclip.data.formats.rows import CaptionRows, Row, place_of, read_text, unknown_format
+from miniclip.data.formats.rows import CaptionRows, FileStart, Row, place_of, read_text
 from miniclip.data.images import SUFFIXES
+from miniclip.errors import MiniClipError
 
 NAME_COLUMNS = ("image", "file_name", "filename", "filepath", "image_name")
 CAPTION_COLUMNS = ("caption", "text", "title")
 MAX_RECORD_LINES = 200  # a longer caption is a quote that was never closed
+
+
+def is_columns(start: FileStart) -> bool:
+    return names_both(column_names(start.first_line, delimiter_of(start.first_line)))
+
+
+def column_problem(start: FileStart) -> str:
+    """What the header lacks, if the first line is one."""
+    sign = max("\t|;,", key=start.first_line.count)
+    return missing_columns(column_names(start.first_line, sign)) if sign in start.first_line else ""
 
 
 def read_columns(file: Path) -> CaptionRows:
@@ -28,7 +39,7 @@ def read_columns(file: Path) -> CaptionRows:
     name, caption = _index(columns, NAME_COLUMNS), _index(columns, CAPTION_COLUMNS)
     split = _index(columns, ("split",))
     if name is None or caption is None:
-        raise unknown_format(file, missing_columns(columns))
+        raise MiniClipError(f"{file} {missing_columns(columns)}")
     rows, stray = [], []
     for number, fields, is_stray in _records(lines, start + 1, delimiter, name, len(columns)):
         if is_stray:

@@ -3,10 +3,16 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from miniclip.data.formats.rows import Row, numbered_lines, place_of
+from miniclip.data.formats.columns import NAME_COLUMNS, column_names
+from miniclip.data.formats.rows import FileStart, Row, numbered_lines, place_of
 from miniclip.errors import MiniClipError
 
 LISTS = {"train": "*trainImages.txt", "val": "*devImages.txt", "test": "*testImages.txt"}
+
+
+def is_pipes(start: FileStart) -> bool:
+    name, *others = column_names(start.first_line, "|") or [""]
+    return name in NAME_COLUMNS and others == ["comment_number", "comment"]
 
 
 def read_pipes(file: Path) -> list[Row]:
@@ -21,6 +27,10 @@ def read_pipes(file: Path) -> list[Row]:
         caption = rest[1] if len(rest) == 2 else re.sub(r"^\s*\d+(\s+|$)", "", "".join(rest))
         rows.append(Row(name, caption, where=place_of(file, number)))
     return rows
+
+
+def is_tokens(start: FileStart) -> bool:
+    return re.match(r"\S.*#\d+\t", start.first_line) is not None
 
 
 def read_tokens(file: Path) -> list[Row]:

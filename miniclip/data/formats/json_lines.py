@@ -4,8 +4,23 @@ import json
 from pathlib import Path
 
 from miniclip.data.formats.columns import CAPTION_COLUMNS
-from miniclip.data.formats.rows import NO_CAPTION, Row, caption_texts, numbered_lines, place_of
+from miniclip.data.formats.rows import NO_CAPTION, FileStart, Row, caption_texts, numbered_lines, place_of
 from miniclip.errors import MiniClipError
+
+
+def is_json_lines(start: FileStart) -> bool:
+    return '"file_name"' in start.first_line and not key_problem(start)
+
+
+def key_problem(start: FileStart) -> str:
+    """What the first object lacks, if the first line is one."""
+    try:
+        keys = list(json.loads(start.first_line))
+    except (ValueError, TypeError, RecursionError):
+        return ""
+    wanted = {"file_name": ("file_name",), "caption": CAPTION_COLUMNS}
+    lacking = [" or ".join(names) for names in wanted.values() if not set(names) & set(map(str, keys))]
+    return f"lacks the key {' and '.join(lacking)}; its keys are: {', '.join(map(str, keys))}" if lacking else ""
 
 
 def read_json_lines(file: Path) -> list[Row]:

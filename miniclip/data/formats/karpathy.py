@@ -3,8 +3,12 @@
 import json
 from pathlib import Path, PurePosixPath
 
-from miniclip.data.formats.rows import NO_CAPTION, Row, read_text
+from miniclip.data.formats.rows import NO_CAPTION, FileStart, Row, read_text
 from miniclip.errors import MiniClipError
+
+
+def is_karpathy(start: FileStart) -> bool:
+    return start.file.name.startswith("dataset_") or ('"images"' in start.head and '"sentences"' in start.head)
 
 
 def read_karpathy(file: Path) -> list[Row]:

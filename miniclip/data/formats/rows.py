@@ -5,15 +5,12 @@ Text may carry a byte order mark, Windows line ends or blank lines, and be UTF-8
 
 import codecs
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from miniclip.errors import MiniClipError
-
-FORMATS = (
-    "captions.txt or CSV/TSV with a header image,caption[,split]; results.csv; *.token; Karpathy JSON; "
-    "metadata.csv|jsonl; IMAGE.txt beside IMAGE.jpg; a folder of images; hf:USER/NAME; openmoji"
-)
+HEAD_BYTES = 65_536
 
 
 class Row(NamedTuple):
@@ -39,6 +36,28 @@ class CaptionRows(list[Row]):
 
 
 Reader = Callable[[Path], list[Row]]
+
+
+@dataclass(frozen=True)
+class FileStart:
+    """What a caption file is recognised by. It is read when it is first asked for."""
+
+    file: Path
+
+    @property
+    def suffix(self) -> str:
+        return self.file.suffix.lower()
+
+    @cached_property
+    def head(self) -> str:
+        """The text of its first bytes."""
+        with self.file.open("rb") as stream:
+            return decode(stream.read(HEAD_BYTES))
+
+    @cached_property
+    def first_line(self) -> str:
+        """The first line that is not blank."""
+        return next((line for line in self.head.split("\n") if line.strip()), "")
 
 
 def _byte_as_latin_1(error: UnicodeError) -> tuple[str, int]:
@@ -77,8 +96,3 @@ def caption_texts(value: Any) -> list[str]:
 
 def place_of(file: Path, number: int) -> str:
     return f"{file.name} line {number}"
-
-
-def unknown_format(file: Path, problem: str = "") -> MiniClipError:
-    problem = problem or ("is not a caption file that MiniCLIP knows" if file.stat().st_size else "is empty")
-    return MiniClipError(f"{file} {problem}; MiniCLIP reads {FORMATS}")

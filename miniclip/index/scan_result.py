@@ -1,0 +1,81 @@
+"""What a scan found: images to index, files that cannot be indexed, and counts of what was passed over."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from miniclip.data.images import SUFFIXES
+from miniclip.data.paths import printable
+
+# kinds of files that people keep among their images and that MiniCLIP does not read, by suffix
+KINDS = {
+    "RAW": "raw",
+    "video": "mp4 mov m4v avi mkv webm wmv mpg mpeg mts m2ts 3gp flv ogv vob insv lrv",
+    "PDF": "pdf",
+    "drawing": "svg svgz ai eps ps dxf",
+    "image of another kind": "jxl ico tga psd psb xcf exr hdr dds pcx ppm pgm pbm pnm bpg xpm emf wmf",
+}
+KINDS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file to index. `path` is as the index stores it (`stored_path`); `state` changes with its content."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    captions: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> tuple[int, int]:
+        return self.bytes, self.mtime_ns
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 if they are unknown.
+
+    `retryable`: the cause may not be the file, so the next update tries it again although it did not change.
+    """
+
+    path: str
+    reason: str
+    bytes: int = -1
+    mtime_ns: int = -1
+    retryable: bool = False
+
+
+@dataclass
+class ScanResult:
+    """Everything below a folder. Rows of files that cannot be read now are kept: the files may still exist."""
+
+    files: dict[str, ImageFile] = field(default_factory=dict)  # by stored path
+    problems: list[Problem] = field(default_factory=list)
+    unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
+    unreadable_files: set[str] = field(default_factory=set)  # stored paths
+    captions_unknown: bool = False  # unreadable folders: indexed images below them are kept
+    root: str = ""  # names are shown relative to this folder
+    left_out: Counter[str] = field(default_factory=Counter)  # folders that are not the user's, by name
+    passed_over: Counter[str] = field(default_factory=Counter)  # files that are no images MiniCLIP reads, by kind
+    notes: list[str] = field(default_factory=list)  # messages from the reader of captions
+
+    def pass_over(self, name: str) -> None:
+        """Count a file of a kind that people may expect to be indexed."""
+        suffix = name.lower().rpartition(".")[2] if "." in name else ""
+        if f".{suffix}" == name.lower() and name.lower() in SUFFIXES:
+            self.passed_over[f"files named only {name}; give them a name:"] += 1
+        elif kind := KINDS.get(suffix):
+            self.passed_over[f"{kind} (.{suffix})"] += 1
+
+    def hides(self, path: str) -> bool:
+        """Whether a stored path that was not found may still be there."""
+        return path in self.unreadable_files or path.startswith(tuple(self.unreadable_folders))
+
+    def remarks(self) -> list[str]:
+        """One line each for the folders that were left out, the files that were passed over, and the captions."""
+        lines = list(self.notes)
+        for words, counts in (("left out", self.left_out), ("passed over", self.passed_over)):
+            shown = [f"{printable(name)} {count:,}" for name, count in counts.most_common(8)]
+            rest = sum(counts.values()) - sum(count for _, count in counts.most_common(8))
+            lines += [f"{words}: {', '.join(shown + ([f'others {rest:,}'] if rest else []))}"] if counts else []
+        return lines
