@@ -168,10 +168,11 @@ class Answers(BaseHTTPRequestHandler):
 
     def create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
-        status = 409 if name in self.server.repositories else 200
-        private = wanted.get("visibility") == "private" or wanted.get("private", False)
-        self.server.repositories.setdefault(name, Repository(private=private))
-        self.answer({"url": f"{self.server.address}/{name}"}, status)
+        is_new = name not in self.server.repositories
+        if is_new:
+            repository = self.server.add(name, {})
+            repository.private = wanted.get("visibility") == "private" or wanted.get("private", False)
+        self.answer({"url": f"{self.server.address}/{name}"}, 200 if is_new else 409)
 
     def commit(self, name: str, items: list[dict[str, Any]]) -> None:
         repository = self.server.repositories[name]
