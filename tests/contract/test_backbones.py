@@ -134,7 +134,8 @@ def test_vision_comes_back_from_its_run_folder_alone(vision: Exported, tiny_back
     pixel_values = images(2, vision.row.size_px, seed=3)
     with torch.inference_mode():
         ours, theirs = model.encode_image(pixel_values), vision.model.encode_image(pixel_values)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    # the same weights add up in another order where the memory lies otherwise; other weights differ by 0.1 and more
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_text_comes_back_from_its_run_folder_alone(text: Exported, tiny_backbones, tmp_path: Path) -> None:
