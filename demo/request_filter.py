@@ -1,7 +1,7 @@
 """The filter before Gradio's server: which requests are allowed, how large, how long, and for whom.
 
 In: every request. Out: the requests that the page needs; all others end here. Gradio has more endpoints than this page
-uses: `file=` serves uploads as they came, with their location, and fetches addresses; `proxy=`, `stream`, `monitoring`
+uses: `file=` serves uploads unchanged, GPS included, and fetches URLs; `proxy=`, `stream`, `monitoring`
 and `custom_component` exist as well. All of them are blocked, so no endpoint that accepts a file path is reachable.
 """
 
@@ -34,7 +34,7 @@ WITH_LOGIN = re.compile(
     r"|queue/(join|data|status)|call/(search_text|search_image|classify)(/[\w-]+)?)"
 )
 MCP = re.compile(r"/gradio_api/(mcp(/(http/?)?)?|run/search_text)")
-# demo.local_access decides the rest
+# demo.local_access checks who may use these
 LOCAL = re.compile(
     r"/local/(open|[\w-]{32}/(details|show|plan|archive|run|undo|original/[0-9a-f]{8}/\d{1,9}|archive/[0-9a-f]{16}))"
 )
@@ -45,7 +45,7 @@ LIMITS = {  # bytes and seconds of a request's body
 }
 MCP_BYTES = 2 * MAX_UPLOAD_BYTES  # an image as base64
 MAX_UPLOADS_BYTES = 1 << 30  # of all uploads that are kept at a time
-MAX_OPEN = {False: 64, True: 512}  # requests at a time, by login: others cannot block users who are logged in
+MAX_OPEN = {False: 64, True: 512}  # requests at a time, counted by login, so that visitors cannot block users who are logged in
 LOOPBACK = ("127.0.0.1", "::1")
 FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
 
@@ -97,7 +97,7 @@ class RequestFilter:
         if self._open[has_login] >= MAX_OPEN[has_login]:
             return _refuse(503, "Too many requests at a time: try again in a moment.", retry_s=1)
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        # up to twice the limit is read and cut off later: a client that is still sending would not read the answer
+        # bodies up to twice the limit are cut off while they are read: a client that still sends would miss this answer
         if not length.isdigit() or len(length) > 12 or int(length) > 2 * max_bytes:
             return _refuse(413, f"The request is larger than {max_bytes:,} bytes.")
         if path == "/gradio_api/upload" and _kept_bytes() > MAX_UPLOADS_BYTES:

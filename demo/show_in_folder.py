@@ -35,7 +35,7 @@ def show_in_folder(path: Path) -> None:
 def _is_shown_by_file_manager(path: Path) -> bool:
     if shutil.which("dbus-send") is None:
         return False
-    # an answer is waited for: without one, no file manager has this interface
+    # wait for a reply: without one, no file manager has this interface
     items = f"array:string:{path.as_uri().replace(',', '%2C')}"
     command = ["dbus-send", "--print-reply", *FILE_MANAGER, SHOW_ITEMS, items, "string:"]
     try:

@@ -69,7 +69,7 @@ def write_space(images: str, bundle: Path, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     path_of = _write_previews(index, out)
     encoders.bundle.copy_to(out / "bundle")
-    # without a hub's name the same files have a fingerprint of their own
+    # the copy has no name on the hub, so its fingerprint differs
     _write_index(index, path_of, out / "index", Bundle.open(out / "bundle").fingerprint)
     ignored = shutil.ignore_patterns("__pycache__", "released")  # an installed miniclip holds its models there
     shutil.copytree(Path(miniclip.__file__).parent, out / "miniclip", ignore=ignored)

@@ -42,7 +42,7 @@ def zip_stream(paths: Sequence[str]) -> Iterator[bytes]:
                 with open(path, "rb") as file:
                     found = os.fstat(file.fileno())
                     entry = zipfile.ZipInfo(name, max(EARLIEST, time.localtime(found.st_mtime)[:6]))
-                    entry.file_size = found.st_size  # lets it choose the 64-bit form
+                    entry.file_size = found.st_size  # zipfile decides by this whether to write ZIP64
                     entry.external_attr = 0o644 << 16
                     with archive.open(entry, "w") as into:
                         while part := file.read(PART_BYTES):

@@ -100,8 +100,7 @@ def speeds(
 ) -> dict[str, dict[str, Any]]:
     """Images (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
 
-    `folders` by the names that `export.benchmark.worker` takes: a run for PyTorch on `device`, a bundle for a
-    precision.
+    `folders` maps the names of workers to a run (PyTorch, on `device`) or to a bundle (a precision).
     """
     rows: dict[str, dict[str, Any]] = {name: {} for name in folders}
     with tempfile.TemporaryDirectory() as tmp, contextlib.ExitStack() as stack:
@@ -147,7 +146,7 @@ def write_inputs(path: Path, embeds: SplitEmbeds, transform: ImageTransform) -> 
 def _in_turns(
     workers: list[Worker], kind: str, size: int, seconds: float, rounds: int, bar: ProgressBar
 ) -> dict[str, list[float]]:
-    """Seconds of every pass of each model, without a first turn that warms up."""
+    """Seconds of every pass of each model, after a warm-up turn that is not measured."""
     for worker in workers:
         worker.turn(kind, size, 0)
         bar.update()

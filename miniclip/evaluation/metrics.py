@@ -15,7 +15,7 @@ PROTOCOLS = ("karpathy", "paired")
 def ranks(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Rank of `similarity[i, target[i]]` in row i, 0 the best; equal scores rank by column.
 
-    similarity (N, M) float, target (N,) int64 -> (N,) int64. Ties count as an exact top-k search orders them, so a
+    similarity (N, M) float, target (N,) int64 -> (N,) int64. Ties rank by column, as in exact top-k search, so a
     model that gives every pair the same score does not look perfect.
 
     >>> ranks(np.array([[0.1, 0.9, 0.5], [0.3, 0.3, 0.3]]), np.array([2, 1]))
