@@ -45,7 +45,7 @@ LIMITS = {  # bytes and seconds of a request's body
 }
 MCP_BYTES = 2 * MAX_UPLOAD_BYTES  # an image as base64
 MAX_UPLOADS_BYTES = 1 << 30  # of all uploads that are kept at a time
-MAX_OPEN = {False: 64, True: 512}  # requests at a time, counted by login, so that visitors cannot block users who are logged in
+MAX_OPEN = {False: 64, True: 512}  # requests at a time; visitors without a login cannot block the others
 LOOPBACK = ("127.0.0.1", "::1")
 FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
 
