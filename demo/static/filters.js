@@ -34,7 +34,7 @@ function filterPanel(element, fields, names) {
             for (const name of names) {
                 const own = offered[name];
                 const label = fields[name].closest('label');
-                label.hidden = !own && !['not', 'copies'].includes(name);
+                label.hidden = !own && !['not', 'copies', 'unnamed'].includes(name);
                 if (!own?.length) continue;
                 const chosen = fields[name].value;
                 fields[name].replaceChildren(fields[name].options[0], ...own.map(([value, text]) => new Option(text, value)));

@@ -46,7 +46,7 @@ def test_occupied_port_is_one_line_and_exit_2(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         done = demo("--index", str(tmp_path / "none"), "--port", str(port))
     assert done.returncode == 2
-    assert re.fullmatch(rf"error: port {port} is in use; .*--port N \(make demo PORT=N\)\n", done.stderr)
+    assert re.fullmatch(rf"error: port {port} is in use; .*choose another with --port N\n", done.stderr)
     assert done.stdout == ""
 
 
@@ -54,7 +54,7 @@ def test_occupied_port_is_one_line_and_exit_2(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         ((), "--images DIR"),
-        (("--images", "x"), "--bundle"),
+        (("--images", "x"), "x does not exist"),
         (("--index", "no-such-index"), "no index at no-such-index"),
         (("--index", "x", "--auth", "nobody"), "user:password"),
         (("--index", "x", "--port", "70000"), "65535"),

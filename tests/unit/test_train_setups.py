@@ -160,7 +160,7 @@ def test_learning_rates_follow_tower_and_depth_and_only_matrices_decay(
 @pytest.mark.parametrize("kind", in_tiers([f"vision {name}" for name in VISION] + [f"text {name}" for name in TEXTS]))
 def test_what_stands_below_all_blocks_learns_slowest(kind: str, tmp_path: Path) -> None:
     """In every kind of backbone: all that the input of the first block depends on."""
-    side_name, name = kind.split()
+    side_name, name = kind.split(maxsplit=1)
     rows: dict[str, dict[str, Any]] = {"vision": {**VISION}, "text": {**TEXTS}}
     made = {
         side: load_backbone(
