@@ -21,7 +21,7 @@ from .activation_ranges import replace_constant, rescale_bias
 from .gptq import MAX_WEIGHT, rounded_name
 from .graph import Feeds, Wiring
 
-MAX_ERROR_GROWTH = 1.5  # of the mean of 1 - cosine to fp32, from all layers in 8 bits to the chosen ones in 7
+MAX_ERROR_GROWTH = 1.3  # of the mean of 1 - cosine to fp32, from all layers in 8 bits to the chosen ones in 7
 
 MAX_MULTIPLICATIONS = 1e12  # some ten seconds on two cores
 MIN_BATCHES = 4
