@@ -2,8 +2,8 @@
 
 python -m benchmarks.calibration BUNDLE --data A B C [--split val test] [--figure docs/reliability.png]
 
-Measures on the images that `miniclip calibrate --half` leaves out, and counts how often "nothing matches" is said for
-words that at least three images show, and for words that none shows.
+Measures on the images that `miniclip calibrate --half` leaves out. Also counts the queries that are told "nothing
+matches": captions, words that at least three images show, and words that none shows.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from miniclip.errors import MiniClipError
 from miniclip.evaluation.calibrate_bundle import judge_sources
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
-from miniclip.inference.judged_queries import RIGHT, UNKNOWN, WRONG, JudgedQueries
+from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries
 from miniclip.inference.onnx_encoders import OnnxEncoders
-from miniclip.inference.score_calibration import HITS, ScoreCalibration
+from miniclip.inference.score_calibration import ScoreCalibration, best_hits, shifted
 
 BINS = 10
 MIN_SHOWN = 3  # images that show a word
@@ -39,7 +39,8 @@ def main() -> int:
     tables = [read_captions(name) for name in arguments.data]
     curves = {}
     for name, own in zip(arguments.data, judge_sources(tables, arguments.split, encoders, part=1), strict=True):
-        likely, is_right = hits_of(own, match)
+        scores, is_right = best_hits(own, np.asarray(match.offset))
+        likely = match.probability(scores)
         curves[Path(name).name] = likely, is_right
         line = f"{Path(name).name:<24} ECE {expected_calibration_error(likely, is_right):.3f}"
         line += f"  nothing matches: {_silent(own.text_embeds, own, match, own.relation, 1)} captions"
@@ -53,23 +54,14 @@ def main() -> int:
 
 
 def _silent(texts: np.ndarray, own: JudgedQueries, match: ScoreCalibration, relation: np.ndarray, least: int) -> str:
-    """Of the queries with at least `least` right images (0: only wrong ones), how many nothing is said to match."""
+    """How many of the queries with at least `least` right images (0: with none) get no match."""
     right = (relation == RIGHT).sum(axis=1)
     chosen = right >= least if least else (relation == WRONG).all(axis=1)
     best = (texts[chosen] @ own.image_embeds.T).max(axis=1, initial=-1.0)
-    best = best + (texts[chosen] @ np.asarray(match.offset) if match.offset else 0)
-    silent = match.probability(best) < match.cutoff_probability(len(own.image_embeds))
+    silent = match.probability(shifted(best, texts[chosen], np.asarray(match.offset))) < match.cutoff_probability(
+        len(own.image_embeds)
+    )
     return f"{silent.sum():,} of {len(silent):,}"
-
-
-def hits_of(own: JudgedQueries, match: ScoreCalibration) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of each query's best images, and whether each is right."""
-    similarity = own.text_embeds @ own.image_embeds.T
-    columns = np.argsort(-similarity, axis=1)[:, :HITS]
-    shift = own.text_embeds @ np.asarray(match.offset) if match.offset else np.zeros(len(similarity))
-    likely = match.probability(np.take_along_axis(similarity, columns, axis=1) + shift[:, None])
-    relation = np.take_along_axis(own.relation, columns, axis=1)
-    return likely[relation != UNKNOWN], relation[relation != UNKNOWN] == RIGHT
 
 
 def binned(likely: np.ndarray, is_right: np.ndarray) -> list[tuple[float, float, float]]:

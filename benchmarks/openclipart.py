@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
+from miniclip.installation import install
 
 SIZE_PX = 384
 TITLE = ".//{http://purl.org/dc/elements/1.1/}title"
@@ -29,7 +30,7 @@ def main() -> int:
     try:
         import resvg_py
     except ImportError as error:
-        raise MiniClipError('drawing needs resvg-py: pip install "miniclip[demo]"') from error
+        raise MiniClipError(f"drawing needs resvg-py: {install('demo')}") from error
     named = named_drawings(arguments.drawings)
     if not named:
         raise MiniClipError(f"{arguments.drawings} has no drawings with titles; unpack openclipart-svg there")

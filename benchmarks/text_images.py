@@ -1,7 +1,7 @@
 """Images with known words: screenshots, receipts and signs, drawn with noise, blur and tilt.
 
 In: a seed. Out: `TextImage`, the pixels and the words in them. `benchmarks.ocr` measures with them.
-Fonts are those of the machine (`fc-list`); the words are those of emoji names.
+It uses the fonts of the machine (`fc-list`) and words from emoji names.
 """
 
 import random

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import importlib
 import io
-import ipaddress
 import os
 import signal
 import socket
@@ -31,6 +30,7 @@ from miniclip.inference.bundle_location import released_bundle
 from miniclip.inference.precision import PRECISION_CHOICES
 from miniclip.installation import install, program
 
+from .loopback import is_loopback
 from .memory import keep_memory_together
 from .sharing import generated_login, share
 from .show_in_folder import has_desktop
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         raise MiniClipError(f"the page needs {error.name}: {install('demo')}") from error
 
-    is_public = arguments.share or not _is_loopback(arguments.host)
+    is_public = arguments.share or not is_loopback(arguments.host)
     app_state = AppState(searcher, arguments.provider, is_public, is_proxied=bool(arguments.root_path))
     if app_state.is_local:
         _recover_moves()
@@ -210,13 +210,6 @@ def _recover_moves() -> None:
 def _import_page() -> None:
     with contextlib.suppress(ImportError):  # the main thread imports it again and reports what is missing
         importlib.import_module(f"{__package__}.app")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _port(text: str) -> int:

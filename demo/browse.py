@@ -1,7 +1,7 @@
 """All images of a gallery by date, newest first, under the months they were taken in.
 
 In: filters and a range of places in that order. Out: months with their numbers of images, and the images of the range.
-The page asks for what is near the screen, so a gallery of any size takes one small answer for its months.
+The page loads only the images near the screen. The months of a gallery of any size fit into one small answer.
 """
 
 from functools import lru_cache
@@ -11,6 +11,7 @@ import numpy as np
 
 from miniclip.search.compose import browse
 from miniclip.search.filters import Filters
+from miniclip.search.names import MONTHS
 from miniclip.search.query import Query
 
 from .errors import PageError
@@ -19,8 +20,6 @@ from .gallery_search import NOTHING_PASSES, GallerySearch
 from .search_request import read_query
 
 MAX_CARDS = 400  # in one answer
-MONTHS: tuple[str, ...] = ("January", "February", "March", "April", "May", "June", "July")
-MONTHS += ("August", "September", "October", "November", "December")
 UNDATED = "Without a date"
 
 
@@ -69,7 +68,7 @@ def _name(month: np.int64) -> str:
     """Months are counted from January 1970."""
     if month == np.iinfo(np.int64).min:
         return UNDATED
-    return f"{MONTHS[int(month) % 12]} {1970 + int(month) // 12}"
+    return f"{MONTHS[int(month) % 12].title()} {1970 + int(month) // 12}"
 
 
 def _heading(count: int, is_filtered: bool) -> str:

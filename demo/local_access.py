@@ -6,13 +6,13 @@ reverse proxy, nor another site in the same browser, nor a name that leads here 
 addresses but the first hold a key that only the first hands out, in an answer that no other site can read.
 """
 
-import ipaddress
 import secrets
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from .loopback import is_loopback
 from .previews import is_logged_in
 
 FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -45,25 +45,16 @@ def refuse(status: int, message: str) -> JSONResponse:
 def _is_direct(request: Request) -> bool:
     """Whether the connection comes from this machine. Uvicorn gives a forwarded client's address the port 0."""
     client = request.client
-    is_here = client is not None and client.port != 0 and _is_loopback(client.host)
+    is_here = client is not None and client.port != 0 and is_loopback(client.host)
     return is_here and not any(name in request.headers for name in FORWARDED)
 
 
 def _is_own_address(request: Request) -> bool:
     """Whether the browser shows this page at an address of this machine, and no other site sent the request."""
     host = request.headers.get("host", "")
-    if not _is_loopback(urlsplit(f"//{host}").hostname or ""):
+    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
         return False
     origin = request.headers.get("origin")
     if origin is None:  # browsers leave it out of a GET alone
         return request.method == "GET" and request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
     return origin == f"http://{host}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

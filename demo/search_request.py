@@ -91,4 +91,9 @@ def offered_filters(gallery: "GallerySearch") -> dict[str, list[tuple[str, str]]
 
 def page_settings() -> dict[str, Any]:
     """What the scripts need to know of this module."""
-    return {"filters": FORM_FILTERS, "addressFields": ADDRESS_FIELDS, "pageSize": PAGE_SIZE}
+    return {
+        "filters": FORM_FILTERS,
+        "galleryFilters": list(FILTERS),
+        "addressFields": ADDRESS_FIELDS,
+        "pageSize": PAGE_SIZE,
+    }

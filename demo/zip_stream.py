@@ -8,6 +8,8 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 
+from miniclip.files import numbered_names
+
 PART_BYTES = 1 << 20
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # limit of a ZIP archive
 MISSING = "not in this archive.txt"
@@ -56,10 +58,6 @@ def zip_stream(paths: Sequence[str]) -> Iterator[bytes]:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    stem, suffix = os.path.splitext(name)
-    number, free = 1, name
-    while free.casefold() in taken:
-        number += 1
-        free = f"{stem} ({number}){suffix}"
+    free = next(one for one in numbered_names(name) if one.casefold() not in taken)
     taken.add(free.casefold())
     return free

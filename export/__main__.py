@@ -144,7 +144,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
 
 
 def _shares(precisions: list[str], is_calibrated: bool) -> dict[str, float]:
-    """The stages and their relative durations, measured with miniclip-s on 2 cores."""
+    """The stages and rough estimates of their relative durations, from which `Stages` tells the time left."""
     shares = {"exporting the vision tower": 10.0, "exporting the text tower": 8.0}
     if is_calibrated:
         if "int8" in precisions:

@@ -1,4 +1,4 @@
-"""The folder for files that can be made again: drawn images, features, indexes, downloads."""
+"""The folders of a user: the cache for files that can be made again, and the state for the others."""
 
 import os
 from pathlib import Path
@@ -15,14 +15,27 @@ def cache_folder() -> Path:
 
     Errors: `MiniClipError` if neither variable is set and the account has no home folder.
     """
-    if own := os.environ.get("MINICLIP_CACHE"):
+    return _user_folder("CACHE", ".cache")
+
+
+def state_folder() -> Path:
+    """For files that cannot be made again: `MINICLIP_STATE`, or `XDG_STATE_HOME/miniclip`, or
+    `~/.local/state/miniclip`. Errors as above."""
+    return _user_folder("STATE", ".local/state")
+
+
+def _user_folder(kind: str, below_home: str) -> Path:
+    if own := os.environ.get(f"MINICLIP_{kind}"):
         return expand(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
+    if shared := os.environ.get(f"XDG_{kind}_HOME"):
         return Path(shared) / "miniclip"
     try:
-        return Path.home() / ".cache" / "miniclip"
+        return Path.home() / below_home / "miniclip"
     except RuntimeError as error:
-        raise MiniClipError(f"this account has no home folder for the cache; {ANOTHER}") from error
+        what = {"CACHE": " for the cache", "STATE": ""}[kind]
+        raise MiniClipError(
+            f"this account has no home folder{what}; set MINICLIP_{kind} to a folder you can write"
+        ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> MiniClipError:

@@ -6,10 +6,11 @@ In: a path and a function that fills it. Out: the complete new file, or a `MiniC
 import contextlib
 import ctypes
 import errno
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def expand(path: str | Path) -> Path:
         first, *below = Path(path).parts
         meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
         raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from error
+
+
+def numbered_names(path: str) -> Iterator[str]:
+    """The path, then the path with (2), (3), ... before its suffix, without end."""
+    stem, suffix = os.path.splitext(path)
+    yield path
+    for number in itertools.count(2):
+        yield f"{stem} ({number}){suffix}"
 
 
 def can_write(folder: Path) -> bool:

@@ -1,5 +1,5 @@
-// The filters of the form: their values, which of them the open gallery offers, and how many are set.
-function filterPanel(element, fields, names) {
+// The filters of the form: their values, how many are set, and which of `galleryFilters` the open gallery offers.
+function filterPanel(element, fields, names, galleryFilters) {
     const panel = element.querySelector('.filters');
     const toggle = element.querySelector('.toggle');
 
@@ -34,7 +34,7 @@ function filterPanel(element, fields, names) {
             for (const name of names) {
                 const own = offered[name];
                 const label = fields[name].closest('label');
-                label.hidden = !own && !['not', 'copies', 'unnamed'].includes(name);
+                label.hidden = !own && galleryFilters.includes(name);
                 if (!own?.length) continue;
                 const chosen = fields[name].value;
                 fields[name].replaceChildren(fields[name].options[0], ...own.map(([value, text]) => new Option(text, value)));

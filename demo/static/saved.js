@@ -1,4 +1,4 @@
-// Searches that the user has named, in this browser only: { name, fields }, the fields being those of the address.
+// Searches that the user saved under a name, in this browser only: { name, fields }. The fields are those of the address.
 const page = window.miniclip;
 const STORE = 'miniclip-searches';
 const MAX_SAVED = 100;

@@ -17,7 +17,7 @@ let isExample = false;  // the words are an example that the page filled in by i
 let isTyping = false;  // the newest entry of the history is still being typed
 let pause;
 
-const filters = filterPanel(element, fields, page.filters);
+const filters = filterPanel(element, fields, page.filters, page.galleryFilters);
 const timeline = makeTimeline(results, page, server);
 
 const question = () => ({

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from miniclip.inference.score_calibration import MATCH_WORDS
+
 from .. import cards
 from ..app_state import AppState
 from ..form import Form, number, text
 from ..heatmap import heat_map
 from ..page import Handler
-
-MATCH_WORDS = ("strong", "likely", "weak")
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:

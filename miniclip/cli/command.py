@@ -101,6 +101,13 @@ def _as_typed(message: str) -> str:
     return re.sub(r"(?<!\S)(--[a-z][a-z-]*)(?: (?=[A-Z]+\b)|(?![\w-]))", variable, message)
 
 
+def with_flag(error: MiniClipError) -> str:
+    """The error's message. The library names its own arguments; a user typed flags, or set a variable."""
+    if not isinstance(error, InvalidArgument) or error.field.isupper():
+        return str(error)
+    return f"--{error.field.replace('_', '-')} {error.message}"
+
+
 def is_debugging() -> bool:
     """Whether causes and tracebacks are wanted: by `--debug`, or MINICLIP_DEBUG in the environment."""
     return os.environ.get("MINICLIP_DEBUG", "") not in ("", "0")
@@ -131,8 +138,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     except MiniClipError as error:
         if is_debugging():
             raise
-        is_flag = isinstance(error, InvalidArgument) and error.field.islower()
-        message = _as_typed(" ".join(f"{'--' if is_flag else ''}{error}".split()))
+        message = _as_typed(" ".join(with_flag(error).split()))
         print(f"error: {message}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader needs no more

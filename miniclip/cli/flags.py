@@ -106,6 +106,14 @@ def positive(text: str) -> int:
     return number
 
 
+def update_command(index: Path) -> str:
+    """The command that brings an index up to date."""
+    from miniclip.data.paths import printable
+    from miniclip.index.settings import read_settings
+
+    return f"miniclip index {printable(read_settings(index).images)} --out {printable(str(index))}"
+
+
 def folder_name(text: str) -> str:
     if not text:  # an unset shell variable gives an empty text, which would mean the current folder
         raise argparse.ArgumentTypeError("is empty; name a folder, or leave it out")

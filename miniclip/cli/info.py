@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from miniclip.cli.flags import add_runtime_flags, open_encoders
+from miniclip.cli.flags import add_runtime_flags, open_encoders, update_command
 from miniclip.cpu import threads
 from miniclip.installation import program
 
@@ -75,11 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _unfinished(folder: Path) -> str:
     """The work that the next update of an index has to do; "" if the index is complete."""
-    from miniclip.data.paths import printable
     from miniclip.index.settings import INDEX_FORMAT, read_settings
 
-    settings = read_settings(folder)
-    update = f"miniclip index {printable(settings.images)} --out {printable(str(folder))}"
+    settings, update = read_settings(folder), update_command(folder)
     if not settings.is_finished:
         return f"an update is running or was stopped; it goes on with: {update}"
     if settings.format < INDEX_FORMAT:

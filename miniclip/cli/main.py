@@ -27,7 +27,7 @@ from miniclip.cli import (
     search,
     undo,
 )
-from miniclip.cli.command import ArgumentParser, run_command, start_logging
+from miniclip.cli.command import ArgumentParser, run_command, start_logging, with_flag
 from miniclip.cli.programs import PROGRAMS, run_program
 from miniclip.cpu import set_threads
 from miniclip.errors import InvalidArgument, MiniClipError
@@ -78,9 +78,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     set_threads(getattr(arguments, "threads", None))
     try:
         status: int = arguments.run(arguments)
-    except InvalidArgument as error:  # the library names its own arguments, a user typed flags
-        flag = error.field if error.field.isupper() else f"--{error.field.replace('_', '-')}"
-        raise MiniClipError(f"{flag} {error.message}") from error
+    except InvalidArgument as error:
+        raise MiniClipError(with_flag(error)) from error
     return status
 
 

@@ -214,8 +214,8 @@ def _present(query: Query, searcher: "Searcher") -> tuple["SearchResult", int]:
             break
         depth = 2 * (query.top_k + missing)
     shown = there[: query.top_k]
-    last = result.hits.index(shown[-1]) if len(there) >= query.top_k else len(result.hits)
-    missing = sum(not searcher.index.exists(hit.row) for hit in result.hits[:last])
+    looked_at = result.hits.index(shown[-1]) + 1 if len(there) >= query.top_k else len(result.hits)
+    missing = looked_at - len(shown)
     return replace(result, hits=searcher.in_order(shown, query.sort)), missing
 
 

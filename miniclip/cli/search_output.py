@@ -5,7 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from miniclip.cli.flags import print_paths
+from miniclip.cli.flags import print_paths, update_command
 from miniclip.errors import MiniClipError
 
 if TYPE_CHECKING:
@@ -123,10 +123,6 @@ def _none_passes(query: "Query", index: Any) -> str:
 
 
 def _missing(count: int, searcher: "Searcher") -> str:
-    from miniclip.data.paths import printable
-    from miniclip.index.settings import read_settings
-
-    folder = searcher.index.folder
     images = "1 image that is" if count == 1 else f"{count:,} images that are"
-    update = f"miniclip index {printable(read_settings(folder).images)} --out {printable(str(folder))}"
+    update = update_command(searcher.index.folder)
     return f"left out {images} no longer on disk; bring the index up to date with: {update}"

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from miniclip.data.colour import to_srgb
-from miniclip.data.metadata import Metadata, read_metadata, upright
+from miniclip.data.metadata import Metadata, read_metadata, upright, upright_size
 from miniclip.data.raw_preview import RAW_FORMAT, RAW_SUFFIXES, is_raw_start, raw_preview
 from miniclip.data.truncated import decode_truncated
 from miniclip.errors import UnreadableImage
@@ -91,7 +91,7 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
     Errors: `UnreadableImage` with the reason.
     """
     with _reasons(source), _opened(source) as image:
-        width_px, height_px = image.size
+        size = image.size
         if min_size_px is not None:
             image.draft("RGB", (min_size_px, min_size_px))
         with _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
@@ -109,8 +109,7 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
             if max_frames > 1 and image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
                 rgb = rgb.copy()  # it may be the same memory that the next frame is decoded into
                 later = tuple(_later_frames(image, max_frames, metadata.orientation))
-        if metadata.is_on_its_side and image.format != "TIFF":  # Pillow has swapped them in a TIFF's header
-            width_px, height_px = height_px, width_px
+        width_px, height_px = upright_size(size, image, metadata)
         return DecodedImage(rgb, width_px, height_px, metadata, remark, later)
 
 

@@ -88,6 +88,12 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
     return Metadata(orientation, taken, camera, rating, latitude, longitude, file_type)
 
 
+def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:
+    """Width and height in pixels of the upright image, from those of its file; Pillow has swapped a TIFF's."""
+    width, height = size
+    return (height, width) if metadata.is_on_its_side and image.format != "TIFF" else (width, height)
+
+
 def upright(image: Image.Image, orientation: int) -> Image.Image:
     """The image as it stands; one that stands already is not copied, since a large one would be in memory twice."""
     if image.format == "TIFF" or orientation not in TURNS:  # Pillow turns TIFF while it loads it

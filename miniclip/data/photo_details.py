@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from miniclip.data.exif import ExifBlock
 from miniclip.data.images import ImageSource, opened_image
-from miniclip.data.metadata import Metadata, exif_blocks, read_metadata
+from miniclip.data.metadata import Metadata, exif_blocks, read_metadata, upright_size
 from miniclip.data.paths import printable
 
 LENS_MODEL = 0xA434
@@ -62,9 +62,7 @@ def read_photo_details(source: ImageSource) -> PhotoDetails:
         if image.format == "PNG":
             image.load()  # its metadata may stand behind the pixels
         metadata = read_metadata(image, source)
-        width, height = image.size
-        if metadata.is_on_its_side and image.format != "TIFF":  # Pillow has swapped them in a TIFF's header
-            width, height = height, width
+        width, height = upright_size(image.size, image, metadata)
         blocks: list[ExifBlock] = []
         with contextlib.suppress(Exception):  # however damaged they are, the image can be shown
             blocks = list(exif_blocks(image, source, WANTED))

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from miniclip.cache import state_folder
 from miniclip.errors import MiniClipError
-from miniclip.files import expand
 
 MAX_JOURNALS = 200  # older ones are deleted, and their batches can no longer be undone
 
@@ -78,21 +78,6 @@ class Record:
     open_entry: Entry | None
     has_ended: bool
     is_undone: bool
-
-
-def state_folder() -> Path:
-    """`MINICLIP_STATE`, or `XDG_STATE_HOME/miniclip`, or `~/.local/state/miniclip`. It need not exist yet.
-
-    Errors: `MiniClipError` if neither variable is set and the account has no home folder.
-    """
-    if own := os.environ.get("MINICLIP_STATE"):
-        return expand(own)
-    if shared := os.environ.get("XDG_STATE_HOME"):
-        return Path(shared) / "miniclip"
-    try:
-        return Path.home() / ".local" / "state" / "miniclip"
-    except RuntimeError as error:
-        raise MiniClipError("this account has no home folder; set MINICLIP_STATE to a folder you can write") from error
 
 
 def journals() -> list[Path]:

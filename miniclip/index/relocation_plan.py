@@ -8,11 +8,12 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
-from miniclip.files import expand
+from miniclip.files import expand, numbered_names
 
 KINDS = ("copy", "move")  # these can be undone here; the desktop restores files from the trash
 MAX_NUMBER = 10_000
@@ -142,12 +143,8 @@ def _destination(folder: str | Path) -> str:
 
 
 def free_names(path: str) -> Iterator[str]:
-    """The path, then the path with (2), (3), ... before its suffix; only names that are free."""
-    stem, suffix = os.path.splitext(path)
-    for number in range(1, MAX_NUMBER):
-        name = path if number == 1 else f"{stem} ({number}){suffix}"
-        if not os.path.lexists(name):
-            yield name
+    """The path, or numbered paths after it; only names that are free."""
+    return (name for name in islice(numbered_names(path), MAX_NUMBER) if not os.path.lexists(name))
 
 
 def state_of_file(shown: str, path: str) -> tuple[int, int]:

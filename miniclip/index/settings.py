@@ -66,8 +66,6 @@ def write_settings(folder: Path, settings: Settings) -> None:
         "fingerprint": settings.fingerprint,
         "bundle": str(settings.bundle),
         "images": settings.images,
-    }
-    values |= {
         "format": settings.format,
         "exclude": list(settings.exclude),
         "ocr": settings.ocr,

@@ -20,24 +20,10 @@ MANY_CAPTIONS = 4  # from which one of an image's captions alone proves little
 MAX_SHARE = 0.4  # of the images: "the" and "in" stand in more
 WORD = re.compile(r"[^\W\d_]{3,}")
 FUNCTION_WORDS = {
-    "and",
-    "the",
-    "with",
-    "his",
-    "her",
-    "its",
-    "their",
-    "from",
-    "into",
-    "onto",
-    "while",
-    "for",
-    "are",
-    "was",
-}
-FUNCTION_WORDS |= {"has", "have", "that", "this", "there", "over", "off", "out", "down", "along", "through", "another"}
-FUNCTION_WORDS |= {"other", "front", "each", "who", "some", "one", "two", "three", "four", "very", "near", "next"}
-FUNCTION_WORDS |= {"behind", "around"}
+    "and", "the", "with", "his", "her", "its", "their", "from", "into", "onto", "while", "for", "are", "was", "has",
+    "have", "that", "this", "there", "over", "off", "out", "down", "along", "through", "another", "other", "front",
+    "each", "who", "some", "one", "two", "three", "four", "very", "near", "next", "behind", "around",
+}  # fmt: skip
 
 
 def judged_queries(captions: Sequence[str], image_of_caption: np.ndarray, images: int) -> tuple[list[str], np.ndarray]:

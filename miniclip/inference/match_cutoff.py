@@ -92,7 +92,7 @@ def _draw(
         right, wrong = (scores[relation[query] == label] for label in (RIGHT, WRONG))
         if len(wrong) < MIN_GALLERY:
             continue
-        for size in _sizes(len(wrong), generator):
+        for size in _sizes(REPEATS, len(wrong), generator):
             others = generator.choice(wrong, size, replace=False)
             shown = max(1, generator.binomial(len(right), size / len(wrong)))
             best = generator.choice(right, shown, replace=False).max()
@@ -109,14 +109,14 @@ def _draw_absent(
     rows: list[tuple[int, float, int, bool]] = []
     for query in absent.tolist() if len(image_embeds) >= MIN_GALLERY else ():
         scores = image_embeds @ text_embeds[query]
-        for size in _sizes(len(scores), generator)[:1]:
-            rows.append((query, generator.choice(scores, size, replace=False).max(), size, False))
+        (size,) = _sizes(1, len(scores), generator)
+        rows.append((query, generator.choice(scores, size, replace=False).max(), size, False))
     return _Draws.of(rows, text_embeds)
 
 
-def _sizes(most: int, generator: np.random.Generator) -> list[int]:
-    """Sizes of galleries, uniform in their logarithm."""
-    sizes = np.exp(generator.uniform(np.log(MIN_GALLERY), np.log(most), REPEATS))
+def _sizes(count: int, most: int, generator: np.random.Generator) -> list[int]:
+    """Sizes of `count` galleries, uniform in their logarithm."""
+    sizes = np.exp(generator.uniform(np.log(MIN_GALLERY), np.log(most), count))
     return [int(size) for size in sizes]
 
 

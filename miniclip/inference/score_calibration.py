@@ -20,6 +20,7 @@ from miniclip.inference.logistic import fit_logistic, sigmoid
 from miniclip.inference.match_cutoff import MIN_GALLERY, fit_cutoff
 
 STRONG = 0.3  # called strong from here: about half of such hits are right on photographs, more on named objects
+MATCH_WORDS = ("weak", "likely", "strong")
 HITS = 10  # best images of a query that the curve is fitted to: people see no others
 
 
@@ -48,13 +49,11 @@ class ScoreCalibration:
 
     def cutoff_probability(self, images: int) -> float:
         """The probability that one of `images` must reach for anything to match."""
-        smaller = (
-            np.log(self.gallery / min(max(images, MIN_GALLERY), self.gallery)) if self.gallery > MIN_GALLERY else 0
-        )
-        return float(self.probability(np.asarray(self.cutoff - self.growth * smaller)))
+        share = min(max(images, MIN_GALLERY) / max(self.gallery, MIN_GALLERY), 1)
+        return float(self.probability(np.asarray(self.cutoff + self.growth * np.log(share))))
 
     def words(self, probabilities: Sequence[float], images: int) -> list[str]:
-        """`strong`, `likely` or `weak` for hits of a search among `images`, the best hit among them.
+        """One of `MATCH_WORDS` for each hit of a search among `images`, the best hit among them.
 
         If nothing matches, every hit is weak. Otherwise each is judged as in the smallest gallery: the cut-off rises
         with the number of images only to keep the best of many wrong scores below it.
@@ -109,8 +108,9 @@ def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration 
     if not sources:
         return None
     cutoff = fit_cutoff(sources)
-    hits = [_best_hits(own, cutoff.offset) for own in sources]
-    scores, labels, weights = (np.concatenate(parts) for parts in zip(*hits, strict=True))
+    hits = [best_hits(own, cutoff.offset) for own in sources]
+    scores, labels = (np.concatenate(parts) for parts in zip(*hits, strict=True))
+    weights = np.concatenate([np.full(len(own), 1 / max(1, len(own))) for own, _ in hits])
     if labels.all() or not labels.any():
         return None
     slope, intercept = fit_logistic(np.column_stack([scores, np.ones_like(scores)]), labels, weights)
@@ -129,15 +129,18 @@ def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration 
     )
 
 
-def _shift(text_embeds: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
-    return np.zeros(len(text_embeds)) if offset is None else text_embeds @ offset
+def shifted(scores: np.ndarray, text_embeds: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
+    """scores (Q, ...) of queries (Q, D) -> the same with each query's offset."""
+    if offset is None or not len(offset):
+        return scores
+    return np.asarray(scores + (text_embeds @ offset).reshape(-1, *[1] * (scores.ndim - 1)))
 
 
-def _best_hits(own: JudgedQueries, offset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shifted scores, labels and weights of each query's best images, without unjudged images."""
+def best_hits(own: JudgedQueries, offset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) the shifted scores of each query's best images, and whether each is right; unjudged images are left out."""
     similarity = np.asarray(own.text_embeds @ own.image_embeds.T, dtype=np.float64)  # (Q, N)
     columns = np.argsort(-similarity, axis=1)[:, :HITS]
-    scores = np.take_along_axis(similarity, columns, axis=1) + _shift(own.text_embeds, offset)[:, None]
+    scores = shifted(np.take_along_axis(similarity, columns, axis=1), own.text_embeds, offset)
     relation = np.take_along_axis(own.relation, columns, axis=1)
     judged = relation != UNKNOWN
-    return scores[judged], relation[judged] == RIGHT, np.full(judged.sum(), 1 / max(1, judged.sum()))
+    return scores[judged], relation[judged] == RIGHT

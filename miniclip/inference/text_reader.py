@@ -15,6 +15,7 @@ from PIL import Image
 
 from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError, UnreadableImage
+from miniclip.installation import install
 
 # Chosen on images of other seeds than those of `benchmarks.ocr`, and on photographs. At 480 pixels, the detector misses
 # 5 of 40 screenshots, at 576 one. With a certainty of 0.6 it sees text in 11 % of photographs, with 0.4 in 19 %. Lines
@@ -33,7 +34,7 @@ def can_read_text() -> bool:
 def check_text_reader() -> None:
     """`MiniClipError` where the extra is not installed."""
     if not can_read_text():
-        raise MiniClipError('text in images needs one more package: pip install "miniclip[ocr]"')
+        raise MiniClipError(f"text in images needs one more package: {install('ocr')}")
 
 
 class TextReader:

@@ -197,6 +197,17 @@ def test_images_are_selected_by_mouse_and_by_keyboard_and_downloaded(photo_page:
     expect(tab.locator("#detail-dialog")).to_be_visible()
 
 
+@pytest.mark.parametrize("query", ["?q=a+red+circle&copies=1", "?q=&copies=1"], ids=["results", "all images"])
+def test_a_selected_image_has_a_visible_mark(open_tab: Any, photo_url: str, query: str) -> None:
+    tab = open_tab(photo_url + query)
+    expect(tab.locator(CARDS)).to_have_count(PHOTOS)
+    tab.locator(CARDS).nth(1).click(modifiers=["ControlOrMeta"])
+    expect(selected(tab)).to_have_count(1)
+    mark = "card => getComputedStyle(card, '::after').content"
+    assert selected(tab).evaluate(mark) == '"✓"'
+    assert tab.locator(CARDS).nth(0).evaluate(mark) == '""'
+
+
 def test_a_long_touch_begins_a_selection(photo_page: Any) -> None:
     tab = photo_page
     touch = tab.context.new_cdp_session(tab)

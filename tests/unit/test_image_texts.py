@@ -117,7 +117,7 @@ def test_without_the_extra_ocr_names_the_package(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MiniClipError, match=r'pip install "miniclip\[ocr\]"'):
+    with pytest.raises(MiniClipError, match=r"pip install .*\[ocr\]"):
         update_index(str(images), encoders, tmp_path / "index", ocr=True)
     assert not (tmp_path / "index").exists()
 

@@ -173,16 +173,16 @@ def test_a_move_is_shown_first_done_once_and_undone(page: Page, photos: Path, tm
 @pytest.mark.parametrize(
     "values",
     [
-        {"action": "move", "rows": [], "folder": "/tmp/x"},
-        {"action": "move", "rows": [99], "folder": "/tmp/x"},
-        {"action": "move", "rows": ["../../etc/passwd"], "folder": "/tmp/x"},
-        {"action": "move", "rows": [True, -1], "folder": "/tmp/x"},
-        {"action": "move", "rows": [0] * 5001, "folder": "/tmp/x"},
+        {"action": "move", "rows": [], "folder": "/pictures/chosen"},
+        {"action": "move", "rows": [99], "folder": "/pictures/chosen"},
+        {"action": "move", "rows": ["../../etc/passwd"], "folder": "/pictures/chosen"},
+        {"action": "move", "rows": [True, -1], "folder": "/pictures/chosen"},
+        {"action": "move", "rows": [0] * 5001, "folder": "/pictures/chosen"},
         {"action": "move", "rows": [0], "folder": "../x"},
-        {"action": "move", "rows": [0], "gallery": "00000000", "folder": "/tmp/x"},
+        {"action": "move", "rows": [0], "gallery": "00000000", "folder": "/pictures/chosen"},
         {"action": "delete", "rows": [0]},
         {"action": "move", "duplicates": True},
-        {"action": "move", "rows": "all", "folder": "/tmp/x"},
+        {"action": "move", "rows": "all", "folder": "/pictures/chosen"},
     ],
     ids=lambda values: str(values)[:60],
 )
