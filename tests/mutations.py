@@ -82,7 +82,7 @@ MUTATIONS = (
     Mutation(
         "files are for connections from this machine",
         "demo/local_access.py",
-        "is_here = client is not None and client.port != 0 and _is_loopback(client.host)",
+        "is_here = client is not None and client.port != 0 and is_loopback(client.host)",
         "is_here = True",
         "tests/unit/test_local_files.py::test_connections_from_elsewhere_get_no_key",
     ),

@@ -4,7 +4,6 @@ Real processes, forked after their imports. After each kill, before and after th
 looked for in both folders.
 """
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,11 +21,10 @@ from miniclip.index.move_journal import journals, read_journal
 from miniclip.index.relocate import recover, relocate, undo
 from miniclip.index.relocation_plan import plan_relocation
 from tests.slow.conftest import Record
+from tests.support.killing import start
 
 KILLS, MAX_RUNS = 30, 120
 SIZES = {"one file system": (1500, 1 << 6), "two file systems": (60, 1 << 18)}  # files and bytes: tenths of a second
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["miniclip.index.relocate"])
 
 
 def move(sources: list[str], into: str, state: str, begins: Event) -> None:
@@ -71,11 +69,8 @@ def test_thirty_kills_at_random_moments_leave_every_file_exactly_once(
     expected = places(photos)
     moments, killed, interrupted, seconds = random.Random(0), 0, 0, 120.0
     for run in range(MAX_RUNS):  # the first is not killed: it measures how long a move takes
-        begins = FORKS.Event()
         sources = [str(path) for path in sorted(photos.iterdir())]
-        process = FORKS.Process(target=move, args=(sources, str(chosen), str(tmp_path / "state"), begins))
-        process.start()
-        assert begins.wait(120)
+        process = start(move, (sources, str(chosen), str(tmp_path / "state")))
         started = time.monotonic()
         process.join(moments.uniform(0, seconds) if run else 120)
         if process.exitcode is not None:

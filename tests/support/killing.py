@@ -15,7 +15,7 @@ from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["train.__main__", "export.__main__", "miniclip.index.indexer"]
+    ["train.__main__", "export.__main__", "miniclip.index.indexer", "miniclip.index.relocate"]
     # imported late by the commands; each process would spend seconds on them
     + [f"transformers.models.{name}.modeling_{name}" for name in ("vit", "bert")]
     + ["torch.onnx._internal.exporter._compat", "onnxscript"]
@@ -27,7 +27,7 @@ Progress = Callable[[], object]  # a value that changes while the work goes on
 
 def run_whole(work: Work, arguments: tuple[object, ...], progress: Progress) -> list[float]:
     """Run a process to its end; the seconds before each change of `progress()`, and those after the last one."""
-    process = _start(work, arguments)
+    process = start(work, arguments)
     seconds = _watch(process, progress, math.inf)
     process.join()
     assert process.exitcode == 0
@@ -44,7 +44,7 @@ def run_and_kill(
     work: Work, arguments: tuple[object, ...], progress: Progress, changes: int, seconds_after: float
 ) -> int:
     """Start a process and kill it some seconds after so many changes; its exit status, 0 where it was done before."""
-    process = _start(work, arguments)
+    process = start(work, arguments)
     _watch(process, progress, changes)
     process.join(seconds_after)
     process.kill()
@@ -53,7 +53,8 @@ def run_and_kill(
     return process.exitcode
 
 
-def _start(work: Work, arguments: tuple[object, ...]) -> Any:
+def start(work: Work, arguments: tuple[object, ...]) -> Any:
+    """Fork a process, and wait until its work begins."""
     begins = FORKS.Event()
     process = FORKS.Process(target=work, args=(*arguments, begins))
     process.start()
