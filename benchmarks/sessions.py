@@ -17,6 +17,7 @@ import onnxruntime as ort
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cpu import thread_count
 from miniclip.inference.bundle import Bundle
+from miniclip.inference.precision import PRECISIONS
 from miniclip.inference.providers import CPU
 from miniclip.search.exact import ExactSearch
 
@@ -73,7 +74,9 @@ def in_turns(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.sessions", description="Session settings against each other.")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle whose towers are run")
-    parser.add_argument("--precision", default="int8", help="fp32 | fp16 | int8 (default int8)")
+    parser.add_argument(
+        "--precision", default="int8", choices=list(PRECISIONS), help="precision of the towers (default int8)"
+    )
     parser.add_argument("--rounds", type=int, default=10, help="turns of each setting (default 10)")
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)

@@ -73,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     replaced = _replaceable(out, run.fingerprint) if present else {}
     calibration = _calibration(run, arguments.data, arguments.image_root)
     if "int8" in arguments.precision and calibration is None:
+        others = " ".join(name for name in arguments.precision if name != "int8") or "fp32"
         raise MiniClipError(
             f"int8 needs calibration images, and {arguments.run} has no {CALIBRATION_FILE}; "
-            "name captions with --data, or leave int8 out with --precision fp32 fp16"
+            f"name captions with --data, or leave int8 out with --precision {others}"
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.precision import PRECISION_CHOICES
+from miniclip.inference.precision import PRECISION_CHOICES, preferred
 
 if TYPE_CHECKING:
     from miniclip.inference.bundle import Bundle
@@ -25,7 +25,9 @@ def add_runtime_flags(command: argparse.ArgumentParser) -> None:
         help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)",
     )
     command.add_argument(
-        "--precision", default="auto", help=f"{PRECISION_CHOICES} (default auto: fp16 on GPU, int8 on CPU)"
+        "--precision",
+        default="auto",
+        help=f"{PRECISION_CHOICES} (default auto: {preferred(True)[0]} on GPU, {preferred(False)[0]} on CPU)",
     )
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
     command.add_argument(

@@ -75,13 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _unfinished(folder: Path) -> str:
     """The work that the next update of an index has to do; "" if the index is complete."""
+    from miniclip.index.facts import facts_since
     from miniclip.index.settings import INDEX_FORMAT, read_settings
 
     settings, update = read_settings(folder), update_command(folder)
     if not settings.is_finished:
         return f"an update is running or was stopped; it goes on with: {update}"
     if settings.format < INDEX_FORMAT:
-        return f"made by an older MiniCLIP, without camera, place, rating and file type; add them with: {update}"
+        lacking = f" and lacks: {', '.join(facts)}" if (facts := facts_since(settings.format)) else ""
+        return f"an older MiniCLIP made it{lacking}; bring it up to date with: {update}"
     return ""
 
 

@@ -7,23 +7,24 @@ does not affect the others. If several EXIF blocks have a tag, the first one cou
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from PIL import Image
 
 from miniclip.data.dates import parse_date
 from miniclip.data.exif import ExifBlock
-from miniclip.data.photo_tags import MAKE, MODEL, RATING, camera_name, place_of, rating_of
+from miniclip.data.photo_tags import EXIF_TAGS, camera_name, place_of, rating_of
 from miniclip.data.raw_preview import RAW_FORMAT, raw_exif
 from miniclip.data.xmp import EXIF_NS, PHOTOSHOP_NS, TIFF_NS, TIFF_XMP, XMP_NS, raw_profile, xmp_texts, xmp_values
 
+Value = TypeVar("Value")
 ORIENTATION, TIFF_IPTC, PHOTOSHOP = 0x0112, 33723, 34377
 ORIGINAL, DIGITIZED, CHANGED = 0x9003, 0x9004, 0x0132
-WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, MAKE, MODEL, RATING, TIFF_XMP, TIFF_IPTC, PHOTOSHOP)
+WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, *EXIF_TAGS, TIFF_XMP, TIFF_IPTC, PHOTOSHOP)
 PNG_CREATION = ("Creation Time", "creation time", "CreationTime", "create-date", "Create-Date")
 FILE_TYPES = {  # Pillow's names; a phone's MPO is a JPEG with a second image behind it
     **{name: name.lower() for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
@@ -67,25 +68,26 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
     DateTime, XMP xmp:ModifyDate, PNG tIME) is used only if none of those tags exists: an unreadable tag suggests that
     the image was taken on another day.
     """
-    blocks, texts = [], []
-    with contextlib.suppress(Exception):  # an image with unreadable metadata has no date and is not rotated
-        blocks = list(exif_blocks(image, source))
-    with contextlib.suppress(Exception):
-        texts = list(xmp_texts(image, blocks))
+    blocks = _readable(lambda: list(exif_blocks(image, source))) or []
+    texts = _readable(lambda: list(xmp_texts(image, blocks))) or []
     orientation = next((value for block in blocks if (value := block.integer(ORIENTATION)) is not None), 1)
-    taken, camera, rating, place = None, None, None, None
+    latitude, longitude = _readable(lambda: place_of(blocks, texts)) or (None, None)
+    return Metadata(
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        taken=_readable(lambda: _date(image, source, blocks, texts)),
+        camera=_readable(lambda: camera_name(blocks, texts)),
+        rating=_readable(lambda: rating_of(blocks, texts)),
+        latitude=latitude,
+        longitude=longitude,
+        file_type=FILE_TYPES.get(image.format or ""),
+    )
+
+
+def _readable(read: Callable[[], Value]) -> Value | None:
+    """A value, or None if its tags are so damaged that they cannot be read."""
     with contextlib.suppress(Exception):
-        taken = _date(image, source, blocks, texts)
-    with contextlib.suppress(Exception):
-        camera = camera_name(blocks, texts)
-    with contextlib.suppress(Exception):
-        rating = rating_of(blocks, texts)
-    with contextlib.suppress(Exception):
-        place = place_of(blocks, texts)
-    latitude, longitude = place or (None, None)
-    file_type = FILE_TYPES.get(image.format or "")
-    orientation = orientation if 1 <= orientation <= 8 else 1
-    return Metadata(orientation, taken, camera, rating, latitude, longitude, file_type)
+        return read()
+    return None
 
 
 def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:

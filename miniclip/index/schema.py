@@ -1,7 +1,7 @@
 """The columns of the two tables of an index, and how an older index comes by those that it lacks.
 
-A new column is a field of `index_schema`, an entry in `ADDED_COLUMNS`, and a higher `INDEX_FORMAT` (settings.py). For
-what an image file says of itself, facts.py has one table for all of these.
+A new column is a field of `index_schema`, an entry in `ADDED_COLUMNS`, and a higher format (settings.py). A fact from
+the metadata of an image is an entry in the table of facts.py instead.
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ ADDED_COLUMNS = {
     IMAGES: {
         "remark": "cast(NULL as string)",
         "text": "cast(NULL as string)",
-        **{name: f"cast(NULL as {sql})" for name, (_, sql) in METADATA_COLUMNS.items()},
+        **{name: f"cast(NULL as {column.sql_type})" for name, column in METADATA_COLUMNS.items()},
     },
     PROBLEMS: {"retryable": "true"},
 }

@@ -7,9 +7,12 @@ from typing import Any
 
 from miniclip.errors import IndexCorrupted, MiniClipError
 from miniclip.files import write_json
+from miniclip.index.facts import METADATA_COLUMNS
 from miniclip.index.lance_errors import first_line, unreadable
 
-INDEX_FORMAT, OLDEST_FORMAT = 5, 2
+OLDEST_FORMAT = 2
+TEXT_FORMAT = 5  # the first one with the text in images
+INDEX_FORMAT = max(TEXT_FORMAT, *(column.since for column in METADATA_COLUMNS.values()))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Bundle:
 
     @property
     def precisions(self) -> list[str]:
-        """The precisions for which both towers are there, in the order fp32, fp16, int8."""
+        """The precisions for which both towers are there, in the order of the table in precision.py."""
         return list(self.layout.graphs)
 
     @cached_property

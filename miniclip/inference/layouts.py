@@ -4,8 +4,8 @@ In: the file names of a folder or of a repository, and the settings in it. Out: 
 
 | layout | towers | settings |
 |---|---|---|
-| towers | `[onnx/]{vision,text}_model{,_fp16,_quantized}.onnx` | ours, Xenova, onnx-community |
-| one graph | `[onnx/]model{,_fp16,_quantized}.onnx`, both towers in one file | jina-clip |
+| towers | `[onnx/]{vision,text}_model[SUFFIX].onnx` | ours, Xenova, onnx-community |
+| one graph | `[onnx/]model[SUFFIX].onnx`, both towers in one file | jina-clip |
 | open_clip | `visual/model.onnx`, `textual/model.onnx` | immich-app; the settings are open_clip's |
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.precision import PRECISIONS
+from miniclip.inference.precision import PRECISIONS, file_endings
 
 TOWERS = ("vision", "text")
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -90,7 +90,7 @@ def other_graphs(names: Collection[str]) -> str:
     if not graphs:
         return "no ONNX file"
     shown = ", ".join(graphs[:4]) + (", ..." if len(graphs) > 4 else "")
-    return f"{shown}; MiniCLIP runs both towers in fp32 (no ending), _fp16 or _quantized"
+    return f"{shown}; MiniCLIP runs both towers in {file_endings()}"
 
 
 def read_settings(path: Path) -> dict[str, Any]:

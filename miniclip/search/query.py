@@ -1,6 +1,6 @@
 """Queries on an index: words, images, more like these images, less of that, and filters.
 
-Commands and the Python API take their defaults from `Query`. The page shows more at once (demo/search_request.py).
+Commands and the Python API take their defaults from `Query`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from miniclip.search.filters import Filters
 if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
     from miniclip.data.images import ImageSource
 
-DEFAULT_TOP_K = 10
+DEFAULT_TOP_K = 10  # of commands and the Python API
+PAGE_TOP_K = 24  # of the page: 3 to 4 rows on a desktop; "Show more" adds as many again
 
 
 @dataclass(frozen=True)
