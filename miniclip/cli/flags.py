@@ -53,7 +53,9 @@ def add_data_flags(command: argparse.ArgumentParser) -> None:
         type=int,
         help="seed of the split where the data has no official one (default that of the run, or 0: bundles name none)",
     )
-    command.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    command.add_argument(
+        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
+    )
     command.add_argument("--json", type=Path, help="also write the result to this file")
 
 

@@ -85,7 +85,7 @@ class Skipping(nn.Module):
 
 
 def test_a_tower_that_is_no_plain_chain_of_blocks_is_not_cut() -> None:
-    with pytest.raises(MiniClipError, match=r"skipping cannot be cut at block 1: .* use --train\.setup 1 or 2"):
+    with pytest.raises(MiniClipError, match=r"skipping cannot be split at block 1: .* use --train\.setup 1 or 2"):
         UpperPart(VisionTower(Skipping(), "auto"), 1, example_image(8, 8))
 
 

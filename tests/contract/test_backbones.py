@@ -292,9 +292,9 @@ def test_a_backbone_folder_that_lacks_a_weight_is_refused(kind: str, tmp_path: P
         (
             "vision",
             '{"model_type": "bert"}',
-            "--model.vision: 'bert' is no vision backbone: it takes input_ids, not pixel_values",
+            "--model.vision: 'bert' is not a vision backbone: it takes input_ids, not pixel_values",
         ),
-        ("text", '{"model_type": "t5"}', "--model.text: 't5' is no text backbone: it decodes text as well"),
+        ("text", '{"model_type": "t5"}', "--model.text: 't5' is not a text backbone: it decodes text as well"),
         ("text", '{"model_type": "bert", "hidden_size": "many"}', "hidden_size"),
         ("vision", '{"model_type": "efficientnet-lite", "heads": 3}', "heads"),
         ("vision", '{"model_type": "efficientnet-lite", "variant": "lite9"}', "known are lite0, lite1, lite2"),

@@ -148,7 +148,7 @@ def test_state_of_another_run_is_refused(tiny_config: Path, captioned_folder: Pa
     start(tmp_path / "one", config, captioned_folder).run()
     other = start(tmp_path / "other", with_train(config, setup=2), captioned_folder)
     shutil.copy(tmp_path / "one/training_state.pt", tmp_path / "other")
-    assert "training_state.pt is of another run" in refusal(other.resume)
+    assert "training_state.pt belongs to another run" in refusal(other.resume)
 
 
 def test_formats_from_the_future_are_refused_by_name(

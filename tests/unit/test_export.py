@@ -68,7 +68,7 @@ def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, nam
 def test_embeddings_must_stay_near_torchs_even_if_recall_does(name: str) -> None:
     assert parity_failures({"torch": row(), "int8": row(**{name: 0.976})}, 1000) == []
     assert parity_failures({"torch": row(), "int8": row(**{name: 0.974})}, 1000) == [
-        f"int8 {name} is 0.9740, wanted 0.975"
+        f"int8 {name} is 0.9740, but must be at least 0.975"
     ]
     assert parity_failures({"torch": row(), "fp32": row(**{name: float("nan")})}, 1000)
 

@@ -227,7 +227,7 @@ def test_a_hub_without_the_run_is_one_line(answers: bool, hub: HubServer, tmp_pa
     started = time.perf_counter()
     done = with_hub(hub.address, tmp_path, "-c", OPEN, "runs/typo")
     assert time.perf_counter() - started < 15
-    reason = "no such model, or no right to it: check the name, or log in with: hf auth login" if answers else ".*"
+    reason = "no such model, or no access to it: check the name, or log in with: hf auth login" if answers else ".*"
     expected = (
         rf"error: no run at runs/typo, and none of that name from the Hugging Face hub \({reason}\); make one .*\n"
     )

@@ -127,7 +127,7 @@ def test_what_the_hub_refuses_is_one_line(hub: HubServer, tmp_path: Path) -> Non
     for refused in (gated, consent):
         assert "its owner must grant access first" in refused and "hf auth login" in refused
     assert not list((tmp_path / "cache").rglob("*.onnx"))
-    assert torch == "error: jane/torch on the hub is no bundle that MiniCLIP runs: no ONNX file"
+    assert torch == "error: jane/torch on the hub is not a bundle that MiniCLIP can run: no ONNX file"
     assert "onnx/text_model_q4.onnx, onnx/vision_model_q4.onnx; MiniCLIP runs both towers in fp32" in q4
     (folder,) = find(hub, tmp_path / "cache", "jane/gated", HF_TOKEN="hf_of_jane")
     assert Path(folder, "tokenizer.json").exists()
@@ -145,7 +145,7 @@ def test_damaged_download_leaves_the_cache_and_can_be_repeated(hub: HubServer, t
 def test_download_that_ends_early_is_one_line_and_leaves_no_file(hub: HubServer, tmp_path: Path) -> None:
     hub.cut = {"onnx/text_model.onnx"}
     (refused,) = find(hub, tmp_path / "cache", "jane/tiny")
-    assert refused.startswith("error: jane/tiny was not downloaded whole (")
+    assert refused.startswith("error: jane/tiny was not downloaded completely (")
     assert refused.endswith("); run the command again")
     assert not list((tmp_path / "cache").rglob("text_model.onnx"))
     hub.stop()  # half a bundle is no bundle: offline there is none

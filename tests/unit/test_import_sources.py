@@ -89,7 +89,7 @@ def test_prepared_embeddings_are_named_for_what_they_are(tmp_path: Path) -> None
     torch.save({**embeds, "image_ids": ["a.jpg", "b.jpg"], "captions": ["a", "b"]}, file)
     done = run_cli("miniclip.cli", "import", file, "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "holds embeddings that the original's app prepared, and no model" in done.stderr
+    assert "holds embeddings prepared by the original app, and no model" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_a_linear_probe_embeds_as_its_clip_with_its_projections(clip: Path, tmp_
     ("name", "value", "words"),
     [
         ("visual.proj", torch.ones(32, 8), "visual.proj is (8, 32), not (16, 32); --vision must name the CLIP"),
-        ("token_embedding.weight", torch.ones(5, 32), "did not begin as"),
+        ("token_embedding.weight", torch.ones(5, 32), "was not trained from"),
         ("visual.conv1.weight", torch.ones(32, 3, 16, 16), "visual.conv1.weight differs; name its CLIP with --vision"),
     ],
 )
@@ -165,5 +165,5 @@ def test_a_probe_on_something_that_is_no_clip_is_one_line(
     clip: Path, tiny_backbones: tuple[Path, Path], tmp_path: Path
 ) -> None:
     file = save_probe(tmp_path / "probe.pt", probe_of(clip))
-    with pytest.raises(MiniClipError, match="is no CLIP, as the checkpoint is; name the one it began as"):
+    with pytest.raises(MiniClipError, match="is not a CLIP; name the CLIP that the training started from"):
         import_checkpoint(file, str(tiny_backbones[0]), "roberta-base", tmp_path / "run")

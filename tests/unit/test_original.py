@@ -115,12 +115,12 @@ QUERY = "vision_encoder.model.encoder.layer.1.attention.attention.query.weight"
         (lambda s: s.update({QUERY: torch.ones(32, 32, dtype=torch.int8)}), f"{QUERY} is (32, 32) torch.int8, not"),
         (lambda s: s.update(temperature=torch.ones(2)), "temperature is (2,)"),
         (lambda s: s.update(temperature=torch.tensor(math.inf)), "the temperature is inf"),
-        (lambda s: s.pop("temperature"), "no checkpoint of the original MiniCLIP: it has no temperature"),
+        (lambda s: s.pop("temperature"), "is neither a checkpoint of the original MiniCLIP, which has"),
         (lambda s: s.pop("vision_encoder.projection.projection.weight"), "has no matrix vision_encoder.projection."),
         (lambda s: s.pop("text_encoder.projection.fc.bias"), "lacks 1 of 88 weights, text_encoder.projection.fc.bias"),
-        (lambda s: s.update({QUERY: 3.0}), f"is no state dict: '{QUERY}' is no plain tensor"),
-        (lambda s: s.update({QUERY: torch.eye(32, device="meta")}), f"'{QUERY}' is no plain tensor"),
-        (lambda s: s.update({QUERY: torch.eye(32).to_sparse()}), f"is no state dict: '{QUERY}' is no plain tensor"),
+        (lambda s: s.update({QUERY: 3.0}), f"is not a state dict: '{QUERY}' is not a plain tensor"),
+        (lambda s: s.update({QUERY: torch.eye(32, device="meta")}), f"'{QUERY}' is not a plain tensor"),
+        (lambda s: s.update({QUERY: torch.eye(32).to_sparse()}), f"'{QUERY}' is not a plain tensor"),
         (lambda s: s.update({"vision_encoder.model.conv1.weight": torch.ones(())}), "has no matrix vision_encoder."),
     ],
 )
@@ -141,29 +141,29 @@ def test_nothing_but_tensors_is_unpickled(vit: Original, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     for name, value in (("pickle.pt", Payload()), ("model.pt", nn.Linear(2, 2))):
         torch.save({"temperature": value}, tmp_path / name)
-        assert "is no file of plain weights, and nothing else is opened" in vit.refusal(tmp_path / name, Path("run"))
+        assert "is not a file of plain weights only, so it is not opened" in vit.refusal(tmp_path / name, Path("run"))
     assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04" + bytes(64), b"\x80\x02c"])
 def test_a_file_that_is_no_checkpoint_is_one_line(vit: Original, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "best.pt").write_bytes(content)
-    assert "is no file of plain weights" in vit.refusal(tmp_path / "best.pt", tmp_path / "run")
+    assert "is not a file of plain weights" in vit.refusal(tmp_path / "best.pt", tmp_path / "run")
 
 
 def test_a_checkpoint_that_is_not_there_or_holds_a_tensor_is_one_line(vit: Original, tmp_path: Path) -> None:
     assert "No such file" in vit.refusal(tmp_path / "none.pt", tmp_path / "run")
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
-    assert "no checkpoint of the original" in vit.refusal(tmp_path / "tensor.pt", tmp_path / "run")
+    assert "neither a checkpoint of the original" in vit.refusal(tmp_path / "tensor.pt", tmp_path / "run")
 
 
 def test_a_run_that_is_there_stays(vit: Original, tmp_path: Path) -> None:
     checkpoint, run = vit.save(tmp_path / "best.pt"), tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text("{}")
-    assert vit.refusal(checkpoint, run) == f"{run} holds a run already, or something else; choose another --out"
+    assert vit.refusal(checkpoint, run) == f"{run} already holds files; choose another --out"
     assert [path.name for path in run.iterdir()] == ["config.json"]
-    assert "holds a run already" in vit.refusal(checkpoint, checkpoint)
+    assert "already holds files" in vit.refusal(checkpoint, checkpoint)
     with pytest.raises(MiniClipError, match="cannot write"):
         vit.imported(checkpoint, checkpoint / "run")
 
@@ -178,7 +178,7 @@ def test_a_backbone_of_another_kind_or_without_its_files_is_one_line(vit: Origin
         return str(error.value)
 
     assert "--text: " in said(vit.vision_spec, vit.vision_spec)
-    assert "is no roberta, as the checkpoint has" in said(vit.vision_spec, vit.vision_spec)
+    assert "is not a roberta model" in said(vit.vision_spec, vit.vision_spec)
     assert said(tmp_path / "nowhere", vit.text_spec) == f"no backbone folder at {tmp_path / 'nowhere'}"
     bare = shutil.copytree(vit.text_spec, tmp_path / "bare")
     (bare / "tokenizer.json").unlink()
@@ -196,7 +196,7 @@ def test_import_then_evaluate_and_export(vit: Original, captioned_folder: Path, 
     assert done.stdout == f"vit and roberta, mlp heads into 12 dimensions, logits times 14.3; run in {run}\n"
     done = run_cli("miniclip.cli", "import", checkpoint, *flags)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {run} holds a run already")
+    assert done.stderr.startswith(f"error: {run} already holds files")
     done = run_cli("miniclip.cli", "evaluate", "--run", run, "--data", captioned_folder, "--split", "val")
     assert done.returncode == 0, done.stderr
     assert "12 images" in done.stdout

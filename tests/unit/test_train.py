@@ -116,7 +116,7 @@ def test_a_loss_or_weights_that_are_not_finite_keep_the_last_good_checkpoint(
     trainer = start(tmp_path, with_train(config, epochs=2, batch_size=batch_size), captioned_folder)
     trainer.resume()
     poison(trainer)
-    with pytest.raises(MiniClipError, match=r"last good checkpoint is kept, lower --train\.learning_rate") as error:
+    with pytest.raises(MiniClipError, match=r"last good checkpoint is kept; lower --train\.learning_rate") as error:
         trainer.run()
     assert what in str(error.value) and "\n" not in str(error.value)
     assert {name: (tmp_path / name).read_bytes() for name in kept} == kept

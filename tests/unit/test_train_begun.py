@@ -66,7 +66,7 @@ def test_a_run_without_training_state_is_not_trained_from_scratch_over_its_weigh
 ) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
     (copy / "training_state.pt").unlink()
-    words = f"{copy} is finished and holds no training state; go on from it with --train.start_from {copy}"
+    words = f"{copy} is finished and has no training state; train it further with --train.start_from {copy}"
     refused(copy, words, "--config", tiny_config, "--data", captioned_folder, "--resume")
 
 
@@ -82,7 +82,7 @@ def test_a_run_is_not_resumed_on_other_images_captions_or_splits(
     captions = moved / "metadata.csv"
     captions.write_text(captions.read_text().replace("a red circle on white", "a red dog on white"))
     fewer = make_captioned_images(tmp_path / "fewer", per_kind=2)
-    words = f"--resume: the captions or images differ from those that {copy} was trained on; give the same --data"
+    words = f"--resume: the captions or images differ from those that {copy} was trained on; use the same --data"
     for data in (moved, fewer):
         refused(copy, words, "--config", tiny_config, "--data", data, "--resume")
 

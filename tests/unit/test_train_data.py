@@ -73,7 +73,7 @@ def test_a_further_source_may_hold_nothing_but_training_images(config: Config, t
 @pytest.mark.parametrize("setup", [1, 2])
 @pytest.mark.parametrize(
     ("broken", "left"),
-    [("val", "4 readable images are for training and 0"), ("train val", "0 readable images are for training")],
+    [("val", "only 4 training and 0 validation images can be read"), ("train val", "only 0 training and")],
 )
 def test_images_that_cannot_be_read_are_missed_before_the_first_epoch(
     config: Config, tmp_path: Path, setup: int, broken: str, left: str

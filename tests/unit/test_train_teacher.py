@@ -81,5 +81,5 @@ def test_a_bundle_teaches_as_the_run_that_it_was_made_from(
 
 def test_a_teacher_that_is_no_run_is_refused(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     taught = with_train(config, teacher=str(tmp_path / "nothing"))
-    with pytest.raises(MiniClipError, match=r"--train\.teacher: .*nothing is no finished run"):
+    with pytest.raises(MiniClipError, match=r"--train\.teacher: .*nothing is neither a finished run"):
         start(tmp_path / "run", taught, captioned_folder)

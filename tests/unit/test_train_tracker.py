@@ -90,7 +90,7 @@ def test_a_tracker_that_cannot_be_written_says_so_once_and_training_goes_on(
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     trainer.run(open_tracker("tensorboard", tmp_path, config))
     said = [line for line in capsys.readouterr().out.splitlines() if "TensorBoard" in line]
-    assert len(said) == 1 and "cannot write" in said[0] and "going on without TensorBoard" in said[0]
+    assert len(said) == 1 and "cannot write" in said[0] and "continuing without TensorBoard" in said[0]
     assert len(records_of(tmp_path)) == 4
 
 
