@@ -1,9 +1,9 @@
 """Variants of a caption that keep its meaning; training draws one of them each time.
 
 In: a caption. Out: its variants. A bare name ("granny smith apple") becomes sentences such as "an image of a granny
-smith apple" (templates after A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML
-2021, section 3.1.4). A sentence becomes shorter, like a search query: without articles, or without one or two words
-(word dropout as in J. Wei and K. Zou, "EDA", EMNLP 2019).
+smith apple" (templates after A. Radford et al., "Learning Transferable Visual Models From Natural Language
+Supervision", ICML 2021, section 3.1.4). A sentence becomes shorter, like a search query: without articles, or without
+one or two words (word dropout as in J. Wei and K. Zou, "EDA", EMNLP 2019).
 """
 
 import random
