@@ -129,7 +129,7 @@ def run_folder_alone(exported: Exported, tiny_backbones: tuple[Path, Path], tmp_
         away.rename(exported.backbone_folder)
 
 
-def test_vision_comes_back_from_its_run_folder_alone(vision: Exported, tiny_backbones, tmp_path: Path) -> None:
+def test_a_run_folder_alone_restores_the_vision_tower(vision: Exported, tiny_backbones, tmp_path: Path) -> None:
     model = run_folder_alone(vision, tiny_backbones, tmp_path)
     pixel_values = images(2, vision.row.size_px, seed=3)
     with torch.inference_mode():
@@ -138,7 +138,7 @@ def test_vision_comes_back_from_its_run_folder_alone(vision: Exported, tiny_back
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_text_comes_back_from_its_run_folder_alone(text: Exported, tiny_backbones, tmp_path: Path) -> None:
+def test_a_run_folder_alone_restores_the_text_tower(text: Exported, tiny_backbones, tmp_path: Path) -> None:
     model = run_folder_alone(text, tiny_backbones, tmp_path)
     tokens = [torch.from_numpy(value) for value in padded(text.row, sentences(text.row, [5, 9], seed=3)).values()]
     with torch.inference_mode():
@@ -147,7 +147,7 @@ def test_text_comes_back_from_its_run_folder_alone(text: Exported, tiny_backbone
 
 
 @pytest.mark.parametrize("precision", SMALLEST_COSINE)
-def test_vision_graph_computes_what_torch_does(vision: Exported, precision: str) -> None:
+def test_vision_graph_equals_torch(vision: Exported, precision: str) -> None:
     three = {"pixel_values": images(3, vision.row.size_px, seed=4).numpy()}
     expected = vision.torch(three)
     assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # images differ by far more than precisions
@@ -157,7 +157,7 @@ def test_vision_graph_computes_what_torch_does(vision: Exported, precision: str)
 
 
 @pytest.mark.parametrize("precision", SMALLEST_COSINE)
-def test_text_graph_computes_what_torch_does_and_ignores_padding(text: Exported, precision: str) -> None:
+def test_text_graph_equals_torch_and_ignores_padding(text: Exported, precision: str) -> None:
     texts = sentences(text.row, [4, 12, 7], seed=4)
     expected = text.torch(padded(text.row, texts))
     assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9
@@ -178,7 +178,7 @@ def test_text_graph_takes_the_shortest_and_the_longest_text(text: Exported, leng
 
 
 @pytest.mark.parametrize("vision", in_tiers(RESIZED), indirect=True)
-def test_vision_is_exported_at_another_size_too(vision: Exported, tmp_path: Path) -> None:
+def test_vision_exports_at_another_image_size(vision: Exported, tmp_path: Path) -> None:
     size_px = vision.row.other_px
     export_vision(vision.model, size_px, tmp_path / "other.onnx")
     feeds = {"pixel_values": images(3, size_px, seed=6).numpy()}
@@ -215,12 +215,12 @@ def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: 
     assert exported.files["fp16"].stat().st_size < largest * exported.files["fp32"].stat().st_size
 
 
-def test_vision_files_are_whole_and_have_native_attention(vision: Exported) -> None:
+def test_vision_files_are_complete_and_use_native_attention(vision: Exported) -> None:
     size_px = vision.row.size_px
     check_files(vision, {"pixel_values": ["batch", 3, size_px, size_px]}, "image_embeds")
 
 
-def test_text_files_are_whole_and_have_native_attention(text: Exported) -> None:
+def test_text_files_are_complete_and_use_native_attention(text: Exported) -> None:
     shape = ["batch", "length"]
     check_files(text, {"input_ids": shape, "attention_mask": shape}, "text_embeds")
 
@@ -251,7 +251,7 @@ def test_exporting_again_gives_the_same_bytes(vision: Exported, tmp_path: Path) 
         assert path.read_bytes() == vision.files[precision].read_bytes(), precision
 
 
-def test_towers_of_a_whole_clip_folder_are_those_of_the_whole_model(tmp_path: Path) -> None:
+def test_towers_of_a_clip_folder_equal_those_of_the_model(tmp_path: Path) -> None:
     clip = randomise(hf.CLIPModel(clip_config(3)))
     clip.save_pretrained(tmp_path / "clip")
     row = TEXTS["clip"]
@@ -275,7 +275,7 @@ def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vision", "text"])
-def test_a_backbone_folder_that_lacks_a_weight_is_refused(kind: str, tmp_path: Path, tiny_backbones) -> None:
+def test_a_backbone_folder_without_a_weight_is_refused(kind: str, tmp_path: Path, tiny_backbones) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = Path(shutil.copytree(tiny_backbones[kind == "text"], tmp_path / kind))
@@ -301,7 +301,7 @@ def test_a_backbone_folder_that_lacks_a_weight_is_refused(kind: str, tmp_path: P
         ("text", "{", "config.json"),
     ],
 )
-def test_a_backbone_config_that_does_not_fit_is_named(kind: str, settings: str, words: str, tmp_path: Path) -> None:
+def test_an_unsuitable_backbone_config_is_named(kind: str, settings: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(settings)
     with pytest.raises(MiniClipError) as error:
         load_backbone(tmp_path, kind)

@@ -12,7 +12,7 @@ from train.blocks import UpperPart, blocks_of, example_image, example_text, lowe
 
 
 @pytest.mark.parametrize("name", in_tiers(VISION))
-def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
+def test_a_vision_tower_split_at_any_block_gives_the_same_features(name: str) -> None:
     row = VISION[name]
     tower = VisionTower(randomise(row.make()), "auto").eval()
     pixel_values = images(3, row.size_px, seed=1)
@@ -35,7 +35,7 @@ def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", in_tiers(TEXTS))
-def test_a_text_tower_cut_at_any_block_computes_the_same(name: str, tmp_path: Path) -> None:
+def test_a_text_tower_split_at_any_block_gives_the_same_features(name: str, tmp_path: Path) -> None:
     row = TEXTS[name]
     backbone = load_backbone(save_backbone(randomise(row.make()), tmp_path / "backbone"), "text")
     tower = TextTower(backbone, "auto").eval()

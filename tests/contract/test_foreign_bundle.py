@@ -130,7 +130,7 @@ def assert_same_unit_rows(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert (theirs @ theirs.T)[~np.eye(len(theirs), dtype=bool)].max() < 0.999  # a swapped row would show
 
 
-def test_only_the_whole_precision_is_offered_and_nothing_was_checked(encoders: OnnxEncoders) -> None:
+def test_an_incomplete_precision_is_not_offered_and_no_hash_is_checked(encoders: OnnxEncoders) -> None:
     assert encoders.bundle.precisions == ["fp32"]
     assert encoders.running_on.endswith("the bundle has no manifest, so its files are unchecked")
     assert (encoders.dim, encoders.tokenizer.max_tokens) == (16, MAX_TOKENS)
@@ -149,12 +149,14 @@ def test_towers_are_those_of_others(encoders: OnnxEncoders, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("batch_size", [64, 2])
-def test_texts_are_the_torch_models(encoders: OnnxEncoders, clip: CLIPModel, folder: Path, batch_size: int) -> None:
+def test_text_embeddings_equal_those_of_torch(
+    encoders: OnnxEncoders, clip: CLIPModel, folder: Path, batch_size: int
+) -> None:
     assert_same_unit_rows(encoders.encode_texts(TEXTS, batch_size), torch_texts(clip, folder, TEXTS))
 
 
 @pytest.mark.parametrize("batch_size", [16, 5])
-def test_images_are_the_torch_models(
+def test_image_embeddings_equal_those_of_torch(
     encoders: OnnxEncoders, clip: CLIPModel, folder: Path, images: list[Path], batch_size: int
 ) -> None:
     rows, embeds = encoders.encode_images(images, batch_size=batch_size)

@@ -69,7 +69,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_embeddings_are_the_original_models(replica: Replica, images: list[Path]) -> None:
+def test_embeddings_equal_those_of_the_original_model(replica: Replica, images: list[Path]) -> None:
     """Alone and in batches; opened once more, the kept self-test gives the same."""
     expected = replica.embed_texts(TEXTS)
     assert len(np.unique(expected.round(3), axis=0)) > 4  # a swapped row would show
@@ -85,7 +85,7 @@ def test_embeddings_are_the_original_models(replica: Replica, images: list[Path]
         assert encoders.encode_texts(TEXTS[:2]).dtype == np.float32
 
 
-def test_changed_external_data_is_another_space(replica: Replica, tmp_path: Path) -> None:
+def test_changed_external_data_changes_the_fingerprint(replica: Replica, tmp_path: Path) -> None:
     data = list(replica.folder.rglob("*.onnx_data"))
     if not data:
         assert Bundle.open(replica.folder).layout.name != "one graph"
@@ -111,7 +111,7 @@ def test_unknown_preprocessor_key_is_refused_by_name(replica: Replica, tmp_path:
         OnnxEncoders(Bundle.open(copy), "cpu", threads=1)
 
 
-def test_known_models_have_layouts_that_replicas_have() -> None:
+def test_every_listed_model_has_a_tested_layout() -> None:
     """`miniclip models` lists nothing whose layout is not tested here."""
     layouts = {
         "Xenova/clip-vit-base-patch32": "Xenova/clip",
@@ -127,7 +127,7 @@ def test_known_models_have_layouts_that_replicas_have() -> None:
     assert all(HUB_NAME.fullmatch(name) for name in layouts)
 
 
-def test_settings_of_others_become_rules(tmp_path: Path) -> None:
+def test_settings_of_other_projects_become_text_rules(tmp_path: Path) -> None:
     """What the settings leave out is what the models have: 64 tokens for SigLIP, 77 for CLIP and open_clip."""
     towers = find_layout({"onnx/text_model.onnx", "onnx/vision_model.onnx"})
     open_clip = find_layout({"textual/model.onnx", "visual/model.onnx"})
@@ -146,7 +146,7 @@ def test_settings_of_others_become_rules(tmp_path: Path) -> None:
         rules({"text_cfg": {"hf_tokenizer_name": "facebook/nllb-200-distilled-600M"}}, open_clip)
 
 
-def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_slow_or_wrong_int8_is_not_chosen(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Which is faster is measured once, and kept."""
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
@@ -164,9 +164,7 @@ def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: 
     assert OnnxEncoders(Bundle.open(bundle), "cpu", "int8", threads=1).precision == "int8"
 
 
-def test_text_model_that_sees_padding_despite_its_mask_is_refused_with_what_was_measured(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_text_model_that_attends_to_masked_padding_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     """Its embedding is the mean over all positions, padded ones too."""
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     (bundle / "manifest.json").unlink()

@@ -44,7 +44,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Opened(folder, whole, load_run(folder))
 
 
-def test_texts_and_images_embed_as_the_model_itself_does(opened: Opened) -> None:
+def test_embeddings_equal_those_of_the_model_itself(opened: Opened) -> None:
     encoders = opened.run.encoders()
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), opened.text_embeds(), atol=1e-4)
     for text, expected in zip(TEXTS, opened.text_embeds(), strict=True):
@@ -57,7 +57,7 @@ def test_texts_and_images_embed_as_the_model_itself_does(opened: Opened) -> None
     np.testing.assert_allclose(encoders.embed_pixels(pixel_values.numpy()), expected.numpy(), atol=1e-4)
 
 
-def test_its_bundle_has_the_same_space_in_three_precisions(
+def test_its_bundle_keeps_the_embedding_space_in_three_precisions(
     opened: Opened, captioned_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
@@ -111,7 +111,7 @@ def test_the_probe_of_a_siglip_is_a_run_that_embeds_alone(captioned_folder: Path
         ({"format": 1}, "is not a run's config"),
     ],
 )
-def test_a_folder_that_is_no_run_is_told_apart_from_a_damaged_run(
+def test_a_folder_without_a_run_and_a_damaged_run_give_different_messages(
     config: dict[str, object], words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))

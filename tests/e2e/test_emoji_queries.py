@@ -10,7 +10,7 @@ from miniclip.search.searcher import Searcher
 from tests.support.emoji_queries import QUERIES
 
 
-def test_words_find_the_emoji_that_are_called_so() -> None:
+def test_words_find_emoji_by_name() -> None:
     encoders = OnnxEncoders(Bundle.open(released_bundle()), "cpu")
     searcher = Searcher(ImageIndex.open(bring_up_to_date("openmoji", encoders)), encoders)
 

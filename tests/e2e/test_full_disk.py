@@ -48,7 +48,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
     assert [word for word in words if word not in line] == []
 
 
-def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_later(
+def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_continues_later(
     disk: SmallDisk, tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     # setup 2: its state is larger than anything else, so that is what finds no room beside the one of epoch 1
@@ -87,7 +87,7 @@ def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_later(
     assert ours == theirs
 
 
-def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk, tiny_run: Path) -> None:
+def test_export_on_a_full_disk_keeps_the_old_bundle(disk: SmallDisk, tiny_run: Path) -> None:
     bundle = disk.folder / "bundle"
     export = ["export", "--run", tiny_run, "--out", bundle, "--precision", "fp32"]
     disk.resize(64 * 1024)
@@ -105,7 +105,7 @@ def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk,
     assert done.returncode == 0, done.stderr
 
 
-def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
+def test_index_on_a_full_disk_keeps_its_last_commit_and_continues_later(
     disk: SmallDisk, tiny_bundle: Path, image_folder: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     index, images = disk.folder / "index", tmp_path / "pictures"
@@ -129,7 +129,7 @@ def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
     assert len(ImageIndex.open(index)) == kept + 120
 
 
-def test_features_that_do_not_fit_are_told_before_they_are_computed(
+def test_features_that_do_not_fit_are_reported_before_computing(
     disk: SmallDisk, tiny_config: Path, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mapped file without room would end the process without a word."""

@@ -39,7 +39,7 @@ def test_first_load_already_shows_images(tab: Any) -> None:
 
 
 @pytest.mark.all_screens
-def test_words_and_enter_find_images_that_really_load(tab: Any) -> None:
+def test_words_and_enter_find_images_that_load(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     expect(tab.locator(CARDS)).to_have_count(12)
@@ -49,7 +49,7 @@ def test_words_and_enter_find_images_that_really_load(tab: Any) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_results_come_while_one_types_and_the_newest_question_wins(tab: Any) -> None:
+def test_results_appear_while_typing_and_the_newest_query_wins(tab: Any) -> None:
     tab.locator("#words").fill("")
     tab.locator("#words").press_sequentially("a blue square", delay=15)
     expect(heading(tab)).to_have_text("Best matches for “a blue square”")
@@ -88,7 +88,7 @@ def test_words_are_shown_as_text_and_never_run(tab: Any) -> None:
     assert tab.title() == "MiniCLIP"
 
 
-def test_what_is_not_wanted_changes_the_order_and_stands_in_the_address(tab: Any) -> None:
+def test_unwanted_words_change_the_order_and_the_address(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     before = tab.locator(f"{CARDS} .title").all_text_contents()
@@ -102,7 +102,7 @@ def test_what_is_not_wanted_changes_the_order_and_stands_in_the_address(tab: Any
     expect(tab.get_by_role("button", name="Filters (1)")).to_be_visible()
 
 
-def test_a_link_reopens_the_question(tab: Any) -> None:
+def test_a_link_reopens_the_query(tab: Any) -> None:
     ask(tab, "a yellow square")
     tab.wait_for_url("**q=a+yellow+square*")
     expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
@@ -113,7 +113,7 @@ def test_a_link_reopens_the_question(tab: Any) -> None:
     assert tab.locator(f"{CARDS} .title").all_text_contents() == titles
 
 
-def test_back_returns_to_the_question_before(tab: Any) -> None:
+def test_back_returns_to_the_previous_query(tab: Any) -> None:
     ask(tab, "a yellow square")
     expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
     tab.locator(".examples button").first.click()
@@ -138,7 +138,7 @@ def test_results_are_downloaded_as_json_and_csv(tab: Any) -> None:
 
 
 @pytest.mark.all_screens
-def test_large_view_tells_more_and_leads_on(tab: Any, image_folder: Path) -> None:
+def test_the_large_view_shows_details_and_similar_images(tab: Any, image_folder: Path) -> None:
     card = tab.locator(CARDS).nth(2)
     title = card.locator(".title").inner_text()
     card.click()
@@ -235,7 +235,7 @@ def test_image_dropped_on_the_search_box_is_taken(tab: Any, image_folder: Path) 
     expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(one_image(image_folder).name)
 
 
-def test_text_file_named_jpg_gets_a_message_and_then_a_good_one_works(
+def test_a_text_file_named_jpg_gets_a_message_and_a_good_image_then_works(
     tab: Any, tmp_path: Path, image_folder: Path
 ) -> None:
     bad = tmp_path / "holiday.jpg"
@@ -268,12 +268,12 @@ def test_folder_and_date_filters(tab: Any, dated_url: str) -> None:
     expect(tab.locator(CARDS)).to_have_count(3)
 
 
-def test_nothing_matches_well_is_said(tab: Any, dated_url: str) -> None:
+def test_a_page_without_good_matches_says_so(tab: Any, dated_url: str) -> None:
     tab.goto(f"{dated_url}?q=photo")
     expect(tab.locator("#results .note")).to_contain_text("Nothing here matches well")
 
 
-def test_more_is_shown_on_demand(tab: Any, captioned_url: str) -> None:
+def test_more_results_are_shown_on_demand(tab: Any, captioned_url: str) -> None:
     tab.goto(f"{captioned_url}?q=a+red+circle")
     expect(tab.locator(CARDS)).to_have_count(24)
     tab.get_by_role("button", name="Show more").click()

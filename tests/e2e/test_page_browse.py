@@ -96,7 +96,7 @@ def test_an_empty_query_shows_all_images_by_month(open_tab: Callable[[str], Any]
 
 
 @pytest.mark.all_screens
-def test_filters_work_alone_and_stand_in_the_address(open_tab: Callable[[str], Any], photos_url: str) -> None:
+def test_filters_work_alone_and_are_in_the_address(open_tab: Callable[[str], Any], photos_url: str) -> None:
     tab = open_tab(photos_url)
     expect(heading(tab)).to_have_text("All 65 images")
     tab.get_by_role("button", name="Filters", exact=True).click()
@@ -130,7 +130,7 @@ def test_results_are_put_in_order_of_date(open_tab: Callable[[str], Any], photos
     tab.wait_for_url("**sort=date*")
 
 
-def test_the_large_view_turns_through_all_months(open_tab: Callable[[str], Any], photos_url: str) -> None:
+def test_the_large_view_steps_through_all_months(open_tab: Callable[[str], Any], photos_url: str) -> None:
     tab = open_tab(photos_url)
     tab.locator(CARDS).first.click()
     title = tab.get_by_role("dialog").get_by_role("heading", level=2)

@@ -114,9 +114,7 @@ def test_a_model_is_not_compared_with_itself(tab: Any) -> None:
         assert choice not in others and others
 
 
-def test_one_model_alone_says_how_to_get_another(
-    open_tab: Any, tiny_bundle: Path, images: Path, tmp_path: Path
-) -> None:
+def test_a_single_model_says_how_to_get_another(open_tab: Any, tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "single" / "tiny"
     shutil.copytree(tiny_bundle, bundle, ignore=shutil.ignore_patterns("*_fp16.onnx", "*_quantized.onnx"))
     with DemoProcess("--images", str(images), "--bundle", str(bundle), "--provider", "cpu") as page:
@@ -238,7 +236,7 @@ def test_an_upload_above_the_limit_is_refused_before_it_is_sent(tab: Any, tmp_pa
     assert sent == []
 
 
-def test_downloads_are_what_is_shown(tab: Any) -> None:
+def test_downloads_equal_the_shown_results(tab: Any) -> None:
     titles = tab.locator(f"{CARDS} .title").all_text_contents()
     with tab.expect_download() as download:
         tab.get_by_role("link", name="Download the results as JSON").click()

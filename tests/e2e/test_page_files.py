@@ -64,7 +64,7 @@ def scale(tab: Any) -> float:
 
 
 @pytest.mark.all_screens
-def test_viewer_shows_the_original_turns_and_gives_the_focus_back(photo_page: Any) -> None:
+def test_the_viewer_shows_the_original_steps_and_returns_the_focus(photo_page: Any) -> None:
     tab = photo_page
     shown = viewer(tab)
     assert tab.evaluate("document.querySelector('#viewer-dialog .plane img').naturalWidth") == 1600
@@ -261,7 +261,7 @@ def test_a_move_is_listed_done_and_undone(photo_page: Any, photos: Path) -> None
     expect(tab.locator(CARDS)).to_have_count(PHOTOS)
 
 
-def test_what_cannot_be_done_is_said_in_the_dialog(photo_page: Any, photos: Path) -> None:
+def test_the_dialog_explains_impossible_moves(photo_page: Any, photos: Path) -> None:
     tab = photo_page
     tab.locator(CARDS).first.click(modifiers=["ControlOrMeta"])
     tab.get_by_role("button", name="Copy to…").click()

@@ -68,13 +68,13 @@ def test_names_that_are_not_utf8_are_shown(open_tab: Any, odd_url: str) -> None:
     expect(tab.locator(".facts-of-index li")).to_contain_text(r"broken-\xe9.jpg")
 
 
-def test_public_api_tells_names_that_are_not_utf8(odd_url: str) -> None:
+def test_the_public_api_returns_names_that_are_not_utf8(odd_url: str) -> None:
     client = pytest.importorskip("gradio_client").Client(odd_url, verbose=False)
     found = client.predict("a red circle", 5, api_name="/search_text")
     assert {one["file"] for one in found} == {r"caf\xe9.png", "plain.png"}
 
 
-def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_image(
+def test_an_outdated_page_says_so_and_shows_no_other_image(
     open_tab: Any, tiny_bundle: Path, image_folder: Path, image_index: Path, tmp_path: Path
 ) -> None:
     for colour in COLOURS:
@@ -118,7 +118,7 @@ def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_image(
         tab.goto("about:blank")  # what the page still asks for is no error once the server has stopped
 
 
-def test_model_that_cannot_be_opened_can_be_tried_again(
+def test_a_model_that_failed_to_open_can_be_tried_again(
     open_tab: Any, tiny_bundle: Path, image_index: Path, tmp_path: Path
 ) -> None:
     own, damaged = tmp_path / "tiny", tmp_path / "damaged"
@@ -139,7 +139,7 @@ def test_model_that_cannot_be_opened_can_be_tried_again(
         tab.goto("about:blank")
 
 
-def test_bundles_of_one_name_can_each_be_chosen(
+def test_bundles_of_the_same_name_can_each_be_chosen(
     tiny_bundle: Path, image_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("bundles/same", "models/same", "models/other"):

@@ -121,7 +121,7 @@ def test_mouse_points_and_clicks_on_the_map(tab: Any) -> None:
     expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
 
 
-def test_map_that_nobody_sees_is_painted_when_it_is_shown_again(tab: Any) -> None:
+def test_a_hidden_map_is_painted_when_it_is_shown_again(tab: Any) -> None:
     go(tab, "Map")
     legend = tab.locator("#map .legend")
     expect(legend).not_to_have_text("")
@@ -170,7 +170,7 @@ def test_umap_is_a_second_layout(tab: Any) -> None:
     assert canvas.evaluate("canvas => canvas.toDataURL()") != first
 
 
-def test_library_tells_status_models_and_duplicates(tab: Any, image_folder: Path) -> None:
+def test_the_library_shows_status_models_and_duplicates(tab: Any, image_folder: Path) -> None:
     go(tab, "Library")
     facts = tab.locator(".facts-of-index")
     expect(facts).to_contain_text("12")

@@ -74,7 +74,7 @@ def test_interrupted_training_is_exit_130_without_a_traceback(
     assert process.returncode == 130 and "Traceback" not in errors, errors
 
 
-def test_reader_that_goes_away_is_no_traceback(tiny_index: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(tiny_index: Path) -> None:
     command = [sys.executable, "-m", "miniclip.cli", "search", "red", "--index", str(tiny_index)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
@@ -84,7 +84,7 @@ def test_reader_that_goes_away_is_no_traceback(tiny_index: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_error(tiny_bundle: Path, image_folder: Path, tmp_path: Path, closed: str) -> None:
+def test_closed_streams_are_not_an_error(tiny_bundle: Path, image_folder: Path, tmp_path: Path, closed: str) -> None:
     python, index = f"{shlex.quote(sys.executable)} -m miniclip.cli", shlex.quote(str(tmp_path / "index"))
     make = f"{python} index {shlex.quote(str(image_folder))} --bundle {shlex.quote(str(tiny_bundle))} --out {index}"
     search = f"{python} search 'a dog' --index {index}"

@@ -83,7 +83,7 @@ def test_indexes_of_two_folders_or_two_bundles_never_collide(tmp_path: Path) -> 
     assert re.fullmatch(r"openmoji-[0-9a-f]{8}", index_folder("openmoji", "1").name)
 
 
-def test_tunnel_that_cannot_be_had_is_one_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_tunnel_is_one_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from gradio import networking
 
     class Page:
@@ -125,7 +125,7 @@ def test_previews_are_by_number_and_without_metadata(page_url: str, client: Any)
     assert get(f"{page_url}preview/0000/small/0.webp")[0] == 404
 
 
-def test_public_api_is_three_functions_that_show_no_path(page_url: str, client: Any, image_folder: Path) -> None:
+def test_the_public_api_has_three_functions_and_shows_no_path(page_url: str, client: Any, image_folder: Path) -> None:
     names = {"/search_text", "/search_image", "/classify"}
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == names
     hits = client.predict("a dog", 3, api_name="/search_text")
@@ -147,7 +147,7 @@ def test_snippet_of_the_guide_runs(page_url: str, image_folder: Path, capsys: py
     assert "'beach':" in said
 
 
-def test_api_reads_no_file_that_was_not_uploaded(page_url: str, image_folder: Path) -> None:
+def test_the_api_reads_only_uploaded_files(page_url: str, image_folder: Path) -> None:
     own = next(path for path in sorted(image_folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
     body = json.dumps({"data": [{"path": str(own), "meta": {"_type": "gradio.FileData"}}]}).encode()
     headers = {"Content-Type": "application/json"}
@@ -158,9 +158,7 @@ def test_api_reads_no_file_that_was_not_uploaded(page_url: str, image_folder: Pa
     assert b"event: error" in reply and b"pictures" not in reply
 
 
-def test_login_gives_page_and_previews_and_without_it_there_is_neither(
-    tiny_bundle: Path, image_index: Path, demo_process: Any
-) -> None:
+def test_page_and_previews_need_the_login(tiny_bundle: Path, image_index: Path, demo_process: Any) -> None:
     flags = ("--index", str(image_index), "--bundle", str(tiny_bundle), "--auth", "anna:secret")
     with demo_process(*flags) as running:
         assert get(f"{running.url}config")[0] == 401

@@ -90,7 +90,7 @@ def launch(processes: int, *command: object) -> subprocess.CompletedProcess[str]
         ("train.setup=2", "train.captions_per_image=2", "train.loss=triplet"),
     ],
 )
-def test_two_processes_find_the_loss_and_the_gradients_of_one(
+def test_two_processes_have_the_loss_and_gradients_of_one(
     flags: tuple[str, ...], tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "step.py"

@@ -132,20 +132,20 @@ def assert_rows_differ(embeds: np.ndarray) -> None:
     assert apart[~np.eye(len(embeds), dtype=bool)].min() > 10 * TOLERANCE
 
 
-def test_texts_get_the_same_tokens(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
+def test_tokens_of_texts_are_equal(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
     input_ids, attention_mask = ours.tokenizer(TEXTS)
     assert input_ids.shape == (len(TEXTS), ours.tokenizer.max_tokens)
     assert np.array_equal(theirs["input_ids"], input_ids)
     assert np.array_equal(theirs["attention_mask"], attention_mask)
 
 
-def test_texts_get_the_same_embeddings(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
+def test_embeddings_of_texts_are_equal(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
     embeds = ours.encode_texts(TEXTS, batch_size=len(TEXTS))  # as there: 8-bit scales are found for a batch
     assert_rows_differ(embeds)
     assert_same_rows(theirs["text_embeds"], embeds)
 
 
-def test_same_pixels_get_the_same_embeddings(
+def test_equal_pixels_give_equal_embeddings(
     ours: OnnxEncoders, theirs: dict[str, Any], pixel_values: np.ndarray
 ) -> None:
     embeds = ours.embed_pixels(pixel_values)

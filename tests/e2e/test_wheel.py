@@ -64,7 +64,7 @@ def run(*command: object, cwd: Path | None = None, cache: Path | None = None) ->
     )
 
 
-def test_archives_hold_what_they_should(built: Path) -> None:
+def test_archives_have_the_right_files(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
@@ -136,7 +136,7 @@ def test_the_page_opens(environment: Path, photos: Path, tmp_path: Path) -> None
         page.wait(60)
 
 
-def test_training_says_what_it_needs(environment: Path) -> None:
+def test_training_names_its_missing_packages(environment: Path) -> None:
     done = run(environment / "miniclip", "train", "--config", "x")
     assert done.returncode == 2 and done.stderr.startswith("error: miniclip train needs torch: ")
     assert done.stderr.endswith('pip install "miniclip[train]"\n')  # that of the environment, which is not activated

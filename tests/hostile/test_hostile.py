@@ -88,7 +88,7 @@ def test_files_nested_too_deeply_are_read_or_refused(target: Target, kind: str) 
 
 @often
 @given(data=st.data())
-def test_any_bytes_are_read_or_refused(target: Target, data: st.DataObject) -> None:
+def test_arbitrary_bytes_are_read_or_refused(target: Target, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(target.names))
     whole = target.seeds[target.names.index(name)][1:]
     start = data.draw(st.integers(0, len(whole)))
@@ -123,7 +123,7 @@ def test_tokenizer_that_panics_is_one_line(bundle_target: Target) -> None:
 
 @pytest.mark.parametrize("trick", PATH_TRICKS, ids=ascii)
 @pytest.mark.parametrize("name", CAPTIONS)
-def test_no_caption_file_leads_out_of_its_folder(trick: str, name: str, tmp_path: Path) -> None:
+def test_no_caption_file_leaves_its_folder(trick: str, name: str, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     for place in (folder, tmp_path):
@@ -164,7 +164,7 @@ def test_a_caption_of_megabytes_is_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "trick", ["../outside.txt", "/etc/passwd", "onnx/../../outside.txt", "onnx/vision_model.onnx\0"]
 )
-def test_manifest_that_names_files_elsewhere_reads_none_of_them(trick: str, tmp_path: Path) -> None:
+def test_a_manifest_cannot_read_files_elsewhere(trick: str, tmp_path: Path) -> None:
     """Only names of the layout are ever looked up, so a listed path is never opened."""
     folder = tmp_path / "bundle"
     make_bundle(folder)
@@ -209,7 +209,7 @@ def test_index_settings_with_an_odd_format_are_one_line(value: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "content", ["x = " + "[" * 50_000, "[train]\nepochs = inf", "[train]\nlearning_rate = '1e999x'", "a" * 99]
 )
-def test_config_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+def test_an_invalid_config_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(content)
     assert len(refusal(load_config, tmp_path / "c.toml")) < 500
 
@@ -232,7 +232,7 @@ def test_run_with_a_wrong_config_is_one_line(place: str, value: object, spare: P
 
 @pytest.mark.parametrize("kind", DEEP)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training_state.pt", "calibration.npz"])
-def test_run_files_that_are_none_are_one_line(name: str, kind: str, spare: Path) -> None:
+def test_invalid_run_files_are_one_line(name: str, kind: str, spare: Path) -> None:
     (spare / name).write_bytes(DEEP[kind])
     read = {"training_state.pt": load_training_state, "calibration.npz": CalibrationSet.load}.get(name, load_run)
     assert name in refusal(read, spare)
@@ -274,7 +274,7 @@ def test_calibration_of_wrong_arrays_is_refused(wrong: dict[str, np.ndarray], tm
     assert "calibration.npz" in refusal(CalibrationSet.load, tmp_path)
 
 
-def test_calibration_that_unpacks_to_too_much_is_refused_before(tmp_path: Path) -> None:
+def test_oversized_calibration_is_refused_before_unpacking(tmp_path: Path) -> None:
     """Megabytes of zip, gigabytes of zeros."""
     with zipfile.ZipFile(tmp_path / "calibration.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for number in range(3):
@@ -291,7 +291,7 @@ def test_calibration_that_unpacks_to_too_much_is_refused_before(tmp_path: Path) 
         patch.undo()
 
 
-def test_karpathy_and_recipes_are_what_the_corpus_says() -> None:
+def test_targets_accept_karpathy_files_and_recipes() -> None:
     assert json.loads(CAPTIONS["dataset_own.json"]) == KARPATHY
     with pytest.raises(tomllib.TOMLDecodeError):
         tomllib.loads("=")

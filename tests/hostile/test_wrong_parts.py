@@ -92,7 +92,7 @@ def test_another_dimension_is_refused_by_name(bundle: Path) -> None:
     assert "the text model has 32 dimensions, the manifest 7" in refusal(open_encoders, bundle)
 
 
-def test_parts_of_different_bundles_are_refused_without_a_manifest_too(bundle: Path, tiny_bundle: Path) -> None:
+def test_parts_of_different_bundles_are_refused_even_without_a_manifest(bundle: Path, tiny_bundle: Path) -> None:
     (bundle / "manifest.json").unlink()
     open_encoders(bundle)
     other_words(bundle / "tokenizer.json")

@@ -83,7 +83,7 @@ def config(shared: tuple[str, list[str]], guest: Any) -> dict[str, Any]:
     return json.loads(status(guest, f"{shared[0]}config")[1])
 
 
-def test_tunnel_that_cannot_be_had_is_one_line_and_the_page_stays(shared: tuple[str, list[str]], guest: Any) -> None:
+def test_a_failed_tunnel_is_one_line_and_the_page_stays(shared: tuple[str, list[str]], guest: Any) -> None:
     url, lines = shared
     assert [line for line in lines if "public link" in line] == [
         f"no public link: Could not get share link from Gradio API Server; the page stays at {url.rstrip('/')}"
@@ -127,7 +127,7 @@ def preview_of(guest: Any, url: str, config: dict[str, Any]) -> str:
     return str(re.findall(r"preview/\w+/small/\d+\.webp", reply["html"])[0])
 
 
-def test_only_what_reads_no_folder_is_there(config: dict[str, Any]) -> None:
+def test_a_shared_page_offers_nothing_that_reads_a_folder(config: dict[str, Any]) -> None:
     parts = {one["props"].get("elem_id") for one in config["components"]}
     assert {"search", "describe", "map", "detail", "viewer"} <= parts
     assert not {"library", "compare", "selection"} & parts
@@ -154,7 +154,7 @@ def test_no_path_and_no_metadata_reach_a_guest(
     assert webp[8:12] == b"WEBP" and b"EXIF" not in webp and b"XMP " not in webp and b"ICCP" not in webp
 
 
-def test_hand_made_requests_read_no_file(
+def test_crafted_requests_read_no_file(
     shared: tuple[str, list[str]], guest: Any, config: dict[str, Any], image_folder: Path
 ) -> None:
     own = str(next(image_folder.glob("*.png")))

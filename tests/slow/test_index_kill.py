@@ -87,7 +87,7 @@ def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, images: 
     assert 0 < len(ImageIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
 
 
-def test_interrupt_counts_also_where_the_update_fails(
+def test_an_interrupt_counts_even_if_the_update_fails(
     encoders: OnnxEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "no-picture.jpg").write_bytes(b"no image")

@@ -37,7 +37,7 @@ def command(module: str, arguments: list[str], begins: Event) -> None:
     sys.exit(main())
 
 
-def test_training_is_killed_again_and_again_and_ends_as_if_it_had_not(
+def test_repeatedly_killed_training_gives_the_same_result(
     tiny_config: Path, captioned_folder: Path, tmp_path: Path, record: Record
 ) -> None:
     values = {"setup": 3, "epochs": 2, "batch_size": 16, "save_minutes": 1e-9, "ema": 0.9, **TOWERS}
@@ -77,7 +77,7 @@ def written_at(run: Path) -> int | None:
     return None
 
 
-def test_export_that_is_killed_leaves_the_bundle_that_was_there(tiny_run: Path, tmp_path: Path, record: Record) -> None:
+def test_a_killed_export_keeps_the_old_bundle(tiny_run: Path, tmp_path: Path, record: Record) -> None:
     out = tmp_path / "bundles" / "one"
     exporting = (
         command,
@@ -106,7 +106,7 @@ def test_export_that_is_killed_leaves_the_bundle_that_was_there(tiny_run: Path, 
     record("kills survived: export", kills + 1, "kills; the bundle that was there stays whole")
 
 
-def test_indexing_is_killed_again_and_again_and_ends_as_if_it_had_not(
+def test_repeatedly_killed_indexing_gives_the_same_result(
     tiny_bundle: Path, images: Path, tmp_path: Path, record: Record
 ) -> None:
     def indexing(out: Path) -> tuple[Work, tuple[object, ...], Progress]:

@@ -74,7 +74,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_distinct_images(tmp_path_factory.mktemp("cluster"), GOOD, BAD)
 
 
-def test_table_equals_that_of_one_process_though_a_node_is_killed(
+def test_a_killed_node_does_not_change_the_table(
     cluster: Any, encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update_index(str(images), encoders, tmp_path / "alone")
@@ -126,7 +126,7 @@ def test_object_storage_is_indexed(cluster: Any, encoders: OnnxEncoders, images:
     assert update_index(f"file://{few}", encoders, tmp_path / "index").kept == 10
 
 
-def test_bundle_that_machines_do_not_see_is_one_line(
+def test_a_bundle_missing_on_other_machines_is_one_line(
     cluster: Any, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")

@@ -126,7 +126,7 @@ def page(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-def test_page_holds_64_clients(
+def test_the_page_serves_64_clients(
     page: DemoProcess, captioned_folder: Path, record: Callable[[str, float, str], None]
 ) -> None:
     alone = Client(page.url)
@@ -174,7 +174,7 @@ def test_page_holds_64_clients(
     assert rise < GROWTH, f"memory grows by {100 * rise:.1f} % of {memory / 2**20:.0f} MiB"
 
 
-def test_encoders_hold_16_threads(captioned_folder: Path, record: Callable[[str, float, str], None]) -> None:
+def test_encoders_serve_16_threads(captioned_folder: Path, record: Callable[[str, float, str], None]) -> None:
     encoders = OnnxEncoders(Bundle.open(BUNDLE), "cpu")
     images = sorted(captioned_folder.glob("*.jpg"))[:24]
     of_words = [encoders.encode_texts([words]) for words in QUESTIONS]

@@ -50,7 +50,7 @@ def queries() -> np.ndarray:
     return np.asarray(queries / np.linalg.norm(queries, axis=1, keepdims=True))
 
 
-def test_embeddings_on_disk_are_those_in_memory(folder: Path) -> None:
+def test_embeddings_on_disk_equal_those_in_memory(folder: Path) -> None:
     whole, lean = ImageIndex.open(folder), ImageIndex.open(folder, in_memory=False)
     assert lean.image_embeds.shape == (0, DIM) and len(lean) == len(whole) == ROWS
     assert [path.as_posix() for path in whole.paths] == sorted(f"/p/{n % 3}/{n:04}.jpg" for n in range(ROWS))
@@ -60,7 +60,7 @@ def test_embeddings_on_disk_are_those_in_memory(folder: Path) -> None:
         np.testing.assert_array_equal(part, whole.image_embeds[some])
 
 
-def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -> None:
+def test_int8_search_finds_the_same_rows_as_exact_search(folder: Path, queries: np.ndarray) -> None:
     whole, lean = ImageIndex.open(folder), ImageIndex.open(folder, in_memory=False)
     exact_scores, exact_rows = ExactSearch(whole.image_embeds).top_k(queries, 10)
     gallery = Int8Search(lean.stored)
@@ -85,7 +85,7 @@ def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
     assert rows.tolist() == exact_top_k(index.stored, query, 1).tolist()
 
 
-def test_filter_is_exact_search_among_those_rows(folder: Path, queries: np.ndarray) -> None:
+def test_filtered_search_is_exact(folder: Path, queries: np.ndarray) -> None:
     image_embeds = ImageIndex.open(folder).image_embeds
     allowed = np.random.default_rng(2).random(ROWS) < 0.01
     scores, rows = ExactSearch(image_embeds).top_k(queries, 50, allowed)
@@ -94,7 +94,7 @@ def test_filter_is_exact_search_among_those_rows(folder: Path, queries: np.ndarr
     np.testing.assert_array_equal(rows, np.argsort(-similarity, axis=1, kind="stable")[:, : allowed.sum()])
 
 
-def test_vector_index_finds_most_and_says_how_much(
+def test_vector_index_reports_its_recall(
     folder: Path, queries: np.ndarray, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MiniClipError, match=r"has no vector index; make it with: miniclip index \.\.\. --ann"):
@@ -137,7 +137,7 @@ def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.Monke
     assert gallery.top_k(embeds[:2], 1)[1].shape == (2, 1)
 
 
-def test_vector_index_is_made_by_the_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vector_index_needs_the_writers_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     folder = make_index(tmp_path / "index", np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32))
     index = ImageIndex.open(folder, in_memory=False)

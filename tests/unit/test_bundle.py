@@ -77,7 +77,7 @@ def test_missing_file_is_named(name: str, bundle: Path) -> None:
     assert f"{name} is missing" in refusal(bundle)
 
 
-def test_folder_in_a_files_place_is_named(bundle: Path) -> None:
+def test_a_folder_instead_of_a_file_is_named(bundle: Path) -> None:
     (bundle / "tokenizer.json").unlink()
     (bundle / "tokenizer.json").mkdir()
     assert "tokenizer.json: Is a directory" in refusal(bundle)
@@ -94,7 +94,7 @@ def test_precision_needs_both_towers(bundle: Path) -> None:
     assert "is it a bundle?" in refusal(bundle)
 
 
-def test_file_that_the_manifest_does_not_list_is_refused(bundle: Path) -> None:
+def test_a_file_missing_in_the_manifest_is_refused(bundle: Path) -> None:
     files = json.loads((bundle / "manifest.json").read_text())["files"]
     edit_manifest(bundle, files={name: entry for name, entry in files.items() if "quantized" not in name})
     assert "vision_model_quantized.onnx is not listed" in refusal(bundle)
@@ -125,12 +125,12 @@ def test_damaged_manifest_is_refused_in_one_line(changes: dict[str, Any], words:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:3]))
-def test_manifest_that_is_no_object_is_refused(content: bytes, bundle: Path) -> None:
+def test_manifest_must_be_an_object(content: bytes, bundle: Path) -> None:
     (bundle / "manifest.json").write_bytes(content)
     assert "is not a manifest" in refusal(bundle)
 
 
-def test_no_damage_to_the_manifest_is_a_traceback(bundle: Path) -> None:
+def test_a_damaged_manifest_never_gives_a_traceback(bundle: Path) -> None:
     manifest = (bundle / "manifest.json").read_bytes()
     generator = np.random.default_rng(0)
     for _ in range(200):  # a random stretch goes, or is overwritten
@@ -143,19 +143,19 @@ def test_no_damage_to_the_manifest_is_a_traceback(bundle: Path) -> None:
             assert "\n" not in str(refused)
 
 
-def test_no_folder_and_no_bundle_say_how_to_make_one(tmp_path: Path) -> None:
+def test_a_missing_bundle_says_how_to_make_one(tmp_path: Path) -> None:
     for folder in (tmp_path / "none", tmp_path):
         with pytest.raises(MiniClipError, match=r"python -m export|is it a bundle\?"):
             Bundle.open(folder)
 
 
-def test_onnx_file_that_is_none_is_one_line(bundle: Path) -> None:
+def test_an_invalid_onnx_file_is_one_line(bundle: Path) -> None:
     (bundle / "manifest.json").unlink()
     (bundle / onnx_name("vision", "fp32")).write_bytes(b"no model")
     assert re.search(r"onnxruntime cannot open .*vision_model\.onnx: .*; export the bundle again", refusal(bundle))
 
 
-def test_bundle_of_others_without_manifest_gives_unit_rows(bundle: Path, image_folder: Path) -> None:
+def test_bundle_without_manifest_gives_unit_rows(bundle: Path, image_folder: Path) -> None:
     """Others leave the normalisation to the caller: here, one more layer makes text embeddings five times as long."""
     (bundle / "manifest.json").unlink()
     path = bundle / onnx_name("text", "fp32")
@@ -176,7 +176,7 @@ def test_bundle_of_others_without_manifest_gives_unit_rows(bundle: Path, image_f
     assert np.linalg.norm(np.vstack([texts, images]), axis=1) == pytest.approx(np.ones(4), abs=1e-5)
 
 
-def test_fingerprint_names_the_space_and_not_the_precision(tiny_bundle: Path, bundle: Path) -> None:
+def test_fingerprint_does_not_depend_on_the_precision(tiny_bundle: Path, bundle: Path) -> None:
     for name in MODELS:
         if "quantized" not in name:
             (bundle / name).unlink()
@@ -195,6 +195,6 @@ def test_fingerprint_of_a_bundle_without_manifest_follows_its_files(bundle: Path
     assert Bundle.open(bundle).fingerprint != before
 
 
-def test_fingerprint_depends_on_every_part_and_its_place() -> None:
+def test_fingerprint_depends_on_every_part_and_its_order() -> None:
     fingerprints = {fingerprint_of(parts) for parts in (["a", "b"], ["b", "a"], ["a"], ["ab"], ["a", "b", ""])}
     assert len(fingerprints) == 5

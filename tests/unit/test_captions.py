@@ -24,7 +24,7 @@ from tests.support.caption_files import add_images, captions_by_name
 FLICKR8K = Path(os.environ.get("MINICLIP_FLICKR8K", "no-flickr8k"))
 
 
-def test_skipped_things_are_named_up_to_a_number() -> None:
+def test_a_limited_number_of_skipped_rows_is_named() -> None:
     skipped = [Skipped(f"{number}.jpg", "no such file") for number in range(25)]
     table = CaptionTable([], [], [], np.empty(0, dtype=np.int64), skipped)
     lines = table.skipped_lines(most=20)
@@ -44,7 +44,7 @@ def reasons(table: CaptionTable) -> dict[str, str]:
 # Kaggle captions.txt
 
 
-def test_captions_txt_reads_commas_and_quotes_as_kaggle_writes_them(tmp_path: Path) -> None:
+def test_captions_txt_keeps_kaggles_commas_and_quotes(tmp_path: Path) -> None:
     add_images(tmp_path / "Images", "a.jpg", "b.jpg")
     (tmp_path / "captions.txt").write_text(
         "image,caption\n"
@@ -67,7 +67,7 @@ def test_folder_and_caption_file_give_the_same_table(tmp_path: Path) -> None:
     assert splits_by_name(from_folder) == splits_by_name(from_file)
 
 
-def test_a_stray_quote_does_not_swallow_the_lines_after_it(tmp_path: Path) -> None:
+def test_a_stray_quote_does_not_lose_the_following_lines(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     (tmp_path / "captions.txt").write_text('image,caption\na.jpg,"Hello\nb.jpg,two\nc.jpg,"three , four"\n')
     assert captions_by_name(read_captions(tmp_path)) == {
@@ -88,7 +88,7 @@ def test_a_stray_quote_in_the_header_is_read_or_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["5", "null", "[]", '"caption"', "{", "nan"])
-def test_json_line_that_is_no_object_is_named(tmp_path: Path, line: str) -> None:
+def test_a_json_line_must_be_an_object(tmp_path: Path, line: str) -> None:
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "one"}\n' + line)
     with pytest.raises(MiniClipError, match="line 2 is not a JSON object"):
         read_captions(tmp_path)
@@ -100,7 +100,7 @@ def test_a_quoted_caption_may_hold_a_line_break(tmp_path: Path) -> None:
     assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["first line second line"], "b.jpg": ["two"]}
 
 
-def test_official_lists_give_the_splits_and_the_rest_is_in_none(tmp_path: Path) -> None:
+def test_official_lists_determine_the_splits(tmp_path: Path) -> None:
     add_images(tmp_path / "Images", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     (tmp_path / "captions.txt").write_text("image,caption\n" + "".join(f"{n}.jpg,caption {n}\n" for n in "abcd"))
     (tmp_path / "Flickr_8k.trainImages.txt").write_text("b.jpg\r\n")
@@ -123,7 +123,7 @@ def test_an_image_in_two_official_lists_is_an_error(tmp_path: Path) -> None:
 # Kaggle results.csv, Flickr tokens
 
 
-def test_results_csv_repairs_the_row_without_its_second_bar(tmp_path: Path) -> None:
+def test_results_csv_repairs_a_row_with_a_missing_bar(tmp_path: Path) -> None:
     add_images(tmp_path / "flickr30k_images", "1.jpg", "2199200615.jpg")
     (tmp_path / "results.csv").write_text(
         "image_name| comment_number| comment\n"
@@ -158,7 +158,7 @@ def test_token_file_lies_beside_its_image_folder_and_lists(tmp_path: Path, name:
     assert table.splits == ["train", "test"]
 
 
-def test_a_token_name_may_hold_a_number_sign(tmp_path: Path) -> None:
+def test_a_token_name_may_contain_a_number_sign(tmp_path: Path) -> None:
     add_images(tmp_path, "a#1.jpg")
     (tmp_path / "x.token").write_text("a#1.jpg#0\tone\n")
     assert captions_by_name(read_captions(tmp_path)) == {"a#1.jpg": ["one"]}
@@ -201,7 +201,7 @@ def test_json_that_is_not_karpathys_says_what_is_missing(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name_column", ["image", "file_name", "filename", "filepath"])
 @pytest.mark.parametrize(("caption_column", "delimiter"), [("caption", ","), ("text", "\t")])
-def test_csv_and_tsv_columns_are_told_by_their_header(
+def test_csv_and_tsv_columns_are_identified_by_their_header(
     tmp_path: Path, name_column: str, caption_column: str, delimiter: str
 ) -> None:
     add_images(tmp_path, "pictures/a.jpg", "pictures/b.jpg")
@@ -223,7 +223,7 @@ def test_unquoted_commas_stay_in_a_caption_before_the_split_column(tmp_path: Pat
     assert (table.captions, table.splits) == (["red, white, blue"], ["test"])
 
 
-def test_splits_of_some_rows_are_used_and_no_others_are_made_up(tmp_path: Path) -> None:
+def test_rows_without_a_split_get_none_if_others_have_one(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,\na.jpg,uno,test\nb.jpg,two\nc.jpg,three,train\n")
     assert splits_by_name(read_captions(tmp_path)) == {"a.jpg": "test", "b.jpg": "", "c.jpg": "train"}
@@ -236,7 +236,7 @@ def test_an_image_in_two_splits_is_an_error_that_names_it(tmp_path: Path) -> Non
         read_captions(tmp_path)
 
 
-def test_a_made_up_split_is_an_error_that_names_the_line(tmp_path: Path) -> None:
+def test_an_unknown_split_is_an_error_that_names_the_line(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,holdout\n")
     with pytest.raises(MiniClipError, match=r"x\.csv line 2: unknown split 'holdout'"):
@@ -321,7 +321,7 @@ def offer_on_the_hub(monkeypatch: pytest.MonkeyPatch, parts: dict[str, list[dict
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset, Image=HubImage))
 
 
-def test_hub_dataset_with_a_row_a_caption_becomes_one_png_an_image(
+def test_hub_dataset_with_one_row_per_caption_gives_one_png_per_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
@@ -344,7 +344,7 @@ def test_hub_dataset_with_a_row_a_caption_becomes_one_png_an_image(
     assert [(entry.name, entry.split) for entry in table.skipped] == [("train row 2", "train")]
 
 
-def test_hub_dataset_of_one_part_is_split_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_dataset_with_one_split_is_split_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path))
     rows = [{"image": {"bytes": encoded(n // 2), "path": None}, "caption_0": f"{n}"} for n in range(20)]
     offer_on_the_hub(monkeypatch, {"train": rows})
@@ -375,14 +375,14 @@ def test_line_ends_blank_lines_and_byte_order_mark_change_nothing(tmp_path: Path
     assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["Ein Bär"], "b.jpg": ["two"]}
 
 
-def test_latin_1_bytes_are_read_and_utf_8_beside_them_too(tmp_path: Path) -> None:
+def test_latin_1_and_utf_8_in_one_file_are_read(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg")
     content = b"\xef\xbb\xbfimage,caption\na.jpg,caf\xe9 cr\xe8me\nb.jpg," + "naïve".encode() + b"\n"
     (tmp_path / "captions.txt").write_bytes(content)
     assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["café crème"], "b.jpg": ["naïve"]}
 
 
-def test_a_line_separator_sign_inside_a_caption_does_not_break_it(tmp_path: Path) -> None:
+def test_a_unicode_line_separator_does_not_break_a_caption(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "x.token").write_text("a.jpg#0\tone\u2028two\n", encoding="utf-8")
     assert read_captions(tmp_path).captions == ["one two"]
@@ -391,7 +391,7 @@ def test_a_line_separator_sign_inside_a_caption_does_not_break_it(tmp_path: Path
 # What is left out, and why
 
 
-def test_every_row_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_every_skipped_row_is_named_with_its_reason(tmp_path: Path) -> None:
     add_images(tmp_path / "Images", "a.jpg", "empty.jpg", "unnamed.jpg")
     (tmp_path / "captions.txt").write_text(
         "image,caption\na.jpg,one\na.jpg,\n,no name\ngone.jpg,lost\ngone.jpg,lost too\nempty.jpg,  \n"
@@ -429,7 +429,7 @@ def test_names_that_leave_the_folder_are_skipped(tmp_path: Path, name: str, reas
     assert [entry.reason.startswith(reason) for entry in table.skipped if entry.rows] == [True]
 
 
-def test_names_that_stay_in_the_folder_are_found_however_they_are_written(tmp_path: Path) -> None:
+def test_every_spelling_of_a_path_inside_the_folder_is_found(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "Images/b.jpg", "sub/c.jpg")
     (tmp_path / "captions.txt").write_text(
         "image,caption\n./a.jpg,1\nsub/../a.jpg,2\n Images/b.jpg,3\nb.jpg,5\nsub\\c.jpg,4\n"
@@ -498,7 +498,7 @@ def test_seeded_splits_do_not_depend_on_row_order(tmp_path: Path) -> None:
     assert Counter(one.splits) == {"train": 40, "val": 5, "test": 5}
 
 
-def test_a_missing_image_does_not_reshuffle_the_others(tmp_path: Path) -> None:
+def test_a_missing_image_does_not_change_the_split_of_others(tmp_path: Path) -> None:
     whole = splits_by_name(write_shuffled(tmp_path / "whole", random.Random(1)))
     holed = splits_by_name(write_shuffled(tmp_path / "holed", random.Random(1), gone="013.jpg"))
     del whole["013.jpg"]
@@ -510,7 +510,7 @@ def test_another_seed_gives_another_split(tmp_path: Path) -> None:
     assert splits_by_name(read_captions(tmp_path, seed=8)) != splits_by_name(seven)
 
 
-def test_all_captions_of_an_image_are_in_its_split(tmp_path: Path) -> None:
+def test_all_captions_of_an_image_are_in_the_same_split(tmp_path: Path) -> None:
     table = write_shuffled(tmp_path, random.Random(3))
     seen: dict[str, str] = {}
     for name in ("train", "val", "test"):
@@ -529,18 +529,18 @@ def test_words_for_validation_mean_val(tmp_path: Path, word: str) -> None:
     assert table.split(word).image_paths == table.split("val").image_paths
 
 
-def test_all_is_the_whole_table(tmp_path: Path) -> None:
+def test_split_all_is_the_whole_table(tmp_path: Path) -> None:
     table = write_shuffled(tmp_path, random.Random(1))
     assert table.split("all").captions == table.captions
 
 
-def test_two_splits_are_taken_together_and_one_twice_is_still_one(tmp_path: Path) -> None:
+def test_two_splits_are_combined_without_repeats(tmp_path: Path) -> None:
     table = write_shuffled(tmp_path, random.Random(1))
     assert Counter(table.split("train", "dev").splits) == {"train": 40, "val": 5}
     assert Counter(table.split("val", "dev").splits) == {"val": 5}
 
 
-def test_an_unknown_or_empty_split_names_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_or_empty_split_lists_the_existing_ones(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\nb.jpg,two,dev\n")
     table = read_captions(tmp_path)
@@ -550,7 +550,7 @@ def test_an_unknown_or_empty_split_names_those_there_are(tmp_path: Path) -> None
         table.split("holdout")
 
 
-def test_without_drops_images_with_their_captions(tmp_path: Path) -> None:
+def test_dropping_images_drops_their_captions(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,1,test\nb.jpg,2,test\nb.jpg,3,test\nc.jpg,4,test\n")
     table = read_captions(tmp_path).without({1: "damaged"})
@@ -581,14 +581,14 @@ def test_a_file_of_unknown_format_lists_the_formats(tmp_path: Path, name: str) -
         read_captions(tmp_path / name)
 
 
-def test_an_empty_caption_file_is_not_taken_for_a_bare_folder(tmp_path: Path) -> None:
+def test_an_empty_caption_file_is_an_error(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "captions.txt").touch()
     with pytest.raises(MiniClipError, match=r"captions\.txt is empty"):
         read_captions(tmp_path)
 
 
-def test_several_caption_files_must_be_told_apart(tmp_path: Path) -> None:
+def test_several_caption_files_need_a_choice(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg")
     for name in ("one.csv", "two.csv"):
         (tmp_path / name).write_text("image,caption\na.jpg,one\n")
@@ -597,7 +597,7 @@ def test_several_caption_files_must_be_told_apart(tmp_path: Path) -> None:
     assert read_captions(tmp_path / "two.csv").captions == ["one"]
 
 
-def test_a_dataset_without_any_of_its_images_says_where_they_belong(tmp_path: Path) -> None:
+def test_a_dataset_without_images_says_where_they_belong(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,one\n")
     with pytest.raises(MiniClipError, match=r"a\.jpg \(no such file\).*beside the caption file and in Images"):
         read_captions(tmp_path)

@@ -201,7 +201,7 @@ def outcome(place: dict[str, Path]) -> Outcome:
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_exit_2_and_one_line_that_says_how_to_fix_it(name: str, outcome: Outcome) -> None:
+def test_a_mistake_is_exit_2_and_one_line_with_the_fix(name: str, outcome: Outcome) -> None:
     done = outcome(name)
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
@@ -209,7 +209,7 @@ def test_mistake_is_exit_2_and_one_line_that_says_how_to_fix_it(name: str, outco
     assert "Traceback" not in done.stdout
 
 
-def test_mistakes_leave_no_half_made_folder(place: dict[str, Path], outcome: Outcome) -> None:
+def test_mistakes_leave_no_incomplete_folder(place: dict[str, Path], outcome: Outcome) -> None:
     for name in MISTAKES:
         outcome(name)
     assert [path.name for path in (place["tmp"] / "notes").iterdir()] == ["diary.txt"]
@@ -229,7 +229,7 @@ def succeeded(done: Done) -> str:
     return done.stdout
 
 
-def test_search_prints_one_line_an_image_best_first(place: dict[str, Path], outcome: Outcome) -> None:
+def test_search_prints_one_line_per_image_best_first(place: dict[str, Path], outcome: Outcome) -> None:
     lines = [line.split("\t") for line in succeeded(outcome("search")).splitlines()]
     assert len(lines) == 5
     assert all(Path(path).parent == place["data"].resolve() for _, path, *_ in lines)
@@ -250,7 +250,7 @@ def test_search_json_is_one_object_with_the_same_results(outcome: Outcome) -> No
     assert all(set(hit) - {"by_name"} == keys and len(hit["captions"]) == 2 for hit in found["results"])
 
 
-def test_search_0_prints_the_same_paths_and_zero_bytes(outcome: Outcome) -> None:
+def test_search_0_ends_the_same_paths_with_zero_bytes(outcome: Outcome) -> None:
     paths = [line.split("\t")[1] for line in outcome("search").stdout.splitlines()]
     assert succeeded(outcome("search -0")) == "".join(path + "\0" for path in paths)
 
@@ -262,14 +262,14 @@ def test_search_draws_what_it_finds(place: dict[str, Path], outcome: Outcome) ->
     assert (sheet[..., 0].astype(int) - sheet[..., 1:].max(axis=2) > 120).any()  # and a red one is among them
 
 
-def test_composed_search_leaves_out_what_it_should(outcome: Outcome) -> None:
+def test_composed_search_excludes_minus_folder_and_copies(outcome: Outcome) -> None:
     found = json.loads(succeeded(outcome("search composed")))
     assert found["query"].startswith("red circle | a big red circle | ") and len(found["results"]) == 10
     like = json.loads(succeeded(outcome("search --like")))
     assert len(like["results"]) == 3 and "blue-circle" not in " ".join(hit["path"] for hit in like["results"])
 
 
-def test_search_for_matches_shows_no_others(place: dict[str, Path], outcome: Outcome) -> None:
+def test_search_matches_shows_only_matches(place: dict[str, Path], outcome: Outcome) -> None:
     from miniclip.inference.bundle import Bundle
 
     match = Bundle.open(place["bundle"]).match
@@ -316,7 +316,7 @@ def test_search_by_an_image_finds_it_and_captions(place: dict[str, Path], outcom
     assert few["results"] == found["results"][:3] and few["captions"] == found["captions"][:3]
 
 
-def test_words_that_are_not_utf8_are_searched(outcome: Outcome) -> None:
+def test_a_query_that_is_not_utf8_is_searched(outcome: Outcome) -> None:
     assert len(json.loads(succeeded(outcome("search not UTF-8")))["results"]) == 10
 
 
@@ -328,7 +328,7 @@ def test_words_that_are_not_utf8_are_searched(outcome: Outcome) -> None:
         ("evaluate --run", "run.json", "karpathy", "torch fp32"),
     ],
 )
-def test_evaluate_writes_the_contracts_keys(
+def test_evaluate_writes_the_promised_keys(
     name: str, file: str, protocol: str, precision: str, place: dict[str, Path], outcome: Outcome
 ) -> None:
     succeeded(outcome(name))
@@ -340,7 +340,7 @@ def test_evaluate_writes_the_contracts_keys(
     assert result["mean_recall"] == pytest.approx(sum(result[key] for key in RECALLS) / 6)
 
 
-def test_clip_benchmark_file_has_the_keys_of_that_tool(place: dict[str, Path], outcome: Outcome) -> None:
+def test_clip_benchmark_file_has_the_keys_of_clip_benchmark(place: dict[str, Path], outcome: Outcome) -> None:
     """In LAION's tool a retrieval is named by what is found: image retrieval is text to image."""
     succeeded(outcome("evaluate --clip-benchmark"))
     result = json.loads((place["tmp"] / "plain.json").read_text())
@@ -391,7 +391,7 @@ def test_training_without_captions_says_so(outcome: Outcome) -> None:
     assert re.search(r"^error: .* has no captions to train on", done.stderr.splitlines()[-1])
 
 
-def test_info_says_what_a_bundle_is_and_what_runs(place: dict[str, Path], outcome: Outcome) -> None:
+def test_info_describes_a_bundle_and_its_runtime(place: dict[str, Path], outcome: Outcome) -> None:
     facts = json.loads(succeeded(outcome("info bundle --json")))
     assert facts["dimension"] == 32 and facts["precisions"] == ["fp32", "fp16", "int8"]
     assert len(facts["fingerprint"]) == 64 and facts["running"].startswith("running on")

@@ -21,7 +21,7 @@ def hit() -> np.ndarray:
     return np.random.default_rng(0).random(IMAGES) < 0.4
 
 
-def test_the_interval_is_that_of_a_share_among_independent_images(hit: np.ndarray) -> None:
+def test_the_interval_treats_images_as_independent(hit: np.ndarray) -> None:
     share = hit.mean()
     deviation = np.sqrt(share * (1 - share) / IMAGES)
     for name, (low, high) in intervals(ranks(hit)).items():
@@ -30,20 +30,20 @@ def test_the_interval_is_that_of_a_share_among_independent_images(hit: np.ndarra
         assert high == pytest.approx(share + 1.96 * deviation, abs=0.006), name
 
 
-def test_what_never_fails_has_no_width(hit: np.ndarray) -> None:
+def test_perfect_recall_has_no_interval(hit: np.ndarray) -> None:
     ends = intervals(ranks(hit, texts_follow=False))
     assert ends["text_to_image_recall@1"] == (1, 1)
     assert ends["image_to_text_recall@1"][0] < hit.mean() < ends["image_to_text_recall@1"][1]
 
 
-def test_the_recalls_are_those_of_the_ranks(hit: np.ndarray) -> None:
+def test_recalls_follow_from_ranks(hit: np.ndarray) -> None:
     own = ranks(hit)
     assert own.recalls() == recalls(own.texts, own.images)
     for name, (low, high) in intervals(own).items():
         assert low < own.recalls()[name] < high
 
 
-def test_a_difference_on_the_same_images_is_known_better_than_either(hit: np.ndarray) -> None:
+def test_a_paired_difference_has_a_narrower_interval(hit: np.ndarray) -> None:
     better = hit.copy()
     better[np.flatnonzero(~hit)[:12]] = True  # 3 points more
     low, high = difference_intervals(ranks(better), ranks(hit))["mean_recall"]

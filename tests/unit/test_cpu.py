@@ -93,7 +93,7 @@ def test_affinity_and_quota_bound_the_number(monkeypatch: pytest.MonkeyPatch) ->
     assert cpu.thread_count() == 3
 
 
-def test_option_then_own_variable_then_openmps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_wins_then_miniclip_threads_then_omp_num_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "6,2")
     assert str(cpu.threads()) == "6 (OMP_NUM_THREADS)"
     monkeypatch.setenv("MINICLIP_THREADS", "5")

@@ -148,7 +148,7 @@ def test_order_of_tags() -> None:
 
 
 @pytest.mark.parametrize("original", ["next tuesday", "2999:01:01 00:00:00", "2025"])
-def test_day_of_editing_does_not_stand_in_for_a_date_that_cannot_be_read(original: str) -> None:
+def test_the_day_of_editing_does_not_replace_an_unreadable_date(original: str) -> None:
     assert taken(exif_jpeg(original=original, changed="2026:01:01 00:00:00")) is None
 
 

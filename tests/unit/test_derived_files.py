@@ -79,7 +79,7 @@ def test_a_flat_file_is_mapped_and_searched_without_a_copy(folder: Path) -> None
     assert len(Int8Search(mapped.stored).top_k(queries, 9)[0]) == 3
 
 
-def test_a_change_is_written_again_and_leaves_open_indexes_alone(folder: Path) -> None:
+def test_a_change_is_written_again_and_does_not_affect_open_indexes(folder: Path) -> None:
     write_derived(folder)
     before = ImageIndex.open(folder)
     put(folder, np.arange(500, 510), embeddings_of=1)
@@ -90,7 +90,7 @@ def test_a_change_is_written_again_and_leaves_open_indexes_alone(folder: Path) -
     assert is_mapped(before) and len(before.image_embeds) == 500
 
 
-def test_it_is_left_alone_while_the_table_does_not_change(folder: Path) -> None:
+def test_the_file_stays_while_the_table_does_not_change(folder: Path) -> None:
     write_derived(folder)
     written = [os.stat(folder / name).st_mtime_ns for name in (FLAT, ROWS)]
     write_derived(folder)
@@ -138,7 +138,7 @@ def test_an_index_with_derived_files_needs_neither_lancedb_nor_pyarrow(folder: P
 
 
 @pytest.mark.parametrize("size", [0, 31, 500 * DIM * 4, 500 * DIM * 4 + 31, 500 * DIM * 4 + 33])
-def test_one_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
+def test_a_file_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
     write_derived(folder)
     os.truncate(folder / FLAT, size)
     assert not is_mapped(ImageIndex.open(folder))
@@ -146,7 +146,7 @@ def test_one_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
     assert is_mapped(ImageIndex.open(folder))
 
 
-def test_one_of_an_index_that_was_replaced_is_not_used(folder: Path) -> None:
+def test_a_file_of_a_replaced_index_is_not_used(folder: Path) -> None:
     """Same paths, same images, same number of commits, another day: nothing else tells the two."""
     write_derived(folder)
     for table in ("pictures.lance", "problems.lance"):
@@ -157,13 +157,13 @@ def test_one_of_an_index_that_was_replaced_is_not_used(folder: Path) -> None:
     assert is_mapped(ImageIndex.open(folder))
 
 
-def test_one_that_cannot_be_written_is_done_without(folder: Path) -> None:
+def test_a_file_that_cannot_be_written_is_optional(folder: Path) -> None:
     (folder / FLAT).mkdir()
     write_derived(folder)
     assert not is_mapped(ImageIndex.open(folder))
 
 
-def test_indexing_leaves_it_and_watching_does_not_renew_it(
+def test_indexing_writes_the_file_and_watching_does_not_renew_it(
     tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     encoders, images, out = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32"), tmp_path / "p", tmp_path / "index"

@@ -41,7 +41,7 @@ def plain_groups(embeds: np.ndarray, contents: np.ndarray, threshold: float) -> 
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1024])
-def test_groups_are_those_of_all_pairs(tiny_index: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_groups_equal_those_of_all_pairs(tiny_index: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", block)
     for seed, threshold in enumerate((0.99, 0.999, 0.9999)):
         embeds = random_embeds(150, 3, seed)
@@ -51,7 +51,7 @@ def test_groups_are_those_of_all_pairs(tiny_index: Path, monkeypatch: pytest.Mon
         assert find_duplicates(index_of(tiny_index, embeds, contents), threshold) == expected
 
 
-def test_chain_of_images_each_like_the_next_is_one_group(tiny_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_of_similar_images_is_one_group(tiny_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", 16)
     angles = np.random.default_rng(0).permutation(200) * 0.005
     chain = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

@@ -48,6 +48,6 @@ def test_width_and_depth_make_a_tiny_one() -> None:
     assert tiny(torch.zeros(2, 3, 64, 96)).shape == (2, 64)
 
 
-def test_unknown_variant_names_those_there_are() -> None:
+def test_an_unknown_variant_lists_the_known_ones() -> None:
     with pytest.raises(MiniClipError, match="known are lite0, lite1, lite2"):
         EfficientNetLite(EfficientNetLiteConfig("lite9"))

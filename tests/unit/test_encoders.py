@@ -79,7 +79,7 @@ def test_impossible_choice_is_one_line(requested: str, precision: str, words: st
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_gpu_that_does_not_start_is_said_and_the_cpus_precision_is_taken(tiny_bundle: Path) -> None:
+def test_a_gpu_that_does_not_start_gives_a_warning_and_the_cpu_precision(tiny_bundle: Path) -> None:
     """`available` claims CUDA, and no CUDA is there: what onnxruntime-gpu does on a machine without a driver."""
     if OnnxEncoders(Bundle.open(tiny_bundle), "auto").providers[0] == CUDA:
         pytest.skip("CUDA starts on this machine")
@@ -91,7 +91,7 @@ def test_gpu_that_does_not_start_is_said_and_the_cpus_precision_is_taken(tiny_bu
         OnnxEncoders(Bundle.open(tiny_bundle), "cuda", strict=True, available=[CUDA, CPU])
 
 
-def test_driver_that_fails_at_the_start_is_one_line_on_standard_error(
+def test_a_driver_failure_is_one_line_on_standard_error(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing driver raises, and onnxruntime by itself would print that into the results of a search."""
@@ -140,20 +140,20 @@ def test_every_precision_gives_unit_float32_rows(precision: str, tiny_bundle: Pa
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 64])
-def test_texts_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, batch_size: int) -> None:
+def test_batches_do_not_change_the_rows_of_texts(encoders: OnnxEncoders, batch_size: int) -> None:
     one_by_one = np.vstack([encoders.encode_texts([text]) for text in TEXTS])
     assert np.abs(encoders.encode_texts(TEXTS, batch_size) - one_by_one).max() < 1e-5
     assert len(np.unique(one_by_one.round(4), axis=0)) > 5  # texts differ, so a swapped row would show
 
 
-def test_texts_keep_their_rows_when_cores_share_them(encoders: OnnxEncoders) -> None:
+def test_several_cores_do_not_change_the_rows_of_texts(encoders: OnnxEncoders) -> None:
     several = OnnxEncoders(encoders.bundle, "cpu", "fp32", threads=3)
     for count in (5, 40):
         one_by_one = np.vstack([encoders.encode_texts([text]) for text in TEXTS[:count]])
         assert np.abs(several.encode_texts(TEXTS[:count]) - one_by_one).max() < 1e-5
 
 
-def test_images_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, images: list[Path]) -> None:
+def test_batches_do_not_change_the_rows_of_images(encoders: OnnxEncoders, images: list[Path]) -> None:
     rows, one_by_one = encoders.encode_images(images, batch_size=1)
     assert rows.tolist() == list(range(12))
     for batch_size in (3, 16):
@@ -161,13 +161,13 @@ def test_images_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders,
     assert len(np.unique(one_by_one.round(4), axis=0)) > 5
 
 
-def test_nothing_in_is_nothing_out(encoders: OnnxEncoders) -> None:
+def test_empty_input_gives_an_empty_array(encoders: OnnxEncoders) -> None:
     assert encoders.encode_texts([]).shape == (0, encoders.dim)
     rows, embeds = encoders.encode_images([])
     assert (rows.shape, embeds.shape) == ((0,), (0, encoders.dim))
 
 
-def test_unreadable_image_is_left_out_and_told(encoders: OnnxEncoders, images: list[Path]) -> None:
+def test_an_unreadable_image_is_skipped_and_named(encoders: OnnxEncoders, images: list[Path]) -> None:
     told: dict[int, str] = {}
     done: list[int] = []
     sources = [images[0], b"no image", images[1], Path("none.jpg"), images[2]]
@@ -181,7 +181,7 @@ def test_unreadable_image_is_left_out_and_told(encoders: OnnxEncoders, images: l
         encoders.encode_images([b"no image"])
 
 
-def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, images: list[Path]) -> None:
+def test_eight_threads_get_the_same_embeddings_as_one(encoders: OnnxEncoders, images: list[Path]) -> None:
     texts = [encoders.encode_texts([text]) for text in TEXTS]
     embeds = [encoders.encode_images([path])[1] for path in images]
     with ThreadPoolExecutor(8) as pool:
@@ -201,7 +201,7 @@ def test_threads_open_a_tower_once(tiny_bundle: Path, images: list[Path], monkey
     assert opened == ["vision", "text"]
 
 
-def test_a_images_embedding_does_not_depend_on_its_batch(tiny_bundle: Path, images: list[Path]) -> None:
+def test_the_embedding_of_an_image_does_not_depend_on_its_batch(tiny_bundle: Path, images: list[Path]) -> None:
     """In place of the tower, one whose outputs hang on all that it is given at once, as scales found on the fly do."""
     nodes = [
         helper.make_node("ReduceMax", ["pixel_values"], ["largest"]),

@@ -35,7 +35,7 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 
 @pytest.mark.parametrize("protocol", ["karpathy", "paired"])
-def test_recalls_are_those_of_the_embeddings(encoders: OnnxEncoders, image_folder: Path, protocol: str) -> None:
+def test_recalls_follow_from_embeddings(encoders: OnnxEncoders, image_folder: Path, protocol: str) -> None:
     embedded = embed_split(encoders, read_captions(image_folder))
     assert (len(embedded.image_embeds), len(embedded.text_embeds)) == (12, 24)
     result = embedded.recalls(protocol)
@@ -46,7 +46,9 @@ def test_recalls_are_those_of_the_embeddings(encoders: OnnxEncoders, image_folde
     )
 
 
-def test_unreadable_image_goes_with_its_captions(encoders: OnnxEncoders, image_folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_dropped_with_its_captions(
+    encoders: OnnxEncoders, image_folder: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(image_folder, tmp_path / "pictures"))
     damaged = sorted(folder.glob("*-*"))[3]
     damaged.write_text("no image any more")
@@ -113,7 +115,7 @@ def test_a_sample_is_measured_and_shown_image_by_image(
     assert run_cli("miniclip.cli", "evaluate", *flags, "--seed", 4).stdout != done.stdout
 
 
-def test_a_split_that_holds_training_images_is_told(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_split_with_training_images_gives_a_warning(tiny_run: Path, tmp_path: Path) -> None:
     """As one by seed does when an image was added since the training."""
     data, run = tmp_path / "data", Path(shutil.copytree(tiny_run, tmp_path / "run"))
     data.mkdir()
@@ -140,7 +142,7 @@ def test_a_split_that_holds_training_images_is_told(tiny_run: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("head", ["vision_head", "text_head"])
-def test_a_model_of_nan_is_refused_and_does_not_find_everything(config: Config, image_folder: Path, head: str) -> None:
+def test_a_model_with_nan_is_refused(config: Config, image_folder: Path, head: str) -> None:
     model = new_model(config)
     with torch.no_grad():
         for parameter in getattr(model, head).parameters():

@@ -52,7 +52,7 @@ def row(**changes: float) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", ["mean_recall", "image_to_text_recall@1"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, name: str) -> None:
+def test_recall_may_differ_within_the_tolerance_of_the_precision(precision: str, name: str) -> None:
     limits = PRECISIONS[precision]
     allowed = limits.mean_recall_tolerance if name == "mean_recall" else limits.recall_tolerance
     for direction in (-1, 1):
@@ -65,7 +65,7 @@ def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, nam
 
 
 @pytest.mark.parametrize("name", ["image_cosine_p1", "text_cosine_p1"])
-def test_embeddings_must_stay_near_torchs_even_if_recall_does(name: str) -> None:
+def test_embeddings_must_stay_close_to_torch(name: str) -> None:
     assert parity_failures({"torch": row(), "int8": row(**{name: 0.976})}, 1000) == []
     assert parity_failures({"torch": row(), "int8": row(**{name: 0.974})}, 1000) == [
         f"int8 {name} is 0.9740, but must be at least 0.975"
@@ -73,7 +73,7 @@ def test_embeddings_must_stay_near_torchs_even_if_recall_does(name: str) -> None
     assert parity_failures({"torch": row(), "fp32": row(**{name: float("nan")})}, 1000)
 
 
-def test_every_recall_of_every_precision_is_looked_at() -> None:
+def test_every_recall_of_every_precision_is_checked() -> None:
     models = {"torch": row(), "fp32": row(), "int8": row(**dict.fromkeys(RECALLS, 0.4))}
     failures = parity_failures(models, 1000)
     assert [failure.split()[:2] for failure in failures] == [["int8", name] for name in RECALLS]
@@ -232,12 +232,14 @@ def test_benchmark_refuses_the_bundle_of_another_run(
         run_here(monkeypatch, benchmark_command, "--run", learned_run, "--bundle", tiny_bundle, "--data", colours)
 
 
-def test_a_model_that_cannot_be_measured_is_one_line(learned_bundle: Path, tmp_path: Path) -> None:
+def test_a_failed_measurement_is_one_line(learned_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(MiniClipError, match="measuring int4 failed: error: --precision int4: the bundle has"):
         Worker("int4", learned_bundle, tmp_path / "inputs.npz", "cpu")
 
 
-def test_certificate_leaves_a_card_that_somebody_wrote(learned_run: Path, learned_bundle: Path, tmp_path: Path) -> None:
+def test_the_certificate_does_not_change_an_edited_card(
+    learned_run: Path, learned_bundle: Path, tmp_path: Path
+) -> None:
     bundle = Bundle.open(shutil.copytree(learned_bundle, tmp_path / "bundle"))
     (bundle.folder / "README.md").write_text("mine")
     assert "not in README.md, which was changed by hand" in certify(bundle, load_run(learned_run), {"passed": True})
@@ -246,7 +248,7 @@ def test_certificate_leaves_a_card_that_somebody_wrote(learned_run: Path, learne
     assert again.certificate == {"passed": True} and again.manifest["files"] == bundle.manifest["files"]
 
 
-def test_result_does_not_go_where_its_chart_goes(
+def test_the_result_does_not_overwrite_its_chart(
     learned_run: Path, learned_bundle: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MiniClipError, match="where the chart goes; name the result"):
@@ -267,7 +269,7 @@ def test_a_model_that_is_killed_between_its_turns_is_one_line(
 
 
 @pytest.mark.e2e
-def test_exporting_again_in_another_process_gives_the_same_bytes_and_prints_no_notes_of_its_tools(
+def test_an_export_in_another_process_gives_the_same_bytes_without_notes_of_its_tools(
     tiny_run: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))

@@ -15,7 +15,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import rename_to_free_name, replace_atomically, write_json
 
 
-def test_ctrl_c_while_saving_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_ctrl_c_while_saving_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_text("old")
 
@@ -28,7 +28,7 @@ def test_ctrl_c_while_saving_leaves_the_file_as_it_was_and_nothing_beside_it(tmp
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("state", "old")]
 
 
-def test_what_cannot_even_be_removed_leaves_the_word_to_the_first_error(tmp_path: Path) -> None:
+def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path: Path) -> None:
     (tmp_path / "state.partial").mkdir()  # neither written nor unlinked
     with pytest.raises(MiniClipError, match=r"cannot write .*state: Is a directory; free some space"):
         replace_atomically(tmp_path / "state", lambda partial: partial.write_text("new"))
@@ -44,7 +44,7 @@ def save_tensors(path: Path) -> None:
     [save_tensors, lambda path: path.write_bytes(bytes(1 << 18)), lambda path: write_json(path, "x" * (1 << 18))],
     ids=["tensors", "bytes", "json"],
 )
-def test_a_file_that_cannot_be_written_is_as_it_was(write: object, tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(write: object, tmp_path: Path) -> None:
     """Any file that outgrows a limit of the system; no mount is needed."""
     path = tmp_path / "file"
     path.write_text(json.dumps("before"))
@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_written_is_as_it_was(write: object, tmp_path: Pat
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
 @pytest.mark.parametrize("one_step", [True, False], ids=["one step", "two steps"])
-def test_a_rename_takes_a_free_name_only(
+def test_a_rename_never_replaces_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool, links: bool
 ) -> None:
     """Also where the system knows no such rename, and on a disk that has no links."""

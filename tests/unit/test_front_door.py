@@ -61,7 +61,7 @@ def test_current_folder_is_indexed_in_the_cache_and_searched(
     assert elsewhere == names
 
 
-def test_a_changed_folder_is_updated_unless_that_is_declined(
+def test_a_changed_folder_is_updated_unless_declined(
     photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(MiniClipError, match="has no index yet; leave out --no-update"):
@@ -135,7 +135,7 @@ def test_in_and_index_are_not_given_together(photos: Path) -> None:
         run(["search", "red", "--in", ".", "--index", "i"])
 
 
-def test_bare_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_without_arguments_lists_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     shown = capsys.readouterr().out
     assert 'miniclip search "a dog on the beach"' in shown and "miniclip demo ~/Pictures" in shown
@@ -172,18 +172,18 @@ def test_help_of_a_program_ends_with_an_example(name: str) -> None:
         (["qqq"], "there is no qqq; choose from"),
     ],
 )
-def test_a_typing_error_is_answered_with_what_was_meant(typed: list[str], meant: str) -> None:
+def test_a_typing_error_gets_a_suggestion(typed: list[str], meant: str) -> None:
     with pytest.raises(MiniClipError) as refused:
         run(typed)
     assert meant in str(refused.value)
 
 
-def test_an_error_names_the_flag_that_was_typed(tiny_index: Path) -> None:
+def test_an_error_names_the_typed_flag(tiny_index: Path) -> None:
     with pytest.raises(MiniClipError, match=r"^--text-weight must be from 0 to 1, got 2"):
         run(["search", "red", "--index", str(tiny_index), "--text-weight", "2"])
 
 
-def test_debug_shows_where_an_error_comes_from() -> None:
+def test_debug_shows_the_cause_of_an_error() -> None:
     def miniclip(*words: str, **environment: str) -> str:
         command = [sys.executable, "-m", "miniclip", "info", "nothing", *words]
         done = subprocess.run(
@@ -208,7 +208,7 @@ def test_a_preview_is_lines_of_half_blocks(photos: Path) -> None:
     assert "38;2;255;255;255" in lines[0]
 
 
-def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_needs_a_terminal_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert terminal.dim("x") == "x"
@@ -259,7 +259,7 @@ def site(photos: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "[::1]", "10.1.2.3", "169.254.169.254", "192.168.0.1", "[::ffff:10.0.0.1]", "0"]
 )
-def test_inner_addresses_are_never_fetched(host: str) -> None:
+def test_local_addresses_are_never_fetched(host: str) -> None:
     with pytest.raises(MiniClipError, match="is an inner address"):
         web_image.fetch_image(f"http://{host}/image.png")
 
@@ -282,7 +282,7 @@ def test_an_image_is_fetched_and_a_redirect_is_checked_again(site: str, monkeypa
         web_image.fetch_image(f"{site}/image.png")
 
 
-def test_a_name_that_resolves_to_an_inner_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_a_local_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **flags: entries)
     with pytest.raises(MiniClipError, match=r"example\.org is an inner address"):
@@ -329,14 +329,14 @@ def test_captions_names_and_dates_are_found(words: str, rows: list[int]) -> None
     assert sorted(NameSearch(NAMED).search(words).rows.tolist()) == rows  # type: ignore[arg-type]
 
 
-def test_one_word_of_several_is_no_match() -> None:
+def test_one_word_of_several_is_not_a_match() -> None:
     captions = [["red heart"], ["red car"], ["a car"], ["a red bus beside a car"]]
     index = Named([f"/p/{number}.jpg" for number in range(4)], captions, ["NaT"] * 4)
     assert NameSearch(index).search("a red car").rows.tolist() == [1, 3]  # type: ignore[arg-type]
     assert NameSearch(index).search("red").rows.tolist() == [0, 1, 3]  # type: ignore[arg-type]
 
 
-def test_the_better_a_name_fits_the_earlier_it_comes() -> None:
+def test_better_name_matches_rank_higher() -> None:
     index = Named(["/p/1.jpg", "/p/2.jpg", "/p/3.jpg"], [["a black cat at night"], ["cat"], ["black cat"]], ["NaT"] * 3)
     assert NameSearch(index).search("black cat").rows.tolist()[0] == 2  # type: ignore[arg-type]
     assert NameSearch(index).search("cat").rows.tolist()[0] == 1  # type: ignore[arg-type]
@@ -344,7 +344,7 @@ def test_the_better_a_name_fits_the_earlier_it_comes() -> None:
     assert 1 not in NameSearch(index).search("cat", allowed).rows  # type: ignore[arg-type]
 
 
-def test_text_in_an_image_is_found_behind_a_caption_that_says_no_more() -> None:
+def test_text_in_an_image_ranks_below_an_equal_caption() -> None:
     texts = ["", "Receipt\nBread 2.40\nTotal 12.90", "Straße gesperrt", "駅前広場 出口"]
     paths = [f"/p/{number}.jpg" for number in range(4)]
     index = Named(paths, [["a total"], [], [], []], ["NaT"] * 4, texts)
@@ -354,7 +354,7 @@ def test_text_in_an_image_is_found_behind_a_caption_that_says_no_more() -> None:
     assert NameSearch(index).search("広場").rows.tolist() == [3]  # type: ignore[arg-type]
 
 
-def test_the_lines_that_hold_the_words_are_shown() -> None:
+def test_the_lines_with_the_words_are_shown() -> None:
     text = "Receipt\nBread 2.40\nTotal 12.90\nthe end"
     assert lines_with(["the total of bread"], text) == "Bread 2.40 … Total 12.90"
     assert lines_with(["dog"], text) == ""

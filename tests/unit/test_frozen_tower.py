@@ -78,7 +78,7 @@ def test_onnxruntime_computes_the_values_of_pytorch(
             assert_same(frozen(*batch), frozen.in_torch(*batch, exact=True))
 
 
-def test_the_faster_one_is_chosen_once_for_all_passes(
+def test_the_faster_engine_is_chosen_once_for_all_passes(
     config: Config,
     own_cache: Path,
     image_folder: Path,
@@ -103,7 +103,7 @@ def test_the_faster_one_is_chosen_once_for_all_passes(
     assert capsys.readouterr().out == ""
 
 
-def test_pytorch_stays_where_it_is_faster(
+def test_pytorch_is_kept_if_it_is_faster(
     config: Config, own_cache: Path, long_pass: Callable[..., None], pixel_values: np.ndarray, capsys
 ) -> None:
     tower = new_model(config).vision
@@ -116,7 +116,7 @@ def test_pytorch_stays_where_it_is_faster(
 
 
 @pytest.mark.parametrize("fault", ["no export", "other values"])
-def test_a_tower_that_onnxruntime_cannot_run_stays_in_pytorch(
+def test_a_tower_that_fails_in_onnxruntime_stays_in_pytorch(
     fault: str,
     config: Config,
     own_cache: Path,

@@ -61,7 +61,7 @@ def on_gpu(bundle: Path, **options: Any) -> OnFailingGpu:
     return OnFailingGpu(Bundle.open(bundle), "cuda", threads=1, available=[CUDA, CPU], **options)
 
 
-def test_failing_gpu_is_left_with_a_word(
+def test_a_failing_gpu_is_replaced_by_the_cpu_with_one_line(
     tiny_bundle: Path, on_cpu: OnnxEncoders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoders = on_gpu(tiny_bundle)
@@ -75,7 +75,7 @@ def test_failing_gpu_is_left_with_a_word(
     assert said == "the GPU failed while it ran, going on with the CPU: CUDA failure 2: out of memory at line 7\n"
 
 
-def test_images_go_on_too(tiny_bundle: Path, on_cpu: OnnxEncoders, image_folder: Path) -> None:
+def test_images_continue_on_the_cpu(tiny_bundle: Path, on_cpu: OnnxEncoders, image_folder: Path) -> None:
     images = sorted(image_folder.glob("*.png"))
     encoders = on_gpu(tiny_bundle)
     for _ in range(encoders.runs + 1):
@@ -103,7 +103,7 @@ def test_strict_does_not_fall_back(tiny_bundle: Path) -> None:
             encoders.encode_texts([text])
 
 
-def test_cpu_that_fails_is_no_reason_to_try_again(on_cpu: OnnxEncoders) -> None:
+def test_a_failing_cpu_is_not_retried(on_cpu: OnnxEncoders) -> None:
     with pytest.raises(Exception, match="input_ids"):
         on_cpu.embed_tokens(np.zeros((1, 2, 3), np.int64), np.zeros((1, 2), np.int64))
 
@@ -145,7 +145,7 @@ def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFi
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_query_of_another_model_is_no_failure_of_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_of_another_model_does_not_count_as_a_gpu_failure(capsys: pytest.CaptureFixture[str]) -> None:
     gallery = ExactSearch(np.eye(16, dtype=np.float32), (CUDA, CPU))
     with pytest.raises(ValueError, match="queries of 8 dimensions, a gallery of 16"):
         gallery.top_k(np.ones((1, 8), dtype=np.float32), 5)

@@ -44,7 +44,7 @@ def rounded(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("setup", [1, 3], ids=["features", "input of the first block that learns"])
-def test_mean_recall_with_the_cache_is_that_of_float32(
+def test_the_cache_keeps_the_mean_recall_of_float32(
     setup: int, config: Config, many_images: Path, tmp_path: Path, own_cache: Path, no_bfloat16: None
 ) -> None:
     settings = {"setup": setup, "epochs": 30, "patience": 30, "batch_size": 128}

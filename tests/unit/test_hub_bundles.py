@@ -73,13 +73,13 @@ def find(hub: HubServer, cache: Path, *names: str, **environment: str) -> list[s
         ("hf:jane/tiny/onnx/s0@main", ("jane/tiny", "onnx/s0", "main")),
     ],
 )
-def test_names_are_taken_apart(name: str, parts: tuple[str | None, ...]) -> None:
+def test_names_are_split_into_their_parts(name: str, parts: tuple[str | None, ...]) -> None:
     match = HUB_NAME.fullmatch(name)
     assert match is not None and match.groups() == parts
     assert HUB_NAME.fullmatch("/jane/tiny") is None
 
 
-def test_only_what_runs_is_downloaded_and_a_moved_branch_is_followed(hub: HubServer, tmp_path: Path) -> None:
+def test_only_needed_files_are_downloaded_and_a_moved_branch_is_followed(hub: HubServer, tmp_path: Path) -> None:
     commit = hub.repositories["jane/tiny"].branches["main"]
     (folder,) = map(Path, find(hub, tmp_path / "cache", "jane/tiny"))
     assert folder.name == commit and SNAPSHOT.fullmatch(str(folder))
@@ -100,7 +100,7 @@ def test_only_what_runs_is_downloaded_and_a_moved_branch_is_followed(hub: HubSer
     assert offline[2].startswith("error: no folder jane/other, and no bundle of that name from the Hugging Face hub")
 
 
-def test_index_goes_on_with_its_commit_where_the_cache_was_emptied(hub: HubServer, tmp_path: Path) -> None:
+def test_an_index_keeps_its_commit_after_the_cache_was_emptied(hub: HubServer, tmp_path: Path) -> None:
     commit = hub.repositories["jane/tiny"].branches["main"]
     hub.repositories["jane/tiny"].commit({**FILES, "tokenizer.json": b"[]"})
     gone = tmp_path / "cache/hub/models--jane--tiny/snapshots" / commit
@@ -116,7 +116,7 @@ def test_folder_inside_a_repository(hub: HubServer, tmp_path: Path) -> None:
     assert (folder / "../../tokenizer.json").exists() and not (folder / "../s1").exists()
 
 
-def test_what_the_hub_refuses_is_one_line(hub: HubServer, tmp_path: Path) -> None:
+def test_a_refusal_of_the_hub_is_one_line(hub: HubServer, tmp_path: Path) -> None:
     hub.add("jane/gated", FILES, token="hf_of_jane")
     hub.add("jane/consent", FILES, token="hf_of_jane", is_listed=True)
     hub.add("jane/torch", {**SETTINGS, "model.safetensors": b"weights"})
@@ -154,7 +154,7 @@ def test_download_that_ends_early_is_one_line_and_leaves_no_file(hub: HubServer,
 
 
 @pytest.mark.e2e
-def test_commands_take_a_name_and_go_on_offline(
+def test_commands_take_a_name_and_continue_offline(
     hub: HubServer, tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     hub.add("jane/real", read_files(tiny_bundle))

@@ -67,7 +67,7 @@ BAD_ENTRIES = {
 
 
 @pytest.mark.parametrize("bad", BAD_ENTRIES.values(), ids=BAD_ENTRIES)
-def test_a_bad_tag_costs_neither_orientation_nor_the_image(bad: bytes) -> None:
+def test_a_bad_tag_loses_neither_orientation_nor_image(bad: bytes) -> None:
     jpeg, png = encoded(wide(), "JPEG", quality=95), encoded(wide(), "PNG")
     for entries in ((bad, SIDEWAYS), (SIDEWAYS, bad)):
         assert stands_upright(with_app1(jpeg, block(*entries)))
@@ -97,7 +97,7 @@ def test_a_directory_that_is_cut_off_keeps_its_tags() -> None:
     assert stands_upright(with_app1(encoded(wide(), "JPEG", quality=95), cut))
 
 
-def test_of_several_blocks_the_first_that_says_it_counts() -> None:
+def test_the_first_exif_block_with_a_tag_counts() -> None:
     jpeg = encoded(wide(), "JPEG", quality=95)
     nothing, upright = (
         block(struct.pack(">HHII", 0x0128, 3, 1, 0x20000)),
@@ -122,7 +122,7 @@ def test_png_chunk_wins_over_a_profile_in_its_text() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_tiff_and_jpeg_turn_alike(orientation: int) -> None:
+def test_tiff_and_jpeg_have_the_same_orientation(orientation: int) -> None:
     tiff = read_image(encoded(wide(), "TIFF", tiffinfo={0x0112: orientation}))
     jpeg = read_image(
         with_app1(encoded(wide(), "JPEG", quality=95), block(struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)))
@@ -168,7 +168,7 @@ def test_profiles_become_srgb(profile: bytes, kind: str, colour: tuple[int, int,
     assert "icc_profile" not in image.info
 
 
-def test_transparency_palette_and_large_images_have_their_profile() -> None:
+def test_profiles_apply_to_transparency_palettes_and_large_images() -> None:
     profile, colour = display_p3(), (200, 60, 20)
     stored = in_profile(profile, "RGB", colour)
     half = Image.new("RGBA", (16, 16), (*stored, 0))
@@ -212,7 +212,7 @@ INKS = {  # as a press prints them, far from what the plain formula gives
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
 @pytest.mark.parametrize("ink", INKS, ids=lambda ink: "".join(map(str, ink)))
-def test_cmyk_is_shown_as_its_press_prints_it(kind: str, ink: tuple[int, ...]) -> None:
+def test_cmyk_has_the_colours_of_its_press_profile(kind: str, ink: tuple[int, ...]) -> None:
     stored = Image.new("CMYK", (16, 16), tuple(255 * part for part in ink))
     options = {"quality": 98} if kind == "JPEG" else {}
     image = open_image(encoded(stored, kind, icc_profile=cmyk_inks(INKS), **options))
@@ -260,7 +260,7 @@ def test_encoder_and_preview_see_the_same_colours(tiny_bundle: Path, tmp_path: P
     [b"", b"x" * 10, b"x" * 4000, display_p3()[:200], display_p3()[:-60], grey_gamma(2.2), b"\0" * 200],
     ids=["empty", "short", "letters", "head only", "cut off", "of grey", "zeros"],
 )
-def test_damaged_profiles_and_those_of_other_modes_are_ignored(profile: bytes) -> None:
+def test_damaged_and_unsuitable_profiles_are_ignored(profile: bytes) -> None:
     image = open_image(encoded(Image.new("RGB", (16, 16), (200, 60, 20)), "PNG", icc_profile=profile))
     assert np.abs(np.array(image.getpixel((2, 2))) - (200, 60, 20)).max() <= 40
 
@@ -286,7 +286,7 @@ def photo(**options: object) -> bytes:
 )
 @pytest.mark.parametrize("lost", [1, 2, 3, 10, 30])
 @pytest.mark.parametrize("min_size_px", [None, 64])
-def test_jpeg_that_lacks_its_last_bytes_is_read_with_a_remark(
+def test_a_jpeg_without_its_last_bytes_is_read_with_a_remark(
     options: dict[str, bool], lost: int, min_size_px: int | None, tmp_path: Path
 ) -> None:
     whole = photo(**options)
@@ -300,7 +300,7 @@ def test_jpeg_that_lacks_its_last_bytes_is_read_with_a_remark(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_jpeg_that_lacks_more_is_refused(share: float) -> None:
+def test_a_jpeg_that_lacks_more_is_refused(share: float) -> None:
     whole = photo()
     with pytest.raises(UnreadableImage, match="truncated"):
         open_image(whole[: int(len(whole) * share)])

@@ -18,7 +18,7 @@ def write(file: Path, *rows: str) -> Path:
     return file
 
 
-def test_images_are_found_in_the_folder_that_is_named(tmp_path: Path) -> None:
+def test_images_are_found_in_the_named_folder(tmp_path: Path) -> None:
     """In it, in its `Images`, and below; a file of the same name beside the captions is another one."""
     root = tmp_path / "far"
     add_images(root, "a.png", "Images/b.png", "sub/c.png")
@@ -30,7 +30,7 @@ def test_images_are_found_in_the_folder_that_is_named(tmp_path: Path) -> None:
         assert all(path.is_relative_to(root) for path in table.image_paths)
 
 
-def test_each_source_has_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_each_source_has_its_own_image_root(tmp_path: Path) -> None:
     for name in ("x", "y"):
         add_images(tmp_path / name, "a.png")
     files = [write(tmp_path / f"{name}.csv", f"a.png,{name}") for name in ("x", "y")]
@@ -40,7 +40,7 @@ def test_each_source_has_a_folder_of_its_own(tmp_path: Path) -> None:
         read_sources(files, image_roots=[tmp_path / "x"])
 
 
-def test_a_folder_that_cannot_be_meant_is_one_line(tmp_path: Path) -> None:
+def test_a_wrong_image_root_is_one_line(tmp_path: Path) -> None:
     add_images(tmp_path / "images", "a.png")
     file = write(tmp_path / "captions.csv", "b.png,one")
     for source, root, words in (

@@ -97,7 +97,7 @@ def test_an_older_index_gains_text_without_embedding_again(
     assert np.array_equal(before.image_embeds, after.image_embeds) and not after.unread.any()
 
 
-def test_no_ocr_is_kept_until_it_is_asked_for(
+def test_no_ocr_is_kept_until_ocr_is_requested(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader
 ) -> None:
     out = tmp_path / "index"
@@ -122,7 +122,7 @@ def test_without_the_extra_ocr_names_the_package(
     assert not (tmp_path / "index").exists()
 
 
-def test_what_cannot_be_read_now_is_tried_again_and_what_never_can_is_not(
+def test_only_temporary_failures_are_retried(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader
 ) -> None:
     out = tmp_path / "index"
@@ -135,7 +135,9 @@ def test_what_cannot_be_read_now_is_tried_again_and_what_never_can_is_not(
     assert update_index(str(images), encoders, out).with_text == 0 and reader.count == 6
 
 
-def test_a_stop_keeps_what_was_read(encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader) -> None:
+def test_a_stop_keeps_the_texts_read_so_far(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader
+) -> None:
     out = tmp_path / "index"
     update_index(str(images), encoders, out, ocr=False)
     stop = threading.Event()

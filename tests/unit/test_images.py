@@ -90,7 +90,7 @@ def test_exif_orientation_turns_the_image_upright(
     assert red > 200 and green < 60
 
 
-def test_metadata_that_cannot_be_read_does_not_lose_the_image() -> None:
+def test_unreadable_metadata_does_not_lose_the_image() -> None:
     broken = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff" + b"\x01\x12\x00\x09" * 3
     assert open_image(encode(Image.new("RGB", (40, 20), RED), "JPEG", exif=broken)).size == (40, 20)
 
@@ -135,7 +135,7 @@ def test_transparency_becomes_white() -> None:
     assert all(abs(value - 127) <= 1 for value in faint)
 
 
-def test_first_frame_of_an_animation_is_taken() -> None:
+def test_an_animation_shows_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, WHITE, (0, 0, 255))]
     for kind in ("GIF", "WEBP", "TIFF"):
         red, green, _ = open_image(encode(frames[0], kind, save_all=True, append_images=frames[1:])).getpixel((4, 4))
@@ -178,7 +178,7 @@ def test_each_kind_of_damage_has_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (13_400, 13_300), (2_000_000_000, 1)], ids=str)
-def test_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
     assert reason_of(png_of_size(*size)) == "more than 178 million pixels; save it smaller"
 
 
@@ -190,7 +190,7 @@ def test_header_within_the_limit_is_refused_for_its_missing_pixels_only() -> Non
 
 
 @pytest.mark.parametrize("min_size_px", [24, 100, 150, 600, 4000])
-def test_reduced_decoding_never_goes_below_what_is_wanted(min_size_px: int) -> None:
+def test_reduced_decoding_is_never_smaller_than_requested(min_size_px: int) -> None:
     image = open_image(encode(noise(1210, 650), "JPEG"), min_size_px)
     assert min(image.size) >= min(min_size_px, 650)
     assert abs(image.width / image.height - 1210 / 650) < 0.05
@@ -260,7 +260,7 @@ def test_efficientnet_shifts_pixels_and_divides_twice(
         np.testing.assert_allclose(transform(Image.new("RGB", (8, 8), colour)), value, rtol=1e-4)
 
 
-def test_a_backbone_s_preprocessor_gives_the_colours_alone(tmp_path: Path) -> None:
+def test_the_preprocessor_of_a_backbone_sets_only_colours(tmp_path: Path) -> None:
     colours = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "resample": 2}
     expected = ImageTransform(96, 96, (0.4,) * 3, (0.2,) * 3, resample=2)
     for own in (
@@ -283,7 +283,7 @@ def test_preprocessor_file_reads_back_equal(transform: ImageTransform, tmp_path:
     assert ImageTransform.from_file(tmp_path / "p.json") == transform
 
 
-def test_short_forms_of_others_are_understood(tmp_path: Path) -> None:
+def test_short_forms_of_preprocessors_are_read(tmp_path: Path) -> None:
     values = {"size": 28, "do_center_crop": True, "crop_size": 24, "image_mean": 0.5, "image_std": [0.5] * 3}
     (tmp_path / "p.json").write_text(json.dumps(values))
     assert ImageTransform.from_file(tmp_path / "p.json") == CROP
@@ -363,7 +363,7 @@ def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
     assert 1 < most_ahead <= 7  # the one being consumed and six ahead
 
 
-def test_consumer_that_stops_early_leaves_no_thread_and_no_work_behind() -> None:
+def test_stopping_early_leaves_no_thread_and_no_work() -> None:
     loaded: list[Any] = []
     before = threading.active_count()
     ahead = prefetch([b"%d" % n for n in range(1000)], lambda source: loaded.append(source), ahead=8, workers=2)
@@ -373,12 +373,12 @@ def test_consumer_that_stops_early_leaves_no_thread_and_no_work_behind() -> None
     assert len(loaded) <= 9
 
 
-def test_error_that_is_nobodys_mistake_is_not_swallowed() -> None:
+def test_an_unexpected_error_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         list(prefetch([b"0"], lambda source: 1 // int(source), ahead=2))
 
 
-def test_batches_leave_out_what_cannot_be_read_and_say_so() -> None:
+def test_batches_skip_unreadable_images_and_name_them() -> None:
     good = encode(noise(30, 30), "PNG")
     sources = [good, b"no", good, good, b"", good, good]
     told: dict[int, MiniClipError] = {}
@@ -396,7 +396,7 @@ def test_threads_leave_pythons_warnings_as_they_were() -> None:
     assert list(warnings.filters) == before
 
 
-def test_run_length_bmp_that_four_bytes_make_gigabytes_of_is_refused() -> None:
+def test_a_run_length_bmp_of_gigabytes_is_refused() -> None:
     def bitmap(width_px: int, height_px: int) -> bytes:
         """8 bits a pixel, black, and one jump of 255 rows: CVE-2026-96638."""
         size = 54 + 1024

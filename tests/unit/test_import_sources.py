@@ -74,7 +74,7 @@ def test_a_name_without_one_checkpoint_is_one_line(hub: HubServer, tmp_path: Pat
         assert not (tmp_path / "run").exists()
 
 
-def test_the_prefix_of_data_parallel_is_taken_off(tmp_path: Path) -> None:
+def test_the_prefix_of_data_parallel_is_removed(tmp_path: Path) -> None:
     original = Original(tmp_path, "vit", linear=True)
     torch.save({f"module.{name}": value for name, value in original.state.items()}, tmp_path / "parallel.pt")
     original.imported(tmp_path / "parallel.pt", tmp_path / "run")
@@ -83,7 +83,7 @@ def test_the_prefix_of_data_parallel_is_taken_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours, same)
 
 
-def test_prepared_embeddings_are_named_for_what_they_are(tmp_path: Path) -> None:
+def test_prepared_embeddings_are_recognised(tmp_path: Path) -> None:
     file = tmp_path / "embeddings.pt"
     embeds = {name: torch.ones(2, 4) for name in ("image_embeddings", "text_embeddings")}
     torch.save({**embeds, "image_ids": ["a.jpg", "b.jpg"], "captions": ["a", "b"]}, file)
@@ -124,7 +124,7 @@ def save_probe(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
-def test_a_linear_probe_embeds_as_its_clip_with_its_projections(clip: Path, tmp_path: Path) -> None:
+def test_a_linear_probe_embeds_like_its_clip_with_the_new_projections(clip: Path, tmp_path: Path) -> None:
     state = probe_of(clip)
     file = save_probe(tmp_path / "linearprobe_best.pt", state)
     done = run_cli("miniclip.cli", "import", file, "--vision", clip, "--out", tmp_path / "run")
@@ -161,9 +161,7 @@ def test_a_probe_of_another_clip_is_one_line(clip: Path, tmp_path: Path, name: s
     assert not (tmp_path / "run").exists()
 
 
-def test_a_probe_on_something_that_is_no_clip_is_one_line(
-    clip: Path, tiny_backbones: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_probe_without_a_clip_is_one_line(clip: Path, tiny_backbones: tuple[Path, Path], tmp_path: Path) -> None:
     file = save_probe(tmp_path / "probe.pt", probe_of(clip))
     with pytest.raises(MiniClipError, match="is not a CLIP; name the CLIP that the training started from"):
         import_checkpoint(file, str(tiny_backbones[0]), "roberta-base", tmp_path / "run")

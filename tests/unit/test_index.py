@@ -53,7 +53,7 @@ def test_index_holds_each_image_with_its_embedding(encoders: OnnxEncoders, image
     index.check_bundle(encoders.bundle.fingerprint)
 
 
-def test_update_embeds_only_what_is_new_or_changed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_update_embeds_only_new_and_changed_images(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     update_index(str(images), encoders, out)
     assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 0)
@@ -126,7 +126,7 @@ def test_name_that_is_not_utf8_is_indexed_and_found_again(encoders: OnnxEncoders
     assert counts(update_index(str(images), encoders, tmp_path / "index")) == (0, 7, 0, 0)
 
 
-def test_private_use_name_is_never_mistaken_for_another(
+def test_a_private_use_name_is_never_confused_with_another(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(next(images.glob("*.png")), images / "\U0010dce9.png")
@@ -159,7 +159,7 @@ def test_index_of_another_bundle_is_refused_with_the_fix(
     assert contents(out) == before
 
 
-def test_out_that_is_no_index_is_not_touched(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_out_folder_without_an_index_is_not_changed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear diary")
     (tmp_path / "file").write_text("mine too")
@@ -239,7 +239,7 @@ def test_renamed_copied_and_touched_images_keep_their_embedding(
     assert counts(update_index(str(images), encoders, out)) == (0, 7, 0, 0)
 
 
-def test_row_says_what_the_file_is(encoders: OnnxEncoders, tmp_path: Path) -> None:
+def test_a_row_describes_its_file(encoders: OnnxEncoders, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     exif = Image.Exif()
@@ -259,7 +259,7 @@ def test_row_says_what_the_file_is(encoders: OnnxEncoders, tmp_path: Path) -> No
     assert (plain["width_px"], plain["height_px"]) == (70, 50)
 
 
-def test_unreadable_image_is_tried_again_only_when_it_changed(
+def test_an_unreadable_image_is_retried_only_after_a_change(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "index"
@@ -278,7 +278,7 @@ def test_unreadable_image_is_tried_again_only_when_it_changed(
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(107, "not connected")])
-def test_image_that_could_not_be_opened_is_tried_again_although_it_did_not_change(
+def test_an_image_that_could_not_be_opened_is_retried_without_a_change(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     out, victim = tmp_path / "index", sorted(images.iterdir())[0]
@@ -296,7 +296,7 @@ def test_image_that_could_not_be_opened_is_tried_again_although_it_did_not_chang
     assert ImageIndex.open(out).skipped == []
 
 
-def test_heic_is_tried_again_since_the_reader_may_be_there_now(
+def test_heic_is_retried_because_the_reader_may_be_installed_now(
     encoders: OnnxEncoders,
     images: Path,
     tmp_path: Path,
@@ -310,7 +310,7 @@ def test_heic_is_tried_again_since_the_reader_may_be_there_now(
         assert "skipping phone.heic: HEIC images need one more package: pip install" in capsys.readouterr().out
 
 
-def test_image_that_turned_bad_leaves_the_index(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_image_that_became_damaged_leaves_the_index(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     update_index(str(images), encoders, out)
     victim = sorted(images.iterdir())[0]
@@ -319,7 +319,7 @@ def test_image_that_turned_bad_leaves_the_index(encoders: OnnxEncoders, images: 
     assert victim.name not in contents(out)
 
 
-def test_folder_that_cannot_be_read_keeps_its_images(
+def test_an_unreadable_folder_keeps_its_images(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, inner = tmp_path / "index", images / "inner"
@@ -340,7 +340,7 @@ def test_folder_that_cannot_be_read_keeps_its_images(
     assert "kept.png" in contents(out)
 
 
-def test_links_in_a_circle_end(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_circular_links_end(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     (images / "below").mkdir()
     (images / "below/loop").symlink_to(images)
     (images / "self").symlink_to(images / "self")

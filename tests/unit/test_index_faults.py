@@ -55,7 +55,7 @@ def columns(count: int, dim: int, first: int = 0) -> dict[str, Any]:
     }
 
 
-def test_empty_error_report_is_not_made_again(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_empty_error_report_is_not_written_again(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     """Whoever opens the index just while its table is away would be told that it is damaged."""
     update_index(str(images), encoders, tmp_path / "index")
     mark = tmp_path / "index/problems.lance/mark"
@@ -64,7 +64,9 @@ def test_empty_error_report_is_not_made_again(encoders: OnnxEncoders, images: Pa
     assert mark.exists()
 
 
-def test_image_of_a_clock_in_another_century_is_indexed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_image_with_a_date_in_another_century_is_indexed(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path
+) -> None:
     moment_ns = 10**19  # in 2286
     os.utime(images / "b.png", ns=(moment_ns, moment_ns))
     if os.stat(images / "b.png").st_mtime_ns != moment_ns:
@@ -76,7 +78,7 @@ def test_image_of_a_clock_in_another_century_is_indexed(encoders: OnnxEncoders, 
 # no room
 
 
-def test_no_problems_are_no_commit(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_without_problems_there_is_no_commit(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     """Each is a file that stays for a week."""
     update_index(str(images), encoders, tmp_path / "index")
     assert len(list((tmp_path / "index/problems.lance/_versions").glob("*.manifest"))) == 1
@@ -104,7 +106,7 @@ WRITES: dict[str, Callable[[Writer], object]] = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_commit_that_finds_no_room_is_one_line_and_the_last_one_stays(
+def test_a_commit_on_a_full_disk_is_one_line_and_keeps_the_last_one(
     write: Callable[[Writer], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(miniclip.index.store, "MAX_FRAGMENTS", 1)
@@ -122,7 +124,7 @@ def test_commit_that_finds_no_room_is_one_line_and_the_last_one_stays(
     assert [problem.path for problem in read_problems(tmp_path / "index")] == ["/p/y.jpg"]
 
 
-def test_vector_index_that_finds_no_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_index_on_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     with open_writer(tmp_path / "index", Settings("0" * 64, tmp_path, "x"), 32) as writer:
         writer.put(columns(300, 32), replace=False)
@@ -137,7 +139,7 @@ def test_vector_index_that_finds_no_room_is_one_line(tmp_path: Path, monkeypatch
 # what is away for a while
 
 
-def test_images_below_a_link_to_a_drive_that_is_away_are_kept(
+def test_images_behind_a_link_to_an_unmounted_drive_are_kept(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "drive").mkdir()
@@ -156,7 +158,7 @@ def test_images_below_a_link_to_a_drive_that_is_away_are_kept(
     assert counts(update_index(str(images), encoders, out)) == (0, 2, 1, 0)
 
 
-def test_link_named_like_an_image_keeps_its_row_while_its_drive_is_away(
+def test_a_link_named_like_an_image_keeps_its_row_while_its_drive_is_unmounted(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "drive").mkdir()
@@ -174,7 +176,7 @@ def test_link_named_like_an_image_keeps_its_row_while_its_drive_is_away(
     assert counts(update_index(str(images), encoders, out)) == (0, 2, 1, 0)
 
 
-def test_image_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_image_whose_status_cannot_be_read_is_kept(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     update_index(str(images), encoders, out)
     (images / "b.png").rename(tmp_path / "b.png")
@@ -191,7 +193,7 @@ def test_image_that_cannot_even_be_asked_for_is_kept(encoders: OnnxEncoders, ima
 # another source
 
 
-def test_other_images_do_not_take_the_place_of_those_that_are_still_there(
+def test_images_of_another_folder_do_not_replace_existing_ones(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     (images / "sub").mkdir()
@@ -206,7 +208,7 @@ def test_other_images_do_not_take_the_place_of_those_that_are_still_there(
     assert read_problems(out) == problems != []
 
 
-def test_index_follows_a_folder_that_was_moved_or_widened(
+def test_an_index_follows_a_moved_or_extended_folder(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "index"
@@ -238,7 +240,7 @@ def test_kill_before_the_first_index_json_does_not_lock_the_user_out(
     assert not (out / "index.json.partial").exists()
 
 
-def test_index_that_another_bundle_made_just_before_the_lock_is_refused(
+def test_an_index_made_by_another_bundle_before_the_lock_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, lock = tmp_path / "index", fcntl.flock
@@ -258,7 +260,7 @@ def test_index_that_another_bundle_made_just_before_the_lock_is_refused(
     assert json.loads((out / "index.json").read_text())["fingerprint"] == "1" * 64
 
 
-def test_kill_between_the_two_commits_of_an_image_that_turned_bad_leaves_no_row(
+def test_a_kill_between_the_commits_of_a_damaged_image_leaves_no_row(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     out, bad = tmp_path / "index", images.resolve() / "b.png"
@@ -273,7 +275,7 @@ def test_kill_between_the_two_commits_of_an_image_that_turned_bad_leaves_no_row(
     assert counts(update_index(str(images), encoders, out)) == (0, 2, 0, 1)
 
 
-def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_lock(*arguments: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -285,7 +287,7 @@ def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.M
         pass
 
 
-def test_watching_tells_a_failure_once_and_the_next_one_again(
+def test_watching_reports_each_failure_once(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "aside").mkdir()

@@ -115,7 +115,7 @@ def text_tower(tmp_path_factory: pytest.TempPathFactory, tiny_backbones) -> Text
     return TextTower(fp32, feeds, *quantise(fp32, feeds))
 
 
-def test_an_outlier_channel_is_divided_once_for_all_products_that_share_it() -> None:
+def test_an_outlier_channel_is_divided_once_for_all_its_products() -> None:
     model = three_products()
     scaled = scale_outliers(model, [{"x": rows(64, seed, outlier=20)} for seed in range(3)])
     assert operators(scaled).count("Mul") == 1
@@ -139,7 +139,7 @@ def some_rows_are_large(count: int, seed: int) -> np.ndarray:
     return values
 
 
-def test_rows_of_unlike_size_are_divided_each_by_its_own_largest_value() -> None:
+def test_each_row_is_divided_by_its_own_largest_value() -> None:
     model = three_products()
     scaled = scale_outliers(model, [{"x": some_rows_are_large(64, seed)} for seed in range(3)])
     assert operators(scaled).count("ReduceMax") == 1  # for all products that share the rows
@@ -152,7 +152,7 @@ def test_rows_of_unlike_size_are_divided_each_by_its_own_largest_value() -> None
     assert with_it < without / 4  # squared
 
 
-def test_channels_of_one_size_are_left_alone() -> None:
+def test_channels_of_equal_size_are_not_divided() -> None:
     model = three_products()
     assert scale_outliers(model, [{"x": np.sign(rows(64, seed))} for seed in range(3)]) == model
 
@@ -186,7 +186,7 @@ def neighbours_vanish(number: int, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def test_scales_that_give_what_is_not_a_number_are_never_kept() -> None:
+def test_scales_that_give_nan_are_never_kept() -> None:
     feeds = [{"x": neighbours_vanish(number, rows(300, seed=number))} for number in range(4)]
     quantised, how = quantise(three_products(), feeds)
     assert how.startswith("static quantisation"), how
@@ -227,7 +227,7 @@ def test_the_word_table_is_kept_as_int8_rows_with_a_scale_each(text_tower: TextT
     assert (np.abs(ints * scales - table) <= 0.501 * scales).all()
 
 
-def test_no_matrix_of_a_text_tower_stays_in_float32_but_small_tables(text_tower: TextTower) -> None:
+def test_only_small_tables_of_a_text_tower_stay_in_float32(text_tower: TextTower) -> None:
     names = [f"tower.backbone.embeddings.{kind}_embeddings.weight" for kind in ("position", "token_type")]
     assert sorted(float_matrices(text_tower.int8)) == names
     assert all(len(constants(text_tower.int8)[name]) < TABLE_ROWS for name in names)
@@ -236,9 +236,7 @@ def test_no_matrix_of_a_text_tower_stays_in_float32_but_small_tables(text_tower:
     assert text_tower.int8.ByteSize() < 0.4 * text_tower.fp32.ByteSize()
 
 
-def test_no_weight_of_a_convolutional_tower_stays_in_float32_but_the_first_convolutions(
-    tiny_bundle: Path, judge: "Judge"
-) -> None:
+def test_only_the_first_convolutions_stay_in_float32(tiny_bundle: Path, judge: "Judge") -> None:
     fp32 = onnx.load(tiny_bundle / onnx_name("vision", "fp32"))
     int8, _ = quantise(fp32, judge.feeds["vision"])
     convolutions = [node.input[1] for node in fp32.graph.node if node.op_type == "Conv"]
@@ -290,7 +288,7 @@ class Judge:
         return check_recall(folder, list(precisions), self.feeds, self.image_of_caption)
 
 
-def test_captions_of_like_length_are_calibrated_on_together_and_keep_their_images(tiny_run: Path) -> None:
+def test_calibration_groups_captions_of_similar_length_with_their_images(tiny_run: Path) -> None:
     run, calibration = load_run(tiny_run), CalibrationSet.load(tiny_run)
     assert calibration
     by_length = calibration.by_length(run.tokenizer)
@@ -312,7 +310,7 @@ def judge(tiny_run: Path) -> Judge:
     return Judge({"vision": images, "text": texts}, calibration.image_of_caption)
 
 
-def test_the_gate_lets_an_exported_bundle_pass(tiny_bundle: Path, judge: Judge) -> None:
+def test_the_recall_check_passes_an_exported_bundle(tiny_bundle: Path, judge: Judge) -> None:
     recalls = judge(tiny_bundle, "fp32", "fp16", "int8")
     assert list(recalls) == ["fp32", "fp16", "int8"]
     assert recalls["fp32"] > 0.2  # chance is 0.06
@@ -320,12 +318,12 @@ def test_the_gate_lets_an_exported_bundle_pass(tiny_bundle: Path, judge: Judge) 
     assert all(abs(recall - recalls["fp32"]) <= allowed for recall in recalls.values())
 
 
-def test_the_gate_allows_what_chance_moves() -> None:
+def test_the_recall_check_allows_chance() -> None:
     assert max_recall_change(np.repeat(np.arange(256), 2)) == max_recall_change(np.arange(1000)) == 0.03
     assert max_recall_change(np.arange(64)) == 0.06
 
 
-def test_the_gate_refuses_a_text_tower_of_other_weights(
+def test_the_recall_check_refuses_a_text_tower_of_other_weights(
     tiny_run: Path, tiny_bundle: Path, judge: Judge, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_bundle / "onnx", tmp_path / "onnx")
@@ -347,9 +345,7 @@ def test_the_gate_refuses_a_text_tower_of_other_weights(
     assert float(told[1]) < fp32 - max_recall_change(judge.image_of_caption)
 
 
-def test_the_gate_refuses_an_fp16_tower_that_gives_what_is_not_a_number(
-    tiny_bundle: Path, judge: Judge, tmp_path: Path
-) -> None:
+def test_the_recall_check_refuses_an_fp16_tower_with_nan(tiny_bundle: Path, judge: Judge, tmp_path: Path) -> None:
     shutil.copytree(tiny_bundle / "onnx", tmp_path / "onnx")
     model = onnx.load(tmp_path / onnx_name("vision", "fp16"))
     change_constant(model, "head.fc.bias", lambda bias: bias.fill(np.nan))
@@ -382,7 +378,7 @@ def refusal_of_twins(good: onnx.ModelProto, bad: onnx.ModelProto, feeds: Feeds, 
     return str(error.value)
 
 
-def test_the_gate_names_the_tower_and_the_layers_that_8_bits_serve_badly(text_tower: TextTower, tmp_path: Path) -> None:
+def test_the_recall_check_names_the_tower_and_layers_that_lose_most(text_tower: TextTower, tmp_path: Path) -> None:
     """A weight of 10,000 on a channel that is always zero: nothing in fp32, and no step left for the others in int8."""
     good = onnx.ModelProto.FromString(text_tower.fp32.SerializeToString())
     change_constant(good, product(good, "encoder.layer.N.intermediate.dense", 1).input[1], kill((slice(None), 7)))
@@ -397,7 +393,7 @@ def test_the_gate_names_the_tower_and_the_layers_that_8_bits_serve_badly(text_to
     assert float(told[3]) == pytest.approx(1 - float(told[1]), abs=0.05)  # it alone explains the loss
 
 
-def test_the_gate_blames_a_head_for_what_the_head_alone_does(text_tower: TextTower, tmp_path: Path) -> None:
+def test_the_recall_check_names_a_head_that_alone_causes_the_loss(text_tower: TextTower, tmp_path: Path) -> None:
     """The same in the head's first layer: none of the other sets may be measured with the head in 8 bits."""
     good = onnx.ModelProto.FromString(text_tower.fp32.SerializeToString())
     change_constant(good, "head.feature_std", lambda value: value.__setitem__(7, 1e30))
@@ -407,7 +403,9 @@ def test_the_gate_blames_a_head_for_what_the_head_alone_does(text_tower: TextTow
     assert "most by the text tower's head.projection: alone 0.9" in refusal
 
 
-def test_the_gate_offers_fp32_where_nothing_else_is_left(tiny_bundle: Path, judge: Judge, tmp_path: Path) -> None:
+def test_the_recall_check_suggests_fp32_if_nothing_else_is_left(
+    tiny_bundle: Path, judge: Judge, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_bundle / "onnx", tmp_path / "onnx")
     model = onnx.load(tmp_path / onnx_name("vision", "fp16"))
     change_constant(model, "head.fc.bias", lambda bias: bias.fill(np.nan))
@@ -447,7 +445,7 @@ def test_calibration_of_a_large_split_is_spread_over_all_of_it(
     assert calibration.image_of_caption.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_calibration_passes_over_images_that_cannot_be_read(
+def test_calibration_skips_unreadable_images(
     captioned_folder: Path, transform: ImageTransform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(captioned_folder, tmp_path / "pictures")
@@ -466,7 +464,7 @@ def test_calibration_passes_over_images_that_cannot_be_read(
         CalibrationSet.choose(train, transform)
 
 
-def test_calibration_comes_back_from_its_file(
+def test_calibration_data_is_restored_from_its_file(
     captioned_folder: Path, transform: ImageTransform, tmp_path: Path
 ) -> None:
     assert CalibrationSet.load(tmp_path) is None
@@ -524,7 +522,7 @@ def test_int8_of_a_run_without_calibration_data_asks_for_data(shared_run: Path, 
 
 
 @pytest.mark.parametrize(("precisions", "with_data"), [(["int8"], True), (["fp32", "fp16"], False)])
-def test_a_run_without_calibration_data_exports_what_it_can(
+def test_a_run_without_calibration_data_exports_int8_from_data(
     precisions: list[str],
     with_data: bool,
     shared_run: Path,

@@ -174,7 +174,7 @@ def test_the_cheapest_layers_for_their_work_take_7_bits_up_to_the_limit(
     assert measured(with_7_bits(int8, {name: seven[name] for name in some})) <= limit * measured(int8)
 
 
-def test_a_range_is_shrunk_to_where_the_squared_error_is_smallest() -> None:
+def test_a_range_shrinks_to_the_smallest_squared_error() -> None:
     values = np.random.default_rng(0).normal(size=50_000)
     step, zero = _best_range(values, -8.0, 8.0)
     assert step == pytest.approx(0.5 * 16 / 255) and zero == 128  # 4 standard deviations on each side
@@ -214,7 +214,7 @@ def test_the_fewest_sets_that_help_most_stay_in_fp32(model: onnx.ModelProto, mon
     assert set(layers_to_keep(model, lambda _: 0.5)) == set(sets)  # at most all of them
 
 
-def test_a_tower_that_stays_in_fp32_whole_says_so_and_names_the_layers(
+def test_a_tower_that_stays_entirely_in_fp32_says_so(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("int8", "fp32_layers"):

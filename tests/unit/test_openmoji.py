@@ -68,7 +68,7 @@ def test_captions_are_the_english_name_and_its_aliases(all_tones: CaptionTable, 
     assert captions_of(all_tones, code) == captions
 
 
-def test_the_colour_style_sign_may_be_missing_on_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variation_selector_may_be_missing_in_file_or_table(monkeypatch: pytest.MonkeyPatch) -> None:
     import emoji
 
     heart, lifter = "\u2764\ufe0f", "\U0001f3cb\u200d\u2642"  # files: 2764 and 1F3CB-FE0F-200D-2642-FE0F
@@ -89,7 +89,7 @@ def test_no_split_divides_the_skin_tones_of_an_image(all_tones: CaptionTable) ->
 
 
 @pytest.mark.usefixtures("all_tones")
-def test_a_couple_in_two_skin_tones_is_in_the_split_of_the_couple_in_one() -> None:
+def test_couples_of_any_skin_tones_share_a_split() -> None:
     for seed in range(4):
         table = openmoji_table(seed, size_px=16, skin_tones=True)
         split_of = {path.stem: split for path, split in zip(table.image_paths, table.splits, strict=True)}
@@ -146,7 +146,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert cache_folder() == tmp_path / ".cache/miniclip"
 
 
-def test_a_cached_file_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_cached_file_is_complete_or_absent(tmp_path: Path) -> None:
     write_cached(tmp_path / "new/a.png", b"content")
     assert (tmp_path / "new/a.png").read_bytes() == b"content"
     (tmp_path / "taken").mkdir()

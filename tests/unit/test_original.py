@@ -26,7 +26,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Original:
 
 @pytest.mark.parametrize("linear", [False, True], ids=["mlp", "affine"])
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_a_run_embeds_as_the_original_did(kind: str, linear: bool, tmp_path: Path) -> None:
+def test_a_run_embeds_like_the_original(kind: str, linear: bool, tmp_path: Path) -> None:
     original = Original(tmp_path, kind, linear)
     original.imported(original.save(tmp_path / "best.pt"), tmp_path / "runs" / "old")
     run = load_run(tmp_path / "runs" / "old")
@@ -42,7 +42,7 @@ def test_a_run_embeds_as_the_original_did(kind: str, linear: bool, tmp_path: Pat
     assert encoders.logit_scale == pytest.approx(2.6592)
 
 
-def test_resnet_has_its_strides_where_torchvision_has_them(tmp_path: Path) -> None:
+def test_resnet_has_the_strides_of_torchvision(tmp_path: Path) -> None:
     original = Original(tmp_path, "resnet", linear=False)
     original.imported(original.save(tmp_path / "best.pt"), tmp_path / "run")
     backbone = load_run(tmp_path / "run").model.vision.backbone
@@ -77,7 +77,7 @@ def test_a_wrapped_checkpoint_in_half_precision_opens(vit: Original, wrapper: st
     assert {value.dtype for value in load_run(tmp_path / "run").model.state_dict().values()} == {torch.float32}
 
 
-def test_preprocessing_and_tokenizer_are_those_of_the_specs(vit: Original, tmp_path: Path) -> None:
+def test_preprocessing_and_tokenizer_come_from_the_specs(vit: Original, tmp_path: Path) -> None:
     """As the original's ViTImageProcessor and RobertaTokenizer read them: squashed, bilinear, padded with <pad>."""
     vit.imported(vit.save(tmp_path / "best.pt"), tmp_path / "run")
     run = load_run(tmp_path / "run")
@@ -87,7 +87,7 @@ def test_preprocessing_and_tokenizer_are_those_of_the_specs(vit: Original, tmp_p
     assert (run.config.model.vision_pooling, run.config.model.text_pooling) == ("cls", "cls")
 
 
-def test_temperature_is_a_logarithm_or_in_zero_to_one() -> None:
+def test_a_temperature_is_a_logarithm_or_between_zero_and_one() -> None:
     assert logit_scale_of(2.659) == 2.659
     assert logit_scale_of(0.07) == pytest.approx(math.log(1 / 0.07))
     assert logit_scale_of(1.0) == 0.0
@@ -137,7 +137,7 @@ class Payload:
         return (Path.touch, (Path("pwned"),))
 
 
-def test_nothing_but_tensors_is_unpickled(vit: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_tensors_are_unpickled(vit: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in (("pickle.pt", Payload()), ("model.pt", nn.Linear(2, 2))):
         torch.save({"temperature": value}, tmp_path / name)
@@ -146,18 +146,18 @@ def test_nothing_but_tensors_is_unpickled(vit: Original, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04" + bytes(64), b"\x80\x02c"])
-def test_a_file_that_is_no_checkpoint_is_one_line(vit: Original, content: bytes, tmp_path: Path) -> None:
+def test_a_file_without_a_checkpoint_is_one_line(vit: Original, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "best.pt").write_bytes(content)
     assert "is not a file of plain weights" in vit.refusal(tmp_path / "best.pt", tmp_path / "run")
 
 
-def test_a_checkpoint_that_is_not_there_or_holds_a_tensor_is_one_line(vit: Original, tmp_path: Path) -> None:
+def test_a_missing_file_or_a_lone_tensor_is_one_line(vit: Original, tmp_path: Path) -> None:
     assert "No such file" in vit.refusal(tmp_path / "none.pt", tmp_path / "run")
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
     assert "neither a checkpoint of the original" in vit.refusal(tmp_path / "tensor.pt", tmp_path / "run")
 
 
-def test_a_run_that_is_there_stays(vit: Original, tmp_path: Path) -> None:
+def test_an_existing_run_is_not_replaced(vit: Original, tmp_path: Path) -> None:
     checkpoint, run = vit.save(tmp_path / "best.pt"), tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text("{}")

@@ -65,11 +65,11 @@ def test_filters_alone_narrow_the_months(page: tuple[AppState, Ask]) -> None:
     assert ask("browse", orientation="round")["message"].startswith("“Shape” must be landscape, portrait or square")
 
 
-def test_a_page_of_another_gallery_is_told_so(page: tuple[AppState, Ask]) -> None:
+def test_a_page_of_another_gallery_gets_a_message(page: tuple[AppState, Ask]) -> None:
     assert page[1]("browse_cards", gallery="older", start=0, count=10)["gallery_changed"]
 
 
-def test_private_filters_are_for_the_local_page_alone(page: tuple[AppState, Ask]) -> None:
+def test_private_filters_exist_only_on_the_local_page(page: tuple[AppState, Ask]) -> None:
     app_state, ask = page
     assert {name for name, one in FILTERS.items() if one.is_private} == set(PRIVATE)
     offered = ask("about")["filters"]

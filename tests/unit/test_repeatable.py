@@ -24,7 +24,7 @@ from tests.support.cli import REPOSITORY, run_module
 RUN_FILES = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "calibration.npz")
 
 
-def test_split_of_a_seed_is_for_ever() -> None:
+def test_the_split_of_a_seed_never_changes() -> None:
     """Written down: another release, another system, another order of files must not move an image."""
     names = [f"{number}.jpg" for number in range(1000)]
     splits = seeded_splits(names, seed=7)
@@ -63,7 +63,7 @@ def test_training_twice_on_a_cpu_gives_the_same_bytes(
     assert (tmp_path / "other" / RUN_FILES[0]).read_bytes() != (tiny_run / RUN_FILES[0]).read_bytes()
 
 
-def test_order_and_embeddings_of_an_index_do_not_depend_on_how_it_came_about(
+def test_an_index_does_not_depend_on_the_order_of_updates(
     tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     """All at once on one thread, or one image after the other on two: the same rows, the same bytes."""

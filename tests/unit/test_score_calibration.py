@@ -63,7 +63,7 @@ def test_probabilities_are_the_share_of_true_pairs() -> None:
         assert likely[inside].mean() == pytest.approx(is_match[inside].mean(), abs=0.1)
 
 
-def test_cutoff_lets_through_what_it_says_in_galleries_of_every_size() -> None:
+def test_the_cutoff_keeps_its_rate_in_galleries_of_every_size() -> None:
     texts, images, owner = embeds_of_pairs(600, noise=1.5)
     match = calibrate([pairs(texts[:600], images[:300], owner[:600])], "val")
     assert match is not None and match.growth > 0
@@ -85,7 +85,7 @@ def test_scores_without_a_match_among_the_hits_are_not_calibrated() -> None:
     assert calibrate([pairs(texts[:2], images[:1], owner[:2])], "val") is None
 
 
-def test_scores_that_fall_where_an_image_matches_are_not_calibrated() -> None:
+def test_scores_that_are_lower_for_matches_are_not_calibrated() -> None:
     texts, images, owner = embeds_of_pairs(HITS, noise=1.0)  # so few that every image is a hit
     assert calibrate([pairs(texts, images, owner)], "val") is not None
     assert calibrate([pairs(-texts, images, owner)], "val") is None
@@ -124,7 +124,7 @@ def test_offset_makes_words_comparable() -> None:
     assert silent[there].mean() < 0.35 and silent[~there].mean() > 0.9
 
 
-def test_order_within_a_query_is_that_of_the_scores() -> None:
+def test_calibration_keeps_the_order_of_scores_within_a_query() -> None:
     match = ScoreCalibration(5.0, -2.0, 0.1, 10, 10, "val", offset=[0.5, -1.0])
     likely = match.probability(np.linspace(-1, 1, 50), np.array([0.6, 0.8]))
     assert (np.diff(likely) > 0).all()
@@ -143,7 +143,7 @@ def test_manifest_keeps_the_offset_and_reads_the_old_form() -> None:
     assert read.probability(np.array(0.3), np.ones(3)) == read.cutoff_probability(1)
 
 
-def test_words_are_right_where_captions_agree() -> None:
+def test_words_match_images_whose_captions_agree() -> None:
     captions = [
         text for image in range(4) for text in (f"a dog number{image}", f"the dog {'runs' if image else 'sits'}")
     ]

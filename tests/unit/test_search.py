@@ -46,7 +46,7 @@ def test_top_k_takes_the_first_of_the_same_list(searcher: Searcher) -> None:
     assert searcher.by_text("blue square", 0) == []
 
 
-def test_case_of_words_does_not_matter_to_this_tokenizer(searcher: Searcher) -> None:
+def test_this_tokenizer_ignores_case(searcher: Searcher) -> None:
     assert searcher.by_text("RED circle") == searcher.by_text("red circle") != searcher.by_text("cat")
 
 
@@ -58,7 +58,7 @@ def test_indexed_image_finds_itself_first(searcher: Searcher) -> None:
     assert searcher.by_image(path.read_bytes(), 3) == by_image
 
 
-def test_captions_of_an_image_are_each_shown_once_best_first(searcher: Searcher) -> None:
+def test_captions_of_an_image_are_shown_once_best_first(searcher: Searcher) -> None:
     hits = searcher.captions_for(searcher.index.paths[0], 100)
     every = {caption for own in searcher.index.captions for caption in own}
     assert sorted(hit.caption for hit in hits) == sorted(every) and len(every) == 24
@@ -67,16 +67,14 @@ def test_captions_of_an_image_are_each_shown_once_best_first(searcher: Searcher)
     assert searcher.captions_for(searcher.index.paths[0], 3) == hits[:3]
 
 
-def test_caption_that_all_images_share_does_not_crowd_out_the_others(searcher: Searcher) -> None:
+def test_a_common_caption_does_not_displace_the_others(searcher: Searcher) -> None:
     shared = [["a photo", f"number {row}"] for row in range(12)]
     crowded = Searcher(dataclasses.replace(searcher.index, captions=Captions.of(shared)), searcher.encoders)
     found = [hit.caption for hit in crowded.captions_for(searcher.index.paths[0], 5)]
     assert len(found) == len(set(found)) == 5
 
 
-def test_captions_are_embedded_once_and_new_ones_only(
-    searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_captions_are_embedded_only_once(searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded: list[str] = []
     encode = searcher.encoders.encode_texts
     monkeypatch.setattr(
@@ -108,7 +106,7 @@ def test_captions_are_embedded_once_and_new_ones_only(
 
 
 @pytest.mark.parametrize("damage", ["cut off", "another method", "no archive", "no keys"])
-def test_damaged_file_of_captions_is_made_again(searcher: Searcher, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_caption_file_is_written_again(searcher: Searcher, tmp_path: Path, damage: str) -> None:
     ours = dataclasses.replace(searcher.index, folder=tmp_path)
     expected = Searcher(ours, searcher.encoders).captions_for(searcher.index.paths[0])
     path = tmp_path / "captions.npz"
@@ -152,7 +150,7 @@ def test_empty_words_are_an_error(searcher: Searcher, words: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["🐕", "\udcff", "'; drop table images; --", "dog " * 3000, "[PAD]", "\x00"])
-def test_no_words_are_a_traceback(searcher: Searcher, words: str) -> None:
+def test_no_query_gives_a_traceback(searcher: Searcher, words: str) -> None:
     assert len(searcher.by_text(words)) == 10
 
 
@@ -169,7 +167,7 @@ def test_index_of_another_bundle_is_refused(searcher: Searcher) -> None:
         Searcher(other, searcher.encoders)
 
 
-def test_questions_from_many_threads_get_the_same_answers(searcher: Searcher) -> None:
+def test_queries_from_many_threads_get_the_same_answers(searcher: Searcher) -> None:
     questions = ["red circle", "a dog", "photo of the blue triangle", "two cats on white"]
     serial: list[list[Hit]] = [searcher.by_text(words) for words in questions]
     with ThreadPoolExecutor(8) as pool:
@@ -187,7 +185,7 @@ def test_several_phrasings_are_averaged(searcher: Searcher) -> None:
     assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1].tolist(), abs=1e-5)
 
 
-def test_weight_goes_from_image_to_words(searcher: Searcher) -> None:
+def test_the_weight_shifts_from_image_to_words(searcher: Searcher) -> None:
     def order(query: Query) -> list[int]:
         return [hit.row for hit in searcher.search(query).hits]
 
@@ -197,7 +195,7 @@ def test_weight_goes_from_image_to_words(searcher: Searcher) -> None:
     assert both[0.0] != both[1.0]
 
 
-def test_minus_takes_away_what_is_not_wanted(searcher: Searcher) -> None:
+def test_minus_lowers_unwanted_images(searcher: Searcher) -> None:
     plain = {hit.row: hit.score for hit in searcher.search(Query(("a red circle",), top_k=12)).hits}
     less = {hit.row: hit.score for hit in searcher.search(Query(("a red circle",), minus=("circle",), top_k=12)).hits}
     circles = searcher.index.image_embeds @ searcher.encoders.encode_texts(["circle"])[0]
@@ -205,7 +203,7 @@ def test_minus_takes_away_what_is_not_wanted(searcher: Searcher) -> None:
     assert np.corrcoef(change, circles)[0, 1] < 0  # what looks most like it falls most
 
 
-def test_more_like_this_leaves_out_the_image_itself(searcher: Searcher) -> None:
+def test_more_like_this_excludes_the_image_itself(searcher: Searcher) -> None:
     hits = searcher.search(Query(rows=(3,), top_k=12)).hits
     assert [hit.row for hit in hits] == [hit.row for hit in searcher.by_row(3, 12) if hit.row != 3]
     assert all(hit.probability is None for hit in hits)
@@ -233,7 +231,7 @@ def names(searcher: Searcher, **limits: object) -> set[str]:
     return {hit.path.name for hit in searcher.search(Query(("a circle",), **limits)).hits}  # type: ignore[arg-type]
 
 
-def test_filters_keep_to_folder_and_days(sorted_away: Searcher, tmp_path: Path) -> None:
+def test_filters_by_folder_and_days(sorted_away: Searcher, tmp_path: Path) -> None:
     assert names(sorted_away) == {"x.png", "y.png", "x copy.png", "z.png"}
     assert names(sorted_away, folder=tmp_path / "p/a") == {"x.png", "y.png"}  # and not "ab"
     assert names(sorted_away, after=date(2021, 1, 1)) == {"y.png"}
@@ -243,7 +241,7 @@ def test_filters_keep_to_folder_and_days(sorted_away: Searcher, tmp_path: Path) 
     assert names(sorted_away, folder=tmp_path / "p/ab", before=date(2021, 1, 1)) == {"x copy.png"}
 
 
-def test_distinct_shows_one_row_an_image(sorted_away: Searcher, tmp_path: Path) -> None:
+def test_distinct_shows_each_image_once(sorted_away: Searcher, tmp_path: Path) -> None:
     assert names(sorted_away, distinct=True) == {"x.png", "y.png", "z.png"}
     assert names(sorted_away, distinct=True, folder=tmp_path / "p/ab") == {"x copy.png", "z.png"}
     row = sorted_away.index.row_of(tmp_path / "p/a/x.png")
@@ -252,7 +250,7 @@ def test_distinct_shows_one_row_an_image(sorted_away: Searcher, tmp_path: Path) 
     assert {hit.path.name for hit in like} == {"y.png", "z.png"}
 
 
-def test_probability_is_the_curve_of_the_words_alone(searcher: Searcher) -> None:
+def test_the_probability_depends_only_on_the_words(searcher: Searcher) -> None:
     match = searcher.match
     assert match is not None and match.slope > 0 and match.split == "val"
     answer = searcher.search(Query(("a red circle",), top_k=12))
@@ -287,9 +285,7 @@ def test_nothing_matches_is_an_answer(searcher: Searcher) -> None:
     assert not strict.search(Query(("a red circle",))).nothing_matches
 
 
-def test_days_that_no_image_was_taken_in_are_told_as_that(
-    searcher: Searcher, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_days_without_images_are_reported(searcher: Searcher, capsys: pytest.CaptureFixture[str]) -> None:
     answer = searcher.search(Query(("a red circle",), after=date(2099, 1, 1)))
     assert answer.hits == [] and answer.is_calibrated and not answer.nothing_matches
     assert run(["search", "a red circle", "--index", str(searcher.index.folder), "--after", "2099-01-01"]) == 0
@@ -322,7 +318,7 @@ def test_bundle_without_calibration_answers_without_probabilities(searcher: Sear
         ),
     ],
 )
-def test_question_without_an_answer_is_one_line(searcher: Searcher, query: Query, words: str) -> None:
+def test_a_query_without_an_answer_is_one_line(searcher: Searcher, query: Query, words: str) -> None:
     with pytest.raises(MiniClipError, match=words):
         searcher.search(query)
 

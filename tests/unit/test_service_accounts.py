@@ -29,7 +29,7 @@ def no_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("no_cache")
-def test_whatever_needs_the_cache_ends_in_one_line(tmp_path: Path) -> None:
+def test_commands_without_a_cache_end_in_one_line(tmp_path: Path) -> None:
     index = index_folder(str(tmp_path), "0" * 64)
     attempts = [
         lambda: write_cached(cache_folder() / "features/x", b"x"),

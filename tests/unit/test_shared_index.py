@@ -26,7 +26,7 @@ class HeldEncoders(OnnxEncoders):
         return super().embed_on_one_core(pixel_values)
 
 
-def test_the_second_of_two_starts_waits_for_the_first_and_embeds_nothing(
+def test_the_second_of_two_starts_waits_and_embeds_nothing(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))

@@ -15,5 +15,5 @@ def test_no_test_imports_a_test() -> None:
     assert wrong == []
 
 
-def test_helpers_of_tests_are_no_tests() -> None:
+def test_helpers_contain_no_tests() -> None:
     assert list((REPOSITORY / "tests/support").glob("test_*.py")) == []

@@ -51,14 +51,14 @@ def test_pad_token_may_be_an_added_token_written_in_full(folder: Path) -> None:
     assert Tokenizer.from_folder(folder).pad_id == 3
 
 
-def test_length_without_bound_is_bounded(folder: Path) -> None:
+def test_an_unlimited_length_is_limited(folder: Path) -> None:
     configure(folder, pad_token="<pad>", model_max_length=1e30)
     assert Tokenizer.from_folder(folder).max_tokens == 512
     configure(folder, pad_token="<pad>")
     assert Tokenizer.from_folder(folder).max_tokens == 64
 
 
-def test_without_a_named_padding_token_robertas_is_found(folder: Path) -> None:
+def test_a_missing_padding_token_is_found_for_roberta(folder: Path) -> None:
     """roberta-base's own settings name none."""
     configure(folder)
     tokenizer = Tokenizer.from_folder(folder)
@@ -67,7 +67,7 @@ def test_without_a_named_padding_token_robertas_is_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["\udcff red", "red\x00dog", "🐕" * 3, "\u202e dog", "dog " * 5000])
-def test_no_text_is_an_error(folder: Path, text: str) -> None:
+def test_no_text_gives_an_error(folder: Path, text: str) -> None:
     input_ids, _ = Tokenizer.from_folder(folder)([text, "dog"])
     assert input_ids.shape[1] <= 6 and input_ids[1, :3].tolist() == [1, 6, 2]
 

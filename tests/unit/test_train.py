@@ -103,7 +103,7 @@ def poison_weights(trainer: Trainer) -> None:
     ("poison", "batch_size", "what"),
     [(poison_features, 32, "the loss became nan"), (poison_weights, 192, "the weights are no longer finite")],
 )
-def test_a_loss_or_weights_that_are_not_finite_keep_the_last_good_checkpoint(
+def test_a_loss_or_weights_with_nan_keep_the_last_good_checkpoint(
     poison: Callable[[Trainer], None],
     batch_size: int,
     what: str,
@@ -144,7 +144,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
     train.__main__.main()
 
 
-def test_captions_longer_than_the_backbone_can_read_are_refused(
+def test_captions_longer_than_the_backbone_allows_are_refused(
     tiny_config: Path, captioned_folder: Path, tiny_backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = Path(shutil.copytree(tiny_backbones[1], tmp_path / "text"))
@@ -211,7 +211,7 @@ def uneven_data(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Tra
 
 
 @pytest.mark.parametrize("captions_per_image", [1, 2, 3, 5, 9])
-def test_an_epoch_shows_each_image_with_so_many_of_its_captions(
+def test_an_epoch_has_each_image_with_the_given_number_of_captions(
     captions_per_image: int, uneven_data: TrainingData
 ) -> None:
     settings = TrainConfig(captions_per_image=captions_per_image, batch_size=1000)
@@ -245,7 +245,7 @@ def test_the_captions_of_an_image_are_in_one_batch(
     assert sum(min(captions_per_image, int((owner == row).sum())) for row in left_out) < max(batch_size, 6)
 
 
-def test_without_a_number_of_captions_an_epoch_shows_every_caption_once(uneven_data: TrainingData) -> None:
+def test_without_a_number_an_epoch_has_every_caption_once(uneven_data: TrainingData) -> None:
     rows = uneven_data.text_rows("train")
     settings = TrainConfig(batch_size=8)
     batches = epoch_batches(uneven_data, settings, epoch=1)
@@ -295,7 +295,7 @@ def test_a_data_set_without_captions_is_refused(config: Config, tmp_path: Path) 
         load_data([str(tmp_path)], config, new_model(config), TRANSFORM, tokenizer_of(config), False)
 
 
-def test_of_a_second_source_the_training_split_is_trained_on_and_the_validation_split_held_out(
+def test_a_second_source_trains_and_keeps_its_validation_split_held_out(
     captioned_folder: Path, image_folder: Path, config: Config
 ) -> None:
     def table(*sources: Path) -> CaptionTable:

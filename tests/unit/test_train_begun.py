@@ -87,7 +87,7 @@ def test_a_run_is_not_resumed_on_other_images_captions_or_splits(
         refused(copy, words, "--config", tiny_config, "--data", data, "--resume")
 
 
-def test_a_state_that_knows_neither_its_config_nor_its_data_resumes(
+def test_a_state_without_config_and_data_resumes(
     tiny_run: Path, tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
@@ -98,7 +98,7 @@ def test_a_state_that_knows_neither_its_config_nor_its_data_resumes(
     assert done.returncode == 0 and "continuing after epoch 4" in done.stdout, done.stderr
 
 
-def test_a_run_stopped_right_after_its_first_weights_goes_on(
+def test_a_run_stopped_after_its_first_weights_continues(
     config: Config, captioned_folder: Path, tmp_path: Path
 ) -> None:
     trainer = start(tmp_path, config, captioned_folder)
@@ -116,9 +116,7 @@ def test_a_run_stopped_right_after_its_first_weights_goes_on(
 
 
 @pytest.mark.parametrize("unsaid", ["", ', "model_max_length": null', ', "model_max_length": "long"'])
-def test_a_tokenizer_that_names_no_length_cuts_where_the_config_says(
-    unsaid: str, config: Config, tmp_path: Path
-) -> None:
+def test_the_config_limits_a_tokenizer_without_a_length(unsaid: str, config: Config, tmp_path: Path) -> None:
     text = Path(shutil.copytree(config.model.text, tmp_path / "text"))
     (text / "tokenizer_config.json").write_text(f'{{"pad_token": "[PAD]"{unsaid}}}')
     tokenizer = begin_run(tmp_path / "run", config, TRANSFORM, text)

@@ -63,7 +63,7 @@ def test_features_are_computed_once(config: Config, image_folder: Path, own_cach
     assert all(rows == 1 and not drawn for rows, drawn in seen)
 
 
-def test_any_change_of_weights_preprocessing_files_or_tokenizer_is_another_cache(
+def test_any_changed_input_leads_to_another_cache(
     config: Config, captioned_folder: Path, own_cache: Path, tmp_path: Path
 ) -> None:
     model, tokenizer = new_model(config), tokenizer_of(config)
@@ -112,7 +112,7 @@ def test_a_folder_that_was_copied_or_touched_finds_its_cache(
     assert caches_in(own_cache) == 1
 
 
-def test_a_pass_that_fails_midway_continues_where_it_was_noted(
+def test_a_failed_pass_continues_from_its_note(
     config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.feature_cache, "SAVE_EVERY", 2)
@@ -216,7 +216,7 @@ def test_an_unreadable_image_is_named_and_dropped(
 
 @pytest.mark.parametrize("name", in_tiers(["efficientnet-lite", "vit", "resnet"]))
 @pytest.mark.parametrize("trained_blocks", [1, 2])
-def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_vision_tower(
+def test_cached_block_inputs_give_the_features_of_the_vision_tower(
     name: str, trained_blocks: int, image_folder: Path, own_cache: Path, no_bfloat16: None
 ) -> None:
     tower = VisionTower(randomise(VISION[name].make()), "auto").eval()
@@ -234,7 +234,7 @@ def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_vision
 
 
 @pytest.mark.parametrize("trained_blocks", [1, 2])
-def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_text_tower(
+def test_cached_block_inputs_give_the_features_of_the_text_tower(
     trained_blocks: int, config: Config, own_cache: Path, no_bfloat16: None
 ) -> None:
     tower = TextTower(load_backbone(Path(config.model.text), "text"), "auto").eval()
@@ -249,7 +249,7 @@ def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_text_t
             assert difference < 5e-3 * expected.abs().max()
 
 
-def test_where_the_processor_has_bfloat16_cached_blocks_are_near_the_whole_tower(
+def test_cached_blocks_in_bfloat16_are_close_to_the_whole_tower(
     config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     model, paths = new_model(config), sorted(image_folder.glob("*.*g"))
@@ -261,7 +261,7 @@ def test_where_the_processor_has_bfloat16_cached_blocks_are_near_the_whole_tower
 
 
 @pytest.mark.parametrize("kind", ["vision", "text"])
-def test_only_weights_below_the_cut_make_another_cache(
+def test_only_weights_below_the_split_change_the_cache(
     kind: str, config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     model, tokens = new_model(config), Tokens(tokenizer_of(config), CAPTIONS)
@@ -288,7 +288,7 @@ def test_view_0_is_the_plain_image(image_folder: Path) -> None:
         np.testing.assert_array_equal(View(TRANSFORM, 0, seed=3).load(path), TRANSFORM.load(path))
 
 
-def test_a_view_is_told_by_file_name_seed_and_number_alone(image_folder: Path, tmp_path: Path) -> None:
+def test_a_view_depends_only_on_file_name_seed_and_number(image_folder: Path, tmp_path: Path) -> None:
     path = sorted(image_folder.glob("*.png"))[0]
     view = View(TRANSFORM, 1, seed=3).load(path)
     assert view.shape == (3, 64, 64)
@@ -317,7 +317,7 @@ def test_crops_keep_at_least_half_of_the_image_and_half_of_them_are_mirrored() -
     assert min(shares) > 0.48 and max(shares) > 0.9 and np.std(shares) > 0.05
 
 
-def test_training_sees_another_view_every_epoch_and_validation_the_image_itself(
+def test_training_draws_new_views_and_validation_uses_the_image(
     config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     for setup in (1, 2, 3):

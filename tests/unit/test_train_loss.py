@@ -118,7 +118,7 @@ def test_several_captions_of_one_image_give_the_loss_written_out_in_loops(
     assert value.item() == pytest.approx(by_hand(cosines_of(images, texts), scale), rel=1e-5)
 
 
-def test_another_caption_of_the_same_image_is_no_negative() -> None:
+def test_another_caption_of_the_same_image_is_not_a_negative() -> None:
     images, texts = unit(2, 4, seed=2), unit(3, 4, seed=3)
     logits = (math.e * texts @ images.T).double()
     # texts 0 and 1 show image 0: each is weighed against the other image, and image 0 against text 2 alone

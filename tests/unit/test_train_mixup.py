@@ -54,7 +54,7 @@ def test_each_pair_is_mixed_with_another_pair_of_the_batch(
 
 
 @pytest.mark.parametrize("setup", [1, 3])
-def test_in_parts_it_is_that_of_the_whole_batch(
+def test_mixup_in_parts_equals_the_whole_batch(
     setup: int, config: Config, captioned_folder: Path, tmp_path: Path, no_bfloat16: None
 ) -> None:
     values = {"setup": setup, "mixup": 0.5}

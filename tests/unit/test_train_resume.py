@@ -73,7 +73,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert_same_run(stopped, whole)
 
 
-def test_a_run_that_fails_in_the_midst_of_every_epoch_equals_an_uninterrupted_one(
+def test_a_run_that_fails_within_every_epoch_equals_an_uninterrupted_one(
     config: Config, captioned_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     config = with_train(config, setup=3, save_minutes=1e-9, ema=0.9, feature_noise=0.1, **TOWERS)  # six steps an epoch
@@ -139,7 +139,7 @@ def test_validated_and_kept_weights_are_the_moving_average(
     assert {name: record[name] for name in run.metrics} == run.metrics
 
 
-def test_training_goes_on_with_the_raw_weights(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
+def test_training_continues_with_the_raw_weights(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     averaged = start(tmp_path / "averaged", with_train(config, ema=0.9), captioned_folder)
     plain = start(tmp_path / "plain", config, captioned_folder)
     averaged.run()
@@ -152,7 +152,7 @@ def test_training_goes_on_with_the_raw_weights(config: Config, captioned_folder:
     assert not torch.equal(*(weights["text_head.fc.weight"] for weights in kept))
 
 
-def test_a_resumed_run_has_the_config_it_began_with_and_may_be_older_than_an_option(
+def test_a_resumed_run_keeps_its_config_even_without_newer_options(
     config: Config, tiny_run: Path, tmp_path: Path
 ) -> None:
     settings, state = json.loads((tiny_run / "config.json").read_text()), load_training_state(tiny_run)
