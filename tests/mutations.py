@@ -1,8 +1,8 @@
-"""Take the guards away, one at a time, in a copy of the checkout, and see a test fail for each.
+"""Remove safeguards one at a time in a copy of the checkout, and check that a test fails for each.
 
     python -m tests.mutations [NAME ...]
 
-Prints a table. Exit status 1 when a mutation survives its test, or when the line that it changes is no longer there.
+Prints a table. Exit status 1 if a test does not notice its mutation, or if the line to change no longer exists.
 """
 
 import os
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Mutation(NamedTuple):
-    """`before` becomes `after` in `file`; then `test`, which is of `tier`, has to fail."""
+    """`before` becomes `after` in `file`; then `test`, in this `tier`, must fail."""
 
     name: str
     file: str
@@ -82,7 +82,7 @@ MUTATIONS = (
     Mutation(
         "files are for connections from this machine",
         "demo/local_access.py",
-        "is_here = client is not None and client.port != 0 and _is_loopback(client.host)",
+        "is_here = client is not None and client.port != 0 and is_loopback(client.host)",
         "is_here = True",
         "tests/unit/test_local_files.py::test_connections_from_elsewhere_get_no_key",
     ),
@@ -140,14 +140,14 @@ MUTATIONS = (
     Mutation(
         "parity gate",
         "export/benchmark/__main__.py",
-        "            if not difference <= allowed + 1e-9:  # a NaN is not\n",
+        "            if not difference <= allowed + 1e-9:  # also true for NaN\n",
         "            if False:\n",
         "tests/unit/test_export.py::test_every_recall_of_every_precision_is_checked",
     ),
     Mutation(
         "recall gate",
         "export/recall_check.py",
-        "        if change <= allowed:  # a NaN is not\n",
+        "        if change <= allowed:  # false for NaN\n",
         "        if True:\n",
         "tests/unit/test_int8.py::test_the_recall_check_refuses_an_fp16_tower_with_nan",
     ),
@@ -226,7 +226,7 @@ MUTATIONS = (
 
 
 def copy_checkout(folder: Path) -> Path:
-    """The files that git knows, without the history."""
+    """Copy the files that git knows, without the history."""
     names = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=REPOSITORY,
@@ -242,7 +242,7 @@ def copy_checkout(folder: Path) -> Path:
 
 
 def passes(checkout: Path, mutations: Sequence[Mutation], **environment: str) -> bool:
-    """Whether their tests pass there; anything but a pass or a failure is no answer."""
+    """Whether the tests of these mutations pass in the checkout. Exits if they did not run."""
     tests = dict.fromkeys(mutation.test for mutation in mutations)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "", *tests],
@@ -257,10 +257,10 @@ def passes(checkout: Path, mutations: Sequence[Mutation], **environment: str) ->
 
 
 def prepare(folder: Path, mutations: Sequence[Mutation]) -> Path:
-    """A copy in which every test passes that has to fail later; what the tests share is made there, once."""
+    """A copy of the checkout in which every test passes. It also makes the files that tests share, once."""
     checkout = copy_checkout(folder)
     if not passes(checkout, mutations):
-        raise SystemExit("a test fails although nothing was taken away")
+        raise SystemExit("a test fails although no safeguard was removed")
     return checkout
 
 
@@ -269,9 +269,9 @@ def outcome(checkout: Path, mutation: Mutation) -> str:
     file = checkout / mutation.file
     text = file.read_text(encoding="utf-8")
     if text.count(mutation.before) != 1:
-        return "its line is not there: correct tests/mutations.py"
+        return "its line does not exist: correct tests/mutations.py"
     file.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
-    made = next((checkout / ".pytest_cache").glob("made/*"), None)  # by the code that nothing was taken from
+    made = next((checkout / ".pytest_cache").glob("made/*"), None)  # made by the unchanged code
     try:
         kept = {"MINICLIP_TESTS_MADE": str(made)} if made else {}
         return "survived" if passes(checkout, [mutation], **kept) else "a test failed"

@@ -1,4 +1,4 @@
-"""What is read off an architecture: where its patches start, its colours, its texts; and what fits no rule."""
+"""Facts of an architecture: its first patch, its colours, its texts; and models that fit no rule."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,7 +69,7 @@ def test_a_model_trained_on_blue_green_red_takes_red_green_blue(tmp_path: Path) 
 
 
 class Skipping(nn.Module):
-    """A tower whose last step also takes what came before its blocks."""
+    """A tower whose last step also uses the input of its blocks."""
 
     main_input_name = "pixel_values"
 

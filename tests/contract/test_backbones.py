@@ -1,7 +1,7 @@
-"""Every kind of backbone: loads from a folder, comes back from a run folder alone, and computes the same in ONNX.
+"""Every kind of backbone loads from a folder and from its run folder alone, and computes the same in ONNX.
 
-Each row is a tiny backbone with random weights, large enough that attention and norms matter (as initialised by
-transformers, a layer hardly changes its input, and a graph that lacks one would pass).
+Each row is a tiny backbone. Its random weights are large enough that attention and norms matter: with the initial
+weights of transformers, a layer hardly changes its input, and a graph without that layer would pass.
 """
 
 import shutil
@@ -44,7 +44,7 @@ from tests.support.architectures import (
     sentences,
 )
 
-# one of each way in which a size matters: none, an average, interpolated positions, rotated ones
+# one backbone for each way in which the size matters: none, a mean, interpolated and rotary positions
 RESIZED = ("efficientnet-lite", "resnet", "vit", "dinov2", "clip", "dinov3")
 SMALLEST_COSINE = {"fp32": 1 - 1e-6, "fp16": 0.999, "int8": 0.98}
 LARGEST_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.02, "int8": 0.1}
@@ -117,7 +117,7 @@ def text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def run_folder_alone(exported: Exported, tiny_backbones: tuple[Path, Path], tmp_path: Path) -> DualEncoder:
-    """The model as it comes back from its run folder; the backbone's own folder is away meanwhile."""
+    """The model, loaded from its run folder while the folder of the backbone is away."""
     size_px = exported.config.model.image_size_px
     transform = ImageTransform(size_px, size_px, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     begin_run(tmp_path / "run", exported.config, transform, tiny_backbones[1])
@@ -134,7 +134,7 @@ def test_a_run_folder_alone_restores_the_vision_tower(vision: Exported, tiny_bac
     pixel_values = images(2, vision.row.size_px, seed=3)
     with torch.inference_mode():
         ours, theirs = model.encode_image(pixel_values), vision.model.encode_image(pixel_values)
-    # the same weights add up in another order where the memory lies otherwise; other weights differ by 0.1 and more
+    # the memory layout changes the order of sums; other weights would differ by 0.1 and more
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_a_run_folder_alone_restores_the_text_tower(text: Exported, tiny_backbon
 def test_vision_graph_equals_torch(vision: Exported, precision: str) -> None:
     three = {"pixel_values": images(3, vision.row.size_px, seed=4).numpy()}
     expected = vision.torch(three)
-    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # images differ by far more than precisions
+    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # images differ much more than precisions
     assert_close(vision.run(precision, three), expected, precision, vision.row.int8_cosine)
     alone = {"pixel_values": three["pixel_values"][:1]}
     assert_close(vision.run(precision, alone), expected[:1], precision, vision.row.int8_cosine)
@@ -162,12 +162,12 @@ def test_text_graph_equals_torch_and_ignores_padding(text: Exported, precision: 
     expected = text.torch(padded(text.row, texts))
     assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9
     assert_close(text.run(precision, padded(text.row, texts)), expected, precision)
-    for one, row in zip(texts, expected, strict=True):  # batch 1: unpadded, then padded far beyond the need
+    for one, row in zip(texts, expected, strict=True):  # batch 1: without padding, then with much padding
         unpadded = text.run(precision, padded(text.row, [one]))
         assert_close(unpadded, row[None], precision)
         beyond = text.run(precision, padded(text.row, [one], POSITIONS))
         assert_close(beyond, row[None], precision)
-        # in int8 a whole batch, padding included, shares the scale that is found on the fly
+        # in int8, a whole batch including its padding shares one dynamic scale
         assert np.abs(beyond - unpadded).max() <= {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.05}[precision]
 
 
@@ -208,10 +208,10 @@ def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: 
             len(node.input) > 3 and bool(node.input[3]) for node in model.graph.node if node.op_type == "Attention"
         ]
         assert masked == [exported.row.masked] * layers, precision
-        assert ("Softmax" in operators) == (not exported.row.native), precision  # it is inside that operator
+        assert ("Softmax" in operators) == (not exported.row.native), precision  # Attention contains it
         quantised = {"DynamicQuantizeLinear", "DequantizeLinear"} & set(operators)
         assert bool(quantised) == (precision == "int8")
-    largest = 0.7 if layers else 1.0  # of so small a convolutional tower, the first layers kept in fp32 are a good part
+    largest = 0.7 if layers else 1.0  # the first layers, which stay in fp32, are a large part of such a small tower
     assert exported.files["fp16"].stat().st_size < largest * exported.files["fp32"].stat().st_size
 
 

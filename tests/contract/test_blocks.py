@@ -1,4 +1,4 @@
-"""A tower cut at any of its blocks computes what the whole one does, and learns in its upper part alone."""
+"""A tower that is split at any block gives the features of the whole tower, and trains only its upper part."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_a_vision_tower_split_at_any_block_gives_the_same_features(name: str) ->
             hidden = lower_part(tower, first, pixel_values)
         features = UpperPart(tower, first, example)(hidden)
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(tower(pixel_values), expected)  # the tower itself is as it was
+    torch.testing.assert_close(tower(pixel_values), expected)  # the tower itself is unchanged
 
     last = UpperPart(tower, len(blocks_of(tower)) - 1, example)
     last(hidden).square().sum().backward()

@@ -1,4 +1,4 @@
-"""Whole models of others as runs: they embed as transformers does, are trained as a linear probe, and are exported."""
+"""Whole models as runs: they embed like transformers, train as a linear probe, and export to a bundle."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def test_embeddings_equal_those_of_the_model_itself(opened: Opened) -> None:
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), opened.text_embeds(), atol=1e-4)
     for text, expected in zip(TEXTS, opened.text_embeds(), strict=True):
         np.testing.assert_allclose(encoders.encode_texts([text])[0], expected, atol=1e-4)
-    if opened.folder.name == "siglip2":  # it takes patches: its own features are compared whenever it is opened
+    if opened.folder.name == "siglip2":  # it takes patches; opening it compares its own features
         return
     pixel_values = torch.randn(2, 3, SIZE_PX, SIZE_PX)
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def test_its_bundle_keeps_the_embedding_space_in_three_precisions(
     opened: Opened, captioned_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
-    # so wide a change of recall is chance: the weights are random
+    # the weights are random, so recall may change by chance
     assert export(["--run", str(opened.folder), "--out", str(out), "--data", str(captioned_folder)]) == 0
     bundle = Bundle.open(out)
     assert bundle.fingerprint == opened.run.fingerprint
@@ -87,7 +87,7 @@ def test_a_linear_probe_starts_from_it(opened: Opened, tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_the_probe_of_a_siglip_is_a_run_that_embeds_alone(captioned_folder: Path, tmp_path: Path) -> None:
-    """Its padding is part of each text, with the tokenizer's id, also where one block of the text tower learns."""
+    """Its padding, with the tokenizer's id, is part of each text, even if one block of the text tower is trained."""
     folder = tmp_path / "siglip"
     siglip(folder)
     recipe = tmp_path / "probe.toml"

@@ -1,4 +1,4 @@
-"""Words that emoji are called by find them: at least 24 of 28 queries have a right one among the first five."""
+"""Names of emoji find them: at least 24 of 28 queries have a correct one among the first five results."""
 
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.location import bring_up_to_date

@@ -1,4 +1,4 @@
-"""The Makefile: its help, and that variables reach the commands. Nothing is installed: `make -n`, or a stub VENV."""
+"""The Makefile: its help, and variables that reach the commands. `make -n` or a stub VENV install nothing."""
 
 import os
 import re
@@ -26,12 +26,12 @@ def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
-    """An environment that make takes for installed; its python only prints what it was asked to run."""
+    """An environment that make regards as installed; its python only prints its arguments."""
     (tmp_path / "venv/bin").mkdir(parents=True)
     python = tmp_path / "venv/bin/python"
     python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\necho\n')
     python.chmod(0o755)
-    for stamp in (".extra-cpu", ".serve", ".train", ".dev"):  # each newer than what it is made from
+    for stamp in (".extra-cpu", ".serve", ".train", ".dev"):  # each newer than its sources
         (tmp_path / "venv" / stamp).touch()
     return tmp_path / "venv"
 
@@ -47,7 +47,7 @@ def test_help_names_every_target_and_variable(arguments: tuple[str, ...]) -> Non
 
 
 def test_an_incomplete_environment_is_made_again_and_nothing_is_deleted(tmp_path: Path) -> None:
-    """As on Debian without `python3-venv`: bin/python is there already when it fails."""
+    """As on Debian without `python3-venv`: bin/python already exists when it fails."""
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv/notes.txt").write_text("mine")
     python = tmp_path / "python"
@@ -81,7 +81,7 @@ def test_demo_passes_its_variables_on(venv: Path, tmp_path: Path) -> None:
 
 def test_demo_takes_any_bundle_and_makes_none(venv: Path, tmp_path: Path) -> None:
     variables = ("IMAGES=/images", "PORT=9000", "SHARE=1", "AUTH=a:b", f"VENV={venv}")
-    # a folder without a manifest may be a bundle made by others, and whether it is one `python -m demo` says best
+    # a folder without a manifest may be a bundle made by others; `python -m demo` checks it
     done = make("-n", "demo", *variables, f"BUNDLE={tmp_path}")
     command = " ".join(done.stdout.replace("\\\n", " ").split())
     assert (
@@ -164,7 +164,7 @@ def test_an_environment_is_changed_for_a_gpu_on_request(venv: Path) -> None:
     assert calls[0][-2:] == ["onnxruntime", "onnxruntime-gpu"] and "uninstall" in calls[0]
     installs = [call[-1] for call in calls if "install" in call]
     assert installs[::2] == [".[gpu,demo]", ".[gpu,demo,train]", ".[gpu,demo,train,dev]"]
-    assert set(installs[1::2]) == {"onnxruntime-gpu[cuda,cudnn]"}  # up to ">="; onnxruntime has overwritten its files
+    assert set(installs[1::2]) == {"onnxruntime-gpu[cuda,cudnn]"}  # up to ">="; onnxruntime had overwritten its files
     assert [path.name for path in venv.glob(".extra-*")] == [".extra-gpu"]
     again = make("setup", f"VENV={venv}")
     assert "installing" not in again.stdout

@@ -1,6 +1,6 @@
-"""Search in a real browser: words, images, filters, the large view, the address, downloads, uploads good and bad.
+"""Search in a real browser: words, images, filters, the large view, the address, downloads, good and bad uploads.
 
-Every test runs on the screens that conftest.py names for it, and fails there on a console error or an outside request.
+conftest.py chooses the screens of each test. A console error or an outside request fails the test.
 """
 
 import csv
@@ -35,7 +35,7 @@ def test_first_load_already_shows_images(tab: Any) -> None:
     expect(tab.locator(CARDS)).to_have_count(12)
     expect(tab.locator("#status-line")).to_contain_text("12 images")
     expect(tab.locator("#status-line")).to_contain_text("running on the CPU")
-    expect(tab.locator("#attribution")).to_have_text("")  # nothing of OpenMoji's is shown
+    expect(tab.locator("#attribution")).to_have_text("")  # OpenMoji is not shown
 
 
 @pytest.mark.all_screens
@@ -53,7 +53,7 @@ def test_results_appear_while_typing_and_the_newest_query_wins(tab: Any) -> None
     tab.locator("#words").fill("")
     tab.locator("#words").press_sequentially("a blue square", delay=15)
     expect(heading(tab)).to_have_text("Best matches for “a blue square”")
-    # the answer to an older question comes last, and is thrown away
+    # the answer to an older query arrives last and is discarded
     held: list[Any] = []
     tab.route("**/component_server**", lambda route: held.append(route) if not held else route.continue_())
     with tab.expect_request("**/component_server**"):
@@ -159,8 +159,8 @@ def test_the_large_view_shows_details_and_similar_images(tab: Any, image_folder:
     dialog.get_by_role("button", name="More like this").click()
     expect(dialog).to_be_hidden()
     expect(heading(tab)).to_have_text(f"More like “{title}”")
-    expect(tab.locator(CARDS)).to_have_count(11)  # all but the image itself
-    tab.goto(tab.url)  # a link to that, too
+    expect(tab.locator(CARDS)).to_have_count(11)  # all except the image itself
+    tab.goto(tab.url)  # a link to this result
     expect(heading(tab)).to_have_text(f"More like “{title}”")
 
 
@@ -225,7 +225,7 @@ def test_pasted_image_is_taken(tab: Any, image_folder: Path) -> None:
 def test_image_dropped_on_the_search_box_is_taken(tab: Any, image_folder: Path) -> None:
     image = list(one_image(image_folder).read_bytes())
     tab.locator("#words").fill("")
-    assert tab.evaluate(GIVE, ["dragover", image])  # else the browser would open the file in the page's place
+    assert tab.evaluate(GIVE, ["dragover", image])  # otherwise the browser would open the file instead of the page
     expect(tab.locator("html")).to_have_class(re.compile("dragging"))
     assert tab.evaluate(GIVE, ["drop", image])
     expect(tab.locator("html")).not_to_have_class(re.compile("dragging"))
@@ -285,7 +285,7 @@ def test_openmoji_gallery_names_its_makers_and_is_searched(open_tab: Any, openmo
     expect(tab.locator("#attribution")).to_have_text("Images: OpenMoji, CC BY-SA 4.0")
     expect(tab.locator(".examples button").first).to_have_text("a cat")
     expect(tab.locator(CARDS)).to_have_count(24)
-    expect(tab.get_by_label("In folder")).to_be_hidden()  # they lie in one
+    expect(tab.get_by_label("In folder")).to_be_hidden()  # they are in one folder
     tab.locator(CARDS).first.click()
     expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
     tab.keyboard.press("Escape")

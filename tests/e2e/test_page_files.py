@@ -28,7 +28,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def photo_url(photos: Path, tiny_bundle: Path) -> Iterator[str]:
-    """A page of six photographs, two files of which are equal. Its trash is not the user's."""
+    """A page of six photographs, two of them equal. Its trash is not the user's."""
     write_photos(photos, PHOTOS - 1)
     (photos / "copy.jpg").write_bytes((photos / "photo-0.jpg").read_bytes())
     home = photos.parent / "home"
@@ -94,7 +94,7 @@ def test_keys_wheel_and_double_click_zoom_and_drags_pan(photo_page: Any) -> None
     tab.keyboard.press("+")
     assert scale(tab) == pytest.approx(1.69)
     expect(shown.locator(".scale")).to_have_text("169 %")
-    tab.keyboard.press("ArrowRight")  # moves the image, and does not turn
+    tab.keyboard.press("ArrowRight")  # pans the image instead of stepping
     expect(shown.locator(".place")).to_have_text(f"1 of {PHOTOS}")
     tab.keyboard.press("-")
     tab.keyboard.press("0")
@@ -114,7 +114,7 @@ def test_keys_wheel_and_double_click_zoom_and_drags_pan(photo_page: Any) -> None
     assert scale(tab) == 1
     tab.mouse.wheel(0, -400)
     tab.wait_for_function("new DOMMatrix(document.querySelector('#viewer-dialog .plane img').style.transform).a > 2")
-    tab.keyboard.press("PageDown")  # turns all the same, and fits again
+    tab.keyboard.press("PageDown")  # still steps, and fits the image again
     expect(shown.locator(".place")).to_have_text(f"2 of {PHOTOS}")
     assert scale(tab) == 1
 
@@ -298,7 +298,7 @@ def test_a_search_is_saved_under_a_name_and_found_again(photo_page: Any) -> None
     assert serious(tab) == []
     tab.get_by_role("button", name="red <b>things</b>", exact=True).click()
     expect(tab.locator("#results h2")).to_have_text("Best matches for “a red circle”")
-    expect(tab).to_have_url(re.compile("copies=1"))  # its filters, too
+    expect(tab).to_have_url(re.compile("copies=1"))  # including its filters
     tab.get_by_text("Saved (1)").click()
     tab.get_by_role("button", name="Delete the saved search").click()
     expect(tab.get_by_text("Saved (1)")).to_be_hidden()
@@ -306,7 +306,7 @@ def test_a_search_is_saved_under_a_name_and_found_again(photo_page: Any) -> None
 
 
 def test_the_worse_of_two_equal_files_goes_to_the_trash(photo_page: Any, photos: Path) -> None:
-    """The last test of this page: it has one image less afterwards."""
+    """The last test of this page, which has one image less afterwards."""
     tab = photo_page
     tab.get_by_role("tab", name="Library").click()
     tab.get_by_label("Similarity from").fill("1")

@@ -1,4 +1,4 @@
-"""Galleries that are hard to show: names that are not UTF-8, one that was changed meanwhile, bundles of one name."""
+"""Difficult galleries: names that are not UTF-8, a gallery that changed meanwhile, bundles of the same name."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def test_an_outdated_page_says_so_and_shows_no_other_image(
     open_tab: Any, tiny_bundle: Path, image_folder: Path, image_index: Path, tmp_path: Path
 ) -> None:
     for colour in COLOURS:
-        for shape in SHAPES:  # as many as before: every row is one here, too
+        for shape in SHAPES:  # as many as before, so every old row also exists here
             draw_image(colour, shape, (128, 128)).save(tmp_path / f"other-{colour}-{shape}.png")
     with DemoProcess("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
         tab = open_tab(f"{running.url}?q=a+red+circle")
@@ -115,7 +115,7 @@ def test_an_outdated_page_says_so_and_shows_no_other_image(
         expect(cards).to_have_count(12)
         cards.first.click()
         expect(dialog.get_by_role("heading", level=2)).to_contain_text("other-")
-        tab.goto("about:blank")  # what the page still asks for is no error once the server has stopped
+        tab.goto("about:blank")  # ends open requests, which would fail once the server has stopped
 
 
 def test_a_model_that_failed_to_open_can_be_tried_again(
@@ -157,7 +157,7 @@ def test_bundles_of_the_same_name_can_each_be_chosen(
 
 
 class ProxiedDemo(DemoProcess):
-    """`python -m demo` on a machine whose requests go through a proxy: one that nobody answers at."""
+    """`python -m demo` on a machine with a proxy that does not answer."""
 
     def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
         kept = {name: value for name, value in environment.items() if name.lower() != "no_proxy"}

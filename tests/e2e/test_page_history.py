@@ -1,4 +1,4 @@
-"""What was asked before and what comes late: Back, an image that waits for looser filters, answers out of turn."""
+"""History and late answers: Back, an image query that waits for looser filters, answers out of order."""
 
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ def test_each_typed_query_is_one_history_entry(tab: Any) -> None:
     example = heading(tab).inner_text()
     before = tab.evaluate("history.length")
     for words in ("a red circle", "two dogs"):
-        tab.locator("#words").fill(words[:5])  # a pause in typing: it is asked already
+        tab.locator("#words").fill(words[:5])  # a pause in typing: the query is sent
         tab.wait_for_url(f"**q={words[:5].strip().replace(' ', '+')}")
         tab.locator("#words").fill(words)
         tab.wait_for_url(f"**q={words.replace(' ', '+')}")
         tab.keyboard.press("Enter")
-        tab.keyboard.press("Enter")  # the same question: no entry of its own
+        tab.keyboard.press("Enter")  # the same query: no new entry
         expect(heading(tab)).to_have_text(f"Best matches for “{words}”")
     assert tab.evaluate("history.length") == before + 2
     tab.go_back()
@@ -82,7 +82,7 @@ def test_image_that_cannot_be_read_is_forgotten(tab: Any, tmp_path: Path) -> Non
 
 def test_late_colours_do_not_replace_newer_ones(open_tab: Any, dated_url: str) -> None:
     tab = open_tab(f"{dated_url}?q=photo")
-    tab.locator("#results .card").first.wait_for()  # the map is coloured by this search
+    tab.locator("#results .card").first.wait_for()  # this search colours the map
     tab.get_by_role("tab", name="Map").click()
     canvas, colour = tab.locator("#map canvas"), tab.get_by_label("Colour by")
     expect(canvas).to_have_attribute("data-painted", "question")

@@ -1,4 +1,4 @@
-"""Serving as a process: what it loads, what it refuses, and what it gives to whom."""
+"""Serving as a process: its imports, its refusals, and the data that each user gets."""
 
 import json
 import re
@@ -143,7 +143,7 @@ def test_snippet_of_the_guide_runs(page_url: str, image_folder: Path, capsys: py
     code = code.replace("http://127.0.0.1:7860", page_url).replace("holiday.jpg", str(image))
     exec(compile(code, "docs/guide.md", "exec"), {})
     said = capsys.readouterr().out
-    assert image.name in said  # an image is most like itself
+    assert image.name in said  # an image is most similar to itself
     assert "'beach':" in said
 
 
@@ -179,7 +179,7 @@ def test_page_and_previews_need_the_login(tiny_bundle: Path, image_index: Path, 
 
 
 class OpeningDemo(DemoProcess):
-    """`python -m demo` as a user starts it: without `--no-browser`, on a screen."""
+    """`python -m demo` as a user starts it, on a screen and without `--no-browser`."""
 
     def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
         command.remove("--no-browser")
@@ -200,7 +200,7 @@ def test_page_opens_the_browser_by_itself(
 def test_page_with_an_existing_index_takes_few_seconds_of_the_cores(
     tiny_bundle: Path, image_index: Path, demo_process: Any
 ) -> None:
-    """CPU time, start to stop: the clock would measure what else runs here; benchmarks/page_load.py reads the clock."""
+    """CPU time from start to stop: elapsed time, as in benchmarks/page_load.py, depends on other work."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with demo_process("--index", str(image_index), "--bundle", str(tiny_bundle)) as running:
         assert get(running.url)[0] == 200

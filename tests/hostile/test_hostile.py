@@ -1,4 +1,4 @@
-"""Nothing but `MiniClipError` leaves the library for files that are damaged, hostile or of another kind."""
+"""For damaged, hostile or unsuitable files, the library raises only `MiniClipError`."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def spare(run: Path) -> Iterator[Path]:
-    """The run, to be damaged: its files are put back."""
+    """The run, for damage; its files are restored afterwards."""
     whole = {path: path.read_bytes() for path in run.iterdir()}
     yield run
     for path, content in whole.items():
@@ -115,7 +115,7 @@ def test_each_value_of_a_bundles_settings_may_be_of_the_wrong_type(bundle_target
 
 
 def test_tokenizer_that_panics_is_one_line(bundle_target: Target) -> None:
-    """Its template names a token that it does not define, which is no Exception on the library's Rust side."""
+    """Its template names an undefined token, which makes the Rust library panic; a panic is not an Exception."""
     document = json.loads(bundle_target.seeds[bundle_target.names.index("tokenizer.json")][1:])
     document["post_processor"]["special_tokens"] = {}
     assert bundle_target.feed("tokenizer.json", json.dumps(document).encode())
@@ -151,7 +151,7 @@ def test_caption_files_of_odd_encodings_are_read_or_refused(encoding: str, name:
 
 @pytest.mark.parametrize("name", CAPTIONS)
 def test_a_caption_of_megabytes_is_read(name: str, tmp_path: Path) -> None:
-    """Longer than the csv module's own limit of a field."""
+    """Longer than the limit of the csv module for a field."""
     for image in ("a.png", "b.png", "c.png"):
         (tmp_path / image).write_bytes(b"never opened")
     (tmp_path / name).write_bytes(CAPTIONS[name].replace(b"one", b"o" * 3_000_000))
@@ -165,11 +165,11 @@ def test_a_caption_of_megabytes_is_read(name: str, tmp_path: Path) -> None:
     "trick", ["../outside.txt", "/etc/passwd", "onnx/../../outside.txt", "onnx/vision_model.onnx\0"]
 )
 def test_a_manifest_cannot_read_files_elsewhere(trick: str, tmp_path: Path) -> None:
-    """Only names of the layout are ever looked up, so a listed path is never opened."""
+    """Only file names of the layout are opened, so a listed path never is."""
     folder = tmp_path / "bundle"
     make_bundle(folder)
     pipe = tmp_path / "outside.txt"
-    os.mkfifo(pipe)  # whoever opened it would wait for ever
+    os.mkfifo(pipe)  # opening it would block for ever
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][trick] = {"sha256": "0" * 64, "bytes": 1}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -227,7 +227,7 @@ def test_run_with_a_wrong_config_is_one_line(place: str, value: object, spare: P
     except MiniClipError as error:
         assert len(str(error)) < 3000
     else:
-        assert place in ("format", "metrics", "config.model")  # -1.5 is no newer format; {} is no metric
+        assert place in ("format", "metrics", "config.model")  # -1.5 is not a newer format, and {} means no metrics
 
 
 @pytest.mark.parametrize("kind", DEEP)
@@ -275,7 +275,7 @@ def test_calibration_of_wrong_arrays_is_refused(wrong: dict[str, np.ndarray], tm
 
 
 def test_oversized_calibration_is_refused_before_unpacking(tmp_path: Path) -> None:
-    """Megabytes of zip, gigabytes of zeros."""
+    """A zip file of megabytes with gigabytes of zeros."""
     with zipfile.ZipFile(tmp_path / "calibration.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for number in range(3):
             with archive.open(f"{number}.npy", "w", force_zip64=True) as entry:

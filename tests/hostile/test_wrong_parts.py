@@ -1,4 +1,4 @@
-"""Parts that do not belong together, and files of a later MiniCLIP: each refused by name, in one line."""
+"""Parts that do not belong together, and files of a later MiniCLIP, are each refused by name in one line."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def change(path: Path, **values: Any) -> None:
 
 
 def other_words(path: Path) -> None:
-    """Another tokenizer: a word more."""
+    """Another tokenizer: it has one more word."""
     document = json.loads(path.read_text())
     document["model"]["vocab"]["zebra"] = 1000
     path.write_text(json.dumps(document))

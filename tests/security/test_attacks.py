@@ -1,7 +1,7 @@
-"""Hundreds of requests that should get nothing, sent to a shared page by a guest; and where images were taken.
+"""Hundreds of requests from a guest to a shared page that must get nothing, and the places of images.
 
-Beside the index lies a file that nobody may read, and on this machine listens a server that nobody may make the page
-ask. A table, so that a new trick is a new line.
+No request may read the secret file beside the index, or make the page contact the local server. The requests are in
+tables, so that a new trick is a new line.
 """
 
 import io
@@ -44,7 +44,7 @@ def test_other_addresses_of_the_server_are_blocked(site: Site) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_invented_uploads_are_neither_read_nor_fetched(site: Site, path: str) -> None:
-    """As the answer of an upload would be, with a path or an address that is none."""
+    """Like the answer to an upload, but with an invented path or address."""
     path = urllib.parse.unquote(site.trick(path))
     for image in ({"path": path}, {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, path):
         status, reply = site.ask("search", "search", {"picture": image})
@@ -79,7 +79,7 @@ def test_oversized_requests_are_refused_before_reading(site: Site) -> None:
     assert site.send("POST", "gradio_api/component_server", b"{", {"Content-Length": str(3 << 20)})[0] == 413
     assert site.send("POST", "login", b"", {"Content-Length": "9000"}, cookies="")[0] == 413
     assert site.send("POST", "gradio_api/queue/join", b"", {"Content-Length": "-1"})[0] >= 400
-    # no length told: it is counted
+    # without a length, bytes are counted
     chunk = b"10000\r\n" + bytes(1 << 16) + b"\r\n"
     connection = socket.create_connection(
         address := (urllib.parse.urlsplit(site.url).hostname, _port(site)), timeout=60
@@ -90,9 +90,9 @@ def test_oversized_requests_are_refused_before_reading(site: Site) -> None:
     try:
         for _ in range(17):
             connection.sendall(chunk)
-    except OSError:  # it has hung up already
+    except OSError:  # the server has already closed the connection
         pass
-    assert connection.recv(4096).split(b" ")[1] in (b"400", b"413")  # at the limit, not at the end that never comes
+    assert connection.recv(4096).split(b" ")[1] in (b"400", b"413")  # at the limit, before the end, which never arrives
     connection.close()
 
 
@@ -101,14 +101,14 @@ def _port(site: Site) -> int:
 
 
 def test_slow_senders_are_disconnected_and_delay_no_other_user(site: Site) -> None:
-    """Half requests on a hundred connections: a guest is answered meanwhile, and half a body ends by 408."""
+    """With incomplete requests on a hundred connections, a guest still gets answers; an incomplete body gets 408."""
     held = [socket.create_connection(("127.0.0.1", _port(site)), timeout=60) for _ in range(100)]
     for number, connection in enumerate(held):
         head = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
         connection.sendall(head + (b"Content-Length: 100\r\n\r\nuser" if number < 40 else b"X-A: b"))
     status, reply = site.ask("search", "search", {"q": "a dog"})
     assert status == 200 and b"preview/" in reply
-    for number in range(5):  # those beyond an address's tries were told 429 at once
+    for number in range(5):  # tries beyond the limit of an address got 429 at once
         assert held[number].recv(4096).split(b" ")[1] in (b"408", b"429")
     for connection in held:
         connection.close()
@@ -134,7 +134,9 @@ def test_password_guessing_is_slowed_down_for_the_guesser_only(site: Site) -> No
     answers = [stranger.enter(f"guess {number}", **{"X-Forwarded-For": "192.0.2.66"}) for number in range(12)]
     assert answers[:5] == [400] * 5 and answers[5:] == [429] * 7
     assert 1 <= int(stranger.headers["Retry-After"]) <= 31
-    assert stranger.enter(**{"X-Forwarded-For": "192.0.2.66"}) == 429  # a right guess is not told from a wrong one
+    assert (
+        stranger.enter(**{"X-Forwarded-For": "192.0.2.66"}) == 429
+    )  # a correct guess gets the same answer as a wrong one
     assert stranger.enter(**{"X-Forwarded-For": "192.0.2.7"}) == 200
     assert site.send("GET", "config")[0] == 200
 
@@ -158,5 +160,5 @@ def test_the_place_of_an_image_is_never_sent(site: Site) -> None:
         assert status == 200 and not image.getexif() and set(image.info) <= {"loop", "background", "duration"}
         replies.append(webp)
     assert not [reply for reply in replies if PLACE.encode() in reply or b"Exif" in reply or b"48.2082" in reply]
-    for door in ("gradio_api/file=", "file=", "gradio_api/file/"):  # the upload itself is not given back
+    for door in ("gradio_api/file=", "file=", "gradio_api/file/"):  # the upload itself is not served
         assert site.send("GET", door + path)[0] == 404

@@ -1,4 +1,4 @@
-"""A public page: no login, no data; with one, previews by number, and nothing else of the machine's files."""
+"""A public page: no data without a login; with it, previews by number and no other files of the machine."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conftest import REPOSITORY, DemoProcess, image_index  # noqa: F401
 from tests.security.shared_demo import SharedDemo
 
-# what people try to get a file that was not meant for them
+# common attempts to read a forbidden file
 TRICKS = (
     "../README.md",
     "..%2f..%2fREADME.md",
@@ -52,7 +52,7 @@ def shared(tiny_bundle: Path, image_index: Path) -> Iterator[tuple[str, list[str
 
 @pytest.fixture(scope="module")
 def guest(shared: tuple[str, list[str]]) -> urllib.request.OpenerDirector:
-    """A visitor who is logged in as the printed line says."""
+    """A visitor with the printed login."""
     url, lines = shared
     told = next(line for line in lines if line.startswith("login: "))
     user, password = re.fullmatch(r"login: (\S+), password: (\S+)", told).groups()  # type: ignore[union-attr]
@@ -72,7 +72,7 @@ def status(opener: Any, url: str, body: bytes | None = None) -> tuple[int, bytes
 
 
 def call(opener: Any, url: str, config: dict[str, Any], part: str, function: str, values: Any) -> tuple[int, bytes]:
-    """Call one of a part's functions as the page's scripts do."""
+    """Call a function of the page as its scripts do."""
     component = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == part)
     body = {"session_hash": "test", "component_id": component, "fn_name": function, "data": values}
     return status(opener, f"{url}gradio_api/component_server", json.dumps(body).encode())
@@ -111,7 +111,7 @@ def test_path_tricks_get_nothing(shared: tuple[str, list[str]], guest: Any, conf
     cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
     version = preview_of(guest, url, config).split("/")[1]
     for door in DOORS:
-        # a bare connection: urllib would tidy the path before it is sent
+        # a raw connection, because urllib would normalise the path
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
         connection.putrequest("GET", f"/{door.format(version=version)}{trick}".replace("\\", "%5c"))
         connection.putheader("Cookie", cookies)

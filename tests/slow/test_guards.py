@@ -1,4 +1,4 @@
-"""Short fuzzing of everything that reads files of others, and the guards taken away one at a time."""
+"""Short fuzzing of all code that reads files made by others, and removed safeguards, one at a time."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""Training, export and indexing killed at random moments: what existed stays valid, and the same command goes on.
+"""Kills of training, export and indexing at random moments: existing files stay valid, and the same command continues.
 
-`tests/slow/test_index_kill.py` has thirty more kills of the indexer, each of a new index. Here the same training and
-the same index are killed again and again until they are done.
+Here the same training and the same index are killed repeatedly until they finish. `tests/slow/test_index_kill.py` has
+thirty more kills of the indexer, each with a new index.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from tests.support.resuming import TOWERS, assert_same_run
 
 __all__ = ["images"]  # fixture
 TRAIN_KILLS, EXPORT_KILLS, INDEX_KILLS = 40, 15, 15
-MAX_SAVES, MAX_COMMITS = 5, 40  # before a kill, so that several kills fit in one training and in one index
+MAX_SAVES, MAX_COMMITS = 5, 40  # before a kill, so that one training and one index get several kills
 
 
 def command(module: str, arguments: list[str], begins: Event) -> None:
-    """What the killed process runs."""
+    """The code of the killed process."""
     sys.argv = [module, *arguments]
     main = sys.modules[f"{module}.__main__"].main
     begins.set()
@@ -102,7 +102,7 @@ def test_a_killed_export_keeps_the_old_bundle(tiny_run: Path, tmp_path: Path, re
     assert hashes() == before
     shutil.rmtree(out)
     status = run_and_kill(*exporting, len(seconds) // 2, 0)
-    assert status == -signal.SIGKILL and not out.exists()  # whole, or not at all
+    assert status == -signal.SIGKILL and not out.exists()  # complete or absent
     record("kills survived: export", kills + 1, "kills; the bundle that was there stays whole")
 
 

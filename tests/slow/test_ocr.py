@@ -1,4 +1,4 @@
-"""The models of the extra `ocr`: they read what is drawn, see nothing in noise, and take images of any shape."""
+"""The models of the extra `ocr`: they read drawn text, find none in noise, and take images of any shape."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Folders of images for caption files, and what was read from them."""
+"""Folders of images for caption files, and the captions read from them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small real images: a coloured shape each, and folders of them with captions."""
+"""Draw small images with one coloured shape each, and folders of them with captions."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SHAPES = ("circle", "square", "triangle")
 
 
 def draw_image(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: int = 0) -> Image.Image:
-    """A coloured shape on white, a little different for every seed."""
+    """A coloured shape on white, slightly different for every seed."""
     image = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(image)
     shift = int(np.random.default_rng(seed).integers(0, 12))
@@ -29,7 +29,7 @@ def draw_image(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: 
 
 
 def make_distinct_images(folder: Path, good: int, bad: int) -> Path:
-    """`good` PNG files, no two alike, and `bad` files that are no images."""
+    """Write `good` different PNG files, and `bad` files that are not images."""
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     for number in range(good):
         image = draw_image(*kinds[number % len(kinds)], seed=number)
@@ -41,7 +41,7 @@ def make_distinct_images(folder: Path, good: int, bad: int) -> Path:
 
 
 def make_captioned_images(folder: Path, per_kind: int) -> Path:
-    """An imagefolder with metadata.csv: JPEG and PNG in turn, two captions an image."""
+    """Write an imagefolder with metadata.csv: JPEG and PNG in turn, with two captions per image."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["file_name,text"]
     for seed in range(per_kind):

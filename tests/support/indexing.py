@@ -1,4 +1,4 @@
-"""What tests of an index share: encoders of the tiny bundle, three images, and an update's counts."""
+"""Shared by tests of an index: encoders of the tiny bundle, three images, and the counts of an update."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The public API: a few lines are enough, inputs come in any usual form, and docs/api.md says what is there."""
+"""The public API: a few lines are enough, inputs have any usual form, and docs/api.md describes it."""
 
 import importlib.util
 import re
@@ -98,7 +98,7 @@ def test_a_folder_is_indexed_once_and_searched(model: miniclip.Model, photos: Pa
     assert hits[0].open().mode == "RGB"
     assert found.search(images=hits[0].path, top_k=1)[0].score == pytest.approx(1, abs=1e-3)
     opened = miniclip.open_index(found.folder)
-    best = opened.search(["a red circle"], top_k=1)  # in int8, which may order what is below otherwise
+    best = opened.search(["a red circle"], top_k=1)  # in int8, lower ranks may differ
     assert [hit.path for hit in best] == [hits[0].path]
 
 

@@ -1,4 +1,4 @@
-"""Search that is not exact says how much it finds; where it can be exact, it is."""
+"""Approximate search reports its recall, and is exact where it can be."""
 
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ ROWS, DIM = 900, 32
 
 
 def make_index(folder: Path, embeds: np.ndarray) -> Path:
-    """An index of made-up images, in two commits, stored in another order than that of their paths."""
+    """An index of invented images, written in two commits and not in the order of their paths."""
     rows, dim = embeds.shape
     with open_writer(folder, Settings("0" * 64, folder, "x"), dim) as writer:
         for numbers in np.array_split(np.random.default_rng(0).permutation(rows), 2):
@@ -76,7 +76,7 @@ def test_int8_search_finds_the_same_rows_as_exact_search(folder: Path, queries: 
 
 
 def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
-    """A CPU without VNNI adds two products in 16 bits: where these are too large for it, much lesser rows would win."""
+    """A CPU without VNNI adds two products in 16 bits: if these overflow, much worse rows win."""
     embeds = np.full((ROWS, DIM), 1 / 127, dtype=np.float32)
     embeds[-1] = [1] * (DIM // 2) + [0] * (DIM // 2)
     index = ImageIndex.open(make_index(tmp_path / "large", embeds), in_memory=False)
@@ -122,14 +122,14 @@ def test_vector_index_reports_its_recall(
     assert measured_recall("ann", gallery, index, encoders) == (recall, texts)
     assert measured_recall("int8", gallery, index, encoders) == exact
     (index.folder / "recall.json").unlink()
-    (index.folder / "recall.json").mkdir()  # as in an index that may only be read, nothing can be kept
+    (index.folder / "recall.json").mkdir()  # as in a read-only index, nothing can be stored
     assert measured_recall("ann", gallery, index, encoders) == (0.123, texts)
     with pytest.raises(MiniClipError, match="gallery must be one of exact, int8, ann, got fast"):
         open_backend("fast", index)
 
 
 def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embeds = np.random.default_rng(0).standard_normal((300, 50), dtype=np.float32)  # 50 // 8 parts would not be equal
+    embeds = np.random.default_rng(0).standard_normal((300, 50), dtype=np.float32)  # 50 is not a multiple of 8
     folder = make_index(tmp_path / "odd", embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
     monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     make_ann(ImageIndex.open(folder, in_memory=False))

@@ -1,4 +1,4 @@
-"""Of images that are there more than once the best stays, the others go, and nothing is lost on the way."""
+"""The best of several copies stays, the others are moved, and nothing is lost."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def own_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """One motif in four qualities, and another image; in the order of their names, the best is not the first."""
+    """One motif in four qualities, and another image; the best one is not the first by name."""
     folder = tmp_path / "photos"
     folder.mkdir()
     image = draw_image("red", "circle", (640, 480))
@@ -63,7 +63,7 @@ def test_the_copy_with_most_pixels_then_the_sharpest_is_kept(index: ImageIndex) 
 
 
 def test_an_image_goes_only_if_it_resembles_the_kept_one(index: ImageIndex) -> None:
-    """At a threshold of 1 only equal files are alike, whatever the group says."""
+    """At a threshold of 1, only equal files are similar, whatever the group says."""
     (choice,) = choose_best([rows(index, "a", "b", "c", "d", "e")], index, threshold=1.0)
     assert (choice.kept, choice.others) == (rows(index, "c")[0], rows(index, "d"))
 
@@ -122,7 +122,7 @@ def test_the_command_lists_first_then_moves_with_yes_and_can_be_undone(
 
 
 def test_other_copies_go_to_the_trash(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
-    """In a process of its own, whose trash is not the user's."""
+    """In a separate process, so that the trash is not the user's."""
     home = tmp_path / "home"
     home.mkdir()
     command = [sys.executable, "-m", "miniclip.cli", "duplicates", "--index", str(index.folder)]

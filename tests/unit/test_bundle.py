@@ -1,4 +1,4 @@
-"""A bundle is opened whole or not at all: one changed byte, a damaged manifest, a bundle that others made."""
+"""A bundle opens completely or not at all: one changed byte, a damaged manifest, a bundle made by others."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def open_fully(folder: Path) -> None:
-    """Ask for everything that a bundle holds."""
+    """Read everything that a bundle holds."""
     opened = Bundle.open(folder)
     for precision in opened.precisions:
         OnnxEncoders(opened, "cpu", precision, threads=1)
@@ -133,7 +133,7 @@ def test_manifest_must_be_an_object(content: bytes, bundle: Path) -> None:
 def test_a_damaged_manifest_never_gives_a_traceback(bundle: Path) -> None:
     manifest = (bundle / "manifest.json").read_bytes()
     generator = np.random.default_rng(0)
-    for _ in range(200):  # a random stretch goes, or is overwritten
+    for _ in range(200):  # a random part is removed or overwritten
         start, length = generator.integers(len(manifest)), generator.integers(1, 40)
         filling = generator.bytes(length) if generator.random() < 0.5 else b""
         (bundle / "manifest.json").write_bytes(manifest[:start] + filling + manifest[start + length :])
@@ -156,7 +156,7 @@ def test_an_invalid_onnx_file_is_one_line(bundle: Path) -> None:
 
 
 def test_bundle_without_manifest_gives_unit_rows(bundle: Path, image_folder: Path) -> None:
-    """Others leave the normalisation to the caller: here, one more layer makes text embeddings five times as long."""
+    """Other bundles leave normalisation to the caller; here, a layer makes text embeddings five times as long."""
     (bundle / "manifest.json").unlink()
     path = bundle / onnx_name("text", "fp32")
     model = onnx.load(path)
@@ -189,7 +189,7 @@ def test_fingerprint_of_a_bundle_without_manifest_follows_its_files(bundle: Path
     before = Bundle.open(bundle).fingerprint
     assert Bundle.open(bundle).fingerprint == before
     (bundle / "config.json").write_text("{}")
-    assert Bundle.open(bundle).fingerprint == before  # says nothing about the space
+    assert Bundle.open(bundle).fingerprint == before  # it does not affect the embedding space
     preprocessor = json.loads((bundle / "preprocessor_config.json").read_text())
     (bundle / "preprocessor_config.json").write_text(json.dumps({**preprocessor, "image_mean": [0.4] * 3}))
     assert Bundle.open(bundle).fingerprint != before

@@ -1,4 +1,4 @@
-"""Files of cameras and phones: RAW by their previews, JPEG 2000, animations by several frames; others are named."""
+"""Files of cameras and phones: RAW files by their previews, JPEG 2000, several frames of animations."""
 
 from datetime import datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Caption files as people really have them: names in other forms, stray quotes, missing columns, text beside images."""
+"""Real caption files: names in other forms, stray quotes, missing columns, text beside images."""
 
 import unicodedata
 from pathlib import Path

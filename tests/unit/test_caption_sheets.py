@@ -1,4 +1,4 @@
-"""Caption files as spreadsheets and databases leave them: merged cells, other separators, UTF-16."""
+"""Caption files from spreadsheets and databases: merged cells, other separators, UTF-16."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support.caption_files import add_images, captions_by_name
 
 
 def test_unnamed_rows_count_in_every_selected_split(tmp_path: Path) -> None:
-    """A spreadsheet with merged cells names an image in the first of its rows only."""
+    """A spreadsheet with merged cells names an image only in its first row."""
     names = [f"{number}.jpg" for number in range(30)]
     add_images(tmp_path, *names)
     rows = "".join(f"{name},one\n,two\n,three\n" for name in names)

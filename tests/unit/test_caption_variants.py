@@ -1,4 +1,4 @@
-"""Other wordings of captions, and how training draws them."""
+"""Variants of captions, and how training draws them."""
 
 import numpy as np
 import pytest

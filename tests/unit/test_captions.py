@@ -1,4 +1,4 @@
-"""Every caption format, on small real files: what is read, what is left out and why, and that no split is crossed."""
+"""Every caption format on small real files: the rows read, the rows skipped and why, and the splits."""
 
 import csv
 import io
@@ -78,7 +78,7 @@ def test_a_stray_quote_does_not_lose_the_following_lines(tmp_path: Path) -> None
 
 
 def test_a_stray_quote_in_the_header_is_read_or_refused(tmp_path: Path) -> None:
-    """The header is told apart by its first line alone, and must be read so too: the fuzzer found where it was not."""
+    """The header is only the first line, for detection and for reading; fuzzing found a difference between them."""
     add_images(tmp_path, "a.jpg")
     (tmp_path / "pairs.csv").write_text('"id, of a row",image,"caption\n1,a.jpg,one\n2,a.jpg,"two"\n')
     assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["one", "two"]}
@@ -257,7 +257,7 @@ def test_imagefolder_reads_metadata_csv_and_jsonl_alike(tmp_path: Path) -> None:
 
 def test_imagefolder_with_a_folder_for_each_split(tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
-        add_images(tmp_path / split, "1.png")  # the same name in each: three images
+        add_images(tmp_path / split, "1.png")  # the same name in each folder: three images
         (tmp_path / split / "metadata.csv").write_text(f"file_name,text\n1.png,of {split}\ngone.png,lost\n")
     table = read_captions(tmp_path)
     assert {(path.parent.name, split) for path, split in zip(table.image_paths, table.splits, strict=True)} == {
@@ -295,7 +295,7 @@ def encoded(colour: int) -> bytes:
 
 
 class HubPart(list[dict[str, Any]]):
-    """What MiniCLIP uses of a `datasets.Dataset`: rows, features and `cast_column`."""
+    """The part of a `datasets.Dataset` that MiniCLIP uses: rows, features and `cast_column`."""
 
     features: dict[str, Any]
 
@@ -363,7 +363,7 @@ def test_hub_without_the_package_names_the_extra(monkeypatch: pytest.MonkeyPatch
         read_captions("hf:someone/pairs")
 
 
-# Text as it is found in the wild
+# Encodings and line ends
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
@@ -388,7 +388,7 @@ def test_a_unicode_line_separator_does_not_break_a_caption(tmp_path: Path) -> No
     assert read_captions(tmp_path).captions == ["one two"]
 
 
-# What is left out, and why
+# Skipped rows
 
 
 def test_every_skipped_row_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -561,7 +561,7 @@ def test_dropping_images_drops_their_captions(tmp_path: Path) -> None:
         check_skipped(table, allow_missing=False)
 
 
-# Mistakes in the path
+# Wrong paths
 
 
 def test_a_missing_path_is_one_line(tmp_path: Path) -> None:
@@ -611,7 +611,7 @@ def test_flickr8k_has_its_official_splits() -> None:
     table = read_captions(FLICKR8K)
     assert Counter(table.splits) == {"train": 6000, "val": 1000, "": 91}
     assert table.skipped == []
-    # five captions each; nine images have one of theirs twice, which is kept once
+    # five captions each; nine images have a repeated caption, which is kept once
     assert Counter(np.bincount(table.image_of_caption).tolist()) == {5: 7082, 4: 9}
     row = next(row for row, path in enumerate(table.image_paths) if path.name == "1253275679_e955fb7304.jpg")
     assert 'Young boy with a black " ADHD " t-shirt nodding off' in table.captions_of(row)

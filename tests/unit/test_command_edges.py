@@ -1,4 +1,4 @@
-"""Commands at their edges: nothing is done that nobody sees, nothing is guessed, and closed streams are no error."""
+"""Edge cases of commands: no unneeded work, and no guesses."""
 
 import json
 import shutil

@@ -1,6 +1,6 @@
-"""The commands as a user runs them: what they print, what they write, and one line for every mistake.
+"""The commands as a user runs them: their output, their files, and one line for every mistake.
 
-Each runs in this process, once, when a test first asks for what it did.
+Each command runs once, in this process, when the first test needs its outcome.
 """
 
 import json
@@ -33,7 +33,7 @@ def place(
     tiny_config: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
-    """What the commands work on, by name: good things, and in `tmp` every kind of broken one."""
+    """Inputs of the commands by name: good ones, and in `tmp` every kind of broken one."""
     tmp = tmp_path_factory.mktemp("commands")
     (tmp / "empty").mkdir()
     (tmp / "only_text").mkdir()
@@ -55,7 +55,7 @@ def place(
     return {**made, "data": image_folder, "tmp": tmp}
 
 
-# name -> the command, and what its one line must say
+# name -> the command, and a pattern for its error line
 MISTAKES = {
     "wrong path": ("miniclip.cli index {tmp}/nowhere --bundle {bundle} --out {tmp}/i1", "nowhere does not exist; give"),
     "empty folder": (
@@ -189,7 +189,7 @@ HELP = {
 
 @pytest.fixture(scope="module")
 def outcome(place: dict[str, Path]) -> Outcome:
-    """What the command of each name did."""
+    """The outcome of the command with this name."""
     templates = {name: template for name, (template, _) in MISTAKES.items()} | COMMANDS
     templates |= {f"{name} --help": f"{name} --help" for name in HELP}
 
@@ -341,7 +341,7 @@ def test_evaluate_writes_the_promised_keys(
 
 
 def test_clip_benchmark_file_has_the_keys_of_clip_benchmark(place: dict[str, Path], outcome: Outcome) -> None:
-    """In LAION's tool a retrieval is named by what is found: image retrieval is text to image."""
+    """LAION's tool names a retrieval after its results: image retrieval is text to image."""
     succeeded(outcome("evaluate --clip-benchmark"))
     result = json.loads((place["tmp"] / "plain.json").read_text())
     written = json.loads((place["tmp"] / "made/clip_benchmark.json").read_text())
@@ -359,7 +359,7 @@ def test_clip_benchmark_file_has_the_keys_of_clip_benchmark(place: dict[str, Pat
     for found, way in ways.items():
         for k in (1, 5, 10):
             assert metrics[f"{found}_retrieval_recall@{k}"] == result[f"{way}_recall@{k}"]
-    assert metrics["image_retrieval_recall@5"] != metrics["text_retrieval_recall@5"]  # else they could be swapped
+    assert metrics["image_retrieval_recall@5"] != metrics["text_retrieval_recall@5"]  # otherwise they could be swapped
 
 
 def test_run_and_its_fp32_bundle_retrieve_alike(place: dict[str, Path], outcome: Outcome) -> None:

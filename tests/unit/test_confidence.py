@@ -1,4 +1,4 @@
-"""Intervals of recalls: as wide as theory says, and narrow for the difference of two models on the same images."""
+"""Intervals of recalls: as wide as in theory, and narrower for the difference of two models on the same images."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ IMAGES, CAPTIONS = 400, 5
 
 
 def ranks(hit: np.ndarray, texts_follow: bool = True) -> Ranks:
-    """Rank 0 where `hit`, else 20; all captions of an image fare as the image does."""
+    """Rank 0 where `hit`, otherwise 20; all captions of an image have the rank of the image."""
     images = np.where(hit, 0, 20)
     owner = np.repeat(np.arange(IMAGES), CAPTIONS)
     return Ranks(images[owner] if texts_follow else np.zeros(len(owner), int), images, owner)
@@ -25,7 +25,7 @@ def test_the_interval_treats_images_as_independent(hit: np.ndarray) -> None:
     share = hit.mean()
     deviation = np.sqrt(share * (1 - share) / IMAGES)
     for name, (low, high) in intervals(ranks(hit)).items():
-        # captions of one image fare alike, so five times as many of them tell no more
+        # captions of one image have equal ranks, so five times as many hold no more information
         assert low == pytest.approx(share - 1.96 * deviation, abs=0.006), name
         assert high == pytest.approx(share + 1.96 * deviation, abs=0.006), name
 

@@ -1,4 +1,4 @@
-"""Dates in every spelling and every place, which dates are refused, and when the day of editing counts."""
+"""Dates in every spelling and every tag, refused dates, and the day of editing."""
 
 import io
 import struct
@@ -125,7 +125,7 @@ def test_afternoon_is_after_noon() -> None:
         "2025:01",
         "9" * 5000,
         "2025:00:00 00:00:00",
-        "03/04/2025 09:00:00",  # of March or of April
+        "03/04/2025 09:00:00",  # March or April
         "14/14/2025 09:00:00",
         "2025:01:14 \u4e0a\u534819:00:00",
     ],

@@ -1,4 +1,4 @@
-"""An index is opened from the files derived from its tables, and only from those that hold just its rows."""
+"""An index opens from the files derived from its tables, if they hold exactly its rows."""
 
 import mmap
 import os
@@ -29,7 +29,7 @@ DIM = 16
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An index of made-up images, stored in another order than that of their paths."""
+    """An index of invented images, not stored in the order of their paths."""
     folder = tmp_path / "index"
     put(folder, np.random.default_rng(0).permutation(500), embeddings_of=0)
     return folder
@@ -55,7 +55,7 @@ def write_derived(folder: Path) -> None:
 
 
 def is_mapped(index: ImageIndex) -> bool:
-    """Also says that the embeddings are those of the table, whichever way they came."""
+    """Whether the embeddings are mapped. Also checks that they equal those of the table."""
     np.testing.assert_array_equal(index.image_embeds, index.stored.read())
     owner: object = index.image_embeds
     while isinstance(owner, np.ndarray | memoryview):
@@ -147,7 +147,7 @@ def test_a_file_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
 
 
 def test_a_file_of_a_replaced_index_is_not_used(folder: Path) -> None:
-    """Same paths, same images, same number of commits, another day: nothing else tells the two."""
+    """The two indexes differ only in their date: paths, images and the number of commits are the same."""
     write_derived(folder)
     for table in ("pictures.lance", "problems.lance"):
         shutil.rmtree(folder / table)

@@ -1,4 +1,4 @@
-"""Images that look the same, found a block at a time: the groups of all pairs, in bounded memory."""
+"""Similar images, found block by block: the groups of all pairs, in limited memory."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ def random_embeds(rows: int, dim: int, seed: int) -> np.ndarray:
 
 
 def plain_groups(embeds: np.ndarray, contents: np.ndarray, threshold: float) -> list[list[int]]:
-    """Whoever can be reached from a row, one step after the other."""
+    """The rows that can be reached from each row, step by step."""
     linked = (embeds @ embeds.T >= threshold) | (contents[:, None] == contents)
     groups, seen = [], set[int]()
     for row in range(len(embeds)):
@@ -68,4 +68,4 @@ def test_thousands_of_images_that_are_all_alike_take_little_memory(tiny_index: P
     finally:
         tracemalloc.stop()
     assert groups == [list(range(3000))]
-    assert peak < 150e6  # all 4.5 million pairs at once were 600 MB
+    assert peak < 150e6  # all 4.5 million pairs together would take 600 MB

@@ -1,4 +1,4 @@
-"""The onnxruntime encoders: which provider is chosen, and that batching, threads and order change no embedding."""
+"""The onnxruntime encoders: the choice of provider; batches, threads and order do not change embeddings."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +27,7 @@ def images(image_folder: Path) -> list[Path]:
     return sorted(path for path in image_folder.iterdir() if path.suffix in (".png", ".jpg"))
 
 
-# the choice, with what onnxruntime offers handed in
+# the choice among given providers
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_impossible_choice_is_one_line(requested: str, precision: str, words: st
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_gpu_that_does_not_start_gives_a_warning_and_the_cpu_precision(tiny_bundle: Path) -> None:
-    """`available` claims CUDA, and no CUDA is there: what onnxruntime-gpu does on a machine without a driver."""
+    """`available` claims CUDA although there is none, as onnxruntime-gpu does on a machine without a driver."""
     if OnnxEncoders(Bundle.open(tiny_bundle), "auto").providers[0] == CUDA:
         pytest.skip("CUDA starts on this machine")
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "auto", available=[CUDA, CPU])
@@ -94,7 +94,7 @@ def test_a_gpu_that_does_not_start_gives_a_warning_and_the_cpu_precision(tiny_bu
 def test_a_driver_failure_is_one_line_on_standard_error(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A missing driver raises, and onnxruntime by itself would print that into the results of a search."""
+    """A missing driver raises an error; onnxruntime alone would print it into the results of a search."""
     starts = ort.InferenceSession._create_inference_session
 
     def start(session: ort.InferenceSession, providers: list[str], *others: object) -> None:
@@ -118,7 +118,7 @@ def test_cuda_where_there_is_none_is_one_line(tiny_bundle: Path) -> None:
 
 
 def test_8_bit_products_are_exact_on_every_cpu() -> None:
-    """The largest there are: a CPU without VNNI adds two of them in 16 bits, which hold no more than 32,767."""
+    """The largest products: a CPU without VNNI adds two of them in 16 bits, which hold at most 32,767."""
     weight = numpy_helper.from_array(np.full((64, 8), 127, dtype=np.int8), "weight")
     inputs = [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 64])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.INT32, ["N", 8])]
@@ -202,7 +202,7 @@ def test_threads_open_a_tower_once(tiny_bundle: Path, images: list[Path], monkey
 
 
 def test_the_embedding_of_an_image_does_not_depend_on_its_batch(tiny_bundle: Path, images: list[Path]) -> None:
-    """In place of the tower, one whose outputs hang on all that it is given at once, as scales found on the fly do."""
+    """A stand-in for the tower whose outputs depend on the whole batch, as dynamic scales do."""
     nodes = [
         helper.make_node("ReduceMax", ["pixel_values"], ["largest"]),
         helper.make_node("Sub", ["pixel_values", "largest"], ["shifted"]),

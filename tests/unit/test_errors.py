@@ -1,4 +1,4 @@
-"""What lies in the way of a command is one line and status 2, also what Python itself raises."""
+"""An obstacle to a command is one line and status 2, even if Python itself raises it."""
 
 import ast
 import errno
@@ -28,7 +28,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[Path]:
-    """A folder that may not be entered, also where the tests run as root, who may enter all."""
+    """A folder without permission, even if the tests run as root, which may enter every folder."""
     folder = tmp_path / "closed"
     folder.mkdir(mode=0)
     user = os.geteuid()
@@ -63,7 +63,7 @@ def test_a_folder_without_permission_is_one_line(closed: Path, capsys: pytest.Ca
 def test_an_unwritable_bundle_is_refused_before_embedding(
     tiny_bundle: Path, captioned_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tempfile.TemporaryDirectory() as parent:  # that of `tmp_path` is closed to others than its owner
+    with tempfile.TemporaryDirectory() as parent:  # other users may not enter the parent of `tmp_path`
         os.chmod(parent, 0o755)
         folder = Path(parent, "bundle")
         shutil.copytree(tiny_bundle, folder)
@@ -88,7 +88,7 @@ def test_name_that_is_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture
 def share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on a network share that is gone."""
+    """A folder on a missing network share."""
     folder, stat = tmp_path / "share", os.stat
 
     def ask(path: Any, *arguments: Any, **more: Any) -> os.stat_result:
@@ -138,7 +138,7 @@ def test_a_bug_still_gives_a_traceback() -> None:
 
 
 def test_the_cause_of_an_error_is_kept() -> None:
-    """`--debug` shows it. Errors of argparse, of Gradio and of HTTP, and an interruption, say all there is."""
+    """`--debug` shows it. Errors of argparse, Gradio and HTTP, and an interrupt, need no cause."""
     ends = ("argparse.ArgumentTypeError", "gr.Error", "HTTPException", "KeyboardInterrupt")
     hidden = [
         f"{file}:{node.lineno}"

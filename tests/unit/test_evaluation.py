@@ -1,4 +1,4 @@
-"""Evaluation of a split: what is measured, and what is left out of it."""
+"""Evaluation of a split: the measured images, and the images left out."""
 
 import json
 import math
@@ -84,7 +84,7 @@ def test_table_shows_percent() -> None:
 
 
 def test_columns_of_a_table_never_touch() -> None:
-    """However long a name, and with 100 % everywhere."""
+    """Even with long names and 100 % everywhere."""
     shown = recall_table({"clip-vit-large-patch14-336 torch fp32": dict.fromkeys(KEYS, 1.0)}).splitlines()
     assert shown[1].split()[-3:] == ["100.0/100.0/100.0", "100.0/100.0/100.0", "100.0"]
     assert shown[0].index("mean") + len("mean") == len(shown[1])
@@ -108,7 +108,7 @@ def test_a_sample_is_measured_and_shown_image_by_image(
         assert all(line.endswith(name) for line in images if line.startswith("  *"))
         scores = [float(line.split()[line.startswith("  *")]) for line in captions]
         assert scores == sorted(scores, reverse=True)
-        for line in captions:  # the right captions name the image's colour and shape
+        for line in captions:  # the correct captions name the image's colour and shape
             if line.startswith("  *"):
                 assert all(word in line for word in name.split("-")[:2])
     assert run_cli("miniclip.cli", "evaluate", *flags, "--seed", 3).stdout == done.stdout
@@ -116,14 +116,14 @@ def test_a_sample_is_measured_and_shown_image_by_image(
 
 
 def test_a_split_with_training_images_gives_a_warning(tiny_run: Path, tmp_path: Path) -> None:
-    """As one by seed does when an image was added since the training."""
+    """As after adding an image to a data set whose split depends on a seed."""
     data, run = tmp_path / "data", Path(shutil.copytree(tiny_run, tmp_path / "run"))
     data.mkdir()
     lines = ["file_name,text"]
 
     def add(number: int) -> None:
         image = draw_image("red", "circle")
-        image.paste((number, 0, 0), (0, 0, 40, 40))  # no two are alike
+        image.paste((number, 0, 0), (0, 0, 40, 40))  # all are different
         image.save(data / f"{number}.png")
         lines.append(f"{number}.png,circle {number}")
         (data / "metadata.csv").write_text("\n".join(lines) + "\n")
@@ -168,7 +168,7 @@ def test_a_run_is_measured_on_the_split_it_was_trained_with(seven: Path, caption
         embed_split(load_run(seven).encoders(), read_captions(captioned_folder, seed).split("test")).recalls()
         for seed in (7, 0)
     ]
-    assert recalls[0] != recalls[1]  # else this would tell nothing
+    assert recalls[0] != recalls[1]  # otherwise this test could not fail
     for flags, seed, expected in (((), 7, recalls[0]), (("--seed", 0), 0, recalls[1])):
         file = seven.parent / f"{seed}.json"
         done = run_cli(*command, *flags, "--json", file)
@@ -183,7 +183,7 @@ def test_models_are_compared_on_a_split_that_none_of_them_was_trained_on(
     def compare(*flags: object) -> Any:
         return run_cli("miniclip.cli", "compare", *flags, "--data", captioned_folder, "--json", tmp_path / "c.json")
 
-    done = compare(tiny_bundle, seven)  # a bundle does not know its seed: that of the run holds
+    done = compare(tiny_bundle, seven)  # a bundle has no seed, so the run determines it
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "c.json").read_text())["models"]
     assert [result["seed"] for result in results.values()] == [7, 7]

@@ -1,4 +1,4 @@
-"""Where an export may write: nothing of the user's is lost, and a place that cannot be is one line."""
+"""The folder of an export: no file of the user is lost, and an impossible folder is one line."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from miniclip.inference.manifest import list_files
 
 
 def export_here(patch: pytest.MonkeyPatch, run: Path, out: Path) -> int:
-    """The command in this process: its imports are the larger part of its time."""
+    """The command in this process, because imports take most of its time."""
     patch.setattr(sys, "argv", ["command", "--run", str(run), "--out", str(out), "--precision", "fp32"])
     return export_command.main()
 
@@ -30,7 +30,7 @@ def test_export_does_not_replace_the_bundle_of_another_run(
     with pytest.raises(MiniClipError, match="is the bundle of another run; choose another --out, or delete it"):
         export_here(monkeypatch, tiny_run, out)
     assert list_files(out) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]  # nothing half-made is left beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]  # nothing incomplete is left beside it
 
 
 def test_export_does_not_replace_a_folder_without_a_bundle(

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all: nothing half-written stays, and the first error speaks."""
+"""Files are replaced completely or not at all: no incomplete file stays, and the first error is reported."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ def test_ctrl_c_while_saving_leaves_the_old_file_and_no_other(tmp_path: Path) ->
 
 
 def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path: Path) -> None:
-    (tmp_path / "state.partial").mkdir()  # neither written nor unlinked
+    (tmp_path / "state.partial").mkdir()  # it can be neither written nor unlinked
     with pytest.raises(MiniClipError, match=r"cannot write .*state: Is a directory; free some space"):
         replace_atomically(tmp_path / "state", lambda partial: partial.write_text("new"))
 
@@ -45,7 +45,7 @@ def save_tensors(path: Path) -> None:
     ids=["tensors", "bytes", "json"],
 )
 def test_a_failed_write_keeps_the_old_file(write: object, tmp_path: Path) -> None:
-    """Any file that outgrows a limit of the system; no mount is needed."""
+    """The file exceeds a limit of the system, which needs no mounted disk."""
     path = tmp_path / "file"
     path.write_text(json.dumps("before"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -64,7 +64,7 @@ def test_a_failed_write_keeps_the_old_file(write: object, tmp_path: Path) -> Non
 def test_a_rename_never_replaces_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool, links: bool
 ) -> None:
-    """Also where the system knows no such rename, and on a disk that has no links."""
+    """Even on a system without such a rename, and on a disk without links."""
     if not one_step:
         monkeypatch.setattr(files, "_rename_in_one_step", lambda source, target: False)
     if not links:

@@ -61,7 +61,7 @@ def names(index: ImageIndex, **filters: Any) -> list[str]:
     [
         ({}, ["sydney", "louvre", "tower", "large"]),
         ({"camera": "canon"}, ["louvre", "tower"]),
-        ({"camera": "Canon EOS 5D"}, ["tower"]),  # this name, although the other begins with it
+        ({"camera": "Canon EOS 5D"}, ["tower"]),  # the exact name, although another one begins with it
         ({"camera": "leica"}, []),
         ({"orientation": "portrait"}, ["louvre"]),
         ({"orientation": "square"}, ["sydney"]),
@@ -94,7 +94,7 @@ def test_distance_is_that_of_a_great_circle() -> None:
     expected = 6371.0088 * np.arccos(np.dot(vectors[0], vectors[1]))
     assert distance_km(Place(*EIFFEL), np.array([OPERA[0]]), np.array([OPERA[1]]))[0] == pytest.approx(expected)
     across = distance_km(Place(0, 179.9), np.array([0.0]), np.array([-179.9]))[0]
-    assert across == pytest.approx(0.2 * np.pi / 180 * 6371.0088)  # over the date line, not around the Earth
+    assert across == pytest.approx(0.2 * np.pi / 180 * 6371.0088)  # across the date line, not around the Earth
 
 
 def test_words_with_filters_search_only_filtered_images(index: ImageIndex, encoders: OnnxEncoders) -> None:
@@ -177,7 +177,11 @@ def test_a_wrong_filter_is_refused_in_one_line(
         (["/photos", "--camera", "canon"], [], "/photos"),
         (["red", "/photos", "--camera", "canon"], ["red"], "/photos"),
         (["red", "--camera", "canon"], ["red"], "."),
-        (["src", "--camera", "canon"], ["src"], "."),  # a folder of this name is there, but it may be meant as words
+        (
+            ["src", "--camera", "canon"],
+            ["src"],
+            ".",
+        ),  # a folder of this name exists, but the text may be meant as words
         (["/photos"], ["/photos"], "."),
         (["--camera", "canon"], [], "."),
     ],

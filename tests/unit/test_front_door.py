@@ -1,4 +1,4 @@
-"""The command line as a newcomer meets it: a folder is enough, mistakes are explained, and nothing is written there."""
+"""The command line for a newcomer: a folder is enough, mistakes are explained, and nothing is written there."""
 
 import http.server
 import json
@@ -41,7 +41,7 @@ def photos(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def search(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[list[str], str]:
-    """File names in the order of the results, and what is on standard error."""
+    """File names in the order of the results, and the text on standard error."""
     assert run(["search", *map(str, words), "--provider", "cpu"]) == 0
     out, err = capsys.readouterr()
     return [Path(line.split("\t")[1]).name for line in out.splitlines()], err
@@ -229,7 +229,7 @@ def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """Answers with what its path asks for."""
+    """Answers each path with the response that the path names."""
 
     image = b""
 
@@ -313,10 +313,10 @@ NAMED = Named(
 @pytest.mark.parametrize(
     ("words", "rows"),
     [
-        ("poop", [0]),  # texts follow each other without a gap
+        ("poop", [0]),  # words do not span two texts
         ("Cats", [1]),
         ("the invoice", [3]),
-        ("dog", []),  # the folder that holds all images says nothing of one
+        ("dog", []),  # the common folder of all images does not count
         ("2021", [2]),
         ("2023", [0, 2]),
         ("may 2023", [0, 2]),

@@ -1,4 +1,4 @@
-"""A GPU that fails while it works is left for the CPU, with a word, and the answers are the CPU's."""
+"""If a GPU fails while it works, the CPU continues, one line says so, and the answers are correct."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,7 @@ TEXTS = [f"a red dog {number}" for number in range(24)]
 
 
 class FailingSession:
-    """In the GPU's place: a session that says it is on CUDA, and fails after a number of runs."""
+    """A stand-in for the GPU: a session that claims CUDA, and fails after a number of runs."""
 
     def __init__(self, session: Any, runs: int) -> None:
         self._session, self.left = session, runs
@@ -38,7 +38,7 @@ class FailingSession:
 
 
 class OnFailingGpu(OnnxEncoders):
-    """The encoders themselves; only what they would get from CUDA is replaced."""
+    """The real encoders; only the part that CUDA would provide is replaced."""
 
     runs = 2
 
@@ -89,7 +89,7 @@ def test_threads_that_fail_together_fall_back_once(
 ) -> None:
     encoders = on_gpu(tiny_bundle)
     encoders.encode_texts(TEXTS[:1])
-    encoders.encode_texts(TEXTS[:1])  # no run is left
+    encoders.encode_texts(TEXTS[:1])  # no run remains
     with ThreadPoolExecutor(16) as pool:
         embeds = np.vstack(list(pool.map(lambda text: encoders.encode_texts([text]), TEXTS)))
     assert np.array_equal(embeds, np.vstack([on_cpu.encode_texts([text]) for text in TEXTS]))

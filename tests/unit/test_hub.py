@@ -1,4 +1,4 @@
-"""Runs are saved, pushed and opened by name; what is private stays. The hub is a small server on the loopback."""
+"""Runs are saved, pushed and opened by name, without private files. The hub is a small local server."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def hub() -> Iterator[HubServer]:
 
 
 def with_hub(address: str, cache: Path, *command: object, token: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run `python COMMAND` as a user of this hub, with a cache of its own."""
+    """Run `python COMMAND` as a user of this hub with a new cache."""
     settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_TOKEN": token}
     return subprocess.run(
         [sys.executable, *map(str, command)],
@@ -203,7 +203,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: HubServer
     embeds = np.load(out)
     assert embeds["opened"].shape == (3, 32) and np.array_equal(embeds["pushed"], embeds["opened"])
 
-    # the same by the command of export, in another cache, as somebody else; the bundle needs no image of jane's
+    # the same with the export command, as another user with another cache; the bundle needs none of jane's images
     repository.private = False
     repository.commit({**repository.files, "calibration.npz": b"not wanted", "training_state.pt": b"not wanted"})
     command = ("-m", "export", "--run", "jane/tiny", "--out", tmp_path / "bundle", "--precision", "fp32")
@@ -213,7 +213,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: HubServer
     assert manifest["fingerprint"] == load_run(tiny_run).fingerprint
     assert {request.split("/")[-1] for request in hub.requests if "/resolve/" in request} == SHARED
 
-    # and without a network from the cache
+    # and from the cache without a network
     hub.stop()
     done = with_hub(hub.address, tmp_path / "other", "-c", OPEN, "jane/tiny")
     assert Path(done.stdout.strip(), "config.json").exists(), done.stderr

@@ -1,4 +1,4 @@
-"""Bundles by their names on the hub: what is downloaded, what stays, and what goes wrong in one line."""
+"""Bundles by name from the hub: the downloaded files, the cache, and one line for each failure."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def find(hub: HubServer, cache: Path, *names: str, **environment: str) -> list[s
     done = with_hub(hub, cache, "-c", FIND, *names, **environment)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == len(names), done.stdout  # one line each, errors too
+    assert len(lines) == len(names), done.stdout  # one line each, including errors
     return lines
 
 
@@ -148,7 +148,7 @@ def test_download_that_ends_early_is_one_line_and_leaves_no_file(hub: HubServer,
     assert refused.startswith("error: jane/tiny was not downloaded completely (")
     assert refused.endswith("); run the command again")
     assert not list((tmp_path / "cache").rglob("text_model.onnx"))
-    hub.stop()  # half a bundle is no bundle: offline there is none
+    hub.stop()  # an incomplete bundle does not count, so offline there is none
     (offline,) = find(hub, tmp_path / "cache", "jane/tiny")
     assert offline.startswith("error: no folder jane/tiny")
 

@@ -1,4 +1,4 @@
-"""Folders that are not the user's images, what a user leaves out, and what is passed over by kind."""
+"""Folders without the user's images, exclude patterns, and counts of skipped files by kind."""
 
 from pathlib import Path
 
@@ -93,9 +93,9 @@ def test_an_index_remembers_its_exclude_patterns(encoders: OnnxEncoders, images:
     update_index(str(images), encoders, out)
     report = update_index(str(images), encoders, out, exclude=["b.*"])
     assert (report.kept, report.removed) == (2, 1) and report.notes == ["left out: single files 1"]
-    report = update_index(str(images), encoders, out)  # it keeps the pattern
+    report = update_index(str(images), encoders, out)  # it remembers the pattern
     assert (report.kept, report.added) == (2, 0)
-    report = update_index(str(images), encoders, out, exclude=[""])  # and gives it up when told so
+    report = update_index(str(images), encoders, out, exclude=[""])  # and drops it on request
     assert (report.kept, report.added) == (2, 1)
 
 

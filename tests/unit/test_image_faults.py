@@ -1,4 +1,4 @@
-"""Images as browsers show them: colour profiles, orientation in damaged metadata, JPEG files that lack their end."""
+"""Images look as in a browser: colour profiles, orientation in damaged metadata, truncated JPEG files."""
 
 import io
 import struct
@@ -146,7 +146,7 @@ COLOURS = [(200, 60, 20), (60, 220, 80), (60, 50, 220), (128, 128, 128), (255, 2
 
 
 def in_profile(profile: bytes, mode: str, colour: tuple[int, int, int]) -> tuple[int, ...]:
-    """The numbers that an sRGB colour has in another profile."""
+    """The values of an sRGB colour in another profile."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     pixel = Image.new("RGB", (1, 1), colour)
     other = ImageCms.profileToProfile(pixel, ImageCms.createProfile("sRGB"), opened, outputMode=mode)
@@ -187,7 +187,7 @@ def test_profiles_apply_to_transparency_palettes_and_large_images() -> None:
     [
         (Image.new("L", (16, 16), 55), grey_gamma(1.0), 128),  # linear light
         (Image.new("L", (16, 16), 128), grey_gamma(1.8), 144),
-        (Image.new("L", (16, 16), 128), pro_photo(), 144),  # of RGB, with the same gamma
+        (Image.new("L", (16, 16), 128), pro_photo(), 144),  # an RGB profile with the same gamma
         (Image.new("LA", (16, 16), (55, 255)), grey_gamma(1.0), 128),
         (Image.fromarray(np.full((16, 16), 55 * 257, dtype=np.uint16)), grey_gamma(1.0), 128),
     ],
@@ -200,7 +200,7 @@ def test_grey_profiles_are_read(kind: str, stored: Image.Image, profile: bytes, 
     assert np.abs(np.array(image.getpixel((2, 2))) - shown).max() <= 2
 
 
-INKS = {  # as a press prints them, far from what the plain formula gives
+INKS = {  # colours of a press, far from the plain formula
     (0, 0, 0, 0): (255, 255, 255),
     (1, 0, 0, 0): (0, 158, 224),
     (0, 1, 0, 0): (230, 0, 126),
@@ -217,7 +217,7 @@ def test_cmyk_has_the_colours_of_its_press_profile(kind: str, ink: tuple[int, ..
     options = {"quality": 98} if kind == "JPEG" else {}
     image = open_image(encoded(stored, kind, icc_profile=cmyk_inks(INKS), **options))
     assert image.mode == "RGB" and np.abs(np.array(image.getpixel((8, 8))) - INKS[ink]).max() <= 5
-    for damaged in (cmyk_inks(INKS)[:300], display_p3(), b"x" * 500):  # passed over: the plain formula
+    for damaged in (cmyk_inks(INKS)[:300], display_p3(), b"x" * 500):  # ignored, so the plain formula applies
         plain = open_image(encoded(stored, kind, icc_profile=damaged, **options))
         assert np.abs(np.array(plain.getpixel((8, 8))) - stored.convert("RGB").getpixel((8, 8))).max() <= 5
 
@@ -272,7 +272,7 @@ def test_srgb_profile_changes_no_pixel() -> None:
     assert np.array_equal(np.asarray(image), np.asarray(noise))
 
 
-# JPEG files that lack their end
+# truncated JPEG files
 
 
 def photo(**options: object) -> bytes:

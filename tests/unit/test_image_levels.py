@@ -1,4 +1,4 @@
-"""Images of more than 8 bits show what is in them, and large ones are in memory once; both as plain numpy has it."""
+"""Images of more than 8 bits keep their contrast, and large ones are in memory once; both as in plain numpy."""
 
 import io
 import subprocess
@@ -16,7 +16,7 @@ RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
 
 
 def grey_of(values: np.ndarray, kind: str = "TIFF") -> np.ndarray:
-    """(H, W): the grey that is made of one number a pixel."""
+    """(H, W): the grey levels for one number per pixel."""
     stream = io.BytesIO()
     Image.fromarray(values).save(stream, kind)
     rgb = np.asarray(open_image(stream.getvalue()))

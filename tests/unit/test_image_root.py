@@ -19,7 +19,7 @@ def write(file: Path, *rows: str) -> Path:
 
 
 def test_images_are_found_in_the_named_folder(tmp_path: Path) -> None:
-    """In it, in its `Images`, and below; a file of the same name beside the captions is another one."""
+    """In the folder, in its `Images`, and below; not a file of the same name beside the captions."""
     root = tmp_path / "far"
     add_images(root, "a.png", "Images/b.png", "sub/c.png")
     file = write(tmp_path / "near" / "captions.csv", "a.png,one", "b.png,two", "sub/c.png,three")

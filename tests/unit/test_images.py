@@ -18,7 +18,7 @@ from miniclip.data.prefetch import prefetch, prefetch_batches
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 
-# Pillow's own warnings: pytest lifts the filter that `miniclip.data.images` sets for them
+# pytest removes the filter that `miniclip.data.images` sets for Pillow's warnings
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 SQUASH = ImageTransform(24, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -32,13 +32,13 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def noise(width: int, height: int) -> Image.Image:
-    """Smooth noise, as photos have it."""
+    """Smooth noise, as in photographs."""
     small = np.random.default_rng(0).integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds almost nothing."""
+    """A PNG that claims a size but holds almost no data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -154,7 +154,7 @@ def test_odd_shapes_work(transform: ImageTransform, size: tuple[int, int]) -> No
 def test_strip_keeps_its_middle() -> None:
     strip = Image.new("RGB", (3000, 10), WHITE)
     strip.paste(RED, (1480, 0, 1520, 10))
-    assert np.asarray(CROP.fit(strip))[:, :, 1].max() == 0  # 24 of 28 pixels show 8.6 of the strip's
+    assert np.asarray(CROP.fit(strip))[:, :, 1].max() == 0  # 24 of 28 pixels, which show 8.6 of the strip's pixels
 
 
 # damage
@@ -339,7 +339,7 @@ def test_missing_preprocessor_is_refused(tmp_path: Path) -> None:
         ImageTransform.from_file(tmp_path / "preprocessor_config.json")
 
 
-# reading ahead
+# prefetching
 
 
 def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
@@ -360,7 +360,7 @@ def test_reading_ahead_keeps_the_order_and_its_bound() -> None:
         with lock:
             consumed += 1
     assert results == [(n, "seven" if n == 7 else str(n)) for n in range(50)]
-    assert 1 < most_ahead <= 7  # the one being consumed and six ahead
+    assert 1 < most_ahead <= 7  # the current image and six ahead
 
 
 def test_stopping_early_leaves_no_thread_and_no_work() -> None:
@@ -398,7 +398,7 @@ def test_threads_leave_pythons_warnings_as_they_were() -> None:
 
 def test_a_run_length_bmp_of_gigabytes_is_refused() -> None:
     def bitmap(width_px: int, height_px: int) -> bytes:
-        """8 bits a pixel, black, and one jump of 255 rows: CVE-2026-96638."""
+        """Black, 8 bits per pixel, with one jump of 255 rows: CVE-2026-96638."""
         size = 54 + 1024
         head = b"BM" + struct.pack("<IHHI", size + 4, 0, 0, size)
         return (

@@ -1,4 +1,4 @@
-"""Checkpoints by name from the hub, a CLIP's two projections, and files that only look like a checkpoint."""
+"""Checkpoints by name from the hub, the two projections of a CLIP, and files that only look like a checkpoint."""
 
 import json
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def publish(hub: HubServer, name: str, files: dict[str, bytes]) -> None:
 def test_released_checkpoints_are_imported_by_name(
     hub: HubServer, tmp_path: Path, name: str, kind: str, vision: str
 ) -> None:
-    """Backbones come by their names, too, without their weights; the run is that of the downloaded file."""
+    """Backbones are also found by name, without weights; the run equals that of the downloaded file."""
     original = Original(tmp_path, kind, linear=False)
     checkpoint = original.save(tmp_path / "best.pt")
     publish(hub, name, {f"{name.partition('/')[2]}.pt": checkpoint.read_bytes(), "README.md": b"card"})
@@ -94,7 +94,7 @@ def test_prepared_embeddings_are_recognised(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP, as its folder on the hub."""
+    """A tiny CLIP, as a folder on the hub."""
     folder = tmp_path_factory.mktemp("clip") / "clip-tiny"
     folder.mkdir()
     ids = write_tokenizer(folder)
@@ -107,7 +107,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probe_of(clip: Path) -> dict[str, Tensor]:
-    """As open_clip names and turns them: the two projections, the temperature, and frozen weights."""
+    """The two projections, the temperature and frozen weights, in the names and layout of open_clip."""
     model = CLIPModel.from_pretrained(clip)
     torch.manual_seed(1)
     return {

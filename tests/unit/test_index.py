@@ -1,4 +1,4 @@
-"""An index follows its images: what did not change is kept, what did is embedded again, a kill loses little."""
+"""An index follows its images: unchanged rows are kept, changed images are embedded again, a kill loses little."""
 
 import hashlib
 import json
@@ -140,7 +140,7 @@ def test_printable_names_are_one_line() -> None:
     assert printable("\udce9.png") == "\\xe9.png"
 
 
-# what is refused
+# refusals
 
 
 def test_index_of_another_bundle_is_refused_with_the_fix(
@@ -193,7 +193,7 @@ def test_damaged_index_is_one_line(encoders: OnnxEncoders, images: Path, tmp_pat
     (out / "index.json").write_text(settings)
     for file in (out / "pictures.lance/data").iterdir():
         file.write_bytes(b"")
-    assert len(ImageIndex.open(out)) == 6  # by the files derived from the table
+    assert len(ImageIndex.open(out)) == 6  # from the derived files
     (out / "rows.npz").unlink()
     with pytest.raises(MiniClipError, match=r"is damaged .* delete it and index the images again") as refused:
         ImageIndex.open(out)
@@ -217,7 +217,7 @@ def test_index_of_the_older_format_is_refused_with_the_fix(
             use()
 
 
-# what is used again, and what is kept
+# reused and kept rows
 
 
 def test_renamed_copied_and_touched_images_keep_their_embedding(
@@ -243,7 +243,7 @@ def test_a_row_describes_its_file(encoders: OnnxEncoders, tmp_path: Path) -> Non
     folder = tmp_path / "pictures"
     folder.mkdir()
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
+    exif[0x0112] = 6  # rotated by 90 degrees
     exif.get_ifd(0x8769)[0x9003] = "2019:07:14 18:30:05"
     Image.new("RGB", (1000, 400), (200, 30, 30)).save(folder / "a.jpg", exif=exif)
     Image.new("RGB", (70, 50)).save(folder / "b.png")
@@ -283,7 +283,7 @@ def test_an_image_that_could_not_be_opened_is_retried_without_a_change(
 ) -> None:
     out, victim = tmp_path / "index", sorted(images.iterdir())[0]
 
-    def refuse(path: str, mode: str) -> Any:  # root may read everything, so permissions alone cannot show it
+    def refuse(path: str, mode: str) -> Any:  # root may read everything, so permissions are not enough
         if str(path) == str(victim):
             raise error
         return open(path, mode)
@@ -328,7 +328,7 @@ def test_an_unreadable_folder_keeps_its_images(
     update_index(str(images), encoders, out)
     scandir = os.scandir
 
-    def refuse(path: str) -> Any:  # root may read everything, so permissions alone cannot show it
+    def refuse(path: str) -> Any:  # root may read everything, so permissions are not enough
         if str(path) == str(inner):
             raise PermissionError(13, "Permission denied")
         return scandir(path)
@@ -348,7 +348,7 @@ def test_circular_links_end(encoders: OnnxEncoders, images: Path, tmp_path: Path
     elsewhere.mkdir()
     shutil.copy(next(images.glob("*.png")), elsewhere / "linked.png")
     (images / "link").symlink_to(elsewhere)
-    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (7, 0, 0, 1)  # "self" leads nowhere
+    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (7, 0, 0, 1)  # "self" has no target
 
 
 def test_images_without_captions_beside_captioned_ones_are_indexed(
@@ -374,6 +374,6 @@ def test_second_writer_is_refused_and_readers_keep_their_snapshot(
         with pytest.raises(MiniClipError, match=r"another process \(process \d+\) is writing the index .*wait for it"):
             update_index(str(images), encoders, out)
         writer.remove([str(before.paths[0])])
-        assert len(ImageIndex.open(out)) == 5  # a commit is seen by whoever opens next
+        assert len(ImageIndex.open(out)) == 5  # the next reader sees the commit
     assert len(before) == 6 and before.paths[0].exists()
     assert counts(update_index(str(images), encoders, out)) == (1, 5, 0, 0)

@@ -1,4 +1,4 @@
-"""Captions and names beside an index's images: halves of characters, bytes that are no text, files not read."""
+"""Captions and names of indexed images: lone surrogates, bytes that are not UTF-8, unreadable caption files."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_names_that_are_not_utf_8_beside_a_caption_file_are_reported(
     shutil.copy(images / "c.png", images / os.fsdecode(b"caf\xe9.png"))
     (images / "captions.csv").write_text("image,caption\na.png,first\nb.png,second\n")
     report = update_index(str(images / "captions.csv"), encoders, tmp_path / "index")
-    assert counts(report) == (2, 0, 0, 2)  # c.png has no caption, either
+    assert counts(report) == (2, 0, 0, 2)  # c.png has no caption either
 
 
 def test_folder_that_is_not_utf_8_with_two_caption_files_is_indexed(
@@ -50,7 +50,7 @@ def test_captions_stay_if_the_caption_file_cannot_be_read(encoders: OnnxEncoders
     (images / "captions.csv").write_text("image,caption\na.png,cap a\nb.png,cap b\n")
     update_index(str(images), encoders, out)
     assert list(ImageIndex.open(out).captions) == own
-    (images / "more.csv").write_text("image,caption\na.png,other\n")  # which of the two is meant?
+    (images / "more.csv").write_text("image,caption\na.png,other\n")  # two caption files: ambiguous
     assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 1)
     shutil.copy(images / "c.png", images / "b.png")
     assert counts(update_index(str(images), encoders, out)) == (1, 2, 0, 1)

@@ -1,6 +1,6 @@
-"""What goes wrong around an index: no room, no lock, drives that are away, odd clocks, names and captions.
+"""Faults around an index: no space, no lock, missing drives, odd clocks, names and captions.
 
-Nothing is lost by it, and what can be told is told in one line.
+No fault loses data, and each one is reported in one line if it can be.
 """
 
 import errno
@@ -41,7 +41,7 @@ def names(index: Path) -> list[str]:
 
 
 def columns(count: int, dim: int, first: int = 0) -> dict[str, Any]:
-    """Rows of images that are nowhere."""
+    """Rows of images that do not exist."""
     embeds = np.random.default_rng(0).standard_normal((count, dim), dtype=np.float32)
     numbers = range(first, first + count)
     return {
@@ -56,7 +56,7 @@ def columns(count: int, dim: int, first: int = 0) -> dict[str, Any]:
 
 
 def test_an_empty_error_report_is_not_written_again(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
-    """Whoever opens the index just while its table is away would be told that it is damaged."""
+    """Otherwise a reader that opens the index while its table is away would get a message about damage."""
     update_index(str(images), encoders, tmp_path / "index")
     mark = tmp_path / "index/problems.lance/mark"
     mark.touch()
@@ -75,18 +75,18 @@ def test_an_image_with_a_date_in_another_century_is_indexed(
     assert counts(update_index(str(images), encoders, tmp_path / "index")) == (0, 3, 0, 0)
 
 
-# no room
+# full disks
 
 
 def test_without_problems_there_is_no_commit(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
-    """Each is a file that stays for a week."""
+    """Each commit leaves a file for a week."""
     update_index(str(images), encoders, tmp_path / "index")
     assert len(list((tmp_path / "index/problems.lance/_versions").glob("*.manifest"))) == 1
 
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """A limit of the system for what any file may grow to; a write beyond it fails like one on a full disk."""
+    """A limit of the system for the size of files; a write beyond it fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -136,7 +136,7 @@ def test_a_vector_index_on_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: 
     assert len(ImageIndex.open(tmp_path / "index")) == 300
 
 
-# what is away for a while
+# missing drives
 
 
 def test_images_behind_a_link_to_an_unmounted_drive_are_kept(
@@ -180,7 +180,7 @@ def test_an_image_whose_status_cannot_be_read_is_kept(encoders: OnnxEncoders, im
     out = tmp_path / "index"
     update_index(str(images), encoders, out)
     (images / "b.png").rename(tmp_path / "b.png")
-    (images / "b.png").symlink_to("b.png")  # to itself: an error, but not that there is no such file
+    (images / "b.png").symlink_to("b.png")  # to itself: an error, but not "no such file"
     assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 1)
     assert names(out) == ["a.png", "b.png", "c.png"]
     (tmp_path / "b.png").replace(images / "b.png")
@@ -201,7 +201,7 @@ def test_images_of_another_folder_do_not_replace_existing_ones(
     (images / "bad.png").write_text("no image")
     out = tmp_path / "index"
     problems = update_index(str(images), encoders, out).skipped
-    for _ in range(2):  # the refused source is not remembered either
+    for _ in range(2):  # the refused source is not stored
         with pytest.raises(MiniClipError, match=f"holds the images of {images}, and they are still there; index"):
             update_index(str(images / "sub"), encoders, out)
     assert names(out) == ["a.png", "b.png", "c.png"] and read_settings(out).images == str(images)
@@ -214,7 +214,7 @@ def test_an_index_follows_a_moved_or_extended_folder(
     out = tmp_path / "index"
     monkeypatch.chdir(tmp_path)
     update_index("pictures", encoders, out)
-    assert read_settings(out).images == str(images)  # can be read from any folder
+    assert read_settings(out).images == str(images)  # valid from any current folder
     images.rename(tmp_path / "moved")
     report = update_index("moved", encoders, out)
     assert (counts(report), report.reused) == ((3, 0, 3, 0), 3)
@@ -226,7 +226,7 @@ def test_an_index_follows_a_moved_or_extended_folder(
     assert read_settings(out).images == str(tmp_path / "wider")
 
 
-# what a kill leaves, and who writes
+# kills and writers
 
 
 def test_kill_before_the_first_index_json_does_not_lock_the_user_out(

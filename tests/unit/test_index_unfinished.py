@@ -1,4 +1,4 @@
-"""An index says when an update of it was stopped, until the next one is through."""
+"""An index says that an update was stopped, until an update finishes."""
 
 import json
 from functools import partial

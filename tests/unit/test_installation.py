@@ -1,4 +1,4 @@
-"""Commands in messages are those that work here: in a checkout, in a wheel's environment, under make."""
+"""Messages name commands that work here: in a checkout, in the environment of a wheel, under make."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Int8 export: outlier channels, the choice of scales, what is stored in 8 bits, the gate, and calibration data."""
+"""Int8 export: outlier channels, scales, storage in 8 bits, the recall check, and calibration data."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ CHANNELS, OUTLIER = 32, 5
 
 
 def three_products() -> onnx.ModelProto:
-    """Query, key and value: three matrix products `p0`, `p1`, `p2` of one input, side by side, to unit length."""
+    """Query, key and value: three matrix products `p0`, `p1`, `p2` of one input, concatenated, to unit length."""
     generator = np.random.default_rng(0)
     weights = [generator.normal(size=(CHANNELS, 24)).astype(np.float32) for _ in range(3)]
     nodes = [helper.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"], name=f"p{i}") for i in range(3)]
@@ -75,7 +75,7 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def float_matrices(model: onnx.ModelProto) -> list[str]:
-    """Names of the float32 constants that are more than a vector, in the order in which nodes read them."""
+    """Names of the float32 constants with more than one dimension, in the order in which nodes read them."""
     values = constants(model)
     read = [name for node in model.graph.node for name in node.input if name in values]
     floats = {name for name, value in values.items() if value.dtype == np.float32}
@@ -92,7 +92,7 @@ def change_constant(model: onnx.ModelProto, name: str, change: Callable[[np.ndar
 
 @dataclass(frozen=True)
 class TextTower:
-    """An exported BERT with random weights, calibration data, and its int8 twin; `how` is what the user is told."""
+    """An exported BERT with random weights, calibration data and its int8 version; `how` is the line for the user."""
 
     fp32: onnx.ModelProto
     feeds: Feeds
@@ -123,7 +123,7 @@ def test_an_outlier_channel_is_divided_once_for_all_its_products() -> None:
     assert {node.input[0] for node in scaled.graph.node if node.op_type == "MatMul"} == set(multiplication.output)
     factors = constants(scaled)[multiplication.input[1]]
     assert int(factors.argmin()) == OUTLIER and factors.max() == 1
-    assert len(scaled.graph.initializer) == len(model.graph.initializer) + 1  # the old weights are gone
+    assert len(scaled.graph.initializer) == len(model.graph.initializer) + 1  # the old weights are removed
 
     unseen = [{"x": rows(200, 9, outlier=20)}]
     expected = embed(model, unseen)
@@ -133,7 +133,7 @@ def test_an_outlier_channel_is_divided_once_for_all_its_products() -> None:
 
 
 def some_rows_are_large(count: int, seed: int) -> np.ndarray:
-    """As behind a GELU: small below zero; in one row of eight, each channel may be large."""
+    """As after a GELU: small below zero; in one row of eight, each channel may be large."""
     values = np.maximum(rows(count, seed), -0.17)
     values[::8] *= np.where(values[::8] > 0, 50, 1)
     return values
@@ -142,7 +142,7 @@ def some_rows_are_large(count: int, seed: int) -> np.ndarray:
 def test_each_row_is_divided_by_its_own_largest_value() -> None:
     model = three_products()
     scaled = scale_outliers(model, [{"x": some_rows_are_large(64, seed)} for seed in range(3)])
-    assert operators(scaled).count("ReduceMax") == 1  # for all products that share the rows
+    assert operators(scaled).count("ReduceMax") == 1  # one for all products that share the rows
     assert operators(scaled).count("Mul") == 3
 
     unseen = [{"x": some_rows_are_large(200, 9)}]
@@ -170,18 +170,18 @@ def test_scaling_a_whole_text_tower_changes_nothing_in_fp32(
 
 
 def larger_than_measured(number: int, values: np.ndarray) -> np.ndarray:
-    """Every second batch, the ones that judge, is ten times as large: static quantisation cut it off."""
+    """The held-back batches are ten times as large, so static quantisation clips them."""
     return values * (10 if number % 2 else 1)
 
 
 def one_row_is_huge(number: int, values: np.ndarray) -> np.ndarray:
-    """One row in 300 of the batches that judge takes all but a few of the steps from its neighbours."""
+    """In held-back batches, one row in 300 leaves only a few steps to its neighbours."""
     values[0] *= 60 if number % 2 else 1
     return values
 
 
 def neighbours_vanish(number: int, values: np.ndarray) -> np.ndarray:
-    """So large a row that no step is left for the others, which become zero: they have no direction at all."""
+    """One row is so large that the others have no step left and become zero."""
     values[0] *= 1e4 if number % 2 else 1
     return values
 
@@ -279,7 +279,7 @@ def test_layer_sets_of_a_bundle_hold_each_product_once(tower: str, tiny_bundle: 
 
 @dataclass(frozen=True)
 class Judge:
-    """The calibration data of the tiny run, as the gate takes it."""
+    """The calibration data of the tiny run, as for the recall check."""
 
     feeds: dict[str, Feeds]
     image_of_caption: np.ndarray
@@ -352,7 +352,10 @@ def test_the_recall_check_refuses_an_fp16_tower_with_nan(tiny_bundle: Path, judg
     onnx.save(model, tmp_path / onnx_name("vision", "fp16"))
     with pytest.raises(MiniClipError, match=r"^fp16: mean recall .* is nan and 0\.\d{3} in fp32, .*fp32 int8$"):
         judge(tmp_path, "fp32", "fp16", "int8")
-    assert set(judge(tmp_path, "fp32", "int8")) == {"fp32", "int8"}  # left out as told, the rest passes
+    assert set(judge(tmp_path, "fp32", "int8")) == {
+        "fp32",
+        "int8",
+    }  # without fp16, as the message says, the others pass
 
 
 def product(model: onnx.ModelProto, layer: str, depth: int) -> onnx.NodeProto:
@@ -366,7 +369,7 @@ def kill(place: object) -> Callable[[np.ndarray], None]:
 
 
 def refusal_of_twins(good: onnx.ModelProto, bad: onnx.ModelProto, feeds: Feeds, folder: Path) -> str:
-    """What the gate says of two towers that take the same texts and are the same in fp32, but not in int8."""
+    """The message about two towers that are equal in fp32 but not in int8."""
     (folder / "onnx").mkdir()
     np.testing.assert_allclose(embed(bad, feeds), embed(good, feeds), rtol=0, atol=1e-6)
     for tower, model in zip(("vision", "text"), (good, bad), strict=True):
@@ -379,7 +382,7 @@ def refusal_of_twins(good: onnx.ModelProto, bad: onnx.ModelProto, feeds: Feeds, 
 
 
 def test_the_recall_check_names_the_tower_and_layers_that_lose_most(text_tower: TextTower, tmp_path: Path) -> None:
-    """A weight of 10,000 on a channel that is always zero: nothing in fp32, and no step left for the others in int8."""
+    """A weight of 10,000 on a channel that is always zero: no effect in fp32, but no step for the others in int8."""
     good = onnx.ModelProto.FromString(text_tower.fp32.SerializeToString())
     change_constant(good, product(good, "encoder.layer.N.intermediate.dense", 1).input[1], kill((slice(None), 7)))
     change_constant(good, "tower.backbone.encoder.layer.1.intermediate.dense.bias", kill(7))
@@ -390,11 +393,11 @@ def test_the_recall_check_names_the_tower_and_layers_that_lose_most(text_tower: 
     told = re.search(r"is (\S+) and 1\.000 in fp32, .* by the text tower's (\S+): alone (\S+)\); .* fp32$", refusal)
     assert told and "\n" not in refusal, refusal
     assert told[2] == "encoder.layer.N.output.dense"
-    assert float(told[3]) == pytest.approx(1 - float(told[1]), abs=0.05)  # it alone explains the loss
+    assert float(told[3]) == pytest.approx(1 - float(told[1]), abs=0.05)  # this layer alone explains the loss
 
 
 def test_the_recall_check_names_a_head_that_alone_causes_the_loss(text_tower: TextTower, tmp_path: Path) -> None:
-    """The same in the head's first layer: none of the other sets may be measured with the head in 8 bits."""
+    """The same in the head's first layer; while another set is measured, the head must not be in 8 bits."""
     good = onnx.ModelProto.FromString(text_tower.fp32.SerializeToString())
     change_constant(good, "head.feature_std", lambda value: value.__setitem__(7, 1e30))
     bad = onnx.ModelProto.FromString(good.SerializeToString())
@@ -429,7 +432,7 @@ def test_calibration_takes_training_images_and_two_captions_each(
     assert calibration.captions == train.captions
     np.testing.assert_array_equal(calibration.image_of_caption, train.image_of_caption)
     expected = np.stack([transform.load(path) for path in train.image_paths])
-    np.testing.assert_array_equal(calibration.pixel_values(transform), expected)  # as the tower sees them
+    np.testing.assert_array_equal(calibration.pixel_values(transform), expected)  # as the tower reads them
 
 
 def test_calibration_of_a_large_split_is_spread_over_all_of_it(
@@ -508,7 +511,7 @@ def test_images_without_captions_cannot_calibrate(
 
 @pytest.fixture
 def shared_run(tiny_run: Path, tmp_path: Path) -> Path:
-    """The run as the hub has it: without calibration data."""
+    """The run as on the hub, without calibration data."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns(CALIBRATION_FILE)))
 
 
@@ -531,7 +534,7 @@ def test_a_run_without_calibration_data_exports_int8_from_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Int8 on the images of `--data`, which are those it was trained on; fp32 and fp16 on none."""
+    """int8 uses the training images of `--data`; fp32 and fp16 need none."""
     out = tmp_path / "bundle"
     flags: list[object] = ["--run", shared_run, "--out", out, "--precision", *precisions]
     flags += ["--data", captioned_folder] if with_data else []

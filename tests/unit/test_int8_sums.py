@@ -1,4 +1,4 @@
-"""Int8 is exact on every CPU, and fast on those that need nothing for it."""
+"""Int8 is exact on every CPU, and fast on CPUs with exact sums."""
 
 import numpy as np
 import onnxruntime as ort

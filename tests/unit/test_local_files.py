@@ -1,4 +1,4 @@
-"""The page's local addresses: which requests pass, and what they do to files."""
+"""The page's local addresses: the requests that pass, and their effect on files."""
 
 import io
 import json
@@ -82,7 +82,7 @@ def page(searcher: Searcher) -> Page:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"Host": "photos.example"},  # a reverse proxy, or a name that leads here
+        {"Host": "photos.example"},  # a reverse proxy, or another name of this machine
         {"Host": "127.0.0.1.photos.example"},
         {"Origin": "https://photos.example"},
         {"Origin": "http://127.0.0.1:9999"},  # another program's page on this machine
@@ -206,7 +206,7 @@ def test_the_archive_has_the_chosen_files(page: Page, photos: Path) -> None:
 
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A desktop whose only program writes down what it was asked to open."""
+    """A desktop whose only program records the files to open."""
     programs, log = tmp_path / "programs", tmp_path / "opened"
     programs.mkdir()
     program = programs / "xdg-open"

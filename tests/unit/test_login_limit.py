@@ -1,4 +1,4 @@
-"""Wrong logins are slowed down, by address and in all, and nobody is locked out for good."""
+"""Wrong logins are slowed down, by address and in total, and no user is locked out for ever."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The head does what its docstring says, checked by hand on small numbers; towers pool what they should."""
+"""The head follows its docstring, checked by hand on small numbers; towers pool the right tokens."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_dropout_is_before_the_residual_and_only_in_training() -> None:
     torch.manual_seed(0)
     head = ProjectionHead(4, 4, dropout=1 - 1e-9)
     features = torch.randn(3, 4)
-    projected = head.projection(features)  # everything that passes through dropout is dropped, the residual is not
+    projected = head.projection(features)  # dropout zeroes the branch, but not the residual
     expected = nn.functional.normalize(head.layer_norm(projected), dim=-1)
     torch.testing.assert_close(head.train()(features), expected)
     assert not torch.allclose(head.eval()(features), expected, atol=1e-2)
@@ -68,7 +68,7 @@ def test_dropout_is_before_the_residual_and_only_in_training() -> None:
 def test_features_are_standardised_by_the_training_set() -> None:
     head = ProjectionHead(3, 2, dropout=0.0)
     features = torch.tensor([[0.0, 10.0, 5.0], [2.0, 30.0, 5.0]])
-    torch.testing.assert_close(head.standardise(features), features)  # the identity until it was fitted
+    torch.testing.assert_close(head.standardise(features), features)  # the identity before the fit
     head.fit_features(features)
     deviation = math.sqrt(2)  # of (0, 2), with N - 1
     torch.testing.assert_close(head.standardise(features)[:, 0], torch.tensor([-1, 1]) / deviation)

@@ -1,4 +1,4 @@
-"""Checkpoints of the original student project: as runs they embed as the original did, and anything else is refused."""
+"""Checkpoints of the original student project: as runs, they embed like the original; other files are refused."""
 
 import math
 import shutil
@@ -35,7 +35,7 @@ def test_a_run_embeds_like_the_original(kind: str, linear: bool, tmp_path: Path)
     pixel_values = torch.randn(3, 3, 64, 64) * torch.tensor([0.3, 1.0, 3.0]).view(3, 1, 1, 1)
     found = encoders.embed_pixels(pixel_values.numpy())
     np.testing.assert_allclose(found, original.image_embeds(pixel_values).numpy(), atol=1e-5)
-    assert np.abs(found[0] - found[1]).max() > 1e-3  # or any image would do
+    assert np.abs(found[0] - found[1]).max() > 1e-3  # otherwise any image would pass
     input_ids, attention_mask = (torch.from_numpy(array) for array in run.tokenizer(TEXTS))
     expected = original.text_embeds(input_ids, attention_mask).numpy()
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), expected, atol=1e-5)
@@ -78,12 +78,12 @@ def test_a_wrapped_checkpoint_in_half_precision_opens(vit: Original, wrapper: st
 
 
 def test_preprocessing_and_tokenizer_come_from_the_specs(vit: Original, tmp_path: Path) -> None:
-    """As the original's ViTImageProcessor and RobertaTokenizer read them: squashed, bilinear, padded with <pad>."""
+    """As in the original's ViTImageProcessor and RobertaTokenizer: squashed, bilinear, padded with <pad>."""
     vit.imported(vit.save(tmp_path / "best.pt"), tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert (run.transform.height_px, run.transform.width_px, run.transform.resize_shortest_px) == (64, 64, None)
     assert (run.transform.mean, run.transform.resample) == ((0.4, 0.5, 0.6), 2)
-    assert (run.tokenizer.pad_id, run.tokenizer.max_tokens) == (0, 35)  # of 36 positions one is before the first
+    assert (run.tokenizer.pad_id, run.tokenizer.max_tokens) == (0, 35)  # one of 36 positions is unused
     assert (run.config.model.vision_pooling, run.config.model.text_pooling) == ("cls", "cls")
 
 
@@ -131,7 +131,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(
 
 
 class Payload:
-    """What a hostile pickle would run."""
+    """Code in a hostile pickle."""
 
     def __reduce__(self) -> tuple:
         return (Path.touch, (Path("pwned"),))

@@ -92,7 +92,7 @@ def test_a_place_and_its_radius_narrow_the_results(searcher: Searcher) -> None:
     assert found["months"] == [["December 2023", 1]]
     assert "message" in answering("browse", handlers["browse"])({"near": "48.8606, 2.3376", "within_km": "1"})
     without_place = answering("browse", handlers["browse"])({"within_km": "1"})
-    assert without_place["count"] == 4  # a radius around nothing
+    assert without_place["count"] == 4  # a radius without a place
 
 
 def test_results_come_by_date_when_asked(searcher: Searcher) -> None:

@@ -1,4 +1,4 @@
-"""Requests to the page: the filter's paths and headers, forms, and errors that are not a user's."""
+"""Requests to the page: paths and headers of the filter, forms, and internal errors."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Camera, rating and place are read from real files as cameras and programs write them."""
+"""Camera, rating and place of files as cameras and programs write them."""
 
 from pathlib import Path
 

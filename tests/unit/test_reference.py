@@ -1,4 +1,4 @@
-"""The bundle that ships embeds as it did when it was released: stored embeddings stand in for its run."""
+"""The bundle that ships still gives the embeddings of its release, which are stored here."""
 
 import numpy as np
 import pytest

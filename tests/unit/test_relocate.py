@@ -1,4 +1,4 @@
-"""Files that are copied and moved: nothing is replaced, everything can be undone, and a kill is repaired."""
+"""Copying and moving files: nothing is replaced, everything can be undone, and a kill is repaired."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(params=["one file system", "two file systems"])
 def into(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder; in the second case a rename from outside says that it is on another disk."""
+    """A folder; in the second case, a rename into it fails as from another disk."""
     if request.param == "two file systems":
 
         def across(source: str, target: str) -> bool:
@@ -130,7 +130,7 @@ def test_a_file_in_place_of_the_folder_is_refused(photos: list[str]) -> None:
 
 
 def killed_between(kind: str, source: str, target: str, copied: bool, named: bool, removed: bool) -> None:
-    """The state in which a kill leaves one file that goes to another file system."""
+    """The state after a kill while one file moves to another file system."""
 
     class Killed(BaseException):
         pass
@@ -167,7 +167,7 @@ def test_recovery_leaves_the_file_in_exactly_one_place(
     assert len(recover()) == 1 and recover() == []
     assert contents(into) == ({"a.jpg": "photos/a.jpg"} if at_target else {})
     assert Path(photos[0]).exists() is not at_target
-    if at_target:  # and it can be undone
+    if at_target:  # the move can be undone
         undo()
         assert Path(photos[0]).read_text() == "photos/a.jpg"
 

@@ -43,7 +43,7 @@ def weight() -> np.ndarray:
 
 
 def correlated(count: int, seed: int) -> np.ndarray:
-    """(count, INPUTS): eight sources seen through all inputs, and a little noise, as a layer's inputs are."""
+    """(count, INPUTS): eight sources mixed into all inputs, with a little noise, like the inputs of a layer."""
     mixing = np.random.default_rng(1).normal(size=(8, INPUTS))
     generator = np.random.default_rng(seed)
     noise = 0.2 * generator.normal(size=(count, INPUTS))

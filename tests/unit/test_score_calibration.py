@@ -1,4 +1,4 @@
-"""Scores to probabilities: the curve is true where the truth is known, and the cut-off lets through what it says."""
+"""Scores to probabilities: the curve agrees with known truth, and the cut-off keeps its rate."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def embeds_of_pairs(images: int, noise: float) -> tuple[np.ndarray, np.ndarray, 
 
 
 def pairs(texts: np.ndarray, images: np.ndarray, owner: np.ndarray) -> JudgedQueries:
-    """Captions of which each belongs to one image."""
+    """Captions that each belong to one image."""
     relation = np.where(owner[:, None] == np.arange(len(images)), RIGHT, WRONG).astype(np.int8)
     return JudgedQueries(texts, images, relation)
 
@@ -52,7 +52,7 @@ def test_probabilities_are_the_share_of_true_pairs() -> None:
     texts, images, owner = embeds_of_pairs(300, noise=2.0)
     match = calibrate([pairs(texts[:300], images[:150], owner[:300])], "val")
     assert match is not None and (match.pictures, match.captions, match.split) == (150, 300, "val")
-    similarity = texts[300:] @ images[150:].T  # pairs it was not fitted on
+    similarity = texts[300:] @ images[150:].T  # pairs that were not used for the fit
     best = np.argsort(-similarity, axis=1)[:, :10]
     is_match = owner[300:, None] - 150 == best
     similarity = np.take_along_axis(similarity, best, axis=1)
@@ -70,7 +70,7 @@ def test_the_cutoff_keeps_its_rate_in_galleries_of_every_size() -> None:
     generator = np.random.default_rng(2)
     for size in (10, 40, 250):
         found, silent = [], []
-        for text, own in zip(texts[600:], owner[600:], strict=True):  # queries it was not fitted to
+        for text, own in zip(texts[600:], owner[600:], strict=True):  # queries that were not used for the fit
             others = generator.choice(np.delete(np.arange(300, 600), own - 300), size - 1, replace=False)
             least = match.cutoff_probability(size)
             found.append(match.probability((images[[own, *others]] @ text).max()) >= least)
@@ -86,7 +86,7 @@ def test_scores_without_a_match_among_the_hits_are_not_calibrated() -> None:
 
 
 def test_scores_that_are_lower_for_matches_are_not_calibrated() -> None:
-    texts, images, owner = embeds_of_pairs(HITS, noise=1.0)  # so few that every image is a hit
+    texts, images, owner = embeds_of_pairs(HITS, noise=1.0)  # so few images that each one is a hit
     assert calibrate([pairs(texts, images, owner)], "val") is not None
     assert calibrate([pairs(-texts, images, owner)], "val") is None
 
@@ -160,7 +160,7 @@ def test_words_match_images_whose_captions_agree() -> None:
 def test_calibrate_writes_one_file_and_changes_no_embedding(
     tiny_bundle: Path, captioned_folder: Path, tmp_path: Path, is_ours: bool
 ) -> None:
-    """Into the manifest of our bundles, and beside the models of others, which have none."""
+    """It writes the manifest of our bundles, and a file beside models without a manifest."""
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     if not is_ours:
         (bundle / "manifest.json").unlink()

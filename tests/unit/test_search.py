@@ -1,4 +1,4 @@
-"""Searching: order, bounds, and that every way of asking agrees. The model is tiny: no test asks what it understood."""
+"""Search: order, bounds, and agreement of all kinds of queries. No test depends on what the tiny model understood."""
 
 import dataclasses
 import re
@@ -82,7 +82,7 @@ def test_captions_are_embedded_only_once(searcher: Searcher, tmp_path: Path, mon
     )
 
     def search(*captions: str) -> list[str]:
-        """What was embedded for it."""
+        """The captions that were embedded for a search."""
         embedded.clear()
         rows = Captions.of([list(captions), *[[]] * 11])
         fresh = Searcher(dataclasses.replace(searcher.index, folder=tmp_path, captions=rows), searcher.encoders)
@@ -90,7 +90,7 @@ def test_captions_are_embedded_only_once(searcher: Searcher, tmp_path: Path, mon
         assert sorted(hit.caption for hit in hits) == sorted(captions)
         for hit in hits:
             score = searcher.encoders.encode_images([searcher.index.paths[0]])[1][0] @ encode([hit.caption])[0]
-            assert hit.score == pytest.approx(score, abs=5e-3)  # int8: batch mates count a little
+            assert hit.score == pytest.approx(score, abs=5e-3)  # int8: the batch has a small effect
         return list(embedded)
 
     assert search("a cat", "a red circle") == ["a cat", "a red circle"]
@@ -102,7 +102,7 @@ def test_captions_are_embedded_only_once(searcher: Searcher, tmp_path: Path, mon
         stopped.setattr(searcher.encoders, "encode_texts", lambda texts: encode(texts) if texts != ["c"] else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             search("a", "b", "c", "d")
-    assert search("a", "b", "c", "d") == ["c", "d"]  # what was done before it was stopped is there
+    assert search("a", "b", "c", "d") == ["c", "d"]  # captions embedded before the stop are kept
 
 
 @pytest.mark.parametrize("damage", ["cut off", "another method", "no archive", "no keys"])
@@ -113,7 +113,7 @@ def test_a_damaged_caption_file_is_written_again(searcher: Searcher, tmp_path: P
     whole = path.read_bytes()
     if damage == "cut off":
         path.write_bytes(whole[:100])
-    elif damage == "another method":  # of compression, which a bit of zip's directory names
+    elif damage == "another method":  # of compression, given by a bit of the zip directory
         at = whole.rindex(b"PK\x01\x02") + 10
         path.write_bytes(whole[:at] + b"\x40" + whole[at + 1 :])
     elif damage == "no archive":
@@ -174,7 +174,7 @@ def test_queries_from_many_threads_get_the_same_answers(searcher: Searcher) -> N
         assert list(pool.map(searcher.by_text, questions * 10)) == serial * 10
 
 
-# composed questions
+# composed queries
 
 
 def test_several_phrasings_are_averaged(searcher: Searcher) -> None:
@@ -200,7 +200,7 @@ def test_minus_lowers_unwanted_images(searcher: Searcher) -> None:
     less = {hit.row: hit.score for hit in searcher.search(Query(("a red circle",), minus=("circle",), top_k=12)).hits}
     circles = searcher.index.image_embeds @ searcher.encoders.encode_texts(["circle"])[0]
     change = np.array([less[row] - plain[row] for row in range(12)])
-    assert np.corrcoef(change, circles)[0, 1] < 0  # what looks most like it falls most
+    assert np.corrcoef(change, circles)[0, 1] < 0  # the most similar images fall most
 
 
 def test_more_like_this_excludes_the_image_itself(searcher: Searcher) -> None:
@@ -211,7 +211,7 @@ def test_more_like_this_excludes_the_image_itself(searcher: Searcher) -> None:
 
 @pytest.fixture
 def sorted_away(searcher: Searcher, tmp_path: Path) -> Searcher:
-    """Four images in two folders, one of them twice, some with a date."""
+    """Four images in two folders: one has a copy, and some have a date."""
     for folder, name, colour, taken in (
         ("a", "x.png", "red", "2020:05:01 10:00:00"),
         ("a", "y.png", "blue", "2021:05:01 23:59:59"),
@@ -235,7 +235,7 @@ def test_filters_by_folder_and_days(sorted_away: Searcher, tmp_path: Path) -> No
     assert names(sorted_away) == {"x.png", "y.png", "x copy.png", "z.png"}
     assert names(sorted_away, folder=tmp_path / "p/a") == {"x.png", "y.png"}  # and not "ab"
     assert names(sorted_away, after=date(2021, 1, 1)) == {"y.png"}
-    assert names(sorted_away, before=date(2021, 5, 1)) == {"x.png", "x copy.png", "y.png"}  # that day included
+    assert names(sorted_away, before=date(2021, 5, 1)) == {"x.png", "x copy.png", "y.png"}  # including that day
     assert names(sorted_away, after=date(2020, 5, 1), before=date(2020, 5, 1)) == {"x.png", "x copy.png"}
     assert names(sorted_away, folder=tmp_path / "nowhere") == set()
     assert names(sorted_away, folder=tmp_path / "p/ab", before=date(2021, 1, 1)) == {"x copy.png"}

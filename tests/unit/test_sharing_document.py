@@ -1,4 +1,4 @@
-"""The compose file and the nginx block of docs/sharing.md: parsed, and compared with what the page takes."""
+"""The compose file and the nginx block of docs/sharing.md agree with the page."""
 
 import re
 import shlex
@@ -56,7 +56,7 @@ def test_nginx_accepts_the_block_of_the_compose_file(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    own = LOCATION.replace("127.0.0.1:7860", "localhost:7860")  # a name that is found here, as `clip` is there
+    own = LOCATION.replace("127.0.0.1:7860", "localhost:7860")  # a name that resolves here, like `clip` there
     (tmp_path / "nginx.conf").write_text(
         f"pid {tmp_path}/pid; events {{}} http {{ access_log off;\nserver {{ listen 127.0.0.1:{port}; {own} }} }}"
     )

@@ -1,4 +1,4 @@
-"""Long programs say what they do and how long is left, in logs and pipes as well."""
+"""Long programs report their stage and the remaining time, also in logs and pipes."""
 
 import re
 import threading

@@ -1,4 +1,4 @@
-"""Object storage follows the rules of folders: whatever a name holds, which names count, how large an image may be."""
+"""Object storage follows the rules of folders: odd names, hidden names, and the limit for an image's size."""
 
 import hashlib
 from pathlib import Path
@@ -36,7 +36,7 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An image of its own under every name, in a folder whose name needs quotes, too."""
+    """A different image under every name, in a folder whose name also needs quotes."""
     folder = tmp_path / "my photos"
     folder.mkdir()
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
@@ -122,7 +122,7 @@ def test_help_names_uris() -> None:
 
 @pytest.fixture
 def gallery(encoders: OnnxEncoders, tmp_path: Path) -> Searcher:
-    """An image in each of two folders of a place with options, the way object storage is named."""
+    """An image in each of two folders of a place with options, as in object storage."""
     for name, colour in (("my photos/a b.png", "red"), ("other/c.png", "blue")):
         (tmp_path / "place" / name).parent.mkdir(parents=True)
         draw_image(colour, "circle").save(tmp_path / "place" / name)

@@ -1,4 +1,4 @@
-"""What is installed and what is opened: hashes for every package, no pickle, and models that are whole and checked."""
+"""The supply chain: hashes for every package, no pickle, and complete, checked models."""
 
 import ast
 import json
@@ -81,7 +81,7 @@ def test_a_minimum_version_names_its_advisory() -> None:
         assert re.search(r"CVE-\d{4}-\d{4,}|GHSA(-\w{4}){3}", before + line), package
 
 
-# what is opened
+# opened files
 
 
 def sources() -> list[Path]:
@@ -89,7 +89,7 @@ def sources() -> list[Path]:
 
 
 def unsafe(tree: ast.AST) -> list[str]:
-    """Calls and imports by which a file could run code: each as text."""
+    """Calls and imports that let a file run code, each as text."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -166,9 +166,9 @@ def test_a_changed_byte_is_refused_before_onnxruntime_opens_the_file(
 
 @pytest.mark.parametrize(("has_manifest", "is_odd"), [(True, False), (False, False), (False, True)])
 def test_model_with_external_data_is_refused(has_manifest: bool, is_odd: bool, bundle: Path, tmp_path: Path) -> None:
-    """Also where a manifest vouches for the model itself: what lies beside it would be read unchecked.
+    """Even if a manifest has the model's hash: the file beside it would be read unchecked.
 
-    And where the file is written oddly: a length of eight may also be two bytes, which protobuf reads all the same.
+    Also in an unusual encoding: protobuf accepts two bytes for a length of eight.
     """
     name = onnx_name("vision", "fp32")
     model = onnx.load(bundle / name)

@@ -1,4 +1,4 @@
-"""Texts to `input_ids`: padding, truncation, and every way a tokenizer's files can be wrong."""
+"""Texts to `input_ids`: padding, truncation, and faults in the files of a tokenizer."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    tokenizer.enable_padding(length=20, pad_id=0, direction="left")  # what a file says of padding must not matter
+    tokenizer.enable_padding(length=20, pad_id=0, direction="left")  # padding in the file must not matter
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     configure(tmp_path, pad_token="<pad>", model_max_length=6)
     return tmp_path
@@ -59,7 +59,7 @@ def test_an_unlimited_length_is_limited(folder: Path) -> None:
 
 
 def test_a_missing_padding_token_is_found_for_roberta(folder: Path) -> None:
-    """roberta-base's own settings name none."""
+    """The settings of roberta-base name no padding token."""
     configure(folder)
     tokenizer = Tokenizer.from_folder(folder)
     configure(folder, pad_token="<pad>")

@@ -1,4 +1,4 @@
-"""Training as a whole: what a run learns and keeps, which captions an epoch shows, and what it refuses."""
+"""A whole training: the learned recall, the kept weights, the captions of an epoch, and refusals."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero_by_a_cosine() -> None
 
 
 def training_rows_as_validation(data: TrainingData) -> TrainingData:
-    """The training images once more, called validation: what was learned by heart shows there."""
+    """The training images as validation, where memorised pairs show."""
     splits = ["val" if split == "train" else "" for split in data.table.splits]
     return replace(data, table=replace(data.table, splits=splits))
 
@@ -59,7 +59,7 @@ def test_training_lifts_recall_far_above_chance(
     assert untrained["mean_recall"] < 0.08  # 96 images
     trainer.run()
     trained = validate(trainer.model, seen)
-    assert trained["mean_recall"] > 0.18  # eight images share their colour and shape, so 1 is out of reach
+    assert trained["mean_recall"] > 0.18  # eight images share each colour and shape, so 1 is impossible
     assert trained["text_to_image_recall@10"] > 0.35
     losses = [record["loss"] for record in records_of(tmp_path)]
     assert losses[-1] < losses[0] - (0.3 if loss in ("infonce", "multi-positive") else 0.05)
@@ -78,8 +78,8 @@ def test_the_best_epoch_is_kept_and_training_stops_when_nothing_improves(
     assert "stopping early" in capsys.readouterr().out
     run = load_run(tmp_path)
     assert best == max(recalls) == run.metrics["mean_recall"]
-    kept = validate(run.model, trainer.data)  # its features are cached: the towers are not asked
-    assert kept["mean_recall"] == pytest.approx(best)  # the weights are that epoch's
+    kept = validate(run.model, trainer.data)  # cached features: the towers do not run
+    assert kept["mean_recall"] == pytest.approx(best)  # the weights of that epoch
     assert run.model.logit_scale.item() == pytest.approx(records[best_epoch - 1]["logit_scale"])
 
 
@@ -95,7 +95,7 @@ def poison_features(trainer: Trainer) -> None:
 
 
 def poison_weights(trainer: Trainer) -> None:
-    """A gradient that is not finite spoils the weights after the loss was looked at: here, in the only step."""
+    """An infinite gradient spoils the weights after the check of the loss, here in the only step."""
     trainer.model.vision_head.layer_norm.bias.register_hook(lambda gradient: gradient * float("nan"))
 
 
@@ -148,7 +148,7 @@ def test_captions_longer_than_the_backbone_allows_are_refused(
     tiny_config: Path, captioned_folder: Path, tiny_backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = Path(shutil.copytree(tiny_backbones[1], tmp_path / "text"))
-    (text / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')  # says no model_max_length
+    (text / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')  # has no model_max_length
     flags = ["--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "run"]
     flags += ["--model.text", text, "--model.max_tokens", "40"]
     with pytest.raises(MiniClipError, match=r"--model\.max_tokens must be at most 32, the positions of .*, got 40"):
@@ -162,14 +162,16 @@ def test_a_run_started_from_another_one_begins_with_its_recall(
 ) -> None:  # fmt: skip
     flags = ["--config", tiny_config, "--data", captioned_folder, "--train.epochs", 1, "--train.setup", setup]
     for part in ("learning_rate", "vision_learning_rate", "text_learning_rate"):
-        flags += [f"--train.{part}", 1e-12]  # nothing is learned
+        flags += [f"--train.{part}", 1e-12]  # too small to learn
     run_command(monkeypatch, *flags, "--out", tmp_path / "from", "--train.start_from", tiny_run)
     run_command(monkeypatch, *flags, "--out", tmp_path / "fresh")
     expected = load_run(tiny_run).metrics
     found, fresh = records_of(tmp_path / "from")[0], records_of(tmp_path / "fresh")[0]
     if setup == 1:
         assert {name: found[name] for name in expected} == expected
-    assert found["mean_recall"] == pytest.approx(expected["mean_recall"], abs=0.03)  # another cut rounds otherwise
+    assert found["mean_recall"] == pytest.approx(
+        expected["mean_recall"], abs=0.03
+    )  # another split of the tower rounds differently
     assert abs(fresh["mean_recall"] - expected["mean_recall"]) > 0.1
 
 
@@ -198,7 +200,7 @@ def test_a_start_from_a_run_of_another_model_is_refused_in_one_line(
 
 @pytest.fixture(scope="module")
 def uneven_data(config: Config, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    """Forty images, in turn with one to five captions."""
+    """Forty images with one to five captions in turn."""
     folder = tmp_path_factory.mktemp("uneven")
     lines = ["file_name,text"]
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
@@ -221,10 +223,10 @@ def test_an_epoch_has_each_image_with_the_given_number_of_captions(
         assert len(set(rows)) == len(rows)
         shown = Counter(owner[rows].tolist())
         assert shown == {row: min(captions_per_image, int((owner == row).sum())) for row in images.tolist()}
-    assert np.array_equal(epochs[0], epochs[2])  # the same epoch shows the same
-    assert not np.array_equal(owner[epochs[0]], owner[epochs[1]])  # another one another order
+    assert np.array_equal(epochs[0], epochs[2])  # an epoch is repeatable
+    assert not np.array_equal(owner[epochs[0]], owner[epochs[1]])  # epochs have different orders
     if captions_per_image < 5:
-        assert set(epochs[0]) != set(epochs[1])  # and other captions
+        assert set(epochs[0]) != set(epochs[1])  # and different captions
 
 
 @pytest.mark.parametrize(("captions_per_image", "batch_size"), [(2, 8), (3, 12), (5, 10), (5, 3)])
@@ -240,7 +242,7 @@ def test_the_captions_of_an_image_are_in_one_batch(
         for row in set(owner[batch].tolist()):
             assert (owner[batch] == row).sum() == min(captions_per_image, int((owner == row).sum()))
     images = [row for batch in batches for row in set(owner[batch].tolist())]
-    assert len(images) == len(set(images))  # none is in two batches
+    assert len(images) == len(set(images))  # no image is in two batches
     left_out = set(uneven_data.image_rows("train").tolist()) - set(images)
     assert sum(min(captions_per_image, int((owner == row).sum())) for row in left_out) < max(batch_size, 6)
 
@@ -249,12 +251,12 @@ def test_without_a_number_an_epoch_has_every_caption_once(uneven_data: TrainingD
     rows = uneven_data.text_rows("train")
     settings = TrainConfig(batch_size=8)
     batches = epoch_batches(uneven_data, settings, epoch=1)
-    assert [len(batch) for batch in batches] == [8] * (len(rows) // 8)  # what is left makes no batch
+    assert [len(batch) for batch in batches] == [8] * (len(rows) // 8)  # the rest makes no batch
     shown = np.concatenate(batches)
     assert len(set(shown)) == len(shown) and set(shown) <= set(rows)
     whole = np.concatenate(epoch_batches(uneven_data, TrainConfig(batch_size=1000), epoch=1))
     assert sorted(whole) == sorted(rows)
-    assert set(np.concatenate(epoch_batches(uneven_data, settings, epoch=2))) != set(shown)  # another rest is left
+    assert set(np.concatenate(epoch_batches(uneven_data, settings, epoch=2))) != set(shown)  # the rest differs
 
 
 def test_prototypes_join_a_batch_as_pairs_with_their_names(

@@ -1,4 +1,4 @@
-"""A run that was begun is protected from its first saved step on: from another config, other data, and another run."""
+"""From its first saved step, a run is protected from another config, other data, and another run."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def begun(config: Config, captioned_folder: Path, tmp_path: Path) -> Path:
 
 
 def refused(out: Path, words: str, *arguments: object) -> None:
-    """The training ends with these words, and nothing in its folder has changed."""
+    """Check that training ends with these words and changes no file of its folder."""
     before = contents(out)
     done = run_cli("train", "--out", out, *arguments)
     assert done.returncode == 2 and words in done.stderr.splitlines()[-1], done.stderr
@@ -77,7 +77,7 @@ def test_a_run_is_not_resumed_on_other_images_captions_or_splits(
     before = contents(copy)
     done = run_cli("train", "--out", copy, "--config", tiny_config, "--data", moved, "--resume")
     assert done.returncode == 0 and "continuing after epoch 4" in done.stdout, done.stderr
-    assert contents(copy).keys() == before.keys()  # the same data elsewhere is the same data
+    assert contents(copy).keys() == before.keys()  # the same data in another folder
 
     captions = moved / "metadata.csv"
     captions.write_text(captions.read_text().replace("a red circle on white", "a red dog on white"))

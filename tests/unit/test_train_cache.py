@@ -1,4 +1,4 @@
-"""The cache of features when several trainings want it, when its note is damaged, and where it cannot be."""
+"""The cache of features: several trainings, a damaged note, and an impossible folder."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from train.tower_inputs import Images
 
 __all__ = ["config", "own_cache"]  # fixtures
 
-# a pass that stops before some batch, for a line on standard input or for good
+# a pass that stops before some batch, until a line on standard input or for ever
 PASS = """
 import os, signal, sys
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_the_second_training_on_a_cache_waits_and_uses_the_first_ones_result(
     with subprocess.Popen([*command, "3"], stdin=subprocess.PIPE, **pipes) as first:
         assert first.stdout.readline() == "in the midst\n"
         with subprocess.Popen([*command, "1"], stdin=subprocess.DEVNULL, **pipes) as second:
-            said = second.stderr.readline()  # none if it has computed, too, and was killed
+            said = second.stderr.readline()  # empty if it computed as well and was killed
             _, errors = first.communicate("go on\n")
             assert first.returncode == 0, errors
             second.communicate()
@@ -105,7 +105,7 @@ def test_an_image_without_memory_or_package_is_retried(config: Config, image_fol
 
 
 def test_an_image_that_one_view_lacks_is_dropped(config: Config, image_folder: Path, own_cache: Path) -> None:
-    """It would train as a row of zeros."""
+    """Otherwise it would train as a row of zeros."""
     sides = (tower_of(config), 0, TRANSFORM, sorted(image_folder.glob("*.*g")), 2, 0)
     assert Images(*sides).skipped == {}
     notes = sorted(own_cache.glob("features/*/progress.json"))

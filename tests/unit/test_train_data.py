@@ -1,4 +1,4 @@
-"""What a run is given to train and validate on: several sources, and data that are too few."""
+"""The data of a run: several sources, and too few images."""
 
 import math
 import os
@@ -26,7 +26,7 @@ def images_in(folder: Path, count: int) -> list[str]:
 
 
 def write_csv(file: Path, rows: dict[str, str]) -> Path:
-    """Name -> split ("" for none), a caption each."""
+    """Write one caption for each name; names map to splits, "" for none."""
     lines = [f"{name},a red circle {name},{split}\n" for name, split in rows.items()]
     file.write_text("image,caption,split\n" + "".join(lines))
     return file
@@ -40,7 +40,7 @@ def table(config: Config, *sources: Path, allow_missing: bool = False) -> Captio
 def test_held_out_images_of_the_first_source_are_not_trained_on(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another list of the same images, shorter by one, is split otherwise; and an image may be reached by a link."""
+    """The same list without one image has another split, and an image may be reached by a link."""
     names = images_in(tmp_path, 40)
     first = write_csv(tmp_path / "first.csv", dict.fromkeys(names, ""))
     second = write_csv(tmp_path / "second.csv", dict.fromkeys(names[1:], ""))
@@ -50,7 +50,7 @@ def test_held_out_images_of_the_first_source_are_not_trained_on(
         os.symlink(path, tmp_path / "links" / path.name)
     links = write_csv(tmp_path / "links/third.csv", {path.name: "train" for path in held_out})
     lost = len(held_out & set(read_captions(second).split("train", "val").image_paths))
-    assert len(held_out) == 8 and lost > 0  # else this would tell nothing
+    assert len(held_out) == 8 and lost > 0  # otherwise the test could not fail
 
     both = table(config, first, second, links)
     trained = {path.resolve() for path in both.split("train").image_paths}

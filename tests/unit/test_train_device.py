@@ -1,4 +1,4 @@
-"""Training where `--device` says: nothing is left behind on another device, and a run goes on anywhere."""
+"""Training on the device of `--device`: no tensor stays on another device, and a run continues on any device."""
 
 import sys
 from pathlib import Path

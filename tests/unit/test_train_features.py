@@ -1,4 +1,4 @@
-"""What is frozen is computed once: features, and the input of the first block that learns. Views of images."""
+"""Frozen parts are computed once: features, or the input of the first trained block. Views of images."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def test_features_are_computed_once(config: Config, image_folder: Path, own_cach
     handles = [model.text.register_forward_pre_hook(refuse), blocks_of(model.vision)[1].register_forward_hook(refuse)]
     np.testing.assert_array_equal(text_features(model.text, tokens).values, words.values)
     handles.pop().remove()
-    seen = []  # one blank image tells the shape; the images themselves are not computed again
+    seen = []  # one blank image for the shape; no image is computed again
     model.vision.register_forward_pre_hook(lambda _, inputs: seen.append((len(inputs[0]), bool(inputs[0].any()))))
     np.testing.assert_array_equal(image_features(model.vision, PLAIN, paths).values, images.values)
     assert all(rows == 1 and not drawn for rows, drawn in seen)
@@ -121,7 +121,7 @@ def test_a_failed_pass_continues_from_its_note(
     calls = {"count": 0, "stop": 4}
 
     def count(_: object, inputs: tuple[torch.Tensor]) -> None:
-        calls["count"] += bool(inputs[0].any())  # not the blank image that tells the shape
+        calls["count"] += bool(inputs[0].any())  # not the blank image for the shape
         if calls["count"] == calls["stop"]:
             raise RuntimeError("the power went")
 
@@ -193,9 +193,9 @@ def test_an_unreadable_image_is_named_and_dropped(
     readable = [row for row in range(len(paths)) if row not in found.skipped]
     alone = image_features(model.vision, PLAIN, [paths[row] for row in readable])
     np.testing.assert_allclose(found.values[readable], alone.values, rtol=0.02, atol=1e-9)
-    assert image_features(model.vision, PLAIN, paths).skipped == found.skipped  # also from the cache
+    assert image_features(model.vision, PLAIN, paths).skipped == found.skipped  # and again from the cache
 
-    for setup in (1, 2, 3):  # features are cached, nothing is, the input of a block is
+    for setup in (1, 2, 3):  # cached: features, nothing, the input of a block
         chosen = replace(config, train=replace(config.train, setup=setup))
         with pytest.raises(MiniClipError, match="--allow-missing"):
             load_data([str(tmp_path)], chosen, model, TRANSFORM, tokenizer, allow_missing=False)
@@ -207,7 +207,7 @@ def test_an_unreadable_image_is_named_and_dropped(
         rows = [kept.image_rows("train"), kept.image_rows("val")]
         assert sorted(np.concatenate(rows)) == list(range(len(names)))
         assert [len(kept.text_rows(split)) for split in ("train", "val")] == [2 * len(part) for part in rows]
-        with torch.no_grad():  # the rows of those that stay are their own
+        with torch.no_grad():  # the remaining images keep their rows
             kept.images.train(False)
             features = kept.images.features(np.arange(len(names))).numpy()
         own = np.stack([found.values[[path.name for path in paths].index(name)] for name in names])
@@ -224,13 +224,13 @@ def test_cached_block_inputs_give_the_features_of_the_vision_tower(
     images = Images(tower, trained_blocks, TRANSFORM, paths, views=1, seed=0)
     cached = image_features(tower, PLAIN, paths, trained_blocks).values
     assert (cached.dtype, cached.ndim, len(cached)) == (np.float16, 3 if name == "vit" else 4, len(paths))
-    assert caches_in(own_cache) == 1  # the one that Images has made
+    assert caches_in(own_cache) == 1  # made by Images
     rows = np.asarray([7, 0, 3])
     with torch.no_grad():
         expected = tower(torch.from_numpy(np.stack([TRANSFORM.load(paths[row]) for row in rows])))
         features = images.features(rows)
     assert (features - expected).abs().max() < 5e-3 * expected.abs().max()  # half precision
-    assert (expected[0] - expected[1]).abs().max() > 0.05 * expected.abs().max()  # or any row would do
+    assert (expected[0] - expected[1]).abs().max() > 0.05 * expected.abs().max()  # otherwise any row would pass
 
 
 @pytest.mark.parametrize("trained_blocks", [1, 2])
@@ -241,7 +241,7 @@ def test_cached_block_inputs_give_the_features_of_the_text_tower(
     tokens = Tokens(tokenizer_of(config), CAPTIONS)
     texts = Texts(tower, trained_blocks, tokens)
     cached = text_features(tower, tokens, trained_blocks).values
-    assert cached.shape == (sum(tokens.lengths), 32) and len(set(tokens.lengths)) == 4  # no padding is kept
+    assert cached.shape == (sum(tokens.lengths), 32) and len(set(tokens.lengths)) == 4  # without padding
     with torch.no_grad():
         for rows in ([3, 0, 2], [1], [2, 1, 0, 3]):
             expected = tower(*tokens.padded(np.asarray(rows)))
@@ -312,7 +312,7 @@ def test_crops_keep_at_least_half_of_the_image_and_half_of_them_are_mirrored() -
         shares.append(crop.width * crop.height / 20_000)
         row = np.asarray(crop)[0, :, 0].astype(int)
         mirrored += bool(row[0] > row[-1])
-        assert (np.diff(row) <= 0).all() if row[0] > row[-1] else (np.diff(row) >= 0).all()  # a part, not a mosaic
+        assert (np.diff(row) <= 0).all() if row[0] > row[-1] else (np.diff(row) >= 0).all()  # one part, not a mosaic
     assert 70 < mirrored < 130
     assert min(shares) > 0.48 and max(shares) > 0.9 and np.std(shares) > 0.05
 
@@ -332,7 +332,7 @@ def test_training_draws_new_views_and_validation_uses_the_image(
         assert torch.equal(images.features(rows), plain)
         for one, other in ((plain, first), (first, second), (plain, second)):
             assert (one - other).abs().max() > 0.02 * plain.abs().max()
-        # cached images come back the same; images that are opened each time get new crops
+        # cached images are repeated; images that are opened each time get new crops
         assert torch.equal(third, plain) == (setup != 2)
         alone = load(image_folder, replace(config, train=replace(config.train, setup=setup)), model)
         assert validate(model, data) == validate(model, alone)

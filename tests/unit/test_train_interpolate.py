@@ -1,4 +1,4 @@
-"""A run mixed with the one it began from: what is printed, what is kept, and what cannot be mixed."""
+"""A run mixed with its start: the printed lines, the kept mix, and refusals."""
 
 import re
 import shutil
