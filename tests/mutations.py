@@ -149,7 +149,7 @@ MUTATIONS = (
         "export/recall_check.py",
         "        if change <= allowed:  # false for NaN\n",
         "        if True:\n",
-        "tests/unit/test_int8.py::test_the_recall_check_refuses_an_fp16_tower_with_nan",
+        "tests/unit/test_recall_check.py::test_the_recall_check_refuses_an_fp16_tower_with_nan",
     ),
     Mutation(
         "split by image",
@@ -191,7 +191,7 @@ MUTATIONS = (
         "miniclip/data/captions.py",
         '    if name.split("/")[0] == "..":\n',
         "    if False:\n",
-        "tests/unit/test_captions.py::test_names_that_leave_the_folder_are_skipped",
+        "tests/unit/test_skipped_captions.py::test_names_that_leave_the_folder_are_skipped",
     ),
     Mutation(
         "one commit for a changed image",

@@ -31,7 +31,7 @@ PREPROCESSOR = {
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write byte pairs with an end-of-word mark, padded with the end token, like OpenAI's tokenizer; returns their number."""
+    """Write byte pairs with an end-of-word mark and the end token as padding, as OpenAI does; returns their number."""
     pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *("".join(pair) for pair in MERGES)]
     vocabulary = {piece: number for number, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     CLIPTokenizer(vocabulary, MERGES, model_max_length=MAX_TOKENS).save_pretrained(folder)

@@ -1,6 +1,8 @@
 """Draw small images with one coloured shape each, and folders of them with captions."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -51,3 +53,15 @@ def make_captioned_images(folder: Path, per_kind: int) -> Path:
             lines += [f"{name},a {colour} {shape} on white", f"{name},photo of the {shape} number {seed} in {colour}"]
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """Smooth noise, as in photographs."""
+    small = np.random.default_rng(0).integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)

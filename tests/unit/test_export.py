@@ -253,7 +253,7 @@ def test_the_certificate_does_not_change_an_edited_card(
 def test_the_result_does_not_overwrite_its_chart(
     learned_run: Path, learned_bundle: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(MiniClipError, match="where the chart goes; name the result"):
+    with pytest.raises(MiniClipError, match="would be overwritten by the chart"):
         benchmark(monkeypatch, learned_run, learned_bundle, colours, tmp_path / "result.png")
 
 
