@@ -1,6 +1,6 @@
-"""The metadata of an image file: when, where and with which camera it was taken, its rating and its orientation.
+"""The metadata of an image file: date, place, camera, rating, orientation and file type.
 
-In: an opened Pillow image and where it came from. Out: `Metadata`. Tags are read one by one, so that a damaged one
+In: an opened Pillow image and its source. Out: `Metadata`. Tags are read one by one, so that a damaged one
 does not affect the others. If several EXIF blocks have a tag, the first one counts, as in browsers.
 """
 
@@ -59,7 +59,7 @@ class Metadata:
 
 
 def read_metadata(image: Image.Image, source: Any) -> Metadata:
-    """The metadata of an opened image; call it after `load`, since PNG may have metadata behind its pixels.
+    """The metadata of an opened image; call it after `load`, because PNG files may have metadata after the pixels.
 
     `source` is the path or the bytes that the image was opened from.
     The date is read from the first of these tags that holds a valid one: EXIF DateTimeOriginal, XMP
@@ -91,14 +91,14 @@ def _readable(read: Callable[[], Value]) -> Value | None:
 
 
 def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:
-    """Width and height in pixels of the upright image, from those of its file; Pillow has swapped a TIFF's."""
+    """Width and height in pixels of the upright image, from those of its file. Pillow already swaps them for TIFF."""
     width, height = size
     return (height, width) if metadata.is_on_its_side and image.format != "TIFF" else (width, height)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as it stands; one that stands already is not copied, since a large one would be in memory twice."""
-    if image.format == "TIFF" or orientation not in TURNS:  # Pillow turns TIFF while it loads it
+    """The image, turned upright. An upright image is not copied, because a large one would be in memory twice."""
+    if image.format == "TIFF" or orientation not in TURNS:  # Pillow rotates TIFF files while loading
         return image
     return image.transpose(TURNS[orientation])
 
@@ -116,7 +116,7 @@ def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED)
         if marker == "APP1" and content[:4] == b"Exif":
             block = content[6:]
             if contents and block[:2] not in (b"II", b"MM"):
-                contents[-1] += block  # one block that was too long for one segment
+                contents[-1] += block  # the block was too long for one segment
             else:
                 contents.append(block)
     if not contents and isinstance(image.info.get("exif"), bytes):
@@ -140,7 +140,7 @@ def _opened(source: Any) -> Iterator[BinaryIO]:
 
 
 def _iptc_values(image: Image.Image, blocks: list[ExifBlock], day: int, time: int) -> Iterator[str]:
-    """IPTC's date and time of day, which are two data sets of record 2."""
+    """The date and the time of day of IPTC, which are two data sets of record 2."""
     photoshop = image.info.get("photoshop")
     contents = [content for content in (photoshop or {}).values() if isinstance(content, bytes)]
     contents += [block.tags[tag][1] for block in blocks for tag in (TIFF_IPTC, PHOTOSHOP) if tag in block.tags]
@@ -194,7 +194,7 @@ def _date(image: Image.Image, source: Any, blocks: list[ExifBlock], texts: list[
 
 
 def _png_time(source: Any) -> list[str]:
-    """The chunk tIME, which Pillow passes over."""
+    """The chunk tIME, which Pillow ignores."""
     with _opened(source) as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":

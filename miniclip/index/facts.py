@@ -51,7 +51,7 @@ def facts_since(index_format: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Labels:
-    """One of a few texts for each row, or none."""
+    """One of few distinct texts for each row, or none."""
 
     codes: np.ndarray  # (N,) int32, places in `names`; -1 for none
     names: tuple[str, ...]
@@ -70,7 +70,7 @@ class Labels:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many rows have each text, the most frequent first."""
+        """The number of rows with each text, the most frequent first."""
         counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
         order = np.argsort(-counts, kind="stable")
         return {self.names[code]: int(counts[code]) for code in order.tolist() if counts[code]}
@@ -90,7 +90,7 @@ class ImageFacts:
 
     @classmethod
     def from_columns(cls, columns: "Mapping[str, pa.Array]", count: int) -> "ImageFacts":
-        """Columns of the table; an index of an older format lacks some, and its images then lack the facts."""
+        """Read columns of the table. In an older format, some are missing, and images then lack these facts."""
         facts: dict[str, Any] = {name: _fact(columns.get(name), kind, count) for name, kind in FACT_KINDS.items()}
         return cls(**facts)
 

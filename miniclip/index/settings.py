@@ -1,4 +1,4 @@
-"""`index.json`: the format of an index, the bundle that made it, what was indexed and what was left out."""
+"""`index.json`: the format of an index, its bundle, the indexed folder, and exclude patterns."""
 
 import json
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Settings:
     exclude: tuple[str, ...] = ()  # patterns of `--exclude`
     format: int = INDEX_FORMAT
     ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read if the extra is installed
-    is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
+    is_finished: bool = True  # false during an update, and after one that was stopped
 
 
 def read_settings(folder: Path) -> Settings:

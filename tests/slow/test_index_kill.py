@@ -82,7 +82,7 @@ def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, images: 
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     (line,) = errors.strip().splitlines()
-    stopped = re.fullmatch(r"stopped: ([\d,]+) images are in the index .*; the same command goes on from there", line)
+    stopped = re.fullmatch(r"stopped: ([\d,]+) images are in the index .*; the same command continues from there", line)
     assert stopped
     assert 0 < len(ImageIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
 

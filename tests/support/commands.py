@@ -61,7 +61,7 @@ MISTAKES = {
     ),
     "index into a folder of other things": (
         "miniclip.cli index {data} --bundle {bundle} --out {tmp}/notes",
-        "notes exists and is no index; choose another --out",
+        "notes exists and is not an index; choose another --out",
     ),
     "no bundle": ("miniclip.cli index {data} --bundle {tmp}/empty --out {tmp}/i4", r"is it a bundle\?"),
     "bundle with one byte changed": (

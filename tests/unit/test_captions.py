@@ -88,7 +88,7 @@ def test_an_image_in_two_official_lists_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,one\n")
     (tmp_path / "Flickr_8k.trainImages.txt").write_text("a.jpg\n")
     (tmp_path / "Flickr_8k.testImages.txt").write_text("a.jpg\n")
-    with pytest.raises(MiniClipError, match=r"a\.jpg is in the list of train too"):
+    with pytest.raises(MiniClipError, match=r"a\.jpg is also in the list of train"):
         read_captions(tmp_path)
 
 
@@ -204,7 +204,7 @@ def test_rows_without_a_split_get_none_if_others_have_one(tmp_path: Path) -> Non
 def test_an_image_in_two_splits_is_an_error_that_names_it(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\na.jpg,two,test\n")
-    with pytest.raises(MiniClipError, match=r"x\.csv line 3: a\.jpg is in split test here and in train before"):
+    with pytest.raises(MiniClipError, match=r"x\.csv line 3: a\.jpg is in split test here, but in train before"):
         read_captions(tmp_path)
 
 

@@ -107,4 +107,4 @@ def test_a_bundle_that_changed_is_not_recommended(tiny_bundle: Path, folder: Pat
     (bundle / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "1" * 64}))
     for more in ([], ["--bundle", bundle]):
         error = refusal("search", "a dog", "--index", index, "--provider", "cpu", *more)
-        assert "is not what it was" in error and "index the images again" in error and "--bundle" not in error
+        assert "has changed since the index" in error and "index the images again" in error and "--bundle" not in error

@@ -141,7 +141,7 @@ def test_what_a_folder_leaves_out_is_kept_until_it_is_given_again(
     assert "Left out" not in tab["status"]({})["html"]
     tab["index"]({"folder": str(images), "exclude": "!"})
     ended("_run")
-    assert app_state.job is not None and "“Leave out” is no pattern of gitignore's form: !" in app_state.job.error
+    assert app_state.job is not None and "“Leave out” is not a valid gitignore pattern: !" in app_state.job.error
 
 
 def test_the_page_searches_names_unless_they_are_ignored(

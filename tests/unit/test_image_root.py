@@ -44,10 +44,10 @@ def test_a_wrong_image_root_is_one_line(tmp_path: Path) -> None:
     add_images(tmp_path / "images", "a.png")
     file = write(tmp_path / "captions.csv", "b.png,one")
     for source, root, words in (
-        (file, tmp_path / "none", "none is no folder"),
+        (file, tmp_path / "none", "none is not a folder"),
         (file, tmp_path / "images", "name another folder with --image-root"),
         (tmp_path / "images", tmp_path / "images", "holds none; name the file with --data"),
-        ("openmoji", tmp_path / "images", "openmoji brings its images; leave it out"),
+        ("openmoji", tmp_path / "images", "openmoji contains its images; leave it out"),
     ):
         with pytest.raises(MiniClipError, match=words):
             read_captions(source, image_root=root)

@@ -187,6 +187,6 @@ def test_a_run_length_bmp_of_gigabytes_is_refused() -> None:
             + b"\x00\x02\xff\xff"
         )
 
-    with pytest.raises(MiniClipError, match="a run-length BMP of more than 8,192 pixels an edge; save it as PNG"):
+    with pytest.raises(MiniClipError, match="a run-length BMP with an edge of more than 8,192 pixels; save it as PNG"):
         open_image(bitmap(170_000_000, 1))
     assert open_image(bitmap(64, 64)).size == (64, 64)

@@ -143,7 +143,7 @@ def test_an_out_folder_without_an_index_is_not_changed(encoders: OnnxEncoders, i
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear diary")
     (tmp_path / "file").write_text("mine too")
-    for out, words in (("mine", "is no index"), ("file", "is a file"), ("file/below", "choose another --out")):
+    for out, words in (("mine", "is not an index"), ("file", "is a file"), ("file/below", "choose another --out")):
         with pytest.raises(MiniClipError, match=words):
             update_index(str(images), encoders, tmp_path / out)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["diary.txt"]
