@@ -79,12 +79,12 @@ MISTAKES = {
     ),
     "folder without an image": (
         "miniclip.cli search red --folder {data}/nowhere --index {index}",
-        "no image of the index lies below .*/nowhere; the first lies in .*/shapes",
+        "no image of the index is below .*/nowhere; the first is in .*/shapes",
     ),
     "no day": ("miniclip.cli search red --index {index} --after yesterday", "--after: must be a day such as"),
     "one label": ("miniclip.cli classify {data} --labels cat --bundle {bundle}", "needs two or more different labels"),
     "threshold 2": ("miniclip.cli duplicates --index {index} --threshold 2", "--threshold must be above 0"),
-    "no words and no image": ("miniclip.cli search --index {index}", "give either words, .* or --image"),
+    "no words and no image": ("miniclip.cli search --index {index}", "give words, .* or --image"),
     "empty words": ("miniclip.cli search ' ' --index {index}", "the query is empty"),
     "no index": ("miniclip.cli search red --index {tmp}/empty", "no index at .*; make one with: miniclip index"),
     "top-k 0": ("miniclip.cli search red --index {index} --top-k 0", "--top-k: must be a whole number above 0, got 0"),
@@ -118,7 +118,7 @@ MISTAKES = {
     "existing run": ("train --data {data} --out {run}", "holds a run already; add --resume"),
     "search --sheet over a file": (
         "miniclip.cli search red --index {index} --sheet {data}/blue-circle-0.png",
-        "blue-circle-0.png is there already; choose another --sheet",
+        "blue-circle-0.png already exists; choose another --sheet",
     ),
     "export into a folder of other things": (
         "export --run {run} --out {tmp}/notes",

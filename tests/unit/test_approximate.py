@@ -99,7 +99,7 @@ def test_vector_index_reports_its_recall(
 ) -> None:
     with pytest.raises(MiniClipError, match=r"has no vector index; make it with: miniclip index \.\.\. --ann"):
         open_backend("ann", ImageIndex.open(folder, in_memory=False))
-    with pytest.raises(MiniClipError, match="--ann pays from 10,000 images on, and there are 900"):
+    with pytest.raises(MiniClipError, match="--ann helps from 10,000 images on, and there are 900"):
         make_ann(ImageIndex.open(folder, in_memory=False))
     monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     make_ann(ImageIndex.open(folder, in_memory=False))

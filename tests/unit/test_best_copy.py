@@ -143,7 +143,7 @@ def test_other_copies_go_to_the_trash(index: ImageIndex, photos: Path, tmp_path:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--yes"], "--yes needs to know what to do"),
+        (["--yes"], "--yes needs an action"),
         (["--trash", "--json"], "leave out --json"),
         (["--trash", "--move-to", "x"], "not allowed with"),
     ],

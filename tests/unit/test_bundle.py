@@ -113,9 +113,9 @@ def test_a_file_missing_in_the_manifest_is_refused(bundle: Path) -> None:
         ({"files": {"config.json": "abc"}}, "lists no files with hashes"),
         ({"files": {"config.json": {"bytes": 3}}}, "lists no files with hashes"),
         ({"files": {}}, "is not listed"),
-        ({"logit_scale": "hot"}, "logit_scale is no number"),
-        ({"logit_scale": None}, "logit_scale is no number"),
-        ({"certificate": [1]}, "certificate is no object"),
+        ({"logit_scale": "hot"}, "logit_scale is not a number"),
+        ({"logit_scale": None}, "logit_scale is not a number"),
+        ({"certificate": [1]}, "certificate is not an object"),
     ],
     ids=str,
 )

@@ -67,7 +67,7 @@ def test_choice(
     ("requested", "precision", "words"),
     [
         ("gpu", "auto", "provider must be one of auto, cuda, coreml, directml, cpu, got gpu"),
-        ("cuda", "auto", "provider cuda: this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)"),
+        ("cuda", "auto", "provider cuda: this onnxruntime has no CUDA; replace it with onnxruntime-gpu (docs/gpu.md)"),
         ("cpu", "fp16", "precision fp16: the bundle has fp32, int8"),
         ("auto", "best", "precision best: the bundle has fp32, int8"),
     ],
@@ -85,7 +85,7 @@ def test_a_gpu_that_does_not_start_gives_a_warning_and_the_cpu_precision(tiny_bu
         pytest.skip("CUDA starts on this machine")
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "auto", available=[CUDA, CPU])
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
-    assert encoders.running_on == "running on the CPU in int8: the GPU was asked for, but CUDA did not start"
+    assert encoders.running_on == "running on the CPU in int8: the GPU was requested, but CUDA did not start"
     assert OnnxEncoders(Bundle.open(tiny_bundle), "cuda", "fp16", available=[CUDA, CPU]).precision == "fp16"
     with pytest.raises(MiniClipError, match="CUDA did not start; check the driver, or omit --strict"):
         OnnxEncoders(Bundle.open(tiny_bundle), "cuda", strict=True, available=[CUDA, CPU])
@@ -105,7 +105,7 @@ def test_a_driver_failure_is_one_line_on_standard_error(
     monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", start)
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cuda", available=[CUDA, CPU])
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
-    told = "the GPU was asked for, but CUDA did not start; going on with the CPU\n"
+    told = "the GPU was requested, but CUDA did not start; continuing on the CPU\n"
     assert tuple(capsys.readouterr()) == ("", told)
 
 

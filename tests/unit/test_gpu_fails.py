@@ -67,12 +67,12 @@ def test_a_failing_gpu_is_replaced_by_the_cpu_with_one_line(
     encoders = on_gpu(tiny_bundle)
     assert (encoders.running_on, encoders.precision) == ("running on the GPU (CUDA) in fp16", "fp16")
     embeds = np.vstack([encoders.encode_texts([text]) for text in TEXTS])
-    assert encoders.running_on == "running on the CPU in int8: the GPU was asked for, but CUDA failed while it ran"
+    assert encoders.running_on == "running on the CPU in int8: the GPU was requested, but CUDA failed"
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
     expected = np.vstack([on_cpu.encode_texts([text]) for text in TEXTS])
     assert np.array_equal(embeds[encoders.runs :], expected[encoders.runs :])
     said = capsys.readouterr().err
-    assert said == "the GPU failed while it ran, going on with the CPU: CUDA failure 2: out of memory at line 7\n"
+    assert said == "the GPU failed, continuing on the CPU: CUDA failure 2: out of memory at line 7\n"
 
 
 def test_images_continue_on_the_cpu(tiny_bundle: Path, on_cpu: OnnxEncoders, image_folder: Path) -> None:
@@ -93,12 +93,12 @@ def test_threads_that_fail_together_fall_back_once(
     with ThreadPoolExecutor(16) as pool:
         embeds = np.vstack(list(pool.map(lambda text: encoders.encode_texts([text]), TEXTS)))
     assert np.array_equal(embeds, np.vstack([on_cpu.encode_texts([text]) for text in TEXTS]))
-    assert capsys.readouterr().err.count("going on with the CPU") == 1
+    assert capsys.readouterr().err.count("continuing on the CPU") == 1
 
 
 def test_strict_does_not_fall_back(tiny_bundle: Path) -> None:
     encoders = on_gpu(tiny_bundle, strict=True)
-    with pytest.raises(MiniClipError, match="the GPU was asked for, but CUDA failed while it ran; check the driver"):
+    with pytest.raises(MiniClipError, match="the GPU was requested, but CUDA failed; check the driver"):
         for text in TEXTS:
             encoders.encode_texts([text])
 
@@ -129,7 +129,7 @@ def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFix
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert said[0].startswith("the GPU cannot hold or search the gallery in float32, trying float16: CUDA failure 2")
-    assert said[1].startswith("the GPU failed while it searched, going on with the CPU: CUDA failure 2")
+    assert said[1].startswith("the GPU failed during a search, continuing on the CPU: CUDA failure 2")
     assert gallery._on_device is None  # the encoders may need that memory
 
 
@@ -141,7 +141,7 @@ def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFi
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda row: gallery.top_k(embeds[row : row + 1], 1), range(len(embeds))))
     assert np.array_equal(np.vstack([own for _, own in found]), rows)
-    assert capsys.readouterr().err.count("going on with the CPU") == 1
+    assert capsys.readouterr().err.count("continuing on the CPU") == 1
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -171,7 +171,7 @@ def test_gallery_that_does_not_fit_the_gpu_is_kept_in_float16_or_on_the_cpu(
         gallery = ExactSearch(embeds, (CUDA, CPU))
     said = capsys.readouterr().err
     assert "cannot hold or search the gallery in float32, trying float16: CUDA failure 2: out of memory" in said
-    assert ("going on with the CPU" in said) == (not fits)
+    assert ("continuing on the CPU" in said) == (not fits)
     assert gallery.where == where
     found, wanted = gallery.top_k(embeds[:3], 5), ExactSearch(embeds).top_k(embeds[:3], 5)
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)

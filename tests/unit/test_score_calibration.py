@@ -99,7 +99,7 @@ def test_export_writes_the_calibration_of_held_out_images(tiny_bundle: Path, tmp
 
 @pytest.mark.parametrize("value", [[], "x", {}, {"slope": 1}, {"slope": "x", "intercept": 0, "cutoff": 0}])
 def test_damaged_calibration_is_one_line(value: object) -> None:
-    with pytest.raises(MiniClipError, match=r"here: match is no calibration; copy or export the bundle again"):
+    with pytest.raises(MiniClipError, match=r"here: match is not a calibration; copy or export the bundle again"):
         ScoreCalibration.from_manifest(value, "here")
     assert ScoreCalibration.from_manifest(None, "here") is None
 
@@ -135,7 +135,7 @@ def test_calibration_keeps_the_order_of_scores_within_a_query() -> None:
 def test_manifest_keeps_the_offset_and_reads_the_old_form() -> None:
     match = ScoreCalibration(5.0, -2.0, 0.3, 10, 10, "val", offset=[0.5, -1.0])
     assert ScoreCalibration.from_manifest(match.to_dict(), "here", 2) == match
-    with pytest.raises(MiniClipError, match="match is no calibration"):
+    with pytest.raises(MiniClipError, match="match is not a calibration"):
         ScoreCalibration.from_manifest(match.to_dict(), "here", 3)
     old = {name: value for name, value in match.to_dict().items() if name not in {"offset", "growth", "gallery"}}
     read = ScoreCalibration.from_manifest(old, "here", 3)
@@ -170,7 +170,7 @@ def test_calibrate_writes_one_file_and_changes_no_embedding(
     done = run_cli("miniclip.cli", "calibrate", bundle, *flags)
     assert done.returncode == 0, done.stderr
     name = "manifest.json" if is_ours else "score_calibration.json"
-    assert done.stdout.endswith(f"kept in {bundle / name}\n")
+    assert done.stdout.endswith(f"stored in {bundle / name}\n")
     written = Bundle.open(bundle)
     assert written.match is not None and written.match.pictures == 60
     assert written.fingerprint == opened.fingerprint
