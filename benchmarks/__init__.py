@@ -1,1 +1,1 @@
-"""Measurements that stand in the documents; each is run by `python -m benchmarks.NAME`."""
+"""The measurements in the documents. Run each with `python -m benchmarks.NAME`."""

@@ -1,11 +1,11 @@
-"""What each lever of training does to mean recall: the table of docs/recipes.md.
+"""Measure how each setting of the recipe changes mean recall: the table of docs/recipes.md.
 
 python -m benchmarks.ablation --data PATH [--config configs/setup1.toml] [--seeds 3] [--levers views noise ...]
 python -m benchmarks.ablation --data PATH --images 500 --levers teacher
 
-Every row changes one setting of the recipe and trains once per seed; the seed sets the heads' initial weights, the
-image order, dropout and noise. All seeds use the same crops, so the feature cache serves them. Only the heads are
-trained, so a row of three seeds takes a minute or two; try what helps on whole towers afterwards.
+Every row changes one setting of the recipe and trains once per seed. The seed sets the heads' initial weights, the
+image order, dropout and noise. All seeds use the same crops, and so the same feature cache. Only the heads are trained,
+so a row of three seeds takes one or two minutes. Try a helpful setting on whole towers afterwards.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "views": [("one view: no crops (4 in the recipe)", {"views": 1}), ("two views", {"views": 2})],
     "noise": [("no noise on features (0.5)", {"feature_noise": 0.0}), ("noise 0.3", {"feature_noise": 0.3})],
     "captions": [
-        ("one caption an image and epoch (2)", {"captions_per_image": 1}),
+        ("one caption per image and epoch (2)", {"captions_per_image": 1}),
         ("all captions, in any order", {"captions_per_image": 0}),
     ],
     "batch": [("batch of 256 (1024)", {"batch_size": 256}), ("batch of 4096", {"batch_size": 4096})],
@@ -45,7 +45,7 @@ LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("hard-negative triplet", {"loss": "triplet"}),
     ],
     "ema": [("moving average of the weights, 0.95", {"ema": 0.95})],
-    "prototypes": [("256 prototypes a batch", {"prototypes": True})],
+    "prototypes": [("256 prototypes per batch", {"prototypes": True})],
     "teacher": [
         ("no teacher (one view, batch of 64)", SMALL),
         ("miniclip-s as teacher", {**SMALL, "teacher": "miniclip-s"}),
@@ -55,12 +55,16 @@ LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.ablation", description="What each lever does to mean recall.")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.ablation", description="Measure how each setting of a recipe changes mean recall."
+    )
     parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
     parser.add_argument("--config", type=Path, default=Path("configs/setup1.toml"), help="the recipe to change")
-    parser.add_argument("--seeds", type=int, default=3, help="runs a row (default 3)")
-    parser.add_argument("--epochs", type=int, default=25, help="epochs a run (default 25)")
-    parser.add_argument("--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="which rows (default all)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per row (default 3)")
+    parser.add_argument("--epochs", type=int, default=25, help="epochs per run (default 25)")
+    parser.add_argument(
+        "--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="rows to measure (default all)"
+    )
     parser.add_argument("--images", type=int, help="training images to use, drawn at random (default all)")
     arguments = parser.parse_args()
     recipe = _changed(
@@ -86,7 +90,7 @@ def _changed(config: Config, changes: dict[str, Any]) -> Config:
     def of(kind: type) -> dict[str, Any]:
         return {name: changes[name] for name in {field.name for field in dataclasses.fields(kind)} & set(changes)}
 
-    data = {name: value for name, value in of(DataConfig).items() if name != "seed"}  # that of the split stays
+    data = {name: value for name, value in of(DataConfig).items() if name != "seed"}  # without the seed of the split
     return Config(
         dataclasses.replace(config.model, **of(ModelConfig)),
         dataclasses.replace(config.data, **data),
@@ -95,7 +99,7 @@ def _changed(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def _loader(spec: str, images: int | None) -> Callable[[Config], TrainingData]:
-    """Prepares data once for every number of views, with and without prototypes."""
+    """A function that prepares data once for each number of views, with and without prototypes."""
     loaded: dict[tuple[int, bool], TrainingData] = {}
     whole = read_captions(spec)
     train, val = whole.split("train"), whole.split("val")
@@ -107,7 +111,7 @@ def _loader(spec: str, images: int | None) -> Callable[[Config], TrainingData]:
             model, transform, text_folder = start_model(config)
             with tempfile.TemporaryDirectory() as tmp:
                 tokenizer = begin_run(Path(tmp), config, transform, text_folder)
-            with contextlib.redirect_stdout(None):  # the table alone is printed
+            with contextlib.redirect_stdout(None):  # print only the table
                 loaded[key] = prepare(table, config, model, transform, tokenizer)
         return loaded[key]
 

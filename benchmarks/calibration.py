@@ -1,9 +1,9 @@
-"""How true match probabilities are: expected calibration error of the ten best hits, by source, and a diagram.
+"""Check match probabilities: expected calibration error of the ten best hits, by source, and a reliability diagram.
 
 python -m benchmarks.calibration BUNDLE --data A B C [--split val test] [--figure docs/reliability.png]
 
-Measures on the images that `miniclip calibrate --half` leaves out. Also counts the queries that are told "nothing
-matches": captions, words that at least three images show, and words that none shows.
+It measures on the images that `miniclip calibrate --half` leaves out. It also counts the queries with the answer
+"nothing matches": captions, words for objects in at least three images, and words for objects in no image.
 """
 
 from pathlib import Path
@@ -21,14 +21,16 @@ from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.score_calibration import ScoreCalibration, best_hits, shifted
 
 BINS = 10
-MIN_SHOWN = 3  # images that show a word
+MIN_SHOWN = 3  # images that match a word
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.calibration", description="How true match probabilities are.")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.calibration", description="Check match probabilities on captioned images."
+    )
     parser.add_argument("bundle", help="calibrated bundle")
     parser.add_argument("--data", nargs="+", required=True, help="captions, one source each")
-    parser.add_argument("--split", nargs="+", default=["val"], help="splits (default val)")
+    parser.add_argument("--split", nargs="+", default=["val"], help="splits to measure on (default val)")
     parser.add_argument("--figure", type=Path, help="write the reliability diagram to this PNG")
     arguments = parser.parse_args()
     bundle = Bundle.open(find_bundle(arguments.bundle))
@@ -54,7 +56,7 @@ def main() -> int:
 
 
 def _silent(texts: np.ndarray, own: JudgedQueries, match: ScoreCalibration, relation: np.ndarray, least: int) -> str:
-    """How many of the queries with at least `least` right images (0: with none) get no match."""
+    """Count the queries with at least `least` correct images (0: with none) that get no match."""
     right = (relation == RIGHT).sum(axis=1)
     chosen = right >= least if least else (relation == WRONG).all(axis=1)
     best = (texts[chosen] @ own.image_embeds.T).max(axis=1, initial=-1.0)
@@ -65,19 +67,19 @@ def _silent(texts: np.ndarray, own: JudgedQueries, match: ScoreCalibration, rela
 
 
 def binned(likely: np.ndarray, is_right: np.ndarray) -> list[tuple[float, float, float]]:
-    """Mean probability, share of right ones and share of all, for every bin that holds any."""
+    """For every non-empty bin: mean probability, share of correct hits, and share of all hits."""
     place = np.minimum((likely * BINS).astype(int), BINS - 1)
     bins = [place == own for own in range(BINS) if (place == own).any()]
     return [(float(likely[own].mean()), float(is_right[own].mean()), float(own.mean())) for own in bins]
 
 
 def expected_calibration_error(likely: np.ndarray, is_right: np.ndarray) -> float:
-    """Guo et al. 2017, equation 3."""
+    """C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3."""
     return sum(weight * abs(mean - share) for mean, share, weight in binned(likely, is_right))
 
 
 def draw(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
-    """The reliability diagram."""
+    """Draw the reliability diagram."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -90,7 +92,7 @@ def draw(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
         error = expected_calibration_error(likely, is_right)
         label = f"{name} (ECE {error:.3f})"
         axes.plot([point[0] for point in points], [point[1] for point in points], marker="o", markersize=3, label=label)
-    axes.set(xlabel="match probability", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel="match probability", ylabel="share of correct hits", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=100)

@@ -1,15 +1,14 @@
-"""Measure how fast `miniclip index` is on JPEGs of two sizes, compared with the cost of its single steps.
+"""Measure the speed of `miniclip index` on JPEGs of two sizes, compared with the cost of its single steps.
 
 python -m benchmarks.index_speed --bundle bundles/mine [--pictures 2000] [--json FILE]
 
 Each step (read and hash, decode, resize, encode, write) is timed separately in CPU seconds per image, on all cores at
-once, as in the index. The number of cores divided by the sum of the steps is then an upper limit of the rate. The
-command runs as a separate process; files are in the page cache, so disks are not measured. Exit status 1 if a figure is
+once, as in the index. The number of cores divided by the sum of the steps is an upper limit of the rate. The command
+runs as a separate process. Its files are in the page cache, so disks are not measured. Exit status 1 if a figure is
 missed.
 
-On a machine that is busy with other work, rates mean little. The share of the command's CPU time that goes into its
-steps is still meaningful; the rest is bookkeeping. It excludes start and end, which a second run over unchanged files
-measures.
+On a busy machine, rates mean little. The share of the command's CPU time that its steps use is still meaningful; the
+rest is bookkeeping. This share excludes start and end, which a second run over unchanged files measures.
 """
 
 import io
@@ -53,11 +52,18 @@ print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="Compare the index with its steps.")
-    parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds")
-    parser.add_argument("--pictures", type=int, default=2000, help="small images; a fifth as many large (default 2000)")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.index_speed", description="Measure the speed of miniclip index and of its steps."
+    )
+    parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds the images")
     parser.add_argument(
-        "--unchanged", type=int, default=UNCHANGED, help=f"files of the second run (default {UNCHANGED})"
+        "--pictures",
+        type=int,
+        default=2000,
+        help="number of small images, with a fifth as many large ones (default 2000)",
+    )
+    parser.add_argument(
+        "--unchanged", type=int, default=UNCHANGED, help=f"number of files of the second run (default {UNCHANGED})"
     )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
@@ -87,7 +93,7 @@ def main() -> int:
 
 
 def make_images(folder: Path, width: int, height: int, count: int) -> float:
-    """Write JPEGs as detailed as photographs: eight drawings, with a number appended to each file; their mean KB."""
+    """Write JPEGs with the detail of photographs: numbered copies of eight drawings; returns their mean KB."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     drawn = []
@@ -105,13 +111,13 @@ def make_images(folder: Path, width: int, height: int, count: int) -> float:
 
 
 def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> dict[str, Any]:
-    """CPU milliseconds of each step, and the command's speed and memory."""
+    """CPU milliseconds of each step, and the speed and memory of the command."""
     files = list(scan_images(str(folder)).files.values())[: max(64, count // 10)]
     transform = encoders.transform
     paths = [file.path for file in files]
     steps = {"read": cpu_ms(hash_file, paths)[0]}
     steps["decode"], images = cpu_ms(lambda path: read_image(path, transform.min_size_px), paths)
-    profile = display_p3()  # these images are sRGB, so this is no step of theirs: the cost if they were Display P3
+    profile = display_p3()  # the images are sRGB and need no conversion: this is the cost of one from Display P3
     profile_ms, _ = cpu_ms(lambda image: to_srgb(image.image, profile), images)
     steps["resize"], pixel_values = cpu_ms(lambda image: transform(image.image), images)
     del images
@@ -165,7 +171,7 @@ def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
 
 
 def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float, float]:
-    """The command's output, its peak memory in MB, and its CPU seconds."""
+    """Run the command; returns its output, its peak memory in MB, and its CPU seconds."""
     command = [
         "-m",
         "miniclip.cli",
@@ -178,7 +184,7 @@ def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float, float]
         "--provider",
         "cpu",
     ]
-    # through a small process, because a child's peak memory includes its parent's memory at the fork
+    # started by a small process, because a child's peak memory includes its parent's memory at the fork
     launched = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True, check=True)
     printed, _, used = launched.stdout.rstrip().rpartition("\n")
     peak, cpu_s = used.split()
@@ -200,8 +206,8 @@ def unchanged(folder: Path, bundle: Path, count: int) -> float:
 
 def print_size(name: str, size_kb: float, own: dict[str, Any], wanted: float) -> None:
     steps = ", ".join(f"{step} {value:.2f}" for step, value in own["cpu_ms"].items())
-    print(f"{name} ({size_kb:.0f} KB a JPEG, {own['pictures']:,} images)")
-    print(f"  CPU ms an image: {steps}; sum {sum(own['cpu_ms'].values()):.2f}; a profile {own['profile_ms']:.2f} more")
+    print(f"{name} ({size_kb:.0f} KB per JPEG, {own['pictures']:,} images)")
+    print(f"  CPU ms per image: {steps}; sum {sum(own['cpu_ms'].values()):.2f}; a profile {own['profile_ms']:.2f} more")
     print(
         f"  miniclip index: {own['pictures_per_s']:.0f} images/s (wanted {wanted:.0f}), {100 * own['share']:.0f} % "
         f"of {CORES} cores / sum = {own['limit_per_s']:.0f}/s (wanted {100 * SHARE:.0f} %); {own['memory_mb']:.0f} MB "

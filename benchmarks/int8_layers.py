@@ -1,10 +1,10 @@
-"""The bits of every layer of an int8 vision tower, what 7 bits would cost, and the layer's share of the time.
+"""For every layer of an int8 vision tower: its bits, the cost of 7 bits, and its share of the time.
 
 python -m benchmarks.int8_layers --run runs/NAME
 
-In: a run with calibration data. Out: a table in Markdown. The cost is the mean of 1 - cosine to fp32 that 7 bits in
-this layer alone add on held-back calibration data; the share of time is onnxruntime's own profile of the int8 tower,
-one image at a time on one thread.
+In: a run with calibration data. Out: a table in Markdown. The cost is the increase of the mean of 1 - cosine to fp32,
+on held-back calibration data, from 7 bits in this layer alone. The share of time comes from onnxruntime's profile of
+the int8 tower, for one image at a time on one thread.
 """
 
 import json
@@ -27,7 +27,9 @@ PASSES = 50
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.int8_layers", description="Bits, cost and time of each layer.")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.int8_layers", description="Measure bits, cost and time of each layer."
+    )
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     arguments = parser.parse_args()
     run = load_run(arguments.run)
@@ -50,7 +52,7 @@ def main() -> int:
 
 
 def profile(path: Path, feeds: Feeds, folder: str) -> dict[str, float]:
-    """Microseconds by name of the node that ran, median of all passes."""
+    """Microseconds of each node by name, median of all passes."""
     options = session_options(1)
     options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
     session = ort.InferenceSession(path, options, providers=[CPU])

@@ -1,10 +1,11 @@
-"""Measure the time for reading text in images, and how often a query of an image's words ranks it first.
+"""Measure the time to read text in images, and how often a query of an image's words ranks it first.
 
 python -m benchmarks.ocr [--photos FOLDER [--enlarge PX]] [--images 200] [--seed 2026] [--json FILE]
 
-Screenshots, receipts and signs with known words (`benchmarks.text_images`) and photographs of FOLDER, which have hardly
-any text, are indexed together, without and then with text. Each image with text is then searched by three of its words.
-Settings of `miniclip.inference.text_reader` were chosen on seeds 7 and 8. Exit status 1 when a figure is missed.
+Screenshots, receipts and signs with known words (`benchmarks.text_images`) are indexed together with photographs of
+FOLDER, which have hardly any text: first without reading text, then with it. Then a query of three of its words
+searches for each image with text. The settings of `miniclip.inference.text_reader` were chosen on seeds 7 and 8. Exit
+status 1 if a figure is missed.
 """
 
 import random
@@ -33,17 +34,21 @@ from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.query import Query
 from miniclip.search.searcher import Searcher
 
-RECALL_AT_1 = 0.8  # that is wanted
+RECALL_AT_1 = 0.8  # the required share
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.ocr", description="Text in images: its cost and its recall.")
-    parser.add_argument("--bundle", help="bundle that embeds (default: the one that ships)")
-    parser.add_argument("--photos", type=Path, help="folder of photographs to lay beside the images with text")
-    parser.add_argument("--max-photos", type=int, default=1000, help="how many of them (default 1000)")
-    parser.add_argument("--enlarge", type=int, metavar="PX", help="make the photographs so long, as cameras do")
-    parser.add_argument("--images", type=int, default=200, help="images with text (default 200)")
-    parser.add_argument("--seed", type=int, default=2026, help="which images with text (default 2026)")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.ocr", description="Measure the cost and the recall of text in images."
+    )
+    parser.add_argument("--bundle", help="bundle that embeds the images (default: the one that ships)")
+    parser.add_argument("--photos", type=Path, help="folder of photographs to index together with the images with text")
+    parser.add_argument("--max-photos", type=int, default=1000, help="number of photographs (default 1000)")
+    parser.add_argument(
+        "--enlarge", type=int, metavar="PX", help="enlarge the photographs to this length, as from a camera"
+    )
+    parser.add_argument("--images", type=int, default=200, help="number of images with text (default 200)")
+    parser.add_argument("--seed", type=int, default=2026, help="seed of the images with text (default 2026)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     encoders = OnnxEncoders(Bundle.open(find_bundle(arguments.bundle)), "cpu")
@@ -68,7 +73,7 @@ def main() -> int:
 
 
 def draw(count: int, seed: int, folder: Path) -> list[TextImage]:
-    """Write JPEG files whose names contain no words; returns the text that they show."""
+    """Write JPEG files whose names contain no words; returns their texts."""
     folder.mkdir()
     shown = []
     for number, one in enumerate(text_images(count, seed)):
@@ -91,7 +96,7 @@ def copy(source: Path, folder: Path, most: int, longest_px: int | None) -> None:
 
 
 def costs(folder: Path, out: Path, encoders: OnnxEncoders) -> dict[str, float]:
-    """Of the images that the index lacks: embedding them, and then reading their text."""
+    """CPU time to embed the images that the index lacks, and then to read their text."""
     measured: dict[str, float] = {}
     added = 0
     for name, ocr in (("embedding", False), ("text", True)):
@@ -100,12 +105,12 @@ def costs(folder: Path, out: Path, encoders: OnnxEncoders) -> dict[str, float]:
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
         added = added or report.added
         measured[f"{name} images/s"] = round(added / wall, 1)
-        measured[f"{name} CPU ms an image"] = round(1000 * cpu / added, 1)
+        measured[f"{name} CPU ms per image"] = round(1000 * cpu / added, 1)
     return {"images": added, **measured, "text found in": report.with_text}
 
 
 def recalls(shown: list[TextImage], searcher: Searcher, seed: int, names: bool) -> dict[str, dict[str, float]]:
-    """Share of the images that a query of some of their words finds first, and among ten."""
+    """Share of the images that a query of some of their words ranks first, and among the first ten."""
     chance, ranks = random.Random(seed + 1), []
     for number, one in enumerate(shown):
         hits = searcher.search(Query(texts=(one.query(chance),), names=names, top_k=10)).hits

@@ -1,4 +1,4 @@
-"""Drawings that no model here was trained on: Debian's package openclipart-svg, drawn and named.
+"""Named drawings from Debian's package openclipart-svg: no model of the project was trained on them.
 
 apt-get download openclipart-svg && dpkg -x openclipart-svg_*.deb tree
 python -m benchmarks.openclipart tree/usr/share/openclipart/svg out
@@ -19,12 +19,14 @@ from miniclip.installation import install
 
 SIZE_PX = 384
 TITLE = ".//{http://purl.org/dc/elements/1.1/}title"
-LONGEST_BYTES = 300_000  # a few drawings take minutes
+LONGEST_BYTES = 300_000  # a few larger drawings take minutes
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.openclipart", description="Named drawings as an imagefolder.")
-    parser.add_argument("drawings", type=Path, help="the folder of SVG files of Debian's openclipart-svg")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.openclipart", description="Turn named drawings into an imagefolder."
+    )
+    parser.add_argument("drawings", type=Path, help="folder of SVG files from Debian's openclipart-svg")
     parser.add_argument("out", type=Path, help="folder to make")
     arguments = parser.parse_args()
     try:
@@ -39,7 +41,7 @@ def main() -> int:
     for number, (title, path) in enumerate(sorted(named.items())):
         try:
             png = resvg_py.svg_to_bytes(svg_path=str(path), background="white", width=SIZE_PX, skip_system_fonts=True)
-        except (ValueError, RuntimeError):  # most of these give no size
+        except (ValueError, RuntimeError):  # most of these have no size
             continue
         (arguments.out / f"{number:05}.png").write_bytes(png)
         rows.append((f"{number:05}.png", title))
@@ -50,7 +52,7 @@ def main() -> int:
 
 
 def named_drawings(folder: Path) -> dict[str, Path]:
-    """Title -> file, the first of each title; titles without a word of three letters are left out."""
+    """The first file of each title; titles without a word of three letters are left out."""
     named: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.svg")):
         if path.stat().st_size > LONGEST_BYTES:

@@ -1,8 +1,8 @@
-"""From a key press to shown results, in a real browser; then the same while sixteen people search.
+"""Measure the time from a key press to painted results in a real browser, for one user and for sixteen.
 
-In: a bundle, and images (5,000 of them by default; fewer are copied to make up the number). Out: a table: how long it
-takes from a key press until the new cards are painted with their first row of thumbnails, the server's own part of it,
-and both again while fifteen other people type; and whether each meets its limit.
+In: a bundle, and images (by default 5,000; fewer are repeated). Out: a table with the time from a key press until the
+new cards and their first row of thumbnails are painted, the server's part of it, and both again while fifteen other
+users type. It also says whether each time meets its limit.
 
     python -m benchmarks.page_load --bundle bundles/f8k --images ../Images
 
@@ -42,11 +42,11 @@ WORDS = [
     "old",
     "big",
 ]
-OTHERS = 15  # people who search at the same time as the measured one
+OTHERS = 15  # other users who search at the same time
 WANTED_MS = {"painted_p50": 300, "painted_p95": 600, "server_p50": 30, "server_p95": 30}
-THINK_S = 1.0  # between two questions of one of them: a fast typist's words
+THINK_S = 1.0  # between two queries of another user, who types fast
 
-# In the page: a promise of the time from a key press to painted results
+# runs in the page: promises the time from a key press to painted results
 WATCH = """words => {
     const results = document.querySelector('#results');
     const input = document.querySelector('#words');
@@ -73,13 +73,13 @@ def main() -> int:
     flags.add_argument("--bundle", type=Path, required=True)
     flags.add_argument("--images", type=Path, required=True, help="folder of JPEGs")
     flags.add_argument("--pictures", type=int, default=5000)
-    flags.add_argument("--queries", type=int, default=60, help="in each of the two parts")
-    flags.add_argument("--json", type=Path, help="write the figures here, too")
+    flags.add_argument("--queries", type=int, default=60, help="queries in each of the two parts")
+    flags.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = flags.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = gather(arguments.images, Path(scratch) / "pictures", arguments.pictures)
         with Page(arguments.bundle, folder, Path(scratch) / "index") as page:
-            start = f"page there {page.start_s:.1f} s after its start"
+            start = f"page ready {page.start_s:.1f} s after its start"
             print(f"{arguments.pictures:,} images, {os.cpu_count()} cores; {start}", flush=True)
             figures = {"pictures": arguments.pictures, "start_s": page.start_s}
             figures["one"] = measure(page.url, arguments.queries)
@@ -92,7 +92,7 @@ def main() -> int:
             for person in people:
                 person.join()
     print(f"{'':26}{'cards p50':>11}{'p95':>9}{'painted p50':>13}{'p95':>9}{'server p50':>12}{'p95':>9}")
-    for name, label in (("one", "one person"), ("sixteen", "sixteen people at once")):
+    for name, label in (("one", "one person"), ("sixteen", "sixteen users at once")):
         values = [figures[name][f"{what}_p{q}_ms"] for what in ("cards", "painted", "server") for q in (50, 95)]
         print(
             f"{label:26}"
@@ -118,7 +118,7 @@ def gather(images: Path, folder: Path, count: int) -> Path:
         target = folder / f"{number:06d}.jpg"
         if number < len(sources):
             target.symlink_to(source.resolve())
-        else:  # a comment at a JPEG's end changes only its hash, so that it counts as a different image
+        else:  # a comment at the end changes only the hash, so that the JPEG counts as a different image
             shutil.copy(source, target)
             with target.open("ab") as file:
                 file.write(number.to_bytes(8, "big"))
@@ -126,7 +126,7 @@ def gather(images: Path, folder: Path, count: int) -> Path:
 
 
 class Page:
-    """`python -m demo` on a free port with an index that is there already."""
+    """`python -m demo` on a free port, with an existing index."""
 
     def __init__(self, bundle: Path, images: Path, index: Path) -> None:
         command = [
@@ -164,7 +164,7 @@ class Page:
 
 
 def measure(url: str, queries: int) -> dict[str, float]:
-    """Type queries that were not asked before; percentiles in ms."""
+    """Type new queries; returns percentiles in ms."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
@@ -196,7 +196,7 @@ def measure(url: str, queries: int) -> dict[str, float]:
 
 
 def search_on(url: str, seed: int, stop: threading.Event) -> None:
-    """One of the other people: a question, its first thumbnails, a moment's thought, the next question."""
+    """One other user: a query, its first thumbnails, a moment to think, the next query."""
     random = np.random.default_rng(100 + seed)
     with urllib.request.urlopen(f"{url}config", timeout=60) as answer:
         components = json.load(answer)["components"]

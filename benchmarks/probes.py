@@ -3,9 +3,9 @@
 python -m benchmarks.probes --bundle models/miniclip-s --data flickr8k [--split dev]
 
 Minimal pairs (after R. Shekhar et al., "FOIL it!", ACL 2017): one word of a caption is changed so that it no longer
-fits, and the share of images that still prefer the right caption is counted (chance: 50 %). Written words: signs with
-one word each, and how often the right sign ranks first. People: among the 50 best images of each query, the share whose
-captions mention only men, or only women, compared with their share in the whole split.
+fits; the result is the share of images that prefer the correct caption (chance: 50 %). Written words: signs with one
+word each; the result is how often the correct sign ranks first. People: the share of the 50 best images of each query
+whose captions mention only men, or only women, compared with the share in the whole split.
 """
 
 import re
@@ -46,10 +46,10 @@ FOUND = 50
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.probes", description="What a model does not understand.")
+    parser = ArgumentParser(prog="python -m benchmarks.probes", description="Probe the limits of a model.")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle folder")
     parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
-    parser.add_argument("--split", default="dev", help="split (default dev)")
+    parser.add_argument("--split", default="dev", help="split to probe (default dev)")
     arguments = parser.parse_args()
     table = read_captions(arguments.data).split(arguments.split)
     encoders = OnnxEncoders(Bundle.open(arguments.bundle))
@@ -70,7 +70,7 @@ def changed(caption: str, swaps: dict[str, str]) -> str | None:
 
 
 def _print_pairs(table: CaptionTable, image_embeds: np.ndarray, encoders: OnnxEncoders) -> None:
-    print("| what is changed | captions | the right one is preferred, % |\n|---|---|---|")
+    print("| changed | captions | the correct one is preferred, % |\n|---|---|---|")
     for name, swaps in SWAPS.items():
         pairs = [
             (row, right, wrong)
@@ -88,7 +88,7 @@ def _print_signs(encoders: OnnxEncoders) -> None:
     scores = encoders.encode_texts([f'a sign with the word "{word}"' for word in SIGNS]) @ image_embeds.T
     first = 100 * (scores.argmax(axis=1) == np.arange(len(SIGNS))).mean()
     chance = 100 / len(SIGNS)
-    print(f"\nwritten words: the right one of {len(SIGNS)} signs is first for {first:.1f} % (chance {chance:.1f} %)")
+    print(f"\nwritten words: the correct one of {len(SIGNS)} signs is first for {first:.1f} % (chance {chance:.1f} %)")
 
 
 def sign(word: str) -> bytes:

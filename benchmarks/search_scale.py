@@ -1,11 +1,11 @@
-"""Opening, filtering and searching indexes of 10^4, 10^5 and 10^6 rows: a table and a log-log chart.
+"""Measure opening, filtering and searching of indexes of 10^4, 10^5 and 10^6 rows: a table and a log-log chart.
 
 python -m benchmarks.search_scale --index index/images [--rows 10000 100000 1000000] [--chart FILE.png] [--json FILE]
 
-Rows are made from the images of a real index: mixtures of two of their embeddings with noise, so that text queries
-(its captions, or everyday phrases) get realistic scores. Each size is opened and searched in a separate process.
-Each query is compared with the time that all cores need to read the matrix once, measured in the same process between
-the queries. Exit status 1 if a figure is missed at the largest size.
+Rows are mixtures of two embeddings of a real index, with noise, so that text queries (its captions, or everyday
+phrases) get realistic scores. Each size is opened and searched in a separate process. The time of a query is compared
+with the time that all cores need to read the matrix once, measured in the same process between the queries. Exit status
+1 if a figure is missed at the largest size.
 """
 
 import argparse
@@ -44,12 +44,14 @@ WRITE_ROWS = 50_000
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.search_scale", description="Search at 10^4 to 10^6 rows.")
-    parser.add_argument("--index", required=True, type=Path, help="index of real images, to make rows from")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.search_scale", description="Measure search in 10^4 to 10^6 rows."
+    )
+    parser.add_argument("--index", required=True, type=Path, help="index of real images, from which the rows are made")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--dim", type=int, default=512, help="dimension; the real ones are padded to it (default 512)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each measurement (default 5)")
-    parser.add_argument("--ann", action="store_true", help="also Lance's vector index, from 10,000 rows on")
+    parser.add_argument("--dim", type=int, default=512, help="dimension, to which embeddings are padded (default 512)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each measurement (default 5)")
+    parser.add_argument("--ann", action="store_true", help="also measure Lance's vector index, from 10,000 rows on")
     parser.add_argument("--chart", type=Path, help="draw the log-log chart into this file")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
@@ -91,7 +93,7 @@ def padded(embeds: np.ndarray, dim: int) -> np.ndarray:
 
 
 def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> None:
-    """An index as `miniclip index` would leave it, of made-up images in a hundred folders, one a minute."""
+    """Write an index as `miniclip index` does, of invented images in a hundred folders, taken one per minute."""
     generator = np.random.default_rng(0)
     seeds = padded(image_embeds, dim)
     with open_writer(folder, Settings("0" * 64, folder, "made up"), dim) as writer:
@@ -120,7 +122,7 @@ def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> N
 
 
 def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
-    """Everything of one size, in a fresh process."""
+    """All measurements of one size, in a new process."""
     text_embeds = np.load(folder / "text_embeds.npy")
     started = time.monotonic()
     index = ImageIndex.open(folder)
@@ -159,7 +161,7 @@ def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
 
 
 def reader(matrix: np.ndarray) -> Callable[[], object]:
-    """Every core reads its part of the matrix once: a dot product of float32 is bound by memory."""
+    """Every core reads its part of the matrix once: memory limits a float32 dot product."""
     cores = thread_count()
     parts = [np.array_split(part, max(1, part.size >> 16)) for part in np.array_split(matrix.reshape(-1), cores)]
     pool = ThreadPoolExecutor(cores)
@@ -172,7 +174,7 @@ def p50(run: Callable[[], object], seconds: float) -> float:
 
 
 def p50_in_turns(one: Callable[[], object], other: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """Median seconds of each of two calls, made in turns, so that other work on the machine affects both."""
+    """Median seconds of two calls that take turns, so that other work on the machine affects both."""
     times: list[tuple[float, float]] = []
     until = time.monotonic() + seconds
     while len(times) < 5 or time.monotonic() < until:
@@ -205,7 +207,7 @@ def print_row(own: dict[str, Any], is_first: bool) -> None:
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Time over rows, both axes logarithmic."""
+    """Draw time over rows, with logarithmic axes."""
     import matplotlib
 
     matplotlib.use("Agg")

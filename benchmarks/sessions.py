@@ -17,6 +17,7 @@ import onnxruntime as ort
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cpu import thread_count
 from miniclip.inference.bundle import Bundle
+from miniclip.inference.precision import PRECISIONS
 from miniclip.inference.providers import CPU
 from miniclip.search.exact import ExactSearch
 
@@ -32,7 +33,7 @@ TURN_S = 0.25
 
 
 def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -> ort.SessionOptions:
-    """One combination of settings. Not made from ours: to set an entry twice is a warning of onnxruntime's."""
+    """One combination of settings. It does not start from ours: onnxruntime warns about an entry that is set twice."""
     made = ort.SessionOptions()
     made.intra_op_num_threads, made.inter_op_num_threads = threads, 1
     made.enable_cpu_mem_arena, made.enable_mem_pattern = arena, pattern
@@ -44,7 +45,7 @@ def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -
 
 
 def settings() -> dict[str, ort.SessionOptions]:
-    """The combinations that are compared, ours first."""
+    """The compared combinations, ours first."""
     cores = thread_count()
     compared = {
         f"{cores} threads, spinning {name}": options(cores, entries, True, True) for name, entries in SPINNING.items()
@@ -56,7 +57,7 @@ def settings() -> dict[str, ort.SessionOptions]:
 
 
 def in_turns(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of one pass of each, measured in turns of as many passes as fit into `TURN_S`, at least one."""
+    """Median seconds of one pass of each. A turn is as many passes as fit into `TURN_S`, at least one."""
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     for run_once in passes.values():
         run_once()
@@ -71,10 +72,12 @@ def in_turns(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.sessions", description="Session settings against each other.")
-    parser.add_argument("--bundle", type=Path, required=True, help="bundle whose towers are run")
-    parser.add_argument("--precision", default="int8", help="fp32 | fp16 | int8 (default int8)")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each setting (default 10)")
+    parser = ArgumentParser(prog="python -m benchmarks.sessions", description="Compare session settings.")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle whose towers run")
+    parser.add_argument(
+        "--precision", default="int8", choices=list(PRECISIONS), help="precision of the towers (default int8)"
+    )
+    parser.add_argument("--rounds", type=int, default=10, help="number of turns of each setting (default 10)")
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
     input_ids, attention_mask = bundle.tokenizer([WORDS])

@@ -1,7 +1,7 @@
 """Images with known words: screenshots, receipts and signs, drawn with noise, blur and tilt.
 
-In: a seed. Out: `TextImage`, the pixels and the words in them. `benchmarks.ocr` measures with them.
-It uses the fonts of the machine (`fc-list`) and words from emoji names.
+In: a seed. Out: `TextImage`, with pixels and the words in them, for `benchmarks.ocr`. Fonts are those of the machine
+(`fc-list`), and words come from emoji names.
 """
 
 import random
@@ -24,7 +24,7 @@ PANELS = ((0, 90, 160), (20, 110, 50), (190, 30, 40), (240, 200, 40), (245, 245,
 
 @dataclass(frozen=True)
 class TextImage:
-    """One image and the words that it shows, in lower case."""
+    """One image and its words in lower case."""
 
     kind: str
     image: Image.Image

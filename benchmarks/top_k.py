@@ -2,10 +2,10 @@
 
 python -m benchmarks.top_k [--rows 1000000] [--dim 512] [--json FILE]
 
-One query is limited by memory, so it is compared with the time that all cores need to read the matrix once. Many
-queries are limited by arithmetic, so they are compared with the matrix product at the GEMM rate of the same run. Rows
-are compared with numpy's, ties included. The same queries are then answered from 8-bit embeddings. Exit status 1 if
-rows differ, or one query in 8 bits is slower than in float32.
+Memory limits a single query, so its time is compared with the time that all cores need to read the matrix once.
+Arithmetic limits many queries, so their time is compared with the matrix product at the GEMM rate of the same run. Rows
+must be equal to numpy's, including ties. The same queries then search 8-bit embeddings. Exit status 1 if rows differ,
+or if one query in 8 bits is slower than in float32.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,12 @@ from miniclip.search.exact import ExactSearch
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.top_k", description="Exact top 10 against the machine's limits.")
+    parser = ArgumentParser(
+        prog="python -m benchmarks.top_k", description="Compare the exact top 10 with the limits of the machine."
+    )
     parser.add_argument("--rows", type=int, default=1_000_000, help="images in the gallery (default 1,000,000)")
     parser.add_argument("--dim", type=int, default=512, help="dimension of the embeddings (default 512)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="time for each measurement (default 6)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds for each measurement (default 6)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
 
@@ -74,7 +76,7 @@ def main() -> int:
 
 
 class InMemory:
-    """Embeddings as `Int8Search` reads them from an index."""
+    """Embeddings in memory with the interface that `Int8Search` expects of an index."""
 
     def __init__(self, embeds: np.ndarray) -> None:
         self._embeds, self.dim = embeds, embeds.shape[1]
@@ -92,7 +94,7 @@ class InMemory:
 
 
 def _equal(query: np.ndarray, found: np.ndarray, image_embeds: np.ndarray) -> bool:
-    """Whether the rows are numpy's. Scores of different sums may differ in the last bit, so near ties may swap."""
+    """Whether the rows equal numpy's. Another order of summing may change the last bit, so near ties may swap."""
     scores = image_embeds @ query
     expected = np.argsort(-scores, kind="stable")[:10]
     return bool((found == expected).all() or np.allclose(scores[found], scores[expected], atol=1e-6))

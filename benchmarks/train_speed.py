@@ -1,16 +1,17 @@
-"""Training speed of the three setups against a plain loop over the same images and captions.
+"""Compare the training speed of the three setups with a plain loop over the same images and captions.
 
 python -m benchmarks.train_speed --data PATH [--pictures 512] [--setups 1 2 3] [--seconds 20] [--json FILE]
 
-The plain loop is a straightforward implementation, as in the original project: a batch of 32 rows, each one image and
-one caption, images decoded for every row, captions padded to 128 tokens, float32, both whole towers forward in every
-step, gradients for the setup's trained parameters. Ours are the recipes in configs/, after their first pass, which
-fills the caches (its time is printed). Both are counted in pairs per second; a pair is a caption with its image.
+The plain loop is a straightforward implementation, as in the original project. A batch has 32 rows of one image and one
+caption. It decodes the image of every row, pads captions to 128 tokens, computes in float32, runs both whole towers in
+every step, and computes gradients for the setup's trained parameters. Our loop uses the recipes in configs/, measured
+after their first pass, which fills the caches (its time is printed). Both rates are pairs per second; a pair is a
+caption with its image.
 
-The last lines measure the first pass of configs/setup1.toml over the same images and captions, without decoding:
-PyTorch as training uses it on this processor, PyTorch in float32, and onnxruntime. Rates are per second of CPU time,
-which other work on the machine changes little. The difference is the largest to PyTorch in float32, as a share of the
-largest value.
+The last lines measure the first pass of configs/setup1.toml over the same images and captions, without decoding: in
+PyTorch as training uses it on this processor, in PyTorch with float32, and in onnxruntime. Rates are per second of CPU
+time, which other work on the machine changes little. The difference is the largest one to PyTorch in float32, as a
+share of the largest value.
 """
 
 import tempfile
@@ -50,11 +51,13 @@ MIN_RATIO = {1: 200, 2: 3, 3: 5}
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.train_speed", description="Training against a plain loop.")
+    parser = ArgumentParser(prog="python -m benchmarks.train_speed", description="Compare training with a plain loop.")
     parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
-    parser.add_argument("--pictures", type=int, default=512, help="so many of them are used (default 512)")
-    parser.add_argument("--setups", type=int, nargs="*", default=list(MIN_RATIO), help="(default 1 2 3)")
-    parser.add_argument("--seconds", type=float, default=20, help="time for each measurement (default 20)")
+    parser.add_argument("--pictures", type=int, default=512, help="number of images to use (default 512)")
+    parser.add_argument(
+        "--setups", type=int, nargs="*", default=list(MIN_RATIO), help="setups to measure (default 1 2 3)"
+    )
+    parser.add_argument("--seconds", type=float, default=20, help="seconds for each measurement (default 20)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     table = read_captions(arguments.data).split("train", "val").first(arguments.pictures)
@@ -73,7 +76,7 @@ def main() -> int:
     for side, engines in passes.items():
         for name, row in engines.items():
             print(
-                f"first pass, {side:<7} {name:<20}{row['per_s']:>8.1f} a CPU second{row['ratio']:>7.1f}x"
+                f"first pass, {side:<7} {name:<20}{row['per_s']:>8.1f} per CPU second{row['ratio']:>7.1f}x"
                 f"   difference {row['difference']:.1e}"
             )
     if arguments.json:
@@ -82,7 +85,7 @@ def main() -> int:
 
 
 def _measure(config: Config, table: CaptionTable, seconds: float) -> dict[str, float]:
-    """Both loops on the same images, the plain one first: it must not find memory kept warm."""
+    """Measure both loops on the same images. The plain one comes first, so that no memory is warm for it."""
     model, transform, text_folder = start_model(config)
     with tempfile.TemporaryDirectory() as tmp:
         tokenizer = begin_run(Path(tmp), config, transform, text_folder)
@@ -97,7 +100,7 @@ def _measure(config: Config, table: CaptionTable, seconds: float) -> dict[str, f
 
 
 def _first_passes(config: Config, table: CaptionTable) -> dict[str, dict[str, dict[str, float]]]:
-    """Images and texts a CPU second in each engine; the ratio is to PyTorch as training uses it here."""
+    """Images and texts per CPU second in each engine; the ratio is to PyTorch as training uses it here."""
     model, transform, text_folder = start_model(config)
     reuse_freed_memory()
     cast(Any, model.vision).to(memory_format=torch.channels_last)
@@ -128,7 +131,7 @@ def _first_passes(config: Config, table: CaptionTable) -> dict[str, dict[str, di
 def _in_turns(
     engines: dict[str, Callable[..., np.ndarray]], batches: Sequence[tuple[np.ndarray, ...]]
 ) -> dict[str, dict[str, float]]:
-    """Every batch goes through each engine three times, in turns; of each batch, the least CPU time counts."""
+    """Each engine computes every batch three times, in turns; the lowest CPU time of each batch counts."""
     seconds, differences = dict.fromkeys(engines, 0.0), dict.fromkeys(engines, 0.0)
     for compute in engines.values():
         compute(*batches[0])
@@ -153,7 +156,7 @@ def _in_turns(
 
 
 def _rate(steps: Iterator[int], seconds: float) -> float:
-    """Pairs a second; the first step, which allocates, does not count."""
+    """Pairs per second, without the first step, which allocates memory."""
     next(steps)
     pairs, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniclip.data.paths import printable
 from miniclip.search.filters import FILTERS, Filters
-from miniclip.search.query import Query
+from miniclip.search.query import PAGE_TOP_K, Query
 from miniclip.search.searcher import SORTS
 
 from .errors import PageError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FORM_FILTERS = ("not", *FILTERS, "copies", "unnamed")
 ADDRESS_FIELDS = ("q", "like", "weight", "sort", *FORM_FILTERS)
-PAGE_SIZE = 24  # fills 3 to 4 rows on a desktop; "Show more" adds as many again
 MAX_SHOWN = 1000
 MAX_CHOICES = 300
 
@@ -68,7 +67,7 @@ def read_filters(form: Form, gallery: "GallerySearch") -> Filters:
 
 def read_shown(form: Form) -> int:
     """How many results the form wants to see."""
-    return int(number(form, "shown", PAGE_SIZE, 1, MAX_SHOWN))
+    return int(number(form, "shown", PAGE_TOP_K, 1, MAX_SHOWN))
 
 
 def offered_filters(gallery: "GallerySearch") -> dict[str, list[tuple[str, str]]]:
@@ -95,5 +94,5 @@ def page_settings() -> dict[str, Any]:
         "filters": FORM_FILTERS,
         "galleryFilters": list(FILTERS),
         "addressFields": ADDRESS_FIELDS,
-        "pageSize": PAGE_SIZE,
+        "pageSize": PAGE_TOP_K,
     }

@@ -43,7 +43,7 @@ def make_parser() -> ArgumentParser:
         "--run",
         required=True,
         type=Path,
-        help="run folder from training, or a CLIP, SigLIP, ...: its folder or USER/NAME",
+        help="run folder, or a whole model such as CLIP or SigLIP: its folder or USER/NAME",
     )
     parser.add_argument("--out", required=True, type=Path, help="bundle folder to write")
     parser.add_argument(
@@ -63,7 +63,7 @@ def make_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
-    out: Path = arguments.out.resolve()  # a link is replaced at its target
+    out: Path = arguments.out.resolve()  # write to the target of a link; the link stays
     if out.exists() and not out.is_dir():
         raise MiniClipError(f"{arguments.out} is a file; choose another --out")
     present = out.exists() and any(out.iterdir())
@@ -73,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     replaced = _replaceable(out, run.fingerprint) if present else {}
     calibration = _calibration(run, arguments.data, arguments.image_root)
     if "int8" in arguments.precision and calibration is None:
+        others = " ".join(name for name in arguments.precision if name != "int8") or "fp32"
         raise MiniClipError(
             f"int8 needs calibration images, and {arguments.run} has no {CALIBRATION_FILE}; "
-            "name captions with --data, or leave int8 out with --precision fp32 fp16"
+            f"name captions with --data, or leave int8 out with --precision {others}"
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -95,11 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: CalibrationSet | None) -> None:
-    """Write every file of a bundle, the manifest last. The same run gives the same bytes."""
+    """Write every file of a bundle, the manifest last. The same run always gives the same bytes."""
     (folder / "onnx").mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         shutil.copyfile(run.settings / name, folder / name)
-    # transformers.js opens a dual encoder by this type; it ignores the towers' own types once they are ONNX files
+    # transformers.js needs this type to open a dual encoder, whatever the types of the towers are
     dim = run.config.model.projection_dim
     write_json(folder / "config.json", {"model_type": "clip", "projection_dim": dim, "architectures": ["CLIPModel"]})
 
@@ -144,7 +145,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
 
 
 def _shares(precisions: list[str], is_calibrated: bool) -> dict[str, float]:
-    """The stages and rough estimates of their relative durations, from which `Stages` tells the time left."""
+    """The stages with rough estimates of their relative durations; `Stages` computes the remaining time from them."""
     shares = {"exporting the vision tower": 10.0, "exporting the text tower": 8.0}
     if is_calibrated:
         if "int8" in precisions:
@@ -163,7 +164,7 @@ def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet
     if match is None:
         print("scores could not be calibrated: matching pairs score no higher than others")
     elif split == "train":
-        print("scores are calibrated on training images, because the run kept no others: probabilities are too high")
+        print("scores are calibrated on training images, because the run kept no others, so probabilities are too high")
     return match
 
 
@@ -176,7 +177,7 @@ def _calibration(run: Run, data: str | None, image_roots: Sequence[Path] | None)
 
 
 def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
-    """The manifest of the bundle in `out`; `MiniClipError` if replacing it would lose files that no export wrote."""
+    """The manifest of the bundle in `out`; `MiniClipError` if an export would delete files that no export wrote."""
     try:
         manifest = read_manifest(out / "manifest.json")
     except MiniClipError as error:
@@ -195,7 +196,7 @@ def _replaceable(out: Path, fingerprint: str) -> dict[str, Any]:
 
 
 def _put_in_place(bundle: Path, out: Path, old: Path) -> None:
-    """Put the finished bundle in place; the old one is removed only afterwards."""
+    """Move the finished bundle into place, and only then delete the old one."""
     if out.exists():
         if exchange(bundle, out):
             return

@@ -1,9 +1,9 @@
 """Choose activation ranges with the smallest error, instead of minimum and maximum.
 
 In: a statically quantised graph, the float graph that it was made from, calibration data. Out: the graph with other
-scales. A few extreme values would give all others coarse steps, so each tensor's range is shrunk at both ends to where
-the mean squared error of the sampled values is smallest (R. Banner et al., "Post training 4-bit quantization", NeurIPS
-2019, section 3, here by trying).
+scales. If a few extreme values set the range of a tensor, all other values get coarse steps. So both ends of the range
+move inwards to the smallest mean squared error of sampled values (R. Banner et al., "Post training 4-bit quantization",
+NeurIPS 2019, section 3; here by trial instead of by formula).
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ from onnx import TensorProto, numpy_helper
 
 from .graph import Feeds, Wiring, run_inside
 
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the largest and of the smallest value that calibration saw
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the largest and the smallest value in the calibration data
 SAMPLED_VALUES = 4096  # of each tensor and batch
 
 
 def fit_ranges(int8: onnx.ModelProto, model: onnx.ModelProto, feeds: Feeds) -> None:
     """Set the scale and zero point of every activation of `int8`, in place.
 
-    A convolution's bias is stored in steps of input scale times weight scale, so it is requantised with its input.
+    The step of a convolution's bias is the input scale times the weight scale, so a new input scale needs a new bias.
     """
     known = Wiring(int8.graph)
     made = {name for node in model.graph.node for name in node.output}
@@ -53,7 +53,7 @@ def rescale_bias(known: Wiring, dequantised: onnx.NodeProto, growth: np.ndarray)
 
 
 def replace_constant(item: TensorProto, values: np.ndarray) -> None:
-    """Give a constant of the graph other values."""
+    """Replace the values of a constant of the graph."""
     item.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), item.name))
 
 
@@ -67,7 +67,7 @@ def _samples(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> list[np.
 
 
 def _best_range(values: np.ndarray, low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of the range inside `low` to `high` that has the smallest squared error."""
+    """Scale and zero point of the range within `low` and `high` that has the smallest squared error."""
     tried = []
     for lower in SHARES if low < 0 else (1.0,):
         for upper in SHARES if high > 0 else (1.0,):

@@ -23,13 +23,14 @@ KEPT_IN_FP32 = [
     "ReduceSum",
     "Div",
 ]
-# Low precision suits the range of raw pixels badly: these convolutions cause most of the loss and take little time.
+# Raw pixels have a range that low precision represents badly. These convolutions cause most of the loss and take little
+# time.
 FIRST_IN_FP32 = 5
 
 
 def write_fp16(fp32: Path, fp16: Path) -> None:
     """Write half-precision weights and arithmetic, with float32 inputs and outputs."""
-    with quiet_tools():  # the converter warns of every weight below fp16's smallest number, which becomes zero
+    with quiet_tools():  # the converter warns about each weight that is too small for fp16 and becomes zero
         fp32_model = onnx.load(fp32)
         kept = normalisation_tail(fp32_model)
         if is_convolutional(fp32_model):
@@ -42,7 +43,7 @@ def write_fp16(fp32: Path, fp16: Path) -> None:
 
 
 def _drop_round_trips(model: onnx.ModelProto) -> None:
-    """Remove the casts to fp16 and back that the converter puts between two fp32 nodes: they round what should stay."""
+    """Remove the casts to fp16 and back that the converter puts between two fp32 nodes: they round fp32 values."""
     producers = {name: node for node in model.graph.node for name in node.output}
     original: dict[str, str] = {}
     for node in model.graph.node:
@@ -65,8 +66,9 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
 
 
 def normalisation_tail(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes from the last LayerNormalization, or without one from the head's product, to the end: the L2
-    norm must not be rounded to 11 bits.
+    """Names of the nodes from the last LayerNormalization to the end; without one, from the head's matrix product.
+
+    They stay in fp32, because fp16 would round the L2 norm to 11 bits.
     """
     nodes = list(model.graph.node)
     last = {node.op_type: place for place, node in enumerate(nodes)}

@@ -1,7 +1,7 @@
-"""Choose layers that stay in fp32 because the tower would otherwise lose too much in 8 bits.
+"""Choose layers that stay in fp32 when a tower loses too much in 8 bits.
 
-In: a tower, and the similarity of its 8-bit version on held-back calibration data. Out: the smallest number of layer
-sets, beginning with those that help most, that must stay in fp32 to make the 8-bit version similar enough.
+In: a tower, and the similarity of its 8-bit version to fp32 on held-back calibration data. Out: the fewest sets of
+layers that must stay in fp32 for enough similarity, the most helpful ones first.
 """
 
 from collections.abc import Callable, Collection
@@ -16,10 +16,10 @@ Cosine = Callable[[Collection[str]], float]  # nodes kept in fp32 -> cosine to f
 
 
 def layers_to_keep(model: onnx.ModelProto, cosine: Cosine) -> dict[str, set[str]]:
-    """By name, the sets of nodes to keep in fp32 in a tower that does not reach `MIN_COSINE` in 8 bits.
+    """By name, the sets of nodes that stay in fp32 in a tower that does not reach `MIN_COSINE` in 8 bits.
 
-    Each set is measured as the only one in fp32. The best 1, 2, 3, 5, 8, ... sets are then kept together, at most all
-    of them, until the tower passes.
+    Each set is first measured as the only one in fp32. Then the best 1, 2, 3, 5, 8, ... sets stay in fp32 together,
+    until the tower reaches `MIN_COSINE`.
     """
     sets = layer_sets(model)
     gain = {name: cosine(nodes) for name, nodes in sets.items()}

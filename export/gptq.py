@@ -1,11 +1,11 @@
-"""GPTQ: weights of matrix products and convolutions rounded to an integer grid so that their errors cancel.
+"""GPTQ: round the weights of matrix products and convolutions to an integer grid so that their errors cancel.
 
-In: a graph and calibration data. Out: the same weights as multiples of a step an output channel.
+In: a graph and calibration data. Out: the same weights as multiples of one step per output channel.
 
-Rounding each weight to the nearest step is best for that weight, not for the layer's output: the inputs of a layer are
-correlated, so the weights that are still to be rounded can make up for the error of one row (E. Frantar et al., "GPTQ",
+Rounding to the nearest step is best for each weight alone, but not for the layer's output. The inputs of a layer are
+correlated, so rows that are not rounded yet can compensate for the error of a rounded row (E. Frantar et al., "GPTQ",
 ICLR 2023, section 3, after B. Hassibi and D. Stork, "Optimal Brain Surgeon", NIPS 1992). A convolution is the product
-of its patches with its kernel; a depthwise one is one such product a channel.
+of its patches with its kernel; a depthwise convolution is one such product per channel.
 """
 
 from collections.abc import Collection
@@ -17,15 +17,15 @@ from onnx import helper, numpy_helper
 
 from .graph import Feeds, drop_unused, run_inside, token_rows
 
-MAX_WEIGHT = {8: 127, 7: 64}  # the largest integer of each grid, as onnxruntime's quantiser takes it
-SAMPLED_ROWS = 256  # of each batch; a layer needs some more rows than it has inputs
-SAMPLED_POSITIONS = 64  # of each image of a batch, for a depthwise convolution, whose products have few inputs
+MAX_WEIGHT = {8: 127, 7: 64}  # the largest integer of each grid in onnxruntime's quantiser
+SAMPLED_ROWS = 256  # of each batch; a layer needs more rows than it has inputs
+SAMPLED_POSITIONS = 64  # of each image, for depthwise convolutions: their products have few inputs
 MAX_INPUTS = 2304  # 256 channels in a 3 x 3 kernel; the quantiser rounds larger layers to the nearest step
-DAMPING = 0.001  # of the mean square of the inputs, added to each: channels that are almost always zero stay solvable
+DAMPING = 0.001  # share of the mean square of the inputs, added to each, so that channels close to zero stay solvable
 
 
 def input_factors(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """By the name of each layer that can be rounded: factors (groups, d_in, d_in) that say how its rows compensate."""
+    """By layer name: factors (groups, d_in, d_in) by which later rows compensate for the error of earlier ones."""
     constants = {item.name: item for item in model.graph.initializer}
     layers = [
         node
@@ -35,7 +35,7 @@ def input_factors(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]
     layers = [node for node in layers if _can_be_rounded(node, list(constants[node.input[1]].dims))]
     if not layers:
         return {}
-    keys = {node.name: _key(node) for node in layers}  # query, key and value share their input
+    keys = {node.name: _key(node) for node in layers}  # query, key and value have the same input
     readers = {key: next(node for node in layers if keys[node.name] == key) for key in keys.values()}
     squares: dict[Any, np.ndarray] = {}
     generator = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def input_factors(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]
 
 
 def rounded_weights(model: onnx.ModelProto, factors: dict[str, np.ndarray], bits: int) -> dict[str, np.ndarray]:
-    """By layer name: its weights as multiples of `steps(weight, bits)`, float32, in the graph's own layout."""
+    """By layer name: its weights as multiples of `steps(weight, bits)`, float32, in the layout of the graph."""
     constants = {item.name: item for item in model.graph.initializer}
     rounded = {}
     for node in model.graph.node:
@@ -75,7 +75,9 @@ def with_weights(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> onnx
             node.input[1] = rounded_name(node.name)
             weight = np.ascontiguousarray(weights[node.name])
             model.graph.initializer.append(numpy_helper.from_array(weight, node.input[1]))
-            if node.op_type == "Conv" and len(node.input) > 2:  # equal biases share a constant, but not their scale
+            if (
+                node.op_type == "Conv" and len(node.input) > 2
+            ):  # equal biases share a constant, but need separate scales
                 bias, node.input[2] = numpy_helper.to_array(constants[node.input[2]]), f"{node.name}_bias"
                 model.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
     drop_unused(model)
@@ -88,12 +90,12 @@ def rounded_name(layer: str) -> str:
 
 
 def is_depthwise(shape: list[int], groups: int) -> bool:
-    """Whether a convolution with weights of this shape has one input channel a group, and more than one group."""
+    """Whether a convolution with weights of this shape has several groups of one input channel each."""
     return groups > 1 and shape[1] == 1
 
 
 def steps(weight: np.ndarray, bits: int = 8) -> np.ndarray:
-    """(..., d_in, d_out) -> (..., d_out): the step of each output's integers, as onnxruntime's quantiser takes it."""
+    """(..., d_in, d_out) -> (..., d_out): the step of each output's integers in onnxruntime's quantiser."""
     return np.asarray(np.abs(weight).max(axis=-2) / MAX_WEIGHT[bits] + 1e-12)
 
 
@@ -119,7 +121,7 @@ def _can_be_rounded(node: onnx.NodeProto, shape: list[int]) -> bool:
 
 
 def _key(node: onnx.NodeProto) -> tuple[Any, ...]:
-    """Equal for layers that see the same rows."""
+    """A key that is equal for layers with the same input rows."""
     attributes = _attributes(node)
     names = ("group", "kernel_shape", "strides", "pads")
     return (node.op_type, node.input[0], *(str(attributes.get(name)) for name in names))
@@ -163,7 +165,7 @@ def _rounded(weight: np.ndarray, update: np.ndarray, bits: int) -> np.ndarray:
     """weight (groups, d_in, d_out), update (groups, d_in, d_in) -> multiples of `steps(weight, bits)`."""
     step, limit = steps(weight, bits).astype(np.float32), MAX_WEIGHT[bits]
     left = weight.copy()
-    largest = np.abs(weight).argmax(axis=1)  # stays, so that the quantiser finds exactly this grid
+    largest = np.abs(weight).argmax(axis=1)  # unchanged, so that the quantiser derives exactly this grid
     for row in range(weight.shape[1]):
         exact = left[:, row].copy()
         nearest = np.clip(np.round(exact / step), -limit, limit) * step

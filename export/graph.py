@@ -1,4 +1,4 @@
-"""Work on ONNX graphs that all precisions share: run a graph, read its inner tensors, find its layers, save it."""
+"""Tools for ONNX graphs: run a graph, read its inner tensors, find its layers, save it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def image_feeds(pixel_values: np.ndarray) -> Feeds:
 
 
 def text_feeds(tokenizer: Tokenizer, texts: Sequence[str]) -> Feeds:
-    """Texts -> batches of `input_ids, attention_mask`, in the texts' order, of the size that encoders use on a CPU."""
+    """Texts -> batches of `input_ids, attention_mask`, in the same order, of the batch size of encoders on a CPU."""
     starts = range(0, len(texts), TEXTS_A_CORE)
     batches = (tokenizer(texts[start : start + TEXTS_A_CORE]) for start in starts)
     return [{"input_ids": input_ids, "attention_mask": attention_mask} for input_ids, attention_mask in batches]
@@ -39,14 +39,13 @@ def embed(model: onnx.ModelProto | Path, feeds: Feeds) -> np.ndarray:
 
 
 def look_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
-    """Tensors inside the graph, batch by batch, each as `(rows, d)` with d the last axis: one row per image, text, or
-    token without padding."""
+    """Tensors inside the graph as `(rows, d)`, batch by batch: one row per image, text or token, without padding."""
     for feed, tensors in zip(feeds, run_inside(model, names, feeds), strict=True):
         yield [token_rows(values, feed.get("attention_mask")) for values in tensors]
 
 
 def run_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterator[list[np.ndarray]]:
-    """Tensors inside the graph, batch by batch, in their own shapes."""
+    """Tensors inside the graph in their original shapes, batch by batch."""
     if not names:  # onnxruntime would return all outputs
         yield from ([] for _ in feeds)
         return
@@ -76,7 +75,7 @@ def is_convolutional(model: onnx.ModelProto) -> bool:
 
 
 class Wiring:
-    """The node that makes each tensor, the nodes that read it, and the values of constants."""
+    """The connections of a graph: the node that makes each tensor, the nodes that read it, the values of constants."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.producers = {name: node for node in graph.node for name in node.output}
@@ -100,7 +99,7 @@ class Wiring:
 
 
 def constant_products(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """Matrix products with constant weights, grouped by input: query, key and value have the same one."""
+    """Matrix products with constant weights, grouped by input; query, key and value are one group."""
     constants = {item.name for item in model.graph.initializer}
     products: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -134,7 +133,7 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
     """Write one file that strict readers accept; the same graph gives the same bytes."""
-    with quiet_tools():  # converters append casts at the end, but the standard demands topological order
+    with quiet_tools():  # converters append casts at the end, but ONNX requires topological order
         OnnxModel(model).topological_sort(is_deterministic=True)
     forget_origin(model)
     onnx.checker.check_model(model)
@@ -142,7 +141,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def forget_origin(model: onnx.ModelProto) -> None:
-    """Remove source lines, module names and inferred shapes: they are not needed to run, and differ between exports."""
+    """Remove source lines, module names and inferred shapes: no run needs them, and they differ between exports."""
     model.producer_name, model.producer_version, model.doc_string = "miniclip", "", ""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]

@@ -1,10 +1,10 @@
 """fp32 ONNX file -> int8 for CPUs: 8-bit weights, 8-bit products, float32 in and out.
 
 Convolutions are quantised statically: the ranges of activations are measured on calibration data and stored as Q/DQ
-pairs (B. Jacob et al., CVPR 2018). For the matrix products of a transformer, static and dynamic quantisation are both
-tried on half of the calibration data, and the other half decides. The same half decides which layers stay in fp32
-(`export.fp32_layers`) and which weights take 7 bits (`export.weight_bits`). Word tables and heads are stored as 8-bit
-rows and computed in float32 (`export.int8_storage`).
+pairs (B. Jacob et al., CVPR 2018). For the matrix products of a transformer, both static and dynamic quantisation are
+fitted to half of the calibration data, and the held-back half decides between them. The held-back half also decides
+which layers stay in fp32 (`export.fp32_layers`) and which weights take 7 bits (`export.weight_bits`). Word tables and
+heads are stored as 8-bit rows and computed in float32 (`export.int8_storage`).
 """
 
 import tempfile
@@ -43,15 +43,16 @@ from .layer_sets import layer_sets
 from .smooth_quant import scale_outliers
 from .weight_bits import LayerBits, choose_bits, layer_work, some_of, with_7_bits
 
-# The first convolutions see raw pixels, whose range low precision serves badly: most of the loss, little of the time.
+# The first convolutions read raw pixels, whose range 8 bits represent badly. They cause most of the loss and take
+# little time.
 FIRST_IN_FP32 = 3
-# Additions stay in float32, so that the sum that all residual blocks add to is not rounded again at each of them.
+# Additions stay in float32, because otherwise each residual block would round the running sum again.
 CONVOLUTION_OPERATORS = ["Conv", "Clip", "Relu", "MaxPool"]
 DYNAMIC, STATIC = "dynamic quantisation", "static quantisation"
 
 
 class FeedReader(CalibrationDataReader):
-    """Hands feeds to onnxruntime's calibrator."""
+    """Passes feeds to onnxruntime's calibrator."""
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = iter(feeds)
@@ -62,31 +63,31 @@ class FeedReader(CalibrationDataReader):
 
 @dataclass(frozen=True)
 class Tower:
-    """A tower in fp32 and all that does not depend on which of its layers are quantised."""
+    """A tower in fp32, and the data that does not depend on the choice of quantised layers."""
 
     model: onnx.ModelProto
-    source: onnx.ModelProto  # the same function with its outliers divided
+    source: onnx.ModelProto  # the same function, with its outliers scaled down
     factors: dict[str, np.ndarray]  # of `export.gptq`
-    rounded: dict[str, np.ndarray]  # its 8-bit weights, by layer: they do not depend on which other layers have 8 bits
-    measured: Feeds  # calibration data that scales and weights are fitted to
+    rounded: dict[str, np.ndarray]  # its 8-bit weights, by layer
+    measured: Feeds  # calibration data to which scales and weights are fitted
     judged: Feeds  # held-back calibration data
     expected: np.ndarray  # embeddings of the held-back data
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """A tower in 8 bits, before and after its tables, heads and standardisation were fitted to it."""
+    """A tower in 8 bits, before and after tables and heads were stored in 8 bits and standardisation refitted."""
 
     graph: onnx.ModelProto
     unfinished: onnx.ModelProto
-    how: str  # which kind of quantisation, and how near to fp32, for the user
+    how: str  # for the user: static or dynamic, and the cosine to fp32
     cosine: float  # to fp32 on held-back data, 1st percentile
 
 
 def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBits]]:
-    """Quantise on `feeds`, calibration data of the tower.
+    """Quantise a tower with its calibration data `feeds`.
 
-    Returns a line for the user about how it was done, and the bits of each layer.
+    Returns a line for the user that describes the result, and the bits of each layer.
     """
     with quiet_tools():
         tower = _prepare(onnx.load(fp32), feeds)
@@ -101,7 +102,7 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
         all_kept = bool(kept) and len(kept) == len(layer_sets(tower.model))
     save_graph(graph, int8)
     if all_kept:
-        lost = f"cosine to fp32 in 8 bits, 1st percentile: {in_8_bits:.3f}; most is lost in {', '.join([*kept][:3])}"
+        lost = f"cosine to fp32 in 8 bits, 1st percentile: {in_8_bits:.3f}; largest losses: {', '.join([*kept][:3])}"
         return f"all layers stay in fp32 ({lost})", layers
     narrow = sum(layer.bits == 7 for layer in layers)
     how = f"{quantised.how}; weights of {narrow} of {len(layers)} layers in 7 bits"
@@ -109,7 +110,7 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
 
 
 def quantise(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> tuple[onnx.ModelProto, str]:
-    """An int8 graph with 8-bit weights and how it was made; nodes named in `exclude` stay in fp32."""
+    """An int8 graph with 8-bit weights, and its description; nodes named in `exclude` stay in fp32."""
     with quiet_tools():
         quantised = _quantise(_prepare(model, feeds), exclude)
     return quantised.graph, quantised.how
@@ -146,14 +147,14 @@ def _quantise(tower: Tower, exclude: Collection[str]) -> Quantised:
 
 
 def _worst_cosine(tower: Tower, graph: onnx.ModelProto) -> float:
-    """To fp32 on held-back data, 1st percentile; -1 where the embeddings are not numbers."""
+    """Cosine to fp32 on held-back data, 1st percentile; -1 if an embedding is not finite."""
     cosines = (embed(graph, tower.judged) * tower.expected).sum(axis=1)
     return float(np.nan_to_num(np.percentile(cosines, 1), nan=-1))
 
 
 def _narrow(tower: Tower, quantised: Quantised, exclude: Collection[str]) -> tuple[onnx.ModelProto, list[LayerBits]]:
-    """The graph with 7-bit weights where they cost little, and the bits of each layer."""
-    # depthwise convolutions keep 8 bits: 7 hurt them most and make them no faster
+    """The graph with 7-bit weights in layers where they cost little, and the bits of each layer."""
+    # depthwise convolutions keep 8 bits: 7 bits hurt them most and do not make them faster
     depthwise = {node.name for node in tower.source.graph.node if node.op_type == "Conv" and groups_of(node) > 1}
     seven = rounded_weights(
         tower.source, {name: factor for name, factor in tower.factors.items() if name not in depthwise}, 7
@@ -168,20 +169,20 @@ def _narrow(tower: Tower, quantised: Quantised, exclude: Collection[str]) -> tup
     layers = choose_bits(quantised.graph, seven, work, error)
     chosen = {layer.name: seven[layer.name] for layer in layers if layer.bits == 7}
     graph = _finished(with_7_bits(quantised.unfinished, chosen), tower, exclude)
-    if _worst_cosine(tower, graph) < MIN_COSINE:  # too close to the limit for any saving
+    if _worst_cosine(tower, graph) < MIN_COSINE:  # the change from 8 to 7 bits may cross the limit
         return quantised.graph, [replace(layer, bits=8) for layer in layers]
     return graph, layers
 
 
 def _singly(feeds: Feeds) -> Feeds:
-    """Images one by one, as encoders run them on a CPU, so that dynamic scales are those of a single image."""
+    """Batches of one image, as encoders run them on a CPU, so that dynamic scales depend on a single image."""
     if "pixel_values" not in feeds[0]:
         return feeds
     return [{"pixel_values": image[None]} for feed in feeds for image in feed["pixel_values"]]
 
 
 def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProto:
-    """Dynamic quantisation of matrix products: a scale an input tensor, and one a column of the weights."""
+    """Dynamic quantisation of matrix products: one scale per input tensor, and one per column of the weights."""
     with tempfile.TemporaryDirectory() as tmp:
         source, target = _written(model, tmp), Path(tmp) / "quantised.onnx"
         quantize_dynamic(
@@ -190,13 +191,16 @@ def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProt
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*exclude, *(f"{name}_MatMul" for name in exclude)],  # the name a Gemm's product gets
+            nodes_to_exclude=[
+                *exclude,
+                *(f"{name}_MatMul" for name in exclude),
+            ],  # the quantiser's name for the product of a Gemm
         )
         return onnx.load(target)
 
 
 def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> onnx.ModelProto:
-    """Static quantisation: per-channel signed weights, and unsigned activations between their minimum and maximum."""
+    """Static quantisation: signed weights per channel, and unsigned activations from their minimum to their maximum."""
     convolutional = is_convolutional(model)
     with tempfile.TemporaryDirectory() as tmp:
         source, target = _written(model, tmp), Path(tmp) / "quantised.onnx"
@@ -223,7 +227,9 @@ def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> o
 
 def _written(model: onnx.ModelProto, folder: str) -> Path:
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    del model.graph.value_info[:]  # the quantiser refuses shapes from before weights were transposed
+    del model.graph.value_info[
+        :
+    ]  # these shapes are outdated once weights are transposed, and the quantiser refuses them
     path = Path(folder) / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path
@@ -239,13 +245,13 @@ def _finished(int8: onnx.ModelProto, tower: Tower, exclude: Collection[str]) -> 
 def _refit_standardisation(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: Feeds) -> None:
     """Give the head's standardisation the mean and deviation of the 8-bit features.
 
-    Rounding shifts each feature a little. A shift that is the same for all inputs can be undone at no cost (bias
-    correction: M. Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2, here at the end of the tower).
+    Rounding shifts each feature slightly. A shift that is equal for all inputs can be removed at no cost (bias
+    correction: M. Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2; here at the end of the tower).
     """
     constants = {item.name: item for item in int8.graph.initializer}
     names = {"Sub": "head.feature_mean", "Div": "head.feature_std"}
     steps = {n.op_type: n for n in int8.graph.node if names.get(n.op_type) in n.input[1:]}
-    if len(steps) < len(names):  # the head was never fitted, so it does not standardise
+    if len(steps) < len(names):  # a head that was never fitted has no standardisation
         return
     subtraction, division = steps["Sub"], steps["Div"]
     ours, theirs = (
@@ -253,12 +259,12 @@ def _refit_standardisation(int8: onnx.ModelProto, fp32: onnx.ModelProto, feeds: 
         for model in (int8, fp32)
     )
     spread = theirs.std(axis=0)
-    floor = 0.1 * float(np.median(spread)) + 1e-6  # the ratio of a feature that hardly varies would be noise
+    floor = 0.1 * float(np.median(spread)) + 1e-6  # for a feature that hardly varies, the ratio would be noise
     ratio = (ours.std(axis=0) + floor) / (spread + floor)
     mean, std = (numpy_helper.to_array(constants[f"head.feature_{name}"]) for name in ("mean", "std"))
     refitted = {"mean": ours.mean(axis=0) + (mean - theirs.mean(axis=0)) * ratio, "std": std * ratio}
     for node, (name, values) in zip((subtraction, division), refitted.items(), strict=True):
-        # new names, because the exporter lets equal constants of other layers share the old ones
+        # new names, because other layers may share the old constants
         node.input[1] = f"head.refitted_{name}"
         int8.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.input[1]))
     drop_unused(int8)

@@ -1,7 +1,7 @@
-"""Word tables and heads stored as int8 rows with a float32 scale each; their arithmetic stays in float32.
+"""Store word tables and heads as int8 rows with one float32 scale per row; compute them in float32.
 
-The quantiser knows one scale for a whole table, which a few rare words with large weights would set for all. The heads
-are a thousandth of the arithmetic, but a good part of a small model's file.
+The quantiser has only one scale for a whole table, and a few rare words with large weights would determine it. The
+heads are a thousandth of the arithmetic, but a large part of a small model's file.
 """
 
 from collections.abc import Collection
@@ -18,8 +18,8 @@ TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 def store_in_8_bits(model: onnx.ModelProto, exclude: Collection[str]) -> None:
     """Store word table and heads in 8 bits, except for nodes named in `exclude`.
 
-    onnxruntime unpacks the heads when it opens the file. Dynamic quantisation has quantised their products already;
-    only the table is left.
+    onnxruntime unpacks the heads when it opens the file. After dynamic quantisation, the products of the heads are
+    already in 8 bits, so only the table is stored here.
     """
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
@@ -53,7 +53,7 @@ def _store_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: TensorProt
 
 
 def _store_head(graph: onnx.GraphProto, node: onnx.NodeProto, weight: TensorProto) -> None:
-    """Gemm with a float weight -> Cast and Mul of constants before it, a scale for each of its outputs."""
+    """Gemm with a float weight -> Cast and Mul of constants before the Gemm, with one scale per output."""
     name = weight.name
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     _add_rows(graph, name, numpy_helper.to_array(weight), axis=1 if transposed else 0)

@@ -6,10 +6,10 @@ import onnx
 
 
 def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
-    """Node names by set. A set of a transformer holds the layers of one name at all depths, such as
-    `encoder.layer.N.output.dense`; a set of a convolutional tower is a block.
+    """Node names by set. In a transformer, a set is the layers of one name at all depths, such as
+    `encoder.layer.N.output.dense`. In a convolutional tower, a set is a block.
 
-    A node without weights belongs to the layer before it.
+    A node without weights belongs to the set of the layer before it.
     """
     weights = {item.name for item in model.graph.initializer}
     users: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
@@ -17,7 +17,7 @@ def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
     current = "inputs"
     for node in model.graph.node:
         if node.op_type in ("MatMul", "Conv", "Gemm", "Gather"):
-            # the exporter renames a transposed weight, but not the bias that is added next
+            # the exporter renames a transposed weight; the bias added after it keeps the name of the layer
             behind = [name for output in node.output if output in users for name in users[output].input]
             named = [name for name in [*node.input, *behind] if name in weights and "." in name]
             if named:

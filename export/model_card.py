@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.files import replace_atomically
+from miniclip.inference.precision import model_files
 from miniclip.models.config import Config
 from miniclip.models.hub import public_name
 
@@ -29,12 +30,13 @@ A dual encoder of images and text, made with MiniCLIP: `{vision}` and `{text}` i
     miniclip index PICTURES --bundle {name} --out index/images
     miniclip search "a dog in the snow" --index index/images
 
-Files are in the Hugging Face / transformers.js layout: `onnx/*_model.onnx` in fp32, `_fp16` for GPUs, `_quantized` in
-int8 for CPUs. Outputs are of unit length, so a dot product is the cosine similarity. transformers.js opens the folder
-with `CLIPTextModelWithProjection` and `CLIPVisionModelWithProjection`; a text longer than the limit in
-`tokenizer_config.json` loses its end token there, so cut it before. On processors without VNNI, int8 is exact only
-where onnxruntime's `session.x64quantprecision` is 1, as MiniCLIP sets it there; in transformers.js by
-`session_options: {{ extra: {{ session: {{ x64quantprecision: "1" }} }} }}`.
+Files are in the Hugging Face / transformers.js layout: {files}.
+Embeddings have unit length, so their dot product is the cosine similarity.
+
+transformers.js opens the folder with `CLIPTextModelWithProjection` and `CLIPVisionModelWithProjection`. It removes the
+end token of a text that is longer than the limit in `tokenizer_config.json`, so shorten such a text first. On CPUs
+without VNNI, int8 is exact only if onnxruntime's `session.x64quantprecision` is 1. MiniCLIP sets this option itself; in
+transformers.js, pass `session_options: {{ extra: {{ session: {{ x64quantprecision: "1" }} }} }}`.
 
 """
 
@@ -47,6 +49,7 @@ def write_card(folder: Path, config: Config, metrics: dict[str, float], certific
         vision=public_name(model.vision),
         text=public_name(model.text),
         dim=model.projection_dim,
+        files=model_files(),
     )
     text = head + _certificate_section(certificate)
     if "mean_recall" in metrics:

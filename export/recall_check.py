@@ -1,7 +1,7 @@
-"""Check after an export: every precision must retrieve the run's calibration images as well as fp32 does.
+"""Check after an export that every precision retrieves the run's calibration images as well as fp32.
 
-In: the exported files and the run's calibration data. Out: nothing, or one error that names the layers at fault.
-A thousand captions are a coarse measure, so the bound is wide; `export.benchmark` measures on whole splits.
+In: the exported files and the run's calibration data. Out: mean recalls, or one error that names the layers at fault.
+A thousand captions measure recall coarsely, so the bound is wide; `export.benchmark` measures on whole splits.
 """
 
 import math
@@ -19,7 +19,7 @@ from .graph import Feeds, embed, look_inside
 from .int8 import quantise
 from .layer_sets import layer_sets
 
-MAX_RECALL_CHANGE = 0.03  # of mean recall on as many calibration images as a run keeps
+MAX_RECALL_CHANGE = 0.03  # of mean recall, for the full number of calibration images of a run
 LARGEST_FP16 = 65_504
 ARITHMETIC = ("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul")
 
@@ -27,18 +27,18 @@ ARITHMETIC = ("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul")
 def check_recall(
     folder: Path, precisions: list[str], feeds: dict[str, Feeds], image_of_caption: np.ndarray
 ) -> dict[str, float]:
-    """Mean recall by precision, fp32 among them; `feeds` by tower.
+    """Mean recall by precision, including fp32. `feeds` are the inputs by tower.
 
-    Errors: `MiniClipError` when a precision's mean recall is further from that of fp32 than `max_recall_change`, or
-    not a number; for int8 with the set of layers that moves it most when they alone are quantised. Also when a tower
-    computes values that half precision does not hold, and fp16 is wanted.
+    Errors: `MiniClipError` when a precision's mean recall differs from fp32 by more than `max_recall_change`, or is not
+    a number. For int8, the error names the set of layers that changes recall most when it alone is quantised. fp16 also
+    fails if a tower computes values above the largest number of half precision.
     """
     for tower in TOWERS if "fp16" in precisions else ():
-        # invisible on a CPU, which computes fp16 graphs in float32
+        # a recall measured on a CPU does not show this: it computes fp16 graphs in float32
         largest = largest_value(onnx.load(folder / onnx_name(tower, "fp32")), feeds[tower][:1])
         if not largest <= LARGEST_FP16:
             raise MiniClipError(
-                f"fp16: the {tower} tower computes values of {largest:.0f}, and half precision ends at {LARGEST_FP16}; "
+                f"fp16: the {tower} tower computes values of {largest:.0f}, above the fp16 limit {LARGEST_FP16}; "
                 f"leave it out with --precision {' '.join(p for p in precisions if p != 'fp16') or 'fp32'}"
             )
 
@@ -56,7 +56,7 @@ def check_recall(
     for precision in [p for p in precisions if p != "fp32"]:
         recalls[precision] = mean_recall(*(embeds(precision)[tower] for tower in TOWERS))
         change = abs(recalls[precision] - recalls["fp32"])
-        if change <= allowed:  # a NaN is not
+        if change <= allowed:  # false for NaN
             continue
         blame = ""
         if precision == "int8":
@@ -77,12 +77,12 @@ def check_recall(
 
 
 def max_recall_change(image_of_caption: np.ndarray) -> float:
-    """How far mean recall may move: on fewer images chance alone moves it further, as one over their square root."""
+    """The allowed change of mean recall. It grows with chance as images get fewer, by one over their square root."""
     return MAX_RECALL_CHANGE * max(1.0, math.sqrt(IMAGES / len(np.unique(image_of_caption))))
 
 
 def _one_set_at_a_time(path: Path, feeds: Feeds) -> list[tuple[str, np.ndarray]]:
-    """Embeddings with one set of layers in 8 bits, a row a set."""
+    """For each set of layers, the embeddings with only that set in 8 bits."""
     model = onnx.load(path)
     sets = layer_sets(model)
     names = {node.name for node in model.graph.node}

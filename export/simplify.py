@@ -31,8 +31,8 @@ class Projection:
 def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) -> None:
     """Rewrite every `Attention` that has the exporter's structure; others stay unchanged.
 
-    `merge` computes query, key and value in one product. `drop_masks` removes attention masks, which a vision tower has
-    although images have no padding.
+    `merge` computes query, key and value in one product. `drop_masks` removes attention masks: the exporter also writes
+    them for a vision tower, where nothing is padded.
     """
     graph = model.graph
     for attention in [node for node in graph.node if node.op_type == "Attention"]:
@@ -59,8 +59,9 @@ def simplify_attention(model: onnx.ModelProto, merge: bool, drop_masks: bool) ->
 
 
 def spread_rotations(model: onnx.ModelProto) -> None:
-    """Give each `RotaryEmbedding` a row of cosines and sines for every text, if the exporter has one for the whole
-    batch: onnxruntime does not broadcast them.
+    """Repeat the cosines and sines of each `RotaryEmbedding` for every text of the batch.
+
+    The exporter may write one row for the whole batch, which onnxruntime does not broadcast.
     """
     graph = model.graph
     for node in [node for node in graph.node if node.op_type == "RotaryEmbedding" and len(node.input) == 3]:

@@ -1,10 +1,11 @@
 """Scale down the outlier channels and tokens of a transformer before its 8-bit products.
 
-In a transformer's activations, one channel in a hundred is ten times as large as the others. With one scale per tensor,
-few of the 256 steps are then left for the others. Such a channel is divided by a constant and its row of the weights
-multiplied by it, which leaves the product unchanged (G. Xiao et al., "SmoothQuant", ICML 2023, section 4). Unlike the
-paper, this module changes only channels above a limit, and chooses each product's limit for the smallest 8-bit error on
-calibration data. If the weights of a preceding layer can be divided instead, the division costs no time.
+In a transformer's activations, about one channel in a hundred is ten times as large as the others. With one scale per
+tensor, only a few of the 256 steps remain for the other channels. Dividing such a channel by a constant, and
+multiplying its row of the weights by it, leaves the product unchanged (G. Xiao et al., "SmoothQuant", ICML 2023,
+section 4). Unlike the paper, this module changes only channels above a limit. It chooses the limit of each product for
+the smallest 8-bit error on calibration data. If the weights of a preceding layer can be divided instead, the division
+costs no time.
 
 If no layer can be divided, and outliers are in tokens rather than channels (M. Sun et al., "Massive Activations in
 Large Language Models", COLM 2024), each row is divided by its largest value and its product multiplied by that value.
@@ -18,7 +19,7 @@ from .graph import Feeds, Wiring, constant_products, drop_unused, look_inside
 
 LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: unchanged
 SAMPLED_ROWS = 2048  # in total, over all batches
-MIN_GAIN = 2.0  # a division that costs time in the graph must halve the squared error
+MIN_GAIN = 2.0  # a division that costs time must halve the squared error
 
 Divisor = tuple[onnx.NodeProto, int, slice]  # a node, the position of its constant input, the columns
 
@@ -54,8 +55,9 @@ def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
 
 
 def _free_divisors(known: Wiring, name: str, nodes: list[onnx.NodeProto]) -> list[Divisor]:
-    """Constants whose division divides the tensor: the scale and bias of a norm, or weight and bias of the values of an
-    attention. Empty if nodes other than `nodes` read the tensor.
+    """Constants to divide instead of the tensor: scale and bias of a norm, or weight and bias of an attention's values.
+
+    Empty if nodes other than `nodes` read the tensor.
     """
     maker = known.producers.get(name)
     if maker is None or known.readers[name] != nodes:
@@ -133,8 +135,8 @@ def _activations(
 
 
 def _best_scales(largest: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The divisors (d,) float32 that make `rows @ weight` in 8 bits closest to the result in 32, the remaining error,
-    and the error without divisors.
+    """The divisors (d,) float32 for which `rows @ weight` in 8 bits is closest to float32, the remaining error, and the
+    error without divisors.
     """
     candidates = [
         np.maximum(1, largest / max(float(np.percentile(largest, percentile)), 1e-6)).astype(np.float32)
@@ -160,7 +162,7 @@ def _squared_error(
 
 
 def _least_divisor(rows: np.ndarray) -> float:
-    """The smallest divisor of any row, which keeps negative values above -1; those of a GELU are small."""
+    """The smallest divisor of any row: it keeps negative values above -1. After a GELU they are small."""
     return max(float(-rows.min()), 1e-6)
 
 

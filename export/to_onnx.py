@@ -1,8 +1,8 @@
 """One tower of the PyTorch model -> one fp32 ONNX file.
 
-In: a `DualEncoder`. Out: graphs with dynamic batch and text length, the projection and the L2 norm inside, native
-`Attention` (opset 23), no external data. Exporting twice writes the same bytes: what the exporter notes about itself
-and the source lines is removed.
+In: a `DualEncoder`. Out: graphs with dynamic batch and text length, projection and L2 norm inside, native `Attention`
+(opset 23), and no external data. Two exports write the same bytes, because the exporter's notes about itself and the
+source lines are removed.
 """
 
 from pathlib import Path
@@ -51,7 +51,7 @@ def export_text(model: DualEncoder, path: Path) -> None:
     """Write the text tower; the inputs are `input_ids, attention_mask (batch, length)`."""
     input_ids = torch.ones(2, 8, dtype=torch.int64)
     if (eos := getattr(model.text.backbone.config, "eos_token_id", None)) is not None:
-        input_ids[:, -1] = eos  # CLIP looks for it
+        input_ids[:, -1] = eos  # CLIP pools at this token
     axes: dict[int, Any] = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=model.text.max_positions)}
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     _export(TextGraph(model), inputs, dict.fromkeys(inputs, axes), "text_embeds", path)

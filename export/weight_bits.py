@@ -1,12 +1,12 @@
-"""Seven or eight bits for the weights of each layer, so that one int8 file is fast on every CPU.
+"""Choose seven or eight bits for the weights of each layer, so that one int8 file is fast on every CPU.
 
-In: an int8 graph with 8-bit weights, the same layers' weights on the 7-bit grid, held-back calibration data. Out: the
-graph with 7-bit weights wherever they cost little, and a table of the layers.
+In: an int8 graph with 8-bit weights, the weights of its layers on the 7-bit grid, held-back calibration data. Out: the
+graph with 7-bit weights in layers where they cost little, and a table of the layers.
 
-A CPU without VNNI adds 8-bit products in pairs of 16 bits, which overflow unless all weights lie in -64..64. MiniCLIP
-then asks onnxruntime for exact sums (`miniclip.inference.int8_sums`), which takes slower kernels for each layer with
-larger weights. With VNNI, both grids are exact and equally fast. Depthwise convolutions always keep 8 bits: 7 bits hurt
-them most and make them no faster.
+A CPU without VNNI adds pairs of 8-bit products in 16 bits. These sums overflow unless all weights lie in -64..64. On
+such a CPU, MiniCLIP asks onnxruntime for exact sums (`miniclip.inference.int8_sums`); layers with larger weights then
+run in slower kernels. With VNNI, both grids are exact and equally fast. Depthwise convolutions always keep 8 bits: 7
+bits hurt them most and do not make them faster.
 """
 
 import math
@@ -21,9 +21,9 @@ from .activation_ranges import replace_constant, rescale_bias
 from .gptq import MAX_WEIGHT, rounded_name
 from .graph import Feeds, Wiring
 
-MAX_ERROR_GROWTH = 1.3  # of the mean of 1 - cosine to fp32, from all layers in 8 bits to the chosen ones in 7
+MAX_ERROR_GROWTH = 1.3  # limit for the mean of 1 - cosine to fp32, relative to that of all layers in 8 bits
 
-MAX_MULTIPLICATIONS = 1e12  # some ten seconds on two cores
+MAX_MULTIPLICATIONS = 1e12  # about ten seconds on two cores
 MIN_BATCHES = 4
 
 Error = Callable[[onnx.ModelProto], float]  # mean of 1 - cosine to fp32 on held-back data
@@ -35,7 +35,7 @@ class LayerBits:
 
     name: str
     bits: int
-    cost: float  # mean of 1 - cosine to fp32 that 7 bits in this layer alone add
+    cost: float  # increase of the mean of 1 - cosine to fp32 from 7 bits in this layer alone
     work: float  # share of the multiplications of all these layers
 
 
@@ -44,9 +44,9 @@ def choose_bits(
 ) -> list[LayerBits]:
     """Choose 7 bits for the layers that cost least for the time they save, up to `MAX_ERROR_GROWTH`.
 
-    `seven` has the 7-bit weights and `work` the multiplications of each layer; layers that the quantiser left out of
-    `int8` are ignored. Every layer is measured alone. The costs do not add up exactly, so selections
-    of several sizes are measured too, to find the largest that stays within the limit.
+    `seven` has the 7-bit weights and `work` the multiplications of each layer. Layers that are not quantised in `int8`
+    are ignored. Every layer is measured alone. Because these costs do not add up exactly, selections of several sizes
+    are measured as well, and the largest one within the limit is chosen.
     """
     stored = {item.name for item in int8.graph.initializer}
     seven = {layer: weight for layer, weight in seven.items() if f"{rounded_name(layer)}_quantized" in stored}
@@ -66,10 +66,8 @@ def choose_bits(
 
 
 def some_of(feeds: Feeds, work: dict[str, int]) -> Feeds:
-    """As many batches, evenly taken, as keep `choose_bits`, which runs the tower once a layer, within
-    `MAX_MULTIPLICATIONS`.
-    """
-    # work is that of an image, or of a token
+    """Evenly chosen batches, as many as fit into `MAX_MULTIPLICATIONS`: `choose_bits` runs the tower once per layer."""
+    # the work of one image or of one token
     units = sum(len(feed["pixel_values"]) if "pixel_values" in feed else feed["input_ids"].size for feed in feeds)
     total = units * sum(work.values()) * (len(work) + 1)
     step = max(1, math.ceil(total / MAX_MULTIPLICATIONS))
@@ -79,8 +77,8 @@ def some_of(feeds: Feeds, work: dict[str, int]) -> Feeds:
 def with_7_bits(int8: onnx.ModelProto, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
     """A copy of the graph whose layers named in `weights` store these weights, which lie on the 7-bit grid.
 
-    A convolution's bias is stored in steps of input scale times weight scale, so it is requantised with the weights:
-    onnxruntime fuses no convolution whose bias has another scale.
+    The step of a convolution's bias is the input scale times the weight scale, so the bias is requantised as well:
+    onnxruntime does not fuse a convolution whose bias has another scale.
     """
     model: onnx.ModelProto = onnx.ModelProto.FromString(int8.SerializeToString())
     known = Wiring(model.graph)
@@ -91,7 +89,7 @@ def with_7_bits(int8: onnx.ModelProto, weights: dict[str, np.ndarray]) -> onnx.M
         before = numpy_helper.to_array(scale)
         axes = (1, 2, 3) if weight.ndim == 4 else (0,)
         largest = np.abs(weight).max(axis=axes, keepdims=True)
-        # the quantiser has a larger scale than the weights need where they are zero or the bias would overflow
+        # for zero weights, or if the bias would overflow, the quantiser's scale is larger than the weights need
         after = np.maximum(largest / MAX_WEIGHT[7], before.reshape(largest.shape))
         replace_constant(known.constants[f"{name}_quantized"], np.round(weight / after).astype(np.int8))
         growth = after.reshape(before.shape) / before

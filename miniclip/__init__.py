@@ -30,7 +30,7 @@ __all__ = ["Hit", "Index", "MiniClipError", "Model", "__version__", "index", "lo
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used (PEP 562)."""
-    if name == "index":  # a package that is a function, too: see miniclip/index/__init__.py
+    if name == "index":  # the package is also a function: see miniclip/index/__init__.py
         return importlib.import_module("miniclip.index")
     if name in __all__:
         module = "model" if name in ("Model", "load") else "api"

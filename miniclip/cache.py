@@ -1,4 +1,4 @@
-"""The folders of a user: the cache for files that can be made again, and the state for the others."""
+"""The user's folders: the cache for files that can be made again, and the state for all others."""
 
 import os
 from pathlib import Path
@@ -44,11 +44,11 @@ def cannot_write(path: Path, error: OSError) -> MiniClipError:
 
 
 def write_cached(file: Path, content: bytes) -> None:
-    """Write `file` and its folder, whole or not at all, so that an existing file is always complete.
+    """Write `file` and its folder, so that an existing file is always complete.
 
     Errors: `MiniClipError` when the folder cannot be written.
     """
-    # a unique name: processes or threads that fill the cache at the same time must not write into each other's file
+    # a unique name, because several processes or threads may fill the cache at the same time
     part = file.with_name(f".{file.name}.{os.getpid()}-{get_ident()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ _chosen: int | None = None
 
 @dataclass(frozen=True)
 class Threads:
-    """How many threads, and why so many."""
+    """The number of threads, and its reason."""
 
     count: int
     reason: str
@@ -41,13 +41,13 @@ def set_threads(count: int | None) -> None:
 def threads() -> Threads:
     """The number of threads to use, and the reason for it.
 
-    Errors: `InvalidArgument` when `MINICLIP_THREADS` is no number of threads.
+    Errors: `InvalidArgument` when `MINICLIP_THREADS` is not a valid number.
     """
     if _chosen is not None:
         return Threads(_chosen, "--threads")
     if own := os.environ.get("MINICLIP_THREADS", "").strip():
         return Threads(_checked("MINICLIP_THREADS", own), "MINICLIP_THREADS")
-    # OpenMP allows a list, one number for each level of nesting; the variable may hold what only OpenMP understands
+    # OpenMP allows a list with one number for each level of nesting, and other values that only OpenMP understands
     common = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if re.fullmatch(r"0*[1-9]\d{0,3}", common, re.ASCII) and int(common) <= MAX_THREADS:
         return Threads(int(common), "OMP_NUM_THREADS")
@@ -107,7 +107,7 @@ def cgroup_cpus(proc: Path = PROC) -> float | None:
 
 def _cgroup_folders(groups: str, mounts: str) -> Iterator[Path]:
     """The folders of the process's own control groups that limit CPUs, each followed by all folders above it."""
-    own: dict[bool, str] = {}  # is it version 2 -> its path in the hierarchy
+    own: dict[bool, str] = {}  # whether it is version 2 -> its path in the hierarchy
     for line in groups.splitlines():
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "" and number == "0":
@@ -124,7 +124,7 @@ def _cgroup_folders(groups: str, mounts: str) -> Iterator[Path]:
             continue
         mount, root = Path(_unescaped(fields[4])), _unescaped(fields[3])
         path = own[is_second]
-        # a container often sees its own group as the root of the mount, but its path as the host names it
+        # in a container, the group is often the root of the mount, but its path is that of the host
         below = path[len(root) :] if root != "/" and (path + "/").startswith(root + "/") else path
         folder = mount / below.lstrip("/")
         if ".." in folder.parts or not folder.is_dir():

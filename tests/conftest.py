@@ -1,7 +1,7 @@
 """Shared fixtures: a tiny real model, the bundle exported from it, and small real images. No network.
 
-The tier of a test is its folder, or its marker: `tests/e2e` and `tests/security`, which attacks a shared page, are
-`e2e`, `tests/slow` is `slow`, and all others are run by `make test`.
+The folder or the marker of a test determines its tier. `tests/e2e` and `tests/security`, which attacks a shared page,
+are `e2e`, and `tests/slow` is `slow`. `make test` runs all others.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.support.drawing import make_captioned_images
 from tests.support.shared import made_once
 from tests.support.tiny import write_backbones, write_recipe
 
-# A script that runs tests in its background has them ignore Ctrl-C, and all they start: some tests send one.
+# Background jobs of a script, and their children, ignore Ctrl-C, but some tests send one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 TIERS = {"e2e": "e2e", "security": "e2e", "slow": "slow"}
 
@@ -27,7 +27,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before `-m` chooses: tests of these folders are of these tiers."""
+    """Set the tier of each test before `-m` selects."""
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
         if folder in TIERS:
@@ -44,7 +44,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_text_reader() -> None:
-    """Where the extra `ocr` is installed, only the tests of it read text: it takes longer than embedding."""
+    """Only the tests of the extra `ocr` read text, because it takes longer than embedding."""
     pytest.MonkeyPatch().setattr("miniclip.index.image_texts.can_read_text", lambda: False)
 
 
@@ -56,7 +56,7 @@ def image_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def captioned_folder() -> Path:
-    """A hundred and twenty captioned images: enough to train heads on."""
+    """A hundred and twenty captioned images, enough to train heads."""
     return made_once("data/shapes", lambda folder: make_captioned_images(folder, per_kind=10))
 
 

@@ -1,8 +1,8 @@
-"""Take the guards away, one at a time, in a copy of the checkout, and see a test fail for each.
+"""Remove safeguards one at a time in a copy of the checkout, and check that a test fails for each.
 
     python -m tests.mutations [NAME ...]
 
-Prints a table. Exit status 1 when a mutation survives its test, or when the line that it changes is no longer there.
+Prints a table. Exit status 1 if a test does not notice its mutation, or if the line to change no longer exists.
 """
 
 import os
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Mutation(NamedTuple):
-    """`before` becomes `after` in `file`; then `test`, which is of `tier`, has to fail."""
+    """`before` becomes `after` in `file`; then `test`, in this `tier`, must fail."""
 
     name: str
     file: str
@@ -56,7 +56,7 @@ MUTATIONS = (
         "miniclip/files.py",
         "    if not _rename_in_one_step(source, target):\n",
         "    os.replace(source, target)\n    if False:\n",
-        "tests/unit/test_files.py::test_a_rename_takes_a_free_name_only",
+        "tests/unit/test_files.py::test_a_rename_never_replaces_a_file",
     ),
     Mutation(
         "a recovery touches only files of its own",
@@ -70,7 +70,7 @@ MUTATIONS = (
         "miniclip/index/relocation_plan.py",
         "    if step.kept and (kept is None or state_of(kept) != step.kept_state):\n",
         "    if False:\n",
-        "tests/unit/test_best_copy.py::test_nothing_goes_after_its_better_copy_was_changed",
+        "tests/unit/test_best_copy.py::test_an_image_stays_if_its_better_copy_changed",
     ),
     Mutation(
         "files are for this page's own address",
@@ -91,14 +91,14 @@ MUTATIONS = (
         "miniclip/files.py",
         "        write(partial)\n",
         "        write(path)\n        partial.write_bytes(path.read_bytes())\n",
-        "tests/unit/test_files.py::test_a_file_that_cannot_be_written_is_as_it_was",
+        "tests/unit/test_files.py::test_a_failed_write_keeps_the_old_file",
     ),
     Mutation(
         "private filters of a shared page",
         "demo/search_request.py",
         "if gallery.is_public and one.is_private:",
         "if False:",
-        "tests/unit/test_page_browse.py::test_private_filters_are_for_the_local_page_alone",
+        "tests/unit/test_page_browse.py::test_private_filters_exist_only_on_the_local_page",
     ),
     Mutation(
         "login check of the page's own routes",
@@ -121,35 +121,35 @@ MUTATIONS = (
         "miniclip/data/images.py",
         "if image.width * image.height > MAX_PIXELS:",
         "if False:",
-        "tests/unit/test_images.py::test_bomb_is_refused_by_its_header",
+        "tests/unit/test_images.py::test_a_decompression_bomb_is_refused_by_its_header",
     ),
     Mutation(
         "bomb limit of archives",
         "miniclip/models/calibration_set.py",
         "if sum(entry.file_size for entry in arrays.zip.infolist()) > MAX_BYTES:",
         "if False:",
-        "tests/hostile/test_hostile.py::test_calibration_that_unpacks_to_too_much_is_refused_before",
+        "tests/hostile/test_hostile.py::test_oversized_calibration_is_refused_before_unpacking",
     ),
     Mutation(
         "values of a frozen tower in onnxruntime",
         "train/frozen_tower.py",
         "if not difference <= MAX_DIFFERENCE:",
         "if False:",
-        "tests/unit/test_frozen_tower.py::test_a_tower_that_onnxruntime_cannot_run_stays_in_pytorch",
+        "tests/unit/test_frozen_tower.py::test_a_tower_that_fails_in_onnxruntime_stays_in_pytorch",
     ),
     Mutation(
         "parity gate",
         "export/benchmark/__main__.py",
-        "            if not difference <= allowed + 1e-9:  # a NaN is not\n",
+        "            if not difference <= allowed + 1e-9:  # also true for NaN\n",
         "            if False:\n",
-        "tests/unit/test_export.py::test_every_recall_of_every_precision_is_looked_at",
+        "tests/unit/test_export.py::test_every_recall_of_every_precision_is_checked",
     ),
     Mutation(
         "recall gate",
         "export/recall_check.py",
-        "        if change <= allowed:  # a NaN is not\n",
+        "        if change <= allowed:  # false for NaN\n",
         "        if True:\n",
-        "tests/unit/test_int8.py::test_the_gate_refuses_an_fp16_tower_that_gives_what_is_not_a_number",
+        "tests/unit/test_recall_check.py::test_the_recall_check_refuses_an_fp16_tower_with_nan",
     ),
     Mutation(
         "split by image",
@@ -191,7 +191,7 @@ MUTATIONS = (
         "miniclip/data/captions.py",
         '    if name.split("/")[0] == "..":\n',
         "    if False:\n",
-        "tests/unit/test_captions.py::test_names_that_leave_the_folder_are_skipped",
+        "tests/unit/test_skipped_captions.py::test_names_that_leave_the_folder_are_skipped",
     ),
     Mutation(
         "one commit for a changed image",
@@ -205,7 +205,7 @@ MUTATIONS = (
         "demo/request_filter.py",
         "int(length) > 2 * max_bytes:",
         "False:",
-        "tests/security/test_attacks.py::test_too_much_is_refused_before_it_is_read",
+        "tests/security/test_attacks.py::test_oversized_requests_are_refused_before_reading",
         "e2e",
     ),
     Mutation(
@@ -213,20 +213,20 @@ MUTATIONS = (
         "miniclip/inference/score_calibration.py",
         "    if not slope > 0:\n",
         "    if False:\n",
-        "tests/unit/test_score_calibration.py::test_scores_that_fall_where_an_image_matches_are_not_calibrated",
+        "tests/unit/test_score_calibration.py::test_scores_that_are_lower_for_matches_are_not_calibrated",
     ),
     Mutation(
         "fallback to the CPU",
         "miniclip/inference/onnx_encoders.py",
         "            if not is_accelerated(session.get_providers()):\n",
         "            if True:\n",
-        "tests/unit/test_gpu_fails.py::test_failing_gpu_is_left_with_a_word",
+        "tests/unit/test_gpu_fails.py::test_a_failing_gpu_is_replaced_by_the_cpu_with_one_line",
     ),
 )
 
 
 def copy_checkout(folder: Path) -> Path:
-    """The files that git knows, without the history."""
+    """Copy the files that git knows, without the history."""
     names = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=REPOSITORY,
@@ -242,7 +242,7 @@ def copy_checkout(folder: Path) -> Path:
 
 
 def passes(checkout: Path, mutations: Sequence[Mutation], **environment: str) -> bool:
-    """Whether their tests pass there; anything but a pass or a failure is no answer."""
+    """Whether the tests of these mutations pass in the checkout. Exits if they did not run."""
     tests = dict.fromkeys(mutation.test for mutation in mutations)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "", *tests],
@@ -257,10 +257,10 @@ def passes(checkout: Path, mutations: Sequence[Mutation], **environment: str) ->
 
 
 def prepare(folder: Path, mutations: Sequence[Mutation]) -> Path:
-    """A copy in which every test passes that has to fail later; what the tests share is made there, once."""
+    """A copy of the checkout in which every test passes. It also makes the files that tests share, once."""
     checkout = copy_checkout(folder)
     if not passes(checkout, mutations):
-        raise SystemExit("a test fails although nothing was taken away")
+        raise SystemExit("a test fails although no safeguard was removed")
     return checkout
 
 
@@ -269,9 +269,9 @@ def outcome(checkout: Path, mutation: Mutation) -> str:
     file = checkout / mutation.file
     text = file.read_text(encoding="utf-8")
     if text.count(mutation.before) != 1:
-        return "its line is not there: correct tests/mutations.py"
+        return "its line does not exist: correct tests/mutations.py"
     file.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
-    made = next((checkout / ".pytest_cache").glob("made/*"), None)  # by the code that nothing was taken from
+    made = next((checkout / ".pytest_cache").glob("made/*"), None)  # made by the unchanged code
     try:
         kept = {"MINICLIP_TESTS_MADE": str(made)} if made else {}
         return "survived" if passes(checkout, [mutation], **kept) else "a test failed"

@@ -45,19 +45,23 @@ def make_parser() -> ArgumentParser:
         description="Train a dual encoder on images with captions.",
         example=f"{call} --config setup1 --data flickr8k --out runs/mine",
     )
-    parser.add_argument("--config", type=Path, help="recipe: a TOML file, or the name of one, such as setup1")
+    parser.add_argument(
+        "--config", type=Path, help="recipe: a TOML file, or the name of a recipe that ships, such as setup1"
+    )
     parser.add_argument(
         "--data",
         required=True,
         nargs="+",
-        help="captions: a folder, a caption file, hf:USER/NAME, or openmoji, each with a weight if it is not 1: "
-        "A B:0.3; the first one validates, the others report on their own validation split",
+        help="captions: folders, caption files, hf:USER/NAME or openmoji, each with a weight if it is not 1: "
+        "A B:0.3; the first one selects the best epoch, the others only report their validation recall",
     )
     add_image_root_flag(parser)
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out after a stop")
+    parser.add_argument("--resume", action="store_true", help="continue the stopped run in --out")
     parser.add_argument("--tracker", default=TRACKERS[0], help=f"{' | '.join(TRACKERS)} (default {TRACKERS[0]})")
-    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
+    )
     add_device_flag(parser)
     parser.add_argument("--no-tf32", action="store_true", help="on CUDA, multiply float32 in full precision")
     add_config_flags(parser)
@@ -127,8 +131,8 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
     probed = config.model.head != "mlp" and config.model.vision == config.model.text
     if config.model.head == "linear" and not holds_whole_model(vision_folder):
         raise MiniClipError(
-            f"--model.head linear: {config.model.vision} is no model of images and text, such as CLIP; "
-            "use mlp, or name one"
+            f"--model.head linear: {config.model.vision} is not a model of images and text, such as CLIP; "
+            "use mlp, or name such a model"
         )
     if probed and holds_whole_model(vision_folder):
         transform = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
@@ -136,7 +140,7 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
         for field in ("head", "projection_dim", "image_size_px"):
             theirs, ours = getattr(found, field), getattr(config.model, field)
             if theirs != ours:
-                raise MiniClipError(f"--model.{field} must be {theirs}, that of {config.model.vision}, got {ours}")
+                raise MiniClipError(f"--model.{field} must be {theirs}, as in {config.model.vision}, got {ours}")
     else:
         model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
         transform = ImageTransform.for_backbone(vision_folder / "preprocessor_config.json", config.model.image_size_px)
@@ -158,21 +162,21 @@ def _start_from(model: DualEncoder, config: Config) -> None:
     start = load_run(config.train.start_from)
     if start.config.model != config.model:
         raise MiniClipError(
-            f"--train.start_from {config.train.start_from}: that run has another [model] section; use the same one"
+            f"--train.start_from {config.train.start_from}: that run has another [model] section; use the same one here"
         )
     model.load_state_dict(start.model.state_dict())
 
 
 def _check_resumed(out: Path, config: Config) -> None:
-    """A resumed run must be the run it continues; an option that is newer than it has its default there."""
+    """Check that a resumed run keeps its config. An option that is newer than the run has its default value there."""
     state, finished = load_training_state(out), (out / "config.json").exists()
     if state is None and finished:
         raise MiniClipError(
-            f"--resume: {out} is finished and holds no training state; "
-            f"go on from it with --train.start_from {out} and another --out"
+            f"--resume: {out} is finished and has no training state; "
+            f"train it further with --train.start_from {out} and another --out"
         )
     begun = [read_run_config(out)[1]] if finished else []
-    if state is not None and "config" in state:  # there before the first epoch is finished; older versions had none
+    if state is not None and "config" in state:  # older versions saved none
         begun.append(config_from_dict(state["config"], source=str(out / "training_state.pt")))
     if any(one != config for one in begun):
         raise MiniClipError(f"--resume: the config differs from that of {out}; use the same one, or another --out")

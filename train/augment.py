@@ -1,7 +1,7 @@
-"""Views of a training image: the image itself, or a random crop of it, perhaps mirrored. In PIL, before resizing.
+"""Views of a training image: the image itself, or a random crop that may be mirrored. Pillow crops before resizing.
 
-In: path and the number of the view. Out: `pixel_values`. The same number gives the same view of a file name, so that
-its features can be cached.
+In: a path and the number of the view. Out: `pixel_values`. The same file name and number always give the same view, so
+that its features can be cached.
 """
 
 import zlib
@@ -14,12 +14,12 @@ from PIL import Image, ImageOps
 from miniclip.data.images import ImageSource, open_image
 from miniclip.data.transform import ImageTransform
 
-AREA, STRETCH = (0.5, 1.0), 0.2  # share of the image that a crop keeps, and log of how far its shape may change
+AREA, STRETCH = (0.5, 1.0), 0.2  # share of the image in a crop; log of the largest change of its aspect ratio
 
 
 @dataclass(frozen=True)
 class View:
-    """How images are loaded; number 0 is the image itself, as the finished model will see it."""
+    """Loads one view of each image. View 0 is the image itself, as the finished model will see it."""
 
     transform: ImageTransform
     number: int = 0
@@ -39,7 +39,7 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """A part of an image, in shares of its width and height, perhaps mirrored."""
+    """A part of an image, in shares of its width and height; it may be mirrored."""
 
     left: float
     top: float
@@ -56,8 +56,10 @@ class Box:
 
 
 def random_crop(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """A random part of the image, mirrored half of the time (C. Szegedy et al., CVPR 2015, section 6, but milder:
-    captions speak of the whole scene)."""
+    """A random part of the image, mirrored half of the time (C. Szegedy et al., CVPR 2015, section 6).
+
+    Crops are larger than in the paper, because captions describe the whole scene.
+    """
     return random_box(generator).cut(image)
 
 

@@ -1,10 +1,10 @@
 """Split a tower at one of its blocks: the part below stays frozen and is computed once, the part above is trained.
 
-In: a tower of `miniclip.models.dual_encoder`, and the number of its trained blocks. Out: the input of the first of
-those blocks for any image or text, and a tower that continues from there and shares its weights with the whole one.
+In: a tower of `miniclip.models.dual_encoder`, and the number of its trained blocks. Out: the input of the first trained
+block for any image or text, and a tower that continues from there. It shares its weights with the whole tower.
 
-Nothing here names an architecture. The blocks are found by their place in the module tree. The parts below them are
-found by running the tower once on an example, and each cut is checked on another one before it is used.
+Nothing here names an architecture. The blocks are found by their place in the module tree. Running the tower once on an
+example finds the parts below them. Another example then checks the split.
 """
 
 import contextlib
@@ -19,24 +19,23 @@ from torch import Tensor, nn
 from miniclip.errors import MiniClipError
 from miniclip.models.dual_encoder import TextTower, VisionTower
 
-STAGE_LISTS = ("layers", "layer", "blocks")  # where a stage of a convolutional tower or of a Swin keeps its blocks
+STAGE_LISTS = ("layers", "layer", "blocks")  # names of a stage's list of blocks, in convolutional towers and in Swin
 EXAMPLE_TOKENS = 8
-MAX_DIFFERENCE = 1e-3  # of the features of a cut tower from those of the whole one, relative to the largest
+MAX_DIFFERENCE = 1e-3  # between features of the split and the whole tower, relative to the largest
 
 
 def blocks_of(tower: nn.Module) -> list[nn.Module]:
     """The blocks of a tower from the bottom to the top.
 
-    They are the list of composite modules that has the most parameters. If it is a list of stages, they are the blocks
-    of all stages.
+    The list of composite modules with the most parameters holds the blocks, or the stages, which hold the blocks.
 
     Errors: `MiniClipError` when the tower has no such list.
     """
     backbone = tower.get_submodule("backbone")
     chains = [part for part in backbone.modules() if _is_chain(part)]
     if not chains:
-        raise MiniClipError(f"{_model_type(tower)} has no blocks to train some of; use --train.setup 1 or 2")
-    blocks = list(max(chains, key=_size).children())  # the outermost comes first, and wins a tie
+        raise MiniClipError(f"{_model_type(tower)} has no blocks, which setup 3 needs; use --train.setup 1 or 2")
+    blocks = list(max(chains, key=_size).children())  # the outermost list comes first and wins a tie
     for name in STAGE_LISTS:
         stages = [getattr(block, name, None) for block in blocks]
         if all(map(_is_chain, stages)):
@@ -56,7 +55,7 @@ def example_image(height: int, width: int, device: torch.device | None = None) -
 
 
 def example_text(tower: TextTower) -> tuple[Tensor, Tensor]:
-    """`input_ids, attention_mask` (1, L) of a short text. A tower that sees its padding gets its exact length."""
+    """`input_ids, attention_mask` (1, L) of a short text; of the exact length if the tower attends to padding."""
     length = tower.exact_length or min(EXAMPLE_TOKENS, tower.max_positions)
     ids = torch.arange(1, length + 1, device=next(tower.parameters()).device)[None]
     return ids, torch.ones_like(ids)
@@ -70,7 +69,7 @@ def frozen_parameters(tower: nn.Module, first: int, *example: Tensor) -> set[str
 
 
 def trained_parameters(tower: VisionTower | TextTower, first: int, *example: Tensor) -> set[str]:
-    """Names of the parameters above: used from block `first` on, and nowhere below it."""
+    """Names of the parameters that are used from block `first` on, and nowhere below it."""
     with torch.no_grad():
         hidden = lower_part(tower, first, *example)
     upper = UpperPart(tower, first, *example)
@@ -80,13 +79,13 @@ def trained_parameters(tower: VisionTower | TextTower, first: int, *example: Ten
 
 
 class _ReachedError(Exception):
-    """Ends a run at the block whose input is asked for."""
+    """Stops a forward pass at the block whose input is wanted."""
 
 
 def lower_part(tower: nn.Module, first: int, *inputs: Tensor, to_end: bool = False) -> Tensor:
-    """The input of block `first`: (B, C, H, W) of a convolutional tower, (B, tokens, d) of a transformer.
+    """The input of block `first`: (B, C, H, W) in a convolutional tower, (B, tokens, d) in a transformer.
 
-    `to_end` runs the blocks above, too: torch traces no module that an exception leaves.
+    `to_end` also runs the blocks above, because torch cannot trace a module that raises an exception.
     """
     reached: list[Tensor] = []
 
@@ -102,16 +101,16 @@ def lower_part(tower: nn.Module, first: int, *inputs: Tensor, to_end: bool = Fal
     finally:
         handle.remove()
     if not reached:
-        raise MiniClipError(f"{_model_type(tower)} runs without its blocks; use --train.setup 1 or 2")
+        raise MiniClipError(f"{_model_type(tower)} does not run through its blocks; use --train.setup 1 or 2")
     return reached[0]
 
 
 class UpperPart(nn.Module):
-    """A tower from block `first` on. Its weights are the whole tower's own.
+    """A tower from block `first` on. It shares its weights with the whole tower.
 
-    `example` is an image of the size that will be used, or a text. In a vision tower, the modules before the block
-    return what they returned for the example: only its shape matters, because the block itself receives `hidden`. In
-    a text tower, the blocks below are skipped, and the other modules run on the text.
+    `example` is an image of the size in use, or a text. In a vision tower, the modules before the block repeat their
+    output for the example: only its shape matters, because the block itself receives `hidden`. In a text tower, the
+    blocks below are skipped, and the other modules run on the text.
 
     Errors: `MiniClipError` if the tower is not a plain chain of blocks, so that the features of the split tower differ.
     """
@@ -134,7 +133,7 @@ class UpperPart(nn.Module):
         self._check(tower, first, *example)
 
     def forward(self, hidden: Tensor, *inputs: Tensor) -> Tensor:
-        """`hidden` from `lower_part`; the inputs of a text tower again, for its mask -> features (B, d)."""
+        """`hidden` from `lower_part`, and for a text tower its inputs, which hold the mask -> features (B, d)."""
         self._entry.hidden = hidden
         try:
             return cast(Tensor, self.tower(*(inputs or self._image)))
@@ -142,7 +141,7 @@ class UpperPart(nn.Module):
             self._entry.hidden = None
 
     def _check(self, tower: VisionTower | TextTower, first: int, *example: Tensor) -> None:
-        first_input = example[0]  # another one than the twin replays: the negative, or the words from behind
+        first_input = example[0]  # differs from the replayed example: the negated image, or the text reversed
         other = (-first_input if first_input.is_floating_point() else first_input.flip(-1), *example[1:])
         with torch.no_grad():
             expected = tower(*other)
@@ -150,7 +149,7 @@ class UpperPart(nn.Module):
         difference = float((features - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
         if not difference <= MAX_DIFFERENCE:
             raise MiniClipError(
-                f"{_model_type(tower)} cannot be cut at block {first}: its features change by {difference:.2g} of the "
+                f"{_model_type(tower)} cannot be split at block {first}: features change by {difference:.2g} of the "
                 "largest; use --train.setup 1 or 2"
             )
 
@@ -181,7 +180,7 @@ class _StandIn(nn.Module):
 
     def __init__(self, part: nn.Module, output: Any) -> None:
         super().__init__()
-        self._stood, self._output = [part], output  # in a list: its weights are not this module's
+        self._stood, self._output = [part], output  # in a list, so that its weights are not parameters of this module
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -202,7 +201,7 @@ class _Skip(_StandIn):
 
 
 def _run_before(tower: nn.Module, block: nn.Module, *example: Tensor) -> dict[nn.Module, Any]:
-    """The outermost modules that have finished when `block` begins and do not run again, with their outputs."""
+    """The outermost modules that finish before `block` begins and do not run again, with their outputs."""
     outputs: dict[nn.Module, Any] = {}
     reached = False
 
@@ -230,7 +229,7 @@ def _run_before(tower: nn.Module, block: nn.Module, *example: Tensor) -> dict[nn
 
 
 def _replaced(module: Any, path: str, part: nn.Module) -> Any:
-    """A copy of `module` that shares everything with it but the part at `path`."""
+    """A copy of `module` that shares everything with it except the part at `path`."""
     name, _, rest = path.partition(".")
     twin = copy.copy(module)
     twin._modules = dict(module._modules)

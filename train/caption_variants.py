@@ -1,9 +1,9 @@
 """Variants of a caption that keep its meaning; training draws one of them each time.
 
-In: a caption. Out: its variants. A bare name ("granny smith apple") is put into sentences such as "an image of a granny
+In: a caption. Out: its variants. A bare name ("granny smith apple") becomes sentences such as "an image of a granny
 smith apple" (templates after A. Radford et al., "Learning Transferable Visual Models From Natural Language
-Supervision", ICML 2021, section 3.1.4). A sentence is shortened to the style of search queries: without articles, or
-with a word or two missing (word dropout as in J. Wei and K. Zou, "EDA", EMNLP 2019).
+Supervision", ICML 2021, section 3.1.4). A sentence becomes shorter, like a search query: without articles, or without
+one or two words (word dropout as in J. Wei and K. Zou, "EDA", EMNLP 2019).
 """
 
 import random
@@ -26,14 +26,16 @@ TEMPLATES = (
     "an image of {article} {name}",
     "this is {article} {name}",
 )
-MIN_DROPPED_WORDS = 6  # in shorter sentences every word may matter
+MIN_DROPPED_WORDS = 6  # in shorter sentences, every word may matter
 ARTICLES = frozenset(("a", "an", "the"))
 
 
 @dataclass(frozen=True)
 class Variants:
-    """Texts after the captions: the variants of text i are the rows from `first[i]` up to `first[i + 1]`, and one of
-    them replaces text i with probability `share[i]`."""
+    """Rows of the variants, which follow the captions.
+
+    Rows `first[i]` to `first[i + 1]` are the variants of text i. One of them replaces it with probability `share[i]`.
+    """
 
     texts: list[str]
     first: np.ndarray  # (N_texts + 1,)
@@ -50,8 +52,7 @@ class Variants:
 
 
 def make_variants(captions: Sequence[str], settings: DataConfig) -> Variants:
-    """The variants of the captions according to `--data.name_templates` and `--data.caption_augment`; their rows follow
-    those of the captions."""
+    """The variants for `--data.name_templates` and `--data.caption_augment`; their rows follow the captions."""
     texts: list[str] = []
     first, share = [len(captions)], []
     for caption in captions:
@@ -89,5 +90,5 @@ def shortened(caption: str, seed: int = 0) -> list[str]:
 
 
 def article(noun: str) -> str:
-    """The indefinite article by the noun's first letter."""
+    """The indefinite article, chosen by the noun's first letter."""
     return "an" if noun[:1].lower() in "aeiou" else "a"

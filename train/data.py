@@ -35,7 +35,7 @@ from .tokens import Tokens
 from .tower_inputs import Images, Texts
 
 MIN_SPLIT = 4  # images; a seeded split of 4 has 2, 1 and 1
-ENOUGH = (  # a single training image has no standard deviation, and no other image to differ from
+ENOUGH = (  # one training image has neither a standard deviation nor a negative
     "training needs at least 2 images and validation 1, which takes "
     f"{MIN_SPLIT} images if splits are drawn by seed; add images, or assign their splits yourself"
 )
@@ -71,12 +71,12 @@ class TrainingData:
         return np.flatnonzero(np.isin(self.table.image_of_caption, image_rows))
 
     def drawn_images(self, generator: np.random.Generator) -> np.ndarray:
-        """Rows of the training images of one epoch; each source is drawn according to its weight."""
+        """Rows of the training images of one epoch, drawn from each source according to its weight."""
         rows = self.image_rows("train")
         return draw(rows, self.source_of_image[rows], [source.weight for source in self.sources], generator)
 
     def drawn_texts(self, generator: np.random.Generator) -> np.ndarray:
-        """Rows of the training captions of one epoch; each source is drawn according to its weight."""
+        """Rows of the training captions of one epoch, drawn from each source according to its weight."""
         rows = self.text_rows("train")
         source_of_text = self.source_of_image[self.table.image_of_caption[rows]]
         return draw(rows, source_of_text, [source.weight for source in self.sources], generator)
@@ -101,11 +101,11 @@ def load_data(
     device: Device | None = None,
     image_roots: Sequence[Path] | None = None,
 ) -> TrainingData:
-    """Read and prepare the training and validation splits of every source; `values` are those of --data, `image_roots`
-    those of --image-root.
+    """Read and prepare the training and validation splits of every source.
 
-    Validation images of all sources but the first are in the split `HELD_OUT`. Images that the first source holds out
-    are removed from the other sources, and counted.
+    `values` and `image_roots` are the values of --data and --image-root. In all sources except the first, validation
+    images are in the split `HELD_OUT`. An image that the first source holds out is removed from the other sources, and
+    the number of such images is printed.
     Errors: `MiniClipError` if more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
     """
     sources = parse_sources(values)
@@ -144,8 +144,10 @@ def prepare(
     sources: Sequence[Source] = (Source("data"),),
     source_of_image: np.ndarray | None = None,
 ) -> TrainingData:
-    """Compute the features of frozen towers and drop unreadable images. The model is on `device`, by default the CPU;
-    without `source_of_image`, all images are of one source."""
+    """Compute the features of frozen towers and drop unreadable images.
+
+    The model is on `device`, by default the CPU. Without `source_of_image`, all images belong to one source.
+    """
     device = device or cpu_device()
     if source_of_image is None:
         source_of_image = np.zeros(len(table.image_paths), dtype=np.int64)
@@ -162,7 +164,7 @@ def prepare(
     check_skipped(table, allow_missing)
     train, val = table.splits.count("train"), table.splits.count("val")
     if train < 2 or val < 1:
-        raise MiniClipError(f"{train} readable images are for training and {val} for validation; {ENOUGH}")
+        raise MiniClipError(f"only {train} training and {val} validation images can be read; {ENOUGH}")
 
     captions, prototypes = list(table.captions), None
     if config.data.prototypes:

@@ -1,9 +1,9 @@
 """Decoded images in memory, so that a GPU does not wait for JPEG files; the GPU makes random crops.
 
 In: paths and the transform. Out: `pixel_values (B, 3, H, W)` of any rows and view, on the device. Every image is
-decoded once, to 8 bits: as the finished model sees it, and, where random views are trained on, squashed to a somewhat
-larger square. A view is the same crop that `train.augment` takes, resized by the same filter as Pillow's: a resize is
-one matrix product along each axis. Where memory is too small, images are read from the disk, a batch ahead.
+decoded once, to 8 bits, in the form that the finished model sees. For random views, a second copy is squashed to a
+slightly larger square. A view is the same crop as in `train.augment`, resized with Pillow's filter: a resize is one
+matrix product along each axis. If the images do not fit into memory, they are read from the disk, one batch ahead.
 """
 
 import os
@@ -27,7 +27,7 @@ from miniclip.models.device import Device
 
 from .augment import Box, View
 
-# of the size that the tower sees: crops keep half of the area or more, so little is ever enlarged
+# relative to the input of the tower: crops keep at least half of the area, so little is enlarged
 WIDE = 1.25
 MAX_HOST_SHARE = 0.5  # of the machine's memory
 CUBIC = -0.5  # Pillow's bicubic (R. Keys, 1981)
@@ -35,8 +35,11 @@ CUBIC = -0.5  # Pillow's bicubic (R. Keys, 1981)
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """`exact (N, 3, H, W)` uint8, and `wide (N, 3, 1.25 H, 1.25 W)` where there are random views, with the size in
-    pixels `(N, 2)` of each file; on the device or in main memory. `skipped` has the rows that could not be read."""
+    """Images on the device or in main memory: `exact (N, 3, H, W)` uint8, and for random views `wide`.
+
+    `wide` is (N, 3, 1.25 H, 1.25 W) uint8, with the size in pixels `(N, 2)` of each file. `skipped` holds the rows that
+    could not be read.
+    """
 
     paths: Sequence[Path]
     transform: ImageTransform
@@ -69,7 +72,7 @@ class DecodedImages:
         return pixels * scale + offset
 
     def _boxes(self, rows: np.ndarray, view: int) -> tuple[np.ndarray, Tensor]:
-        """What each view shows, in shares of the image: left, top, right, bottom; and which are mirrored."""
+        """The box of each view in shares of the image (left, top, right, bottom), and whether it is mirrored."""
         boxes, mirrored = np.empty((len(rows), 4), dtype=np.float32), np.empty(len(rows), dtype=bool)
         for place, row in enumerate(rows):
             box = View(self.transform, view, self.seed).box(self.paths[row])
@@ -77,7 +80,7 @@ class DecodedImages:
         return boxes, self.device.put(mirrored)
 
     def _kept_by_transform(self, box: Box, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a crop that the transform's own centre crop leaves."""
+        """The part of a crop that remains after the transform's centre crop."""
         if self.transform.resize_shortest_px is None:
             return box.left, box.top, box.right, box.bottom
         kept_width, kept_height = (box.right - box.left) * width, (box.bottom - box.top) * height
@@ -124,9 +127,9 @@ def decode(
 
 
 def resized(images: Tensor, boxes: Tensor, size: tuple[int, int], mirrored: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 and a box (B, 4) of each, in shares of the image -> the boxes at `size`, float32 in [0, 255].
+    """(B, 3, H, W) uint8 and one box (B, 4) each, in shares of the image -> the boxes at `size`, float32 in [0, 255].
 
-    As Pillow's bicubic `resize(size, box=...)` but for its rounding between the two axes.
+    Equal to Pillow's bicubic `resize(size, box=...)`, except that Pillow rounds between the two axes.
     """
     height, width = size
     across = weights(boxes[:, 0] * images.shape[3], boxes[:, 2] * images.shape[3], width, images.shape[3])
@@ -136,8 +139,8 @@ def resized(images: Tensor, boxes: Tensor, size: tuple[int, int], mirrored: Tens
 
 
 def weights(start: Tensor, end: Tensor, size: int, length: int) -> Tensor:
-    """(B, size, length): how much each of `length` pixels of a line gives to each of `size` between start and end."""
-    scale = (end - start)[:, None, None] / size  # pixels read for one written
+    """(B, size, length): the weight of each of `length` pixels of a line in each of `size` pixels of the box."""
+    scale = (end - start)[:, None, None] / size  # input pixels per output pixel
     centre = start[:, None, None] + (torch.arange(size, device=start.device)[None, :, None] + 0.5) * scale
     at = torch.arange(length, device=start.device)[None, None, :] + 0.5
     x = ((at - centre) / scale.clamp_min(1)).abs()
@@ -152,7 +155,7 @@ class Prefetch:
 
     def __init__(self, load: Callable[[tuple[int, int]], np.ndarray]) -> None:
         self._load = load
-        self._pool = ThreadPoolExecutor(thread_count())  # starts no thread until something is asked for
+        self._pool = ThreadPoolExecutor(thread_count())  # starts no thread before the first request
         self._begun: dict[tuple[int, int], Future[np.ndarray]] = {}
 
     def begin(self, keys: Sequence[tuple[int, int]]) -> None:
@@ -163,7 +166,7 @@ class Prefetch:
         self._begun = {key: found or self._pool.submit(self._load, key) for key, found in kept.items()}
 
     def take(self, keys: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """The results of `load` for these; decoding starts now if it has not begun."""
+        """The results of `load` for these (row, view); decoding starts now if it has not begun."""
         futures = [self._begun.get(key) or self._pool.submit(self._load, key) for key in keys]
         return [future.result() for future in futures]
 

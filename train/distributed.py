@@ -1,8 +1,8 @@
 """Training in several processes, started by `torchrun` or `accelerate launch`.
 
-Every process has the whole model and a share of each batch's images, with their captions. Embeddings are gathered, so
-that every other pair of the whole batch is a negative in the loss, and gradients are summed: the step equals that of a
-single process. Without such a start there is only one process, and the functions here do nothing.
+Every process has the whole model and a share of each batch's images, with their captions. All processes gather their
+embeddings, so that the loss has the negatives of the whole batch, and sum their gradients. So a step equals that of a
+single process. If training was started otherwise, there is only one process, and the functions here do nothing.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from miniclip.models.device import Device
 
 
 def begin(device: Device) -> None:
-    """Join the other processes, if there are several: with NCCL if each has its own card, otherwise with gloo.
+    """Join the other processes, if there are any: with NCCL if each has its own card, otherwise with gloo.
 
     Errors: `MiniClipError` for several processes on an Apple GPU.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         return
     if device.torch_device.type == "mps":
-        raise MiniClipError("--device mps takes one process; start it without torchrun, or use --device cpu")
+        raise MiniClipError("--device mps supports only one process; start it without torchrun, or use --device cpu")
     own_card = device.torch_device.type == "cuda" and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     # the others wait while the first one computes features, which may take hours
     distributed.init_process_group("cpu:gloo,cuda:nccl" if own_card else "gloo", timeout=timedelta(days=7))
@@ -40,18 +40,18 @@ def end() -> None:
 
 
 def rank() -> int:
-    """This process's number; 0 is the one that writes."""
+    """This process's number; process 0 writes the files."""
     return int(distributed.get_rank()) if distributed.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return int(distributed.get_world_size()) if distributed.is_initialized() else 1
 
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-    """Process 0 runs the block first; the others run it afterwards and find files and caches made."""
+    """Process 0 runs the block first; the others run it afterwards and find its files and caches."""
     if rank() > 0:
         _meet()
     yield
@@ -60,39 +60,39 @@ def first_process_first() -> Iterator[None]:
 
 
 def _meet() -> None:
-    """Wait for all others. On the CPU: NCCL's barrier would keep the card busy for as long as it waits."""
+    """Wait for all others. On the CPU, because NCCL's barrier would keep the card busy while it waits."""
     distributed.all_reduce(torch.zeros(1))
 
 
 def say(line: str) -> None:
-    """Print a line once, whatever the number of processes, and above the progress bar if there is one."""
+    """Print a line in process 0 only, above the progress bar if there is one."""
     if rank() == 0:
         with tqdm.external_write_mode():
             print(line, flush=True)
 
 
 def share_weights(model: nn.Module) -> None:
-    """Give every process the parameters and buffers of process 0: a step is the same for all, so its start must be."""
+    """Give every process the parameters and buffers of process 0, because all steps are the same from then on."""
     if world() > 1:
         for value in model.state_dict().values():
-            sent = value.contiguous()  # convolutions keep their channels last
+            sent = value.contiguous()  # convolutions store their channels last
             distributed.broadcast(sent, src=0)
             value.copy_(sent)
 
 
 def shares(count: int) -> list[np.ndarray]:
-    """The part of `count` consecutive items that each process takes."""
+    """For each process, its part of `count` consecutive items."""
     return np.array_split(np.arange(count), world())
 
 
 def gather(embeds: Tensor) -> Tensor:
     """(B, D) of this process -> (sum of all B, D), the processes in order.
 
-    Only this process's rows have a gradient. Every process computes the same loss, so that is all each has to do.
+    Only this process's rows have a gradient. All processes compute the same loss, so their gradients only need a sum.
     """
     if world() == 1:
         return embeds
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]  # on the CPU, which has to know them
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]  # on the CPU, which allocates by them
     distributed.all_gather(sizes, torch.tensor([len(embeds)]))
     longest = max(int(size) for size in sizes)
     padded = torch.cat([embeds.detach(), embeds.new_zeros(longest - len(embeds), embeds.shape[1])])
@@ -107,6 +107,6 @@ def sum_gradients(parameters: list[nn.Parameter]) -> None:
     """Sum the gradients of all processes for each parameter."""
     if world() > 1:
         for parameter in parameters:
-            if parameter.grad is None:  # this process's share did not use it
+            if parameter.grad is None:  # not used for this process's share
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """An exponential moving average of the weights that learn (B. Polyak and A. Juditsky, 1992; decay as in
-    A. Tarvainen and H. Valpola, "Mean teachers", NIPS 2017)."""
+    """An exponential moving average of the trained weights (B. Polyak and A. Juditsky, 1992).
+
+    The decay follows A. Tarvainen and H. Valpola, "Mean teachers", NIPS 2017.
+    """
 
     def __init__(self, trained: dict[str, nn.Parameter], decay: float) -> None:
         self.decay, self.trained = decay, trained
@@ -23,7 +25,7 @@ class ExponentialMovingAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights for as long as this lasts."""
+        """Inside this block, the model has the averaged weights."""
         own = {name: value.detach().clone() for name, value in self.trained.items()}
         self._put(self.values)
         try:

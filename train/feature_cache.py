@@ -1,9 +1,9 @@
 """Features of the frozen parts of a tower, computed once and stored on disk.
 
-In: a tower, the number of its trained blocks, and images or tokens. Out: memory-mapped float16 arrays: features if no
-block is trained, otherwise the input of the first trained block. The key of a cache depends on weights, preprocessing
-and inputs, so any change gives another cache. A killed pass continues where it stopped. If two trainings need the same
-cache, one fills it and the other waits.
+In: a tower, the number of its trained blocks, and images or tokens. Out: memory-mapped float16 arrays. They hold the
+features if no block is trained, otherwise the input of the first trained block. The key of a cache depends on weights,
+preprocessing and inputs, so a change of any of them leads to another cache. A killed pass continues where it stopped.
+If two trainings need the same cache, one fills it and the other waits.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ from .augment import View
 from .frozen_tower import FrozenTower
 from .tokens import Tokens
 
-IMAGE_BATCH, TEXT_BATCH = 16, 64  # small image batches stay near the caches
-GPU_BATCH = 256  # of either: large enough to keep a card busy
-SAVE_EVERY = 32  # batches between two notes of how far the pass came
+IMAGE_BATCH, TEXT_BATCH = 16, 64  # a small batch of images stays in the CPU caches
+GPU_BATCH = 256  # of images or texts: enough to keep a card busy
+SAVE_EVERY = 32  # batches between two saved notes of progress
 
 # rows and a callback for skipped rows -> the rows of each batch and their computed values
 Passes = Callable[[np.ndarray, Callable[[int, MiniClipError], None]], Iterable[tuple[np.ndarray, np.ndarray]]]
@@ -45,7 +45,7 @@ Store = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 @dataclass(frozen=True)
 class Features:
-    """`values` float16, memory-mapped; `skipped` has the rows whose image could not be read."""
+    """`values` float16, memory-mapped; `skipped` holds the rows of unreadable images."""
 
     values: np.ndarray
     skipped: dict[int, str]
@@ -54,7 +54,7 @@ class Features:
 def image_features(
     tower: VisionTower, view: View, paths: Sequence[Path], trained_blocks: int = 0, device: Device | None = None
 ) -> Features:
-    """Images -> `image_features (N, d)`, or the input `(N, ...)` of the first of the blocks that learn.
+    """Images -> `image_features (N, d)`, or the input `(N, ...)` of the first trained block.
 
     `tower` is on `device`, the CPU by default. The cache does not depend on the device.
 
@@ -63,7 +63,7 @@ def image_features(
     device = device or cpu_device()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
     frozen = FrozenTower(tower, trained_blocks, device)
-    with ThreadPoolExecutor() as pool:  # keyed by content, so a copied or re-extracted folder finds its cache
+    with ThreadPoolExecutor() as pool:  # keyed by content, so that a copied folder finds its cache
         contents = list(pool.map(_content, paths))
     key: list[Any] = [frozen.weights_hash, tower.pooling, view.transform.to_dict(), contents]
     key += [trained_blocks] if trained_blocks else []
@@ -86,9 +86,9 @@ def image_features(
 
 
 def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, device: Device | None = None) -> Features:
-    """Texts -> `text_features (N, d)`, or `(total tokens, d)`, the input of the first of the blocks that learn.
+    """Texts -> `text_features (N, d)`, or `(total tokens, d)`, the input of the first trained block.
 
-    Computed in order of length so that little padding is; padding itself is not kept. `device` as in `image_features`.
+    Texts are sorted by length to save padding, and padding is not stored. `device` as in `image_features`.
     """
     device = device or cpu_device()
     frozen = FrozenTower(tower, trained_blocks, device)
@@ -101,7 +101,7 @@ def text_features(tower: TextTower, tokens: Tokens, trained_blocks: int = 0, dev
     def passes(rows: np.ndarray, _: Callable[[int, MiniClipError], None]) -> Iterable[tuple[np.ndarray, Any]]:
         batch_size = TEXT_BATCH if device.is_cpu else GPU_BATCH
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        if batches:  # the one in the middle has texts of ordinary length
+        if batches:  # the batch in the middle has texts of ordinary length
             frozen.begin(len(batches), *arrays(batches[len(batches) // 2]))
         for batch in batches:
             yield batch, frozen(*arrays(batch))
@@ -128,8 +128,9 @@ def _store_rows(values: np.ndarray, rows: np.ndarray, batch: np.ndarray) -> None
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Zeros on disk, with all space allocated in advance (not on macOS): otherwise writing to a mapped file on a full
-    disk would end the process with SIGBUS.
+    """Zeros on disk, with all space allocated in advance (not on macOS).
+
+    Otherwise, writing to a mapped file on a full disk would end the process with SIGBUS.
 
     Errors: `MiniClipError` if there is too little space, or the folder cannot be written.
     """
@@ -153,7 +154,7 @@ def _no_room(path: Path, error: OSError) -> MiniClipError:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which one process at a time can have; the system releases it if the process is killed.
+    """Hold the folder's lock. One process at a time can hold it, and the system releases it if the process is killed.
 
     Errors: `MiniClipError` as in `_new_array`.
     """
@@ -177,14 +178,14 @@ def _lock(file: IO[str]) -> None:
             print("waiting for another training that computes the same features", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
     except (ImportError, OSError):
-        return  # Windows and some network disks have no locks: do not wait
+        return  # no locks on Windows and on some network disks: do not wait
 
 
 def _noted(folder: Path) -> tuple[int, dict[int, MiniClipError]] | None:
-    """The number of finished rows, and the skipped ones; None if there is no valid note, as after a power cut."""
+    """The number of finished rows, and the skipped rows; None without a valid note, such as after a power cut."""
     try:
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        again = progress.get("retryable", list(progress["skipped"]))  # an older note does not say it: try each again
+        again = progress.get("retryable", list(progress["skipped"]))  # an older note does not have it: retry all
         skipped: dict[int, MiniClipError] = {
             int(row): UnreadableImage(str(reason), row in again) for row, reason in progress["skipped"].items()
         }
@@ -208,7 +209,7 @@ def _cached(
     noted = _noted(folder)
     if noted is None or noted[0] < len(order) or any(map(is_retryable, noted[1].values())):
         with _alone(folder):
-            done, skipped = _noted(folder) or (0, {})  # read again: another training may have continued in the meantime
+            done, skipped = _noted(folder) or (0, {})  # read again, because another training may have continued
             _fill(folder, description, order, shape, passes, store, done, skipped)
     else:
         skipped = noted[1]
@@ -225,7 +226,7 @@ def _fill(
     done: int,
     skipped: dict[int, MiniClipError],
 ) -> None:
-    """Compute the rows of `order` after `done`, and retry rows that failed for a missing package or memory."""
+    """Compute the rows of `order` after `done`. Retry rows that failed because a package or memory was missing."""
     if done == 0:
         values = _new_array(folder / "features.npy", shape)
     else:
@@ -240,7 +241,7 @@ def _fill(
 
     again = [row for row in order[:done] if is_retryable(skipped.get(int(row)))]
     todo = np.concatenate([np.asarray(again, dtype=order.dtype), order[done:]])
-    place = np.zeros(len(order), dtype=np.int64)  # in `todo`, of each row
+    place = np.zeros(len(order), dtype=np.int64)  # the place of each row in `todo`
     place[todo] = np.arange(len(todo))
     bar_for = {"total": done + len(todo), "initial": done, "desc": description, "disable": None if len(todo) else True}
     with ProgressBar(**bar_for) as bar:

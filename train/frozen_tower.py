@@ -1,9 +1,9 @@
 """Compute the frozen part of a tower in PyTorch or, if that is faster on this CPU, in onnxruntime.
 
 In: a tower, and the number of its trained blocks. Out: features of images or tokens, or the input of the first trained
-block. A pass that would take PyTorch longer than `MIN_PASS_S` exports the part to an fp32 graph, compares one batch,
-and times both. Graph and choice are kept in the cache: other views of the images and a pass that continues after a kill
-are computed in the same way.
+block. If a pass would take longer than `MIN_PASS_S` in PyTorch, the part is exported to an fp32 graph. One batch
+compares the values and the speed of both. The graph and the choice are cached, so that other views of the images, and a
+pass that continues after a kill, are computed in the same way.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ from miniclip.models.onnx_graph import onnx_graph
 
 from .blocks import blocks_of, example_image, example_text, frozen_parameters, lower_part
 
-MIN_PASS_S = 60.0  # of PyTorch; an export takes 5 to 15 seconds
-MAX_DIFFERENCE = 1e-4  # of the largest value of a batch, between the graph and PyTorch in float32
+MIN_PASS_S = 60.0  # in PyTorch; an export takes 5 to 15 seconds
+MAX_DIFFERENCE = 1e-4  # between the graph and PyTorch in float32, relative to the largest value of a batch
 
 
 class FrozenTower:
@@ -59,7 +59,7 @@ class FrozenTower:
         return self.in_torch(*inputs) if self._session is None else self.in_onnxruntime(*inputs)
 
     def begin(self, batches: int, *inputs: np.ndarray) -> np.ndarray:
-        """Compute the first of so many batches, and choose the engine for it and all later ones."""
+        """Compute the first of this many batches, and choose the engine for this batch and all later ones."""
         if self.device.is_cpu and self._session is None and not self._reopen(inputs):
             started = time.perf_counter()
             values = self.in_torch(*inputs)
@@ -69,7 +69,7 @@ class FrozenTower:
         return self(*inputs)
 
     def in_torch(self, *inputs: np.ndarray, exact: bool = False) -> np.ndarray:
-        """As `__call__`, in PyTorch; `exact` leaves autocast out."""
+        """As `__call__`, in PyTorch; `exact` turns autocast off."""
         tensors = [self.device.put(values) for values in inputs]
         if tensors[0].ndim == 4:
             tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
@@ -77,7 +77,7 @@ class FrozenTower:
             return self._part(*tensors).float().cpu().numpy()
 
     def in_onnxruntime(self, *inputs: np.ndarray) -> np.ndarray:
-        """As `__call__`, in onnxruntime: one image on each core at a time, or one part of a batch of texts."""
+        """As `__call__`, in onnxruntime: each core computes one image at a time, or a part of a batch of texts."""
         assert self._session is not None
         session, names = self._session, [item.name for item in self._session.get_inputs()]
         rows = 1 if len(inputs) == 1 else -(-len(inputs[0]) // thread_count())
@@ -86,9 +86,9 @@ class FrozenTower:
         return np.concatenate(list(outputs))
 
     def open_session(self, *inputs: np.ndarray) -> bytes:
-        """Export the part, with this batch as its example; returns the graph.
+        """Export the part with this batch as the example; returns the graph.
 
-        Errors: `MiniClipError` when its values are not PyTorch's; torch's own exceptions when it cannot be exported.
+        Errors: `MiniClipError` when its values differ from PyTorch's; exceptions of torch when it cannot be exported.
         """
         graph = _export(self.tower, self.trained_blocks, inputs)
         self._session = _session(graph)
@@ -102,7 +102,7 @@ class FrozenTower:
         what = "images" if len(inputs) == 1 else "texts"
         try:
             graph = self.open_session(*inputs)
-        except Exception as error:  # the exporter raises many types, and none of them may stop a training
+        except Exception as error:  # the exporter raises many types, and training continues without the graph
             self._session = None
             first_line = re.split(r"[\n\x1b]", str(error))[0]  # torch adds advice, in colours
             reason = first_line.strip(" .") or type(error).__name__
@@ -123,7 +123,7 @@ class FrozenTower:
         try:
             if json.loads(self._file(inputs, "json").read_text(encoding="utf-8"))["onnxruntime"]:
                 self._session = _session(self._file(inputs, "onnx").read_bytes())
-        except Exception:  # missing, damaged, or not for this onnxruntime: it is made again
+        except Exception:  # missing, damaged, or made for another onnxruntime: it will be exported again
             return False
         return True
 
@@ -137,7 +137,7 @@ class FrozenTower:
 
 
 class _ImageGraph(nn.Module):
-    """The frozen part as a module with named inputs. The exporter drops what its output does not need."""
+    """The frozen part as a module with named inputs. The exporter drops the nodes that its output does not need."""
 
     def __init__(self, tower: nn.Module, trained_blocks: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class _TextGraph(_ImageGraph):
 
 
 def _export(tower: VisionTower | TextTower, trained_blocks: int, inputs: Sequence[np.ndarray]) -> bytes:
-    """Images one by one; texts in batches of any size and length."""
+    """Export a graph for single images, or for texts in batches of any size and length."""
     if len(inputs) == 1:
         pixel_values = torch.from_numpy(inputs[0][:1])
         graph = onnx_graph(_ImageGraph(tower, trained_blocks), {"pixel_values": pixel_values}, None, "values")
@@ -175,7 +175,7 @@ def _session(graph: bytes) -> ort.InferenceSession:
 
 
 def _seconds(compute: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> float:
-    """The best of three."""
+    """The shortest time of three passes."""
     times = []
     for _ in range(3):
         started = time.perf_counter()

@@ -2,9 +2,9 @@
 
 python -m train.interpolate --before runs/setup1 --after runs/setup2 --data PATH --out runs/mixed [--steps 11]
 
-In: two runs of one model. Out: the recalls of each mix, and a run folder of the best one. All weights are mixed, (1 -
-alpha) before + alpha after (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3): the
-result of fine-tuning is kept and some forgotten knowledge returns, at no cost for the finished model.
+In: two runs of one model. Out: the recalls of each mix, and a run folder of the best one. A mix is (1 - alpha) before +
+alpha after, for every weight (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3). It
+keeps the result of fine-tuning and restores some knowledge that fine-tuning lost. The finished model is not slower.
 """
 
 import shutil
@@ -30,7 +30,7 @@ from miniclip.models.device import Device, add_device_flag, choose_device
 
 
 def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """(1 - alpha) before + alpha after, of two state dicts of one model; counts are those of `after`."""
+    """(1 - alpha) before + alpha after, for two state dicts of one model; counters come from `after`."""
     return {
         name: torch.lerp(value, after[name], alpha) if value.is_floating_point() else after[name]
         for name, value in before.items()
@@ -39,12 +39,14 @@ def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> di
 
 def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m train.interpolate", description="Mix the weights of two runs of one model.")
-    parser.add_argument("--before", required=True, type=Path, help="run that --after began from")
+    parser.add_argument("--before", required=True, type=Path, help="run that --after started from")
     parser.add_argument("--after", required=True, type=Path, help="run that was trained further")
-    parser.add_argument("--data", required=True, help="captions that tell which mix is best, by their dev split")
+    parser.add_argument("--data", required=True, help="captions whose dev split selects the best mix")
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
-    parser.add_argument("--steps", type=int, default=11, help="how many mixes, both ends included (default 11)")
-    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    parser.add_argument("--steps", type=int, default=11, help="number of mixes, including both runs (default 11)")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
+    )
     add_device_flag(parser)
     return parser
 
@@ -52,7 +54,7 @@ def make_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.steps < 2:
-        raise MiniClipError(f"--steps must be at least 2, the two runs themselves, got {arguments.steps}")
+        raise MiniClipError(f"--steps must be at least 2 (the two runs themselves), got {arguments.steps}")
     if holds_run(arguments.out):
         raise MiniClipError(f"{arguments.out} holds a run already; choose another --out")
     before, after = load_run(arguments.before), load_run(arguments.after)
@@ -80,7 +82,7 @@ def check_same_model(before: Run, after: Run) -> None:
     tokenizers = [(run.folder / "tokenizer.json").read_bytes() for run in (before, after)]
     if tokenizers[0] != tokenizers[1] or before.transform != after.transform:
         raise MiniClipError(
-            f"{before.folder} and {after.folder} read texts or images otherwise; mix a run and its start"
+            f"{before.folder} and {after.folder} process texts or images differently; mix a run and its start"
         )
 
 
@@ -92,9 +94,9 @@ def sweep(
     allow_missing: bool = False,
     device: Device | None = None,
 ) -> list[dict[str, float]]:
-    """Recalls (protocol karpathy) of the mix of each alpha on the readable images of a split; unreadable
-    ones are named.
+    """Recalls (protocol karpathy) of the mix for each alpha, on the readable images of a split.
 
+    A line names each unreadable image.
     Errors: `MiniClipError` if more than 5 % of the rows are unreadable (unless `allow_missing`).
     """
     start = {name: value.clone() for name, value in before.model.state_dict().items()}
@@ -114,7 +116,7 @@ def sweep(
 
 
 def write_mix(before: Run, after: Run, alpha: float, recall: dict[str, float], out: Path) -> None:
-    """Write the mix as an ordinary run folder; the images kept for int8 are those of `after`."""
+    """Write the mix as an ordinary run folder; its calibration images come from `after`."""
     begin_run(out, after.config, after.transform, after.folder)
     if (after.folder / CALIBRATION_FILE).exists():
         replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, after.folder / CALIBRATION_FILE))

@@ -1,7 +1,7 @@
 """Losses on unit embeddings.
 
-In: `image_embeds (I, D)`, `text_embeds (T, D)`, `image_of_text (T,)`, the row of each text's image (several texts may
-show one image), and `logit_scale () = log(1/T)`. Out: a scalar.
+In: `image_embeds (I, D)`, `text_embeds (T, D)`, `image_of_text (T,)`, which is the row of each text's image (several
+texts may describe one image), and `logit_scale () = log(1/T)`. Out: a scalar.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from torch.nn import functional
 from miniclip.models.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-NOTHING = -1e30  # a score that no softmax sees; minus infinity would make a gradient of an empty sum NaN
+NOTHING = -1e30  # a logit that a softmax ignores; with minus infinity, an empty sum would have a NaN gradient
 SIGMOID_BIAS = -10.0
 
 
 def make_loss(settings: TrainConfig) -> Loss:
-    """The loss that `--train.loss` names."""
+    """The loss of this name, as in `--train.loss`."""
     if settings.loss == "triplet":
         return lambda images, texts, owner, _: triplet(images, texts, owner, settings.margin)
     return {"infonce": infonce, "sigmoid": sigmoid, "multi-positive": multi_positive}[settings.loss]
@@ -27,7 +27,7 @@ def make_loss(settings: TrainConfig) -> Loss:
 def infonce(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
     """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), with other captions of the same image masked out.
 
-    Such a caption is a right answer, so it must not count as a negative; it is positive only in its own row.
+    Such a caption also describes the image, so it must not be a negative. It is a positive only in its own row.
     """
     logits = logit_scale.exp() * text_embeds @ image_embeds.T  # (T, I)
     by_text = functional.cross_entropy(logits, image_of_text)
@@ -38,7 +38,7 @@ def infonce(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, lo
 
 
 def multi_positive(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
-    """All captions of an image are its positives at once (P. Khosla et al., NeurIPS 2020, equation 2)."""
+    """All captions of an image are positives together (P. Khosla et al., NeurIPS 2020, equation 2)."""
     logits = logit_scale.exp() * text_embeds @ image_embeds.T
     by_text = functional.cross_entropy(logits, image_of_text)
     own = _own(image_of_text, logits)
@@ -47,15 +47,17 @@ def multi_positive(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Ten
 
 
 def sigmoid(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Each pair is right or wrong by itself (X. Zhai et al., "Sigmoid Loss", ICCV 2023, algorithm 1); bias fixed."""
+    """Classify each pair separately (X. Zhai et al., "Sigmoid Loss", ICCV 2023, algorithm 1), with a fixed bias."""
     logits = logit_scale.exp() * text_embeds @ image_embeds.T + SIGMOID_BIAS
     sign = 2.0 * _own(image_of_text, logits) - 1
     return -functional.logsigmoid(sign * logits).sum() / len(text_embeds)
 
 
 def triplet(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, margin: float) -> Tensor:
-    """A caption must be nearer to its image than the hardest wrong one by a margin, both ways (F. Faghri et al.,
-    "VSE++", BMVC 2018, equation 6)."""
+    """A matching pair must score higher than the hardest negative by a margin, in both directions.
+
+    F. Faghri et al., "VSE++", BMVC 2018, equation 6.
+    """
     cosines = text_embeds @ image_embeds.T
     right = cosines.gather(1, image_of_text[:, None])[:, 0]  # (T,)
     wrong = cosines.masked_fill(_own(image_of_text, cosines), -1)
@@ -64,5 +66,5 @@ def triplet(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, ma
 
 
 def _own(image_of_text: Tensor, logits: Tensor) -> Tensor:
-    """(T, I) bool: which image each text shows."""
+    """(T, I) bool: whether text and image belong together."""
     return image_of_text[:, None] == torch.arange(logits.shape[1], device=logits.device)[None, :]

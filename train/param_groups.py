@@ -1,4 +1,4 @@
-"""Trained parameters by setup: 1 the heads; 2 everything; 3 the last two blocks of each tower and the heads."""
+"""The trained parameters by setup: 1, the heads; 2, everything; 3, the last two blocks of each tower and the heads."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ BLOCKS = {1: 0, 2: EVERYTHING, 3: 2}
 
 
 def trained_blocks(settings: TrainConfig) -> tuple[int, int]:
-    """How many of the last blocks of the vision and of the text tower learn."""
+    """The number of trained blocks of the vision tower and of the text tower, counted from the end."""
     preset, vision, text = BLOCKS[settings.setup], settings.vision_blocks, settings.text_blocks
     return (preset if vision < 0 else vision), (preset if text < 0 else text)
 
@@ -30,7 +30,7 @@ def parameter_groups(
     model.requires_grad_(False)
     heads = [*model.vision_head.parameters(), *model.text_head.parameters()]
     if not isinstance(model.text_head, LinearHead) or model.text_head.projection.bias is not None:
-        # a linear probe trains exactly the two matrices
+        # a linear probe trains only the two matrices
         heads.append(model.logit_scale)
     rates: dict[tuple[float, bool], list[nn.Parameter]] = {}
     trained = [(parameter, settings.learning_rate) for parameter in heads]

@@ -1,8 +1,8 @@
-"""The retrieval sheet of a run: results of the finished model on validation, good and bad, for inspection by eye.
+"""The retrieval figure of a run: good and bad results of the finished model on the validation split.
 
-In: the run's images, captions and their embeddings. Out: `retrieval.png`: captions with the images they find, and
-images with the captions they find. Rows are taken evenly over the split, not selected. Right results have a green
-frame or a green tick; if the right one is not among the first, its rank is shown.
+In: the run's images, captions and their embeddings. Out: `retrieval.png`, with captions and the images they find, and
+images and the captions they find. Rows are spread evenly over the split, not selected. A correct result has a green
+frame or a green tick. If it is not among the first results, its rank is shown.
 """
 
 import textwrap
@@ -68,7 +68,7 @@ def _caption_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
     for number, line in enumerate(lines):
         _write(sheet, (GAP_PX, top + number * LINE_PX), line)
     rank = int(np.flatnonzero(order == right)[0]) + 1
-    note = f"right one: rank {rank}" + ("" if rank <= IMAGES else f" of {len(order):,}")
+    note = f"correct one: rank {rank}" + ("" if rank <= IMAGES else f" of {len(order):,}")
     _write(sheet, (GAP_PX, top + len(lines) * LINE_PX), note, GREEN if rank <= IMAGES else GREY)
 
 
@@ -85,17 +85,17 @@ def _image_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
         if right[place]:
             _write(sheet, (left, line), "✓", GREEN)
     if right.any() and not right[:CAPTIONS].any():
-        note = f"first right one: rank {int(np.argmax(right)) + 1} of {len(order):,}"
+        note = f"first correct one: rank {int(np.argmax(right)) + 1} of {len(order):,}"
         _write(sheet, (left + TICK_PX, top + CAPTIONS * LINE_PX), note, GREY)
 
 
 def _tile(sheet: Image.Image, left: int, top: int, path: Path, framed: bool) -> None:
-    """An image in a square, whole and in its middle, with a green frame if it is the right one."""
+    """The whole image, centred in a square, with a green frame if it is the correct one."""
     try:
         image = open_image(path, TILE_PX)
     except MiniClipError as error:
         raise MiniClipError(f"{path}: {error}") from error
-    scale = (TILE_PX - 2 * FRAME_PX) / max(image.size)  # not ImageOps.contain, which reduces a thin line to nothing
+    scale = (TILE_PX - 2 * FRAME_PX) / max(image.size)  # ImageOps.contain would reduce a very thin image to nothing
     picture = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
     if framed:
         ImageDraw.Draw(sheet).rectangle((left, top, left + TILE_PX - 1, top + TILE_PX - 1), GREEN)
@@ -120,13 +120,13 @@ def _write(
 
 
 def _lines(words: str, width_px: int, most: int) -> list[str]:
-    """The words in lines of about that width, by the mean width of their own letters, at most so many of them."""
+    """Wrap words to about this width, estimated from the mean width of their letters; keep at most this many lines."""
     letters = 0.9 * width_px * len(words) / max(1.0, _font(16).getlength(words))
     return textwrap.wrap(words, max(2, int(letters)), max_lines=most, placeholder=" …") or [""]
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans from matplotlib: the same font on every machine, with the letters of most alphabets."""
+    """DejaVu Sans of matplotlib: it is the same on every machine and has the letters of most alphabets."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size_px)
 
 

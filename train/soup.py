@@ -2,9 +2,9 @@
 
 python -m train.soup --runs runs/seed0 runs/seed1 runs/seed2 --data PATH --out runs/soup [--greedy]
 
-In: runs that began from the same weights and differ in seed or settings. Out: the recalls of each and of the average,
-and a run folder of it (M. Wortsman et al., "Model soups", ICML 2022). A greedy soup takes the runs in the order of
-their recall and keeps each one that does not make the average worse (recipe 1 there).
+In: runs that started from the same weights and differ in seed or settings. Out: the recalls of each run and of their
+average, and a run folder of the average (M. Wortsman et al., "Model soups", ICML 2022). A greedy soup adds the runs in
+the order of their recall, and keeps each run that does not make the average worse (recipe 1 of the paper).
 """
 
 import shutil
@@ -36,7 +36,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--data", required=True, nargs="+", help="captions whose validation splits measure the average")
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/soup")
     parser.add_argument("--greedy", action="store_true", help="leave out runs that make the average worse")
-    parser.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
+    )
     add_device_flag(parser)
     return parser
 
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def average(weights: Sequence[Weights]) -> Weights:
-    """The mean of state dicts of one model; counts are those of the first."""
+    """The mean of state dicts of one model; counters come from the first."""
     return {
         name: torch.stack([own[name] for own in weights]).mean(dim=0) if value.is_floating_point() else value
         for name, value in weights[0].items()
@@ -103,7 +105,7 @@ def _copy(run: Run) -> Weights:
 
 
 def _write(run: Run, weights: Weights, recall: dict[str, float], out: Path) -> None:
-    """Write the average as an ordinary run folder; the images kept for int8 are those of `run`."""
+    """Write the average as an ordinary run folder; its calibration images come from `run`."""
     begin_run(out, run.config, run.transform, run.folder)
     if (run.folder / CALIBRATION_FILE).exists():
         replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, run.folder / CALIBRATION_FILE))

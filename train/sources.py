@@ -1,7 +1,7 @@
-"""The data sets of a run, and how often each is drawn.
+"""The data sets of a run, and how often an epoch uses each of them.
 
-In: the values of `--data`, such as `flickr8k coco:1.5 openmoji:0.3`. Out: a `Source` each, and the rows of an epoch.
-The first source is the one that validation and early stopping look at, unless `--train.select all`.
+In: the values of `--data`, such as `flickr8k coco:1.5 openmoji:0.3`. Out: one `Source` for each value, and the rows of
+an epoch. The first source decides the best epoch and early stopping; with `--train.select all`, all sources do.
 """
 
 import re
@@ -14,14 +14,14 @@ import numpy as np
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
-HELD_OUT = "held-out"  # split of the validation images of every source but the first
-MIN_HELD_OUT = 10  # fewer images say too little to choose an epoch by
+HELD_OUT = "held-out"  # split of the validation images of every source except the first
+MIN_HELD_OUT = 10  # fewer images are too few to choose an epoch
 _WEIGHTED = re.compile(r"(.+):(\d+\.?\d*|\.\d+)")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: the source for `read_captions`, and how many times an epoch passes over its training images."""
+    """A data set: the source for `read_captions`, and the number of passes over its training images per epoch."""
 
     spec: str
     weight: float = 1.0
@@ -29,14 +29,14 @@ class Source:
 
 
 def parse_sources(values: Sequence[str]) -> list[Source]:
-    """Parse `PATH` or `PATH:WEIGHT`; names are the last parts of the paths, with numbers if two are equal.
+    """Parse `PATH` or `PATH:WEIGHT`. A source is named after the last part of its path; equal names get numbers.
 
     Errors: `MiniClipError` for a weight that is not above 0.
     """
     sources: list[Source] = []
     for value in values:
         match = _WEIGHTED.fullmatch(value)
-        if match is None or expand(value).exists():  # a folder may be called "a:1"
+        if match is None or expand(value).exists():  # "a:1" may be the name of a folder
             spec, weight = value, 1.0
         else:
             spec, weight = match[1], float(match[2])
@@ -55,10 +55,10 @@ def parse_sources(values: Sequence[str]) -> list[Source]:
 def draw(
     units: np.ndarray, source_of_unit: np.ndarray, weights: Sequence[float], generator: np.random.Generator
 ) -> np.ndarray:
-    """The images (or captions) of one epoch: each source's as often as its weight says.
+    """The images (or captions) of one epoch, each source with its weight.
 
-    A weight of 1.3 gives every unit once and three tenths of them, drawn at random, a second time. The number of units
-    is the same in every epoch.
+    With a weight of 1.3, an epoch has every image once, and three tenths of them, drawn at random, a second time. The
+    number of images is the same in every epoch.
     """
     if all(weight == 1 for weight in weights):
         return units
@@ -75,7 +75,8 @@ def selection_score(first: float, held_out: dict[str, tuple[float, int]], first_
     """One number for all sources: the mean of their mean recalls, weighted by the square root of their images.
 
     `held_out` has mean recall and number of images by source. The square root follows the standard error of a recall:
-    a source of four times the images counts twice as much. Sources under `MIN_HELD_OUT` images do not count.
+    a source with four times as many images counts twice as much. Sources with fewer than `MIN_HELD_OUT` images do not
+    count.
     """
     counted = [(first, first_images), *(value for value in held_out.values() if value[1] >= MIN_HELD_OUT)]
     shares = np.sqrt([images for _, images in counted])

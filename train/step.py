@@ -1,12 +1,12 @@
 """One step of training: a batch of captions in, gradients of the trained parameters out.
 
-Each image is computed once, however many of its captions are in the batch. With `micro_batch`, the towers see that
-many captions at a time, while the loss sees the whole batch (L. Gao et al., "GradCache", RepL4NLP 2021, section 3):
-embeddings are computed without gradients, the loss gives each of them its gradient, and each part is computed again to
-propagate it. Dropout and noise of the second pass are those of the first.
+Each image is computed once, even if several of its captions are in the batch. With `micro_batch`, the towers process
+that many captions at a time, but the loss uses the whole batch (L. Gao et al., "GradCache", RepL4NLP 2021, section 3).
+Embeddings are first computed without gradients. The loss gives each of them its gradient. Then each part is computed
+again to propagate it, with the same dropout and noise.
 
-With `mixup`, each pair is mixed with another of the batch, on both sides by the same share (N. Vouitsis et al.,
-"Data-Efficient Multimodal Fusion on a Single GPU", CVPR 2024: FuseMix), in the towers' standardised features.
+With `mixup`, the standardised features of each pair are mixed with those of another pair of the batch, images and texts
+by the same share (N. Vouitsis et al., "Data-Efficient Multimodal Fusion on a Single GPU", CVPR 2024: FuseMix).
 """
 
 from collections.abc import Callable
@@ -33,16 +33,18 @@ PART = 64  # images or captions per pass through a tower on a CPU, so that their
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the texts, images and prototypes that this process computes, and for every text of all processes
-    the place of its image among all images; prototypes are last. Where rows are (B, 2), the second is what the
-    first is mixed with, whose share is `own_share`."""
+    """The rows of texts, images and prototypes that this process computes; prototypes are last.
+
+    `image_of_text[i]` is the place of the image of text i among the images of all processes. If rows are (B, 2), the
+    first is mixed with the second, and `own_share` is the share of the first.
+    """
 
     texts: np.ndarray
     images: np.ndarray
     prototypes: np.ndarray
     image_of_text: Tensor
     own_share: float = 1.0
-    target: Tensor | None = None  # (N_texts, N_images) logits of the teacher, of all processes, without prototypes
+    target: Tensor | None = None  # (N_texts, N_images) the teacher's logits for all processes, without prototypes
 
 
 class ContrastiveStep:
@@ -62,7 +64,7 @@ class ContrastiveStep:
         return own
 
     def backward(self, captions: np.ndarray, view: int) -> float:
-        """Gradients of the loss of these captions and their images, in the view of that number; returns the loss."""
+        """Compute the gradients of the loss of these captions with this view of their images; returns the loss."""
         batch = self._batch(captions)
         work: list[Callable[[], Tensor]] = [
             *(
@@ -100,13 +102,13 @@ class ContrastiveStep:
         own = shares(len(images))
         if len(own[-1]) == 0:
             raise MiniClipError(f"--train.batch_size {len(captions)} is too small for {world()} processes; raise it")
-        # the processes' captions in order, and those of one process by length: parts of them have little padding
+        # process by process, and within each by length, so that the parts have little padding
         process = np.searchsorted([rows[-1] for rows in own], owner)
         order = np.lexsort((self.data.texts.tokens.lengths[spoken], process))
         ours = order[process[order] == rank()]
         mine = slice(None) if rank() == world() - 1 else slice(0)
         texts, chosen = np.concatenate([spoken[ours], names[mine]]), chosen[mine]
-        if rank() > 0:  # other noise and dropout than the other processes'
+        if rank() > 0:  # noise and dropout differ between processes
             torch.manual_seed(torch.initial_seed() + 7919 * rank())
         image_of_text = self.device.put(np.concatenate([owner[order], owners]))
         target = self.teacher.logits(spoken[order], images) if self.teacher is not None else None
@@ -114,12 +116,14 @@ class ContrastiveStep:
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
 
     def _generator(self, stream: int) -> np.random.Generator:
-        """Draws the rows of a step, the same on every device. Noise and dropout depend on the device."""
+        """The generator for the rows of a step. They are the same on every device; noise and dropout are not."""
         return np.random.default_rng([torch.initial_seed(), stream])
 
     def _mixed(self, batch: Batch, owner: np.ndarray) -> Batch:
-        """Every image with another one of the batch, and every text with any caption of that other; prototypes stay
-        as they are. `owner` has the place in the batch of each text's image."""
+        """Mix every image with another one of the batch, and every text with a random caption of that other image.
+
+        Prototypes are not mixed. `owner` holds the place in the batch of each text's image.
+        """
         generator = self._generator(1)
         other = batch.images[generator.permutation(len(batch.images))]
         first, end = (
@@ -141,14 +145,14 @@ class ContrastiveStep:
 
     def _prototypes(self, rows: np.ndarray) -> Tensor:
         assert self.data.prototypes is not None
-        return self._project(self.model.vision_head, self.data.prototypes[rows])  # standardised already
+        return self._project(self.model.vision_head, self.data.prototypes[rows])  # already standardised
 
     def _texts(self, rows: np.ndarray, share: float) -> Tensor:
         features = self.data.texts.features
         return self._project(self.model.text_head, _standardised(self.model.text_head, features, rows, share))
 
     def _project(self, head: ProjectionHead | LinearHead, standardised: Tensor) -> Tensor:
-        """Unit embeddings, of features with noise."""
+        """Unit embeddings of features, after adding noise."""
         noise = self.settings.feature_noise
         if noise:
             standardised = standardised + noise * torch.randn_like(standardised)
@@ -156,7 +160,7 @@ class ContrastiveStep:
             return head.project(standardised).float()
 
     def _backward(self, images: list[Tensor], texts: list[Tensor], batch: Batch) -> float:
-        """The loss of all processes' embeddings; its gradient flows into this process's."""
+        """The loss of the embeddings of all processes; its gradient flows into those of this process."""
         image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
         # gradients are summed over processes, so only process 0 contributes the gradient of logit_scale
         logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
@@ -171,7 +175,7 @@ class ContrastiveStep:
 def _standardised(
     head: ProjectionHead | LinearHead, features: Callable[[np.ndarray], Tensor], rows: np.ndarray, share: float
 ) -> Tensor:
-    """(B, d) of rows (B,), or of rows (B, 2), the first of each with that share."""
+    """Standardised features (B, d) of rows (B,), or of rows (B, 2) mixed with the share of the first."""
     if rows.ndim == 1:
         return head.standardise(features(rows))
     own, other = (head.standardise(features(rows[:, place])) for place in (0, 1))

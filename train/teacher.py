@@ -1,9 +1,9 @@
-"""Distillation: a run learns the similarities of larger models in addition to its own right answers.
+"""Distillation: in addition to its own pairs, a run learns the similarities of larger models.
 
 In: bundles or finished runs, by folder or by name, and the images and texts of training. Out: the teachers' logits for
-any batch, and the loss that brings the student's logits closer to them. Follows C. Yang et al., "CLIP-KD" (CVPR 2024)
+any batch, and the loss that moves the student's logits towards them. It follows C. Yang et al., "CLIP-KD" (CVPR 2024)
 and K. Wu et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). The similarities of several teachers are
-averaged. Teachers embed each image once, without crops, and their embeddings are kept in the cache folder.
+averaged. Teachers embed each image once, without crops, and the cache folder keeps their embeddings.
 """
 
 import hashlib
@@ -35,16 +35,19 @@ from .distributed import say
 
 @dataclass(frozen=True)
 class Teacher:
-    """Embeddings of all images and texts: those of all teachers are concatenated and divided by the square root of
-    their number, so that inner products are the mean of the teachers' cosines."""
+    """Embeddings of all images and texts.
+
+    The embeddings of all teachers are concatenated and divided by the square root of the number of teachers. So an
+    inner product is the mean of the teachers' cosines.
+    """
 
     image_embeds: Tensor  # (N_images, D)
     text_embeds: Tensor  # (N_texts, D), rows as in `TrainingData.texts`
-    scale: float  # 1 / temperature, the mean of the teachers'
+    scale: float  # 1 / temperature, the mean over the teachers
 
     @classmethod
     def open(cls, names: str, data: TrainingData, device: Device) -> "Teacher":
-        """Embed everything with each of the models, or find it in the cache; `names` has commas between them.
+        """Embed everything with each model, or read it from the cache; commas separate the models in `names`.
 
         Errors: `MiniClipError` when a model cannot be opened, or an image cannot be read.
         """
@@ -58,7 +61,7 @@ class Teacher:
         return cls(device.put(images), device.put(texts), float(np.mean([own["logit_scale"] for own in found])))
 
     def logits(self, texts: np.ndarray, images: np.ndarray) -> Tensor:
-        """(N_texts, N_images) of some rows."""
+        """Logits (N_texts, N_images) of these rows."""
         place = self.image_embeds.device
         own = self.text_embeds[torch.from_numpy(texts).to(place)]
         return self.scale * own @ self.image_embeds[torch.from_numpy(images).to(place)].T
@@ -67,8 +70,8 @@ class Teacher:
 def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_scale: Tensor) -> Tensor:
     """Mean of the divergences KL(teacher, student) of texts over images, and of images over texts.
 
-    `target` (T, I) are the teacher's logits of the first T texts and I images; the teacher has no logits for the
-    prototypes behind them.
+    `target` (T, I) holds the teacher's logits for the first T texts and I images. The prototypes that follow them have
+    no teacher logits.
     """
     texts, images = target.shape
     logits = logit_scale.exp() * text_embeds[:texts] @ image_embeds[:images].T
@@ -106,7 +109,7 @@ def _embeds(name: str, paths: Sequence[Path], texts: Sequence[str], device: Devi
 
 
 def _find(name: str, device: Device) -> tuple[str, Callable[[], Encoders]]:
-    """A hash that names the model's embeddings, and how to open it."""
+    """The hash that names the model's embeddings, and a function that opens the model."""
     if names_bundle(name):
         bundle = Bundle.open(find_bundle(name))
         provider, precision = ("cpu" if device.is_cpu else "auto"), bundle.precisions[0]
@@ -115,6 +118,6 @@ def _find(name: str, device: Device) -> tuple[str, Callable[[], Encoders]]:
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise MiniClipError(
-            f"--train.teacher: {name} is no finished run and no bundle; train it first, or name another"
+            f"--train.teacher: {name} is neither a finished run nor a bundle; train it first, or name another"
         )
     return sha256_of(weights), lambda: load_run(folder).encoders(autocast=not device.is_cpu, device=device)

@@ -1,4 +1,4 @@
-"""Texts as tokens, kept without padding, and padded to the longest of a batch when they are asked for."""
+"""Texts as tokens, stored without padding. A batch is padded to its longest text."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from miniclip.inference.tokenizer import Tokenizer
 
 
 class Tokens:
-    """N texts tokenised once: `lengths (N,)`, and the start of each, `offsets (N + 1,)`.
+    """N texts, tokenised once, with their `lengths (N,)` and starts `offsets (N + 1,)`.
 
-    With an `exact_length`, padding up to it counts as tokens: for a tower that attends to its padding.
+    With an `exact_length`, for a tower that attends to padding, the padding up to that length counts as tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], exact_length: int | None = None) -> None:
@@ -27,7 +27,7 @@ class Tokens:
         return len(self.lengths)
 
     def padded(self, rows: np.ndarray, least: int = 1) -> tuple[Tensor, Tensor]:
-        """`input_ids, attention_mask` (B, L) of some texts; L is the longest, but at least `least`."""
+        """`input_ids, attention_mask` (B, L) of some texts; L is the length of the longest, but at least `least`."""
         longest = int(self.lengths[rows].max(initial=least))
         input_ids = np.full((len(rows), longest), self.pad_id, dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)
@@ -38,7 +38,7 @@ class Tokens:
         return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """(B, L) where each token of some texts lies among all tokens; behind the end of a text, any place."""
+        """(B, L): the index of each token of some texts among all tokens; arbitrary after the end of a text."""
         lengths = self.lengths[rows]
         behind_start = np.arange(int(lengths.max(initial=1)))
         places: np.ndarray = np.minimum(self.offsets[rows][:, None] + behind_start, self.offsets[-1] - 1)
@@ -49,5 +49,5 @@ class Tokens:
         return np.argsort(self.lengths, kind="stable")
 
     def digest(self) -> str:
-        """SHA-256 over the tokens of all texts: another tokenizer or another limit of length gives another."""
+        """SHA-256 over the tokens of all texts: it changes with the tokenizer and with the length limit."""
         return hashlib.sha256(self.lengths.tobytes() + self._ids.tobytes()).hexdigest()

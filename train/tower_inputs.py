@@ -35,7 +35,7 @@ from .tokens import Tokens
 
 
 class TowerInput:
-    """The common part of images and texts. `learns`: whether any block is trained. `example`: one image or text."""
+    """The common part of `Images` and `Texts`. `learns`: whether any block is trained. `example`: one image or text."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class TowerInput:
         example: tuple[Tensor, ...],
         device: Device | None = None,
     ) -> None:
-        self.device = device or cpu_device()  # the tower is there
+        self.device = device or cpu_device()  # where the tower is
         self.learns = trained_blocks > 0
         self.blocks = blocks_of(tower) if self.learns else []
         self.tower, self.trained_blocks = tower, min(trained_blocks, len(self.blocks))
-        self.whole = trained_blocks > len(self.blocks)  # its embeddings too
+        self.whole = trained_blocks > len(self.blocks)  # including its embeddings
         self.example = example
         self._first = len(self.blocks) - self.trained_blocks
         self.upper = None if self.whole or not self.learns else UpperPart(tower, self._first, *example)
 
     def parameters_by_depth(self) -> list[tuple[nn.Parameter, int]]:
-        """Every parameter that learns, and how many blocks are above it."""
+        """Every trained parameter, and the number of blocks above it."""
         if not self.learns:
             return []
         named = dict(self.tower.named_parameters())
@@ -63,11 +63,11 @@ class TowerInput:
         for number, block in enumerate(reversed(self.blocks)):
             depth |= dict.fromkeys(_ids([block]), number)
         trained = set(named) if self.whole else trained_parameters(self.tower, self._first, *self.example)
-        # parts neither in a block nor below all blocks are above them: final norms, the last convolution
+        # parts that are neither in a block nor below the blocks are above them: final norms, the last convolution
         return [(parameter, depth.get(id(parameter), 0)) for name, parameter in named.items() if name in trained]
 
     def train(self, mode: bool) -> None:
-        """Dropout on or off. Batch norms keep their statistics: small batches of bfloat16 would spoil them."""
+        """Turn dropout on or off. Batch norms keep their statistics, which small bfloat16 batches would distort."""
         self.tower.eval()
         if mode and self.learns:
             for block in [self.tower] if self.whole else self.blocks[self._first :]:
@@ -80,7 +80,7 @@ class TowerInput:
 
 
 class Frozen:
-    """Rows of a frozen part's features, on the device if they fit, otherwise on disk."""
+    """Features of a frozen part by row, on the device if they fit, otherwise on disk."""
 
     def __init__(self, values: np.ndarray, device: Device) -> None:
         self._values, self._device = values, device
@@ -94,7 +94,7 @@ class Frozen:
 
 
 class Images(TowerInput):
-    """Images, in `views` views if they are cached; view 0 is the image itself."""
+    """Images; if they are cached, in `views` views. View 0 is the image itself."""
 
     def __init__(
         self,
@@ -132,15 +132,15 @@ class Images(TowerInput):
 
     @property
     def checked(self) -> bool:
-        """Whether every picture has been read once, so that `skipped` has all that cannot be."""
+        """Whether every image has been read once, so that `skipped` is complete."""
         return not self.whole or self._decoded is not None
 
     def keep(self, rows: np.ndarray) -> None:
-        """Leave only these images; their new rows are their places in `rows`."""
+        """Keep only these images. The new row of an image is its place in `rows`."""
         self.paths, self._kept = [self.paths[row] for row in rows], self._kept[rows]
 
     def prefetch(self, rows: np.ndarray, view: int) -> None:
-        """Start decoding the next images for a GPU; on a CPU, decoding would compete with computing for the cores."""
+        """Start decoding the next images for a GPU. On a CPU, decoding would take cores from the computation."""
         if self.whole and self._decoded is None and not self.device.is_cpu:
             self._prefetch.begin([(int(row), view if self.views > 1 else 0) for row in rows])
 
@@ -205,8 +205,10 @@ class Texts(TowerInput):
 
 
 def _depthwise_in_float32(tower: nn.Module) -> None:
-    """Wide or strided depthwise convolutions have slow gradients in bfloat16 on CPUs: these take float32, which is two
-    to three times as fast in parts of 64 images."""
+    """Compute wide or strided depthwise convolutions in float32.
+
+    On CPUs, their gradients in bfloat16 are slow: float32 is two to three times as fast in parts of 64 images.
+    """
     for part in tower.modules():
         if (
             isinstance(part, nn.Conv2d)

@@ -1,7 +1,7 @@
 """Write a run's numbers to TensorBoard or Weights & Biases.
 
 In: the record of each epoch, as in `metrics.jsonl`. Out: event files in RUN/tensorboard (`tensorboard --logdir runs`
-shows them), or a run of wandb's. If a tracker can no longer be written, a line says so once, and training continues.
+shows them), or a run in wandb. If writing to a tracker fails, one line says so, and training continues without it.
 """
 
 import time
@@ -43,15 +43,19 @@ def tag(name: str) -> str:
 
 
 class TensorBoard:
-    """One event file per start, written immediately: torch's `SummaryWriter` uses a thread, which would die on a full
-    disk with only a traceback."""
+    """One event file per start, written immediately.
+
+    torch's `SummaryWriter` writes in a thread, which would die with a traceback on a full disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._events, self._summaries, self._writer = event_pb2, summary_pb2, RecordWriter
-        self.path = folder / f"events.out.tfevents.{time.time_ns()}"  # read in the order of their names
+        self.path = (
+            folder / f"events.out.tfevents.{time.time_ns()}"
+        )  # TensorBoard reads them in the order of their names
         self._begun = self._broken = False
 
     def __call__(self, record: Record) -> None:
@@ -64,7 +68,7 @@ class TensorBoard:
             if name != "epoch"
         ]
         events = [self._event(step=step, summary=self._summaries.Summary(value=values))]
-        if not self._begun:  # steps from here on that an earlier start left in its file are void
+        if not self._begun:  # discard the steps from here on that an earlier start wrote
             start = self._events.SessionLog(status=self._events.SessionLog.START)
             events = [self._event(file_version="brain.Event:2"), self._event(step=step, session_log=start), *events]
         try:
@@ -74,15 +78,15 @@ class TensorBoard:
                     self._writer(file).write(event.SerializeToString())
             self._begun = True
         except OSError as error:
-            self._broken = True  # part of an event may have been written, and nothing after it could be read
-            say(f"cannot write {self.path}: {error.strerror}; going on without TensorBoard")
+            self._broken = True  # after an incomplete event, TensorBoard reads nothing more
+            say(f"cannot write {self.path}: {error.strerror}; continuing without TensorBoard")
 
     def _event(self, **content: Any) -> Any:
         return self._events.Event(wall_time=time.time(), **content)
 
 
 def _wandb(folder: Path, config: Config) -> Track:
-    """A run of wandb's by the run's name; in the same folder, a run that was stopped is continued."""
+    """A run in wandb with the name of our run; a stopped run continues in the same folder."""
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The training loop of all setups: batches of captions and their images in, the best epoch's run folder out.
 
-Every step is seeded by its number, and every epoch's order by the epoch's, so that a run that was killed and resumed
-repeats an uninterrupted one. The kept weights are those with the best mean recall on the whole validation split.
+The number of a step seeds the step, and the number of an epoch seeds its order. So a run that was killed and resumed
+gives the same result as an uninterrupted one. The kept weights have the best mean recall on the validation split.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ from .step import ContrastiveStep
 from .tracker import Record, Track
 from .validation import diverged, row_batches, validate, validate_held_out
 
-FITTED_ROWS = 4096  # images and captions for fitting the heads' standardisation if features are not cached
+FITTED_ROWS = 4096  # for fitting the standardisation of the heads if features are not cached
 
 
 @dataclass
 class Progress:
-    """The position of a run, enough to continue after a stop. `step` counts the finished steps of the current epoch."""
+    """The position from which a stopped run continues. `step` counts the finished steps of the current epoch."""
 
-    epoch: int = 0  # finished
+    epoch: int = 0  # finished epochs
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
@@ -68,7 +68,7 @@ def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list
         generator.permutation(np.arange(starts[place], ends[place]))[:wanted]
         for place in generator.permutation(images_with_captions)
     ]
-    size = max(1, settings.batch_size // wanted)  # in images: each is in one batch, with its captions
+    size = max(1, settings.batch_size // wanted)  # in images: an image and its captions are in the same batch
     return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
 
 
@@ -94,18 +94,18 @@ class Trainer:
     def resume(self) -> None:
         """Continue from the saved state, if there is one.
 
-        Errors: `MiniClipError` if it is of another run, or of other captions or images.
+        Errors: `MiniClipError` if it belongs to another run, or to other captions or images.
         """
         state = load_training_state(self.folder)
         if state is not None:
-            if state.get("data", self.identity["data"]) != self.identity["data"]:  # states of older versions have none
+            if state.get("data", self.identity["data"]) != self.identity["data"]:  # older states have none
                 raise MiniClipError(
                     f"--resume: the captions or images differ from those that {self.folder} was trained on; "
-                    "give the same --data, or another --out"
+                    "use the same --data, or another --out"
                 )
             try:
                 self.progress = Progress(**state["progress"])
-                if self.progress == Progress():  # stopped between its first weights and the state that belongs to them
+                if self.progress == Progress():  # stopped after its first weights, before their state
                     return
                 for name, value in state["trained"].items():
                     self.trained[name].data.copy_(value)
@@ -113,12 +113,12 @@ class Trainer:
                 if self.average is not None:
                     device = self.data.images.device
                     self.average.values = {name: device.put(value) for name, value in state["average"].items()}
-                if state.get("scaler"):  # of a run in float16
+                if state.get("scaler"):  # a run in float16
                     self.embedder.scaler.load_state_dict(state["scaler"])
             except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
                 path = self.folder / "training_state.pt"
                 raise MiniClipError(
-                    f"{path} is of another run ({error!r}); choose another --out to start again"
+                    f"{path} belongs to another run ({error!r}); choose another --out to start again"
                 ) from error
             say(f"continuing after epoch {self.progress.epoch}, step {self.progress.step}")
 
@@ -147,8 +147,8 @@ class Trainer:
         steps = len(epoch_batches(self.data, settings, 1))
         with ProgressBar(
             initial=progress.epoch * steps + progress.step,
-            total=settings.epochs * steps,  # so that the time left is that of the whole run
-            smoothing=0,  # validation between epochs counts, too
+            total=settings.epochs * steps,  # the time left is for the whole run
+            smoothing=0,  # so that validation between epochs counts
             unit="step",
             leave=False,
             disable=True if rank() else None,
@@ -165,7 +165,7 @@ class Trainer:
         batches = epoch_batches(self.data, self.config.train, epoch)
         started = time.monotonic() - progress.seconds
         bar.set_description(f"epoch {epoch}/{self.config.train.epochs}", refresh=False)
-        self.model.train()  # turns on the heads' dropout; the tower inputs set their own train mode below
+        self.model.train()  # dropout of the heads; the tower inputs set their mode below
         self.data.images.train(True)
         self.data.texts.train(True)
         for number in range(progress.step, len(batches)):
@@ -187,7 +187,7 @@ class Trainer:
             if better:
                 progress.best_epoch, progress.best_recall = epoch, score
                 if rank() == 0:
-                    if not (self.folder / "training_state.pt").exists():  # a run without one cannot be resumed
+                    if not (self.folder / "training_state.pt").exists():  # without it, a run cannot be resumed
                         save_training_state(self.folder, {"progress": vars(Progress()), **self.identity})
                     save_run(self.folder, self.config, self.model, recall)
         seconds = time.monotonic() - started
@@ -211,7 +211,7 @@ class Trainer:
         bar.set_postfix_str(f"loss {loss:.3f}, best recall {best}", refresh=False)
 
     def _learning_rates(self) -> Record:
-        """Of the heads and of the uppermost block of each tower that learns, at the last step."""
+        """Learning rates of the heads and of the top block of each trained tower, at the last step."""
         settings, first = self.config.train, self.optimiser.param_groups[0]
         factor = first["lr"] / first["peak_lr"]
         rates = {"learning_rate": settings.learning_rate * factor}
@@ -254,14 +254,14 @@ def fit_heads(model: DualEncoder, data: TrainingData) -> None:
         (model.text_head, data.texts, data.text_rows("train")),
     ):
         side.train(False)
-        if side.learns and len(rows) > FITTED_ROWS:  # without a cache, using all of them would be expensive
+        if side.learns and len(rows) > FITTED_ROWS:  # without a cache, using all rows would be slow
             rows = rows[np.linspace(0, len(rows) - 1, FITTED_ROWS, dtype=int)]
         parts = row_batches(rows, side.device, "fitting the heads to features")
         head.fit_features(torch.cat([side.features(part) for part in parts]))
 
 
 def _on_cpu(state: Any) -> Any:
-    """The same with every tensor on the CPU, so that it can be loaded without that device."""
+    """The same value with every tensor on the CPU, so that it loads on a machine without the device."""
     if isinstance(state, torch.Tensor):
         return state.cpu()
     if isinstance(state, dict):
@@ -270,7 +270,7 @@ def _on_cpu(state: Any) -> Any:
 
 
 def _add_record(path: Path, record: Record) -> None:
-    """Append the record after those of earlier epochs; records of this epoch or later come from a stopped run."""
+    """Append the record after those of earlier epochs. Records of this epoch or later, left by a stop, are dropped."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
     text = "".join(line + "\n" for line in [*kept, json.dumps(record)])

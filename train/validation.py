@@ -40,8 +40,8 @@ def validate_held_out(model: DualEncoder, data: TrainingData, first_recall: floa
 def embed_validation(
     model: DualEncoder, data: TrainingData, image_rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the validation split, or of other images, `text_embeds (N_texts, D)`, `image_embeds (N_images, D)`,
-    `image_of_text (N_texts,)`."""
+    """`text_embeds (N_texts, D)`, `image_embeds (N_images, D)` and `image_of_text (N_texts,)` of the validation split,
+    or of other images."""
     model.eval()
     data.images.train(False)
     data.texts.train(False)
@@ -59,7 +59,9 @@ def embed_validation(
         [model.text_head(data.texts.features(rows)) for rows in row_batches(text_rows, device, "validating: captions")]
     )
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
-        raise diverged("the weights are no longer finite")  # NaN ranks no image above the right one: 100 % recall
+        raise diverged(
+            "the weights are no longer finite"
+        )  # NaN scores rank no image above the correct one, so recall would be 100 %
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
     order = np.argsort(text_rows)
     return text_embeds.cpu().numpy()[order], image_embeds.cpu().numpy(), image_of_text[order]
@@ -75,4 +77,4 @@ def row_batches(rows: np.ndarray, device: Device, description: str) -> Iterator[
 
 
 def diverged(what: str) -> MiniClipError:
-    return MiniClipError(f"{what}; the last good checkpoint is kept, lower --train.learning_rate and start again")
+    return MiniClipError(f"{what}; the last good checkpoint is kept; lower --train.learning_rate and start again")

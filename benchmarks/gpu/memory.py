@@ -24,7 +24,7 @@ def main() -> int:
     for half in (False, True):  # load kernels and handles first, because they take memory
         DeviceSearch(embeds[:2048], half).top_k(queries, 10)
     found = {}
-    # the case without any memory comes first: onnxruntime's arena keeps what a gallery frees
+    # the case without free memory comes first, because onnxruntime's arena keeps memory that a gallery frees
     for case, free in (("none", embeds.nbytes // 8), ("half", embeds.nbytes // 2 + BESIDE)):
         torch.cuda.empty_cache()
         held = torch.empty(max(0, torch.cuda.mem_get_info()[0] - free), dtype=torch.uint8, device="cuda")

@@ -1,6 +1,6 @@
-"""Request CUDA where no GPU starts. python -m benchmarks.gpu.no_driver BUNDLE, with CUDA_VISIBLE_DEVICES=-1
+"""Request CUDA when no GPU can start. python -m benchmarks.gpu.no_driver BUNDLE, with CUDA_VISIBLE_DEVICES=-1
 
-Prints one JSON object; standard error has the line that a user would see.
+It prints one JSON object. Standard error has the line that a user would see.
 """
 
 import json
@@ -18,9 +18,9 @@ TEXTS = ["a big red circle", "a small blue square on green"]
 
 
 def main() -> int:
-    assert not torch.cuda.is_available()  # torch is imported for CUDA's libraries, so that only the device is missing
+    assert not torch.cuda.is_available()  # importing torch loads CUDA's libraries, so only the device is missing
     bundle = Bundle.open(Path(sys.argv[1]))
-    # `available` claims the CUDA provider: without a GPU onnxruntime may not have it, and it fails to start either way
+    # without a GPU, onnxruntime may lack the CUDA provider; `available` claims it, so that its start fails in any case
     encoders = OnnxEncoders(bundle, "cuda", "fp32", available=[CUDA, CPU])
     embeds, expected = (own.encode_texts(TEXTS) for own in (encoders, OnnxEncoders(bundle, "cpu", "fp32")))
     print(json.dumps({"providers": list(encoders.providers), "same": bool(np.array_equal(embeds, expected))}))

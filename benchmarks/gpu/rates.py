@@ -1,4 +1,4 @@
-"""Measure the machine's matrix rate and memory bandwidth in PyTorch, so that other speeds can be given as shares."""
+"""Measure the machine's matrix rate and memory bandwidth in PyTorch; other speeds are given as shares of them."""
 
 import time
 from collections.abc import Callable

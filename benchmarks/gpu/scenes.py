@@ -91,7 +91,7 @@ def draw_shape(
 
 
 def write_vision(folder: Path, size: Backbones) -> Path:
-    """Write a random EfficientNet-Lite; noise sets its batch norms, because otherwise its features vanish."""
+    """Write a random EfficientNet-Lite. Noise sets its batch norms, because otherwise its features would vanish."""
     torch.manual_seed(0)
     config = EfficientNetLiteConfig(width=size.width, depth=size.depth, hidden_size=size.image_features)
     model = EfficientNetLite(config).train()

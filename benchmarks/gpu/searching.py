@@ -1,4 +1,4 @@
-"""Compare exact search on the GPU with numpy, measure its share of the memory bandwidth, and try too little memory."""
+"""Compare exact search on the GPU with numpy, measure its share of the memory bandwidth, and test low memory."""
 
 import json
 import subprocess
@@ -88,7 +88,7 @@ def check_alone(module: str, *arguments: str, variables: dict[str, str]) -> tupl
 
 
 def check_memory(rows: int, variables: dict[str, str], table: Table) -> None:
-    """Check a gallery that fits only in float16, and one that does not fit: a line says so, and the rows are right."""
+    """Check a gallery that fits only in float16, and one that does not fit: one line says so, and rows are correct."""
     found, _ = check_alone("memory", str(rows), variables=variables)
     for case, where in (("half", "cuda float16"), ("none", "cpu float32")):
         own = found.get(case)
@@ -103,7 +103,7 @@ def check_memory(rows: int, variables: dict[str, str], table: Table) -> None:
 
 
 def check_no_driver(bundle: Path, variables: dict[str, str], table: Table) -> None:
-    """Check that a CUDA that does not start gives one line, and the CPU's embeddings."""
+    """Check the result if CUDA does not start: one line, and the embeddings of the CPU."""
     hidden = {**variables, "CUDA_VISIBLE_DEVICES": "-1"}
     found, lines = check_alone("no_driver", str(bundle), variables=hidden)
     passed = found.get("providers") == [CPU] and bool(found.get("same")) and len(lines) == 1

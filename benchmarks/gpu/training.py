@@ -163,7 +163,7 @@ def full_size_speed(folder: Path, devices: list[str], images: dict[str, int], ta
             kind = torch.bfloat16 if device == "cuda" else torch.float32
             rate, peak = pairs_per_s(records, recipe.pairs(shop.train_images)), matrix_tflop_per_s(device, kind)
             rates[device] = max(rate, rates.get(device, 0))
-            gflop = 3 * gflop_of_a_pair(run)  # a backward pass is two forward passes
+            gflop = 3 * gflop_of_a_pair(run)  # a backward pass costs two forward passes
             share = rate * gflop / 1e3 / peak
             table.add(
                 f"setup 2, full size on {device}, parts of {micro_batch or 'all'}",

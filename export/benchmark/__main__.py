@@ -46,7 +46,7 @@ def make_parser() -> ArgumentParser:
     call = program("export.benchmark")
     parser = ArgumentParser(
         prog=call,
-        description="Prove that a bundle retrieves like its run.",
+        description="Check that a bundle retrieves like its run, and measure its speed.",
         example=f"{call} --run runs/mine --bundle bundles/mine --data flickr8k --json mine.json",
     )
     parser.add_argument("--run", required=True, type=Path, help="run folder")
@@ -57,11 +57,11 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--protocol", default="karpathy", help="karpathy | paired (default karpathy)")
     parser.add_argument("--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto)")
     add_device_flag(parser)
-    parser.add_argument("--strict", action="store_true", help="fail where a GPU was asked for and does not start")
+    parser.add_argument("--strict", action="store_true", help="fail if a requested GPU does not start")
     parser.add_argument(
-        "--allow-missing", action="store_true", help="continue when more than 5 %% of the rows are unreadable"
+        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
     )
-    parser.add_argument("--turns", type=int, default=5, help="how often each speed is measured (default 5)")
+    parser.add_argument("--turns", type=int, default=5, help="measurements of each speed (default 5)")
     parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
     return parser
 
@@ -69,29 +69,33 @@ def make_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.json is not None and arguments.json.suffix == ".png":
-        raise MiniClipError(f"--json {arguments.json} is where the chart goes; name the result .json")
+        raise MiniClipError(
+            f"--json {arguments.json} would be overwritten by the chart; choose a name that ends in .json"
+        )
     device = choose_device(arguments.device, tf32=False)
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
     if bundle.manifest and bundle.fingerprint != run.fingerprint:
-        raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; give the run it came from")
+        raise MiniClipError(
+            f"{bundle.folder} was not exported from {run.folder}; name the run that it was exported from"
+        )
     check_protocol(arguments.protocol)
     (table,) = read_sources([arguments.data], run.config.data.seed, arguments.image_root)
     table = table.split(arguments.split)
 
     models: dict[str, Encoders] = {
         "torch": run.encoders(reuse_memory=False, device=device),
-        "torch-reuse": run.encoders(device=device),  # memory is kept between layers
+        "torch-reuse": run.encoders(device=device),  # keeps memory between layers
     }
     if device.dtype == torch.bfloat16:
         models["torch-bf16"] = run.encoders(autocast=True, device=device)
     else:
-        print("leaving out torch-bf16: this device has no bfloat16 and would emulate it, very slowly")
+        print("leaving out torch-bf16: this device would emulate bfloat16, which is very slow")
     for precision in bundle.precisions:
         models[precision] = encoders = OnnxEncoders(bundle, arguments.provider, precision, arguments.strict, exact=True)
         print(encoders.running_on)
     embeds = {name: embed_split(encoders, table, name) for name, encoders in models.items() if name != "torch"}
     reference = embeds["torch-reuse"]
-    embeds = {"torch": reference, **embeds}  # the two differ in speed only
+    embeds = {"torch": reference, **embeds}  # torch-reuse differs only in speed
     for line in reference.table.skipped_lines():
         print(line)
     check_skipped(reference.table, arguments.allow_missing)
@@ -141,14 +145,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def gflop_per_image(run: Run, device: Device) -> float:
     """Floating-point operations of the vision tower, which is on `device`, for one image, in 10^9."""
     pixel_values = device.put(torch.zeros(1, 3, run.transform.height_px, run.transform.width_px))
-    # spelled out, attention is counted too
+    # only this implementation of attention is counted
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run.model.encode_image(pixel_values)
     return float(counter.get_total_flops()) / 1e9
 
 
 def parity_failures(models: dict[str, dict[str, Any]], images: int) -> list[str]:
-    """A line for each figure that is further from torch's than allowed; one image more or less is always allowed."""
+    """A line for each figure that differs too much from torch's; a difference of one image is always allowed."""
     failures = []
     for precision, row in models.items():
         if precision not in PRECISIONS:
@@ -158,11 +162,11 @@ def parity_failures(models: dict[str, dict[str, Any]], images: int) -> list[str]
             tolerance = limits.mean_recall_tolerance if name == "mean_recall" else limits.recall_tolerance
             allowed = max(tolerance, 1 / images)
             difference = abs(row[name] - models["torch"][name])
-            if not difference <= allowed + 1e-9:  # a NaN is not
+            if not difference <= allowed + 1e-9:  # also true for NaN
                 failures.append(f"{precision} {name} differs by {difference:.4f}, allowed {allowed:g}")
         for name in ("image_cosine_p1", "text_cosine_p1"):
             if not row[name] >= limits.min_cosine:
-                failures.append(f"{precision} {name} is {row[name]:.4f}, wanted {limits.min_cosine}")
+                failures.append(f"{precision} {name} is {row[name]:.4f}, but must be at least {limits.min_cosine}")
     return failures
 
 
@@ -172,7 +176,7 @@ def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> str:
     A README that was edited by hand stays unchanged.
     """
     if not bundle.manifest:
-        return "the bundle has no manifest to keep the certificate in"
+        return "the bundle has no manifest, so the certificate is not stored"
     files, card = dict(bundle.manifest["files"]), bundle.folder / "README.md"
     is_ours = not card.exists() or file_entry(card) == files.get(card.name)
     if is_ours:
@@ -184,7 +188,7 @@ def certify(bundle: Bundle, run: Run, result: dict[str, Any]) -> str:
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
-    """JSON, and the chart beside it."""
+    """Write the JSON file, and the chart beside it."""
     title = f"{result['data']} {result['split']}, {result['images']:,} images, {result['machine']['cores']} cores"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

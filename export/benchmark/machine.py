@@ -1,9 +1,9 @@
-"""The machine's own rates, measured in the same run as the models: the yardstick of every speed.
+"""The rates of this machine, measured in the same run as the models: every speed is judged by them.
 
 Out: the rates of a large matrix product in float32 and in 8 bits (GFLOP/s, through onnxruntime, all cores), and the
 rate at which all cores together read memory (GB/s). A model's share of these rates says how much a better
-implementation could still gain (S. Williams et al., "Roofline", CACM 2009). The ratio of the first two says how much
-8 bits can gain at all: a lot on a CPU with VNNI, less without.
+implementation could still gain (S. Williams et al., "Roofline", CACM 2009). The ratio of the first two rates is the
+largest possible gain from 8 bits: high on a CPU with VNNI, lower without.
 """
 
 import time
@@ -46,7 +46,7 @@ def measure_machine(seconds: float = 1.5) -> Machine:
     floats = generator.standard_normal(shape, dtype=np.float32), generator.standard_normal(shape, dtype=np.float32)
     integers = (
         generator.integers(0, 256, shape, dtype=np.uint8),
-        # the range that lets a CPU without VNNI use its fast kernels, as most layers of our int8 towers do
+        # weights in this range, as in most layers of our int8 towers, use the fast kernels of a CPU without VNNI
         generator.integers(-MAX_WEIGHT[7], MAX_WEIGHT[7] + 1, shape, dtype=np.int8),
     )
     return Machine(

@@ -30,7 +30,7 @@ TURN_S, QUERY_TURN_S = 0.25, 0.5  # a model's turn is as many passes as fit, at 
 
 
 def quality(embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[str, Any]:
-    """Recalls, and how far the embeddings and rankings are from the reference's."""
+    """Recalls, and the differences of embeddings and rankings from the reference."""
     if embeds.table.image_paths != reference.table.image_paths:
         raise MiniClipError("an image became unreadable during the benchmark; run it again")
     pairs = [(embeds.image_embeds, reference.image_embeds), (embeds.text_embeds, reference.text_embeds)]
@@ -46,13 +46,13 @@ def quality(embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[
 
 
 def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
-    """Share of the reference's ten best images that are among ours, mean over all captions."""
+    """Share of the reference's ten best images that are also among ours: mean over all captions."""
     ours, theirs = (ExactSearch(e.image_embeds).top_k(e.text_embeds, 10)[1] for e in (embeds, reference))
     return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(ours, theirs, strict=True)]))
 
 
 class Worker:
-    """A model in a separate process that waits for its turns; `peak_memory_mb` is that of the process."""
+    """A model in a separate process that measures on request; `peak_memory_mb` belongs to that process."""
 
     def __init__(self, name: str, folder: Path, inputs: Path, provider: str, device: str = "cpu") -> None:
         self.name = name
@@ -98,7 +98,7 @@ def speeds(
     provider: str = "cpu",
     device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
-    """Images (decoded already) and texts a second by batch size, latency of single queries, and peak memory.
+    """Decoded images and texts per second by batch size, latency of single queries, and peak memory.
 
     `folders` maps the names of workers to a run (PyTorch, on `device`) or to a bundle (a precision).
     """

@@ -1,6 +1,6 @@
 """The benchmark's printed table and its chart.
 
-In: the rows of `export.benchmark.measure`. Out: text, and a PNG of recall and speed a model.
+In: the rows of `export.benchmark.measure`. Out: text, and a PNG with the recall and speed of each model.
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ KINDS = ("images_per_s", "texts_per_s")
 
 
 def format_table(models: dict[str, dict[str, Any]]) -> str:
-    """Three blocks with a row a model: recall and parity, speed, and speed relative to torch if torch was measured.
+    """Three tables with one row per model: recall and parity, speed, and, if torch was measured, speed relative to it.
 
-    "Share of rate" is the vision tower's best rate relative to the machine's own rates (`export.benchmark.machine`).
+    "Share of rate" is the vision tower's best rate relative to the machine's rates (`export.benchmark.machine`).
     """
     quality = [
         ["", "image to text", "text to image", "mean", "largest", "smallest", "1 % below", "same", ""],

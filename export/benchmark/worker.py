@@ -2,10 +2,10 @@
 
 python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER DEVICE
 
-In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input one JSON list per line,
-`[kind, size, seconds]`. Out: first the process's peak memory in MB after a batch of images and one of texts, then a
-list of seconds for each request, one per pass. In a shared process, torch would reuse memory of other models, their
-threads would compete, and the peak memory of each could not be measured.
+In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input, one JSON list
+`[kind, size, seconds]` per line. Out: first the process's peak memory in MB after one batch of images and one of texts.
+Then, for each request, a list with the seconds of every pass. If the models shared a process, torch would reuse memory
+of other models, their threads would compete, and the peak memory of each could not be measured.
 """
 
 import json
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def _turn(work: Callable[[int], object], size: int, seconds: float) -> list[float]:
-    """As many passes as fit into `seconds`, at least one; a size of 0 asks for the pass's number instead."""
+    """As many passes as fit into `seconds`, at least one; for a size of 0, the pass uses its own number as the size."""
     passes: list[float] = []
     until = time.perf_counter() + seconds
     while True:
@@ -72,7 +72,7 @@ def _turn(work: Callable[[int], object], size: int, seconds: float) -> list[floa
 
 
 def _own_peak_mb() -> float:
-    """Reads the kernel's high-water mark, because on Linux `ru_maxrss` is inherited from the parent process."""
+    """The kernel's high-water mark: on Linux, `ru_maxrss` would include the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]

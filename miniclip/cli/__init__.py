@@ -1,1 +1,1 @@
-"""The `miniclip` command: one module a command."""
+"""The `miniclip` command, with one module for each subcommand."""

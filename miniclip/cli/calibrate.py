@@ -1,4 +1,4 @@
-"""`miniclip calibrate`: measure how likely a score is a match, and keep it with the bundle."""
+"""`miniclip calibrate`: measure the probability that a score is a match, and store it with the bundle."""
 
 import argparse
 import json
@@ -21,10 +21,10 @@ def add_command(commands: Any) -> None:
     )
     add_image_root_flag(command)
     command.add_argument(
-        "--split", nargs="+", default=["val"], help="splits to measure on, where a source has them (default val)"
+        "--split", nargs="+", default=["val"], help="splits to measure on, if a source has them (default val)"
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the split where the data has no official one")
-    command.add_argument("--half", action="store_true", help="use every other image, and leave the rest to check with")
+    command.add_argument("--seed", type=int, default=0, help="seed of the split if the data has no official one")
+    command.add_argument("--half", action="store_true", help="use every other image, and keep the rest for a check")
     command.add_argument("--json", action="store_true", help="print the calibration as one JSON object")
     add_runtime_flags(command)
     command.set_defaults(run=run)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(find_bundle(arguments.bundle, arguments.precision))
     file = bundle.calibration_file
     place = next(folder for folder in file.parents if folder.exists())
-    if not can_write(place):  # the file is replaced by a new one; known before minutes of embedding
+    if not can_write(place):  # check before minutes of embedding that the file can be replaced
         raise MiniClipError(f"{place} cannot be written; copy the bundle and calibrate the copy")
     tables = read_sources(arguments.data, arguments.seed, arguments.image_root)
     encoders = open_encoders(arguments, bundle)
@@ -53,5 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(match.to_dict()))
     else:
-        print(f"calibrated {bundle.name} on {match.pictures:,} images and {match.captions:,} queries; kept in {file}")
+        print(f"calibrated {bundle.name} on {match.pictures:,} images and {match.captions:,} queries; stored in {file}")
     return 0

@@ -1,4 +1,4 @@
-"""`miniclip classify`: the label that fits each image best (zero-shot)."""
+"""`miniclip classify`: find the label that fits each image best (zero-shot)."""
 
 import argparse
 import json
@@ -18,10 +18,10 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "classify",
-        help="which of some labels fits each image best (zero-shot)",
+        help="find the label that fits each image best (zero-shot)",
         example='miniclip classify ~/Pictures --labels cat dog "red car"',
     )
-    command.add_argument("images", help="an image, or what miniclip index takes")
+    command.add_argument("images", help="an image, or a source as for miniclip index")
     command.add_argument("--labels", required=True, nargs="+", help="labels to choose from, such as: cat dog 'red car'")
     add_bundle_flag(command)
     command.add_argument("--json", action="store_true", help="print one JSON object")

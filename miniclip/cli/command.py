@@ -1,4 +1,4 @@
-"""How every command starts and ends: flags, logging, the exit status, and one line for what the user can fix."""
+"""Start and end of every command: flags, logging, exit status, and one line for errors that the user can fix."""
 
 import argparse
 import difflib
@@ -21,16 +21,16 @@ FIXES = (  # for system errors that the user can fix
     ((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG), "give another path, or allow this one"),
     (
         (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
-        "see that its disk or share is there, and start again",
+        "check its disk or network share, and start again",
     ),
     ((errno.ENOMEM, errno.EMFILE, errno.ENFILE), "close other programs and start again"),
 )
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, but a wrong flag is a `MiniClipError` like every other mistake: one line, no usage screen.
+    """argparse, but a wrong flag is a `MiniClipError` of one line, without a usage screen.
 
-    `example` is a command line that `--help` ends with.
+    `example` is a command line at the end of `--help`.
     """
 
     def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
@@ -60,7 +60,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return found
 
     def _flags(self, found: argparse.Namespace) -> list[str]:
-        """Every flag of this command, or of the sub-command that was given."""
+        """Every flag of this command, or of the given subcommand."""
         parsers: list[argparse.ArgumentParser] = [self]
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
@@ -75,7 +75,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def _with_southern_places(args: Sequence[str] | None) -> Sequence[str] | None:
-    """`--near -33.86,151.2` as one word: argparse would take the latitude for a flag."""
+    """Join `--near -33.86,151.2` into one word, because argparse would read the latitude as a flag."""
     joined: list[str] = []
     for word in args or []:
         if joined and joined[-1].startswith("--") and re.match(r"-[\d.]+,", word):
@@ -86,7 +86,7 @@ def _with_southern_places(args: Sequence[str] | None) -> Sequence[str] | None:
 
 
 def _meant(typed: str, names: Iterable[str]) -> str:
-    """`; did you mean X?` where one of the names is much like what was typed."""
+    """`; did you mean X?` if one of the names is similar to the typed word."""
     close = difflib.get_close_matches(typed, names, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -102,21 +102,21 @@ def _as_typed(message: str) -> str:
 
 
 def with_flag(error: MiniClipError) -> str:
-    """The error's message. The library names its own arguments; a user typed flags, or set a variable."""
+    """The message of an error. The library names arguments; a user knows flags or variables."""
     if not isinstance(error, InvalidArgument) or error.field.isupper():
         return str(error)
     return f"--{error.field.replace('_', '-')} {error.message}"
 
 
 def is_debugging() -> bool:
-    """Whether causes and tracebacks are wanted: by `--debug`, or MINICLIP_DEBUG in the environment."""
+    """Whether to show causes and tracebacks: `--debug`, or MINICLIP_DEBUG in the environment."""
     return os.environ.get("MINICLIP_DEBUG", "") not in ("", "0")
 
 
 def start_logging(debug: bool) -> None:
     """Send the library's log to standard error: warnings, or everything with `debug`."""
     if debug:
-        os.environ["MINICLIP_DEBUG"] = "1"  # processes that are started by this one see it, too
+        os.environ["MINICLIP_DEBUG"] = "1"  # for processes that this one starts
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if is_debugging() else "%(message)s"))
     log = logging.getLogger("miniclip")
@@ -141,7 +141,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         message = _as_typed(" ".join(with_flag(error).split()))
         print(f"error: {message}", file=sys.stderr)
         status = 2
-    except BrokenPipeError:  # as in `miniclip search ... | head -1`: the reader needs no more
+    except BrokenPipeError:  # the reader needs no more, as in `miniclip search ... | head -1`
         _drop_output()
         status = 141
     except OSError as error:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folders = (arguments.a, arguments.b)
     if arguments.a == arguments.b:
-        raise MiniClipError(f"compare takes two different models, and both are {arguments.a}")
+        raise MiniClipError(f"compare needs two different models, but both are {arguments.a}")
     (first, first_ranks, _), (second, second_ranks, _) = measure(
         arguments, {folder: not names_bundle(folder) for folder in folders}
     )

@@ -1,4 +1,4 @@
-"""`miniclip duplicates`: images that a folder or an index holds more than once, and what to do with them."""
+"""`miniclip duplicates`: list images that exist more than once, and move or delete all but the best."""
 
 import argparse
 import json
@@ -28,10 +28,10 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "duplicates",
-        help="find images that are there more than once: miniclip duplicates [FOLDER]",
-        description="Find images of a folder, by default the current one, that are there more than once. With "
-        "--move-to or --trash, the best of each group stays (most pixels, then sharpest) and the others go. Without "
-        "--yes they are only listed.",
+        help="find images that exist more than once: miniclip duplicates [FOLDER]",
+        description="Find images of a folder, by default the current one, that exist more than once. With "
+        "--move-to or --trash, the best of each group stays (most pixels, then sharpest), and the others go. Without "
+        "--yes, they are only listed.",
         example=EXAMPLES,
     )
     command.add_argument("images", nargs="?", type=folder_name, metavar="FOLDER", help="folder of images (default .)")
@@ -40,12 +40,12 @@ def add_command(commands: Any) -> None:
         "--threshold",
         type=float,
         default=0.97,
-        help="similarity from which images count as one (default 0.97; 1: equal files)",
+        help="similarity from which images count as equal (default 0.97; 1: equal files)",
     )
     away = command.add_mutually_exclusive_group()
     away.add_argument("--move-to", type=folder_name, metavar="FOLDER", help="move all but the best into this folder")
     away.add_argument("--trash", action="store_true", help="move all but the best to the system's trash")
-    command.add_argument("--yes", action="store_true", help="do what --move-to or --trash lists")
+    command.add_argument("--yes", action="store_true", help="carry out the list of --move-to or --trash")
     add_output_flags(command)
     add_bundle_flag(command)
     add_runtime_flags(command)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     goes_away = arguments.trash or arguments.move_to is not None
     if arguments.yes and not goes_away:
-        raise MiniClipError("--yes needs to know what to do; add --move-to FOLDER or --trash")
+        raise MiniClipError("--yes needs an action; add --move-to FOLDER or --trash")
     if goes_away and (arguments.json or arguments.null):
         raise MiniClipError("--move-to and --trash print a list for people; leave out --json and -0")
     index = _open_index(arguments)
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _open_index(arguments: argparse.Namespace) -> "ImageIndex":
-    """The index that is named, or that of the folder, brought up to date."""
+    """The named index, or the updated index of the folder."""
     from miniclip.index.image_index import ImageIndex
 
     if arguments.index is not None:
@@ -101,7 +101,7 @@ def _put_away(arguments: argparse.Namespace, index: "ImageIndex", groups: list[l
 
     choices = choose_best(groups, index, arguments.threshold)
     if not choices:
-        print("no image is there twice", file=sys.stderr)
+        print("no image exists twice", file=sys.stderr)
         return 0
     into = "" if arguments.trash else os.path.abspath(os.path.expanduser(arguments.move_to))
     plan = plan_others(choices, index, into)
@@ -115,7 +115,7 @@ def _put_away(arguments: argparse.Namespace, index: "ImageIndex", groups: list[l
     if arguments.yes:
         outcome = relocate(plan)
         failed = outcome.failed
-        back = "restore them from the trash" if arguments.trash else "take it back with: miniclip undo"
+        back = "restore them from the trash" if arguments.trash else "undo it with: miniclip undo"
         print(f"{len(outcome.done):,} moved; {back}", file=sys.stderr)
     else:
         print(f"nothing was moved yet; add --yes to move these {len(plan.steps):,} files", file=sys.stderr)

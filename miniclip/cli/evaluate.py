@@ -34,7 +34,7 @@ def add_command(commands: Any) -> None:
         "--run",
         dest="run_folder",
         type=Path,
-        help="run, or a CLIP of Hugging Face's: a folder or USER/NAME (needs torch)",
+        help="run, or a CLIP from Hugging Face: a folder or USER/NAME (needs torch)",
     )
     add_data_flags(command)
     command.add_argument(
@@ -43,7 +43,9 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--per-image", action="store_true", help="also print each image's best captions, and the best images of one"
     )
-    command.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark would")
+    command.add_argument(
+        "--clip-benchmark", type=Path, help="also write the result to this file in the format of clip_benchmark"
+    )
     add_runtime_flags(command)
     add_device_flag(command)
     command.set_defaults(run=run)
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Measured(NamedTuple):
-    """A model's recalls, the details that a reader needs to repeat them, and the embeddings behind them."""
+    """A model's recalls, the details for repeating them, and the embeddings."""
 
     result: dict[str, Any]
     ranks: "Ranks"
@@ -118,15 +120,15 @@ def _tell_seen(run: Any, table: Any) -> None:
     seen = calibration.seen_among(table.image_paths, run.transform) if calibration else 0
     if calibration and seen:
         print(
-            f"warning: {seen} of {len(calibration.images)} training images that {run.folder} keeps are in this "
-            "split, too, so its figures are too high; a split by seed changes when images come or go: give the data "
+            f"warning: {seen} of {len(calibration.images)} kept training images of {run.folder} are also in this "
+            "split, so its figures are too high; a split by seed changes when images come or go: give the data "
             "splits of its own, or train again",
             file=sys.stderr,
         )
 
 
 def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[Any, str, Any]:
-    """Encoders, their precision, and the run where it is one that was trained here."""
+    """Encoders, their precision, and the run if it was trained with MiniCLIP."""
     if not is_run:
         encoders = open_encoders(arguments, folder)
         return encoders, encoders.precision, None
@@ -142,8 +144,10 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
 
 
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:
-    """The split to measure and its seed, by default that of the runs: another seed would put their training images
-    into `test`."""
+    """The split to measure, and its seed.
+
+    The default seed is that of the runs, because another seed would put their training images into `test`.
+    """
     from miniclip.data.captions import read_sources
 
     tried = [arguments.seed] if arguments.seed is not None else sorted({*seeds.values()}) or [0]

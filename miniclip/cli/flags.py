@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.precision import PRECISION_CHOICES
+from miniclip.inference.precision import PRECISION_CHOICES, preferred
 
 if TYPE_CHECKING:
     from miniclip.inference.bundle import Bundle
@@ -22,10 +22,12 @@ def add_runtime_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--provider",
         default="auto",
-        help="auto | cuda | coreml | directml | cpu (default auto: the GPU where there is one)",
+        help="auto | cuda | coreml | directml | cpu (default auto: the GPU if there is one)",
     )
     command.add_argument(
-        "--precision", default="auto", help=f"{PRECISION_CHOICES} (default auto: fp16 on GPU, int8 on CPU)"
+        "--precision",
+        default="auto",
+        help=f"{PRECISION_CHOICES} (default auto: {preferred(True)[0]} on GPU, {preferred(False)[0]} on CPU)",
     )
     command.add_argument("--strict", action="store_true", help="fail instead of falling back to the CPU")
     command.add_argument(
@@ -37,7 +39,7 @@ def add_device_flag(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device",
         default="auto",
-        help="device of a run: auto | cpu | cuda | cuda:N | mps (default auto: the GPU where there is one)",
+        help="device of a run: auto | cpu | cuda | cuda:N | mps (default auto: the GPU if there is one)",
     )
 
 
@@ -49,9 +51,11 @@ def add_data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seed",
         type=int,
-        help="seed of the split where the data has no official one (default that of the run, or 0: bundles name none)",
+        help="seed of the split if the data has no official one (default: the seed of the run, or 0 for bundles)",
     )
-    command.add_argument("--allow-missing", action="store_true", help="go on when more than 5 %% of the rows are lost")
+    command.add_argument(
+        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
+    )
     command.add_argument("--json", type=Path, help="also write the result to this file")
 
 
@@ -61,7 +65,7 @@ def add_image_root_flag(command: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FOLDER",
-        help="folder of the images, where they do not lie beside the captions; one for each --data",
+        help="folder of the images, if they are not beside the captions; one for each --data",
     )
 
 
@@ -72,7 +76,7 @@ def add_bundle_flag(command: argparse.ArgumentParser) -> None:
 
 
 def open_encoders(arguments: argparse.Namespace, bundle: "Bundle | str | Path | None") -> "OnnxEncoders":
-    """Encoders of a bundle: opened, or named as after `--bundle`; None is the one that ships."""
+    """Encoders of a bundle, which is open already, or named as for `--bundle`; None is the one that ships."""
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import find_bundle
     from miniclip.inference.onnx_encoders import OnnxEncoders
@@ -96,7 +100,7 @@ def write_result(path: Path | None, value: dict[str, Any], flag: str = "--json")
 def add_output_flags(command: argparse.ArgumentParser) -> None:
     output = command.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON object")
-    output.add_argument("-0", "--null", action="store_true", help="print only paths, each ended by a zero byte")
+    output.add_argument("-0", "--null", action="store_true", help="print only paths, each followed by a zero byte")
 
 
 def positive(text: str) -> int:

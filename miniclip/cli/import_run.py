@@ -18,18 +18,18 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument(
         "checkpoint",
-        help="its .pt file, model.state_dict() saved by torch.save, or USER/NAME on the hub; a linear probe of "
-        "open_clip's is taken, too",
+        help=".pt file with a model.state_dict(), or USER/NAME on the hub; a linear probe of open_clip "
+        "is also accepted",
     )
     command.add_argument(
         "--vision",
         metavar="SPEC",
-        help="vision backbone it began as: a folder or Hugging Face id, of which only config and preprocessing are "
+        help="initial vision backbone: a folder or Hugging Face id; only config and preprocessing are "
         "read (default facebook/dino-vits16 or microsoft/resnet-101, as the weights are); for a linear probe, its CLIP "
         "(default openai/clip-vit-base-patch32)",
     )
     command.add_argument(
-        "--text", metavar="SPEC", default="roberta-base", help="its text backbone, likewise (default roberta-base)"
+        "--text", metavar="SPEC", default="roberta-base", help="initial text backbone (default roberta-base)"
     )
     command.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     command.set_defaults(run=run)

@@ -26,16 +26,16 @@ def add_command(commands: Any) -> None:
         "--exclude",
         action="append",
         metavar="GLOB",
-        help="leave out what matches, in gitignore's form; repeatable; kept in the index until it is given again",
+        help="leave out files that match, as in gitignore; repeatable; the index keeps it until it is given again",
     )
     command.add_argument(
         "--ocr",
         action=argparse.BooleanOptionalAction,
-        help="read text in images, so that its words find them; kept in the index until it is given again (default: "
-        "where the extra ocr is installed)",
+        help="read text in images, to search for it; the index keeps the choice until it is given again (default: "
+        "if the extra ocr is installed)",
     )
     command.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
-    command.add_argument("--watch", action="store_true", help="stay, and follow what changes in the folder")
+    command.add_argument("--watch", action="store_true", help="keep running, and follow changes of the folder")
     add_runtime_flags(command)
     command.set_defaults(run=run)
 
@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     encoders = open_encoders(arguments, arguments.bundle)
     print(encoders.running_on)
-    from miniclip.index.indexer import update_index  # imports LanceDB: a wrong bundle is reported before that
+    from miniclip.index.indexer import update_index  # imports LanceDB, after a wrong bundle has been reported
 
     if arguments.out is None:
         from miniclip.index.location import index_folder

@@ -1,4 +1,4 @@
-"""`miniclip info`: describe a bundle or an index, and the device that really runs it."""
+"""`miniclip info`: describe a bundle or an index, and the device that runs it."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "info",
-        help="what a bundle or an index is, and what really runs here",
+        help="describe a bundle or an index, and the device that really runs it",
         example="miniclip info\nminiclip info index/pictures",
     )
     command.add_argument("folder", nargs="?", help="bundle or index folder (default: the bundle that ships)")
@@ -75,13 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _unfinished(folder: Path) -> str:
     """The work that the next update of an index has to do; "" if the index is complete."""
+    from miniclip.index.facts import facts_since
     from miniclip.index.settings import INDEX_FORMAT, read_settings
 
     settings, update = read_settings(folder), update_command(folder)
     if not settings.is_finished:
-        return f"an update is running or was stopped; it goes on with: {update}"
+        return f"an update is running or was stopped; continue it with: {update}"
     if settings.format < INDEX_FORMAT:
-        return f"made by an older MiniCLIP, without camera, place, rating and file type; add them with: {update}"
+        lacking = f" and lacks: {', '.join(facts)}" if (facts := facts_since(settings.format)) else ""
+        return f"an older MiniCLIP made it{lacking}; bring it up to date with: {update}"
     return ""
 
 

@@ -58,7 +58,7 @@ def parser() -> ArgumentParser:
 
 
 class _NeedsShtab(argparse.Action):
-    """Stands in for shell completion if its package is missing."""
+    """Replaces shell completion if its package is missing."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         parser.error("--print-completion needs the package shtab: pip install shtab")
@@ -68,8 +68,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run its command; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     start_logging(debug="--debug" in argv)
-    argv = [word for word in argv if word != "--debug"]  # wherever it stands
-    if argv and argv[0] in PROGRAMS:  # their flags are their own
+    argv = [word for word in argv if word != "--debug"]  # at any position
+    if argv and argv[0] in PROGRAMS:  # they parse their own flags
         return run_program(argv[0], argv[1:])
     arguments = parser().parse_args(argv)
     if arguments.command is None:
@@ -86,7 +86,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed with >&- or 2>&-: output is lost, but the command runs
+        if getattr(sys, name) is None:  # closed with >&- or 2>&-: the command runs, but its output is lost
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be printable

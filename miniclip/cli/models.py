@@ -1,4 +1,4 @@
-"""`miniclip models`: the bundles that ship, and some on the hub in layouts that MiniCLIP opens."""
+"""`miniclip models`: list the bundles that ship, and some on the hub that MiniCLIP can open."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "models",
-        help="the bundles that ship with MiniCLIP, and some on the hub",
+        help="list the bundles that ship with MiniCLIP, and some on the hub",
         example="miniclip models",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")

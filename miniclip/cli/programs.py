@@ -1,4 +1,4 @@
-"""Commands that live in packages of their own: the page, training, export and its benchmark.
+"""Commands in separate packages: the page, training, export and its benchmark.
 
 In: a command's name and the rest of the command line. Out: its exit status. In a wheel they are `miniclip.train` and
 so on; in a checkout they are its top-level folders.
@@ -43,7 +43,7 @@ def run_program(name: str, argv: Sequence[str]) -> int:
         if error.name and error.name.partition(".")[0] in ("miniclip", program.module.partition(".")[0]):
             raise
         raise MiniClipError(f"miniclip {name} needs {error.name}: {install(program.extra)}") from error
-    sys.argv = [f"miniclip {name}", *argv]  # argparse and processes that it starts read it here
+    sys.argv = [f"miniclip {name}", *argv]  # argparse and child processes read it here
     return int(module.main())
 
 
@@ -57,7 +57,7 @@ def _package(program: Program) -> str:
 
 
 def _with_folder(argv: Sequence[str]) -> list[str]:
-    """`demo [FOLDER]` as the page's own flags: by default the current folder and the bundle that ships."""
+    """Convert `demo [FOLDER]` to the page's flags: by default, the current folder and the bundle that ships."""
     from miniclip.inference.bundle_location import released_bundle
 
     flags = list(argv)

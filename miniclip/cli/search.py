@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
         "search",
         help="find images by words, by images, or by both: miniclip search WORDS [FOLDER]",
         description="Search the images of a folder, by default the current one. Its index is kept in the cache and "
-        "updated first. The last argument is the folder if it is one.",
+        "updated first. If the last argument is a folder, that folder is searched.",
         example=EXAMPLES,
     )
     command.add_argument(
@@ -48,12 +48,12 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--image", action="append", default=[], help="an image to search by, or its http(s) address; may be repeated"
     )
-    command.add_argument("--like", action="append", default=[], help="more like this image of the index")
-    command.add_argument("--minus", action="append", default=[], metavar="WORDS", help="what it should not show")
+    command.add_argument("--like", action="append", default=[], help="find images similar to this image of the index")
+    command.add_argument("--minus", action="append", default=[], metavar="WORDS", help="what the image should not show")
     command.add_argument(
-        "--text-weight", type=float, default=0.5, help="share of the words beside images (default 0.5)"
+        "--text-weight", type=float, default=0.5, help="weight of the words in a query with images (default 0.5)"
     )
-    command.add_argument("--minus-weight", type=float, default=0.5, help="how much --minus takes away (default 0.5)")
+    command.add_argument("--minus-weight", type=float, default=0.5, help="weight of --minus (default 0.5)")
     for name, one in FILTERS.items():
         flag = f"--{one.flag or name.replace('_', '-')}"
         command.add_argument(flag, dest=name, type=checked(one.read), metavar=one.metavar, help=one.help)
@@ -61,11 +61,13 @@ def add_command(commands: Any) -> None:
         "--sort", default="match", help="match | date: the best images, the newest first (default match)"
     )
     command.add_argument("--distinct", action="store_true", help="one line for files of equal content")
-    command.add_argument("--matches", action="store_true", help="only what probably matches; that may be nothing")
+    command.add_argument("--matches", action="store_true", help="show only likely matches; there may be none")
     command.add_argument("--no-names", action="store_true", help="ignore captions, names, dates, and text in images")
-    command.add_argument("--no-update", action="store_true", help="do not look for changes in the folder first")
+    command.add_argument("--no-update", action="store_true", help="do not check the folder for changes first")
     command.add_argument("--index", type=Path, help="search this index instead of a folder (from: miniclip index)")
-    command.add_argument("--bundle", help="bundle: a folder, or USER/NAME on the hub (default: that of the index)")
+    command.add_argument(
+        "--bundle", help="bundle: a folder, or USER/NAME on the hub (default: the bundle of the index)"
+    )
     command.add_argument(
         "--gallery",
         default="exact",
@@ -75,7 +77,7 @@ def add_command(commands: Any) -> None:
         "--top-k",
         type=positive,
         default=DEFAULT_TOP_K,
-        help=f"how many images, and captions of --image (default {DEFAULT_TOP_K})",
+        help=f"number of images, and of captions with --image (default {DEFAULT_TOP_K})",
     )
     command.add_argument("--sheet", type=png, metavar="FILE", help="also draw the results into this PNG")
     command.add_argument("--open", action="store_true", help="open the best image")
@@ -89,9 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     words, folder = _split_folder(arguments)
     has_subject = words or arguments.image or arguments.like
     if not has_subject and not _is_filtered(arguments):
-        raise MiniClipError(
-            'give either words, as in miniclip search "a red car", or --image FILE, or both, or only filters'
-        )
+        raise MiniClipError('give words, as in miniclip search "a red car", or --image FILE, or both, or only filters')
     images = [_image(place) for place in arguments.image]
     searcher = _open_searcher(arguments, folder)
     query = _query(arguments, words, images, searcher)
@@ -127,7 +127,7 @@ def _split_folder(arguments: argparse.Namespace) -> tuple[list[str], str | None]
         return words, "."
     looks_like_a_folder = words[-1].startswith(FOLDER_STARTS) or words[-1] == ".."
     others = len(words) > 1 or arguments.image or arguments.like
-    # filters need no words, but a single word may be the name of a folder by chance
+    # with filters, words are optional, but a single word may be the name of a folder by chance
     if (others and os.path.isdir(words[-1])) or ((others or _is_filtered(arguments)) and looks_like_a_folder):
         return words[:-1], words[-1]
     return words, "."
@@ -144,7 +144,7 @@ def _image(place: str) -> "ImageSource":
 
 
 def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Searcher":
-    """The index that is named, or that of the folder, brought up to date."""
+    """The named index, or the updated index of the folder."""
     from miniclip.index.image_index import ImageIndex
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import find_bundle
@@ -184,7 +184,7 @@ def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageS
             raise MiniClipError(f"{path} is not in the index; search by any image with --image {path}")
     if arguments.folder is not None and not searcher.index.below(arguments.folder).any():
         first = os.path.dirname(searcher.index.paths.text(0))
-        raise MiniClipError(f"no image of the index lies below {arguments.folder}; the first lies in {first}")
+        raise MiniClipError(f"no image of the index is below {arguments.folder}; the first is in {first}")
     return Query(
         texts=tuple(words),
         images=tuple(images),

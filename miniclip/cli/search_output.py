@@ -21,7 +21,7 @@ def print_result(
     missing: int,
     searcher: "Searcher",
 ) -> None:
-    """As lines, as one JSON object or as paths, whichever the flags ask for. `missing` images were left out."""
+    """Print lines, one JSON object or paths, depending on the flags. `missing` images were left out."""
     paths = searcher.index.paths
     if arguments.json:
         asked = " | ".join([*query.texts, *arguments.image, *arguments.like])
@@ -45,10 +45,8 @@ def print_result(
 def no_probability(query: "Query", searcher: "Searcher") -> str:
     """Why there are no probabilities."""
     if not query.texts or query.images or query.rows or query.minus:
-        return "match probabilities are available for words alone"
-    return (
-        f"the bundle {searcher.encoders.bundle.name} says nothing of probabilities; give them with: miniclip calibrate"
-    )
+        return "match probabilities are available only for queries of words alone"
+    return f"the bundle {searcher.encoders.bundle.name} has no probabilities; measure them with: miniclip calibrate"
 
 
 def _day_of(row: int, searcher: "Searcher") -> str | None:
@@ -113,7 +111,7 @@ def _none_passes(query: "Query", index: Any) -> str:
     """Say which filters exclude every image. Many folders have few dates, so the line gives their number."""
     if query.set_filters.keys() <= {"after", "before"}:
         days = " and ".join(f"{word} {day}" for word, day in (("after", query.after), ("before", query.before)) if day)
-        return f"no image to be searched was taken {days}; {index.dated:,} of {len(index):,} have a date at all"
+        return f"no image was taken {days}; only {index.dated:,} of {len(index):,} have a date"
     from miniclip.search.filters import FILTERS
 
     flags = [f"--{FILTERS[name].flag or name.replace('_', '-')} {value}" for name, value in query.set_filters.items()]

@@ -14,7 +14,7 @@ OPENERS = {"darwin": ("open",), "win32": ("cmd", "/c", "start", "")}
 
 
 def has_colour() -> bool:
-    """Whether standard output is a terminal whose user did not ask for no colour (no-color.org)."""
+    """Whether standard output is a terminal, and the user has not disabled colour (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

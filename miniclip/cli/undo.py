@@ -9,9 +9,9 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "undo",
-        help="take back the last files that MiniCLIP moved or copied",
-        description="Take back the last files that `miniclip duplicates --move-to` or the page moved or copied. Run it "
-        "again for those before. Files in the trash are restored from there.",
+        help="undo the last move or copy of files",
+        description="Undo the last move or copy of files by `miniclip duplicates --move-to` or by the page. Run it "
+        "again to undo the one before. Restore files in the trash from there.",
         example="miniclip undo",
     )
     command.set_defaults(run=run)

@@ -16,8 +16,10 @@ from miniclip.errors import MiniClipError
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something left out. `rows` is how many caption rows went with it, `split` where it would have been (None: in any
-    of them, so it is counted in each)."""
+    """A skipped file or row. `rows` is the number of caption rows lost with it.
+
+    `split` is the split that it belongs to; None if it is unknown, and then every split counts it.
+    """
 
     name: str
     reason: str
@@ -27,17 +29,17 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class CaptionTable:
-    """Images and their captions. A split's captions are all captions of its images, so none is in two splits."""
+    """Images and their captions. All captions of an image are in its split, so no caption is in two splits."""
 
     image_paths: list[Path]  # N_images, existing files
     splits: list[str]  # N_images: "train", "val", "test", or "" for an image in no official list
     captions: list[str]  # N_texts
     image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
     skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # rows that were read differently from the way they are written
+    notes: list[str] = field(default_factory=list)  # about rows that were not read literally
 
     def split(self, *names: str) -> "CaptionTable":
-        """The images of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is everything.
+        """The images of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is all images.
 
         Errors: `MiniClipError` if a split is unknown or empty; the message lists the existing splits.
         """
@@ -50,7 +52,7 @@ class CaptionTable:
         return self._only(keep, [skipped for skipped in self.skipped if skipped.split in {*wanted, None}])
 
     def without(self, image_rows: dict[int, str]) -> "CaptionTable":
-        """Drop images, row -> reason, with their captions: those that turned out unreadable when decoded."""
+        """Drop images that could not be decoded, row -> reason, with their captions."""
         keep = np.ones(len(self.image_paths), dtype=bool)
         keep[list(image_rows)] = False
         dropped = [
@@ -60,7 +62,7 @@ class CaptionTable:
         return self._only(keep, self.skipped + dropped)
 
     def first(self, images: int) -> "CaptionTable":
-        """The first images with their captions, the others not counted as lost: a sample to measure with."""
+        """The first images with their captions, as a sample for measurements. The others do not count as skipped."""
         return self._only(np.arange(len(self.image_paths)) < images, [])
 
     def sample(self, images: int, seed: int) -> "CaptionTable":
@@ -71,7 +73,7 @@ class CaptionTable:
         return self._only(keep, [])
 
     def and_train(self, other: "CaptionTable") -> "CaptionTable":
-        """This table with a training split behind it, which may be empty; validation and test stay this one's."""
+        """This table with another training split appended, which may be empty; validation and test do not change."""
         return CaptionTable(
             image_paths=self.image_paths + other.image_paths,
             splits=self.splits + other.splits,
@@ -82,7 +84,7 @@ class CaptionTable:
         )
 
     def apart_from(self, other: "CaptionTable") -> "CaptionTable":
-        """Without the images that another table holds out (val and test), whatever their names are here."""
+        """This table without the images that another table holds out (val and test), even under other names."""
         pairs = zip(other.image_paths, other.splits, strict=True)
         held_out = {path.resolve() for path, split in pairs if split in ("val", "test")}
         keep = np.array([path.resolve() not in held_out for path in self.image_paths], dtype=bool)
@@ -134,5 +136,5 @@ def check_skipped(table: CaptionTable, allow_missing: bool, limit: float = 0.05)
     first = [f"{entry.name} ({entry.reason})" for entry in table.skipped if entry.rows][:3]
     raise MiniClipError(
         f"{skipped:,} of {total:,} rows were skipped, more than {limit:.0%}: {', '.join(first)}; "
-        "fix the data, or go on without them with --allow-missing"
+        "fix the data, or continue without them with --allow-missing"
     )

@@ -74,9 +74,9 @@ def read_sources(
 
 def _check_image_root(source: str, image_root: Path) -> None:
     if not image_root.is_dir():
-        raise MiniClipError(f"--image-root: {image_root} is no folder")
+        raise MiniClipError(f"--image-root: {image_root} is not a folder")
     if source == "openmoji" or source.startswith("hf:"):
-        raise MiniClipError(f"--image-root is for caption files, and {source} brings its images; leave it out")
+        raise MiniClipError(f"--image-root is for caption files, and {source} contains its images; leave it out")
 
 
 def read_folder_captions(folder: Path) -> CaptionTable | None:
@@ -106,7 +106,7 @@ def _captioned_folder(path: Path, seed: int, image_root: Path | None = None) -> 
 
 @dataclass
 class _CaptionedImage:
-    """One image and all that its rows say of it; `captions` is a set that keeps its order."""
+    """One image with the data of its rows; `captions` is a set that keeps its order."""
 
     name: str
     path: Path | None
@@ -137,7 +137,7 @@ def _build(
         _add_row(image, row, source)
     if not any(image.split for image in images.values()):
         names = [image.name for image in images.values()]
-        # over all names, the missing ones too: a file lost on one machine must not reshuffle the others
+        # over all names, including missing files, so that a lost file does not change the split of others
         by_form = {composed(name): split for name, split in lists.items()}
         splits = [by_form.get(composed(PurePosixPath(name).name), "") for name in names]
         splits = splits if lists else seeded_splits(names, seed)
@@ -164,8 +164,8 @@ def _build(
     if not image_paths:
         first = [f"{entry.name} ({entry.reason})" for entry in skipped[:3]] or ["there are no rows"]
         raise MiniClipError(
-            f"{source}: no caption has its image: {', '.join(first)}; "
-            f"images are looked for beside the caption file and in {', '.join(IMAGE_FOLDERS)}; "
+            f"{source}: no caption has an image file: {', '.join(first)}; "
+            f"images must be beside the caption file or in {', '.join(IMAGE_FOLDERS)}; "
             "name another folder with --image-root"
         )
     rows_of_images = np.array(image_of_caption, dtype=np.int64)
@@ -182,8 +182,8 @@ def _add_row(image: _CaptionedImage, row: Row, source: str) -> None:
             raise MiniClipError(f"{source}, {row.where}: {error}") from error
         if image.split and image.split != split:
             raise MiniClipError(
-                f"{source}, {row.where}: {image.name} is in split {split} here and in {image.split} before; "
-                "an image is in one split, so give all its rows the same"
+                f"{source}, {row.where}: {image.name} is in split {split} here, but in {image.split} before; "
+                "give all rows of an image the same split"
             )
         image.split = split
     if row.caption is not None:
@@ -200,7 +200,7 @@ def _read_file(file: Path, seed: int, image_root: Path | None = None) -> Caption
 
 
 def _located_rows(file: Path, image_root: Path | None = None) -> CaptionRows:
-    """Read a caption file and find each row's image, or the reason why there is none."""
+    """Read a caption file and find the image of each row, or the reason why there is none."""
     reader = reader_for(file)
     root = image_root or file.parent
     places = [root, *(root / name for name in IMAGE_FOLDERS if (root / name).is_dir())]
@@ -225,7 +225,7 @@ def _located(row: Row, places: list[Path], names: FileNames) -> Row:
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return row._replace(name=name, problem="absolute path, not a name inside the dataset's folder")
     if name.split("/")[0] == "..":
-        return row._replace(name=name, problem="leads out of the dataset's folder")
+        return row._replace(name=name, problem="leaves the dataset's folder")
     path = next((place / name for place in places if os.path.isfile(place / name)), None)
     problem = ""
     if path is None:
@@ -234,7 +234,7 @@ def _located(row: Row, places: list[Path], names: FileNames) -> Row:
 
 
 def _uncaptioned(rows: list[Row], lists: dict[str, str] | None = None) -> list[Skipped]:
-    """Images without captions beside captioned ones. No caption row is lost with them: `rows` is 0."""
+    """Images without captions beside captioned ones. Their `rows` is 0, because no caption row is lost with them."""
     named = {row.path for row in rows if row.path}
     beside = [file for folder in sorted({path.parent for path in named}) for file in sorted(folder.iterdir())]
     return [
@@ -252,7 +252,7 @@ def _split_rows(file: Path) -> CaptionRows:
 
 
 def _image_folder(folder: Path, seed: int) -> CaptionTable:
-    """All images below a folder, without captions; hidden files and folders that are not the user's are passed over."""
+    """All images below a folder, without captions. Hidden files and folders of programs are skipped."""
     paths: list[Path] = []
     ignore = Ignore(str(folder))
     for parent, subfolders, files in os.walk(folder):

@@ -1,7 +1,7 @@
-"""Colours as they were meant: an image with an ICC profile other than sRGB becomes sRGB, as browsers show it.
+"""Convert an image with another ICC profile than sRGB to sRGB, so that its colours are those in a browser.
 
-In: a decoded image and the profile of its file. Out: RGB. A profile that is damaged or of another colour space than the
-image is ignored. Transforms are kept by profile; one that changes no colour is never applied.
+In: a decoded image and the profile of its file. Out: RGB. A damaged profile, or one for another colour space than the
+image's, is ignored. Transforms are cached by profile. A transform that changes no colour is not applied.
 """
 
 import io
@@ -18,7 +18,7 @@ INVISIBLE = 2  # levels of 255: profiles of sRGB differ by rounding
 def to_srgb(image: Image.Image, profile: object) -> Image.Image:
     """An RGB, grey, CMYK or Lab image -> the same image, or an sRGB image if its profile changes the colours.
 
-    A grey image may have an RGB profile, left by programs that drop the colours; it is applied to three equal channels.
+    Programs that convert an image to grey may leave its RGB profile. It is applied to three equal channels.
     """
     if not isinstance(profile, bytes) or not 128 <= len(profile) <= MAX_PROFILE_BYTES or image.mode not in KINDS:
         return image
@@ -42,12 +42,12 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             opened, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL
         )
         return None if mode in ("RGB", "L") and _changes_nothing(transform, mode) else transform
-    except Exception:  # littleCMS refuses a damaged profile in many ways; a browser ignores it, too
+    except Exception:  # littleCMS raises many types for a damaged profile, which browsers also ignore
         return None
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether a grid of colours comes out as it went in."""
+    """Whether the transform leaves a grid of colours unchanged."""
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
     probe = Image.fromarray(grid) if mode == "RGB" else Image.fromarray(np.arange(256, dtype=np.uint8)[None])

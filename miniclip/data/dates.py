@@ -1,7 +1,7 @@
-"""Dates as cameras, phones and programs write them into images.
+"""Parse dates in images, in the spellings of cameras, phones and programs.
 
 In: the text of a date. Out: the camera's own local time, to the second, or None. The offset from UTC is read and
-dropped: people look for the day that their camera showed.
+dropped, because people search for the day that their camera showed.
 """
 
 import re
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 FIRST_PHOTOGRAPH = datetime(1826, 1, 1)  # Niépce's view from his window
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
-# phones write these before the hour in Chinese, Japanese and Korean
+# in Chinese, Japanese and Korean, phones write these words before the hour
 FORENOON, AFTERNOON = ("上午", "午前", "오전"), ("下午", "午後", "오후")
 
 _DAY = r"(?P<year>\d{4})(?:[:\-/._ ]|年)\s*(?P<month>\d{1,2})(?:[:\-/._ ]|月)\s*(?P<day>\d{1,2})[日.]?"
@@ -45,7 +45,7 @@ _SPELLINGS = [
 
 
 def parse_date(text: str | bytes) -> datetime | None:
-    """A date in any common spelling; None for other texts, and for dates on which no photograph can have been taken.
+    """A date in any common spelling; None for other texts, and for dates that no photograph can have.
 
     Dates before 1826, dates more than a day ahead of this machine's clock, and days that do not exist are impossible.
     """
@@ -77,7 +77,7 @@ def parse_date(text: str | bytes) -> datetime | None:
     later = timedelta()
     if second == 60:  # a leap second
         second, later = 59, timedelta(seconds=1)
-    if (hour, minute, second) == (24, 0, 0):  # midnight, as some phones write it: the start of the day they name
+    if (hour, minute, second) == (24, 0, 0):  # some phones write midnight so; it is the start of the named day
         hour = 0
     try:
         date = datetime(int(parts["year"]), month, int(parts["day"]), hour, minute, second) + later
@@ -87,7 +87,7 @@ def parse_date(text: str | bytes) -> datetime | None:
 
 
 def _day_and_month(first: int, second: int, separator: str) -> tuple[int, int] | None:
-    """`14.01.` and `14/01/` begin with the day, `01/14/` with the month; `03/04/` may mean either, and is no date."""
+    """`14.01.` and `14/01/` begin with the day, `01/14/` with the month. `03/04/` is ambiguous, so it is not a date."""
     if separator == "." or first > 12:
         return first, second
     return (second, first) if second > 12 else None

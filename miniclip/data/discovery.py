@@ -1,7 +1,7 @@
-"""Which file of a folder holds its captions.
+"""Find the file of a folder that holds its captions.
 
-In: a folder. Out: its caption file, or the rows of text files beside its images. Nothing is checked against the images
-here, and `miniclip.data.formats` knows which files are caption files.
+In: a folder. Out: its caption file, or the rows of text files beside its images. `miniclip.data.formats` recognises
+caption files. This module does not compare captions with images.
 """
 
 import os
@@ -15,8 +15,10 @@ from miniclip.data.images import SUFFIXES
 from miniclip.data.splits import SPLIT_WORDS
 from miniclip.errors import MiniClipError
 
-MAX_SIDECAR_BYTES = 64 << 10  # a longer text is no caption
-MEANT = re.compile(r"captions?\.(csv|tsv|jsonl)")  # such a file that cannot be read is a mistake, not another table
+MAX_SIDECAR_BYTES = 64 << 10  # a longer text is not a caption
+MEANT = re.compile(
+    r"captions?\.(csv|tsv|jsonl)"
+)  # if such a file is unreadable, that is an error; other tables are ignored
 
 
 def sidecar_rows(folder: Path) -> list[Row]:

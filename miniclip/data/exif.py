@@ -1,4 +1,4 @@
-"""EXIF tags, read one by one, so that a tag that points nowhere costs that tag alone.
+"""Read EXIF tags one by one, so that a tag with a wrong offset does not affect the others.
 
 In: an EXIF block or a TIFF file, which have the same form. Out: the values of single tags, as integers or bytes.
 Source: CIPA DC-008 (Exif 3.0), section 4.6; TIFF 6.0, section 2.

@@ -1,7 +1,7 @@
 """Find a caption's image even if its name is written differently: Unicode form, case, missing suffix.
 
-In: the folders that hold the images, and names. Out: paths, and a count for each rule. A Mac's disk stores names
-decomposed (NFD) where other systems and most caption files have them composed (NFC).
+In: the folders that hold the images, and names. Out: paths, and a count for each rule. Macs store names in decomposed
+form (NFD); other systems and most caption files use the composed form (NFC).
 """
 
 import os
@@ -37,7 +37,7 @@ RULES: dict[str, Callable[[str], str]] = {
 
 
 class FileNames:
-    """Names of the files below some folders, read when one is first asked for."""
+    """Names of the files below some folders, read on first use."""
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = places
@@ -45,7 +45,7 @@ class FileNames:
         self._ambiguous: list[str] = []
 
     def find(self, name: str) -> tuple[Path | None, str]:
-        """The file found by the first rule that finds any; None and the reason if there is none, or more than one."""
+        """The file that the first successful rule finds; None and the reason if there is none, or more than one."""
         for rule, form in RULES.items():
             paths = self._by_rule[rule].get(form(name), [])
             if len(paths) == 1:
@@ -58,7 +58,7 @@ class FileNames:
         return None, "no such file"
 
     def notes(self) -> list[str]:
-        """How many names each rule found, and which names mean several files."""
+        """The number of names that each rule found, and the names that fit several files."""
         notes = [f"{count:,} image names are written {rule} than their files" for rule, count in self._found.items()]
         if self._ambiguous:
             rest = f" and {len(self._ambiguous) - 3:,} more" if len(self._ambiguous) > 3 else ""

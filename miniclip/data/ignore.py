@@ -1,8 +1,8 @@
-"""Which folders and files below a folder of images are not the user's images: trash, thumbnails, caches of programs.
+"""Leave out folders and files that are not the user's images: trash, thumbnails, caches of programs.
 
-In: patterns of gitignore's form, built in, from `--exclude` and from files `.miniclipignore`. Out: whether a path is
-left out. The last pattern that matches decides, the deepest `.miniclipignore` first, then the one above it, then
-`--exclude`, then the built-in ones, so that `!thumbs/` brings a folder back.
+In: patterns in the form of gitignore: built-in ones, those of `--exclude`, and those in files `.miniclipignore`. Out:
+whether a path is left out. The deepest `.miniclipignore` with a matching pattern decides, then `--exclude`, then the
+built-in patterns; within each of them, the last matching pattern decides. So `!thumbs/` brings a folder back.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ import pathspec
 from miniclip.errors import InvalidArgument, MiniClipError
 
 IGNORE_FILE = ".miniclipignore"
-BUILT_IN = (  # in lower case: paths are compared in lower case, since copies of such folders differ in theirs
+BUILT_IN = (  # in lower case, like the compared paths, because copies of such folders differ in case
     # network storage: Synology, QNAP, Western Digital, TrueNAS
     "@eadir/", r"\#recycle/", r"\#snapshot/", "@recycle/", "@__thumb/", "@tmp/", "@recently-snapshot/", ".@__thumb/",
     "synophoto_thumb*", "synofile_thumb*", "network trash folder/", "temporary items/", "recycle bin*/", "_gsdata_/",
@@ -43,13 +43,13 @@ class Ignore:
         """Errors: `InvalidArgument` for a pattern that cannot be read."""
         self.root = root.rstrip("/")
         self.left_out: Counter[str] = Counter()
-        # one that names a folder in a folder counts at any depth, too
+        # a pattern for a folder in a folder also applies at any depth
         self._built_in = pathspec.GitIgnoreSpec.from_lines(f"**/{pattern}" for pattern in BUILT_IN)
         self._exclude = _spec(exclude)
         self._folder_spec = lru_cache(maxsize=None)(self.read)
 
     def leaves_out(self, path: str, is_folder: bool) -> bool:
-        """Whether to pass over a folder or a file, whose parents are not left out. Counts it."""
+        """Whether to skip a folder or file whose parents are not left out; if so, it is counted."""
         name = path.rstrip("/").rpartition("/")[2]
         is_out = self._decides(path.rstrip("/") + ("/" if is_folder else ""))
         if is_out:
@@ -86,14 +86,16 @@ class Ignore:
         except OSError as error:
             raise MiniClipError(f"cannot read {file}: {error.strerror}; allow it, or remove the file") from error
         except ValueError as error:
-            raise MiniClipError(f"{file} has a pattern that gitignore does not know ({error})") from error
+            raise MiniClipError(f"{file} has an invalid pattern ({error})") from error
 
 
 def _spec(patterns: Sequence[str]) -> pathspec.GitIgnoreSpec:
-    patterns = [f"\\{pattern}" if pattern.startswith("#") else pattern for pattern in patterns]  # no comment here
+    patterns = [
+        f"\\{pattern}" if pattern.startswith("#") else pattern for pattern in patterns
+    ]  # "#" starts no comment here
     for pattern in patterns:
         try:
             pathspec.GitIgnoreSpec.from_lines([pattern])
         except ValueError as error:
-            raise InvalidArgument("exclude", f"is no pattern of gitignore's form: {pattern}") from error
+            raise InvalidArgument("exclude", f"is not a valid gitignore pattern: {pattern}") from error
     return pathspec.GitIgnoreSpec.from_lines(patterns)

@@ -32,21 +32,21 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif"),
     *(".jp2", ".j2k", ".jpf", ".jpx", *RAW_SUFFIXES),
 )
-ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further images are later moments of the same one
-MAX_SEEK_FRAMES, MAX_SEEK_PIXELS = 60, 60_000_000  # decoded to come to a later frame: all before it are, too
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further images are frames of an animation
+MAX_SEEK_FRAMES, MAX_SEEK_PIXELS = 60, 60_000_000  # limits for decoding up to a later frame
 SPELLED = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
-# the largest takes 0.7 GB while it is embedded, 1.5 GB where it is turned or converted to RGB, 2.2 GB where both;
-# larger ones are refused before they are decoded (Pillow itself refuses 179 million)
+# an image of this size takes 0.7 GB while it is embedded, 1.5 GB if it is rotated or converted to RGB, and 2.2 GB for
+# both. Larger ones are refused before decoding (Pillow itself refuses 179 million pixels)
 MAX_PIXELS = 178_000_000
 LARGE_PIXELS, BAND_PIXELS = 40_000_000, 4_000_000
-# below 13, Pillow lets four bytes of such a BMP stand for 255 of its rows (CVE-2026-96638): a file of 1 kB, 45 GB
+# before version 13, Pillow expands four bytes of such a BMP to 255 rows (CVE-2026-96638): 1 kB could become 45 GB
 RUN_LENGTHS, RUN_LENGTH_PX = (1, 2), 8192
 _one_large = threading.Lock()
 
-# Pillow warns about size and metadata; the checks below decide. Once, here: `catch_warnings` is not made for threads
+# the checks below replace Pillow's warnings about size and metadata; `catch_warnings` would not be thread-safe
 warnings.filterwarnings("ignore", module=r"PIL\.")
-with contextlib.suppress(ImportError):  # no wheel of it for every system
+with contextlib.suppress(ImportError):  # some systems have no wheel of it
     import pillow_heif
 
     pillow_heif.register_heif_opener()
@@ -54,7 +54,7 @@ with contextlib.suppress(ImportError):  # no wheel of it for every system
 
 ImageSource = str | Path | bytes
 
-# errors of a share or of the machine, not of the file
+# errors of a network share or of the machine, not of the file
 PASSING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 CUT_OFF = "its last bytes are missing"
 
@@ -86,8 +86,8 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
     An animation gives its first frame, and up to `max_frames - 1` later ones at equal distances. A RAW file gives the
     largest JPEG inside, and that JPEG's size.
 
-    With `min_size_px`, a JPEG may be decoded at a reduced scale, never below that size on its shorter edge: the
-    decoder then skips most of the work (`Image.draft`). Large images are decoded one at a time, whatever the threads.
+    With `min_size_px`, a JPEG may be decoded at a reduced scale, which skips most of the work (`Image.draft`). Its
+    shorter edge is never smaller than that size. Large images are decoded one at a time, also with several threads.
     Errors: `UnreadableImage` with the reason.
     """
     with _reasons(source), _opened(source) as image:
@@ -107,7 +107,7 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
             rgb = _shown(pixels, metadata.orientation)
             later: tuple[Image.Image, ...] = ()
             if max_frames > 1 and image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
-                rgb = rgb.copy()  # it may be the same memory that the next frame is decoded into
+                rgb = rgb.copy()  # the next frame may be decoded into the same memory
                 later = tuple(_later_frames(image, max_frames, metadata.orientation))
         width_px, height_px = upright_size(size, image, metadata)
         return DecodedImage(rgb, width_px, height_px, metadata, remark, later)
@@ -124,7 +124,7 @@ def read_header(source: ImageSource) -> Metadata:
 def _shown(image: Image.Image, orientation: int) -> Image.Image:
     """A decoded image as it stands, in sRGB."""
     rgb = _to_rgb(upright(image, orientation), image.info.get("icc_profile"))
-    rgb.info.pop("icc_profile", None)  # PNG would be written with it, and is in sRGB now
+    rgb.info.pop("icc_profile", None)  # the image is sRGB now, and a PNG would still be saved with the profile
     return rgb
 
 
@@ -145,7 +145,7 @@ def _later_frames(image: Any, max_frames: int, orientation: int) -> Iterator[Ima
 
 @contextlib.contextmanager
 def opened_image(source: ImageSource) -> Iterator[Image.Image]:
-    """A checked Pillow image whose pixels are not decoded yet, nor turned upright. Errors: as above."""
+    """A checked Pillow image, not yet decoded or rotated. Errors: as above."""
     with _reasons(source), _opened(source) as image:
         yield image
 
@@ -160,7 +160,7 @@ def _opened(source: ImageSource) -> Iterator[Any]:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
-            raise OSError(f"a run-length BMP of more than {RUN_LENGTH_PX:,} pixels an edge; save it as PNG")
+            raise OSError(f"a run-length BMP with an edge of more than {RUN_LENGTH_PX:,} pixels; save it as PNG")
         yield image
 
 
@@ -181,14 +181,14 @@ def _reasons(source: ImageSource) -> Iterator[None]:
         raise UnreadableImage(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from error
     except MemoryError as error:
         raise UnreadableImage("cannot be read (not enough memory)", retryable=True) from error
-    except Exception as error:  # Pillow's decoders raise many types for damaged files; each means the same to a user
+    except Exception as error:  # Pillow's decoders raise many types for damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         is_passing = isinstance(error, OSError) and error.errno in PASSING
         raise UnreadableImage(f"damaged image ({reason})", retryable=is_passing) from error
 
 
 def _unidentified(source: ImageSource) -> UnreadableImage:
-    """Why Pillow knows no format for it."""
+    """The reason why Pillow does not recognise a file."""
     start = None
     with contextlib.suppress(OSError, ValueError):
         if isinstance(source, bytes):
@@ -207,7 +207,7 @@ def _unidentified(source: ImageSource) -> UnreadableImage:
 
 
 def _to_rgb(image: Image.Image, profile: object) -> Image.Image:
-    """Any mode to sRGB: 16-bit is scaled to 8, transparency is laid on white. A large image goes band by band."""
+    """Any mode to sRGB: 16 bits are scaled to 8, transparency becomes white. Large images are converted in bands."""
     if image.mode == "RGB" and "transparency" not in image.info and not profile:
         return image
     rows = image.height if image.width * image.height <= LARGE_PIXELS else max(1, BAND_PIXELS // image.width)
@@ -239,18 +239,18 @@ def _colours_to_rgb(image: Image.Image, profile: object) -> Image.Image:
 
 
 def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The least and the largest number of an image; gaps and what is infinite do not count."""
+    """The smallest and the largest value of an image, without gaps and infinite values."""
     values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
     return float(values.min(initial=0, where=finite)), float(values.max(initial=0, where=finite))
 
 
 def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
-    """The values that become black and white; only "I;16" says its range, so for the others the values tell it.
+    """The values that become black and white. Only "I;16" declares its range; for other modes, the values determine it.
 
-    White is 255, or 65,535 for "I;16" and where a value is above 255. Where no value reaches a sixteenth of that, as in
-    0 to 1 and in 12 bits, or one is above it, white is the largest number of as many bits as the largest value has.
-    Black is 0, or -1 where values are from -1 to 1; what is below is a gap.
+    White is 65,535 for "I;16" and if a value is above 255, otherwise 255. If all values are below a sixteenth of white,
+    as from 0 to 1 or with 12 bits, or if a value is above it, white is the largest number with the bits of the largest
+    value. Black is 0, or -1 if values are from -1 to 1. Lower values are gaps.
     """
     white = 65535 if mode.startswith("I;16") or largest > 255 else 255
     if not white / 16 <= largest <= white:

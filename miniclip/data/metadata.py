@@ -1,29 +1,30 @@
-"""The metadata of an image file: when, where and with which camera it was taken, its rating and its orientation.
+"""The metadata of an image file: date, place, camera, rating, orientation and file type.
 
-In: an opened Pillow image and where it came from. Out: `Metadata`. Tags are read one by one, so that a damaged one
+In: an opened Pillow image and its source. Out: `Metadata`. Tags are read one by one, so that a damaged one
 does not affect the others. If several EXIF blocks have a tag, the first one counts, as in browsers.
 """
 
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from PIL import Image
 
 from miniclip.data.dates import parse_date
 from miniclip.data.exif import ExifBlock
-from miniclip.data.photo_tags import MAKE, MODEL, RATING, camera_name, place_of, rating_of
+from miniclip.data.photo_tags import EXIF_TAGS, camera_name, place_of, rating_of
 from miniclip.data.raw_preview import RAW_FORMAT, raw_exif
 from miniclip.data.xmp import EXIF_NS, PHOTOSHOP_NS, TIFF_NS, TIFF_XMP, XMP_NS, raw_profile, xmp_texts, xmp_values
 
+Value = TypeVar("Value")
 ORIENTATION, TIFF_IPTC, PHOTOSHOP = 0x0112, 33723, 34377
 ORIGINAL, DIGITIZED, CHANGED = 0x9003, 0x9004, 0x0132
-WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, MAKE, MODEL, RATING, TIFF_XMP, TIFF_IPTC, PHOTOSHOP)
+WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, *EXIF_TAGS, TIFF_XMP, TIFF_IPTC, PHOTOSHOP)
 PNG_CREATION = ("Creation Time", "creation time", "CreationTime", "create-date", "Create-Date")
 FILE_TYPES = {  # Pillow's names; a phone's MPO is a JPEG with a second image behind it
     **{name: name.lower() for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
@@ -58,7 +59,7 @@ class Metadata:
 
 
 def read_metadata(image: Image.Image, source: Any) -> Metadata:
-    """The metadata of an opened image; call it after `load`, since PNG may have metadata behind its pixels.
+    """The metadata of an opened image; call it after `load`, because PNG files may have metadata after the pixels.
 
     `source` is the path or the bytes that the image was opened from.
     The date is read from the first of these tags that holds a valid one: EXIF DateTimeOriginal, XMP
@@ -67,36 +68,37 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
     DateTime, XMP xmp:ModifyDate, PNG tIME) is used only if none of those tags exists: an unreadable tag suggests that
     the image was taken on another day.
     """
-    blocks, texts = [], []
-    with contextlib.suppress(Exception):  # an image with unreadable metadata has no date and is not rotated
-        blocks = list(exif_blocks(image, source))
-    with contextlib.suppress(Exception):
-        texts = list(xmp_texts(image, blocks))
+    blocks = _readable(lambda: list(exif_blocks(image, source))) or []
+    texts = _readable(lambda: list(xmp_texts(image, blocks))) or []
     orientation = next((value for block in blocks if (value := block.integer(ORIENTATION)) is not None), 1)
-    taken, camera, rating, place = None, None, None, None
+    latitude, longitude = _readable(lambda: place_of(blocks, texts)) or (None, None)
+    return Metadata(
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        taken=_readable(lambda: _date(image, source, blocks, texts)),
+        camera=_readable(lambda: camera_name(blocks, texts)),
+        rating=_readable(lambda: rating_of(blocks, texts)),
+        latitude=latitude,
+        longitude=longitude,
+        file_type=FILE_TYPES.get(image.format or ""),
+    )
+
+
+def _readable(read: Callable[[], Value]) -> Value | None:
+    """A value, or None if its tags are so damaged that they cannot be read."""
     with contextlib.suppress(Exception):
-        taken = _date(image, source, blocks, texts)
-    with contextlib.suppress(Exception):
-        camera = camera_name(blocks, texts)
-    with contextlib.suppress(Exception):
-        rating = rating_of(blocks, texts)
-    with contextlib.suppress(Exception):
-        place = place_of(blocks, texts)
-    latitude, longitude = place or (None, None)
-    file_type = FILE_TYPES.get(image.format or "")
-    orientation = orientation if 1 <= orientation <= 8 else 1
-    return Metadata(orientation, taken, camera, rating, latitude, longitude, file_type)
+        return read()
+    return None
 
 
 def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:
-    """Width and height in pixels of the upright image, from those of its file; Pillow has swapped a TIFF's."""
+    """Width and height in pixels of the upright image, from those of its file. Pillow already swaps them for TIFF."""
     width, height = size
     return (height, width) if metadata.is_on_its_side and image.format != "TIFF" else (width, height)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as it stands; one that stands already is not copied, since a large one would be in memory twice."""
-    if image.format == "TIFF" or orientation not in TURNS:  # Pillow turns TIFF while it loads it
+    """The image, turned upright. An upright image is not copied, because a large one would be in memory twice."""
+    if image.format == "TIFF" or orientation not in TURNS:  # Pillow rotates TIFF files while loading
         return image
     return image.transpose(TURNS[orientation])
 
@@ -114,7 +116,7 @@ def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED)
         if marker == "APP1" and content[:4] == b"Exif":
             block = content[6:]
             if contents and block[:2] not in (b"II", b"MM"):
-                contents[-1] += block  # one block that was too long for one segment
+                contents[-1] += block  # the block was too long for one segment
             else:
                 contents.append(block)
     if not contents and isinstance(image.info.get("exif"), bytes):
@@ -138,7 +140,7 @@ def _opened(source: Any) -> Iterator[BinaryIO]:
 
 
 def _iptc_values(image: Image.Image, blocks: list[ExifBlock], day: int, time: int) -> Iterator[str]:
-    """IPTC's date and time of day, which are two data sets of record 2."""
+    """The date and the time of day of IPTC, which are two data sets of record 2."""
     photoshop = image.info.get("photoshop")
     contents = [content for content in (photoshop or {}).values() if isinstance(content, bytes)]
     contents += [block.tags[tag][1] for block in blocks for tag in (TIFF_IPTC, PHOTOSHOP) if tag in block.tags]
@@ -192,7 +194,7 @@ def _date(image: Image.Image, source: Any, blocks: list[ExifBlock], texts: list[
 
 
 def _png_time(source: Any) -> list[str]:
-    """The chunk tIME, which Pillow passes over."""
+    """The chunk tIME, which Pillow ignores."""
     with _opened(source) as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":

@@ -17,7 +17,7 @@ from miniclip.errors import MiniClipError
 from miniclip.installation import install
 
 SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
-EMOJI_STYLE = "FE0F"  # "draw it in colour": file names and emoji tables disagree about where it is written
+EMOJI_STYLE = "FE0F"  # selects the colour style; file names and emoji tables disagree on where it is written
 TONE_IN_NAME = re.compile(r"_(light|medium-light|medium|medium-dark|dark)_skin_tone|_person_person(?=_)")
 
 
@@ -28,8 +28,8 @@ def openmoji_table(
 ) -> CaptionTable:
     """The 1,918 named images, or all 3,953 with their skin-tone variants, sorted by code.
 
-    Captions are the English name and its aliases. An image's skin tones are one group, and no group is in two
-    splits, which are the same with and without `skin_tones`.
+    Captions are the English name and its aliases. All skin tones of an image are in the same split. Splits are the same
+    with and without `skin_tones`.
     Errors: `MiniClipError` when a package is missing or the cache folder cannot be written.
     """
     try:
@@ -54,7 +54,7 @@ def openmoji_table(
     captions: list[str] = []
     image_of_caption: list[int] = []
     missing = [svg for svg, _, _ in chosen if not (folder / f"{svg.stem}.png").exists()]
-    # sequential: resvg holds Python's lock, so threads were not faster
+    # sequential, because resvg holds Python's lock
     for svg in ProgressBar(missing, desc="drawing emoji, once", leave=False, disable=None if missing else True):
         png = resvg_py.svg_to_bytes(
             svg_string=svg.read_text(encoding="utf-8"),

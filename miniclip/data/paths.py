@@ -1,17 +1,17 @@
 """Paths of files as text that can be stored and printed, even if their names are not valid UTF-8."""
 
-PRIVATE_USE = 0x10DC00  # the range for bytes that are not UTF-8, as U+DC00 in Python; no writing system uses it
+PRIVATE_USE = 0x10DC00  # the range for bytes that are not UTF-8, like U+DC00 in Python; no script uses it
 
 
 def stored_path(path: str) -> str:
-    """A path as valid text: bytes that are not UTF-8 become unused characters; `real_path` undoes it."""
+    """A path as valid text: bytes that are not UTF-8 become unused characters. `real_path` is the inverse."""
     if path.isascii() or path.isprintable():
         return path
     return "".join(chr(ord(char) - 0xDC00 + PRIVATE_USE) if 0xDC80 <= ord(char) <= 0xDCFF else char for char in path)
 
 
 def real_path(stored: str) -> str:
-    """The path to open, from how the index stores it."""
+    """The path to open, from the form in the index."""
     if stored.isascii() or stored.isprintable():
         return stored
     low, high = PRIVATE_USE + 0x80, PRIVATE_USE + 0xFF
@@ -19,7 +19,7 @@ def real_path(stored: str) -> str:
 
 
 def valid_text(text: str) -> str:
-    """A user's text in a form that can be stored: halves of surrogate pairs become escapes."""
+    """A user's text in a form that can be stored: lone surrogates become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

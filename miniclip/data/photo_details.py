@@ -18,7 +18,7 @@ EXPOSURE_TIME, F_NUMBER, ISO, FOCAL_LENGTH = 0x829A, 0x829D, 0x8827, 0x920A
 WANTED = (LENS_MODEL, EXPOSURE_TIME, F_NUMBER, ISO, FOCAL_LENGTH)
 RATIONAL = (5, 10)  # TIFF types
 MAX_LENS = 60  # characters
-LONG_EXPOSURE_S = 0.4  # from here on, photographers write seconds and no fraction
+LONG_EXPOSURE_S = 0.4  # from here on, photographers write seconds instead of a fraction
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def read_photo_details(source: ImageSource) -> PhotoDetails:
     """Read a file's details without decoding its pixels. Errors: `UnreadableImage` with the reason."""
     with opened_image(source) as image:
         if image.format == "PNG":
-            image.load()  # its metadata may stand behind the pixels
+            image.load()  # its metadata may follow the pixels
         metadata = read_metadata(image, source)
         width, height = upright_size(image.size, image, metadata)
         blocks: list[ExifBlock] = []
-        with contextlib.suppress(Exception):  # however damaged they are, the image can be shown
+        with contextlib.suppress(Exception):  # an image with damaged tags can still be shown
             blocks = list(exif_blocks(image, source, WANTED))
         return PhotoDetails(
             metadata,

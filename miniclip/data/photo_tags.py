@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from miniclip.data.exif import ExifBlock
 from miniclip.data.xmp import EXIF_NS, TIFF_NS, XMP_NS, xmp_values
 
-MAKE, MODEL, RATING = 0x010F, 0x0110, 0x4746  # the last is how Windows stores stars
+MAKE, MODEL, RATING = 0x010F, 0x0110, 0x4746  # the last one holds the stars of Windows
+EXIF_TAGS = (MAKE, MODEL, RATING)
 LATITUDE, LONGITUDE = 0x02, 0x04  # each GPS tag follows the tag of its hemisphere
 MAX_NAME = 60  # characters
 COMPANY = re.compile(r"[\s,]+(corporation|corp|company|co|ltd|inc|imaging|optical|digital|electronics)\.?$", re.I)

@@ -1,6 +1,6 @@
 """Load images in threads ahead of their use, in order and in bounded memory.
 
-In: sources and what to do with each. Out: results in the order of the sources, errors among them.
+In: sources, and a function for each of them. Out: results in the order of the sources, including errors.
 """
 
 from collections import deque
@@ -55,7 +55,7 @@ def prefetch_batches(
     on_error: Callable[[int, MiniClipError], object],
     workers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Decode images in threads, in order, and stack them into batches. `load` is `ImageTransform.load` or its like.
+    """Decode images in threads, in order, and stack them into batches. `load` is like `ImageTransform.load`.
 
     Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. An image that cannot be read is left out and
     reported by `on_error(row, error)`. Memory is bounded: at most two batches are decoded ahead.

@@ -11,11 +11,11 @@ from typing import Any
 from tqdm import tqdm
 
 LINE_EVERY_S = 10.0
-BAR_AFTER_S = 5.0  # `delay` of bars that are often over sooner
+BAR_AFTER_S = 5.0  # the `delay` of bars that often finish sooner
 
 
 class ProgressBar(tqdm):
-    """`tqdm`, but if the output is not a terminal, it prints whole lines instead of a bar that rewrites itself."""
+    """`tqdm` that prints whole lines instead of a bar if the output is not a terminal."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._prints_lines = not sys.stderr.isatty()
@@ -26,7 +26,7 @@ class ProgressBar(tqdm):
         super().__init__(*arguments, **settings)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Called by tqdm when the interval is over, and at the start and the end."""
+        """tqdm calls this after each interval, and at the start and the end."""
         if not self._prints_lines:
             return bool(super().display(msg, pos))
         if msg is None and 0 < self.n < (self.total or self.n + 1):

@@ -1,8 +1,8 @@
-"""The JPEG that a camera puts into its RAW file; MiniCLIP indexes and shows it.
+"""The JPEG preview inside a RAW file, which MiniCLIP indexes and shows.
 
-In: a RAW file's path or bytes. Out: its largest JPEG, and the EXIF blocks beside it. It parses no manufacturer's
-structures: in all of them a JPEG begins with the same bytes, and its own header gives its size. The sensor's data are
-not read; in some formats they are lossless JPEG streams, which are skipped.
+In: a RAW file's path or bytes. Out: its largest JPEG, and the EXIF blocks beside it. No structures of manufacturers are
+parsed, because every JPEG begins with the same bytes and its header gives its size. Sensor data are not read; in some
+formats they are lossless JPEG streams, which are skipped.
 
 Sources: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), DNG 1.7, ITU-T T.81 annex B (JPEG markers).
 """
@@ -14,24 +14,24 @@ from typing import BinaryIO
 
 from miniclip.data.exif import ExifBlock
 
-RAW_FORMAT = "RAW"  # as Pillow's names of formats
+RAW_FORMAT = "RAW"  # named like Pillow's formats
 RAW_SUFFIXES = (
     *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".x3f", ".3fr", ".iiq", ".rwl", ".erf", ".kdc", ".mef", ".mos", ".mrw", ".dcr", ".gpr"),
 )
-MAX_READ_BYTES = 256 << 20  # larger files have their preview near the start, too
+MAX_READ_BYTES = 256 << 20  # larger files also have their preview near the start
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 SHOWN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline and progressive
 OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # lossless and rarer ones
 START_OF_SCAN = 0xDA
 MAX_CANDIDATES, MAX_SEGMENTS, MIN_EDGE_PX = 10_000, 200, 120
-# manufacturers' own first bytes; if a file begins like a TIFF, its first directory decides
+# first bytes of manufacturers' formats; for a TIFF, its first directory decides
 STARTS = (b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 TIFF_STARTS, CR3_START = (b"II*\0", b"MM\0*"), b"ftypcrx "  # the last after four bytes of length
 SUBFILE, COMPRESSION, PHOTOMETRIC, MAKE, DNG_VERSION = 0x00FE, 0x0103, 0x0106, 0x010F, 0xC612
 SENSOR = (32803, 34892)  # a colour filter array, linear raw
-OLD_JPEG = 6  # how CR2 stores the image of its first directory; other TIFF files of today use 7
-CR3_EXIF, CR3_EXIF_WITHIN = (b"CMT1", b"CMT2"), 1 << 20  # boxes with IFD0 and the Exif IFD, near the file's start
+OLD_JPEG = 6  # the compression in the first directory of CR2; other modern TIFF files use 7
+CR3_EXIF, CR3_EXIF_WITHIN = (b"CMT1", b"CMT2"), 1 << 20  # boxes with IFD0 and the Exif IFD, near the start of the file
 
 
 def raw_preview(source: str | Path | bytes) -> bytes | None:
@@ -54,7 +54,7 @@ def raw_exif(source: str | Path | bytes, wanted: Sequence[int]) -> Iterator[Exif
 
 
 def is_raw_start(start: bytes) -> bool:
-    """Whether a file that begins with these 12 bytes, and is no TIFF, is a RAW file."""
+    """Whether a file that begins with these 12 bytes is a RAW file without the structure of TIFF."""
     return start.startswith(tuple(known[:12] for known in STARTS)) or start[4:12] == CR3_START
 
 
@@ -105,7 +105,7 @@ def _measure(content: bytes, start: int) -> tuple[int, int]:
         if marker in SHOWN_FRAMES:
             height, width = int.from_bytes(head[5:7]), int.from_bytes(head[7:9])
             pixels = width * height if head[4] == 8 and min(width, height) >= MIN_EDGE_PX else 0
-        if marker == START_OF_SCAN:  # coded data contain no other marker with this second byte
+        if marker == START_OF_SCAN:  # this second byte occurs in no marker within coded data
             end = content.find(END_OF_JPEG, place)
             return pixels, end + 2 if end >= 0 else len(content)
         place += 2 + length

@@ -11,7 +11,7 @@ SPLITS = ("train", "val", "test")
 
 
 def normalise_split(name: str) -> str:
-    """`train`, `val` or `test` for any usual word for it (`restval` is train); `MiniClipError` for other words."""
+    """`train`, `val` or `test` for any usual synonym (`restval` is train); `MiniClipError` for other words."""
     split = SPLIT_WORDS.get(name.strip().lower())
     if split is None:
         raise MiniClipError(f"unknown split {name!r}; use train, val or test")
@@ -19,7 +19,7 @@ def normalise_split(name: str) -> str:
 
 
 def seeded_splits(names: Sequence[str], seed: int, groups: Sequence[str] | None = None) -> list[str]:
-    """A split for each name, 80/10/10 of the groups (by default each name is a group); independent of their order."""
+    """A split for each name: 80/10/10 of the groups, where each name is a group by default. Order does not matter."""
     groups = names if groups is None else groups
     shuffled = sorted(set(groups))
     random.Random(seed).shuffle(shuffled)

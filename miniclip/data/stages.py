@@ -17,7 +17,7 @@ from miniclip.data.progress import LINE_EVERY_S
 
 
 class Stages:
-    """Prints a line on standard error when a stage begins, and every ten seconds while it lasts.
+    """Prints a line on standard error when a stage begins, and every ten seconds while it runs.
 
     `shares` has the stages in order and their approximate relative durations. Stages may be skipped.
     """
@@ -28,7 +28,7 @@ class Stages:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """The stage `name` lasts as long as this block."""
+        """Run the block as the stage `name`."""
         started, over = time.monotonic(), threading.Event()
         print(self._title(name), file=sys.stderr, flush=True)
 

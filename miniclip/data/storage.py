@@ -12,7 +12,7 @@ def is_uri(source: str) -> bool:
 
 
 def read_uri(uri: str) -> bytes:
-    """A whole object; `UnreadableImage` with the reason when it cannot be read."""
+    """The bytes of an object; `UnreadableImage` with the reason when it cannot be read."""
     from pyarrow import fs
 
     try:

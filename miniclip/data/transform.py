@@ -3,7 +3,7 @@
 In: an RGB image and `preprocessor_config.json`. Out: `(3, H, W)` float32.
 
 Two dialects of that file are read: that of transformers, and that of open_clip and jina-clip (`size`, `resize_mode`,
-`interpolation`, `mean`, `std`). A key of neither is refused, since an ignored one gives wrong embeddings in silence.
+`interpolation`, `mean`, `std`). Unknown keys are refused, because ignoring one could silently give wrong embeddings.
 """
 
 import json
@@ -19,7 +19,7 @@ from PIL import Image
 from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError
 
-# further keys that transformers writes; they change no pixel
+# further keys of transformers, which change no pixel
 SAYS_NOTHING = (
     "auto_map", "data_format", "default_to_square", "device", "disable_grouping", "feature_extractor_type",
     "image_processor_class", "image_processor_type", "image_seq_length", "input_data_format", "processor_class",
@@ -29,20 +29,20 @@ READ = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
     "image_mean", "image_std", "do_convert_rgb",
     "include_top", "rescale_offset",  # of EfficientNet
-    "max_num_patches", "patch_size",  # of SigLIP 2 with images of any shape
+    "max_num_patches", "patch_size",  # of SigLIP 2 for images of any shape
 )  # fmt: skip
-# what a backbone's preprocessor says of sizes, which a recipe sets, and of the order of colours, which its weights take
+# keys of a backbone's preprocessor about sizes, which a recipe sets, and the order of colours, which the weights follow
 REPLACED_OF_BACKBONE = ("size", "crop_size", "do_center_crop", "crop_pct", "do_flip_channel_order")
 READ_OF_OPEN_CLIP = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize and normalise, as a bundle's `preprocessor_config.json` says it.
+    """Resize and normalise as in a bundle's `preprocessor_config.json`.
 
-    Without a crop the image is squashed to `height_px` x `width_px` (as SigLIP does): nothing of it is cut off.
-    With `resize_shortest_px`, the shorter edge is resized to that and the centre is cropped (as CLIP does). With
-    `squash_px`, height and width, it is squashed to that and the centre is cropped (as ALIGN does).
+    Without a crop, the whole image is squashed to `height_px` x `width_px` (as in SigLIP). With `resize_shortest_px`,
+    the shorter edge is resized to this length, and the centre is cropped (as in CLIP). With `squash_px`, the image is
+    squashed to this height and width, and the centre is cropped (as in ALIGN).
     """
 
     height_px: int
@@ -54,8 +54,8 @@ class ImageTransform:
     squash_px: tuple[int, int] | None = None
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """RGB image -> RGB image of the size that the tower sees."""
-        # reducing_gap lets Pillow shrink a large image in two steps: same look, a fraction of the time
+        """RGB image -> RGB image of the tower's input size."""
+        # with reducing_gap, Pillow shrinks a large image in two steps: the same look in a fraction of the time
         if self.squash_px is not None:
             height, width = self.squash_px
         elif self.resize_shortest_px is None:
@@ -69,7 +69,7 @@ class ImageTransform:
         return image.crop((left, top, left + self.width_px, top + self.height_px))
 
     def _without_far_ends(self, image: Image.Image) -> Image.Image:
-        """Cut a strip to the middle that the crop keeps: enlarged whole, 1 x 100,000 pixels would fill the memory."""
+        """Cut a strip to the part that the crop keeps: resizing all of 1 x 100,000 pixels would fill the memory."""
         longest = 8 * min(image.size) * max(1, self.min_size_px // (self.resize_shortest_px or 1))
         if max(image.size) <= longest:
             return image
@@ -80,7 +80,7 @@ class ImageTransform:
     def __call__(self, image: Image.Image) -> np.ndarray:
         """RGB image -> `pixel_values` (3, H, W) float32."""
         scale, offset = self.affine()
-        # channels first while they are bytes: the arithmetic then runs along memory, and no float32 is copied
+        # reorder to channels first as bytes, so that no float32 array is copied
         pixel_values: np.ndarray = np.ascontiguousarray(np.asarray(self.fit(image)).transpose(2, 0, 1)) * scale
         pixel_values += offset
         return pixel_values
@@ -93,7 +93,7 @@ class ImageTransform:
 
     @property
     def min_size_px(self) -> int:
-        """The size below which a reduced-scale JPEG decode would lose detail that the tower sees."""
+        """The size below which a JPEG decoded at a reduced scale would lose visible detail."""
         return max(self.height_px, self.width_px, self.resize_shortest_px or 0, *(self.squash_px or ()))
 
     def load(self, source: ImageSource) -> np.ndarray:
@@ -101,7 +101,7 @@ class ImageTransform:
         return self(open_image(source, self.min_size_px))
 
     def to_dict(self) -> dict[str, Any]:
-        """The Hugging Face `CLIPImageProcessor` form, which transformers and transformers.js read too."""
+        """The form of Hugging Face's `CLIPImageProcessor`, for transformers and transformers.js."""
         final = {"height": self.height_px, "width": self.width_px}
         size = final if self.squash_px is None else {"height": self.squash_px[0], "width": self.squash_px[1]}
         return {
@@ -121,12 +121,12 @@ class ImageTransform:
 
     @classmethod
     def from_file(cls, path: Path) -> "ImageTransform":
-        """Read a `preprocessor_config.json`; `MiniClipError` when it is missing or says something unknown."""
+        """Read a `preprocessor_config.json`; `MiniClipError` when it is missing or has an unknown key."""
         return cls._read(path, lambda values: values)
 
     @classmethod
     def for_backbone(cls, path: Path, size_px: int) -> "ImageTransform":
-        """Squash to `size_px`; of a backbone's `preprocessor_config.json`, the colours are taken. Errors as above."""
+        """Squash to `size_px`, with the colours of a backbone's `preprocessor_config.json`. Errors as above."""
 
         def resized(values: dict[str, Any]) -> dict[str, Any]:
             own = {key: value for key, value in values.items() if key not in REPLACED_OF_BACKBONE}

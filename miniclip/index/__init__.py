@@ -1,7 +1,7 @@
 """A folder of images becomes a table of embeddings, and stays up to date.
 
-`miniclip.index` is this package, and by `miniclip.index(folder)` also the public function of that name
-(`miniclip.search.api.index`): the package can be called.
+`miniclip.index` is this package. It can also be called: `miniclip.index(folder)` is the public function
+`miniclip.search.api.index`.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class _CallablePackage(ModuleType):
-    """A package that is called like the function of its name."""
+    """A package that can be called like the function with its name."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return importlib.import_module("miniclip.search.api").index(*arguments, **options)

@@ -1,6 +1,6 @@
-"""Text columns of an index, as bytes and the places where each text ends: mapped or read in one go, decoded when asked.
+"""Text columns of an index, stored as bytes and the end of each text. A text is decoded on access.
 
-In: texts of a table or of a summary file. Out: `Paths` and `Captions`, sequences by row that cost no object a row.
+In: texts of a table or of a summary file. Out: `Paths` and `Captions`, sequences by row without one object per row.
 """
 
 import os
@@ -81,7 +81,7 @@ class Paths(Sequence[Path]):
         return Path(self.text(row))
 
     def stored_text(self, row: int) -> str:
-        """As the table stores it (`miniclip.data.paths.stored_path`)."""
+        """The path in the form of the table (`miniclip.data.paths.stored_path`)."""
         return self.texts[row].decode("utf-8", "replace")
 
     def text(self, row: int) -> str:
@@ -89,7 +89,7 @@ class Paths(Sequence[Path]):
         return real_path(self.stored_text(row))
 
     def name(self, row: int) -> str:
-        """A file's name as people know it; an object's without the options of its place, which may be secrets."""
+        """The name of a file or object, without the options of an object's place, which may be secrets."""
         text = self.text(row)
         return name_in_storage(text) if is_uri(text) else os.path.basename(text)
 

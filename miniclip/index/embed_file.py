@@ -1,6 +1,6 @@
-"""Take files one by one from their bytes to their embeddings: read, hash, decode, resize, encode.
+"""Turn each file from bytes into an embedding: read, hash, decode, resize, encode.
 
-In: files of `miniclip.index.scan`, encoders, and the contents that are already known. Out: one `Reading` for each file,
+In: files of `miniclip.index.scan`, encoders, and the hashes of known contents. Out: one `Reading` for each file,
 or the reason why it cannot be read. On a CPU, each core takes an image through all steps; on a GPU, the cores prefetch
 decoded images. Only a few dozen images are in memory at a time.
 """
@@ -27,14 +27,14 @@ from miniclip.index.schema import IMAGE_COLUMNS
 from miniclip.inference.encoders import IMAGE_BATCH
 from miniclip.inference.onnx_encoders import OnnxEncoders
 
-MAX_FRAMES = 3  # of an animation: it is found by what it shows at its start, a third in and two thirds in
-AHEAD = 32  # images a core may be ahead of the writer
-IN_MEMORY_BYTES = 64 << 20  # a file up to this is read once, one for each core at a time
+MAX_FRAMES = 3  # of an animation: at its start, after one third and after two thirds
+AHEAD = 32  # images that a core may be ahead of the writer
+IN_MEMORY_BYTES = 64 << 20  # a file up to this size is read once; each core holds one at a time
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One file read: its row of the index, or with `known_at` the offset of the row that has the same content."""
+    """The row of one file. For known content, `known_at` is the offset of the row that has it."""
 
     file: ImageFile
     sha256: bytes
@@ -47,14 +47,14 @@ class Reading:
 def read_all(
     files: Sequence[ImageFile], encoders: OnnxEncoders, offset_of: dict[bytes, int]
 ) -> Iterator[tuple[ImageFile, Reading | MiniClipError]]:
-    """Every file with its `Reading`, or with the error that says why it has none."""
+    """Every file with its `Reading`, or with the error if it has none."""
     cores = thread_count()
 
     def read(file: ImageFile) -> Reading:
         return read_file(file, encoders, offset_of)
 
     batch: list[Reading] = []
-    for row, result in prefetch(files, read, ahead=AHEAD * cores, workers=cores + 1):  # one may wait for a disk
+    for row, result in prefetch(files, read, ahead=AHEAD * cores, workers=cores + 1):  # one thread may wait for a disk
         if isinstance(result, MiniClipError) or result.pixel_values is None:
             yield files[row], result
             continue
@@ -66,7 +66,7 @@ def read_all(
 
 
 def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, int]) -> Reading:
-    """Hash one file, and unless its content is known decode it, and on a CPU embed it on this thread's core.
+    """Hash one file. If its content is new, decode it, and on a CPU embed it on the core of this thread.
 
     Errors: `MiniClipError` with the reason why it cannot be read.
     """
@@ -77,7 +77,7 @@ def read_file(file: ImageFile, encoders: OnnxEncoders, offset_of: dict[bytes, in
         return Reading(file, sha256, known_at=offset_of[sha256])
     image = read_image(source, encoders.transform.min_size_px, MAX_FRAMES)
     if isinstance(source, str) and _state(source) != before and hash_file(source) != sha256:
-        raise UnreadableImage("cannot be read (it changes meanwhile; index again when it is whole)", retryable=True)
+        raise UnreadableImage("cannot be read (it is being changed; index again when it is complete)", retryable=True)
     pixel_values = np.stack([encoders.transform(frame) for frame in (image.image, *image.later)])
     facts = vars(image.metadata) | vars(image) | {"remark": image.remark or None, "text": None}
     columns = {name: facts[name] for name in IMAGE_COLUMNS}
@@ -140,9 +140,9 @@ def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[Image
 
 
 def row_columns(readings: Sequence[Reading], known: dict[int, dict[str, Any]], dim: int) -> dict[str, Any]:
-    """Columns of the index; `known` has, by offset, what `Writer.take` says of the rows that readings refer to.
+    """Columns of the index. `known` holds, by offset, the rows to which readings refer, as from `Writer.take`.
 
-    States are from before the files were read: one that changed meanwhile is read again.
+    States are from before the files were read, so a file that changed meanwhile is read again.
     """
     now = datetime.now(UTC).replace(tzinfo=None)
     columns: dict[str, Any] = {name: [] for name in IMAGE_COLUMNS}

@@ -1,10 +1,10 @@
 """A copy of an index's embeddings in one plain file, which is mapped into memory instead of read.
 
-    INDEX/embeds.f32    (N, D) float32 in the order of paths, and behind them the 32 bytes of the index's stamp
+    INDEX/embeds.f32    (N, D) float32 in the order of paths, followed by the 32 bytes of the index's stamp
 
 Reading the table copies its rows in order into new memory; allocating that memory takes most of the time, seconds for a
 million rows. A mapped file is available at once while it is in the page cache, is shared by all processes, and is
-released when memory is short. It is derived from the table: if it is missing, truncated or of other rows, embeddings
+released when memory is short. It is derived from the table: if it is missing, truncated or has other rows, embeddings
 are read from the table. It is never changed, only replaced; a process that has mapped the old file keeps it.
 """
 
@@ -71,5 +71,5 @@ def write_embeddings(folder: Path, shape: tuple[int, int], stamp: bytes, read: C
             file.seek(size)
             file.write(stamp)
 
-    with contextlib.suppress(MiniClipError):  # a disk that is full now: the index itself is whole
+    with contextlib.suppress(MiniClipError):  # the disk may be full, but the index itself is complete
         replace_atomically(path, write)

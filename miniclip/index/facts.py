@@ -1,42 +1,57 @@
 """The facts about image files that filters use: size, camera, rating, place and type, in columns.
 
 In: the images' table, or the arrays of its summary. Out: `ImageFacts`. A new fact is a field of
-`miniclip.data.metadata.Metadata`, a line in `METADATA_COLUMNS`, a field of `ImageFacts`, and a higher `INDEX_FORMAT`
-(settings.py), so that the next update reads the fact of images that were indexed before.
+`miniclip.data.metadata.Metadata`, and here a line in `METADATA_COLUMNS` and a field of `ImageFacts`. The line's format
+is one above the newest, so that the next update reads the fact of images that were indexed before.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# columns of the table by name: type in Arrow and NumPy, type in SQL for an index that lacks the column. Values may
-# be missing
+
+class Column(NamedTuple):
+    """A column of the table whose values may be missing."""
+
+    kind: str  # type in Arrow and NumPy
+    sql_type: str  # for an index that lacks the column
+    since: int  # the first format of an index that has it
+
+
 METADATA_COLUMNS = {
-    "camera": ("string", "string"),
-    "rating": ("int8", "tinyint"),
-    "latitude": ("float64", "double"),
-    "longitude": ("float64", "double"),
-    "file_type": ("string", "string"),
+    "camera": Column("string", "string", since=4),
+    "rating": Column("int8", "tinyint", since=4),
+    "latitude": Column("float64", "double", since=4),
+    "longitude": Column("float64", "double", since=4),
+    "file_type": Column("string", "string", since=4),
 }
-FACT_KINDS = {"width_px": "int32", "height_px": "int32", **{name: kind for name, (kind, _) in METADATA_COLUMNS.items()}}
+FACT_KINDS = {
+    **{"width_px": "int32", "height_px": "int32"},
+    **{name: column.kind for name, column in METADATA_COLUMNS.items()},
+}
 
 
 def metadata_fields() -> "list[pa.Field]":
     import pyarrow as pa
 
-    return [pa.field(name, pa.type_for_alias(kind)) for name, (kind, _) in METADATA_COLUMNS.items()]
+    return [pa.field(name, pa.type_for_alias(column.kind)) for name, column in METADATA_COLUMNS.items()]
+
+
+def facts_since(index_format: int) -> list[str]:
+    """The facts that an index of this format lacks, in words."""
+    return [name.replace("_", " ") for name, column in METADATA_COLUMNS.items() if column.since > index_format]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """One of a few texts for each row, or none."""
+    """One of few distinct texts for each row, or none."""
 
     codes: np.ndarray  # (N,) int32, places in `names`; -1 for none
     names: tuple[str, ...]
@@ -55,7 +70,7 @@ class Labels:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many rows have each text, the most frequent first."""
+        """The number of rows with each text, the most frequent first."""
         counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
         order = np.argsort(-counts, kind="stable")
         return {self.names[code]: int(counts[code]) for code in order.tolist() if counts[code]}
@@ -75,7 +90,7 @@ class ImageFacts:
 
     @classmethod
     def from_columns(cls, columns: "Mapping[str, pa.Array]", count: int) -> "ImageFacts":
-        """Columns of the table; an index of an older format lacks some, and its images then lack the facts."""
+        """Read columns of the table. In an older format, some are missing, and images then lack these facts."""
         facts: dict[str, Any] = {name: _fact(columns.get(name), kind, count) for name, kind in FACT_KINDS.items()}
         return cls(**facts)
 

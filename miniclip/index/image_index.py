@@ -1,7 +1,7 @@
-"""An opened image index: embeddings mapped or in memory, everything else in columns, all of one version of the table.
+"""An opened index: embeddings, mapped or in memory, and all other data in columns, from one version of the table.
 
-In: an index folder. Out: `ImageIndex`, rows in the order of their paths. A writer that continues changes nothing
-here; open the index again to see its work. If the files that an update leaves are current, LanceDB is not imported.
+In: an index folder. Out: `ImageIndex`, with rows in the order of their paths. A later commit does not change it; open
+the index again to see new rows. If the files that an update leaves are current, LanceDB is not imported.
 """
 
 import os
@@ -45,8 +45,8 @@ class ImageIndex:
     states: np.ndarray  # (N, 2) int64: each file's size and time, as they were when it was read (`scan.state_of`)
     taken: np.ndarray  # (N,) datetime64[s], NaT if the file has no date
     facts: ImageFacts = field(repr=False)
-    texts: Texts = field(repr=False)  # that images show, line by line
-    unread: np.ndarray = field(repr=False)  # (N,) bool: whose text was not looked for yet
+    texts: Texts = field(repr=False)  # the text in images, line by line
+    unread: np.ndarray = field(repr=False)  # (N,) bool: images whose text was not read yet
     skipped: list[Problem] = field(repr=False)
     version: int  # of the table
     dim: int
@@ -55,7 +55,7 @@ class ImageIndex:
     def open(cls, folder: str | Path, in_memory: bool = True) -> "ImageIndex":
         """Open an index at its last commit; unless `in_memory`, embeddings stay on disk and `image_embeds` is empty.
 
-        Errors: `MiniClipError` when it is none, is empty, or comes from another format.
+        Errors: `MiniClipError` when it is not an index, is empty, or has an unknown format.
         """
         folder = Path(folder)
         settings = read_settings(folder)
@@ -64,7 +64,7 @@ class ImageIndex:
         stored = None
         if rows is None:
             rows, stored = _read_table(folder)
-        if stamp is not None and stamp.version != rows.version:  # a commit came between
+        if stamp is not None and stamp.version != rows.version:  # a commit in between
             stamp = None
         shape = len(rows.paths), rows.dim
         embeds = np.empty((0, rows.dim), dtype=np.float32)
@@ -98,7 +98,7 @@ class ImageIndex:
         return _reopen(self.folder, self.version)
 
     def write_derived_files(self) -> None:
-        """Leave the files that let the next `open` do without LanceDB, unless they are there.
+        """Write the files with which the next `open` needs no LanceDB, unless they exist.
 
         Call it only while the index is locked for writing.
         """
@@ -117,10 +117,10 @@ class ImageIndex:
         return Summary(self.version, self.dim, *columns, self.skipped)
 
     def check_bundle(self, fingerprint: str, bundle: Path | None = None) -> None:
-        """Refuse a bundle whose embeddings live in another space; `bundle` is the folder that it is in."""
+        """Refuse a bundle with another embedding space; `bundle` is its folder."""
         if fingerprint != self.fingerprint and bundle is not None and bundle.resolve() == self.bundle_folder.resolve():
             raise MiniClipError(
-                f"the bundle {bundle} is not what it was when the index {self.folder} was made; "
+                f"the bundle {bundle} has changed since the index {self.folder} was made; "
                 "index the images again into another --out"
             )
         if fingerprint != self.fingerprint:
@@ -141,11 +141,11 @@ class ImageIndex:
         return read_uri(text) if is_uri(text) else Path(text)
 
     def text(self, row: int) -> str:
-        """The lines of text that an image shows; "" if it shows none, or was not read."""
+        """The lines of text in an image; "" if there are none, or if they were not read."""
         return self.texts[row].decode("utf-8", "replace")
 
     def exists(self, row: int) -> bool:
-        """Whether an image's file is still there; images in object storage are not asked for."""
+        """Whether an image's file still exists; images in object storage are not checked."""
         text = self.paths.text(row)
         return is_uri(text) or os.path.exists(text)
 
@@ -156,12 +156,12 @@ class ImageIndex:
 
     @property
     def dated(self) -> int:
-        """How many images have a date."""
+        """The number of images with a date."""
         return int((~np.isnat(self.taken)).sum())
 
     @cached_property
     def content(self) -> np.ndarray:
-        """(N,) int32: equal numbers for images of equal content, each the first row that has it."""
+        """(N,) int32: for each image, the first row with the same content."""
         hashes = np.ascontiguousarray(self.sha256).view("S32").ravel()
         _, first, code = np.unique(hashes, return_index=True, return_inverse=True)
         return np.asarray(first.astype(np.int32)[code])
@@ -186,7 +186,7 @@ class ImageIndex:
 
 
 def _names_of(path: str | Path) -> list[str]:
-    """How an index may name a place, first as it is written: links above what was indexed are resolved, others not."""
+    """The names that a place may have in an index, first as written: links above the indexed folder are resolved."""
     if is_uri(str(path)):
         return [stored_path(str(path))]
     written = expand(path)
@@ -221,7 +221,7 @@ def _read_table(folder: Path, version: int | None = None) -> tuple[Summary, Stor
         facts = table.search().select(names).with_row_id(True).to_arrow().combine_chunks()
         row_ids = facts["_rowid"].to_numpy()
         order = pc.sort_indices(facts["path"])
-        for place, name in enumerate(facts.column_names):  # one at a time: of a million rows each copy counts
+        for place, name in enumerate(facts.column_names):  # one at a time, because each copy of a million rows is large
             facts = facts.set_column(place, facts.field(name), facts[name].take(order).combine_chunks())
         stored = StoredEmbeds(table, row_ids, order.to_numpy().astype(np.int64))
         columns = {name: facts[name].chunk(0) for name in names}

@@ -1,8 +1,8 @@
 """Read the text in the images of an index after they are embedded, so that the index can already be searched.
 
 In: a writer, and the existing files. Out: the column `text`, committed every half minute; "" if an image shows no text.
-An image is read once. An index made without the extra `ocr` gets its texts at the next update with it, which embeds
-nothing again.
+An image is read once. An index made without the extra `ocr` gets its texts at the next update with the extra, without
+embedding again.
 """
 
 import threading
@@ -36,7 +36,7 @@ def wants_text(settings: Settings) -> bool:
 
 @lru_cache(maxsize=1)
 def _reader() -> TextReader:
-    """Loaded once: `watch` reads again and again."""
+    """The reader, loaded once, because `watch` reads repeatedly."""
     return TextReader()
 
 
@@ -49,7 +49,7 @@ def read_texts(
     """Read the text of every existing image that was not read yet; return the number of images with text.
 
     `progress(done, total)` is called for every image. Reading ends early if `stop` is set; texts read so far stay.
-    An image that cannot be read now is tried at the next update.
+    An image that cannot be read now is retried at the next update.
     """
     unread = set(there) & set(writer.without_text())
     paths, texts = sorted(unread), {}

@@ -1,9 +1,9 @@
-"""Make an index equal to a folder: embed what is new or changed, keep the rest, report what cannot be read.
+"""Make an index equal to a folder: embed new and changed images, keep other rows, report unreadable files.
 
 In: what `miniclip.index.scan` finds, encoders, an index folder. Out: commits every few seconds, and an `IndexReport`.
-A file is unchanged if its size and time are. Otherwise its content hash decides whether an embedding can be used
-again, as for a file that was renamed, copied or touched. On a CPU each core takes an image from its
-bytes to its embedding; on a GPU cores decode ahead of it. Never more than a few dozen images are in memory.
+A file is unchanged if its size and time are. Otherwise its content hash decides whether an embedding can be reused, as
+for a file that was renamed, copied or touched. On a CPU, each core turns an image from bytes into its embedding; on a
+GPU, the cores decode ahead. At most a few dozen images are in memory.
 """
 
 import os
@@ -36,7 +36,7 @@ from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.text_reader import check_text_reader
 
 COMMIT_EVERY_S = 4.0  # a kill loses at most this much work: five seconds, including the commit
-COMMIT_SHARE = 0.01  # of the time so far, once that is longer: what is kept of each commit grows with their number
+COMMIT_SHARE = 0.01  # share of the time so far, if that is longer: the cost of a commit grows with their number
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class IndexReport:
     kept: int
     removed: int
     skipped: list[Problem]
-    reused: int = 0  # those of `added` whose content was known
+    reused: int = 0  # images of `added` with known content
     seconds: float = 0.0  # spent on `added`, without start and end
     undated: int = 0  # images of the index without a date
-    remarks: int = 0  # images of the index with a damage that does not keep them from being shown
-    with_text: int = 0  # images that this update found text in
+    remarks: int = 0  # damaged images of the index that can still be shown
+    with_text: int = 0  # images in which this update found text
     notes: list[str] = field(default_factory=list)  # a line for each kind of skipped file
 
     def __str__(self) -> str:
@@ -93,13 +93,13 @@ def update_index(
 ) -> IndexReport:
     """Make the index `out` equal to the images in `images`, computing only what is new or changed.
 
-    `write` embeds the fresh files and commits them; without it this process does. With `flat`, a large index is left
-    ready to be mapped (`miniclip.index.embeddings_mmap`). `exclude` has patterns of what to leave out; None: those that
-    the index was made with. `ocr`: whether text in images is read; None: as the index was made with, and for a new
-    one where the extra `ocr` is installed. `read` reads it.
+    `write` embeds the fresh files and commits them; the default does so in this process. With `flat`, files for mapping
+    are written as well (`miniclip.index.embeddings_mmap`). `exclude` has patterns of files to leave out; None means
+    those of the existing index. `ocr` says whether to read text in images; None means as in the existing index, and for
+    a new index, if the extra `ocr` is installed. `read` reads the text.
 
-    Errors: `MiniClipError` when `images` holds no image, or `out` is being written, or an index of another bundle or
-    of other images that are still there.
+    Errors: `MiniClipError` when `images` holds no image, or when `out` is being written, or is an index of another
+    bundle, or of other images that still exist.
     Ctrl-C commits what was embedded and raises `KeyboardInterrupt` with a line that says so.
     """
     kept = kept_settings(out)
@@ -119,7 +119,7 @@ def update_index(
             _check_source(settings.images, writer, plan.gone)
             old_format = writer.settings.format
             begun = replace(settings, format=old_format, is_finished=not plan.fresh)
-            if writer.settings != begun:  # of an older index, the format stays until all of it is done
+            if writer.settings != begun:  # the format of an older index stays until the update is finished
                 writer.put_settings(begun)
             writer.remove_problems(plan.settled)
             for problem in found.problems:
@@ -132,7 +132,7 @@ def update_index(
             seconds = time.monotonic() - started
             if stop.is_set():
                 raise KeyboardInterrupt(
-                    f"stopped: {writer.count():,} images are in the index {out}; the same command goes on from there"
+                    f"stopped: {writer.count():,} images are in the index {out}; the same command continues from there"
                 )
             writer.remove(plan.gone)
             if old_format < INDEX_FORMAT:
@@ -143,7 +143,7 @@ def update_index(
             if stop.is_set():
                 raise KeyboardInterrupt(
                     f"stopped: text is still to be read in {len(writer.without_text()):,} images of the index {out}; "
-                    "the same command goes on from there"
+                    "the same command continues from there"
                 )
             writer.tidy()
             undated, remarks = writer.count("taken IS NULL"), writer.count("remark IS NOT NULL")
@@ -158,7 +158,7 @@ def update_index(
 
 
 def _read_again(paths: Sequence[str]) -> dict[str, Metadata]:
-    """Metadata of images that an older MiniCLIP read with fewer tags; only headers are read."""
+    """Metadata of images from which an older MiniCLIP read fewer tags; only headers are read."""
     files = [path for path in paths if not is_uri(path)]
     found: dict[str, Metadata] = {}
     with ProgressBar(total=len(files), desc="reading metadata", unit="image", leave=False, disable=not files) as bar:
@@ -201,7 +201,7 @@ def _compare(found: ScanResult, writer: Writer, problems: Sequence[Problem]) -> 
             plan.kept_paths.append(path)
         elif problem and (problem.bytes, problem.mtime_ns) == file.state and not problem.retryable:
             plan.problems[path] = known_problems.pop(path)
-            if path in rows:  # a kill came between the commits of the problem and of the row that it ends
+            if path in rows:  # a kill between the commits of the problem and of the removed row
                 plan.gone.append(path)
         else:
             plan.fresh.append(file)
@@ -222,7 +222,7 @@ def write_here(
     stop: threading.Event,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[int, int]:
-    """Embed the fresh files and commit them every few seconds; how many were written, and of these were known.
+    """Embed the fresh files and commit them every few seconds; returns the numbers of written and of known ones.
 
     `progress(done, total)` is called for every file.
     """
@@ -279,7 +279,7 @@ def _shown(path: str, found: ScanResult) -> str:
 
 @contextmanager
 def _stop_when_interrupted() -> Iterator[threading.Event]:
-    """Ctrl-C asks for a stop at the next image; a second one stops at once. Only a main thread hears signals."""
+    """Ctrl-C requests a stop at the next image; a second one stops at once. Only the main thread gets signals."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -295,7 +295,7 @@ def _stop_when_interrupted() -> Iterator[threading.Event]:
     try:
         yield stop
     except MiniClipError as error:
-        if stop.is_set():  # `watch` goes on after an error, and may not after a Ctrl-C
+        if stop.is_set():  # `watch` continues after an error, but not after a Ctrl-C
             raise KeyboardInterrupt(f"stopped; {error}") from None
         raise
     finally:

@@ -1,4 +1,4 @@
-"""What LanceDB raises, as one line that says what to do."""
+"""Errors of LanceDB as one line with a remedy."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ def first_line(error: BaseException) -> str:
 
 
 def unreadable(folder: Path, error: Exception) -> MiniClipError:
-    """Why an index cannot be read. Only damaged files are a reason to make it again.
+    """The error for an index that cannot be read. Only damaged files are a reason to make it again.
 
     LanceDB raises many types. Errors of the system and of memory do not mean damaged files, and types such as
     `TypeError` may come from a bug of ours.
@@ -28,13 +28,11 @@ def unreadable(folder: Path, error: Exception) -> MiniClipError:
     if isinstance(error, MemoryError) or code == errno.ENOMEM:
         return MiniClipError(f"not enough memory to read the index {folder}; close other programs and start again")
     if code is not None and code not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return MiniClipError(
-            f"cannot read the index {folder}: {os.strerror(code)}; allow it, or see that its disk is there"
-        )
+        return MiniClipError(f"cannot read the index {folder}: {os.strerror(code)}; check its permissions and its disk")
     if isinstance(error, TypeError | AttributeError | NameError | IndexError | AssertionError | ImportError):
         reason = f"{type(error).__name__}: {first_line(error)}"
         return MiniClipError(
-            f"cannot read the index {folder} ({reason}); if its files are whole, this is a fault of MiniCLIP, "
+            f"cannot read the index {folder} ({reason}); if its files are intact, this is a fault of MiniCLIP, "
             "and MINICLIP_DEBUG=1 shows where"
         )
     return IndexCorrupted(folder, first_line(error))
@@ -47,7 +45,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         text = str(error)
-        system = re.search(r"([^:]+) \(os error \d+\)", text)  # the system's own words, in the midst of Lance's
+        system = re.search(r"([^:]+) \(os error \d+\)", text)  # the message of the system inside that of Lance
         reason = system[1].strip() if system else (text.splitlines() or [type(error).__name__])[0]
         advice = "free some space and start again" if system else "start again, or choose another --out"
         raise MiniClipError(f"cannot write {folder}: {reason}; {advice}") from error

@@ -29,7 +29,7 @@ Say = Callable[[str], object]
 
 
 def index_folder(images: str, fingerprint: str) -> Path:
-    """`CACHE/index/NAME-HASH`: two folders of one name, or two bundles, never share an index."""
+    """`CACHE/index/NAME-HASH`: folders of the same name, or different bundles, never share an index."""
     place = absolute(images)
     name = re.sub(r"[^\w.-]+", "-", Path(place).stem or "images").strip("-.") or "images"
     digest = hashlib.sha256(f"{place}\n{fingerprint}".encode("utf-8", "surrogateescape")).hexdigest()
@@ -37,7 +37,7 @@ def index_folder(images: str, fingerprint: str) -> Path:
 
 
 def is_up_to_date(images: str, index: Path, fingerprint: str) -> bool:
-    """Whether the index matches the folder. This takes a scan, but not LanceDB."""
+    """Whether the index matches the folder. This needs a scan, but not LanceDB."""
     if not (index / "index.json").exists():
         return False
     settings = read_settings(index)

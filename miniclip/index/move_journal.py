@@ -1,4 +1,4 @@
-"""The journal of one batch of copied or moved files: it shows which file a kill interrupted, and what can be undone.
+"""The journal of one batch of copied or moved files: it names the file that a kill interrupted, and allows undo.
 
 In: events of `miniclip.index.relocate`. Out: one file of JSON lines per batch, in the state folder. Each event is
 written before the step that it announces, so a begun file without a final event is the one that was interrupted.

@@ -1,8 +1,8 @@
 """Find the files to index: every image below a folder or of a data set, with size and time to detect changes.
 
-In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `ScanResult`: files by path, files that cannot be
-tried, with the reason, and counts of skipped files. No image is opened here. Links to folders are followed, each folder
-once, so that a loop ends.
+In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `ScanResult`: files by path, unusable files with the
+reason, and counts of skipped files. No image is opened here. Links to folders are followed, but each folder is scanned
+only once, so that a loop ends.
 """
 
 import errno
@@ -47,14 +47,14 @@ def scan_images(source: str, exclude: Sequence[str] = ()) -> ScanResult:
     found = ScanResult(root=root)
     real_folder = lru_cache(maxsize=256)(os.path.realpath)
 
-    def place_of(path: str) -> str:  # the walk and the caption file may come to a folder by different links
+    def place_of(path: str) -> str:  # the scan and the caption file may reach a folder by different links
         return os.path.join(real_folder(os.path.dirname(path)), os.path.basename(path))
 
     ignore = Ignore(root, exclude)
     captions = _captions_of(folder, found, place_of)
     for path in _walk(root, found, ignore):
         _add(path, captions.pop(place_of(path), (path, ()))[1] if captions else (), found)
-    for path, own in captions.values():  # named by the caption file, but not like an image
+    for path, own in captions.values():  # the caption file names it, but its suffix is not that of an image
         if not ignore.hides(path):
             _add(path, own, found)
     found.left_out = ignore.left_out
@@ -69,7 +69,7 @@ def _no_images(problem: str, found: ScanResult) -> MiniClipError:
 
 
 def absolute(source: str) -> str:
-    """A source of images as it can be named from any folder, and in one way only."""
+    """The one name of a source of images that is valid from any current folder."""
     if is_uri(source):
         place_uri, mark, options = source.partition("?")
         return place_uri.rstrip("/") + mark + options
@@ -80,13 +80,13 @@ def absolute(source: str) -> str:
 def state_of(status: os.stat_result) -> tuple[int, int]:
     """Size in bytes and time in nanoseconds, which change with a file's content.
 
-    A clock that was wrong may have set a time that 64 bits do not hold (before 1677, after 2262): the nearest counts.
+    A wrong clock may set a time that does not fit in 64 bits (before 1677, after 2262); the nearest one is used.
     """
     return status.st_size, max(-(1 << 63), min(status.st_mtime_ns, (1 << 63) - 1))
 
 
 def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
-    """Every object below a place that is named like an image, by the same rules as files of a folder.
+    """Every object below a place with the suffix of an image, by the same rules as files of a folder.
 
     An object is stored as the URI that reads it: quoted, and with the options of the place, such as `?region=...`.
     """
@@ -176,7 +176,7 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
             elif entry.name.lower().endswith(SUFFIXES):
                 if not ignore.leaves_out(entry.path, is_folder=False):
                     yield entry.path
-            elif entry.is_symlink() and not os.path.exists(entry.path):  # what it led to may be a drive that is away
+            elif entry.is_symlink() and not os.path.exists(entry.path):  # its target may be an unmounted drive
                 found.problems.append(Problem(stored_path(entry.path), "a link that leads nowhere"))
                 found.unreadable_folders.append(stored_path(entry.path) + "/")
             else:
@@ -201,7 +201,7 @@ def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
     except OSError as error:
         reason = "a link that leads nowhere" if os.path.islink(path) else str(error.strerror)
         found.problems.append(Problem(stored, reason, retryable=True))
-        if error.errno != errno.ENOENT or os.path.islink(path):  # what it led to may be a drive that is away
+        if error.errno != errno.ENOENT or os.path.islink(path):  # its target may be an unmounted drive
             found.unreadable_files.add(stored)
         return
     if not stat.S_ISREG(status.st_mode):
@@ -215,19 +215,19 @@ def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
 def _captions_of(
     folder: Path, found: ScanResult, place_of: Callable[[str], str]
 ) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """By its place, an image's path below the root and its captions. Rows without an image become problems."""
+    """By place: the path of an image below the root, and its captions. Rows without an image become problems."""
     if not os.access(folder, os.R_OK | os.X_OK):
-        return {}  # the walk says it
+        return {}  # the walk reports it
     try:
         table = read_folder_captions(folder)
-    except MiniClipError as error:  # an unrelated table among the images
+    except MiniClipError as error:  # a table among the images that is unrelated to them
         found.problems.append(Problem(stored_path(str(folder)), valid_text(f"captions not read: {error}")))
         found.captions_unknown = True
         return {}
     if table is None:
         return {}
     found.notes += table.notes
-    # without a caption an image is indexed all the same
+    # images without captions are indexed as well
     found.problems += [_lost(entry) for entry in table.skipped if entry.reason != UNCAPTIONED]
     captions: dict[str, tuple[str, tuple[str, ...]]] = {}
     for row, path in enumerate(table.image_paths):

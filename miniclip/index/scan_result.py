@@ -1,4 +1,4 @@
-"""What a scan found: images to index, files that cannot be indexed, and counts of what was passed over."""
+"""The result of a scan: images to index, files that cannot be indexed, and counts of skipped files."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from miniclip.data.images import SUFFIXES
 from miniclip.data.paths import printable
 
-# kinds of files that people keep among their images and that MiniCLIP does not read, by suffix
+# kinds of files, by suffix, that are often among images but that MiniCLIP does not read
 KINDS = {
     "RAW": "raw",
     "video": "mp4 mov m4v avi mkv webm wmv mpg mpeg mts m2ts 3gp flv ogv vob insv lrv",
@@ -35,7 +35,7 @@ class ImageFile:
 class Problem:
     """A file that cannot be indexed, and why. `bytes` and `mtime_ns` are the file's, or -1 if they are unknown.
 
-    `retryable`: the cause may not be the file, so the next update tries it again although it did not change.
+    `retryable`: the file may not be the cause, so the next update retries it even without a change.
     """
 
     path: str
@@ -51,12 +51,12 @@ class ScanResult:
 
     files: dict[str, ImageFile] = field(default_factory=dict)  # by stored path
     problems: list[Problem] = field(default_factory=list)
-    unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with its last slash
+    unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with a trailing slash
     unreadable_files: set[str] = field(default_factory=set)  # stored paths
     captions_unknown: bool = False  # unreadable folders: indexed images below them are kept
     root: str = ""  # names are shown relative to this folder
     left_out: Counter[str] = field(default_factory=Counter)  # folders that are not the user's, by name
-    passed_over: Counter[str] = field(default_factory=Counter)  # files that are no images MiniCLIP reads, by kind
+    passed_over: Counter[str] = field(default_factory=Counter)  # files that MiniCLIP does not read, by kind
     notes: list[str] = field(default_factory=list)  # messages from the reader of captions
 
     def pass_over(self, name: str) -> None:
@@ -72,7 +72,7 @@ class ScanResult:
         return path in self.unreadable_files or path.startswith(tuple(self.unreadable_folders))
 
     def remarks(self) -> list[str]:
-        """One line each for the folders that were left out, the files that were passed over, and the captions."""
+        """One line each for excluded folders, skipped files, and captions."""
         lines = list(self.notes)
         for words, counts in (("left out", self.left_out), ("passed over", self.passed_over)):
             shown = [f"{printable(name)} {count:,}" for name, count in counts.most_common(8)]

@@ -1,7 +1,7 @@
-"""The columns of the two tables of an index, and how an older index comes by those that it lacks.
+"""The columns of the two tables of an index, and the columns that are added to an older index.
 
-A new column is a field of `index_schema`, an entry in `ADDED_COLUMNS`, and a higher `INDEX_FORMAT` (settings.py). For
-what an image file says of itself, facts.py has one table for all of these.
+A new column is a field of `index_schema`, an entry in `ADDED_COLUMNS`, and a higher format (settings.py). A fact from
+the metadata of an image is an entry in the table of facts.py instead.
 """
 
 from typing import TYPE_CHECKING
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IMAGES, PROBLEMS = "pictures", "problems"
-# columns that came later: SQL for the rows of an index that lacks them. A problem of an older index does not say
-# whether another try may help, so each is tried once more
+# later columns: SQL for the rows of an index that lacks them. A problem of an older index does not say whether a retry
+# may help, so each file is retried once
 ADDED_COLUMNS = {
     IMAGES: {
         "remark": "cast(NULL as string)",
         "text": "cast(NULL as string)",
-        **{name: f"cast(NULL as {sql})" for name, (_, sql) in METADATA_COLUMNS.items()},
+        **{name: f"cast(NULL as {column.sql_type})" for name, column in METADATA_COLUMNS.items()},
     },
     PROBLEMS: {"retryable": "true"},
 }
-READ_AGAIN = ("taken", *METADATA_COLUMNS)  # by the update that brings an older index to this format
-IMAGE_COLUMNS = ("width_px", "height_px", "taken", "remark", "text", *METADATA_COLUMNS)  # the same for equal content
+READ_AGAIN = ("taken", *METADATA_COLUMNS)  # read again by the update that upgrades an older index
+IMAGE_COLUMNS = ("width_px", "height_px", "taken", "remark", "text", *METADATA_COLUMNS)  # equal for equal content
 
 
 def problem_schema() -> "pa.Schema":
@@ -58,7 +58,7 @@ def index_schema(dim: int) -> "pa.Schema":
             pa.field("captions", pa.list_(pa.string()), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
             pa.field("remark", pa.string()),  # a fault of a file that could still be indexed
-            pa.field("text", pa.string()),  # that the image shows; NULL until it was looked for
+            pa.field("text", pa.string()),  # the text in the image; NULL until it is read
             *metadata_fields(),
         ]
     )

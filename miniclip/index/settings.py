@@ -1,4 +1,4 @@
-"""`index.json`: the format of an index, the bundle that made it, what was indexed and what was left out."""
+"""`index.json`: the format of an index, its bundle, the indexed folder, and exclude patterns."""
 
 import json
 from dataclasses import dataclass
@@ -7,9 +7,12 @@ from typing import Any
 
 from miniclip.errors import IndexCorrupted, MiniClipError
 from miniclip.files import write_json
+from miniclip.index.facts import METADATA_COLUMNS
 from miniclip.index.lance_errors import first_line, unreadable
 
-INDEX_FORMAT, OLDEST_FORMAT = 5, 2
+OLDEST_FORMAT = 2
+TEXT_FORMAT = 5  # the first one with the text in images
+INDEX_FORMAT = max(TEXT_FORMAT, *(column.since for column in METADATA_COLUMNS.values()))
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Settings:
     exclude: tuple[str, ...] = ()  # patterns of `--exclude`
     format: int = INDEX_FORMAT
     ocr: bool | None = None  # `--ocr`, `--no-ocr`; None: text is read if the extra is installed
-    is_finished: bool = True  # false while an update embeds images, and afterwards if it was stopped
+    is_finished: bool = True  # false during an update, and after one that was stopped
 
 
 def read_settings(folder: Path) -> Settings:

@@ -1,6 +1,6 @@
 """The files of an index: two LanceDB tables and a settings file, one writer, any number of readers.
 
-    INDEX/index.json       format, the bundle's fingerprint and folder, what was indexed and what was left out
+    INDEX/index.json       format, fingerprint and folder of the bundle, the indexed folder, exclude patterns
     INDEX/pictures.lance   one row per image: path, hash, times, captions, embedding, and metadata of the file
     INDEX/problems.lance   one row per file that could not be indexed, with the reason, and whether to try again
     INDEX/embeds.f32       a copy of its embeddings that can be mapped (miniclip.index.embeddings_mmap)
@@ -99,7 +99,7 @@ class Writer:
             raise unreadable(folder, error) from error
 
     def _add_columns(self) -> None:
-        """Add the columns that an older index lacks. `index.json` keeps its old format until the update is through."""
+        """Add the columns that an older index lacks. `index.json` keeps its old format until the update is finished."""
         for name, table in ((IMAGES, self._images), (PROBLEMS, self._problems)):
             lacking = {column: sql for column, sql in ADDED_COLUMNS[name].items() if column not in table.schema.names}
             if lacking:
@@ -107,7 +107,7 @@ class Writer:
                     table.add_columns(lacking)
 
     def put_settings(self, settings: Settings) -> None:
-        """From now on the index is of these images, and its bundle in that folder."""
+        """Write the settings: the images of the index, and the folder of its bundle."""
         write_settings(self.folder, settings)
 
     def known(self) -> "pa.Table":
@@ -118,7 +118,7 @@ class Writer:
             raise unreadable(self.folder, error) from error
 
     def take(self, offsets: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """The image's own columns of rows in `known`, by their offset; `image_embed` (D,) is the embedding."""
+        """The image columns of rows in `known`, by offset; `image_embed` (D,) is the embedding."""
         wanted = sorted(set(offsets))
         if not wanted:
             return {}
@@ -208,7 +208,7 @@ class Writer:
             _delete(self._problems, paths)
 
     def count(self, where: str | None = None) -> int:
-        self._images.checkout_latest()  # others may have written it for us
+        self._images.checkout_latest()  # other machines may have written it
         return int(self._images.count_rows(where))
 
     def tidy(self) -> None:
@@ -221,7 +221,7 @@ class Writer:
 
 @contextmanager
 def open_writer(folder: Path, settings: Settings, dim: int) -> Iterator[Writer]:
-    """Lock an index for writing, made with these settings if there is none.
+    """Lock an index for writing; a missing index is made with these settings.
 
     Errors: `IndexBusy` if another process writes it, `MiniClipError` if it belongs to another bundle, or cannot be
     written.
@@ -270,12 +270,12 @@ def _check_place(folder: Path, settings: Settings) -> None:
         if read_settings(folder).fingerprint != settings.fingerprint:
             raise MiniClipError(f"{folder} is an index made by another bundle; choose another --out, or delete it")
     elif folder.exists() and any(path.name not in BEGUN for path in folder.iterdir()):
-        raise MiniClipError(f"{folder} exists and is no index; choose another --out")
+        raise MiniClipError(f"{folder} exists and is not an index; choose another --out")
 
 
 def _open_or_create(folder: Path, name: str, schema: "pa.Schema") -> Any:
     table = open_table(folder, name)
-    if table is not None:  # an empty one is false, and stays
+    if table is not None:  # an empty table is false, but stays
         return table
     shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)  # a kill during creation left it without a version
     import lancedb

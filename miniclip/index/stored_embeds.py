@@ -9,14 +9,14 @@ import numpy as np
 from miniclip.cpu import thread_count
 from miniclip.index.embeddings_mmap import Put
 
-READ_ROWS = 16_384  # at a time: 32 MB of 512 dimensions
+READ_ROWS = 16_384  # read at a time: 32 MB for 512 dimensions
 
 
 class StoredEmbeds:
     """The embeddings of one version of the table, on disk, by row of the index."""
 
     def __init__(self, table: Any, row_ids: np.ndarray, order: np.ndarray) -> None:
-        """row_ids (N,) as the table is read, order (N,) the places in it of the index's rows."""
+        """row_ids (N,) in the order of the table; order (N,) maps rows of the index to places in the table."""
         self.table, self._row_ids, self._order = table, row_ids, order
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
@@ -45,7 +45,7 @@ class StoredEmbeds:
         return embeds
 
     def put_all(self, put: Put) -> None:
-        """Hand over all parts, in any order. Cores read side by side."""
+        """Pass all parts to `put`, in any order. The cores read in parallel."""
 
         def read(start: int) -> None:
             for rows, part in self._part(start):
@@ -55,7 +55,7 @@ class StoredEmbeds:
             list(pool.map(read, range(0, len(self), READ_ROWS)))
 
     def _part(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Read by ranges: a scan of everything reads far ahead, and would be in memory twice."""
+        """Read ranges, because a scan of the whole table reads far ahead and needs twice the memory."""
         query = self.table.search().select(["embedding"]).with_row_id(True).offset(start).limit(READ_ROWS)
         done = start
         for batch in query.to_arrow().to_batches():
@@ -77,7 +77,7 @@ class StoredEmbeds:
         return np.asarray(embeds[back])
 
     def rows_of(self, row_ids: np.ndarray) -> np.ndarray:
-        """Rows of the index, by the table's own row ids."""
+        """Rows of the index for row ids of the table."""
         ids = self._row_ids[self._order]
         by_id = np.argsort(ids)
         return np.asarray(by_id[np.searchsorted(ids, row_ids, sorter=by_id)])

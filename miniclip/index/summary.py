@@ -1,9 +1,9 @@
 """The columns of an index without its embeddings, in one small file, so that a search needs no database.
 
-    INDEX/rows.npz    every column but the embeddings, the problems, and the stamp of the tables they are of
+    INDEX/rows.npz    all columns except the embeddings, the problems, and the stamp of their tables
 
-Importing LanceDB takes longer than the rest of a query. The file is derived from the tables and only ever replaced: if
-it is missing, damaged or of another version of the tables, the tables are read.
+Importing LanceDB takes longer than the rest of a query. The file is derived from the tables and never changed in place.
+If it is missing, damaged or belongs to another version of the tables, the tables are read.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ LAST_VERSION = (1 << 64) - 1  # Lance names a version's manifest by its distance
 
 @dataclass(frozen=True)
 class Stamp:
-    """Names one state of an index: equal stamps mean equal rows."""
+    """Identifies one state of an index: equal stamps mean equal rows."""
 
     version: int  # of the images' table
     digest: bytes  # 32 bytes
@@ -65,8 +65,8 @@ class Summary:
     states: np.ndarray  # (N, 2) int64: size in bytes and time in nanoseconds
     taken: np.ndarray  # (N,) datetime64[s]
     facts: ImageFacts
-    texts: Texts  # that images show
-    unread: np.ndarray  # (N,) bool: whose text was not looked for yet
+    texts: Texts  # the text in images
+    unread: np.ndarray  # (N,) bool: images whose text was not read yet
     problems: list[Problem]
 
     def write(self, folder: Path, stamp: Stamp) -> None:
@@ -98,7 +98,7 @@ class Summary:
 
 
 def read_summary(folder: Path, stamp: Stamp | None) -> Summary | None:
-    """The file's content if it is of the tables as they are now."""
+    """The content of the file, if it belongs to the current tables."""
     if stamp is None:
         return None
     try:
@@ -128,13 +128,13 @@ def read_summary(folder: Path, stamp: Stamp | None) -> Summary | None:
         lengths |= {len(summary.facts), len(texts), len(summary.unread)}
         counts = Texts(np.empty(len(captions), np.uint8), arrays["captions_of_row"])
         whole = paths.are_whole and captions.are_whole and texts.are_whole and counts.are_whole and lengths == {rows}
-    except Exception:  # zip, zlib, json and numpy have types of their own for a damaged file
+    except Exception:  # zip, zlib, json and numpy raise different types for a damaged file
         return None
     return summary if whole and rows > 0 else None
 
 
 def is_current(summary: Summary, found: ScanResult) -> bool:
-    """Whether the index already says what a scan found, so that an update would change nothing."""
+    """Whether the index equals the result of a scan, so that an update would change nothing."""
     reported = {problem.path: problem for problem in summary.problems}
     if any(problem != reported.pop(problem.path, None) for problem in found.problems):
         return False
@@ -146,7 +146,7 @@ def is_current(summary: Summary, found: ScanResult) -> bool:
     for path, file in found.files.items():
         row, state = rows.pop(path, (-1, None))
         problem = reported.pop(path, None)
-        if problem is not None:  # not an image, and unchanged since it was found to be none
+        if problem is not None:  # known not to be an image, and unchanged since
             if row >= 0 or problem.retryable or (problem.bytes, problem.mtime_ns) != file.state:
                 return False
         elif state != file.state or (not found.captions_unknown and tuple(summary.captions[row]) != file.captions):

@@ -18,9 +18,9 @@ MIN_PAUSE_S = 1.0
 
 
 def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], object]) -> None:
-    """Update until Ctrl-C; `tell` gets a line for each update that changed something, or failed. Ctrl-C ends it."""
+    """Update until Ctrl-C; `tell` gets a line for each update that changed something or failed."""
     tell(f"watching {images}; Ctrl-C ends it")
-    failure = ""  # of the last check; reported once, however often it recurs
+    failure = ""  # of the last check; a repeated one is reported once
     before: object = None  # so the first check finds changes since the last update
     while True:
         started = time.monotonic()
@@ -45,7 +45,7 @@ def watch(images: str, encoders: OnnxEncoders, out: Path, tell: Callable[[str], 
 
 
 def _state(images: str, out: Path) -> object:
-    """A value that is another one after a change."""
+    """A value that differs after a change."""
     try:
         found = scan_images(images, kept_exclude(out))
     except (MiniClipError, OSError) as error:  # a share may come back

@@ -52,9 +52,9 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Bundle":
-        """Open and check the layout; model files are hashed when they are asked for (`model_path`).
+        """Open and check the layout. Model files are checked on use (`model_path`).
 
-        Errors: `MiniClipError` when the folder is no bundle, comes from a newer format, or a file does not match.
+        Errors: `MiniClipError` when the folder is not a bundle, has a newer format, or a file does not match its hash.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -78,7 +78,7 @@ class Bundle:
 
     @property
     def precisions(self) -> list[str]:
-        """The precisions for which both towers are there, in the order fp32, fp16, int8."""
+        """The precisions for which both towers are there, in the order of the table in precision.py."""
         return list(self.layout.graphs)
 
     @cached_property
@@ -90,10 +90,10 @@ class Bundle:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the embedding space: equal for all precisions of one export, different for any other weights."""
+        """Identifies the embedding space: equal for all precisions of one export, different for other weights."""
         if self.manifest:
             return str(self.manifest["fingerprint"])
-        if found := SNAPSHOT.fullmatch(self.folder.resolve().as_posix()):  # whatever was downloaded of it
+        if found := SNAPSHOT.fullmatch(self.folder.resolve().as_posix()):  # independent of the downloaded files
             return fingerprint_of([*map(str, found.groups())])
         graphs = [self.folder / self.layout.graphs[self.precisions[0]][tower] for tower in TOWERS]
         files = [*graphs, self.folder / self.layout.tokenizer, self.folder / self.layout.preprocessor]
@@ -112,7 +112,7 @@ class Bundle:
 
     @cached_property
     def match(self) -> ScoreCalibration | None:
-        """How likely a score is a match, if the export could measure it."""
+        """The calibration of scores, if the bundle has one."""
         where, dim = self.calibration_file, self.manifest.get("embedding_dim")
         value = self.manifest.get("match") if self.manifest else read_settings(where) or None
         return ScoreCalibration.from_manifest(value, str(where), dim)
@@ -121,7 +121,7 @@ class Bundle:
     def calibration_file(self) -> Path:
         """The file with `match`: the manifest of our bundles, a separate file for models of others.
 
-        Nothing is written into the hub's cache: the calibration of a bundle from there is in our own cache.
+        The calibration of a bundle from the hub is in our own cache, because the hub's cache must not change.
         """
         if self.manifest:
             return self.folder / "manifest.json"
@@ -172,7 +172,7 @@ class Bundle:
         for location in _external_files(path):
             if self.manifest or not _is_own_data(path, location):
                 raise MiniClipError(
-                    f"{path} keeps its weights in other files, which nothing checks ({location!r}); "
+                    f"{path} keeps weights in other files, which cannot be checked ({location!r}); "
                     "export the bundle again"
                 )
             if not (path.parent / location).is_file():
@@ -220,7 +220,7 @@ def _is_own_data(graph: Path, location: str) -> bool:
 def _external_files(path: Path) -> list[str]:
     """The files in which an ONNX file stores weights, in addition to itself."""
     if not path.exists() or path.stat().st_size == 0:
-        return []  # onnxruntime says what is wrong with it
+        return []  # onnxruntime reports the fault
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b"location") < 0:  # no external data without this key; most models need not be parsed
             return []

@@ -1,8 +1,8 @@
 """Find a bundle: the one that ships, a folder, or a name on the Hugging Face hub.
 
 In: the value of `--bundle`, or nothing. Out: a folder for `Bundle.open`. Only names on the hub need the network.
-A bundle from the hub stays in the hub's own cache, under its commit. An index names that folder, so it continues with
-that commit, also offline, and downloads the same commit again if the cache was emptied.
+A bundle from the hub stays in the hub's own cache, in a folder named after its commit. An index records this folder. So
+it keeps using that commit, even offline, and downloads the same commit again if the cache was emptied.
 """
 
 import os
@@ -40,10 +40,10 @@ def released_bundles() -> list[Path]:
 
 
 def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
-    """None: the bundle that ships; a folder: itself; a bundle that ships, by its name; else `USER/NAME[@REVISION]`, or
-    `hf:USER/NAME/SUBFOLDER[@REVISION]`.
+    """The folder of a bundle. Without a name, it is the bundle that ships.
 
-    Errors: `MiniClipError` when the hub has none of that name, or cannot be reached.
+    A name is a folder, a bundle that ships, `USER/NAME[@REVISION]`, or `hf:USER/NAME/SUBFOLDER[@REVISION]`.
+    Errors: `MiniClipError` when the hub has no bundle of that name, or cannot be reached.
     """
     if name is None:
         return released_bundle()
@@ -53,7 +53,7 @@ def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
     for shipped in released_bundles() if str(name) == Path(name).name else ():
         if shipped.name == str(name):
             return shipped
-    if cached := SNAPSHOT.fullmatch(Path(os.path.abspath(folder)).as_posix()):  # named by an index, but gone
+    if cached := SNAPSHOT.fullmatch(Path(os.path.abspath(folder)).as_posix()):  # an index names it, but it is gone
         return _download(
             f"{cached['user']}/{cached['name']}", (cached["inside"] or "").strip("/"), cached["commit"], precision
         )
@@ -64,7 +64,7 @@ def find_bundle(name: str | Path | None, precision: str = "auto") -> Path:
 
 
 def names_bundle(name: str | Path) -> bool:
-    """Whether this is a bundle's folder or name; otherwise it may be a run's."""
+    """Whether this is a bundle's folder or name; if not, it may belong to a run."""
     try:
         return is_bundle(find_bundle(name))
     except MiniClipError:
@@ -72,7 +72,7 @@ def names_bundle(name: str | Path) -> bool:
 
 
 def _download(name: str, inside: str, revision: str | None, precision: str) -> Path:
-    """The snapshot of a repository, or the folder `inside` of it, with the files that a bundle needs.
+    """The snapshot of a repository, or its folder `inside`, with the files that a bundle needs.
 
     Without a network, an earlier download is used.
     """
@@ -82,7 +82,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
         return folder
     try:
         info = HfApi().model_info(name, revision=revision, timeout=10)
-    except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
+    except Exception as error:  # the client, its HTTP library and the disk raise different types
         folder = None if _is_refusal(error) else _cached(name, inside, revision)
         if folder is None:
             raise _no_bundle(name, error) from error
@@ -91,10 +91,12 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     layout = find_layout(_seen_from(inside, names))
     if layout is None:
         held = other_graphs([own for own in names if own.startswith(f"{inside}/" if inside else "")])
-        raise MiniClipError(f"{name}{'/' if inside else ''}{inside} on the hub is no bundle that MiniCLIP runs: {held}")
+        raise MiniClipError(
+            f"{name}{'/' if inside else ''}{inside} on the hub is not a bundle that MiniCLIP can run: {held}"
+        )
     wanted = _wanted(layout, inside, names, precision)
     try:
-        # no pattern of them matches more than one file; the client draws a progress bar for each
+        # each pattern matches one file, and the client draws a progress bar for each call
         snapshot = Path(snapshot_download(name, revision=info.sha, allow_patterns=wanted, etag_timeout=10))
         _remember(snapshot, revision)
         for file in wanted:
@@ -104,7 +106,9 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     except Exception as error:  # as above
         if _is_refusal(error):
             raise _no_bundle(name, error) from error
-        raise MiniClipError(f"{name} was not downloaded whole ({_first_line(error)}); run the command again") from error
+        raise MiniClipError(
+            f"{name} was not downloaded completely ({_first_line(error)}); run the command again"
+        ) from error
     return snapshot / inside
 
 
@@ -114,9 +118,9 @@ def _seen_from(inside: str, names: list[str]) -> list[str]:
 
 
 def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> list[str]:
-    """The files of a layout that will run.
+    """The files of a layout to download for this precision.
 
-    `auto` gives int8 and fp32, and the faster one is used later. fp16 is the last choice: only a GPU gains from it.
+    For `auto`, these are all precisions that are not made for GPUs. The faster one is chosen after the download.
     """
     chosen = [p for p in layout.graphs if (PRECISIONS[p].made_for != "gpu" if precision == "auto" else p == precision)]
     chosen = chosen or list(layout.graphs)
@@ -149,8 +153,7 @@ def _cached(name: str, inside: str, revision: str | None, precision: str = "auto
 
 
 def _remember(snapshot: Path, revision: str | None) -> None:
-    """Note which commit a branch was, as the client does when it is asked for the branch: offline, that is all there
-    is to go by."""
+    """Record which commit a branch pointed to, as the client does, so that the branch can be resolved offline."""
     if revision is None or not COMMIT.fullmatch(revision):
         reference = snapshot.parents[1] / "refs" / (revision or "main")
         reference.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +161,7 @@ def _remember(snapshot: Path, revision: str | None) -> None:
 
 
 def _check(file: Path, name: str) -> None:
-    """Compare a large file with its SHA-256, once; one that does not match leaves the cache."""
+    """Compare a large file with its SHA-256, once. A file that does not match is removed from the cache."""
     blob = file.resolve()
     checked = blob.with_name(f"{blob.name}.miniclip")
     if not LARGE_FILE.fullmatch(blob.name) or checked.exists():
@@ -185,7 +188,7 @@ def _no_bundle(name: str, error: Any) -> MiniClipError:
     if isinstance(error, GatedRepoError):
         reason = "its owner must grant access first: ask for it on its page, then run: hf auth login"
     elif _is_refusal(error):
-        reason = "no such model or revision, or no right to it: check the name, or log in with: hf auth login"
+        reason = "no such model or revision, or no access to it: check the name, or log in with: hf auth login"
     elif constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set, and it is not in the cache"
     return MiniClipError(f"no folder {name}, and no bundle of that name from the Hugging Face hub ({reason})")

@@ -1,4 +1,4 @@
-"""Queries as people type them, made from captions, with the images that are right for each.
+"""Make queries like those of users from captions, with the correct images for each.
 
 In: captions of held-out images. Out: whole captions, and single words that images with several captions agree on.
 """
@@ -14,10 +14,10 @@ from miniclip.inference.encoders import Encoders
 from miniclip.inference.judged_queries import RIGHT, UNKNOWN, WRONG, JudgedQueries, Words
 
 MAX_CAPTIONS, MAX_WORDS = 1000, 300  # of one source
-MIN_IMAGES = 3  # that agree on a word
+MIN_IMAGES = 3  # that must agree on a word
 MAX_NAME_WORDS, MAX_VOCABULARY = 3, 700
-MANY_CAPTIONS = 4  # from which one of an image's captions alone proves little
-MAX_SHARE = 0.4  # of the images: "the" and "in" stand in more
+MANY_CAPTIONS = 4  # from this number, a single caption of an image proves little
+MAX_SHARE = 0.4  # of the images: "the" and "in" are in more
 WORD = re.compile(r"[^\W\d_]{3,}")
 FUNCTION_WORDS = {
     "and", "the", "with", "his", "her", "its", "their", "from", "into", "onto", "while", "for", "are", "was", "has",
@@ -29,8 +29,8 @@ FUNCTION_WORDS = {
 def judged_queries(captions: Sequence[str], image_of_caption: np.ndarray, images: int) -> tuple[list[str], np.ndarray]:
     """Captions (N_texts,) of `images` images -> Q queries and their relation (Q, images) to every image.
 
-    A caption is right for all images that have it. A word is right for an image if it is in at least half of two or
-    more captions, and unknown if it is in fewer, or if a single caption may have left it out.
+    A caption is right for every image that has it. A word is right for an image if at least half of its captions, and
+    at least two of them, contain it. It is unknown if fewer do, or if a single caption may have left it out.
     """
     owners: dict[str, set[int]] = defaultdict(set)
     for caption, image in zip(captions, image_of_caption.tolist(), strict=True):
@@ -66,9 +66,9 @@ def vocabulary(captions: Sequence[str]) -> list[str]:
 
 
 def judge_words(words: Sequence[str], captions: Sequence[str], image_of_caption: np.ndarray, images: int) -> np.ndarray:
-    """(Q, images) int8: RIGHT where an image's captions name the word, WRONG where none does, UNKNOWN in between.
+    """(Q, images) int8: RIGHT if the captions of an image contain the word, WRONG if none does, otherwise UNKNOWN.
 
-    Of many captions two must name it. Plurals and -ing forms count as the word.
+    If there are many captions, two must contain it. Plurals and -ing forms count as the word.
     """
     written = np.bincount(image_of_caption, minlength=images)
     need = np.where(written >= MANY_CAPTIONS, 2, 1)
@@ -94,7 +94,7 @@ def judge(
     encoders: Encoders,
     words: Sequence[str] = (),
 ) -> JudgedQueries:
-    """The queries of one source, embedded; `words` are short ones, of which many are right for none of its images."""
+    """The embedded queries of one source. Many of the short queries `words` are right for none of its images."""
     queries, relation = judged_queries(captions, image_of_caption, len(image_embeds))
     judged = JudgedQueries(encoders.encode_texts(queries), image_embeds, relation)
     if not words:

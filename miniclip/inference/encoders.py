@@ -24,7 +24,7 @@ Tokens = tuple[np.ndarray, np.ndarray]  # `input_ids`, `attention_mask`, each (B
 
 
 class Encoders(ABC):
-    """Two towers into one space of `dim` dimensions."""
+    """Two towers that embed into one space of `dim` dimensions."""
 
     transform: ImageTransform
     tokenizer: Tokenizer
@@ -45,7 +45,7 @@ class Encoders(ABC):
         batch_size: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> np.ndarray:
-        """N texts -> `text_embeds` (N, D). Texts of like length share a batch, so little padding is computed.
+        """N texts -> `text_embeds` (N, D). Texts of similar length share a batch, which saves padding.
 
         `progress(n)` is called with the number done since its last call.
         """
@@ -63,7 +63,7 @@ class Encoders(ABC):
 
     @property
     def text_batch(self) -> int:
-        """How many texts share a batch."""
+        """The number of texts in a batch."""
         return TEXT_BATCH
 
     def embed_batches(self, batches: Sequence[Tokens]) -> Iterable[np.ndarray]:
@@ -79,7 +79,7 @@ class Encoders(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images -> `(rows (M,) int64, image_embeds (M, D))`, M the number that could be read.
 
-        An image that cannot be read goes to `on_error(row, reason)`; without `on_error` it raises `MiniClipError`.
+        For an unreadable image, `on_error(row, reason)` is called; without `on_error`, it raises `MiniClipError`.
         `progress(n)` is called with the number done since its last call.
         """
 

@@ -1,4 +1,4 @@
-"""The NVIDIA cards of this machine and what is installed for them, as `miniclip info` shows it. No torch."""
+"""The NVIDIA cards of this machine and the libraries for them, for `miniclip info`. No torch."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ class Card:
 
 
 def cards_of(report: str) -> list[Card]:
-    """The cards that `nvidia-smi --query-gpu=FIELDS --format=csv,noheader,nounits` lists, a line each."""
+    """The cards in the output of `nvidia-smi --query-gpu=FIELDS --format=csv,noheader,nounits`, one per line."""
     cards = []
     for line in report.strip().splitlines():
         parts = [part.strip() for part in line.rsplit(",", 3)]
@@ -33,7 +33,7 @@ def cards_of(report: str) -> list[Card]:
 
 
 def installed_cards() -> list[Card]:
-    """The cards; none if there is no driver, which includes `nvidia-smi`, or if the driver does not answer."""
+    """The cards; none if the driver, which includes `nvidia-smi`, is missing or does not answer."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -46,7 +46,7 @@ def installed_cards() -> list[Card]:
 
 
 def gpu_facts() -> dict[str, str]:
-    """Lines of `miniclip info`: the cards, the CUDA that this onnxruntime is for, and libraries that are missing."""
+    """Lines of `miniclip info`: the cards, the CUDA version of this onnxruntime, and missing libraries."""
     cards = [
         f"{card.name}, {card.memory_mib:,} MiB ({card.free_mib:,} free), driver {card.driver}"
         for card in installed_cards()

@@ -2,7 +2,7 @@
 
 Without VNNI, an x86 CPU adds two products of an unsigned and a signed 8-bit number in 16 bits, which overflow above
 32,767. The session option `session.x64quantprecision` avoids that with slower kernels for layers whose weights exceed
--64..64. With this option onnxruntime uses those kernels on a CPU with VNNI too, although its sums are exact anyway, and
+-64..64. With this option, onnxruntime also uses these kernels on a CPU with VNNI, whose sums are exact anyway, and
 loses almost half of the speed. So the option is set only on CPUs that need it.
 """
 

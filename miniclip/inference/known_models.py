@@ -1,7 +1,7 @@
 """Models on the Hugging Face hub that MiniCLIP opens by name, with measurements published by others.
 
 Recall and accuracy are zero-shot and were published by `source`, not measured here. Sizes are those of both towers'
-files, as the hub lists them. The layout of each is tested with a replica (`tests/contract/test_layouts.py`).
+files on the hub. The layout of each is tested with a replica (`tests/contract/test_layouts.py`).
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,8 @@ In: the file names of a folder or of a repository, and the settings in it. Out: 
 
 | layout | towers | settings |
 |---|---|---|
-| towers | `[onnx/]{vision,text}_model{,_fp16,_quantized}.onnx` | ours, Xenova, onnx-community |
-| one graph | `[onnx/]model{,_fp16,_quantized}.onnx`, both towers in one file | jina-clip |
+| towers | `[onnx/]{vision,text}_model[SUFFIX].onnx` | ours, Xenova, onnx-community |
+| one graph | `[onnx/]model[SUFFIX].onnx`, both towers in one file | jina-clip |
 | open_clip | `visual/model.onnx`, `textual/model.onnx` | immich-app; the settings are open_clip's |
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.precision import PRECISIONS
+from miniclip.inference.precision import PRECISIONS, file_endings
 
 TOWERS = ("vision", "text")
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -29,20 +29,20 @@ OPEN_CLIP_SETTINGS = (
     "textual/tokenizer.json",
     "textual/tokenizer_config.json",
 )
-EXTERNAL_DATA = ("_data", ".data")  # suffixes of optimum and PyTorch after the name of a graph
-CONTEXT_LENGTH = 77  # of CLIP's and open_clip's text models that do not say
+EXTERNAL_DATA = ("_data", ".data")  # optimum and PyTorch append them to the name of a graph
+CONTEXT_LENGTH = 77  # of text models of CLIP and open_clip whose settings have no length
 SIGLIP_LENGTH = 64  # of every SigLIP and SigLIP 2; transformers leaves it out of config.json
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def onnx_name(tower: str, precision: str) -> str:
-    """The place of one tower at one precision inside a bundle, such as `onnx/text_model_fp16.onnx`."""
+    """The path of one tower at one precision inside a bundle, such as `onnx/text_model_fp16.onnx`."""
     return f"onnx/{tower}_model{PRECISIONS[precision].suffix}.onnx"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is, relative to the bundle's folder. `graphs[precision][tower]` is a file name."""
+    """The path of every file, relative to the bundle's folder. `graphs[precision][tower]` is a file name."""
 
     name: str
     graphs: dict[str, dict[str, str]]
@@ -79,7 +79,7 @@ def _complete(graphs: dict[str, dict[str, str]], names: Collection[str]) -> dict
 
 
 def _settings(wanted: tuple[str, ...], names: Collection[str]) -> list[str]:
-    """Each file of settings beside the graphs, or, for a folder inside a repository, above them."""
+    """Each settings file: beside the graphs, or above them for a folder inside a repository."""
     above = ("", "../", "../../")
     return [next((up + name for up in above if up + name in names), name) for name in wanted]
 
@@ -90,7 +90,7 @@ def other_graphs(names: Collection[str]) -> str:
     if not graphs:
         return "no ONNX file"
     shown = ", ".join(graphs[:4]) + (", ..." if len(graphs) > 4 else "")
-    return f"{shown}; MiniCLIP runs both towers in fp32 (no ending), _fp16 or _quantized"
+    return f"{shown}; MiniCLIP runs both towers in {file_endings()}"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -110,7 +110,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 class TextRules:
     """The texts and tokens that a text model expects.
 
-    `exact_length`: every row has so many tokens, because the model attends to the padding. `max_tokens`: the maximum.
+    `exact_length`: every row has this many tokens, because the model attends to the padding. `max_tokens`: no row has
+    more.
     """
 
     exact_length: int | None = None
@@ -119,7 +120,7 @@ class TextRules:
     canonicalize: bool = False
 
     def clean(self, text: str) -> str:
-        """The text as the model was trained on it. `canonicalize` is that of open_clip and SigLIP: no punctuation."""
+        """The text in the form of the training texts. `canonicalize` of open_clip and SigLIP removes punctuation."""
         if self.canonicalize:
             text = text.replace("_", " ").translate(WITHOUT_PUNCTUATION)
             text = re.sub(r"\s+", " ", text).strip()
@@ -129,14 +130,14 @@ class TextRules:
 def text_rules(layout: Layout, folder: Path) -> TextRules:
     """The rules of a bundle that others made, from its settings.
 
-    Errors: `MiniClipError` when a text must be prefixed with its language (NLLB), which a search box cannot know.
+    Errors: `MiniClipError` when each text needs its language as a prefix (NLLB), which a search box does not know.
     """
     config = read_settings(folder / layout.config)
     if layout.name == "open_clip":
         text = _object(config, "text_cfg")
         if "nllb" in str(text.get("hf_tokenizer_name", "")).lower():
             raise MiniClipError(
-                f"{folder}: its text model (NLLB) must be given the language of each text; name another"
+                f"{folder}: its text model (NLLB) needs the language of each text; choose another bundle"
             )
         length = _length(text.get("context_length")) or CONTEXT_LENGTH
         clean = _object(text, "tokenizer_kwargs").get("clean")

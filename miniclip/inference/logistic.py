@@ -25,7 +25,9 @@ def fit_logistic(
         gradient = features.T @ (weights * (predicted - targets)) + penalty * found
         hessian = (features * (weights * predicted * (1 - predicted))[:, None]).T @ features + np.diag(penalty)
         step = np.linalg.solve(hessian, gradient)
-        step *= min(1.0, 20.0 / max(float(np.abs(step).max()), 1e-12))  # far from the top Newton overshoots
+        step *= min(
+            1.0, 20.0 / max(float(np.abs(step).max()), 1e-12)
+        )  # far from the maximum, Newton's method overshoots
         found = found - step
         if np.abs(step).max() < 1e-6:
             break
@@ -33,5 +35,5 @@ def fit_logistic(
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Element by element; logits beyond ±500 are clipped."""
+    """The sigmoid of each element; logits beyond ±500 are clipped."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -500, 500))))

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: SHA-256 of every file, the fingerprint of the embedding space, and what was measured.
+"""The manifest of a bundle: SHA-256 of every file, the fingerprint of the embedding space, and measured results.
 
 In: a bundle's folder. Out: `manifest.json`, checked when it is read.
 """
@@ -30,7 +30,7 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file of a bundle but the manifest, with its SHA-256 and size: the manifest's `files`."""
+    """Every file of a bundle except the manifest, with SHA-256 and size: the manifest's `files`."""
     return {
         path.relative_to(folder).as_posix(): file_entry(path)
         for path in sorted(folder.rglob("*"))
@@ -39,7 +39,7 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A bundle's manifest; `MiniClipError` when it cannot be read, is none, or of a newer format."""
+    """A bundle's manifest; `MiniClipError` when it is unreadable, invalid, or has a newer format."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -57,7 +57,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise MiniClipError(f"{path} has no fingerprint; copy or export the bundle again")
     scale = manifest.get("logit_scale", 0.0)
     if not isinstance(scale, int | float) or not abs(scale) < 100:  # neither NaN nor too large for exp
-        raise MiniClipError(f"{path}: logit_scale is no number; copy or export the bundle again")
+        raise MiniClipError(f"{path}: logit_scale is not a number; copy or export the bundle again")
     if not isinstance(manifest.get("certificate"), dict | None):
-        raise MiniClipError(f"{path}: certificate is no object; copy or export the bundle again")
+        raise MiniClipError(f"{path}: certificate is not an object; copy or export the bundle again")
     return manifest

@@ -5,7 +5,7 @@ In: queries with known right images (`JudgedQueries`). Out: `Cutoff`.
 The best score of a gallery depends on three things: whether an image matches, the query, and the size of the gallery.
 To separate them, every query searches random galleries of many sizes, once with some of its right images and once
 without any. A learned vector, the offset, makes the scores of different queries comparable. The cut-off rises with the
-logarithm of the gallery's size, as the largest of many wrong scores does.
+logarithm of the gallery's size, like the largest of many wrong scores.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries
 from miniclip.inference.logistic import fit_logistic
 
 FOUND_CAPTIONS = 0.95  # share of captions whose own image is in the gallery that reach the cut-off
-FOUND_WORDS = 0.8  # the same for words; lower, because captions also contain words that no image shows
+FOUND_WORDS = 0.8  # the same for words; lower, because captions also contain words for invisible things
 ABSENT_WEIGHT = 4.0  # weight of words that match nothing in a source, relative to words whose images were left out
 PENALTY = 5e-4  # weight of the squared offset, relative to a mean log likelihood
-MIN_WORDS = 20  # that match and that do not, for an offset
+MIN_WORDS = 20  # of each kind, matching and not, for an offset
 MAX_ABSENT = 1500  # words of one source that match nothing
 MIN_GALLERY, REPEATS, SIZE_BINS = 8, 3, 4
 SEED = 0
@@ -38,7 +38,7 @@ class Cutoff:
 
 @dataclass(frozen=True)
 class _Draws:
-    """Best scores of queries over random galleries; a source weighs as the square root of its number of draws."""
+    """Best scores of queries in random galleries. The weight of a source is the square root of its number of draws."""
 
     text_embeds: np.ndarray  # (M, D)
     best: np.ndarray  # (M,)
@@ -69,7 +69,7 @@ def _join(parts: Sequence[_Draws]) -> _Draws:
 
 
 def fit_cutoff(sources: Sequence[JudgedQueries]) -> Cutoff:
-    """Fit offset, cut-off and growth. Without enough words there is no offset, and the captions decide."""
+    """Fit offset, cut-off and growth. With too few words there is no offset, and only captions count."""
     generator = np.random.default_rng(SEED)
     captions = [_draw(own.text_embeds, own.relation, own.image_embeds, generator) for own in sources]
     words = [(own.words, own.image_embeds) for own in sources if own.words is not None]
@@ -85,7 +85,7 @@ def fit_cutoff(sources: Sequence[JudgedQueries]) -> Cutoff:
 def _draw(
     text_embeds: np.ndarray, relation: np.ndarray, image_embeds: np.ndarray, generator: np.random.Generator
 ) -> _Draws:
-    """Put every query that matches something to random galleries, with some of its right images and without any."""
+    """Search random galleries with every matching query, once with some of its right images and once without any."""
     rows: list[tuple[int, float, int, bool]] = []
     for query in np.flatnonzero((relation == RIGHT).any(axis=1)).tolist():
         scores = image_embeds @ text_embeds[query]
@@ -103,7 +103,7 @@ def _draw(
 def _draw_absent(
     text_embeds: np.ndarray, relation: np.ndarray, image_embeds: np.ndarray, generator: np.random.Generator
 ) -> _Draws:
-    """Put queries that match no image of the source to random galleries."""
+    """Search random galleries with queries that match no image of the source."""
     absent = np.flatnonzero((relation == WRONG).all(axis=1))
     absent = generator.choice(absent, min(len(absent), MAX_ABSENT), replace=False)
     rows: list[tuple[int, float, int, bool]] = []

@@ -1,6 +1,6 @@
 """A bundle's two towers in onnxruntime, on the GPU or the CPU.
 
-In: a `Bundle`. Out: `OnnxEncoders`, which embed texts and images as `Encoders` say.
+In: a `Bundle`. Out: `OnnxEncoders`, which embed texts and images (see `Encoders`).
 """
 
 import contextlib
@@ -51,14 +51,14 @@ class OnnxEncoders(Encoders):
         available: Sequence[str] | None = None,
         exact: bool = False,
     ) -> None:
-        """Open the bundle's sessions; with `strict`, a GPU that was asked for and did not start is an error.
+        """Open the bundle's sessions; with `strict`, it is an error if a requested GPU does not start.
 
         `exact`: no TF32 on a GPU, for a comparison with a CPU.
         """
         available = ort.get_available_providers() if available is None else available
         self.choice = choose_provider(provider, precision, available, bundle.precisions, is_gpu_expected())
         if precision == "auto" and not bundle.manifest and not is_accelerated(self.choice.providers):
-            # our own int8 was measured when it was exported, that of others was not
+            # our own int8 was checked at export, that of other bundles was not
             faster = faster_precision(bundle, lambda name: OnnxEncoders(bundle, "cpu", name, threads=threads))
             self.choice = choose_provider(
                 provider, faster or precision, available, bundle.precisions, is_gpu_expected()
@@ -74,12 +74,12 @@ class OnnxEncoders(Encoders):
         self._running = threading.Lock() if one_at_a_time else contextlib.nullcontext()
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._on_one_core: dict[str, ort.InferenceSession] = {}
-        self._pool = ThreadPoolExecutor(self._threads)  # a thread a core, to call sessions of one thread each
+        self._pool = ThreadPoolExecutor(self._threads)  # one thread per core, each with a session of one thread
         self._open_towers("")
         if is_accelerated(self.choice.providers) and not self.on_gpu:
             what = f"{NAMES[self.choice.providers[0]]} did not start"
             self._fall_back(what)
-            print(f"the GPU was asked for, but {what}; going on with the CPU", file=sys.stderr)
+            print(f"the GPU was requested, but {what}; continuing on the CPU", file=sys.stderr)
         if (declared := self._io["text"].exact_length) is not None and declared != self.tokenizer.exact_length:
             self.tokenizer.pad_to(declared)
         self.dim = int(self._dimension())
@@ -90,7 +90,7 @@ class OnnxEncoders(Encoders):
             self._try(choose_provider(accelerator, precision, available, bundle.precisions))
 
     def _open_towers(self, why: str) -> None:
-        """Both towers as they are chosen now; `why` they no longer are as they were asked for."""
+        """Open both towers with the current choice; `why` it differs from the requested one."""
         sessions = self._open_all(self._threads)
         if not self.bundle.manifest:
             why += "; the bundle has no manifest, so its files are unchecked"
@@ -99,14 +99,14 @@ class OnnxEncoders(Encoders):
         self._io = {
             tower: TowerIO.of(sessions[tower], tower, self.bundle.is_pooled, self.transform) for tower in TOWERS
         }
-        self._sessions = sessions  # at once: other threads go on with the old ones or the new ones
+        self._sessions = sessions  # replaced at once, so that other threads see either the old or the new ones
         if self._io["text"].dummies:
             one = self.tokenizer(["a"])
             self._io["text"].try_empty_dummy(lambda: sessions["text"].run(None, self._io["text"].feeds(*one)))
 
     @property
     def on_gpu(self) -> bool:
-        """Whether an accelerator really runs the towers."""
+        """Whether an accelerator runs the towers."""
         return is_accelerated(self.providers)
 
     def _open_all(self, threads: int) -> dict[str, ort.InferenceSession]:
@@ -130,7 +130,7 @@ class OnnxEncoders(Encoders):
         """Refuse parts that do not belong together; without a manifest, hashes cannot show that."""
         shape = self._io["vision"].shape
         if len(shape) != 4:
-            raise MiniClipError(f"{self.bundle.folder}: the vision model takes no images; export the bundle again")
+            raise MiniClipError(f"{self.bundle.folder}: the vision model does not take images; export the bundle again")
         *_, height_px, width_px = shape
         for declared, own in ((height_px, self.transform.height_px), (width_px, self.transform.width_px)):
             if isinstance(declared, int) and declared != own:
@@ -160,12 +160,12 @@ class OnnxEncoders(Encoders):
     def _fall_back(self, what: str) -> None:
         """Change permanently from the GPU to the CPU; the page and the commands show it from now on."""
         if self._strict:
-            raise MiniClipError(f"the GPU was asked for, but {what}; check the driver, or omit --strict")
+            raise MiniClipError(f"the GPU was requested, but {what}; check the driver, or omit --strict")
         self.choice, self.precision = self._on_cpu, self._on_cpu.precision
-        self._open_towers(f": the GPU was asked for, but {what}")
+        self._open_towers(f": the GPU was requested, but {what}")
 
     def _try(self, choice: ProviderChoice) -> None:
-        """Take `choice` if it starts and embeds one batch of images and one text in less time than the CPU."""
+        """Use `choice` if it starts and embeds one batch of images and one text faster than the CPU."""
         on_cpu, on_cpu_s = self.choice, self.measure_seconds()
         self.choice, self.precision = choice, choice.precision
         self._open_towers("")
@@ -174,11 +174,11 @@ class OnnxEncoders(Encoders):
             self._open_towers(f"; {NAMES[choice.providers[0]]} was slower" if self.on_gpu else "")
 
     def measure_seconds(self) -> float:
-        """Time of both towers, once they are warm."""
+        """The time of both towers after a warm-up."""
         self.warm_up()
         size = (IMAGE_BATCH, 3, self.transform.height_px, self.transform.width_px)
         passes = []
-        for _ in range(2):  # the first of a size allocates, or compiles
+        for _ in range(2):  # the first run of a size allocates or compiles
             started = time.perf_counter()
             self.embed_pixels(np.zeros(size, dtype=np.float32))
             self.embed_tokens(*self.tokenizer(["a text of a few words"]))
@@ -186,7 +186,7 @@ class OnnxEncoders(Encoders):
         return min(passes)
 
     def _run(self, tower: str, *inputs: np.ndarray) -> np.ndarray:
-        """Run one tower. A GPU that fails meanwhile (no memory, a lost driver) is left, and the CPU does the same."""
+        """Run one tower. If a GPU fails (no memory, a lost driver), the CPU takes over."""
         session, io = self._sessions[tower], self._io[tower]
         try:
             with self._running:
@@ -195,10 +195,10 @@ class OnnxEncoders(Encoders):
             if not is_accelerated(session.get_providers()):
                 raise
             with self._falling_back:
-                if self._sessions[tower] is session:  # of threads that fail together, one opens the others' sessions
+                if self._sessions[tower] is session:  # if several threads fail together, one opens new sessions for all
                     reason = " ".join(str(error).split())[:200]
-                    print(f"the GPU failed while it ran, going on with the CPU: {reason}", file=sys.stderr)
-                    self._fall_back(f"{NAMES[self.choice.providers[0]]} failed while it ran")
+                    print(f"the GPU failed, continuing on the CPU: {reason}", file=sys.stderr)
+                    self._fall_back(f"{NAMES[self.choice.providers[0]]} failed")
             (embeds,) = self._sessions[tower].run([self._io[tower].output], self._io[tower].feeds(*inputs))
         return np.asarray(embeds)
 
@@ -208,8 +208,8 @@ class OnnxEncoders(Encoders):
     def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
         """On a CPU, one core computes each image of a batch, and all cores compute a single image.
 
-        Each image's data then stays in its core's cache, no core waits for another, and dynamic 8-bit scales are the
-        image's own, so that its embedding does not depend on the rest of the batch.
+        Then the data of an image stays in one core's cache, and no core waits for another. Dynamic 8-bit scales belong
+        to one image, so that its embedding does not depend on the rest of the batch.
         """
         if len(pixel_values) <= 1 or self.on_gpu:
             batch = padded_batch(pixel_values) if self.on_gpu else pixel_values
@@ -220,18 +220,18 @@ class OnnxEncoders(Encoders):
 
     @property
     def wants_batches(self) -> bool:
-        """Whether many images at a time are faster than one a core: on a GPU."""
+        """Whether batches are faster than one image per core, as on a GPU."""
         return self.on_gpu
 
     def embed_on_one_core(self, pixel_values: np.ndarray) -> np.ndarray:
-        """(1, 3, H, W) -> (1, D) on the calling thread alone: for threads that each see to a whole image."""
+        """(1, 3, H, W) -> (1, D) on the calling thread alone, for threads that each process one image."""
         session = self._session_on_one_core("vision")
         io = self._io["vision"]
         (image_embeds,) = session.run([io.output], io.feeds(pixel_values))
         return self._unit(np.asarray(image_embeds))
 
     def _session_on_one_core(self, tower: str) -> ort.InferenceSession:
-        """A second session, opened once, by whichever thread needs it first."""
+        """A second session, which the first thread that needs it opens."""
         if self._threads == 1:
             return self._sessions[tower]
         graphs = self.bundle.layout.graphs[self.precision]
@@ -254,7 +254,7 @@ class OnnxEncoders(Encoders):
         return TEXT_BATCH if self.on_gpu else TEXTS_A_CORE
 
     def embed_batches(self, batches: Sequence[Tokens]) -> Iterable[np.ndarray]:
-        """On a CPU each of several batches is computed by one core, as images are."""
+        """On a CPU, one core computes each batch if there are several."""
         if len(batches) <= 1 or self.on_gpu:
             return super().embed_batches(batches)
 
@@ -266,7 +266,7 @@ class OnnxEncoders(Encoders):
         return self._pool.map(embed, batches)
 
     def _unit(self, embeds: np.ndarray) -> np.ndarray:
-        """Our graphs give unit rows; those of a bundle made by others are normalised here."""
+        """Normalise the rows of a bundle made by others; our own graphs already give unit rows."""
         if self.bundle.manifest:
             return embeds
         embeds = np.asarray(embeds, dtype=np.float32)
@@ -274,16 +274,15 @@ class OnnxEncoders(Encoders):
             return np.asarray(embeds / np.linalg.norm(embeds, axis=-1, keepdims=True), dtype=np.float32)
 
     def warm_up(self) -> None:
-        """Run each tower once: the first run allocates, and a user should not wait for that."""
+        """Run each tower once, so that no user waits for the allocations of the first run."""
         self.embed_tokens(*self.tokenizer(["warm up"]))
         self.embed_pixels(np.zeros((1, 3, self.transform.height_px, self.transform.width_px), dtype=np.float32))
 
 
 def padded_batch(pixel_values: np.ndarray) -> np.ndarray:
-    """(B, ...) -> (P, ...), P the next power of two: the last image, repeated, fills it.
+    """(B, ...) -> (P, ...), padded to the next power of two P with copies of the last image.
 
-    cuDNN plans every convolution again for each new batch size. Padding keeps the number of sizes small, even if images
-    are unreadable or the last batch is small.
+    cuDNN plans every convolution again for each new batch size. Padding limits the number of sizes.
     """
     size = 1 << max(0, len(pixel_values) - 1).bit_length()
     return np.concatenate([pixel_values, np.repeat(pixel_values[-1:], size - len(pixel_values), axis=0)])

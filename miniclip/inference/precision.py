@@ -7,15 +7,15 @@ from dataclasses import dataclass
 class Precision:
     """A precision: its files, the processors that gain from it, and its tolerances compared with PyTorch."""
 
-    suffix: str  # of the file name, as in the Hugging Face / transformers.js layout
+    suffix: str  # of file names in the Hugging Face / transformers.js layout
     made_for: str  # "cpu", "gpu", or "" for both
     recall_tolerance: float  # of each recall
     mean_recall_tolerance: float
     min_cosine: float  # of embeddings, 1st percentile over a split
-    min_padding_cosine: float  # of a text alone to the same text in a batch with a long one
+    min_padding_cosine: float  # between a text alone and the same text in a batch with a long one
 
 
-# Rounding noise as small as that of int8 moves a single recall of 1,000 images by 0.004, one standard deviation.
+# Rounding noise like that of int8 changes a single recall of 1,000 images by 0.004 (one standard deviation).
 PRECISIONS = {
     "fp32": Precision("", "", 0.001, 0.0005, 0.9999, 0.999),
     "fp16": Precision("_fp16", "gpu", 0.002, 0.001, 0.995, 0.99),
@@ -25,7 +25,21 @@ PRECISION_CHOICES = " | ".join(("auto", *PRECISIONS))
 
 
 def preferred(on_gpu: bool) -> list[str]:
-    """All precisions, the one made for this kind of processor first, and the one made for the other kind last."""
+    """All precisions: first the one made for this kind of processor, last the one made for the other kind."""
     here = "gpu" if on_gpu else "cpu"
     rank = {here: 0, "": 1}
     return sorted(PRECISIONS, key=lambda name: rank.get(PRECISIONS[name].made_for, 2))
+
+
+def model_files() -> str:
+    """The files of all precisions in words, for a model card."""
+    processors = {"cpu": " for CPUs", "gpu": " for GPUs", "": ""}
+    return ", ".join(
+        f"`onnx/*_model{row.suffix}.onnx` in {name}{processors[row.made_for]}" for name, row in PRECISIONS.items()
+    )
+
+
+def file_endings() -> str:
+    """The file names of all precisions in words: "fp32 (no ending), fp16 (_fp16) or int8 (_quantized)"."""
+    *others, last = (f"{name} ({row.suffix or 'no ending'})" for name, row in PRECISIONS.items())
+    return f"{', '.join(others)} or {last}"

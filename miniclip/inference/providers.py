@@ -1,7 +1,7 @@
 """Choose where onnxruntime computes, in which precision, and with which settings.
 
-In: the user's choice, onnxruntime's providers, the bundle's precisions. Out: execution providers, a precision and a
-line for the user; a session and its options.
+In: the user's choice, onnxruntime's providers, the bundle's precisions. Out: execution providers, a precision, a line
+for the user, and sessions with their options.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ PROVIDER_OF = {"cuda": CUDA, "coreml": COREML, "directml": DIRECTML, "cpu": CPU}
 PROVIDER_CHOICES = ("auto", *PROVIDER_OF)
 NAMES = {CUDA: "CUDA", COREML: "Core ML", DIRECTML: "DirectML"}
 MISSING = {
-    CUDA: "this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)",
+    CUDA: "this onnxruntime has no CUDA; replace it with onnxruntime-gpu (docs/gpu.md)",
     COREML: "this onnxruntime has no Core ML; it is in the wheels for macOS",
     DIRECTML: "this onnxruntime has no DirectML; on Windows install onnxruntime-directml instead of onnxruntime",
 }
@@ -47,7 +47,7 @@ def choose_provider(
     precisions: Sequence[str],
     expects_gpu: bool = False,
 ) -> ProviderChoice:
-    """Choose from the user's wish, onnxruntime's providers, and the bundle's precisions.
+    """Choose by the user's request, onnxruntime's providers, and the bundle's precisions.
 
     fp16 is made for GPUs, int8 for CPUs; each falls back to fp32. `auto` chooses CUDA or the CPU; other accelerators
     are timed first (`worth_timing`). With `expects_gpu`, the message says so if no GPU is used. The function is pure,
@@ -72,7 +72,7 @@ def choose_provider(
 
 @functools.cache
 def is_gpu_expected() -> bool:
-    """Whether onnxruntime-gpu is installed, as by `EXTRA=gpu`, even if onnxruntime has overwritten its files."""
+    """Whether onnxruntime-gpu is installed, even if onnxruntime has overwritten its files."""
     try:
         return bool(importlib.metadata.version("onnxruntime-gpu"))
     except importlib.metadata.PackageNotFoundError:
@@ -100,7 +100,7 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     # idle threads that spin after a run steal the core that the next step of a query needs: benchmarks/sessions.py
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if sums_overflow():  # makes int8 exact on this CPU; elsewhere it would only cost speed
+    if sums_overflow():  # makes int8 exact on this CPU; on others it would only cost speed
         options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3  # users do not see onnxruntime's own warnings; our messages say what matters
     return options
@@ -109,19 +109,19 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
 def cuda_options(half_convolutions: bool = False, exact: bool = False) -> dict[str, str]:
     """Options of the CUDA provider.
 
-    `half_convolutions`, for a convolutional tower in fp16: tensor cores read channels last, and without this option
-    onnxruntime transposes around every convolution. `exact`, for parity and search: no TF32, which keeps 11 of the 24
+    `half_convolutions`, for a convolutional tower in fp16: tensor cores read channels last, and otherwise onnxruntime
+    transposes around every convolution. `exact`, for parity and search: no TF32, which keeps 11 of the 24
     bits of a float32.
     """
     return {
         "arena_extend_strategy": "kSameAsRequested",  # by default the arena doubles: a gallery of 2 GB would take 4
-        "cudnn_conv_algo_search": "HEURISTIC",  # the default times all algorithms again for each size of batch
+        "cudnn_conv_algo_search": "HEURISTIC",  # the default times all algorithms again for each batch size
         "prefer_nhwc": str(int(half_convolutions)),
         "use_tf32": str(int(not exact)),
     }
 
 
-# Core ML's newer format has more operators, float16 among them
+# Core ML's newer format has more operators, including float16
 COREML_OPTIONS = {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}
 
 
@@ -132,14 +132,14 @@ def preload_cuda() -> str:
     onnxruntime itself searches only the system's library folders.
     """
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # it prints, and standard output is for results
+    with contextlib.redirect_stdout(said):  # it prints to standard output, which is for results
         ort.preload_dlls()
     return said.getvalue().strip()
 
 
 @contextlib.contextmanager
 def _silent_start() -> Iterator[None]:
-    """onnxruntime logs a GPU that does not start in many lines; the caller says it in one."""
+    """Silence onnxruntime, which logs many lines if a GPU does not start; the caller prints one line instead."""
     ort.set_default_logger_severity(4)
     try:
         yield
@@ -167,7 +167,7 @@ def open_session(
         named[providers.index(CUDA)] = (CUDA, cuda_options(half_convolutions, exact))
     elif COREML in providers:
         named[providers.index(COREML)] = (COREML, COREML_OPTIONS)
-    elif DIRECTML in providers:  # it refuses the memory pattern, and works on one run at a time
+    elif DIRECTML in providers:  # it does not allow the memory pattern, and runs one call at a time
         options.enable_mem_pattern = False
     try:
         with _silent_start():

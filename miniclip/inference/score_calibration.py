@@ -1,11 +1,11 @@
 """The probability that a score is a match: a logistic curve over cosine similarities, and a cut-off.
 
-In, to calibrate: `JudgedQueries`, held-out images and queries with known right images. Out: `ScoreCalibration`, which
-the bundle's manifest keeps; in, at search: scores and the query's embedding.
+Calibration takes `JudgedQueries`: held-out images, and queries with known right images. It gives a `ScoreCalibration`,
+which the bundle's manifest keeps. A search applies it to scores and the query's embedding.
 
-Scores of different queries mean different things: "woman" fits no image as well as "a woman in a red coat" fits its
-own. A query's embedding predicts how high the scores of its matches are, so a learned vector, the offset, adds to every
-score of the query. The order within a query stays that of the scores.
+Scores of different queries are not comparable: "woman" fits no image as well as "a woman in a red coat" fits its image.
+The embedding of a query predicts how high the scores of its matches are. So a learned vector, the offset, adds to every
+score of the query. The order of scores within a query does not change.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,11 @@ from miniclip.inference.judged_queries import RIGHT, UNKNOWN, JudgedQueries
 from miniclip.inference.logistic import fit_logistic, sigmoid
 from miniclip.inference.match_cutoff import MIN_GALLERY, fit_cutoff
 
-STRONG = 0.3  # called strong from here: about half of such hits are right on photographs, more on named objects
+STRONG = (
+    0.3  # from here, a match is called strong: about half of such hits are right on photographs, more on named objects
+)
 MATCH_WORDS = ("weak", "likely", "strong")
-HITS = 10  # best images of a query that the curve is fitted to: people see no others
+HITS = 10  # the curve is fitted to this many best images of a query, because users see no others
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ class ScoreCalibration:
 
     slope: float
     intercept: float
-    cutoff: float  # a score with its offset
-    pictures: int  # that it was measured on
+    cutoff: float  # a score including the offset
+    pictures: int  # the number of images in the measurement
     captions: int
-    split: str  # "val"; "train" if a run keeps no held-out images, and then probabilities are too high
+    split: str  # "val"; "train" if a run has no held-out images: then probabilities are too high
     offset: list[float] = field(default_factory=list)  # D numbers; empty in bundles of earlier versions: no offset
-    growth: float = 0.0  # of the cut-off, for every factor of e that a gallery is larger
-    gallery: int = 1  # images for which `cutoff` holds; it is not raised for more
+    growth: float = 0.0  # increase of the cut-off for each factor of e in the size of a gallery
+    gallery: int = 1  # the number of images for which `cutoff` holds; more images do not raise it
 
     def probability(self, scores: np.ndarray, text_embed: np.ndarray | None = None) -> np.ndarray:
         """Cosine similarities (...,) to a query (D,) -> probabilities of the same shape.
@@ -48,12 +50,12 @@ class ScoreCalibration:
         return np.asarray(sigmoid(self.slope * scores + self.intercept))
 
     def cutoff_probability(self, images: int) -> float:
-        """The probability that one of `images` must reach for anything to match."""
+        """The probability that the best of `images` images must reach for a match."""
         share = min(max(images, MIN_GALLERY) / max(self.gallery, MIN_GALLERY), 1)
         return float(self.probability(np.asarray(self.cutoff + self.growth * np.log(share))))
 
     def words(self, probabilities: Sequence[float], images: int) -> list[str]:
-        """One of `MATCH_WORDS` for each hit of a search among `images`, the best hit among them.
+        """One of `MATCH_WORDS` for each hit of a search among `images` images; the hits include the best one.
 
         If nothing matches, every hit is weak. Otherwise each is judged as in the smallest gallery: the cut-off rises
         with the number of images only to keep the best of many wrong scores below it.
@@ -94,12 +96,12 @@ class ScoreCalibration:
         except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
             is_sound = False
         if not is_sound:
-            raise MiniClipError(f"{where}: match is no calibration; copy or export the bundle again")
+            raise MiniClipError(f"{where}: match is not a calibration; copy or export the bundle again")
         return own
 
 
 def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration | None:
-    """Fit offset, curve and cut-off; every source counts the same, however many queries it has.
+    """Fit offset, curve and cut-off. All sources have the same weight, whatever their number of queries.
 
     There is no offset unless the sources have words that match no image (`JudgedQueries.words`).
     None if there are too few images, or if matches do not score higher than other pairs.
@@ -137,7 +139,7 @@ def shifted(scores: np.ndarray, text_embeds: np.ndarray, offset: np.ndarray | No
 
 
 def best_hits(own: JudgedQueries, offset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) the shifted scores of each query's best images, and whether each is right; unjudged images are left out."""
+    """(M,) the shifted scores of each query's best images, and whether each is right, without unjudged images."""
     similarity = np.asarray(own.text_embeds @ own.image_embeds.T, dtype=np.float64)  # (Q, N)
     columns = np.argsort(-similarity, axis=1)[:, :HITS]
     scores = shifted(np.take_along_axis(similarity, columns, axis=1), own.text_embeds, offset)

@@ -1,8 +1,8 @@
-"""Self-tests for bundles made by others, and the choice of their faster correct precision.
+"""Self-tests for bundles made by others, and the choice of the faster correct precision.
 
-In: opened encoders. Out: a tokenizer that pads as the text model needs it, or a `MiniClipError` with what was measured.
-Its settings are not trusted: a model that attends to padding, or a precision that overflows, gives wrong
-embeddings without an error. Results are kept in the cache, by the bundle's fingerprint and its files.
+In: opened encoders. Out: a tokenizer that pads texts as the model needs them, or a `MiniClipError` with the measured
+fault. The tests do not trust the bundle's settings: a model that attends to padding, or a precision that overflows,
+gives wrong embeddings without an error. Results are cached by the bundle's fingerprint and its files.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ MIN_COSINE_OF_INT8 = 0.9  # to fp32
 
 
 def examine(encoders: "OnnxEncoders") -> None:
-    """Run the self-tests once for these files; pads the tokenizer as they show that the model needs it.
+    """Run the self-tests once for these files, and set the tokenizer's padding to their result.
 
     Errors: `MiniClipError` when they fail.
     """
@@ -70,10 +70,10 @@ def faster_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"])
 
 
 def _check_padding(encoders: "OnnxEncoders") -> int | None:
-    """The length that every text must be padded to; None if padding changes nothing, or already has one length.
+    """The length to which every text must be padded; None if padding has no effect or is already to one length.
 
-    A text is embedded alone and together with a long one. If the results differ and the graph takes no mask, it attends
-    to its padding, so it was trained with rows of one length.
+    The test embeds a text alone, and again together with a long one. If the results differ and the graph takes no mask,
+    the model attends to padding, so it was trained with rows of one length.
     """
     tokenizer = encoders.tokenizer
     if tokenizer.exact_length is not None:
@@ -84,12 +84,14 @@ def _check_padding(encoders: "OnnxEncoders") -> int | None:
         tokenizer.pad_to(tokenizer.max_tokens)
         return tokenizer.max_tokens
     if not cosine >= PRECISIONS[encoders.precision].min_padding_cosine:
-        raise _refusal(encoders, f"a text has another embedding beside a longer one (cosine {cosine:.3f})")
+        raise _refusal(
+            encoders, f"a longer text in the same batch changes the embedding of a text (cosine {cosine:.3f})"
+        )
     return None
 
 
 def _check_inputs_matter(encoders: "OnnxEncoders") -> None:
-    """Both towers give finite rows, of one dimension, that differ for different inputs."""
+    """Check that both towers give finite rows of one dimension, and that different inputs give different rows."""
     texts = encoders.embed_tokens(*encoders.tokenizer([SHORT, OTHER]))
     images = np.concatenate([encoders.embed_pixels(pixels[None]) for pixels in _probe_images(encoders)])
     if texts.shape[-1] != images.shape[-1]:
@@ -104,7 +106,7 @@ def _check_inputs_matter(encoders: "OnnxEncoders") -> None:
 
 
 def _agreement(fp32: "OnnxEncoders", int8: "OnnxEncoders") -> float:
-    """The lowest cosine between the two, over a few texts and images."""
+    """The lowest cosine between the embeddings of the two encoders, over a few texts and images."""
     tokens = fp32.tokenizer([SHORT, OTHER])
     images = _probe_images(fp32)
     rows = [
@@ -115,7 +117,7 @@ def _agreement(fp32: "OnnxEncoders", int8: "OnnxEncoders") -> float:
 
 
 def _probe_images(encoders: "OnnxEncoders") -> np.ndarray:
-    """(2, 3, H, W): large soft patches, drawn at random."""
+    """(2, 3, H, W): large, soft, random patches."""
     height, width = encoders.transform.height_px, encoders.transform.width_px
     patches = np.random.default_rng(0).uniform(-1, 1, (2, 3, 4, 4)).astype(np.float32)
     rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width

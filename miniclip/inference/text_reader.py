@@ -17,13 +17,13 @@ from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError, UnreadableImage
 from miniclip.installation import install
 
-# Chosen on images of other seeds than those of `benchmarks.ocr`, and on photographs. At 480 pixels, the detector misses
-# 5 of 40 screenshots, at 576 one. With a certainty of 0.6 it sees text in 11 % of photographs, with 0.4 in 19 %. Lines
-# are recognised as well at 960 pixels as at 1600
+# Chosen on other seeds than in `benchmarks.ocr`, and on photographs. At 480 pixels, the detector misses 5 of 40
+# screenshots; at 576, it misses one. With a certainty of 0.6, it finds text in 11 % of photographs; with 0.4, in 19 %.
+# Lines are recognised at 960 pixels as well as at 1600
 GLANCE_PX, READ_PX = 576, 960
-MIN_CERTAINTY = 0.6  # mean of the detector's map inside a line, at a glance
+MIN_CERTAINTY = 0.6  # mean of the detector's map inside a line, for the first check
 MAX_LINE_HEIGHT = 0.5  # share of the shorter edge: larger shapes are blurred surfaces, not letters
-MAX_TEXT = 20_000  # characters kept of one image
+MAX_TEXT = 20_000  # characters stored per image
 
 
 def can_read_text() -> bool:
@@ -32,7 +32,7 @@ def can_read_text() -> bool:
 
 
 def check_text_reader() -> None:
-    """`MiniClipError` where the extra is not installed."""
+    """`MiniClipError` if the extra is not installed."""
     if not can_read_text():
         raise MiniClipError(f"text in images needs one more package: {install('ocr')}")
 
@@ -41,13 +41,13 @@ class TextReader:
     """Detector and recogniser, each on one core. Thread-safe: every thread calls the same sessions."""
 
     def __init__(self) -> None:
-        """Errors: `MiniClipError` where the extra is not installed."""
+        """Errors: `MiniClipError` if the extra is not installed."""
         check_text_reader()
         from rapidocr import RapidOCR
 
         common: dict[str, Any] = {
             "Global.log_level": "critical",
-            "Global.use_cls": False,  # it turns lines that stand on their heads; upright images have none
+            "Global.use_cls": False,  # the classifier of upside-down lines; upright images have none
             "EngineConfig.onnxruntime.intra_op_num_threads": 1,
             "Det.limit_type": "max",  # never enlarged
         }
@@ -57,7 +57,7 @@ class TextReader:
         logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)
 
     def read(self, source: ImageSource) -> str:
-        """The lines of text in an image, from top to bottom, with newlines between them; "" where there is none.
+        """The lines of text in an image, from top to bottom, with newlines between them; "" if there is none.
 
         Errors: `UnreadableImage`.
         """
@@ -78,7 +78,7 @@ class TextReader:
 
 
 def _within(image: Image.Image, longest_px: int) -> Image.Image:
-    """An image made no longer than that; its proportions stay."""
+    """The image, shrunk to this longest edge with the same proportions."""
     if max(image.size) <= longest_px:
         return image
     scale = longest_px / max(image.size)
@@ -88,6 +88,6 @@ def _within(image: Image.Image, longest_px: int) -> Image.Image:
 
 def _run(engine: Any, image: Image.Image) -> Any:
     try:
-        return engine(np.asarray(image)[:, :, ::-1])  # blue first
-    except Exception as error:  # OpenCV and Shapely have types of their own for shapes that they cannot handle
+        return engine(np.asarray(image)[:, :, ::-1])  # BGR
+    except Exception as error:  # OpenCV and Shapely raise different types for shapes that they cannot handle
         raise UnreadableImage(f"its text cannot be read ({type(error).__name__})") from error

@@ -1,7 +1,8 @@
 """Texts to `input_ids` and `attention_mask`, through the `tokenizers` library alone (no torch, no transformers).
 
 In: a folder with `tokenizer.json` (and `tokenizer_config.json`). Out: int64 arrays (B, L), padded to the longest text
-of the batch: a short query must not pay for 64 tokens. A model that sees its padding has rows of one length instead.
+of the batch, so that a short query does not cost 64 tokens. For a model that attends to padding, all rows have one
+length.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,12 @@ from tokenizers import Tokenizer as RustTokenizer
 from miniclip.errors import MiniClipError
 from miniclip.inference.layouts import TextRules, read_settings
 
-PAD_TOKENS = ("<pad>", "[PAD]", "<|endoftext|>")  # RoBERTa's, BERT's and CLIP's, where the settings name none
+PAD_TOKENS = ("<pad>", "[PAD]", "<|endoftext|>")  # of RoBERTa, BERT and CLIP, if the settings name none
 CLIP_END = "<|endoftext|>"
 
 
 class Tokenizer:
-    """A text tower's tokenizer with its padding token and its longest length."""
+    """The tokenizer of a text tower, with its padding token and maximum length."""
 
     def __init__(
         self,
@@ -46,12 +47,12 @@ class Tokenizer:
 
     @classmethod
     def from_files(cls, tokenizer: Path, tokenizer_config: Path, rules: TextRules) -> "Tokenizer":
-        """Open a `tokenizer.json` and what its settings say; `rules` are those of its text model."""
+        """Open a `tokenizer.json` with its settings; `rules` are those of its text model."""
         try:
             rust = RustTokenizer.from_str(tokenizer.read_text(encoding="utf-8"))
         except OSError as error:
             raise MiniClipError(f"cannot read {tokenizer}: {error.strerror}") from error
-        except Exception as error:  # the Rust side raises plain Exception for bad JSON
+        except Exception as error:  # the Rust library raises plain Exception for bad JSON
             raise MiniClipError(f"{tokenizer} is not a tokenizer: {error}") from error
         settings = read_settings(tokenizer_config)
         pad_token = settings.get("pad_token")
@@ -60,7 +61,7 @@ class Tokenizer:
         if not pad_token:
             pad_token = next((token for token in PAD_TOKENS if rust.token_to_id(token) is not None), "[PAD]")
         longest = settings.get("model_max_length", rules.max_tokens or 64)
-        # 3: two special tokens and a word; below that the library silently truncates nothing
+        # 3: two special tokens and one word; for less, the library silently does not truncate
         if not isinstance(longest, int | float) or not longest >= 3:
             raise MiniClipError(f"{tokenizer_config}: model_max_length must be a number from 3, got {longest!r}")
         longest = rules.exact_length or int(min(longest, rules.max_tokens or 512, 512))
@@ -102,12 +103,12 @@ class Tokenizer:
             return list(self._rust.encode_batch([self._clean(_without_surrogates(text)) for text in texts]))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a damaged tokenizer.json panics in Rust, which is no Exception
+        except BaseException as error:  # a damaged tokenizer.json makes Rust panic, which is not an Exception
             raise MiniClipError(f"tokenizer.json cannot be used ({error}); copy or export the bundle again") from error
 
 
 def _without_surrogates(text: str) -> str:
-    """Bytes that are not UTF-8 reach us from a command line as lone surrogates, which the library refuses."""
+    """The text without lone surrogates: a command line gives them for bytes that are not UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 

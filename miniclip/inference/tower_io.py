@@ -27,13 +27,13 @@ TYPES: dict[str, type] = {
 
 @dataclass
 class TowerIO:
-    """One tower's inputs and output. `shape` is the declared shape of its input, with names for free axes."""
+    """One tower's inputs and output. `shape` is the declared shape of its input, with names for dynamic axes."""
 
     input: str
     output: str
     types: dict[str, type]  # of every input of the graph
     shape: list[int | str | None]
-    dim: int | None  # where the graph declares it
+    dim: int | None  # if the graph declares it
     dummies: dict[str, np.ndarray]  # for the inputs of the other tower, if one graph contains both
 
     @classmethod
@@ -68,7 +68,7 @@ class TowerIO:
 
     @property
     def exact_length(self) -> int | None:
-        """How many tokens the graph of a text tower declares."""
+        """The number of tokens that the graph of a text tower declares."""
         return self.shape[1] if len(self.shape) == 2 and isinstance(self.shape[1], int) else None
 
     def feeds(self, values: np.ndarray, attention_mask: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -79,7 +79,7 @@ class TowerIO:
         return {name: array.astype(self.types[name], copy=False) for name, array in feeds.items()}
 
     def try_empty_dummy(self, run: Callable[[], Any]) -> None:
-        """Do not compute images for a text query, if one graph contains both towers and allows that."""
+        """If one graph contains both towers, avoid computing images for text queries, if the graph allows it."""
         for name, dummy in self.dummies.items():
             if dummy.ndim == 4:
                 self.dummies[name] = dummy[:0]

@@ -1,14 +1,14 @@
-"""What differs between architectures of transformers: a rule for all of them, and a small table of facts beside it.
+"""The differences between transformers architectures: one general rule, and a small table of exceptions.
 
-In: a backbone. Out: how its output is pooled, how many of its tokens come before the patches, how long a text may be,
-and which inputs it wants.
+In: a backbone. Out: how its output is pooled, how many of its tokens precede the patches, how long a text may be, and
+which inputs it takes.
 
 | | rule | exceptions |
 |---|---|---|
-| images | a feature map is pooled; of tokens, the class token and the mean of the patches are taken | `FACTS` |
+| images | pool a feature map; from tokens, take the class token and the mean of the patches | `FACTS` |
 | tokens before the patches | the learned ones: class, distillation and register tokens | none known |
-| texts | the mean of the tokens that are not padding | `FACTS` |
-| positions | `max_position_embeddings`, less those up to the padding index where the table has one | none known |
+| texts | the mean of the tokens, without padding | `FACTS` |
+| positions | `max_position_embeddings`, minus the positions up to the padding index if there is one | none known |
 """
 
 import inspect
@@ -28,10 +28,10 @@ LEADING_TOKENS = ("cls_token", "class_embedding", "distillation_token", "registe
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rule cannot know of a model type.
+    """Facts of one model type that the general rule cannot infer.
 
-    `pooling`: `pooled` for a pooler that is part of the trained embedding, or `cls`. `sees_padding`: the text tower was
-    trained on rows of one length, and attends to the padding. `takes_patches`: the image comes cut into patches.
+    `pooling`: `pooled` if the pooler is part of the trained embedding, or `cls`. `sees_padding`: the text tower was
+    trained on rows of one length and attends to the padding. `takes_patches`: the tower takes an image as patches.
     """
 
     pooling: str = "auto"
@@ -66,31 +66,31 @@ def config_of(backbone: nn.Module) -> Any:
 
 
 def leading_tokens(backbone: nn.Module) -> int:
-    """How many tokens come before those of the patches."""
+    """The number of tokens before the patches."""
     found = {name.rpartition(".")[2]: parameter for name, parameter in backbone.named_parameters()}
     return sum(found[name].shape[1] if found[name].ndim == 3 else 1 for name in LEADING_TOKENS if name in found)
 
 
 def image_inputs(backbone: nn.Module, pixel_values: Tensor) -> dict[str, Any]:
-    """The keyword arguments that a vision backbone wants for `pixel_values` (B, 3, H, W)."""
+    """The keyword arguments of a vision backbone for `pixel_values` (B, 3, H, W)."""
     if facts_of(backbone).takes_patches:
         return _patches(pixel_values, int(config_of(backbone).patch_size))
     if "interpolate_pos_encoding" not in inspect.signature(backbone.forward).parameters:
         return {"pixel_values": pixel_values}
-    # such a model refuses any size but its own unless it is asked to interpolate its positions
+    # unless it interpolates its positions, such a model refuses every size except its own
     resized = tuple(pixel_values.shape[-2:]) != native_size(backbone)
     return {"pixel_values": pixel_values, "interpolate_pos_encoding": resized}
 
 
 def native_size(backbone: nn.Module) -> tuple[int, int]:
-    """Height and width of the images that a vision backbone was made for, in pixels; 224 where it does not say."""
+    """Height and width in pixels of the images that a vision backbone was trained on; 224 if its config has no size."""
     size = getattr(config_of(backbone), "image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
 
 
 def _patches(pixel_values: Tensor, patch: int) -> dict[str, Tensor]:
-    """(B, 3, H, W) -> the patches row by row, (B, N, patch * patch * 3), colours last, and their grid."""
+    """(B, 3, H, W) -> the patches row by row, (B, N, patch * patch * 3) with colours last, and their grid."""
     batch, channels, height, width = pixel_values.shape
     rows, columns = height // patch, width // patch
     cut = pixel_values.reshape(batch, channels, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
@@ -103,7 +103,7 @@ def _patches(pixel_values: Tensor, patch: int) -> dict[str, Tensor]:
 
 
 def max_positions(backbone: nn.Module) -> int:
-    """The longest text that a text backbone takes; a table with a padding index begins after it."""
+    """The longest text of a text backbone, in tokens. Positions up to the padding index are not usable."""
     tables = [part for name, part in backbone.named_modules() if name.endswith("position_embeddings")]
     offsets = [
         part.padding_idx + 1 for part in tables if isinstance(part, nn.Embedding) and part.padding_idx is not None
@@ -113,10 +113,10 @@ def max_positions(backbone: nn.Module) -> int:
 
 
 def as_trained(backbone: nn.Module, folder: Path) -> nn.Module:
-    """Apply what the model's tokenizer and preprocessor say and its weights and config do not.
+    """Apply two facts that only the model's tokenizer and preprocessor hold.
 
-    A text tower that sees its padding gets the tokenizer's id for it. A vision tower that was trained on the colours in
-    the order blue, green, red gets its first weights reversed, so that it takes images in the usual order.
+    A text tower that attends to padding gets the tokenizer's padding id. If a vision tower was trained on blue, green,
+    red, its first weights are reversed, so that it takes red, green, blue.
     """
     if facts_of(backbone).sees_padding and (folder / "tokenizer.json").exists():
         config_of(backbone).pad_token_id = Tokenizer.from_folder(folder).pad_id

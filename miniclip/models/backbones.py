@@ -1,6 +1,6 @@
-"""Backbones of the towers: how each is loaded from a folder, or built from its config.
+"""Load the backbone of a tower from a folder, or build it from its config.
 
-In: a Hugging Face folder, or its `config.json`. Out: a torch module whose every weight matches.
+In: a Hugging Face folder, or its `config.json`. Out: a torch module. A folder must hold every weight of it.
 """
 
 import inspect
@@ -22,7 +22,7 @@ INPUT_NAMES = {"vision": "pixel_values", "text": "input_ids"}
 def load_backbone(folder: Path, kind: str) -> nn.Module:
     """A pretrained backbone from a Hugging Face folder; `kind` is `vision` or `text`. Every weight must match.
 
-    From the folder of a whole model, such as CLIP, the tower of that kind is taken.
+    If the folder holds a whole model, such as CLIP, the backbone is its tower of that kind.
 
     Errors: `MiniClipError` when the folder is damaged, lacks weights, or holds a model of another kind.
     """
@@ -68,13 +68,13 @@ class WholeModel:
 
 
 def is_whole_model(settings: dict[str, Any]) -> bool:
-    """Whether a `config.json` is that of a model with a vision and a text tower."""
+    """Whether a `config.json` describes a model with a vision and a text tower."""
     both = all(isinstance(settings.get(f"{kind}_config"), dict) for kind in ("vision", "text"))
     return both or (settings.get("model_type") == "clip" and "text_config_dict" in settings)
 
 
 def load_whole_model(folder: Path) -> WholeModel:
-    """Open such a model; `MiniClipError` when transformers cannot."""
+    """Open a model with two towers; `MiniClipError` when transformers cannot."""
     from transformers import AutoModel
 
     model, missing = load_transformers(AutoModel, folder, f"cannot load the model in {folder}")
@@ -88,11 +88,11 @@ def load_transformers(cls: Any, folder: Path, refusal: str, **extra: Any) -> tup
     quiet: Any = logging
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
-    try:  # without a dtype, weights stored in half precision would stay so
+    try:  # without a dtype, weights in half precision would stay in half precision
         model, report = cls.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **extra
         )
-    except Exception as error:  # transformers raises many types for a damaged or unfit folder
+    except Exception as error:  # transformers raises many types for a damaged or unsuitable folder
         raise MiniClipError(f"{refusal}: {' '.join(str(error).split())[:300]}") from error
     return model, sorted(name for name in report["missing_keys"] if not name.endswith("num_batches_tracked"))
 
@@ -104,24 +104,24 @@ def check_complete(missing: list[str], refusal: str) -> None:
 
 
 def backbone_from_config(settings: dict[str, Any], kind: str) -> nn.Module:
-    """An untrained backbone from its `config.json`: what a run folder's weights are loaded into."""
+    """An untrained backbone from its `config.json`; the weights of a run folder are loaded into it."""
     if settings.get("model_type") == "efficientnet-lite":
         try:
             return EfficientNetLite(EfficientNetLiteConfig(**settings))
         except TypeError as error:
             raise MiniClipError(
-                f"the {kind} backbone's config.json is none of an EfficientNet-Lite: {error}"
+                f"the {kind} backbone's config.json does not describe an EfficientNet-Lite: {error}"
             ) from error
     config = _config_from(settings, kind)
     cls = _model_class(config, kind)
     try:
         return cast(nn.Module, cls._from_config(config, **_without_pooler(cls)).eval())
-    except Exception as error:  # transformers checks configs by exceptions of its own
+    except Exception as error:  # transformers raises its own types for an invalid config
         raise MiniClipError(f"cannot build the {kind} backbone from its config: {error}") from error
 
 
 def backbone_settings(backbone: nn.Module) -> dict[str, Any]:
-    """What `backbone_from_config` needs to build this backbone again."""
+    """The settings with which `backbone_from_config` builds this backbone again."""
     if isinstance(backbone, EfficientNetLite):
         from dataclasses import asdict
 
@@ -144,7 +144,7 @@ def _config_from(settings: dict[str, Any], kind: str) -> Any:
     values = {key: value for key, value in settings.items() if key not in ("model_type", "transformers_version")}
     try:
         return AutoConfig.for_model(model_type, **values)
-    except Exception as error:  # transformers checks configs by exceptions of its own
+    except Exception as error:  # transformers raises its own types for an invalid config
         reason = " ".join(str(error).split())[:300]
         raise MiniClipError(f"cannot build the {kind} backbone from its config: {reason}") from error
 
@@ -158,7 +158,7 @@ def _model_class(config: Any, kind: str) -> Any:
 
     cls = getattr(hf, type(config).__name__.removesuffix("Config") + "Model", None)
     wanted = INPUT_NAMES[kind]
-    refusal = f"--model.{kind}: {config.model_type!r} is no {kind} backbone"
+    refusal = f"--model.{kind}: {config.model_type!r} is not a {kind} backbone"
     if cls is None:
         raise MiniClipError(f"{refusal}: transformers has no such tower")
     if cls.main_input_name != wanted:
@@ -169,6 +169,6 @@ def _model_class(config: Any, kind: str) -> Any:
 
 
 def _without_pooler(cls: Any) -> dict[str, bool]:
-    """Leaves out a pooling layer that is optional: its weights were trained for another task, or not at all."""
+    """Omits an optional pooling layer: its weights were trained for another task, or not at all."""
     optional = "add_pooling_layer" in inspect.signature(cls.__init__).parameters
     return {"add_pooling_layer": False} if optional else {}

@@ -1,8 +1,8 @@
-"""The images and captions that a run keeps for export, as the tower sees them.
+"""The images and captions that a run keeps for export, in the form of the tower's input.
 
-In, during training: a caption table. Out, during export: training images for measuring activations, with captions that
-show whether an 8-bit tower still finds them; and `held_out`, validation images for calibrating scores. They are other
-people's data, so they stay in the run and are never part of a bundle.
+Training writes them from a caption table. Export reads training images to measure activations, their captions to check
+that an 8-bit tower still finds them, and `held_out`, validation images to calibrate scores. They belong to the data
+set, so they stay in the run and are never part of a bundle.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from miniclip.inference.tokenizer import Tokenizer
 
 CALIBRATION_FILE = "calibration.npz"
 IMAGES, CAPTIONS_PER_IMAGE = 256, 2
-MAX_BYTES = 4_000_000_000  # 256 images at 518 pixels are 0.2 GB; an archive may claim anything
+MAX_BYTES = 4_000_000_000  # 256 images at 518 pixels take 0.2 GB; a damaged archive may claim more
 HELD_OUT = "held_out_"
 
 
@@ -31,10 +31,10 @@ HELD_OUT = "held_out_"
 class CalibrationSet:
     """Images of a split and some of their captions."""
 
-    images: np.ndarray  # (N, H, W, 3) uint8, resized already
+    images: np.ndarray  # (N, H, W, 3) uint8, already resized
     captions: list[str]  # N_texts
     image_of_caption: np.ndarray  # (N_texts,) row in images; ascending, unless sorted by length
-    held_out: "CalibrationSet | None" = None  # of the validation split
+    held_out: "CalibrationSet | None" = None  # images of the validation split
 
     @classmethod
     def choose(cls, table: CaptionTable, transform: ImageTransform) -> "CalibrationSet":
@@ -60,22 +60,22 @@ class CalibrationSet:
                     own = [arrays[prefix + name] for name in ("pictures", "captions", "image_of_caption")]
                     return cls(own[0], own[1].tolist(), own[2])._checked()
 
-                held_out = part(HELD_OUT) if f"{HELD_OUT}pictures" in arrays else None  # older runs kept none
+                held_out = part(HELD_OUT) if f"{HELD_OUT}pictures" in arrays else None  # older runs have none
                 return replace(part(""), held_out=held_out)
-        except Exception as error:  # the disk, zip, zlib and numpy have types of their own for a damaged file
+        except Exception as error:  # the disk, zip, zlib and numpy raise different types for a damaged file
             raise MiniClipError(f"cannot read {path}: {error}; train again, or leave int8 out") from error
 
     def _checked(self) -> "CalibrationSet":
-        """Itself, or `ValueError` for arrays that export could not use."""
+        """This set; `ValueError` for arrays that export cannot use."""
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
-            raise ValueError("its images are no 8-bit RGB")
+            raise ValueError("its images are not 8-bit RGB")
         if not self.captions or not all(isinstance(caption, str) for caption in self.captions):
-            raise ValueError("its captions are no texts")
+            raise ValueError("its captions are not texts")
         rows = self.image_of_caption
         if rows.dtype.kind not in "iu" or rows.shape != (len(self.captions),):
             raise ValueError("its captions belong to no images")
         if rows.min() < 0 or rows.max() >= len(self.images):
-            raise ValueError("a caption belongs to an image that is not there")
+            raise ValueError("a caption belongs to a missing image")
         return self
 
     def save(self, path: Path) -> None:
@@ -89,13 +89,13 @@ class CalibrationSet:
         return {prefix + name: value for name, value in values.items()}
 
     def by_length(self, tokenizer: Tokenizer) -> "CalibrationSet":
-        """Captions of like length next to each other, as encoders batch them: padding would stretch 8-bit scales."""
+        """Sort captions by length, as encoders batch them, because padding would stretch 8-bit scales."""
         order = np.argsort([len(own) for own in tokenizer.ids(self.captions)], kind="stable")
         captions = [self.captions[row] for row in order]
         return replace(self, captions=captions, image_of_caption=self.image_of_caption[order])
 
     def seen_among(self, image_paths: Sequence[Path], transform: ImageTransform) -> int:
-        """The number of these files that the run was trained on, as far as it kept them.
+        """The number of these files that are among the kept training images of the run.
 
         A split by seed changes when images are added: `test` then also contains training images.
         """
@@ -107,7 +107,7 @@ class CalibrationSet:
         return len(kept & {own for _, own in prefetch(image_paths, digest, ahead=64) if isinstance(own, bytes)})
 
     def pixel_values(self, transform: ImageTransform) -> np.ndarray:
-        """(N, 3, H, W) float32, as the vision tower takes them."""
+        """(N, 3, H, W) float32, the input of the vision tower."""
         return np.stack([transform(Image.fromarray(image)) for image in self.images])
 
 

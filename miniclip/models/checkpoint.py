@@ -1,10 +1,10 @@
-"""Run folders, which training writes and export reads. Every file appears whole or not at all.
+"""Run folders, which training writes and export reads. Every file appears complete or not at all.
 
     model.safetensors  config.json  tokenizer.json  tokenizer_config.json  preprocessor_config.json
     metrics.jsonl  curves.png  retrieval.png  tensorboard/
-    calibration.npz  training_state.pt (what `--resume` continues from)
+    calibration.npz  training_state.pt (`--resume` continues from it)
 
-`config.json` holds the resolved configuration and both backbones' own configs, so that a run opens without a hub.
+`config.json` holds the resolved configuration and the configs of both backbones, so that a run opens without a hub.
 `miniclip.models.hub` says which of these files are shared.
 """
 
@@ -45,12 +45,12 @@ from miniclip.models.torch_encoder import TorchEncoders
 from miniclip.models.whole_models import holds_whole_model, load_dual_encoder
 
 RUN_FORMAT = 1
-STATE_FORMAT = 1  # of training_state.pt, where it says none, too
+STATE_FORMAT = 1  # of training_state.pt, also if the file names no format
 
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run: the model in evaluation mode, and all that is needed to feed it."""
+    """An opened run: the model in evaluation mode, its image transform and its tokenizer."""
 
     folder: Path
     config: Config
@@ -69,7 +69,7 @@ class Run:
         """Copy the files for `from_pretrained` to `folder`, with a README.md (`name` is its title) if there is none.
 
         It copies neither `training_state.pt` nor files with images of the data (the calibration file and the retrieval
-        sheet): a copy cannot be trained further, and int8 export from it needs `--data`.
+        figure). So a copy cannot be trained further, and its export to int8 needs `--data`.
         Errors: `MiniClipError` if another run is trained in `folder`, or it cannot be written.
         """
         folder = Path(folder)
@@ -82,7 +82,7 @@ class Run:
             replace_atomically(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
 
     def _copy_to(self, folder: Path) -> None:
-        """The existing shared files, `config.json` last, so that an incomplete copy is not taken for a run."""
+        """Copy the existing shared files, `config.json` last, so that an incomplete copy does not pass for a run."""
         _make_folder(folder)
         names = [name for name in present_files(self.folder) if name != "config.json"]
         if (self.folder / CARD).exists() and not (folder / CARD).exists():
@@ -106,7 +106,7 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Names the embedding space by weights, tokenizer, preprocessing and dimension; its bundle has the same."""
+        """Hash of weights, tokenizer, preprocessing and dimension: names the embedding space, also in the bundle."""
         files = [
             *weight_files(self.folder),
             self.settings / "tokenizer.json",
@@ -117,12 +117,12 @@ class Run:
     def encoders(
         self, autocast: bool = False, reuse_memory: bool = True, device: Device | None = None
     ) -> TorchEncoders:
-        """The model behind the interface that bundles have; it is moved to `device`, the CPU by default."""
+        """The model with the interface of a bundle; it is moved to `device`, the CPU by default."""
         return TorchEncoders(self.model, self.transform, self.tokenizer, autocast, reuse_memory, device)
 
 
 def begin_run(folder: Path, config: Config, transform: ImageTransform, text_folder: Path) -> Tokenizer:
-    """Make a run folder with tokenizer and preprocessing; returns the tokenizer as the run will use it."""
+    """Make a run folder with tokenizer and preprocessing; returns the run's tokenizer."""
     _make_folder(folder)
     write_json(folder / "preprocessor_config.json", transform.to_dict())
     return write_tokenizer(text_folder, folder, config.model.max_tokens)
@@ -170,7 +170,7 @@ def load_run(name_or_folder: str | Path) -> Run:
         raise no_config(settings_path, error) from error
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except Exception as error:  # the disk, safetensors and torch have types of their own
+    except Exception as error:  # the disk, safetensors and torch raise different types
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
         raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from error
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
@@ -185,7 +185,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _whole_model(folder: Path, name: str) -> Run:
-    """A model of others. Its tokenizer and preprocessor are kept in the cache, as a run has them."""
+    """A model made by others as a run. Its tokenizer and preprocessor are kept in the cache, in the form of a run."""
     config, model = load_dual_encoder(folder, name)
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
     with tempfile.TemporaryDirectory() as tmp:
@@ -200,7 +200,7 @@ def _whole_model(folder: Path, name: str) -> Run:
 
 
 def read_run_config(folder: Path) -> tuple[dict[str, Any], Config]:
-    """A run's `config.json`, whole and as a `Config`; `MiniClipError` when it is none, or of a newer format."""
+    """A run's `config.json` as a dictionary and as a `Config`; `MiniClipError` if it is invalid or too new."""
     path = folder / "config.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -223,7 +223,7 @@ def no_config(path: Path, error: Exception) -> MiniClipError:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether the folder has a run that another one would overwrite."""
+    """Whether the folder has a run, which another training would overwrite."""
     return any((folder / name).exists() for name in ("config.json", "training_state.pt"))
 
 
@@ -231,7 +231,7 @@ def save_training_state(folder: Path, state: dict[str, Any]) -> None:
     """Save the state that `--resume` needs: parameters, optimiser, schedule and epoch."""
 
     def save(path: Path) -> None:
-        with path.open("wb") as file:  # given a path, torch would not say why it could not write
+        with path.open("wb") as file:  # with a path instead, torch's error would not say why it cannot write
             torch.save({"format": STATE_FORMAT, **state}, file)
 
     replace_atomically(folder / "training_state.pt", save)
@@ -252,7 +252,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def load_training_state(folder: Path) -> dict[str, Any] | None:
-    """The last saved state, in an epoch or after it, or None if there is none."""
+    """The last saved state, from within an epoch or from its end; None if there is none."""
     path = folder / "training_state.pt"
     if not path.exists():
         return None

@@ -1,6 +1,6 @@
 """Frozen configuration of model, data and training: a TOML file, and flags `--section.field value` that override it.
 
-In: a TOML file and argparse flags. Out: one `Config`, every value checked, every error naming its flag.
+In: a TOML file and argparse flags. Out: one `Config` with checked values. Every error names its flag.
 `python -m train --help` prints each field's `help`.
 """
 
@@ -26,8 +26,10 @@ class ModelConfig:
 
     vision: str = _option("package:efficientnet-lite0", "vision backbone: folder, Hugging Face id, or package:NAME")
     text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
-    vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: what is taken from the vision backbone")
-    text_pooling: str = _option("auto", "auto | cls | mean | eos: what is taken from the text backbone")
+    vision_pooling: str = _option(
+        "auto", "auto | cls | mean | cls+mean: how the output of the vision backbone is pooled"
+    )
+    text_pooling: str = _option("auto", "auto | cls | mean | eos: how the output of the text backbone is pooled")
     head: str = _option(
         "mlp",
         "mlp; linear: the heads of the CLIP that both --model.vision and --model.text name; "
@@ -35,7 +37,7 @@ class ModelConfig:
     )
     projection_dim: int = _option(256, "dimension of the shared embedding space")
     dropout: float = _option(0.1, "dropout inside the projection heads")
-    image_size_px: int = _option(224, "height and width of the images the vision tower sees")
+    image_size_px: int = _option(224, "height and width of the vision tower's input, in pixels")
     max_tokens: int = _option(64, "longer captions are cut to this many tokens")
 
 
@@ -44,11 +46,11 @@ class DataConfig:
     """Additional training data and caption augmentation."""
 
     seed: int = _option(0, "seed of the 80/10/10 split where a data set has no official one")
-    prototypes: bool = _option(False, "add the ImageNet classifier's class vectors with their names as pairs")
-    prototypes_per_batch: int = _option(256, "how many prototypes join each batch")
-    name_templates: bool = _option(False, "show captions that are bare names as sentences, too: a picture of a NAME")
+    prototypes: bool = _option(False, "add pairs of an ImageNet class name and its weight vector in the classifier")
+    prototypes_per_batch: int = _option(256, "number of these prototype pairs in each batch")
+    name_templates: bool = _option(False, "also turn captions that are bare names into sentences: a picture of a NAME")
     caption_augment: float = _option(
-        0.0, "how often a sentence is shown shortened: no articles, or some words left out"
+        0.0, "share of sentences that are shortened: without articles, or without some words"
     )
 
 
@@ -57,32 +59,32 @@ class TrainConfig:
     """One training run."""
 
     setup: int = _option(1, "1: heads only · 2: everything · 3: the last two blocks of each tower and the heads")
-    start_from: str = _option("", "run folder whose weights are the start; setup 3 wants a run of setup 2")
-    vision_blocks: int = _option(-1, "train the last N vision blocks instead of what the setup says; 99: all of it")
-    text_blocks: int = _option(-1, "train the last N text blocks instead of what the setup says; 99: all of it")
+    start_from: str = _option("", "run folder with the initial weights; for setup 3, a run of setup 2")
+    vision_blocks: int = _option(-1, "train the last N vision blocks instead of those of the setup; 99: all blocks")
+    text_blocks: int = _option(-1, "train the last N text blocks instead of those of the setup; 99: all blocks")
     epochs: int = _option(12, "passes over the training images")
-    batch_size: int = _option(1024, "captions a step; all but those of the same image are negatives")
-    captions_per_image: int = _option(0, "captions of each image an epoch, in one batch; 0: all, in any order")
-    micro_batch: int = _option(0, "GradCache: captions that pass through the towers at a time; 0: the whole batch")
+    batch_size: int = _option(1024, "captions per step; captions of other images in the batch are negatives")
+    captions_per_image: int = _option(0, "captions of each image per epoch, in the same batch; 0: all, in any order")
+    micro_batch: int = _option(0, "GradCache: captions that pass through the towers at once; 0: the whole batch")
     learning_rate: float = _option(1e-3, "peak learning rate of the heads")
     vision_learning_rate: float = _option(1e-5, "peak learning rate of the vision tower's trained blocks")
     text_learning_rate: float = _option(1e-5, "peak learning rate of the text tower's trained blocks")
     layer_decay: float = _option(1.0, "factor from each block's learning rate to that of the block below it")
     weight_decay: float = _option(0.1, "AdamW weight decay")
-    warmup_fraction: float = _option(0.05, "share of the steps in which the learning rate rises")
+    warmup_fraction: float = _option(0.05, "share of the steps during which the learning rate rises")
     loss: str = _option("infonce", "infonce | sigmoid | multi-positive | triplet")
     margin: float = _option(0.2, "margin of the triplet loss")
     feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
-    mixup: float = _option(0.0, "mix pairs on both sides by shares drawn from Beta(N, N), for cached features; 0: off")
+    mixup: float = _option(0.0, "mixup of cached features of both towers, with shares from Beta(N, N); 0: off")
     views: int = _option(
         1,
-        "views of each image: itself, then random crops and mirror images; new each epoch if all blocks learn",
+        "views of each image: the image, then random crops, some mirrored; new ones each epoch if all blocks train",
     )
     ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
-    patience: int = _option(5, "stop after so many epochs without a better mean recall")
+    patience: int = _option(5, "stop after this many epochs without a better mean recall")
     select: str = _option("first", "first | all: keep the epoch that is best on the first source, or on all of them")
-    teacher: str = _option("", "bundles or runs whose similarities are learned, too, separated by commas")
+    teacher: str = _option("", "bundles or runs to distil from, separated by commas")
     teacher_weight: float = _option(1.0, "weight of the distillation loss relative to the main loss")
     save_minutes: float = _option(2.0, "minutes between saved training states")
     seed: int = _option(0, "seed of weights, order, noise and crops")
@@ -90,7 +92,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run; written into the run folder as `config.json`."""
+    """All settings of a run; the run folder has them in `config.json`."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -117,7 +119,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
-    """Read a TOML file, lay flags such as {"train.epochs": "3"} over it, and check every value.
+    """Read a TOML file, override its values with flags such as {"train.epochs": "3"}, and check every value.
 
     The path may be the name of a recipe that ships, such as `setup1`.
     Errors: `MiniClipError` for a file that is missing or not TOML, an unknown key, a wrong type or a bad value.
@@ -249,7 +251,7 @@ def _check(config: Config) -> None:
             raise MiniClipError(f"{flag} must be {wanted}, got {value}")
 
 
-SEEDS = 2**40  # a step's own seed is a million times as high, and must be below 2**64
+SEEDS = 2**40  # a step's seed is a million times as large and must stay below 2**64
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
 HEADS = ("mlp", "linear", "affine")
 SELECTIONS = ("first", "all")

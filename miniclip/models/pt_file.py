@@ -1,6 +1,6 @@
-"""Checkpoints in `.pt` files: found on disk or on the hub, opened without running any code in them, and named by kind.
+"""Find and read a checkpoint in a `.pt` file, without running any code in it.
 
-In: a file, or `USER/NAME` of a repository that holds one. Out: its tensors by name, and the project that wrote it.
+In: a file, or the `USER/NAME` of a repository that holds one. Out: its tensors by name, and the project that wrote it.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from miniclip.errors import MiniClipError
 from miniclip.models.hub import HUB_NAME, download
 
 WRAPPERS = ("model_state_dict", "state_dict", "model")
-DATA_PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
+DATA_PARALLEL = "module."  # torch.nn.DataParallel puts it before every name
 SUFFIXES = (".pt", ".pth")
-PREPARED_EMBEDDINGS = {"image_embeddings", "text_embeddings"}  # what the original's app keeps for its images
-KINDS = {  # names that only the state dict of this project has
+PREPARED_EMBEDDINGS = {"image_embeddings", "text_embeddings"}  # the original app stores these for its images
+KINDS = {  # by project: names that only its state dicts have
     "original": {"temperature"},
     "projections": {"visual.proj", "text_projection"},
 }
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """The file at this path; if nothing is there and it reads like USER/NAME, the one checkpoint of that repository.
+    """The file at this path. If there is none and the path reads like USER/NAME, the checkpoint of that repository.
 
-    Errors: `MiniClipError` when the repository cannot be had, or holds no checkpoint, or several.
+    Errors: `MiniClipError` when the repository cannot be downloaded, or does not hold exactly one checkpoint.
     """
     path = Path(name)
     if path.exists() or path.suffix in SUFFIXES or not HUB_NAME.fullmatch(str(name)):
@@ -40,10 +40,10 @@ def find_checkpoint(name: str | Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The kind of a checkpoint, a key of `KINDS`, and its state dict. Nothing but tensors is unpickled.
+    """The kind of a checkpoint, a key of `KINDS`, and its state dict. Only tensors are unpickled.
 
-    A dictionary around the state dict and the prefix of `DataParallel` are taken off.
-    Errors: `MiniClipError` when it cannot be read, holds code or other objects, or is of no known kind.
+    An outer dictionary and the prefix of `DataParallel` are removed.
+    Errors: `MiniClipError` when it cannot be read, holds code or other objects, or is of an unknown kind.
     """
     state = _plain(path)
     for name in WRAPPERS:
@@ -51,20 +51,20 @@ def read_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
             state = state[name]
     if isinstance(state, dict) and state.keys() >= PREPARED_EMBEDDINGS:
         raise MiniClipError(
-            f"{path} holds embeddings that the original's app prepared, and no model; import the checkpoint that made "
+            f"{path} holds embeddings prepared by the original app, and no model; import the checkpoint that made "
             "them, then embed the images with: miniclip index FOLDER"
         )
     state = _without_prefix(state) if isinstance(state, dict) else {}
     kind = next((kind for kind, names in KINDS.items() if names <= state.keys()), None)
     if kind is None:
         raise MiniClipError(
-            f"{path} is no checkpoint of the original MiniCLIP: it has no temperature; nor is it one of open_clip, "
+            f"{path} is neither a checkpoint of the original MiniCLIP, which has a temperature, nor one of open_clip, "
             "which has visual.proj and text_projection"
         )
     for name, value in state.items():
         dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         if not isinstance(name, str) or not dense or value.is_nested:
-            raise MiniClipError(f"{path} is no state dict: {name!r} is no plain tensor")
+            raise MiniClipError(f"{path} is not a state dict: {name!r} is not a plain tensor")
     return kind, state
 
 
@@ -73,9 +73,9 @@ def _plain(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise MiniClipError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # torch raises many types, and its words tell how to run the code in the file
+    except Exception as error:  # torch raises many types, and its messages explain how to run the code in the file
         how = "save it with torch.save(model.state_dict(), ...)"
-        raise MiniClipError(f"{path} is no file of plain weights, and nothing else is opened; {how}") from error
+        raise MiniClipError(f"{path} is not a file of plain weights only, so it is not opened; {how}") from error
 
 
 def _without_prefix(state: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""The tokenizer of a model of others, as the files of a run: `tokenizer.json` and `tokenizer_config.json`.
+"""Write the tokenizer of a model made by others as the files of a run: `tokenizer.json`, `tokenizer_config.json`.
 
 In: a Hugging Face folder. Out: both files, complete. Two things can be missing in that folder: SigLIP's lower case and
 removal of punctuation are in the code of transformers, and older models have a vocabulary without a `tokenizer.json`.
@@ -43,14 +43,14 @@ def tokenizer_json(folder: Path) -> bytes:
         return content
     try:
         rust = RustTokenizer.from_str(content.decode())
-    except Exception as error:  # the Rust side raises plain Exception for bad JSON
+    except Exception as error:  # the Rust library raises plain Exception for bad JSON
         raise MiniClipError(f"{path} is not a tokenizer: {error}") from error
     rust.normalizer = normalizers.Sequence([*steps, *([rust.normalizer] if rust.normalizer is not None else [])])
     return str(rust.to_str(pretty=True)).encode()
 
 
 def _text_rules(folder: Path) -> list[Any]:
-    """The normalisation that SigLIP applies before its tokenizer: lower case; the first version drops punctuation."""
+    """The normalisation of SigLIP before its tokenizer: lower case, and in the first version no punctuation."""
     if not str(read_settings(folder / "config.json").get("model_type", "")).startswith("siglip"):
         return []
     settings = read_tokenizer_config(folder)
@@ -62,7 +62,7 @@ def _text_rules(folder: Path) -> list[Any]:
 
 
 def _converted(folder: Path) -> bytes:
-    """From a vocabulary (`vocab.txt`, or `vocab.json` with `merges.txt`), by transformers."""
+    """Convert a vocabulary (`vocab.txt`, or `vocab.json` with `merges.txt`) with transformers."""
     from transformers import AutoTokenizer
 
     refusal = f"{folder} has no tokenizer.json (the fast tokenizer)"
@@ -73,4 +73,4 @@ def _converted(folder: Path) -> bytes:
         return str(tokenizer.backend_tokenizer.to_str(pretty=True)).encode()
     except Exception as error:  # transformers raises many types
         reason = " ".join(str(error).split())[:200]
-        raise MiniClipError(f"{refusal}, and none can be made of its vocabulary: {reason}") from error
+        raise MiniClipError(f"{refusal}, and its vocabulary cannot be converted: {reason}") from error

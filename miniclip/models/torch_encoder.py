@@ -1,6 +1,6 @@
-"""The PyTorch model behind the interface of a bundle's encoders, and what PyTorch needs to know of the machine.
+"""The PyTorch model with the interface of a bundle's encoders.
 
-In: a `DualEncoder` with its preprocessing. Out: `TorchEncoders`, which evaluation and benchmark take as they take
+In: a `DualEncoder` with its preprocessing. Out: `TorchEncoders`, which evaluation and benchmark use like
 `OnnxEncoders`.
 """
 
@@ -21,8 +21,9 @@ from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder
 def reuse_freed_memory() -> None:
     """Tell glibc to keep large freed blocks for the next layer instead of returning them to the system.
 
-    Each convolution's output is larger than glibc's threshold for a mapping of its own, so every layer would ask the
-    kernel for fresh zeroed pages: that alone took two thirds of the time here. Elsewhere than on glibc nothing happens.
+    The output of a convolution is larger than glibc's threshold for a separate mapping, so every layer would request
+    new zeroed pages from the kernel. That alone took two thirds of the time here. Without glibc, this function does
+    nothing.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3  # <malloc.h>
     with contextlib.suppress(OSError, AttributeError):
@@ -32,10 +33,10 @@ def reuse_freed_memory() -> None:
 
 
 class TorchEncoders(Encoders):
-    """The PyTorch model behind the same interface as a bundle, so that both are measured by the same code.
+    """The PyTorch model with the same interface as a bundle, so that the same code measures both.
 
-    `autocast` computes in bfloat16, or in the type of `device`, which is the CPU by default; `reuse_memory` calls
-    `reuse_freed_memory`, which is for the whole process.
+    `autocast` computes in bfloat16, or in the type of `device`, which is the CPU by default. `reuse_memory` calls
+    `reuse_freed_memory`, which affects the whole process.
     """
 
     def __init__(

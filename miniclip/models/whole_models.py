@@ -1,11 +1,11 @@
-"""A whole model of transformers as a dual encoder: the zero-shot baseline, and what a linear probe starts from.
+"""A whole transformers model as a dual encoder: the zero-shot baseline, and the start of a linear probe.
 
-In: a folder with a model of two towers and its processor, as `save_pretrained` leaves them: CLIP, SigLIP, SigLIP 2,
-AltCLIP, ChineseCLIP, MetaCLIP 2, ALIGN, and other models built alike. Out: the model with its two projections as its
-heads, and the configuration that says so. A tower without a projection (SigLIP) gets the identity.
+In: a folder with a two-tower model and its processor, as `save_pretrained` writes it: CLIP, SigLIP, SigLIP 2, AltCLIP,
+ChineseCLIP, MetaCLIP 2, ALIGN, and others of the same structure. Out: a `DualEncoder` whose heads are the model's two
+projections, and its configuration. A tower without a projection (SigLIP) gets the identity.
 
 Opening a model compares the embeddings of the dual encoder with the model's own `get_image_features` and
-`get_text_features`. A model that is built otherwise is refused.
+`get_text_features`. A model whose embeddings differ is refused.
 """
 
 import math
@@ -24,7 +24,7 @@ from miniclip.models.config import ModelConfig
 from miniclip.models.dual_encoder import LOGIT_SCALE_MAX, DualEncoder, LinearHead, build_model
 
 TOWERS = ("vision_model.", "text_model.")
-MAX_DIFFERENCE = 1e-3  # between our embedding and the model's own, of unit length
+MAX_DIFFERENCE = 1e-3  # between our embedding and the model's own; both have unit length
 
 
 def holds_whole_model(folder: Path) -> bool:
@@ -36,7 +36,7 @@ def holds_whole_model(folder: Path) -> bool:
 
 
 def load_dual_encoder(folder: Path, name: str) -> tuple[ModelConfig, DualEncoder]:
-    """The model in evaluation mode; `name` is what its configuration calls it.
+    """The model in evaluation mode; its configuration records `name` as the two backbones.
 
     Errors: `MiniClipError` when the folder lacks weights or is damaged, or the model's own embeddings differ.
     """
@@ -68,13 +68,13 @@ def _embedding_dim(whole: Any, projections: dict[str, nn.Linear | None]) -> int:
     for projection in projections.values():
         if projection is not None:
             return int(projection.out_features)
-    return int(whole.config.vision_config.hidden_size)  # SigLIP: both towers end in it
+    return int(whole.config.vision_config.hidden_size)  # SigLIP: the width of both towers
 
 
 def _fill(head: nn.Linear, projection: nn.Linear | None) -> None:
-    """Copy a projection, or become the identity."""
+    """Copy the projection into the head; without one, the head becomes the identity."""
     if projection is None and head.in_features != head.out_features:
-        raise MiniClipError(f"a tower of {head.in_features} dimensions has no projection into {head.out_features}")
+        raise MiniClipError(f"a tower of {head.in_features} dimensions has no projection to {head.out_features}")
     head.weight.copy_(torch.eye(head.in_features) if projection is None else projection.weight)
     if head.bias is not None:
         bias = projection.bias if projection is not None else None
@@ -98,8 +98,10 @@ def _compare(whole: Any, model: DualEncoder, transform: ImageTransform, folder: 
     text_config = whole.config.text_config
     input_ids = torch.arange(5, 5 + length)[None] % int(text_config.vocab_size)
     end = getattr(text_config, "eos_token_id", None)
-    if end is not None and end < text_config.vocab_size:  # SigLIP's config has CLIP's, which is beyond its words
-        input_ids[:, -1] = end  # CLIP looks for it
+    if (
+        end is not None and end < text_config.vocab_size
+    ):  # SigLIP's config names CLIP's end token, which its vocabulary lacks
+        input_ids[:, -1] = end  # CLIP pools at this token
     mask = torch.ones_like(input_ids)
     mask_of_whole = {} if model.text.exact_length else {"attention_mask": mask}
     with torch.inference_mode():
@@ -109,7 +111,7 @@ def _compare(whole: Any, model: DualEncoder, transform: ImageTransform, folder: 
                 whole.get_image_features(**image_inputs(model.vision.backbone, pixel_values)),
                 whole.get_text_features(input_ids=input_ids, **mask_of_whole),
             )
-        except Exception as error:  # whatever an unknown model raises
+        except Exception as error:  # an unknown model may raise any type
             raise MiniClipError(f"the model in {folder} cannot be run: {' '.join(str(error).split())[:300]}") from error
     for kind, own, output in zip(("image", "text"), ours, theirs, strict=True):
         expected = functional.normalize(getattr(output, "pooler_output", output), dim=-1)

@@ -1,1 +1,1 @@
-"""A question becomes results."""
+"""Search: from a query to results."""

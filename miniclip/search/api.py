@@ -32,13 +32,13 @@ class Hit:
     score: float
     """Cosine similarity of the image to the query."""
     probability: float | None
-    """How likely the image matches the query's words; None without words or without a calibrated model."""
+    """The probability that the image matches the query's words; None without words or without a calibrated model."""
     captions: list[str]
     """The image's captions, if its folder has a caption file."""
     by_name: bool = False
-    """Whether captions, file or folder names or the date hold the query's words."""
+    """Whether captions, file or folder names or the date contain the query's words."""
     text: str = ""
-    """The lines of text in the image that hold words of the query; needs the extra `ocr` when it is indexed."""
+    """The lines of text in the image that contain words of the query; indexing them needs the extra `ocr`."""
     _read: Callable[[], ImageSource] = field(default=bytes, repr=False, compare=False)
 
     def open(self) -> Image.Image:
@@ -107,7 +107,7 @@ class Index:
             query: What the image should show; several phrasings are averaged.
             images: Images to search by, as in `Model.encode_images`.
             top_k: The largest number of hits.
-            names: Whether captions, names, dates and the text in images take part, too.
+            names: Whether captions, names, dates and the text in images count as well.
             minus: What the image should not show.
             distinct: Whether files of equal content count as one.
             sort: `"match"`, or `"date"` for the same images with the newest first.
@@ -116,9 +116,9 @@ class Index:
             before: Only images taken on that day or earlier.
             camera: Only images of the camera with this name, or with this text in its name.
             orientation: Only images that are `"landscape"`, `"portrait"` or `"square"`.
-            min_megapixels: Only images of at least so many million pixels.
+            min_megapixels: Only images of at least this many million pixels.
             file_type: Only files of this type, such as `"jpeg"`.
-            min_rating: Only images with at least so many stars, 1 to 5.
+            min_rating: Only images with at least this many stars, 1 to 5.
             near: Only images taken near this place: latitude and longitude in degrees.
             within_km: The largest distance from `near` in kilometres; 10 by default.
 
@@ -165,7 +165,7 @@ def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str]
     Args:
         folder: A folder, `s3://BUCKET/FOLDER`, a caption file, `hf:USER/NAME`, or `openmoji`.
         model: The model that embeds them. By default the one that ships.
-        say: Called with lines about what happens, such as `print`.
+        say: A function that gets lines about the progress, such as `print`.
 
     Returns:
         The index, ready to be searched.
@@ -185,11 +185,11 @@ def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str]
 
 
 def open_index(folder: str | Path, model: Model | None = None) -> Index:
-    """Open an index that `miniclip index` or `index` made, as it is.
+    """Open an index that `miniclip index` or `index` made, without an update.
 
     Args:
         folder: The folder of the index.
-        model: The model that made it. By default it is loaded from where it was then.
+        model: The model that made it. By default, it is loaded from the folder that the index names.
 
     Returns:
         The index, ready to be searched.

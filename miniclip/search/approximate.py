@@ -1,6 +1,6 @@
 """Search that takes less memory or time than exact search, and its recall against exact search.
 
-    int8   8 bits a value in memory, a quarter of float32, which a query reads in less time on every CPU; the best
+    int8   8 bits per value in memory, a quarter of float32; a query reads them faster on every CPU; the best
            candidates are scored again from the table
     ann    LanceDB's vector index (IVF-PQ) on disk; almost nothing in memory. `miniclip index --ann` makes it
 
@@ -32,7 +32,7 @@ from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import session_options
 
 GALLERIES = ("exact", "int8", "ann")
-CANDIDATES = 8  # scored again, for each that is wanted
+CANDIDATES = 8  # rescored, for each requested result
 BLOCK = 1 << 16  # rows
 # 8-bit queries are -63..63, shifted to 1..127: two products with 127 then fit the 16 bits in which a CPU without VNNI
 # adds them
@@ -63,7 +63,7 @@ class SearchBackend(Protocol):
 
 
 def open_backend(kind: str, index: ImageIndex) -> SearchBackend:
-    """`int8` or `ann` on an index whose embeddings stay on disk; `MiniClipError` for others, or no vector index."""
+    """`int8` or `ann` on an index with embeddings on disk; `MiniClipError` for other kinds or no vector index."""
     if kind == "int8":
         return Int8Search(index.stored)
     if kind == "ann":
@@ -101,13 +101,13 @@ def int8_graph() -> bytes:
 class Int8Block:
     """Some of the embeddings in 8 bits."""
 
-    embeds: np.ndarray  # (D, n) int8: a column an image, because onnxruntime's matrix-vector product reads rows
+    embeds: np.ndarray  # (D, n) int8: one column per image, because onnxruntime's matrix-vector product reads rows
     rows: np.ndarray  # (n,) of the index
-    offsets: np.ndarray  # (n,) float32: minus the gain of each product from shifting queries to unsigned numbers
+    offsets: np.ndarray  # (n,) float32: corrects the products for the shift of queries to unsigned numbers
 
 
 class Int8Search:
-    """Embeddings in 8 bits. One scale for all: rows are of unit length, so ranks do not suffer. Thread-safe."""
+    """Embeddings in 8 bits. One scale is enough, because all rows have unit length. Thread-safe."""
 
     def __init__(self, stored: StoredEmbeds) -> None:
         self._stored = stored
@@ -199,12 +199,12 @@ def _rescore(queries: np.ndarray, rows: np.ndarray, stored: StoredEmbeds, k: int
 
 
 def make_ann(index: ImageIndex) -> None:
-    """Build the vector index in place of an older one.
+    """Build the vector index; an older one is replaced.
 
     Errors: `MiniClipError` below `SMALLEST_ANN` rows, or if it cannot be written, or another process writes it.
     """
     if len(index) < SMALLEST_ANN:
-        raise MiniClipError(f"--ann pays from {SMALLEST_ANN:,} images on, and there are {len(index):,}; leave it out")
+        raise MiniClipError(f"--ann helps from {SMALLEST_ANN:,} images on, and there are {len(index):,}; leave it out")
     dim = index.stored.dim
     settings = IvfPq(
         distance_type="dot",
@@ -236,7 +236,7 @@ def exact_top_k(stored: StoredEmbeds, query_embeds: np.ndarray, k: int) -> np.nd
 
 
 def measured_recall(kind: str, gallery: SearchBackend, index: ImageIndex, encoders: OnnxEncoders) -> tuple[float, str]:
-    """A gallery's recall and a description of the queries, measured once per index version and kept beside it."""
+    """A gallery's recall and a description of the queries; it is measured once per index version and stored."""
     path, version = index.folder / "recall.json", int(index.stored.table.version)
     known: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -248,6 +248,6 @@ def measured_recall(kind: str, gallery: SearchBackend, index: ImageIndex, encode
     texts = captions[:: max(1, len(captions) // 64)][:64] or list(PROBES)
     queries = f"{len(texts)} {'captions of the index' if captions else 'everyday phrases'}"
     recall = recall_of(gallery, index, encoders.encode_texts(texts))
-    with contextlib.suppress(MiniClipError):  # an index that may only be read is measured every time
+    with contextlib.suppress(MiniClipError):  # for a read-only index, it is measured every time
         write_json(path, {**known, kind: {"version": version, "recall": recall, "queries": queries}})
     return recall, queries

@@ -1,7 +1,7 @@
-"""Which image of each group of duplicates to keep: the one with the most pixels, then the sharpest.
+"""Choose the image of each group of duplicates to keep: the one with the most pixels, then the sharpest.
 
-In: groups of rows from `find_duplicates`. Out: for each image that is kept, the images that it stands for. Groups are
-chains, in which the first need not look like the last: an image is given up only for one that it is like itself.
+In: groups of rows from `find_duplicates`. Out: for each kept image, the images that it replaces. Groups are chains,
+whose first and last image may look different. So an image is dropped only for a kept image that is similar to it.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ SHARPNESS_PX = 1024  # longest edge at which images of equally many pixels are c
 
 @dataclass(frozen=True)
 class Choice:
-    """The row that is kept, and the rows that can go because of it."""
+    """The kept row, and the rows that it replaces."""
 
     kept: int
     others: list[int]
@@ -95,7 +95,7 @@ def _best_first(rows: Sequence[int], index: ImageIndex) -> list[int]:
 
 
 def _distinct_files(rows: Sequence[int], index: ImageIndex) -> list[int]:
-    """The rows whose file is as it was indexed, each file once."""
+    """The rows whose file has not changed since it was indexed, each file once."""
     files: dict[str, int] = {}
     for row in rows:
         path = index.paths.text(row)

@@ -1,6 +1,6 @@
 """Embeddings of an index's captions, made on demand and stored beside it.
 
-In: an index folder, captions, encoders. Out: `text_embeds`, and the file that holds them for the next time.
+In: an index folder, captions, encoders. Out: `text_embeds`, and a file with them for the next time.
 
     INDEX/captions.npz    the bundle's fingerprint, `keys` (C, 16) that name the captions, `text_embeds` (C, D) float32
 
@@ -28,7 +28,7 @@ TOGETHER = 1024  # captions; enough to form batches of similar length, few enoug
 
 
 def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders) -> np.ndarray:
-    """`text_embeds` (C, D) of `captions`, from the index `folder` or computed and kept there if it can be written."""
+    """`text_embeds` (C, D) of `captions`: read from the index `folder`, or computed and, if possible, stored there."""
     keys = [hashlib.sha256(caption.encode("utf-8", "surrogateescape")).digest()[:16] for caption in captions]
     known, known_embeds = _read(folder / CAPTIONS, encoders)
     places = np.asarray([known.get(key, -1) for key in keys], dtype=np.int64)
@@ -49,7 +49,7 @@ def caption_embeds(folder: Path, captions: Sequence[str], encoders: OnnxEncoders
             done[rows] = True
             bar.update(len(rows))
             if time.monotonic() - saved > SAVE_EVERY_S or rows[-1] == missing[-1]:
-                with contextlib.suppress(MiniClipError):  # an index that cannot be written is searched all the same
+                with contextlib.suppress(MiniClipError):  # an index that cannot be written can still be searched
                     _write(folder / CAPTIONS, [keys[row] for row in np.flatnonzero(done)], text_embeds[done], encoders)
                 saved = time.monotonic()
     return text_embeds
@@ -62,7 +62,7 @@ def _read(path: Path, encoders: OnnxEncoders) -> tuple[dict[bytes, int], np.ndar
         with np.load(path, allow_pickle=False) as stored:
             fingerprint, keys, text_embeds = (stored[name] for name in ("fingerprint", "keys", "text_embeds"))
         whole = keys.shape[1:] == (16,) and text_embeds.shape == (len(keys), encoders.dim)
-    except Exception:  # zip, zlib and numpy have types of their own for a damaged file
+    except Exception:  # zip, zlib and numpy raise different types for a damaged file
         return {}, nothing
     if not whole or str(fingerprint) != encoders.bundle.fingerprint:
         return {}, nothing

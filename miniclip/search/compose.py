@@ -1,4 +1,4 @@
-"""From a query to what a search needs: one query embedding, and which rows may answer.
+"""Turn a query into the inputs of a search: one query embedding, and the allowed rows.
 
 In: a `Query`. Out: `Composed`, and masks or orders of rows. The embedding of the words is also kept separately, because
 score calibration applies to text queries only.
@@ -16,7 +16,7 @@ from miniclip.search.query import Query
 
 @dataclass(frozen=True)
 class Composed:
-    """A query in the space of the embeddings."""
+    """The embeddings of a query."""
 
     query_embed: np.ndarray  # (1, D), unit length: the embedding to search for
     text_embed: np.ndarray | None  # (1, D): only its words; None if there are none
@@ -32,14 +32,14 @@ def compose(query: Query, encoders: OnnxEncoders, index: ImageIndex) -> Composed
         wanted = text_embed if image_embed is None else image_embed
     else:
         wanted = query.text_weight * text_embed + (1 - query.text_weight) * image_embed
-    assert wanted is not None  # checked at the door
+    assert wanted is not None  # `Query.check` ensures it
     if query.minus:
         wanted = wanted - query.minus_weight * _mean(encoders.encode_texts(query.minus))
     return Composed(_unit(wanted), text_embed)
 
 
 def allowed_rows(query: Query, index: ImageIndex) -> np.ndarray | None:
-    """(N,) bool: which rows may answer; None if all may."""
+    """(N,) bool: the rows that may be results; None if all rows may."""
     allowed = query.allowed(index)
     if query.rows:
         allowed = np.ones(len(index), dtype=bool) if allowed is None else allowed
@@ -71,7 +71,7 @@ def _first_of_each(content: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """The first allowed row of each distinct file content."""
     rows = np.flatnonzero(allowed)
     first = np.full(len(content), -1, dtype=np.int64)
-    first[content[rows[::-1]]] = rows[::-1]  # the last one written is the first row
+    first[content[rows[::-1]]] = rows[::-1]  # the first row is written last
     chosen = np.zeros(len(content), dtype=bool)
     chosen[first[first >= 0]] = True
     return chosen
@@ -83,5 +83,5 @@ def _mean(embeds: np.ndarray) -> np.ndarray:
 
 
 def _unit(embeds: np.ndarray) -> np.ndarray:
-    """(N, D) of unit length; a zero vector stays zero, and then every image has the same score."""
+    """(N, D) of unit length. A zero vector stays zero, and then all images have the same score."""
     return np.asarray(embeds / np.maximum(np.linalg.norm(embeds, axis=1, keepdims=True), 1e-12), dtype=np.float32)

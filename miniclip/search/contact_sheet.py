@@ -1,6 +1,6 @@
 """A contact sheet of search results, as one image.
 
-In: the query and hits. Out: a PNG with the query on top, then the images in rows, each with its score and, if there is
+In: the query and hits. Out: a PNG with the query on top and the images in rows, each with its score and, if there is
 one, its probability.
 """
 
@@ -22,10 +22,10 @@ INK, GREY, PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
 def draw_contact_sheet(file: Path, question: str, hits: Sequence[Hit], index: ImageIndex) -> None:
     """Draw `hits` of `index`, best first, five in a row, into `file`.
 
-    Errors: `MiniClipError` if the file exists, or cannot be written. If an image no longer exists, its place is empty.
+    Errors: `MiniClipError` if the file exists, or cannot be written. The place of a missing image stays empty.
     """
     if file.exists():
-        raise MiniClipError(f"{file} is there already; choose another --sheet, or delete it")
+        raise MiniClipError(f"{file} already exists; choose another --sheet, or delete it")
     columns = min(COLUMNS, max(1, len(hits)))
     rows = -(-len(hits) // columns)
     step = TILE_PX + GAP_PX, TILE_PX + LABEL_PX + GAP_PX

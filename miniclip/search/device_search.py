@@ -1,8 +1,8 @@
 """Exact top-k on a GPU: the gallery stays in its memory, queries go in and k rows come out (IOBinding).
 
 In: a gallery `(N, D)` float32, queries `(Q, D)`. Out: scores and rows `(Q, K)`, best first.
-onnxruntime ranks each column in one thread block, which would leave most of the card idle for one query. So scores are
-ranked in groups of `GROUP_ROWS` rows first, side by side, and then the best of all groups.
+onnxruntime ranks each column in one thread block, so a single query would leave most of the card idle. So scores are
+first ranked in parallel in groups of `GROUP_ROWS` rows, and then the best of all groups are ranked.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from miniclip.inference.providers import CPU, CUDA, open_session, session_option
 
 GROUP_ROWS = 1024  # rows that one thread block sorts in its shared memory
 MAX_SCORES = 1 << 26  # per run: 256 MB in float32, in addition to the gallery
-CANDIDATES = 4  # times k, of float16 scores: their rounding moves a row by few places
+CANDIDATES = 4  # times k: rounding to float16 moves a row by only a few ranks
 MIN_CANDIDATES = 64
 
 
@@ -78,11 +78,11 @@ class DeviceSearch:
         self._sessions: dict[bool, ort.InferenceSession] = {}
         self._kind = np.float16 if half else np.float32
         self.device = "cuda" if CUDA in self._session(filtered=False).get_providers() else "cpu"
-        # the gallery crosses to the device once, not with every query
+        # copy the gallery to the device once, not with every query
         self._gallery = ort.OrtValue.ortvalue_from_numpy(image_embeds.astype(self._kind, copy=False), self.device, 0)
 
     def _session(self, filtered: bool) -> ort.InferenceSession:
-        """A session of that graph, opened when it is first needed. TF32 would change the order of near results."""
+        """A session of this graph, opened on first use. TF32 would change the order of close results."""
         if filtered not in self._sessions:
             graph = device_graph(self.half, filtered)
             self._sessions[filtered] = open_session(graph, session_options(), (CUDA, CPU), exact=True)
@@ -126,7 +126,7 @@ class DeviceSearch:
         return scores.T, rows.T
 
     def _rescore(self, queries: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> None:
-        """Float32 scores in place of the float16 ones; rows that a filter or the last group left out keep theirs."""
+        """Replace float16 scores by float32 ones, except for filtered rows and the padding of the last group."""
         for place, query in enumerate(queries):
             exact = self.image_embeds[np.minimum(rows[place], len(self.image_embeds) - 1)] @ query
             scores[place] = np.where(np.isfinite(scores[place]), exact, scores[place])

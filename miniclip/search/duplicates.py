@@ -1,6 +1,6 @@
 """Find images that exist more than once: copies of a file, and images that look the same.
 
-In: an index. Out: groups of rows. Equal files have the same content hash; a resized, cropped or saved-again image has
+In: an index. Out: groups of rows. Equal files have the same content hash; a resized, cropped or re-encoded image has
 nearly the same embedding. Every image is compared with every other, so 10 times as many images take 100 times as long.
 """
 
@@ -14,7 +14,7 @@ from miniclip.errors import InvalidArgument
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.scan import state_of
 
-FEW_BLOCKS = 20  # are compared before a bar would be read
+FEW_BLOCKS = 20  # these finish before a bar could be read
 BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many rows, 16 MB of pairs if all are similar
 
 
@@ -25,7 +25,7 @@ def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int
     """
     if not 0 < threshold <= 1:
         raise InvalidArgument("threshold", f"must be above 0 and at most 1, got {threshold:g}")
-    group = index.content.astype(np.int64).copy()  # (N,) the group's first row, for equal files already there
+    group = index.content.astype(np.int64).copy()  # (N,) the first row of each group; equal files are already joined
     for first, second in _similar_pairs(index.image_embeds, threshold) if threshold < 1 else ():
         _join(group, first, second)
     members: dict[int, list[int]] = {}
@@ -52,7 +52,7 @@ def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[st
     """All paths of each group but the first, without further paths to a file that is kept or already listed.
 
     A link and its target are one file; listing either of them could remove the only copy. Files that are gone or
-    changed since indexing are ignored too, because another file may now be the only copy.
+    changed since indexing are also ignored, because another file may now be the only copy.
     """
     for rows in groups:
         seen = set[str]()
@@ -67,7 +67,7 @@ def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[st
 
 
 def is_as_indexed(path: str, state: np.ndarray) -> bool:
-    """Whether a file is still the one that was compared; False in object storage, where each check takes a request."""
+    """Whether a file is unchanged since it was indexed; False in object storage, where a check takes a request."""
     try:
         return state_of(os.stat(path)) == tuple(state.tolist())
     except OSError:
@@ -92,10 +92,10 @@ def _similar_pairs(image_embeds: np.ndarray, threshold: float) -> Iterator[tuple
 
 
 def _join(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-    """Make one group of each pair's two. `group` (N,) has every row's first row, before and after."""
+    """Join the groups of each pair. `group` (N,) holds the first row of every row's group."""
     while len(apart := np.flatnonzero(group[first] != group[second])):
         first, second = first[apart], second[apart]
         one, other = group[first], group[second]
         np.minimum.at(group, np.maximum(one, other), np.minimum(one, other))
-        while (group != (above := group[group])).any():  # joining pairs one after another makes a chain
+        while (group != (above := group[group])).any():  # joining pairs makes chains
             group[:] = above

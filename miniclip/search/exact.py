@@ -1,14 +1,14 @@
-"""Exact top-k through onnxruntime: one matrix product and TopK, on the device the encoders run on.
+"""Exact top-k through onnxruntime: one matrix product and TopK, on the device of the encoders.
 
 In: a gallery `image_embeds (N, D)` and queries `(Q, D)`, float32. Out: scores and rows, `(Q, K)`, best first; equal
 scores are ordered by row, as a stable sort would.
-On a CPU the rows are split into blocks that run side by side: onnxruntime computes a matrix-vector product on one
-thread, and one thread cannot read memory as fast as all of them. The gallery is the left factor, which is read in
-place; a right factor would be packed first. Ranking all rows takes a tenth of the time of the product of many
-queries, so once there are k rows for each query, only rows that reach the worst of these are ranked. Memory stays
-bounded: a block's scores fit into a core's cache, and many queries are answered in groups.
-On a GPU the gallery stays in its memory: in float32, or in float16 if it does not fit. Scores in float16 only
-choose candidates, whose scores are then computed in float32.
+On a CPU, the rows are split into blocks that run in parallel: onnxruntime computes a matrix-vector product on one
+thread, and one thread cannot read memory as fast as all threads. The gallery is the left factor, which is read in
+place; a right factor would first be packed. Ranking all rows would take a tenth of the time of the product of many
+queries. So once each query has k rows, only rows that reach the worst of them are ranked. Memory is limited: the scores
+of a block fit into a core's cache, and many queries are answered in groups.
+On a GPU, the gallery stays in its memory, in float32, or in float16 if it does not fit. Scores in float16 only choose
+candidates, whose scores are then computed in float32.
 """
 
 import sys
@@ -26,7 +26,7 @@ from miniclip.search.device_search import DeviceSearch
 BLOCK_SCORES = 1 << 19  # per block and thread: 2 MB, about the cache of one core
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 16, 1 << 10  # rows
 QUERIES = 64  # answered at a time
-NO_ROW = np.iinfo(np.int64).max  # sorts behind every row
+NO_ROW = np.iinfo(np.int64).max  # sorts after every row
 MAX_HITS = 1 / 32  # of a block's scores; for more, TopK is faster than sorting
 
 
@@ -66,7 +66,7 @@ class ExactSearch:
     """Embeddings ready to be searched. Thread-safe."""
 
     def __init__(self, image_embeds: np.ndarray, providers: Sequence[str] = (CPU,), threads: int | None = None) -> None:
-        """image_embeds (N, D) float32; `providers` as the encoders really run (`OnnxEncoders.providers`).
+        """image_embeds (N, D) float32; `providers` are those that the encoders really use (`OnnxEncoders.providers`).
 
         With CUDA, the gallery is on the device; if CUDA does not start, the same graphs run on the CPU.
         """
@@ -83,7 +83,7 @@ class ExactSearch:
         return len(self.image_embeds)
 
     def _session(self, filtered: bool, ranked: bool = True) -> ort.InferenceSession:
-        """A session of that graph, opened when it is first needed."""
+        """A session of this graph, opened on first use."""
         session = self._sessions.get((filtered, ranked))
         if session is None:
             session = open_session(search_graph(filtered, ranked), session_options(1), [CPU])
@@ -98,7 +98,9 @@ class ExactSearch:
         With `allowed` (N,) bool, only these rows are searched, and N is their number.
         """
         queries = np.atleast_2d(np.asarray(query_embeds, dtype=np.float32))
-        if queries.shape[1] != self.image_embeds.shape[1]:  # said here, or a GPU would seem to have failed
+        if (
+            queries.shape[1] != self.image_embeds.shape[1]
+        ):  # checked here, because otherwise a GPU would seem to have failed
             raise ValueError(f"queries of {queries.shape[1]} dimensions, a gallery of {self.image_embeds.shape[1]}")
         bias = None if allowed is None else np.where(allowed, np.float32(0), np.float32(-np.inf))[:, None]
         k = min(k, len(self) if allowed is None else int(allowed.sum()))
@@ -107,7 +109,7 @@ class ExactSearch:
         while (on_device := self._on_device) is not None:
             try:
                 return on_device.top_k(queries, k, bias)
-            except Exception as error:  # onnxruntime's own types: no memory there, a lost driver
+            except Exception as error:  # onnxruntime's types: too little memory, a lost driver
                 self._leave(on_device, error)
         parts = [
             self._top_k_blocks(np.ascontiguousarray(queries[start : start + QUERIES].T), k, bias)
@@ -131,7 +133,7 @@ class ExactSearch:
             self._step_down(half, error)
 
     def _leave(self, failed: DeviceSearch, error: Exception) -> None:
-        with self._leaving:  # of many searches that fail at once, one acts
+        with self._leaving:  # if many searches fail at once, only one acts
             if self._on_device is failed:
                 self._on_device = None  # before the next one needs memory
                 self._step_down(failed.half, error)
@@ -139,7 +141,7 @@ class ExactSearch:
     def _step_down(self, half: bool, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200]
         if half:
-            print(f"the GPU failed while it searched, going on with the CPU: {reason}", file=sys.stderr)
+            print(f"the GPU failed during a search, continuing on the CPU: {reason}", file=sys.stderr)
             return
         print(f"the GPU cannot hold or search the gallery in float32, trying float16: {reason}", file=sys.stderr)
         self._put_on_device(half=True)
@@ -174,7 +176,7 @@ class ExactSearch:
 
 
 class _Best:
-    """The best k rows of each query so far: `scores`, `rows` (k, Q), best first, equal ones by row. Thread-safe."""
+    """The best k rows of each query so far: `scores`, `rows` (k, Q), best first, ties by row. Thread-safe."""
 
     def __init__(self, k: int, queries: int) -> None:
         self.scores = np.full((k, queries), -np.inf, dtype=np.float32)
@@ -198,7 +200,7 @@ class _Best:
 
 
 def _columns(hits: np.ndarray, similarity: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flat places in `similarity` (N, Q) -> scores and rows (C, Q), columns with fewer hits filled up with no row."""
+    """Flat places in `similarity` (N, Q) -> scores and rows (C, Q); `NO_ROW` fills columns with fewer hits."""
     rows, queries = np.divmod(hits, similarity.shape[1])
     counts = np.bincount(queries, minlength=similarity.shape[1])
     by_query = np.argsort(queries, kind="stable")

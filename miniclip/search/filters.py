@@ -1,9 +1,9 @@
-"""Filters: which images may answer a query, by facts about their files.
+"""Filters: the images that may answer a query, by facts about their files.
 
 In: an index and the values of a `Filters`. Out: a mask of its rows. A new filter is a field of `Filters`, an entry in
 `FILTERS`, a control of the same name in demo/static/search.html, and an argument of `Index.search` (api.py). Commands,
-the page, its addresses and its messages take their filters from the table. A filter that asks for a fact which no
-column of the index holds starts in miniclip/index/facts.py; size in bytes and time are in `ImageIndex.states`.
+the page, its addresses and its messages take their filters from the table. If a filter needs a new fact, add its column
+in miniclip/index/facts.py first; size in bytes and time are in `ImageIndex.states`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.errors import InvalidArgument
 from miniclip.search.place import Place, distance_km
 
-if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
+if TYPE_CHECKING:  # help and flags of the command line must not import NumPy
     import numpy as np
 
     from miniclip.index.image_index import ImageIndex
 
 ORIENTATIONS = ("landscape", "portrait", "square")
-SQUARE_RATIO = 1.05  # of the longer edge to the shorter one, up to which an image counts as square
+SQUARE_RATIO = 1.05  # largest ratio of the edges of a square image
 OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic", "jpeg2000": "jp2", "j2k": "jp2"}
 OTHER_NAMES |= {suffix[1:]: "raw" for suffix in RAW_SUFFIXES}
 DEFAULT_WITHIN_KM = 10.0
@@ -34,17 +34,21 @@ NO_PLACE = "must be latitude and longitude in degrees, such as 48.86,2.35"
 
 @dataclass(frozen=True)
 class Filter:
-    """How one field of `Filters` is read, asked for and applied."""
+    """How one field of `Filters` is read, shown and applied."""
 
-    label: str  # what the page calls it
+    label: str  # its name on the page
     help: str
-    read: Callable[[str], Any]  # its `ValueError` says what the text must be
+    read: Callable[[str], Any]  # its `ValueError` describes valid text
     metavar: str
-    mask: Callable[[ImageIndex, Any], np.ndarray] | None  # of an index and `Filters`; None: it only qualifies another
-    choices: Callable[[ImageIndex], dict[str, int]] | None = None  # values of an index, with their numbers of images
+    mask: (
+        Callable[[ImageIndex, Any], np.ndarray] | None
+    )  # of an index and `Filters`; None if it only qualifies another filter
+    choices: Callable[[ImageIndex], dict[str, int]] | None = (
+        None  # the values in an index, with their numbers of images
+    )
     applies: Callable[[ImageIndex], bool] = lambda index: True  # whether an index has the facts for it
     is_private: bool = False  # a public page neither offers nor answers it
-    flag: str = ""  # if it is not the field's name
+    flag: str = ""  # if it differs from the field's name
 
 
 def read_day(text: str) -> date:
@@ -119,7 +123,7 @@ def _by_place(index: ImageIndex, filters: Filters) -> np.ndarray:
 
 
 def _by_day(index: ImageIndex, filters: Filters) -> np.ndarray:
-    """Either end of the time is one day; images without a date are never inside."""
+    """Both ends are inclusive days; images without a date never pass."""
     import numpy as np
 
     days = index.taken.astype("datetime64[D]")
@@ -143,7 +147,7 @@ def _places(index: ImageIndex) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Only images that pass all of these may answer. None leaves a filter out."""
+    """Only images that pass all filters can be results. None means no filter."""
 
     folder: str | Path | None = None
     after: date | None = None
@@ -171,7 +175,7 @@ class Filters:
 
     @property
     def filters(self) -> Filters:
-        """Only the filters, of any object that has more."""
+        """Only the filters, without the other fields of a subclass."""
         return Filters(**{name: getattr(self, name) for name in FILTERS})
 
     @property
@@ -233,7 +237,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "min_megapixels": Filter(
         label="Size",
-        help="only images of at least so many million pixels",
+        help="only images of at least this many million pixels",
         read=read_number(0, 1e6, "a number of million pixels, such as 2"),
         metavar="N",
         mask=lambda index, filters: _megapixels(index) >= filters.min_megapixels,
@@ -249,7 +253,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "min_rating": Filter(
         label="Rating",
-        help="only images rated with at least so many stars, 1 to 5",
+        help="only images with at least this many stars, 1 to 5",
         read=lambda text: int(read_number(1, 5, "a number of stars from 1 to 5")(text)),
         metavar="STARS",
         mask=lambda index, filters: index.facts.rating >= filters.min_rating,
@@ -267,7 +271,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "within_km": Filter(
         label="Within",
-        help=f"with --near: within so many kilometres (default {DEFAULT_WITHIN_KM:g})",
+        help=f"with --near: within this many kilometres (default {DEFAULT_WITHIN_KM:g})",
         read=read_number(0, 20_040, "a number of kilometres, such as 5"),
         metavar="KM",
         mask=None,

@@ -1,4 +1,4 @@
-"""Images and texts in any form that a program has them in, as the library takes them.
+"""Convert images and texts from any usual form to the inputs of the library.
 
 In: paths, web addresses, bytes, PIL images, arrays, alone or in sequences. Out: lists of paths and bytes.
 """

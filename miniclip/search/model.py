@@ -137,7 +137,7 @@ def load(
     Args:
         bundle: A bundle's folder, or `USER/NAME[@REVISION]` on the Hugging Face hub. By default the one that ships.
         provider: Where it runs: `"auto"`, `"cuda"` or `"cpu"`.
-        precision: `"auto"`, `"fp32"`, `"fp16"` or `"int8"`.
+        precision: `"auto"`, or a precision that the model has, such as `"int8"`.
         threads: CPU cores to use; all by default.
 
     Returns:

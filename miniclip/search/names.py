@@ -1,10 +1,9 @@
-"""Search by the words that images already have: captions, names, the text that they show, and the day they were taken.
+"""Search by the words that images already have: captions, names, text in the image, and the day it was taken.
 
-In: an index and the words of a query. Out: how well each image's own words cover them. Texts are searched in
-memory, without an index of words: LanceDB's full-text index would be faster on millions of images, but importing it
-takes more than a second in every run of the command. Searching three words takes 0.004 s in 100,000 paths, and 0.06 s
-in 29 MB of text. The ranks are fused with those of the embeddings (reciprocal rank fusion: Cormack,
-Clarke and Buettcher 2009).
+In: an index and the words of a query. Out: how well each image's words cover them. Texts are searched in memory,
+without an index of words. LanceDB's full-text index would be faster on millions of images, but its import takes more
+than a second in every run of the command. Three words take 0.004 s in 100,000 paths, and 0.06 s in 29 MB of text. The
+ranks are fused with those of the embeddings (reciprocal rank fusion: Cormack, Clarke and Buettcher 2009).
 """
 
 import re
@@ -19,12 +18,12 @@ from miniclip.index.image_index import ImageIndex
 
 FUSION_K = 60  # of the paper
 # Chosen on held-out data: Flickr8k's dev images with four captions each, searched by the fifth, and names of emoji in
-# the validation split without the one that is searched for. Both gain most near these two.
+# the validation split, without the searched one. Both gain most near these values.
 NAME_WEIGHT = 1.0  # weight of a rank by names relative to a rank by embeddings
-MIN_COVERAGE = 0.3  # of a query's words, weighted by how rare each is
+MIN_COVERAGE = 0.3  # share of a query's words, weighted by rarity
 MAX_COUNTED = 2_000  # texts whose words are counted, so that texts with few other words come first
 MAX_SHOWN = 200  # characters of the lines that contain a query's words
-STRONG_COVERAGE = 0.6  # from which an image counts as found by its name
+STRONG_COVERAGE = 0.6  # from this value, an image counts as found by its name
 WORD = re.compile(r"[^\W_]+")
 STOP_WORDS = frozenset(
     ["a", "an", "the", "of", "on", "in", "at", "with", "and", "or", "to", "for", "by", "from", "is", "are", "some"]
@@ -55,7 +54,7 @@ class Source:
 
     @cached_property
     def _lower(self) -> bytes:
-        """All texts, ASCII letters in lower case: a search for bytes takes a fraction of one that ignores case."""
+        """All texts with ASCII letters in lower case: a byte search is much faster than one that ignores case."""
         return self.texts.content.tobytes().lower()
 
     def having(self, token: str) -> np.ndarray:
@@ -68,7 +67,7 @@ class Source:
         text = np.searchsorted(bounds, starts, side="right") - 1
         begin, end = bounds[text], bounds[text + 1]
         inside = (ends <= end) & (starts - begin >= self.skip)
-        if any(first <= token[0] <= last for first, last in UNSPACED):  # its neighbours may be other words
+        if any(first <= token[0] <= last for first, last in UNSPACED):  # adjacent characters may be other words
             return np.unique(text[inside])
         last = len(content) - 1
         plural = np.isin(content[np.minimum(ends, last)], (ord("s"), ord("S"))) & (ends < end)
@@ -103,7 +102,7 @@ class NameSearch:
         tokens = [token for token in dict.fromkeys(WORD.findall(words.lower())) if token not in STOP_WORDS]
         count = len(self._index)
         coverage, precision = np.zeros(count), np.zeros(count)
-        weights = [np.zeros(len(source.texts)) for source in self._sources]  # of the words that each text has
+        weights = [np.zeros(len(source.texts)) for source in self._sources]  # the weight of the words in each text
         hits = [np.zeros(len(source.texts), dtype=int) for source in self._sources]
         dated, total, words_held = np.zeros(count), 0.0, np.zeros(count, dtype=int)
         for token in tokens:

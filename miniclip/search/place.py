@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
+if TYPE_CHECKING:  # help and flags of the command line must not import NumPy
     import numpy as np
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG

@@ -1,6 +1,6 @@
 """Queries on an index: words, images, more like these images, less of that, and filters.
 
-Commands and the Python API take their defaults from `Query`. The page shows more at once (demo/search_request.py).
+Commands and the Python API take their defaults from `Query`.
 """
 
 from __future__ import annotations
@@ -12,36 +12,37 @@ from typing import TYPE_CHECKING
 from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.search.filters import Filters
 
-if TYPE_CHECKING:  # the command line asks for help and flags without NumPy
+if TYPE_CHECKING:  # help and flags of the command line must not import NumPy
     from miniclip.data.images import ImageSource
 
-DEFAULT_TOP_K = 10
+DEFAULT_TOP_K = 10  # of commands and the Python API
+PAGE_TOP_K = 24  # of the page: 3 to 4 rows on a desktop; "Show more" adds as many again
 
 
 @dataclass(frozen=True)
 class Query(Filters):
     """One query, with at least one text, image or row; `minus` alone is not enough. Filters are those of `Filters`."""
 
-    texts: tuple[str, ...] = ()  # several phrasings of one wish are averaged
+    texts: tuple[str, ...] = ()  # several phrasings are averaged
     images: tuple[ImageSource, ...] = ()  # any images, averaged
-    rows: tuple[int, ...] = ()  # images of the index: more like these, and not these themselves
+    rows: tuple[int, ...] = ()  # images of the index: similar images, without these themselves
     minus: tuple[str, ...] = ()  # what the image should not show
     text_weight: float = 0.5  # weight of the words if there are images as well
     minus_weight: float = 0.5  # weight of `minus`
-    distinct: bool = False  # of files of equal content only the first
-    names: bool = False  # captions, names, dates and the text in images take part (miniclip.search.names)
+    distinct: bool = False  # only the first of files with equal content
+    names: bool = False  # captions, names, dates and the text in images count (miniclip.search.names)
     sort: str = "match"  # or "date": the best images, the newest of them first
     top_k: int = DEFAULT_TOP_K
 
     def __post_init__(self) -> None:
-        """Any sequence will do, and one text or image alone."""
+        """Accept any sequence, and also a single text or image."""
         for name in ("texts", "images", "rows", "minus"):
             value = getattr(self, name)
             alone = isinstance(value, str | bytes | Path | int)
             object.__setattr__(self, name, (value,) if alone else tuple(value))
 
     def check(self, images: int) -> None:
-        """`MiniClipError` for an empty query, `InvalidArgument` for a field that rules out every answer."""
+        """`MiniClipError` for an empty query, `InvalidArgument` for an invalid field."""
         if not self.has_subject or any(not text.strip() for text in self.texts + self.minus):
             raise MiniClipError("the query is empty; type what the image should show")
         if not 0 <= self.text_weight <= 1:

@@ -1,4 +1,4 @@
-"""Search: an index, its bundle's encoders and a gallery, with the functions that terminal and page need.
+"""Search: an index, the encoders of its bundle and a gallery, for the command and the page.
 
 In: a `Query`, or words, an image, a row. Out: `Hit` and `CaptionHit` lists, best first, with the probability that an
 image matches the words if the bundle is calibrated.
@@ -33,7 +33,7 @@ FUSION_DEPTH = 1000  # embedding ranks that are fused with names
 
 @dataclass(frozen=True)
 class Hit:
-    """One image found. `row` is its place in the index, `score` the cosine similarity to the whole query.
+    """One result. `row` is its row in the index, `score` the cosine similarity to the whole query.
 
     In object storage `path` only names it: `ImageIndex.source` opens it.
     """
@@ -43,7 +43,7 @@ class Hit:
     path: Path
     captions: list[str]
     probability: float | None = (
-        None  # that it matches the query's words; None for other queries than words, or without calibration
+        None  # that it matches the query's words; None for other queries, or without calibration
     )
     by_name: bool = False  # its captions, file or folder names, date or text contain the query's words
     match: str | None = None  # `probability` in a word: strong, likely or weak
@@ -52,7 +52,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Images, best first. `nothing_matches`: even the best is below the bundle's cut-off.
+    """Images, best first. `nothing_matches`: even the best image is below the bundle's cut-off.
 
     If there are no hits and `nothing_matches` is false, the query's filters excluded every image.
     """
@@ -72,10 +72,10 @@ class CaptionHit:
 
 
 class Searcher:
-    """Everything loaded once; each question is one encoder run and one top-k. Thread-safe."""
+    """All parts, loaded once; a query is one encoder run and one top-k. Thread-safe."""
 
     def __init__(self, index: ImageIndex, encoders: OnnxEncoders, gallery: "SearchBackend | None" = None) -> None:
-        """`gallery` answers instead of exact search in memory; it belongs to the same index."""
+        """`gallery` replaces exact search in memory; it must belong to the same index."""
         index.check_bundle(encoders.bundle.fingerprint, encoders.bundle.folder)
         self.index, self.encoders = index, encoders
         self.match = encoders.bundle.match
@@ -110,7 +110,7 @@ class Searcher:
         return bool(self.index.captions)
 
     def search(self, query: Query) -> SearchResult:
-        """Any question; `MiniClipError` when it is empty or cannot be answered."""
+        """Answer a query; `MiniClipError` when it is empty or cannot be answered."""
         query.check(len(self.index))
         composed = compose(query, self.encoders, self.index)
         allowed = allowed_rows(query, self.index)
@@ -125,7 +125,7 @@ class Searcher:
         likely = self.match.probability(scores[0], composed.text_embed[0])
         compared = len(self.index) if allowed is None else int(np.count_nonzero(allowed))
         nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability(compared) and len(named) == 0
-        # an image that its name puts ahead of others is at least as likely as they are
+        # an image that ranks higher because of its name is at least as likely as the images below
         likely = np.maximum.accumulate(likely[::-1])[::-1]
         words = self.match.words(likely.tolist(), compared)
         hits = [
@@ -140,7 +140,7 @@ class Searcher:
         return self._hits(np.zeros(len(rows)), rows)
 
     def in_order(self, hits: list[Hit], sort: str) -> list[Hit]:
-        """Hits that come best first, as they are (`sort` is "match") or the newest first ("date")."""
+        """Hits in their order, best first (`sort` is "match"), or the newest first ("date")."""
         if sort not in SORTS:
             raise InvalidArgument("sort", f"must be match or date, got {sort}")
         if sort == "match" or not hits:
@@ -184,7 +184,7 @@ class Searcher:
         return self._captions is not None or not self.has_captions
 
     def prepare_captions(self) -> None:
-        """Embed the index's captions; done on first use, since most folders have none and words need only images."""
+        """Embed the captions of the index on first use: most folders have none, and most queries need none."""
         if not self.captions_are_ready:
             distinct = self.index.captions.distinct()
             text_embeds = caption_embeds(self.index.folder, [caption for caption, _ in distinct], self.encoders)

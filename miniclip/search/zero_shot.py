@@ -1,6 +1,6 @@
-"""Which of some labels fits an image best, without training (CLIP, section 3.1.2): labels become short texts.
+"""Find the label that fits an image best, without training (CLIP, section 3.1.2): labels become short texts.
 
-In: images, labels, encoders. Out: for every image a probability for every label, and for unreadable ones a reason.
+In: images, labels, encoders. Out: a probability for every image and label, and a reason for each unreadable image.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from miniclip.data.storage import read_uri
 from miniclip.errors import InvalidArgument, MiniClipError
 from miniclip.inference.encoders import Encoders
 
-TEMPLATES = ("{}", "a photo of a {}", "an image of {}")  # averaged: no one wording decides
-BLOCK = 32  # objects from storage that are in memory at a time, and as many on their way
+TEMPLATES = ("{}", "a photo of a {}", "an image of {}")  # averaged, so that no single wording decides
+BLOCK = 32  # objects in memory at a time; as many are being fetched
 
 
 def label_embeds(labels: Sequence[str], encoders: Encoders, templates: Sequence[str] = TEMPLATES) -> np.ndarray:
     """L labels -> (L, D) unit rows, each the mean over the templates; `{}` in a template is the label's place.
 
-    Errors: `MiniClipError` for fewer than two labels, one that is there twice, or a template without its place.
+    Errors: `MiniClipError` for fewer than two labels, a repeated label, or a template without `{}`.
     """
     labels = [label.strip() for label in labels]
     if len(set(labels)) < 2 or len(set(labels)) < len(labels) or not all(labels):
@@ -69,7 +69,7 @@ def classify_objects(
     on_error: Callable[[int, str], None],
     progress: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`classify` for images in object storage, of which some are fetched at a time."""
+    """`classify` for images in object storage, fetched a few at a time."""
     text_embeds = label_embeds(labels, encoders)  # refuse wrong labels before anything is downloaded
     rows: list[int] = []
     parts = [np.empty((0, len(labels)))]

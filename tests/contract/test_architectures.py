@@ -1,4 +1,4 @@
-"""What is read off an architecture: where its patches start, its colours, its texts; and what fits no rule."""
+"""Facts of an architecture: its first patch, its colours, its texts; and models that fit no rule."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ TEXTS = ["It's a Red,  Circle.", " the DOG"]
     ("name", "leading"),
     [("vit", 1), ("deit", 2), ("dinov2 with registers", 5), ("dinov3", 5), ("beit", 1), ("siglip", 0), ("swin", 0)],
 )
-def test_what_is_not_a_patch_is_left_out_of_their_mean(name: str, leading: int) -> None:
+def test_mean_pooling_uses_only_patch_tokens(name: str, leading: int) -> None:
     row = VISION[name]
     tower = VisionTower(row.make(), "auto")
     assert tower.leading_tokens == leading
@@ -34,7 +34,7 @@ def test_what_is_not_a_patch_is_left_out_of_their_mean(name: str, leading: int) 
     assert tokens.shape[1] - leading == (row.size_px // reduction) ** 2
 
 
-def test_a_model_without_a_row_of_its_own_is_tried_by_the_rule(tmp_path: Path) -> None:
+def test_a_model_outside_the_table_follows_the_rule(tmp_path: Path) -> None:
     hf.ViTMSNModel(hf.ViTMSNConfig(**IMAGES, **TINY)).save_pretrained(tmp_path)
     tower = VisionTower(load_backbone(tmp_path, "vision"), "auto")
     assert (tower.pooling, tower.leading_tokens, tower.feature_dim) == ("cls+mean", 1, 64)
@@ -47,18 +47,18 @@ def test_a_model_without_a_row_of_its_own_is_tried_by_the_rule(tmp_path: Path) -
         ("vision", "mean", "convnext", "--model.vision_pooling mean: convnext has no tokens to pool"),
     ],
 )
-def test_a_pooling_that_is_not_there_is_named(kind: str, pooling: str, name: str, words: str) -> None:
+def test_a_missing_pooling_is_named(kind: str, pooling: str, name: str, words: str) -> None:
     with pytest.raises(MiniClipError, match=words):
         VisionTower(VISION[name].make(), pooling)
 
 
-def test_a_text_backbone_that_cannot_be_run_is_refused_with_the_reason() -> None:
+def test_a_text_backbone_that_fails_is_refused_with_the_reason() -> None:
     bert = hf.BertModel(hf.BertConfig(vocab_size=1, **TINY), add_pooling_layer=False)
     with pytest.raises(MiniClipError, match=r"--model\.text: a bert cannot be run: index out of range"):
         TextTower(bert, "auto")
 
 
-def test_colours_trained_as_blue_green_red_are_taken_in_the_usual_order(tmp_path: Path) -> None:
+def test_a_model_trained_on_blue_green_red_takes_red_green_blue(tmp_path: Path) -> None:
     original = randomise(VISION["mobilevit"].make())
     save_backbone(original, tmp_path)
     write(tmp_path / "preprocessor_config.json", {"do_flip_channel_order": True})
@@ -69,7 +69,7 @@ def test_colours_trained_as_blue_green_red_are_taken_in_the_usual_order(tmp_path
 
 
 class Skipping(nn.Module):
-    """A tower whose last step also takes what came before its blocks."""
+    """A tower whose last step also uses the input of its blocks."""
 
     main_input_name = "pixel_values"
 
@@ -84,12 +84,12 @@ class Skipping(nn.Module):
         return torch.cat([stem, self.blocks(stem)], dim=1).mean(dim=(2, 3))
 
 
-def test_a_tower_that_is_no_plain_chain_of_blocks_is_not_cut() -> None:
-    with pytest.raises(MiniClipError, match=r"skipping cannot be cut at block 1: .* use --train\.setup 1 or 2"):
+def test_a_tower_that_is_not_a_chain_of_blocks_is_not_split() -> None:
+    with pytest.raises(MiniClipError, match=r"skipping cannot be split at block 1: .* use --train\.setup 1 or 2"):
         UpperPart(VisionTower(Skipping(), "auto"), 1, example_image(8, 8))
 
 
-def test_siglip_texts_are_small_letters_without_punctuation(tmp_path: Path) -> None:
+def test_siglip_texts_become_lower_case_without_punctuation(tmp_path: Path) -> None:
     word_tokenizer(tmp_path, tokenizer_class="SiglipTokenizer", do_lower_case=True)
     write(tmp_path / "config.json", {"model_type": "siglip"})
     (tmp_path / "run").mkdir()
@@ -100,7 +100,7 @@ def test_siglip_texts_are_small_letters_without_punctuation(tmp_path: Path) -> N
     assert ours.ids(TEXTS) != plain.ids(TEXTS)
 
 
-def test_a_tokenizer_file_that_says_all_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_complete_tokenizer_file_is_copied_unchanged(tmp_path: Path) -> None:
     word_tokenizer(tmp_path)
     assert tokenizer_json(tmp_path) == (tmp_path / "tokenizer.json").read_bytes()
 

@@ -1,10 +1,9 @@
-"""Every kind of backbone: loads from a folder, comes back from a run folder alone, and computes the same in ONNX.
+"""Every kind of backbone loads from a folder and from its run folder alone, and computes the same in ONNX.
 
-Each row is a tiny backbone with random weights, large enough that attention and norms matter (as initialised by
-transformers, a layer hardly changes its input, and a graph that lacks one would pass).
+Each row is a tiny backbone. Its random weights are large enough that attention and norms matter: with the initial
+weights of transformers, a layer hardly changes its input, and a graph without that layer would pass.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +12,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-import transformers as hf
-from torch.nn import functional
 
 from export.fp16 import write_fp16
 from export.int8 import write_int8
 from export.to_onnx import export_text, export_vision
 from miniclip.data.transform import ImageTransform
-from miniclip.errors import MiniClipError
 from miniclip.inference.providers import session_options
 from miniclip.models.backbones import load_backbone
 from miniclip.models.checkpoint import begin_run, load_run, save_run
@@ -34,7 +30,6 @@ from tests.support.architectures import (
     VisionRow,
     calibration_images,
     calibration_texts,
-    clip_config,
     config_of,
     images,
     in_tiers,
@@ -44,7 +39,7 @@ from tests.support.architectures import (
     sentences,
 )
 
-# one of each way in which a size matters: none, an average, interpolated positions, rotated ones
+# one backbone for each way in which the size matters: none, a mean, interpolated and rotary positions
 RESIZED = ("efficientnet-lite", "resnet", "vit", "dinov2", "clip", "dinov3")
 SMALLEST_COSINE = {"fp32": 1 - 1e-6, "fp16": 0.999, "int8": 0.98}
 LARGEST_DIFFERENCE = {"fp32": 1e-5, "fp16": 0.02, "int8": 0.1}
@@ -117,7 +112,7 @@ def text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def run_folder_alone(exported: Exported, tiny_backbones: tuple[Path, Path], tmp_path: Path) -> DualEncoder:
-    """The model as it comes back from its run folder; the backbone's own folder is away meanwhile."""
+    """The model, loaded from its run folder while the folder of the backbone is away."""
     size_px = exported.config.model.image_size_px
     transform = ImageTransform(size_px, size_px, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     begin_run(tmp_path / "run", exported.config, transform, tiny_backbones[1])
@@ -129,16 +124,16 @@ def run_folder_alone(exported: Exported, tiny_backbones: tuple[Path, Path], tmp_
         away.rename(exported.backbone_folder)
 
 
-def test_vision_comes_back_from_its_run_folder_alone(vision: Exported, tiny_backbones, tmp_path: Path) -> None:
+def test_a_run_folder_alone_restores_the_vision_tower(vision: Exported, tiny_backbones, tmp_path: Path) -> None:
     model = run_folder_alone(vision, tiny_backbones, tmp_path)
     pixel_values = images(2, vision.row.size_px, seed=3)
     with torch.inference_mode():
         ours, theirs = model.encode_image(pixel_values), vision.model.encode_image(pixel_values)
-    # the same weights add up in another order where the memory lies otherwise; other weights differ by 0.1 and more
+    # the memory layout changes the order of sums; other weights would differ by 0.1 and more
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_text_comes_back_from_its_run_folder_alone(text: Exported, tiny_backbones, tmp_path: Path) -> None:
+def test_a_run_folder_alone_restores_the_text_tower(text: Exported, tiny_backbones, tmp_path: Path) -> None:
     model = run_folder_alone(text, tiny_backbones, tmp_path)
     tokens = [torch.from_numpy(value) for value in padded(text.row, sentences(text.row, [5, 9], seed=3)).values()]
     with torch.inference_mode():
@@ -147,27 +142,27 @@ def test_text_comes_back_from_its_run_folder_alone(text: Exported, tiny_backbone
 
 
 @pytest.mark.parametrize("precision", SMALLEST_COSINE)
-def test_vision_graph_computes_what_torch_does(vision: Exported, precision: str) -> None:
+def test_vision_graph_equals_torch(vision: Exported, precision: str) -> None:
     three = {"pixel_values": images(3, vision.row.size_px, seed=4).numpy()}
     expected = vision.torch(three)
-    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # images differ by far more than precisions
+    assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9  # images differ much more than precisions
     assert_close(vision.run(precision, three), expected, precision, vision.row.int8_cosine)
     alone = {"pixel_values": three["pixel_values"][:1]}
     assert_close(vision.run(precision, alone), expected[:1], precision, vision.row.int8_cosine)
 
 
 @pytest.mark.parametrize("precision", SMALLEST_COSINE)
-def test_text_graph_computes_what_torch_does_and_ignores_padding(text: Exported, precision: str) -> None:
+def test_text_graph_equals_torch_and_ignores_padding(text: Exported, precision: str) -> None:
     texts = sentences(text.row, [4, 12, 7], seed=4)
     expected = text.torch(padded(text.row, texts))
     assert (expected @ expected.T)[~np.eye(3, dtype=bool)].max() < 0.9
     assert_close(text.run(precision, padded(text.row, texts)), expected, precision)
-    for one, row in zip(texts, expected, strict=True):  # batch 1: unpadded, then padded far beyond the need
+    for one, row in zip(texts, expected, strict=True):  # batch 1: without padding, then with much padding
         unpadded = text.run(precision, padded(text.row, [one]))
         assert_close(unpadded, row[None], precision)
         beyond = text.run(precision, padded(text.row, [one], POSITIONS))
         assert_close(beyond, row[None], precision)
-        # in int8 a whole batch, padding included, shares the scale that is found on the fly
+        # in int8, a whole batch including its padding shares one dynamic scale
         assert np.abs(beyond - unpadded).max() <= {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.05}[precision]
 
 
@@ -178,7 +173,7 @@ def test_text_graph_takes_the_shortest_and_the_longest_text(text: Exported, leng
 
 
 @pytest.mark.parametrize("vision", in_tiers(RESIZED), indirect=True)
-def test_vision_is_exported_at_another_size_too(vision: Exported, tmp_path: Path) -> None:
+def test_vision_exports_at_another_image_size(vision: Exported, tmp_path: Path) -> None:
     size_px = vision.row.other_px
     export_vision(vision.model, size_px, tmp_path / "other.onnx")
     feeds = {"pixel_values": images(3, size_px, seed=6).numpy()}
@@ -208,19 +203,19 @@ def check_files(exported: Exported, inputs: dict[str, list[int | str]], output: 
             len(node.input) > 3 and bool(node.input[3]) for node in model.graph.node if node.op_type == "Attention"
         ]
         assert masked == [exported.row.masked] * layers, precision
-        assert ("Softmax" in operators) == (not exported.row.native), precision  # it is inside that operator
+        assert ("Softmax" in operators) == (not exported.row.native), precision  # Attention contains it
         quantised = {"DynamicQuantizeLinear", "DequantizeLinear"} & set(operators)
         assert bool(quantised) == (precision == "int8")
-    largest = 0.7 if layers else 1.0  # of so small a convolutional tower, the first layers kept in fp32 are a good part
+    largest = 0.7 if layers else 1.0  # the first layers, which stay in fp32, are a large part of such a small tower
     assert exported.files["fp16"].stat().st_size < largest * exported.files["fp32"].stat().st_size
 
 
-def test_vision_files_are_whole_and_have_native_attention(vision: Exported) -> None:
+def test_vision_files_are_complete_and_use_native_attention(vision: Exported) -> None:
     size_px = vision.row.size_px
     check_files(vision, {"pixel_values": ["batch", 3, size_px, size_px]}, "image_embeds")
 
 
-def test_text_files_are_whole_and_have_native_attention(text: Exported) -> None:
+def test_text_files_are_complete_and_use_native_attention(text: Exported) -> None:
     shape = ["batch", "length"]
     check_files(text, {"input_ids": shape, "attention_mask": shape}, "text_embeds")
 
@@ -249,60 +244,3 @@ def test_exporting_again_gives_the_same_bytes(vision: Exported, tmp_path: Path) 
     write_int8(again["fp32"], again["int8"], calibration_images(vision.row))
     for precision, path in again.items():
         assert path.read_bytes() == vision.files[precision].read_bytes(), precision
-
-
-def test_towers_of_a_whole_clip_folder_are_those_of_the_whole_model(tmp_path: Path) -> None:
-    clip = randomise(hf.CLIPModel(clip_config(3)))
-    clip.save_pretrained(tmp_path / "clip")
-    row = TEXTS["clip"]
-    tokens = {k: torch.from_numpy(v) for k, v in padded(row, sentences(row, [4, 9], seed=8)).items()}
-    pixel_values = images(2, 64, seed=8)
-    config = config_of(tmp_path / "clip", tmp_path / "clip", 64)
-    model = build_model(
-        config.model, load_backbone(tmp_path / "clip", "vision"), load_backbone(tmp_path / "clip", "text")
-    ).eval()
-    with torch.inference_mode():
-        whole = clip(pixel_values=pixel_values, **tokens)
-        ours = model.vision(pixel_values), model.text(**tokens)
-        projected = clip.visual_projection(ours[0]), clip.text_projection(ours[1])
-    for embeds, theirs in zip(projected, (whole.image_embeds, whole.text_embeds), strict=True):
-        torch.testing.assert_close(functional.normalize(embeds, dim=-1), theirs, rtol=0, atol=1e-5)
-
-
-def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
-    TEXTS["bert"].make().half().save_pretrained(tmp_path / "half")
-    assert {p.dtype for p in load_backbone(tmp_path / "half", "text").parameters()} == {torch.float32}
-
-
-@pytest.mark.parametrize("kind", ["vision", "text"])
-def test_a_backbone_folder_that_lacks_a_weight_is_refused(kind: str, tmp_path: Path, tiny_backbones) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = Path(shutil.copytree(tiny_backbones[kind == "text"], tmp_path / kind))
-    weights = load_file(folder / "model.safetensors")
-    weights.pop("blocks.0.layers.0.weight" if kind == "vision" else "encoder.layer.0.output.dense.weight")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(MiniClipError, match=f"cannot load the {kind} backbone in .*{kind}"):
-        load_backbone(folder, kind)
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "words"),
-    [
-        (
-            "vision",
-            '{"model_type": "bert"}',
-            "--model.vision: 'bert' is no vision backbone: it takes input_ids, not pixel_values",
-        ),
-        ("text", '{"model_type": "t5"}', "--model.text: 't5' is no text backbone: it decodes text as well"),
-        ("text", '{"model_type": "bert", "hidden_size": "many"}', "hidden_size"),
-        ("vision", '{"model_type": "efficientnet-lite", "heads": 3}', "heads"),
-        ("vision", '{"model_type": "efficientnet-lite", "variant": "lite9"}', "known are lite0, lite1, lite2"),
-        ("text", "{", "config.json"),
-    ],
-)
-def test_a_backbone_config_that_does_not_fit_is_named(kind: str, settings: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(settings)
-    with pytest.raises(MiniClipError) as error:
-        load_backbone(tmp_path, kind)
-    assert words in str(error.value)

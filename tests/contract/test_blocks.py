@@ -1,4 +1,4 @@
-"""A tower cut at any of its blocks computes what the whole one does, and learns in its upper part alone."""
+"""A tower that is split at any block gives the features of the whole tower, and trains only its upper part."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from train.blocks import UpperPart, blocks_of, example_image, example_text, lowe
 
 
 @pytest.mark.parametrize("name", in_tiers(VISION))
-def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
+def test_a_vision_tower_split_at_any_block_gives_the_same_features(name: str) -> None:
     row = VISION[name]
     tower = VisionTower(randomise(row.make()), "auto").eval()
     pixel_values = images(3, row.size_px, seed=1)
@@ -23,7 +23,7 @@ def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
             hidden = lower_part(tower, first, pixel_values)
         features = UpperPart(tower, first, example)(hidden)
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(tower(pixel_values), expected)  # the tower itself is as it was
+    torch.testing.assert_close(tower(pixel_values), expected)  # the tower itself is unchanged
 
     last = UpperPart(tower, len(blocks_of(tower)) - 1, example)
     last(hidden).square().sum().backward()
@@ -35,7 +35,7 @@ def test_a_vision_tower_cut_at_any_block_computes_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", in_tiers(TEXTS))
-def test_a_text_tower_cut_at_any_block_computes_the_same(name: str, tmp_path: Path) -> None:
+def test_a_text_tower_split_at_any_block_gives_the_same_features(name: str, tmp_path: Path) -> None:
     row = TEXTS[name]
     backbone = load_backbone(save_backbone(randomise(row.make()), tmp_path / "backbone"), "text")
     tower = TextTower(backbone, "auto").eval()

@@ -61,7 +61,7 @@ def config(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_dimension_that_is_not_the_clip_s_is_refused_before_training(folder: Path, config: Path) -> None:
+def test_another_dimension_than_that_of_the_clip_is_refused_before_training(folder: Path, config: Path) -> None:
     start_model(load_config(config))
     with pytest.raises(MiniClipError, match=r"--model\.projection_dim must be 16, that of .*clip-tiny, got 512"):
         start_model(load_config(config, {"model.projection_dim": "512"}))
@@ -76,7 +76,7 @@ def embeds_of(clip: CLIPModel, encoders) -> np.ndarray:
     return torch.nn.functional.normalize(features, dim=-1).numpy()
 
 
-def test_a_clip_folder_opens_as_it_is_and_embeds_as_transformers_does(folder: Path) -> None:
+def test_a_clip_folder_opens_directly_and_embeds_like_transformers(folder: Path) -> None:
     clip, run = CLIPModel.from_pretrained(folder).eval(), load_run(folder)
     encoders = run.encoders()
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), embeds_of(clip, encoders), atol=1e-5)
@@ -96,7 +96,7 @@ def test_zero_shot_is_one_command(folder: Path, captioned_folder: Path, tmp_path
     assert json.loads((tmp_path / "result.json").read_text())["precision"] == "torch fp32"
 
 
-def test_the_probe_trains_the_two_matrices_and_nothing_else(
+def test_the_probe_trains_only_the_two_projections(
     folder: Path, config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "probe"
@@ -114,7 +114,7 @@ def test_the_probe_trains_the_two_matrices_and_nothing_else(
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), load_run(out).encoders().encode_texts(TEXTS), atol=1e-5)
 
 
-def test_of_vit_b_32_the_probe_trains_043_percent() -> None:
+def test_the_probe_of_vit_b_32_trains_043_percent() -> None:
     """OpenAI's sizes are transformers' defaults."""
     with no_init_weights():
         clip = CLIPModel(CLIPConfig(projection_dim=512))
@@ -126,13 +126,13 @@ def test_of_vit_b_32_the_probe_trains_043_percent() -> None:
     assert f"{100 * trained / total:.2f}" == "0.43"
 
 
-def test_a_linear_head_on_what_is_no_clip_is_one_line(
+def test_a_linear_head_without_a_clip_is_one_line(
     tiny_backbones: tuple[Path, Path], config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     flags = ["--config", config, "--data", captioned_folder, "--out", tmp_path / "run"]
     done = run_cli("train", *flags, "--model.vision", tiny_backbones[0], "--model.text", tiny_backbones[0])
     assert done.returncode == 2
-    assert done.stderr.strip().endswith("is no model of images and text, such as CLIP; use mlp, or name one")
+    assert done.stderr.strip().endswith("such as CLIP; use mlp, or name such a model")
     done = run_cli("train", *flags, "--model.vision", tiny_backbones[0])
     assert done.returncode == 2
     assert "--model.text must be the CLIP of --model.vision" in done.stderr

@@ -1,7 +1,7 @@
-"""A CLIP model that others exported, in the layout of the hub's community exports, is served as it is.
+"""A CLIP model in the layout of the hub's community exports works without conversion.
 
-What differs from our own bundles: no manifest, a text tower that takes `input_ids` only, towers with a second output,
-rows of any length, OpenAI's tokenizer and crop, a precision with one tower only, and files that serving does not need.
+It differs from our bundles: it has no manifest, its text tower takes only `input_ids`, its towers have a second output
+and rows of any length, tokenizer and crop are OpenAI's, one precision has only one tower, and there are unneeded files.
 """
 
 import json
@@ -67,7 +67,7 @@ def export(tower: nn.Module, inputs: dict[str, Tensor], axes: tuple[str, ...], o
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the others put everything."""
+    """The folder of the exported model."""
     return tmp_path_factory.mktemp("others") / "clip-tiny"
 
 
@@ -81,7 +81,7 @@ def clip(folder: Path) -> CLIPModel:
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
     with torch.no_grad():
         for parameter in clip.parameters():
-            if parameter.ndim > 1:  # as initialised, a layer hardly changes its input
+            if parameter.ndim > 1:  # with initial weights, a layer hardly changes its input
                 parameter.normal_(std=0.2)
     input_ids = torch.full((2, 8), text["vocab_size"] - 1)
     export(TextTower(clip), {"input_ids": input_ids}, ("b", "n"), "text_embeds", folder / "onnx/text_model.onnx")
@@ -102,7 +102,7 @@ def encoders(clip: CLIPModel, folder: Path) -> OnnxEncoders:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> list[Path]:
-    """Wide, tall and square, with edges that a resize to 64 pixels does and does not divide."""
+    """Wide, tall and square images; some edges are multiples of 64 pixels, others are not."""
     folder = tmp_path_factory.mktemp("crops")
     for number, size in enumerate([(96, 80), (80, 99), (64, 64), (127, 70), (40, 33), (130, 65)]):
         noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
@@ -130,7 +130,7 @@ def assert_same_unit_rows(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert (theirs @ theirs.T)[~np.eye(len(theirs), dtype=bool)].max() < 0.999  # a swapped row would show
 
 
-def test_only_the_whole_precision_is_offered_and_nothing_was_checked(encoders: OnnxEncoders) -> None:
+def test_an_incomplete_precision_is_not_offered_and_no_hash_is_checked(encoders: OnnxEncoders) -> None:
     assert encoders.bundle.precisions == ["fp32"]
     assert encoders.running_on.endswith("the bundle has no manifest, so its files are unchecked")
     assert (encoders.dim, encoders.tokenizer.max_tokens) == (16, MAX_TOKENS)
@@ -138,7 +138,7 @@ def test_only_the_whole_precision_is_offered_and_nothing_was_checked(encoders: O
 
 
 def test_towers_are_those_of_others(encoders: OnnxEncoders, folder: Path) -> None:
-    """One input each, two outputs each, rows that are not of unit length."""
+    """Each tower has one input, two outputs, and rows that do not have unit length."""
     feeds = {"text": {"input_ids": encoders.tokenizer(TEXTS)[0]}}
     feeds["vision"] = {"pixel_values": np.ones((2, 3, 64, 64), dtype=np.float32)}
     for tower, feed in feeds.items():
@@ -149,12 +149,14 @@ def test_towers_are_those_of_others(encoders: OnnxEncoders, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("batch_size", [64, 2])
-def test_texts_are_the_torch_models(encoders: OnnxEncoders, clip: CLIPModel, folder: Path, batch_size: int) -> None:
+def test_text_embeddings_equal_those_of_torch(
+    encoders: OnnxEncoders, clip: CLIPModel, folder: Path, batch_size: int
+) -> None:
     assert_same_unit_rows(encoders.encode_texts(TEXTS, batch_size), torch_texts(clip, folder, TEXTS))
 
 
 @pytest.mark.parametrize("batch_size", [16, 5])
-def test_images_are_the_torch_models(
+def test_image_embeddings_equal_those_of_torch(
     encoders: OnnxEncoders, clip: CLIPModel, folder: Path, images: list[Path], batch_size: int
 ) -> None:
     rows, embeds = encoders.encode_images(images, batch_size=batch_size)
@@ -171,6 +173,6 @@ def test_commands_index_and_search_with_it(clip: CLIPModel, folder: Path, images
     results = json.loads(found.stdout)["results"]
     paths = sorted(images[0].parent.iterdir())
     scores = torch_images(clip, folder, paths) @ torch_texts(clip, folder, ["a red circle"])[0]
-    assert np.diff(np.sort(scores)).min() > 1e-4  # so that there is one right order
+    assert np.diff(np.sort(scores)).min() > 1e-4  # so that only one order is correct
     assert [Path(hit["path"]) for hit in results] == [paths[row] for row in np.argsort(-scores)]
     assert [hit["score"] for hit in results] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-4)

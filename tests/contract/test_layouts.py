@@ -1,5 +1,6 @@
-"""Bundles in the layouts of others, opened by their names on a hub, give the embeddings of the original model's own
-pipeline, and say when they cannot.
+"""Bundles in the layouts of other projects, opened by name from a hub, give the embeddings of the original pipeline.
+
+Bundles that cannot do so are refused.
 """
 
 import json
@@ -39,14 +40,14 @@ TEXTS = [
 ]
 
 
-QUICK = "Xenova/siglip"  # has most quirks; the other layouts take half a minute each on one core
+QUICK = "Xenova/siglip"  # the layout with most quirks; each other one takes half a minute on one core
 
 
 @pytest.fixture(
     scope="module", params=[pytest.param(name, marks=[] if name == QUICK else pytest.mark.e2e) for name in REPLICAS]
 )
 def replica(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    """The replica, whose `folder` is its bundle in the cache of a hub that has gone since."""
+    """The replica; its `folder` is its bundle in the cache of a hub that has since stopped."""
     name = request.param
     made = REPLICAS[name](tmp_path_factory.mktemp("replica") / name.replace("/", "-"))
     server = HubServer().start()
@@ -61,7 +62,7 @@ def replica(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Wide, tall and square, with edges that a resize to 64 pixels does and does not divide."""
+    """Wide, tall and square images; some edges are multiples of 64 pixels, others are not."""
     folder = tmp_path_factory.mktemp("odd")
     for number, size in enumerate([(96, 80), (80, 99), (64, 64), (127, 70), (40, 33), (130, 65)]):
         noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
@@ -69,8 +70,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_embeddings_are_the_original_models(replica: Replica, images: list[Path]) -> None:
-    """Alone and in batches; opened once more, the kept self-test gives the same."""
+def test_embeddings_equal_those_of_the_original_model(replica: Replica, images: list[Path]) -> None:
+    """Alone and in batches; and again after reopening, with the stored result of the self-test."""
     expected = replica.embed_texts(TEXTS)
     assert len(np.unique(expected.round(3), axis=0)) > 4  # a swapped row would show
     expected_images = replica.embed_images(images)
@@ -85,7 +86,7 @@ def test_embeddings_are_the_original_models(replica: Replica, images: list[Path]
         assert encoders.encode_texts(TEXTS[:2]).dtype == np.float32
 
 
-def test_changed_external_data_is_another_space(replica: Replica, tmp_path: Path) -> None:
+def test_changed_external_data_changes_the_fingerprint(replica: Replica, tmp_path: Path) -> None:
     data = list(replica.folder.rglob("*.onnx_data"))
     if not data:
         assert Bundle.open(replica.folder).layout.name != "one graph"
@@ -111,8 +112,8 @@ def test_unknown_preprocessor_key_is_refused_by_name(replica: Replica, tmp_path:
         OnnxEncoders(Bundle.open(copy), "cpu", threads=1)
 
 
-def test_known_models_have_layouts_that_replicas_have() -> None:
-    """`miniclip models` lists nothing whose layout is not tested here."""
+def test_every_listed_model_has_a_tested_layout() -> None:
+    """`miniclip models` lists only models whose layout is tested here."""
     layouts = {
         "Xenova/clip-vit-base-patch32": "Xenova/clip",
         "immich-app/ViT-B-32__laion2b-s34b-b79k": "immich-app/clip",
@@ -127,8 +128,8 @@ def test_known_models_have_layouts_that_replicas_have() -> None:
     assert all(HUB_NAME.fullmatch(name) for name in layouts)
 
 
-def test_settings_of_others_become_rules(tmp_path: Path) -> None:
-    """What the settings leave out is what the models have: 64 tokens for SigLIP, 77 for CLIP and open_clip."""
+def test_settings_of_other_projects_become_text_rules(tmp_path: Path) -> None:
+    """Missing settings get the values of the models: 64 tokens for SigLIP, 77 for CLIP and open_clip."""
     towers = find_layout({"onnx/text_model.onnx", "onnx/vision_model.onnx"})
     open_clip = find_layout({"textual/model.onnx", "visual/model.onnx"})
     assert towers is not None and open_clip is not None
@@ -142,12 +143,12 @@ def test_settings_of_others_become_rules(tmp_path: Path) -> None:
     assert rules({"text_cfg": {}}, open_clip) == TextRules(77, 77)
     cleaned = rules({"text_cfg": {"context_length": 64, "tokenizer_kwargs": {"clean": "canonicalize"}}}, open_clip)
     assert (cleaned.exact_length, cleaned.clean(" The dog's\n RED_ball!  ")) == (64, "the dogs red ball")
-    with pytest.raises(MiniClipError, match="must be given the language of each text"):
+    with pytest.raises(MiniClipError, match="needs the language of each text"):
         rules({"text_cfg": {"hf_tokenizer_name": "facebook/nllb-200-distilled-600M"}}, open_clip)
 
 
-def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """Which is faster is measured once, and kept."""
+def test_slow_or_wrong_int8_is_not_chosen(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The faster precision is measured once, and the result is stored."""
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     (bundle / "manifest.json").unlink()
@@ -164,10 +165,8 @@ def test_slow_or_wrong_int8_of_others_is_not_taken(tiny_bundle: Path, tmp_path: 
     assert OnnxEncoders(Bundle.open(bundle), "cpu", "int8", threads=1).precision == "int8"
 
 
-def test_text_model_that_sees_padding_despite_its_mask_is_refused_with_what_was_measured(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
-    """Its embedding is the mean over all positions, padded ones too."""
+def test_text_model_that_attends_to_masked_padding_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Its embedding is the mean over all positions, including padding."""
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     (bundle / "manifest.json").unlink()
     table = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
@@ -186,6 +185,7 @@ def test_text_model_that_sees_padding_despite_its_mask_is_refused_with_what_was_
     with pytest.raises(MiniClipError) as error:
         OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
     measured = (
-        r"bundle in fp32 failed its self-test: a text has another embedding beside a longer one \(cosine 0\.\d{3}\)"
+        r"bundle in fp32 failed its self-test: a longer text in the same batch changes the embedding of a text "
+        r"\(cosine 0\.\d{3}\)"
     )
     assert re.match(measured, str(error.value))

@@ -1,4 +1,4 @@
-"""Whole models of others as runs: they embed as transformers does, are trained as a linear probe, and are exported."""
+"""Whole models as runs: they embed like transformers, train as a linear probe, and export to a bundle."""
 
 import json
 import shutil
@@ -44,12 +44,12 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Opened(folder, whole, load_run(folder))
 
 
-def test_texts_and_images_embed_as_the_model_itself_does(opened: Opened) -> None:
+def test_embeddings_equal_those_of_the_model_itself(opened: Opened) -> None:
     encoders = opened.run.encoders()
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), opened.text_embeds(), atol=1e-4)
     for text, expected in zip(TEXTS, opened.text_embeds(), strict=True):
         np.testing.assert_allclose(encoders.encode_texts([text])[0], expected, atol=1e-4)
-    if opened.folder.name == "siglip2":  # it takes patches: its own features are compared whenever it is opened
+    if opened.folder.name == "siglip2":  # it takes patches; opening it compares its own features
         return
     pixel_values = torch.randn(2, 3, SIZE_PX, SIZE_PX)
     with torch.inference_mode():
@@ -57,11 +57,11 @@ def test_texts_and_images_embed_as_the_model_itself_does(opened: Opened) -> None
     np.testing.assert_allclose(encoders.embed_pixels(pixel_values.numpy()), expected.numpy(), atol=1e-4)
 
 
-def test_its_bundle_has_the_same_space_in_three_precisions(
+def test_its_bundle_keeps_the_embedding_space_in_three_precisions(
     opened: Opened, captioned_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
-    # so wide a change of recall is chance: the weights are random
+    # the weights are random, so recall may change by chance
     assert export(["--run", str(opened.folder), "--out", str(out), "--data", str(captioned_folder)]) == 0
     bundle = Bundle.open(out)
     assert bundle.fingerprint == opened.run.fingerprint
@@ -87,7 +87,7 @@ def test_a_linear_probe_starts_from_it(opened: Opened, tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_the_probe_of_a_siglip_is_a_run_that_embeds_alone(captioned_folder: Path, tmp_path: Path) -> None:
-    """Its padding is part of each text, with the tokenizer's id, also where one block of the text tower learns."""
+    """Its padding, with the tokenizer's id, is part of each text, even if one block of the text tower is trained."""
     folder = tmp_path / "siglip"
     siglip(folder)
     recipe = tmp_path / "probe.toml"
@@ -111,7 +111,7 @@ def test_the_probe_of_a_siglip_is_a_run_that_embeds_alone(captioned_folder: Path
         ({"format": 1}, "is not a run's config"),
     ],
 )
-def test_a_folder_that_is_no_run_is_told_apart_from_a_damaged_run(
+def test_a_folder_without_a_run_and_a_damaged_run_give_different_messages(
     config: dict[str, object], words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))

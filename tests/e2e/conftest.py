@@ -1,7 +1,7 @@
-"""The page as users get it: `python -m demo` in its own process, and Debian's Chromium.
+"""The page as users open it: `python -m demo` in its own process, and Debian's Chromium.
 
-In: the fixtures `tiny_bundle` and `picture_folder`. Out: the address of a running page, and browser tabs that fail
-their test on a console error or on a request to any other machine.
+In: the fixtures `tiny_bundle` and `image_folder`. Out: the address of a running page, and browser tabs. A console
+error, or a request to another machine, fails the test.
 """
 
 import json
@@ -65,10 +65,10 @@ class DemoProcess:
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
-        self._process.communicate(timeout=120)  # a busy machine takes its time
+        self._process.communicate(timeout=120)  # a busy machine is slow
 
     def until(self, words: str) -> list[str]:
-        """Lines up to the one that holds `words`. A process that ends earlier fails the test with all it said."""
+        """Lines up to the one with `words`. If the process ends earlier, the test fails and shows its output."""
         assert self._process.stdout is not None
         lines: list[str] = []
         for line in self._process.stdout:
@@ -96,7 +96,7 @@ def image_index(tiny_bundle: Path, image_folder: Path, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def page_url(tiny_bundle: Path, image_index: Path) -> Iterator[str]:
-    """The address of a page that runs for the whole session."""
+    """The address of a page that runs during the whole session."""
     with DemoProcess("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
         yield process.url
 
@@ -117,7 +117,7 @@ def openmoji_url(tiny_bundle: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def dated_url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page of four JPEGs in two folders, with dates, two of them equal; its bundle says that nothing ever matches."""
+    """A page of four dated JPEGs in two folders, two of them equal. With its bundle, no query ever matches."""
     folder = tmp_path_factory.mktemp("dated") / "photos"
     for name, day, colour in [
         ("summer/beach.jpg", "2024:07:01", "red"),
@@ -152,7 +152,7 @@ def browser() -> Iterator[Any]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test of the page runs on one screen; one marked `all_screens`, at both sizes, light and dark."""
+    """A page test runs on one screen; with the marker `all_screens`, at both sizes, light and dark."""
     if "open_tab" in metafunc.fixturenames:
         names = list(SCREENS) if metafunc.definition.get_closest_marker("all_screens") else ["desktop"]
         metafunc.parametrize("open_tab", names, indirect=True)
@@ -160,7 +160,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def open_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[[str], Any]]:
-    """Opens an address at one size; afterwards, no console error, no outside request, nothing wider than the screen."""
+    """Opens an address at one size. Afterwards it checks for console errors, outside requests and overflow."""
     width, height, scheme = SCREENS[request.param]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     context.set_default_timeout(20_000)
@@ -182,7 +182,7 @@ def open_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[
 
 @pytest.fixture
 def tab(open_tab: Callable[[str], Any], page_url: str) -> Any:
-    """The open page, after its own example was answered: what is typed before that may still be replaced by it."""
+    """The open page after the answer to its own example, which could replace text that is typed earlier."""
     tab = open_tab(page_url)
     tab.locator("#results .card").first.wait_for()
     return tab

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="GNU make i
 
 
 class MadeDemo(DemoProcess):
-    """The page as `make demo` starts it, in an environment that make takes for installed."""
+    """The page from `make demo`, in an environment that make regards as installed."""
 
     def __init__(self, hub: HubServer, images: Path, tmp_path: Path) -> None:
         self._hub, self._images, self._tmp = hub, images, tmp_path

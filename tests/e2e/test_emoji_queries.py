@@ -1,4 +1,4 @@
-"""Words that emoji are called by find them: at least 24 of 28 queries have a right one among the first five."""
+"""Names of emoji find them: at least 24 of 28 queries have a correct one among the first five results."""
 
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.location import bring_up_to_date
@@ -10,7 +10,7 @@ from miniclip.search.searcher import Searcher
 from tests.support.emoji_queries import QUERIES
 
 
-def test_words_find_the_emoji_that_are_called_so() -> None:
+def test_words_find_emoji_by_name() -> None:
     encoders = OnnxEncoders(Bundle.open(released_bundle()), "cpu")
     searcher = Searcher(ImageIndex.open(bring_up_to_date("openmoji", encoders)), encoders)
 

@@ -1,6 +1,6 @@
-"""A full disk ends training by one line, breaks no file, and training goes on when there is room again.
+"""A full disk ends a command with one line and breaks no file, and the command continues when there is space again.
 
-The disk is a real one: a small tmpfs. Where mounting is not permitted, only the tests without it run.
+The disk is a small tmpfs. If mounting is not permitted, only tests without it run.
 """
 
 import contextlib
@@ -48,19 +48,19 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
     assert [word for word in words if word not in line] == []
 
 
-def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_later(
+def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_continues_later(
     disk: SmallDisk, tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    # setup 2: its state is larger than anything else, so that is what finds no room beside the one of epoch 1
+    # setup 2 has the largest state, which does not fit beside the one of epoch 1
     common = ["train", "--config", tiny_config, "--data", captioned_folder, "--train.setup", 2, "--train.epochs", 2]
     done = run_module(*common, "--out", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
-    drawn = {"curves.png", "retrieval.png"}  # at the end only
+    drawn = {"curves.png", "retrieval.png"}  # only at the end
     used = sum(file.stat().st_size for file in (tmp_path / "whole").iterdir() if file.name not in drawn)
     weights = (tmp_path / "whole/model.safetensors").stat().st_size
 
     run = disk.folder / "run"
-    disk.resize(used // 1024 + weights // 1024 + 200)  # new weights fit beside the old, a new state does not
+    disk.resize(used // 1024 + weights // 1024 + 200)  # new weights fit beside the old ones, but a new state does not
     assert_one_line(
         run_module(*common, "--out", run), "training_state.pt", "No space left on device", "free some space"
     )
@@ -87,7 +87,7 @@ def test_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_later(
     assert ours == theirs
 
 
-def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk, tiny_run: Path) -> None:
+def test_export_on_a_full_disk_keeps_the_old_bundle(disk: SmallDisk, tiny_run: Path) -> None:
     bundle = disk.folder / "bundle"
     export = ["export", "--run", tiny_run, "--out", bundle, "--precision", "fp32"]
     disk.resize(64 * 1024)
@@ -95,7 +95,7 @@ def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk,
     assert done.returncode == 0, done.stderr
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     used = sum(len(content) for content in before.values())
-    disk.resize(used // 1024 + 300)  # no room for a second one beside it
+    disk.resize(used // 1024 + 300)  # no space for a second bundle
     assert_one_line(run_module(*export), "No space left on device", "free some space")
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
     assert [path.name for path in disk.folder.iterdir()] == ["bundle"]
@@ -105,7 +105,7 @@ def test_export_on_a_full_disk_leaves_the_bundle_that_was_there(disk: SmallDisk,
     assert done.returncode == 0, done.stderr
 
 
-def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
+def test_index_on_a_full_disk_keeps_its_last_commit_and_continues_later(
     disk: SmallDisk, tiny_bundle: Path, image_folder: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     index, images = disk.folder / "index", tmp_path / "pictures"
@@ -119,7 +119,7 @@ def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
             pass
-    os.truncate(filler, filler.stat().st_size - (12 << 10))  # enough for the settings, but not for what LanceDB writes
+    os.truncate(filler, filler.stat().st_size - (12 << 10))  # enough for the settings, but not for LanceDB
     shutil.copytree(captioned_folder, images / "new")
     assert_one_line(run_module(*command), "No space left on device", "free some space")
     assert len(ImageIndex.open(index)) == kept
@@ -129,17 +129,17 @@ def test_index_on_a_full_disk_keeps_its_last_commit_and_goes_on_later(
     assert len(ImageIndex.open(index)) == kept + 120
 
 
-def test_features_that_do_not_fit_are_told_before_they_are_computed(
+def test_features_that_do_not_fit_are_reported_before_computing(
     disk: SmallDisk, tiny_config: Path, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mapped file without room would end the process without a word."""
+    """Without space, a write to a mapped file would end the process without a message."""
     command = ["train", "--config", tiny_config, "--data", captioned_folder, "--train.epochs", 1]
     monkeypatch.setenv("MINICLIP_CACHE", str(disk.folder))
     disk.resize(8)
     advice = ("cannot write", "No space left on device", "free some space, or set MINICLIP_CACHE")
     assert_one_line(run_module(*command, "--out", tmp_path / "run"), "features.npy", *advice)
     assert not list(disk.folder.rglob("*.npy"))
-    disk.resize(20)  # 16 KiB for the images' features, 4 for the note of how far they came, none for those of texts
+    disk.resize(20)  # 16 KiB for image features, 4 for their progress note, none for text features
     assert_one_line(run_module(*command, "--out", tmp_path / "run"), "features.npy", *advice)
     assert len(list(disk.folder.rglob("progress.json"))) == 1
     disk.resize(1024)

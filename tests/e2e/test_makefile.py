@@ -1,4 +1,4 @@
-"""The Makefile: its help, and that variables reach the commands. Nothing is installed: `make -n`, or a stub VENV."""
+"""The Makefile: its help, and variables that reach the commands. `make -n` or a stub VENV install nothing."""
 
 import os
 import re
@@ -26,12 +26,12 @@ def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
-    """An environment that make takes for installed; its python only prints what it was asked to run."""
+    """An environment that make regards as installed; its python only prints its arguments."""
     (tmp_path / "venv/bin").mkdir(parents=True)
     python = tmp_path / "venv/bin/python"
     python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\necho\n')
     python.chmod(0o755)
-    for stamp in (".extra-cpu", ".serve", ".train", ".dev"):  # each newer than what it is made from
+    for stamp in (".extra-cpu", ".serve", ".train", ".dev"):  # each newer than its sources
         (tmp_path / "venv" / stamp).touch()
     return tmp_path / "venv"
 
@@ -46,8 +46,8 @@ def test_help_names_every_target_and_variable(arguments: tuple[str, ...]) -> Non
         assert variable in done.stdout, variable
 
 
-def test_environment_that_python_could_not_finish_is_made_again_and_nothing_is_deleted(tmp_path: Path) -> None:
-    """As on Debian without `python3-venv`: bin/python is there already when it fails."""
+def test_an_incomplete_environment_is_made_again_and_nothing_is_deleted(tmp_path: Path) -> None:
+    """As on Debian without `python3-venv`: bin/python already exists when it fails."""
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv/notes.txt").write_text("mine")
     python = tmp_path / "python"
@@ -81,7 +81,7 @@ def test_demo_passes_its_variables_on(venv: Path, tmp_path: Path) -> None:
 
 def test_demo_takes_any_bundle_and_makes_none(venv: Path, tmp_path: Path) -> None:
     variables = ("IMAGES=/images", "PORT=9000", "SHARE=1", "AUTH=a:b", f"VENV={venv}")
-    # a folder without a manifest may be a bundle made by others, and whether it is one `python -m demo` says best
+    # a folder without a manifest may be a bundle made by others; `python -m demo` checks it
     done = make("-n", "demo", *variables, f"BUNDLE={tmp_path}")
     command = " ".join(done.stdout.replace("\\\n", " ").split())
     assert (
@@ -124,7 +124,7 @@ def test_train_export_and_benchmark_pass_their_variables_on(venv: Path) -> None:
     ]
 
 
-def test_old_python_is_named_before_anything_is_made(tmp_path: Path) -> None:
+def test_an_old_python_is_reported_first(tmp_path: Path) -> None:
     old = tmp_path / "old-python"
     old.write_text("#!/bin/sh\nexit 1\n")  # answers the version check as Python 3.10 would
     old.chmod(0o755)
@@ -143,13 +143,13 @@ def test_lint_runs_the_formatter_the_linter_and_the_types(venv: Path) -> None:
 
 
 @pytest.mark.parametrize(("target", "lock"), [("setup", "requirements.lock"), ("test-slow", "requirements-slow.lock")])
-def test_locked_install_takes_only_what_has_its_hash(target: str, lock: str, tmp_path: Path) -> None:
+def test_a_locked_install_checks_hashes(target: str, lock: str, tmp_path: Path) -> None:
     lines = make("-n", target, "LOCKED=1", f"VENV={tmp_path}/venv").stdout.splitlines()
     installs = [line.partition(" install ")[2] for line in lines if " install " in line]
     assert installs == [f"--require-hashes -r {lock}", "--no-deps --no-build-isolation -e ."]
 
 
-def test_an_environment_for_a_gpu_stays_one(venv: Path) -> None:
+def test_a_gpu_environment_stays_a_gpu_environment(venv: Path) -> None:
     (venv / ".extra-cpu").rename(venv / ".extra-gpu")
     (venv / ".dev").unlink()
     lines = make("-n", "lint", f"VENV={venv}").stdout.splitlines()
@@ -157,14 +157,14 @@ def test_an_environment_for_a_gpu_stays_one(venv: Path) -> None:
     assert installs == ['-e ".[gpu,demo,train,dev]"', '"onnxruntime-gpu[cuda,cudnn]>=1.30"']
 
 
-def test_an_environment_is_changed_for_a_gpu_when_that_is_said(venv: Path) -> None:
+def test_an_environment_is_changed_for_a_gpu_on_request(venv: Path) -> None:
     done = make("setup", "EXTRA=gpu", f"VENV={venv}")
     assert done.returncode == 0, done.stderr
     calls = [re.findall("<(.*?)>", line) for line in done.stdout.splitlines() if line.startswith("<")]
     assert calls[0][-2:] == ["onnxruntime", "onnxruntime-gpu"] and "uninstall" in calls[0]
     installs = [call[-1] for call in calls if "install" in call]
     assert installs[::2] == [".[gpu,demo]", ".[gpu,demo,train]", ".[gpu,demo,train,dev]"]
-    assert set(installs[1::2]) == {"onnxruntime-gpu[cuda,cudnn]"}  # up to ">="; onnxruntime has overwritten its files
+    assert set(installs[1::2]) == {"onnxruntime-gpu[cuda,cudnn]"}  # up to ">="; onnxruntime had overwritten its files
     assert [path.name for path in venv.glob(".extra-*")] == [".extra-gpu"]
     again = make("setup", f"VENV={venv}")
     assert "installing" not in again.stdout

@@ -1,6 +1,6 @@
-"""Search in a real browser: words, images, filters, the large view, the address, downloads, uploads good and bad.
+"""Search in a real browser: words, images, filters, the large view, the address, downloads, good and bad uploads.
 
-Every test runs on the screens that conftest.py names for it, and fails there on a console error or an outside request.
+conftest.py chooses the screens of each test. A console error or an outside request fails the test.
 """
 
 import csv
@@ -35,11 +35,11 @@ def test_first_load_already_shows_images(tab: Any) -> None:
     expect(tab.locator(CARDS)).to_have_count(12)
     expect(tab.locator("#status-line")).to_contain_text("12 images")
     expect(tab.locator("#status-line")).to_contain_text("running on the CPU")
-    expect(tab.locator("#attribution")).to_have_text("")  # nothing of OpenMoji's is shown
+    expect(tab.locator("#attribution")).to_have_text("")  # OpenMoji is not shown
 
 
 @pytest.mark.all_screens
-def test_words_and_enter_find_images_that_really_load(tab: Any) -> None:
+def test_words_and_enter_find_images_that_load(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     expect(tab.locator(CARDS)).to_have_count(12)
@@ -49,11 +49,11 @@ def test_words_and_enter_find_images_that_really_load(tab: Any) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_results_come_while_one_types_and_the_newest_question_wins(tab: Any) -> None:
+def test_results_appear_while_typing_and_the_newest_query_wins(tab: Any) -> None:
     tab.locator("#words").fill("")
     tab.locator("#words").press_sequentially("a blue square", delay=15)
     expect(heading(tab)).to_have_text("Best matches for “a blue square”")
-    # the answer to an older question comes last, and is thrown away
+    # the answer to an older query arrives last and is discarded
     held: list[Any] = []
     tab.route("**/component_server**", lambda route: held.append(route) if not held else route.continue_())
     with tab.expect_request("**/component_server**"):
@@ -88,7 +88,7 @@ def test_words_are_shown_as_text_and_never_run(tab: Any) -> None:
     assert tab.title() == "MiniCLIP"
 
 
-def test_what_is_not_wanted_changes_the_order_and_stands_in_the_address(tab: Any) -> None:
+def test_unwanted_words_change_the_order_and_the_address(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     before = tab.locator(f"{CARDS} .title").all_text_contents()
@@ -102,7 +102,7 @@ def test_what_is_not_wanted_changes_the_order_and_stands_in_the_address(tab: Any
     expect(tab.get_by_role("button", name="Filters (1)")).to_be_visible()
 
 
-def test_a_link_reopens_the_question(tab: Any) -> None:
+def test_a_link_reopens_the_query(tab: Any) -> None:
     ask(tab, "a yellow square")
     tab.wait_for_url("**q=a+yellow+square*")
     expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
@@ -113,7 +113,7 @@ def test_a_link_reopens_the_question(tab: Any) -> None:
     assert tab.locator(f"{CARDS} .title").all_text_contents() == titles
 
 
-def test_back_returns_to_the_question_before(tab: Any) -> None:
+def test_back_returns_to_the_previous_query(tab: Any) -> None:
     ask(tab, "a yellow square")
     expect(heading(tab)).to_have_text("Best matches for “a yellow square”")
     tab.locator(".examples button").first.click()
@@ -138,7 +138,7 @@ def test_results_are_downloaded_as_json_and_csv(tab: Any) -> None:
 
 
 @pytest.mark.all_screens
-def test_large_view_tells_more_and_leads_on(tab: Any, image_folder: Path) -> None:
+def test_the_large_view_shows_details_and_similar_images(tab: Any, image_folder: Path) -> None:
     card = tab.locator(CARDS).nth(2)
     title = card.locator(".title").inner_text()
     card.click()
@@ -159,8 +159,8 @@ def test_large_view_tells_more_and_leads_on(tab: Any, image_folder: Path) -> Non
     dialog.get_by_role("button", name="More like this").click()
     expect(dialog).to_be_hidden()
     expect(heading(tab)).to_have_text(f"More like “{title}”")
-    expect(tab.locator(CARDS)).to_have_count(11)  # all but the image itself
-    tab.goto(tab.url)  # a link to that, too
+    expect(tab.locator(CARDS)).to_have_count(11)  # all except the image itself
+    tab.goto(tab.url)  # a link to this result
     expect(heading(tab)).to_have_text(f"More like “{title}”")
 
 
@@ -225,7 +225,7 @@ def test_pasted_image_is_taken(tab: Any, image_folder: Path) -> None:
 def test_image_dropped_on_the_search_box_is_taken(tab: Any, image_folder: Path) -> None:
     image = list(one_image(image_folder).read_bytes())
     tab.locator("#words").fill("")
-    assert tab.evaluate(GIVE, ["dragover", image])  # else the browser would open the file in the page's place
+    assert tab.evaluate(GIVE, ["dragover", image])  # otherwise the browser would open the file instead of the page
     expect(tab.locator("html")).to_have_class(re.compile("dragging"))
     assert tab.evaluate(GIVE, ["drop", image])
     expect(tab.locator("html")).not_to_have_class(re.compile("dragging"))
@@ -235,7 +235,7 @@ def test_image_dropped_on_the_search_box_is_taken(tab: Any, image_folder: Path) 
     expect(tab.get_by_role("dialog").locator("dl")).to_contain_text(one_image(image_folder).name)
 
 
-def test_text_file_named_jpg_gets_a_message_and_then_a_good_one_works(
+def test_a_text_file_named_jpg_gets_a_message_and_a_good_image_then_works(
     tab: Any, tmp_path: Path, image_folder: Path
 ) -> None:
     bad = tmp_path / "holiday.jpg"
@@ -268,12 +268,12 @@ def test_folder_and_date_filters(tab: Any, dated_url: str) -> None:
     expect(tab.locator(CARDS)).to_have_count(3)
 
 
-def test_nothing_matches_well_is_said(tab: Any, dated_url: str) -> None:
+def test_a_page_without_good_matches_says_so(tab: Any, dated_url: str) -> None:
     tab.goto(f"{dated_url}?q=photo")
     expect(tab.locator("#results .note")).to_contain_text("Nothing here matches well")
 
 
-def test_more_is_shown_on_demand(tab: Any, captioned_url: str) -> None:
+def test_more_results_are_shown_on_demand(tab: Any, captioned_url: str) -> None:
     tab.goto(f"{captioned_url}?q=a+red+circle")
     expect(tab.locator(CARDS)).to_have_count(24)
     tab.get_by_role("button", name="Show more").click()
@@ -285,7 +285,7 @@ def test_openmoji_gallery_names_its_makers_and_is_searched(open_tab: Any, openmo
     expect(tab.locator("#attribution")).to_have_text("Images: OpenMoji, CC BY-SA 4.0")
     expect(tab.locator(".examples button").first).to_have_text("a cat")
     expect(tab.locator(CARDS)).to_have_count(24)
-    expect(tab.get_by_label("In folder")).to_be_hidden()  # they lie in one
+    expect(tab.get_by_label("In folder")).to_be_hidden()  # they are in one folder
     tab.locator(CARDS).first.click()
     expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
     tab.keyboard.press("Escape")

@@ -17,9 +17,9 @@ expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is n
 CARDS = "#results .card"
 MANY = 100_000
 MIN_FRAMES_PER_S = 50
-ATTEMPTS = 6  # other work on the machine takes frames, too: the best of these counts
+ATTEMPTS = 6  # other work on the machine costs frames, so the best attempt counts
 EMPTY_PAGE = "data:text/html,<div style='height:3000000px'></div>"
-# scrolls by so many pixels a second for some seconds and counts the frames that were drawn
+# scrolls at this speed in pixels per second for some seconds, and counts the drawn frames
 FRAMES_PER_S = """async ([speed, seconds]) => {
     const from = scrollY;
     return await new Promise((done) => {
@@ -85,7 +85,7 @@ def test_an_empty_query_shows_all_images_by_month(open_tab: Callable[[str], Any]
     expect(tab.locator("#words")).to_have_value("")
     expect(tab.locator("#results h3").first).to_have_text("April 2024")
     expect(tab.locator(CARDS).first).to_have_attribute("title", "63.jpg")  # the newest
-    expect(tab.get_by_label("Sort by")).to_be_hidden()  # it is by date already
+    expect(tab.get_by_label("Sort by")).to_be_hidden()  # already ordered by date
     tab.get_by_role("button", name="Filters", exact=True).click()
     expect(tab.get_by_label("Camera")).to_be_visible()
     assert serious(tab) == []
@@ -96,7 +96,7 @@ def test_an_empty_query_shows_all_images_by_month(open_tab: Callable[[str], Any]
 
 
 @pytest.mark.all_screens
-def test_filters_work_alone_and_stand_in_the_address(open_tab: Callable[[str], Any], photos_url: str) -> None:
+def test_filters_work_alone_and_are_in_the_address(open_tab: Callable[[str], Any], photos_url: str) -> None:
     tab = open_tab(photos_url)
     expect(heading(tab)).to_have_text("All 65 images")
     tab.get_by_role("button", name="Filters", exact=True).click()
@@ -130,7 +130,7 @@ def test_results_are_put_in_order_of_date(open_tab: Callable[[str], Any], photos
     tab.wait_for_url("**sort=date*")
 
 
-def test_the_large_view_turns_through_all_months(open_tab: Callable[[str], Any], photos_url: str) -> None:
+def test_the_large_view_steps_through_all_months(open_tab: Callable[[str], Any], photos_url: str) -> None:
     tab = open_tab(photos_url)
     tab.locator(CARDS).first.click()
     title = tab.get_by_role("dialog").get_by_role("heading", level=2)
@@ -156,7 +156,7 @@ def test_words_leave_the_browser_and_back_returns(open_tab: Callable[[str], Any]
         tab.keyboard.press("Tab")
         if tab.evaluate("document.activeElement.classList.contains('card')"):
             break
-    for _ in range(60):  # the keyboard alone reaches what was not in the document before
+    for _ in range(60):  # the keyboard alone reaches images that were not in the document
         tab.keyboard.press("Tab")
         tab.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     expect(tab.locator(f"{CARDS}:focus")).to_have_count(1)
@@ -167,7 +167,7 @@ def test_a_hundred_thousand_images_scroll_smoothly(open_tab: Callable[[str], Any
     tab = open_tab(many_url)
     expect(heading(tab)).to_have_text("All 100,000 images")
     expect(tab.locator(CARDS).first).to_be_visible()
-    for speed in (1_000, 5_000, 50_000):  # pixels a second: reading, skimming, dragging
+    for speed in (1_000, 5_000, 50_000):  # pixels per second: reading, skimming, dragging
         rates = []
         while len(rates) < ATTEMPTS and (not rates or max(rates) < MIN_FRAMES_PER_S):
             frames, scrolled = tab.evaluate(FRAMES_PER_S, [speed, 2])

@@ -1,4 +1,4 @@
-"""Faults that users of the page met: each has a test in a browser. Screens as in test_page.py."""
+"""Faults that users of the page met, each with a test in a browser. Screens as in test_page.py."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def images(image_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own_page(tiny_bundle: Path, images: Path, tmp_path: Path) -> Iterator[str]:
-    """A page that a test may change, with a bundle that has no neighbours."""
+    """A page that a test may change, with the only bundle of its folder."""
     shutil.copytree(tiny_bundle, tmp_path / "alone" / "tiny")
     with DemoProcess(
         "--images", str(images), "--bundle", str(tmp_path / "alone" / "tiny"), "--provider", "cpu"
@@ -79,7 +79,7 @@ def test_another_gallery_is_opened_at_once_and_everywhere(
     go(tab, "Library")
     tab.get_by_label("Folder with images on this machine").fill(str(captioned_folder))
     tab.get_by_role("button", name="Index and open it").click()
-    expect(tab.locator(CARDS)).to_have_count(24)  # the tab Search is shown, with the new gallery
+    expect(tab.locator(CARDS)).to_have_count(24)  # the Search tab shows the new gallery
     expect(tab.locator(CARDS).first).to_be_visible()
     expect(tab.locator("#status-line")).to_contain_text("120 images")
     go(tab, "Map")
@@ -87,7 +87,7 @@ def test_another_gallery_is_opened_at_once_and_everywhere(
     go(tab, "Describe")
     expect(tab.locator(".picks button")).to_have_count(8)
 
-    other.locator(CARDS).first.click()  # a page from before: it says so, and offers the new gallery
+    other.locator(CARDS).first.click()  # an outdated page says so and offers the new gallery
     dialog = other.get_by_role("dialog")
     expect(dialog).to_contain_text("Another gallery has been opened")
     dialog.get_by_role("button", name="Show the new gallery").click()
@@ -114,16 +114,14 @@ def test_a_model_is_not_compared_with_itself(tab: Any) -> None:
         assert choice not in others and others
 
 
-def test_one_model_alone_says_how_to_get_another(
-    open_tab: Any, tiny_bundle: Path, images: Path, tmp_path: Path
-) -> None:
+def test_a_single_model_says_how_to_get_another(open_tab: Any, tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "single" / "tiny"
     shutil.copytree(tiny_bundle, bundle, ignore=shutil.ignore_patterns("*_fp16.onnx", "*_quantized.onnx"))
     with DemoProcess("--images", str(images), "--bundle", str(bundle), "--provider", "cpu") as page:
         tab = open_tab(page.url)
         go(tab, "Compare")
         expect(tab.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
-        # models that ship with the checkout have no index of these images yet
+        # models in the checkout have no index of these images yet
         expect(tab.locator(".compared")).to_contain_text(re.compile("Press Use beside|There is only one model here"))
         tab.goto("about:blank")
 
@@ -176,7 +174,7 @@ def test_words_for_scores_follow_the_order_and_nothing_matches_means_all_are_wea
     open_tab: Any, page_url: str, dated_url: str
 ) -> None:
     ranks = {"strong": 2, "likely": 1, "weak": 0}
-    for url, is_strict in ((page_url, False), (dated_url, True)):  # nothing ever matches in the second bundle
+    for url, is_strict in ((page_url, False), (dated_url, True)):  # with the second bundle, no query ever matches
         tab = open_tab(f"{url}?q=a+red+circle")
         expect(tab.locator("#results h2")).to_have_text("Best matches for “a red circle”")
         found = words_and_numbers(tab)
@@ -238,7 +236,7 @@ def test_an_upload_above_the_limit_is_refused_before_it_is_sent(tab: Any, tmp_pa
     assert sent == []
 
 
-def test_downloads_are_what_is_shown(tab: Any) -> None:
+def test_downloads_equal_the_shown_results(tab: Any) -> None:
     titles = tab.locator(f"{CARDS} .title").all_text_contents()
     with tab.expect_download() as download:
         tab.get_by_role("link", name="Download the results as JSON").click()

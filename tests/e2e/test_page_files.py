@@ -1,62 +1,15 @@
-"""The viewer, the selection, copying and moving with undo, duplicates, and saved searches, in a real browser."""
+"""The viewer in a real browser: zoom, steps, details, paths and downloads."""
 
-import io
-import json
-import os
-import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import DemoProcess
+from tests.e2e.photo_page import CARDS, PHOTOS, expect, photo_page, photo_url, photos, viewer
 from tests.support.axe import serious
-from tests.support.photos_on_disk import CAMERA, LENS, PLACE, write_photos
+from tests.support.photos_on_disk import CAMERA, LENS, PLACE
 
-expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
-
-CARDS = "#results .card"
-PHOTOS = 6
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("files") / "photos"
-
-
-@pytest.fixture(scope="module")
-def photo_url(photos: Path, tiny_bundle: Path) -> Iterator[str]:
-    """A page of six photographs, two files of which are equal. Its trash is not the user's."""
-    write_photos(photos, PHOTOS - 1)
-    (photos / "copy.jpg").write_bytes((photos / "photo-0.jpg").read_bytes())
-    home = photos.parent / "home"
-    home.mkdir()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HOME", str(home))
-    patch.setenv("XDG_DATA_HOME", str(home / "data"))
-    patch.delenv("DISPLAY", raising=False)
-    with DemoProcess("--images", str(photos), "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
-        patch.undo()
-        yield process.url
-
-
-@pytest.fixture
-def photo_page(open_tab: Any, photo_url: str) -> Any:
-    tab = open_tab(f"{photo_url}?q=a+red+circle&copies=1")
-    expect(tab.locator(CARDS)).to_have_count(PHOTOS)
-    return tab
-
-
-def viewer(tab: Any, place: int = 0) -> Any:
-    """The viewer of one card."""
-    tab.locator(CARDS).nth(place).click()
-    tab.locator("#detail-dialog").get_by_role("button", name="Full screen").click()
-    found = tab.locator("#viewer-dialog")
-    expect(found).to_be_visible()
-    expect(found.locator("[data-original]")).to_be_visible()
-    return found
+__all__ = ["photo_page", "photo_url", "photos"]  # fixtures
 
 
 def scale(tab: Any) -> float:
@@ -64,7 +17,7 @@ def scale(tab: Any) -> float:
 
 
 @pytest.mark.all_screens
-def test_viewer_shows_the_original_turns_and_gives_the_focus_back(photo_page: Any) -> None:
+def test_the_viewer_shows_the_original_steps_and_returns_the_focus(photo_page: Any) -> None:
     tab = photo_page
     shown = viewer(tab)
     assert tab.evaluate("document.querySelector('#viewer-dialog .plane img').naturalWidth") == 1600
@@ -94,7 +47,7 @@ def test_keys_wheel_and_double_click_zoom_and_drags_pan(photo_page: Any) -> None
     tab.keyboard.press("+")
     assert scale(tab) == pytest.approx(1.69)
     expect(shown.locator(".scale")).to_have_text("169 %")
-    tab.keyboard.press("ArrowRight")  # moves the image, and does not turn
+    tab.keyboard.press("ArrowRight")  # pans the image instead of stepping
     expect(shown.locator(".place")).to_have_text(f"1 of {PHOTOS}")
     tab.keyboard.press("-")
     tab.keyboard.press("0")
@@ -114,7 +67,7 @@ def test_keys_wheel_and_double_click_zoom_and_drags_pan(photo_page: Any) -> None
     assert scale(tab) == 1
     tab.mouse.wheel(0, -400)
     tab.wait_for_function("new DOMMatrix(document.querySelector('#viewer-dialog .plane img').style.transform).a > 2")
-    tab.keyboard.press("PageDown")  # turns all the same, and fits again
+    tab.keyboard.press("PageDown")  # still steps, and fits the image again
     expect(shown.locator(".place")).to_have_text(f"2 of {PHOTOS}")
     assert scale(tab) == 1
 
@@ -167,175 +120,3 @@ def test_path_is_copied_and_the_file_downloaded_as_it_is(photo_page: Any) -> Non
         shown.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename == path.name
     assert Path(download.value.path()).read_bytes() == path.read_bytes()
-
-
-def selected(tab: Any) -> Any:
-    return tab.locator(f"{CARDS}[aria-pressed=true]")
-
-
-def test_images_are_selected_by_mouse_and_by_keyboard_and_downloaded(photo_page: Any, photos: Path) -> None:
-    tab = photo_page
-    cards = tab.locator(CARDS)
-    cards.nth(1).click(modifiers=["ControlOrMeta"])
-    cards.nth(3).click(modifiers=["Shift"])
-    expect(selected(tab)).to_have_count(3)
-    expect(tab.locator("dialog[open]")).to_have_count(0)
-    cards.nth(2).click()
-    expect(selected(tab)).to_have_count(2)
-    cards.nth(5).focus()
-    tab.keyboard.press("x")
-    expect(tab.locator("#selection .count")).to_have_text("3")
-    with tab.expect_download() as download:
-        tab.get_by_role("region", name="Selected images").get_by_role("button", name="Download").click()
-    with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:
-        assert len(archive.namelist()) == 3
-        assert all(archive.read(name) == (photos / name).read_bytes() for name in archive.namelist())
-    tab.keyboard.press("Escape")
-    expect(selected(tab)).to_have_count(0)
-    expect(tab.get_by_role("region", name="Selected images")).to_be_hidden()
-    cards.first.click()  # opens again
-    expect(tab.locator("#detail-dialog")).to_be_visible()
-
-
-@pytest.mark.parametrize("query", ["?q=a+red+circle&copies=1", "?q=&copies=1"], ids=["results", "all images"])
-def test_a_selected_image_has_a_visible_mark(open_tab: Any, photo_url: str, query: str) -> None:
-    tab = open_tab(photo_url + query)
-    expect(tab.locator(CARDS)).to_have_count(PHOTOS)
-    tab.locator(CARDS).nth(1).click(modifiers=["ControlOrMeta"])
-    expect(selected(tab)).to_have_count(1)
-    mark = "card => getComputedStyle(card, '::after').content"
-    assert selected(tab).evaluate(mark) == '"✓"'
-    assert tab.locator(CARDS).nth(0).evaluate(mark) == '""'
-
-
-def test_a_long_touch_begins_a_selection(photo_page: Any) -> None:
-    tab = photo_page
-    touch = tab.context.new_cdp_session(tab)
-    touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
-    tab.locator(CARDS).first.scroll_into_view_if_needed()
-    box = tab.locator(CARDS).first.bounding_box()
-    point = {"x": box["x"] + 40, "y": box["y"] + 40}
-    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
-    expect(selected(tab)).to_have_count(1)
-    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    expect(selected(tab)).to_have_count(1)
-    expect(tab.locator("dialog[open]")).to_have_count(0)
-
-
-def test_the_selection_outlives_another_search(photo_page: Any) -> None:
-    tab = photo_page
-    tab.get_by_role("button", name="Select", exact=True).click()
-    tab.locator(CARDS).nth(0).click()
-    row = tab.locator(CARDS).nth(0).get_attribute("data-row")
-    tab.locator("#words").fill("a blue square")
-    tab.keyboard.press("Enter")
-    expect(tab.locator("#results h2")).to_have_text("Best matches for “a blue square”")
-    expect(selected(tab)).to_have_count(1)
-    assert selected(tab).get_attribute("data-row") == row
-
-
-@pytest.mark.all_screens
-def test_a_move_is_listed_done_and_undone(photo_page: Any, photos: Path) -> None:
-    tab, away = photo_page, photos.parent / "away"
-    before = sorted(os.listdir(photos))
-    tab.get_by_role("button", name="Select", exact=True).click()
-    for place in (0, 1):
-        tab.locator(CARDS).nth(place).click()
-    bar = tab.get_by_role("region", name="Selected images")
-    assert serious(tab) == []
-    bar.get_by_role("button", name="Move to…").click()
-    dialog = tab.get_by_role("dialog", name="Move to a folder")
-    dialog.get_by_label("Folder on this machine").fill(str(away))
-    tab.keyboard.press("Enter")
-    expect(dialog).to_contain_text(f"2 images will be moved to {away}.")
-    assert serious(tab) == []
-    assert sorted(os.listdir(photos)) == before
-    dialog.get_by_role("button", name="Move", exact=True).click()
-    expect(dialog).to_contain_text("2 images were moved.")
-    assert len(os.listdir(away)) == 2 and len(os.listdir(photos)) == PHOTOS - 2
-    dialog.get_by_role("button", name="Undo").click()
-    expect(dialog).to_contain_text("2 images were taken back.")
-    assert sorted(os.listdir(photos)) == before and os.listdir(away) == []
-    dialog.get_by_role("button", name="Close").click()
-    expect(bar).to_be_hidden()
-    expect(tab.locator(CARDS)).to_have_count(PHOTOS)
-
-
-def test_what_cannot_be_done_is_said_in_the_dialog(photo_page: Any, photos: Path) -> None:
-    tab = photo_page
-    tab.locator(CARDS).first.click(modifiers=["ControlOrMeta"])
-    tab.get_by_role("button", name="Copy to…").click()
-    dialog = tab.get_by_role("dialog", name="Copy to a folder")
-    folder = dialog.get_by_label("Folder on this machine")
-    for given, expected in [
-        ("", "Name a folder on this machine"),
-        ("here", "not here."),
-        (str(photos / "photo-1.jpg"), "is a file"),
-    ]:
-        folder.fill(given)
-        dialog.get_by_role("button", name="Continue").click()
-        expect(dialog).to_contain_text(expected)
-    dialog.get_by_role("button", name="Cancel").click()
-    expect(dialog).to_be_hidden()
-    assert len(os.listdir(photos)) == PHOTOS
-
-
-@pytest.mark.all_screens
-def test_a_search_is_saved_under_a_name_and_found_again(photo_page: Any) -> None:
-    tab = photo_page
-    tab.get_by_role("button", name="Save search").click()
-    dialog = tab.get_by_role("dialog", name="Save this search")
-    expect(dialog.get_by_label("Name")).to_have_value("a red circle")
-    dialog.get_by_label("Name").fill("red <b>things</b>")
-    assert serious(tab) == []
-    tab.keyboard.press("Enter")
-    expect(dialog).to_be_hidden()
-    tab.locator("#words").fill("a dog")
-    tab.keyboard.press("Enter")
-    expect(tab.locator("#results h2")).to_have_text("Best matches for “a dog”")
-    tab.reload()
-    tab.get_by_text("Saved (1)").click()
-    assert serious(tab) == []
-    tab.get_by_role("button", name="red <b>things</b>", exact=True).click()
-    expect(tab.locator("#results h2")).to_have_text("Best matches for “a red circle”")
-    expect(tab).to_have_url(re.compile("copies=1"))  # its filters, too
-    tab.get_by_text("Saved (1)").click()
-    tab.get_by_role("button", name="Delete the saved search").click()
-    expect(tab.get_by_text("Saved (1)")).to_be_hidden()
-    assert json.loads(tab.evaluate("localStorage.getItem('miniclip-searches')")) == []
-
-
-def test_the_worse_of_two_equal_files_goes_to_the_trash(photo_page: Any, photos: Path) -> None:
-    """The last test of this page: it has one image less afterwards."""
-    tab = photo_page
-    tab.get_by_role("tab", name="Library").click()
-    tab.get_by_label("Similarity from").fill("1")
-    tab.get_by_role("button", name="Find them").click()
-    expect(tab.locator(".groups > li")).to_have_count(1)
-    tab.get_by_role("button", name="put the others into the trash…").click()
-    dialog = tab.get_by_role("dialog", name="Put into the trash")
-    expect(dialog).to_contain_text("One image will be put into the trash.")
-    expect(dialog).to_contain_text(f"stays: {photos / 'copy.jpg'}")
-    assert len(os.listdir(photos)) == PHOTOS
-    dialog.get_by_role("button", name="Put into the trash").click()
-    expect(dialog).to_contain_text("One image was put into the trash.")
-    expect(dialog.get_by_role("button", name="Undo")).to_be_hidden()
-    assert sorted(os.listdir(photos))[0] == "copy.jpg" and len(os.listdir(photos)) == PHOTOS - 1
-    assert [path.name for path in photos.parent.rglob("photo-0.jpg")] == ["photo-0.jpg"]
-
-
-@pytest.mark.all_screens
-def test_images_that_are_browsed_by_date_are_selected_and_viewed(open_tab: Any, photo_url: str) -> None:
-    tab = open_tab(photo_url)
-    cards = tab.locator(".timeline button.card")
-    expect(cards.first).to_be_visible()
-    tab.get_by_role("button", name="Select", exact=True).click()
-    cards.nth(0).click()
-    cards.nth(2).click(modifiers=["Shift"])
-    expect(tab.locator(".timeline .card[aria-pressed=true]")).to_have_count(3)
-    assert serious(tab) == []
-    tab.get_by_role("button", name="End the selection").click()
-    shown = viewer(tab)
-    expect(shown.locator(".place")).to_contain_text("1 of")
-    tab.keyboard.press("ArrowRight")
-    expect(shown.locator(".place")).to_contain_text("2 of")

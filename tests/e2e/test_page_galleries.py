@@ -1,4 +1,4 @@
-"""Galleries that are hard to show: names that are not UTF-8, one that was changed meanwhile, bundles of one name."""
+"""Difficult galleries: names that are not UTF-8, a gallery that changed meanwhile, bundles of the same name."""
 
 import json
 import os
@@ -68,17 +68,17 @@ def test_names_that_are_not_utf8_are_shown(open_tab: Any, odd_url: str) -> None:
     expect(tab.locator(".facts-of-index li")).to_contain_text(r"broken-\xe9.jpg")
 
 
-def test_public_api_tells_names_that_are_not_utf8(odd_url: str) -> None:
+def test_the_public_api_returns_names_that_are_not_utf8(odd_url: str) -> None:
     client = pytest.importorskip("gradio_client").Client(odd_url, verbose=False)
     found = client.predict("a red circle", 5, api_name="/search_text")
     assert {one["file"] for one in found} == {r"caf\xe9.png", "plain.png"}
 
 
-def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_image(
+def test_an_outdated_page_says_so_and_shows_no_other_image(
     open_tab: Any, tiny_bundle: Path, image_folder: Path, image_index: Path, tmp_path: Path
 ) -> None:
     for colour in COLOURS:
-        for shape in SHAPES:  # as many as before: every row is one here, too
+        for shape in SHAPES:  # as many as before, so every old row also exists here
             draw_image(colour, shape, (128, 128)).save(tmp_path / f"other-{colour}-{shape}.png")
     with DemoProcess("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
         tab = open_tab(f"{running.url}?q=a+red+circle")
@@ -115,10 +115,10 @@ def test_page_from_before_the_gallery_changed_says_so_and_shows_no_other_image(
         expect(cards).to_have_count(12)
         cards.first.click()
         expect(dialog.get_by_role("heading", level=2)).to_contain_text("other-")
-        tab.goto("about:blank")  # what the page still asks for is no error once the server has stopped
+        tab.goto("about:blank")  # ends open requests, which would fail once the server has stopped
 
 
-def test_model_that_cannot_be_opened_can_be_tried_again(
+def test_a_model_that_failed_to_open_can_be_tried_again(
     open_tab: Any, tiny_bundle: Path, image_index: Path, tmp_path: Path
 ) -> None:
     own, damaged = tmp_path / "tiny", tmp_path / "damaged"
@@ -139,7 +139,7 @@ def test_model_that_cannot_be_opened_can_be_tried_again(
         tab.goto("about:blank")
 
 
-def test_bundles_of_one_name_can_each_be_chosen(
+def test_bundles_of_the_same_name_can_each_be_chosen(
     tiny_bundle: Path, image_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("bundles/same", "models/same", "models/other"):
@@ -157,7 +157,7 @@ def test_bundles_of_one_name_can_each_be_chosen(
 
 
 class ProxiedDemo(DemoProcess):
-    """`python -m demo` on a machine whose requests go through a proxy: one that nobody answers at."""
+    """`python -m demo` on a machine with a proxy that does not answer."""
 
     def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
         kept = {name: value for name, value in environment.items() if name.lower() != "no_proxy"}

@@ -1,4 +1,4 @@
-"""What was asked before and what comes late: Back, an image that waits for looser filters, answers out of turn."""
+"""History and late answers: Back, an image query that waits for looser filters, answers out of order."""
 
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ def heading(tab: Any) -> Any:
     return tab.locator("#results h2")
 
 
-def test_typed_questions_are_each_one_entry_of_the_history(tab: Any) -> None:
+def test_each_typed_query_is_one_history_entry(tab: Any) -> None:
     example = heading(tab).inner_text()
     before = tab.evaluate("history.length")
     for words in ("a red circle", "two dogs"):
-        tab.locator("#words").fill(words[:5])  # a pause in typing: it is asked already
+        tab.locator("#words").fill(words[:5])  # a pause in typing: the query is sent
         tab.wait_for_url(f"**q={words[:5].strip().replace(' ', '+')}")
         tab.locator("#words").fill(words)
         tab.wait_for_url(f"**q={words.replace(' ', '+')}")
         tab.keyboard.press("Enter")
-        tab.keyboard.press("Enter")  # the same question: no entry of its own
+        tab.keyboard.press("Enter")  # the same query: no new entry
         expect(heading(tab)).to_have_text(f"Best matches for “{words}”")
     assert tab.evaluate("history.length") == before + 2
     tab.go_back()
@@ -39,7 +39,7 @@ def test_typed_questions_are_each_one_entry_of_the_history(tab: Any) -> None:
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
 
 
-def test_late_answer_does_not_change_which_image_the_large_view_means(tab: Any) -> None:
+def test_a_late_answer_does_not_change_the_image_in_the_large_view(tab: Any) -> None:
     dialog = tab.get_by_role("dialog")
     titles = tab.locator(f"{CARDS} .title").all_text_contents()
     tab.locator(CARDS).nth(2).click()
@@ -59,7 +59,7 @@ def test_late_answer_does_not_change_which_image_the_large_view_means(tab: Any) 
     expect(heading(tab)).to_have_text(f"More like “{titles[3]}”")
 
 
-def test_image_waits_while_a_filter_leaves_nothing(open_tab: Any, dated_url: str, image_folder: Path) -> None:
+def test_an_image_query_waits_while_a_filter_leaves_nothing(open_tab: Any, dated_url: str, image_folder: Path) -> None:
     tab = open_tab(f"{dated_url}?after=2024-08-01")
     expect(tab.locator("#results .message")).to_be_visible()
     chooser = tab.locator("#search input[type=file]")
@@ -80,9 +80,9 @@ def test_image_that_cannot_be_read_is_forgotten(tab: Any, tmp_path: Path) -> Non
     expect(heading(tab)).to_have_text("Best matches for “a dog”")
 
 
-def test_late_colours_do_not_paint_over_those_chosen_since(open_tab: Any, dated_url: str) -> None:
+def test_late_colours_do_not_replace_newer_ones(open_tab: Any, dated_url: str) -> None:
     tab = open_tab(f"{dated_url}?q=photo")
-    tab.locator("#results .card").first.wait_for()  # the map is coloured by this search
+    tab.locator("#results .card").first.wait_for()  # this search colours the map
     tab.get_by_role("tab", name="Map").click()
     canvas, colour = tab.locator("#map canvas"), tab.get_by_label("Colour by")
     expect(canvas).to_have_attribute("data-painted", "question")

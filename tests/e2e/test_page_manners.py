@@ -1,4 +1,4 @@
-"""Manners: what axe-core finds, the keyboard alone, the app that can be installed."""
+"""Accessibility by axe-core, the keyboard alone, and the installable app."""
 
 import json
 from typing import Any

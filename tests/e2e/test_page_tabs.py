@@ -121,7 +121,7 @@ def test_mouse_points_and_clicks_on_the_map(tab: Any) -> None:
     expect(tab.get_by_role("dialog").get_by_role("heading", level=2)).to_be_visible()
 
 
-def test_map_that_nobody_sees_is_painted_when_it_is_shown_again(tab: Any) -> None:
+def test_a_hidden_map_is_painted_when_it_is_shown_again(tab: Any) -> None:
     go(tab, "Map")
     legend = tab.locator("#map .legend")
     expect(legend).not_to_have_text("")
@@ -170,7 +170,7 @@ def test_umap_is_a_second_layout(tab: Any) -> None:
     assert canvas.evaluate("canvas => canvas.toDataURL()") != first
 
 
-def test_library_tells_status_models_and_duplicates(tab: Any, image_folder: Path) -> None:
+def test_the_library_shows_status_models_and_duplicates(tab: Any, image_folder: Path) -> None:
     go(tab, "Library")
     facts = tab.locator(".facts-of-index")
     expect(facts).to_contain_text("12")
@@ -217,7 +217,7 @@ def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
         tab.get_by_role("button", name="Index and open it").click()
         expect(tab.locator(".job")).to_contain_text("4 images embedded")
         expect(tab.locator(".job .skipped li")).to_have_text(re.compile("broken.jpg .*not an image"))
-        expect(tab.locator("#results .card")).to_have_count(3)  # the gallery opens by itself, without copies
+        expect(tab.locator("#results .card")).to_have_count(3)  # the gallery opens automatically, without copies
         go(tab, "Library")
         tab.get_by_role("button", name="Find them").click()
         expect(tab.locator(".copies .groups .card").first).to_be_visible()
@@ -233,7 +233,7 @@ def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
         tab.get_by_label("Folder with images on this machine").fill(str(other))
         tab.keyboard.press("Tab")
         expect(tab.get_by_label("Leave out, one pattern a line")).to_have_value("twin.*")
-        tab.goto("about:blank")  # what the page still asks for is no error once the server has stopped
+        tab.goto("about:blank")  # ends open requests, which would fail once the server has stopped
 
 
 def test_precision_is_changed_while_the_page_runs(
@@ -251,7 +251,7 @@ def test_precision_is_changed_while_the_page_runs(
 
 @pytest.fixture(scope="module")
 def two_bundles(tiny_bundle: Path, tiny_config: Path, captioned_folder: Path, tmp_path_factory: Any) -> Path:
-    """A folder of two bundles, `tiny` and `other`, each with embeddings of its own."""
+    """A folder of two bundles, `tiny` and `other`, with different embeddings."""
     folder = tmp_path_factory.mktemp("two")
     shutil.copytree(tiny_bundle, folder / "tiny")
     run = folder / "run"
@@ -264,7 +264,7 @@ def two_bundles(tiny_bundle: Path, tiny_config: Path, captioned_folder: Path, tm
 def test_another_bundle_is_opened_and_compared(
     open_tab: Any, two_bundles: Path, image_folder: Path, demo_process: Any, tmp_path: Path
 ) -> None:
-    """Its embeddings differ, so the images are indexed again; then both answer about the same gallery."""
+    """Its embeddings differ, so the images are indexed again; then both models search the same gallery."""
     images = tmp_path / "pictures"
     shutil.copytree(image_folder, images)
     with demo_process("--images", str(images), "--bundle", str(two_bundles / "tiny"), "--provider", "cpu") as running:

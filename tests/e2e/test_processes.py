@@ -1,6 +1,6 @@
-"""One process of every command: its exit status, its one line for a mistake, signals, and streams that are closed.
+"""Every command as a process: its exit status, its one line for a mistake, signals, and closed streams.
 
-What the commands do is tested in this process: `tests/unit/test_commands.py`.
+`tests/unit/test_commands.py` tests the results of the commands, without processes.
 """
 
 import re
@@ -45,7 +45,7 @@ def test_the_installed_command_is_the_module() -> None:
 def test_train_export_index_and_search_as_processes(
     tiny_config: Path, captioned_folder: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    """What `run_cli` could hide: state of one command that the next one needs."""
+    """`run_cli` could hide that a command needs state of an earlier one."""
     run, bundle, index = tmp_path / "run", tmp_path / "bundle", tmp_path / "index"
     for words in (
         ("train", "--config", tiny_config, "--data", captioned_folder, "--out", run),
@@ -74,17 +74,17 @@ def test_interrupted_training_is_exit_130_without_a_traceback(
     assert process.returncode == 130 and "Traceback" not in errors, errors
 
 
-def test_reader_that_goes_away_is_no_traceback(tiny_index: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(tiny_index: Path) -> None:
     command = [sys.executable, "-m", "miniclip.cli", "search", "red", "--index", str(tiny_index)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()  # before it has printed anything, as `| head -0` would
+    process.stdout.close()  # before it prints anything, like `| head -0`
     errors = process.stderr.read()
     assert (process.wait(60), errors) == (141, b"")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_error(tiny_bundle: Path, image_folder: Path, tmp_path: Path, closed: str) -> None:
+def test_closed_streams_are_not_an_error(tiny_bundle: Path, image_folder: Path, tmp_path: Path, closed: str) -> None:
     python, index = f"{shlex.quote(sys.executable)} -m miniclip.cli", shlex.quote(str(tmp_path / "index"))
     make = f"{python} index {shlex.quote(str(image_folder))} --bundle {shlex.quote(str(tiny_bundle))} --out {index}"
     search = f"{python} search 'a dog' --index {index}"

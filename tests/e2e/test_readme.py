@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands and its Python run as they are written."""
+"""The README is correct: its commands and its Python run as written."""
 
 import os
 import re
@@ -16,7 +16,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def commands_of(section: str) -> list[str]:
-    """The indented lines below a heading that are commands."""
+    """The commands in the indented lines below a heading."""
     block = README.split(f"## {section}\n")[1].split("\n## ")[0]
     return [line.strip() for line in block.splitlines() if re.match(r"    \S", line) and "->" not in line]
 
@@ -33,7 +33,7 @@ def test_search_commands_run_and_leave_the_folder_as_it_was(tmp_path: Path, imag
     ]
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     shell = f'miniclip() {{ {shlex.quote(sys.executable)} -m miniclip "$@"; }}\n'
-    for command in commands[:2]:  # the third would serve for ever; tests/e2e/test_page.py runs it
+    for command in commands[:2]:  # the third one would run for ever; tests/e2e/test_page.py runs it
         done = subprocess.run(
             ["bash", "-c", shell + command], env=environment, capture_output=True, text=True, timeout=120, check=False
         )
@@ -67,9 +67,9 @@ def test_commands_from_captions_to_search_run(
     for command in commands_of("Train your own"):
         words = [str(replaced.get(word, word)) for word in shlex.split(command)]
         assert words[0] == "miniclip"
-        words += ["--turns", "1"] if words[1] == "benchmark" else []  # its speeds are of no interest here
+        words += ["--turns", "1"] if words[1] == "benchmark" else []  # speeds do not matter here
         done = run_cli("miniclip.cli", *words[1:])
-        if words[1] == "benchmark" and done.returncode == 1:  # so small a model may miss its tolerances
+        if words[1] == "benchmark" and done.returncode == 1:  # such a small model may miss its tolerances
             assert "parity failed: " in done.stdout
         else:
             assert done.returncode == 0, done.stderr

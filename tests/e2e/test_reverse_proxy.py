@@ -124,7 +124,7 @@ def test_everything_works_at_a_sub_path_with_a_login(
         tab.goto("about:blank")
 
 
-def test_upload_that_the_proxy_refuses_says_so(
+def test_an_upload_refused_by_the_proxy_says_so(
     browser: Any, page_below_clip: str, image_folder: Path, tmp_path: Path
 ) -> None:
     with Proxy(tmp_path / "nginx", page_below_clip, AS_DOCUMENTED) as proxy:

@@ -1,4 +1,4 @@
-"""Serving as a process: what it loads, what it refuses, and what it gives to whom."""
+"""Serving as a process: its imports, its refusals, and the data that each user gets."""
 
 import json
 import re
@@ -83,7 +83,7 @@ def test_indexes_of_two_folders_or_two_bundles_never_collide(tmp_path: Path) -> 
     assert re.fullmatch(r"openmoji-[0-9a-f]{8}", index_folder("openmoji", "1").name)
 
 
-def test_tunnel_that_cannot_be_had_is_one_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_tunnel_is_one_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from gradio import networking
 
     class Page:
@@ -125,7 +125,7 @@ def test_previews_are_by_number_and_without_metadata(page_url: str, client: Any)
     assert get(f"{page_url}preview/0000/small/0.webp")[0] == 404
 
 
-def test_public_api_is_three_functions_that_show_no_path(page_url: str, client: Any, image_folder: Path) -> None:
+def test_the_public_api_has_three_functions_and_shows_no_path(page_url: str, client: Any, image_folder: Path) -> None:
     names = {"/search_text", "/search_image", "/classify"}
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == names
     hits = client.predict("a dog", 3, api_name="/search_text")
@@ -143,11 +143,11 @@ def test_snippet_of_the_guide_runs(page_url: str, image_folder: Path, capsys: py
     code = code.replace("http://127.0.0.1:7860", page_url).replace("holiday.jpg", str(image))
     exec(compile(code, "docs/guide.md", "exec"), {})
     said = capsys.readouterr().out
-    assert image.name in said  # an image is most like itself
+    assert image.name in said  # an image is most similar to itself
     assert "'beach':" in said
 
 
-def test_api_reads_no_file_that_was_not_uploaded(page_url: str, image_folder: Path) -> None:
+def test_the_api_reads_only_uploaded_files(page_url: str, image_folder: Path) -> None:
     own = next(path for path in sorted(image_folder.rglob("*")) if path.suffix.lower() in (".jpg", ".png"))
     body = json.dumps({"data": [{"path": str(own), "meta": {"_type": "gradio.FileData"}}]}).encode()
     headers = {"Content-Type": "application/json"}
@@ -158,9 +158,7 @@ def test_api_reads_no_file_that_was_not_uploaded(page_url: str, image_folder: Pa
     assert b"event: error" in reply and b"pictures" not in reply
 
 
-def test_login_gives_page_and_previews_and_without_it_there_is_neither(
-    tiny_bundle: Path, image_index: Path, demo_process: Any
-) -> None:
+def test_page_and_previews_need_the_login(tiny_bundle: Path, image_index: Path, demo_process: Any) -> None:
     flags = ("--index", str(image_index), "--bundle", str(tiny_bundle), "--auth", "anna:secret")
     with demo_process(*flags) as running:
         assert get(f"{running.url}config")[0] == 401
@@ -181,7 +179,7 @@ def test_login_gives_page_and_previews_and_without_it_there_is_neither(
 
 
 class OpeningDemo(DemoProcess):
-    """`python -m demo` as a user starts it: without `--no-browser`, on a screen."""
+    """`python -m demo` as a user starts it, on a screen and without `--no-browser`."""
 
     def start(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
         command.remove("--no-browser")
@@ -202,7 +200,7 @@ def test_page_opens_the_browser_by_itself(
 def test_page_with_an_existing_index_takes_few_seconds_of_the_cores(
     tiny_bundle: Path, image_index: Path, demo_process: Any
 ) -> None:
-    """CPU time, start to stop: the clock would measure what else runs here; benchmarks/page_load.py reads the clock."""
+    """CPU time from start to stop: elapsed time, as in benchmarks/page_load.py, depends on other work."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with demo_process("--index", str(image_index), "--bundle", str(tiny_bundle)) as running:
         assert get(running.url)[0] == 200

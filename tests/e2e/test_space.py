@@ -82,7 +82,7 @@ def _connect(client: type, url: str, process: "subprocess.Popen[str]") -> object
     raise AssertionError("the Space does not listen")
 
 
-def test_a_folder_that_is_not_empty_is_left_alone(space: Path, tiny_bundle: Path, image_folder: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_changed(space: Path, tiny_bundle: Path, image_folder: Path) -> None:
     before = sorted(space.rglob("*"))
     with pytest.raises(MiniClipError, match="is not an empty folder"):
         main(["--images", str(image_folder), "--bundle", str(tiny_bundle), "--out", str(space)])

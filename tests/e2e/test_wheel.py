@@ -1,4 +1,4 @@
-"""The wheel is the product: installed into a fresh environment, it searches, opens the page and is imported."""
+"""The wheel in a new environment: it searches, opens the page, and can be imported."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def run(*command: object, cwd: Path | None = None, cache: Path | None = None) ->
     )
 
 
-def test_archives_hold_what_they_should(built: Path) -> None:
+def test_archives_have_the_right_files(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
@@ -121,7 +121,7 @@ def test_the_page_opens(environment: Path, photos: Path, tmp_path: Path) -> None
     assert page.stdout
     try:
         seen = []
-        for line in page.stdout:  # ends when the page does
+        for line in page.stdout:  # ends with the page
             seen.append(line)
             if "The search page is at" in line:
                 break
@@ -136,7 +136,7 @@ def test_the_page_opens(environment: Path, photos: Path, tmp_path: Path) -> None
         page.wait(60)
 
 
-def test_training_says_what_it_needs(environment: Path) -> None:
+def test_training_names_its_missing_packages(environment: Path) -> None:
     done = run(environment / "miniclip", "train", "--config", "x")
     assert done.returncode == 2 and done.stderr.startswith("error: miniclip train needs torch: ")
-    assert done.stderr.endswith('pip install "miniclip[train]"\n')  # that of the environment, which is not activated
+    assert done.stderr.endswith('pip install "miniclip[train]"\n')  # the pip of the environment, which is not activated

@@ -1,4 +1,4 @@
-"""Ways to spoil a file: cut, flipped, bloated, spliced; and one value of a JSON document replaced by a hostile one."""
+"""Ways to damage a file: truncate, flip, enlarge, splice; and replace one value of a JSON document by a hostile one."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ DEEP = {
 
 
 def spoiled(content: bytes, seed: int, count: int) -> Iterator[bytes]:
-    """`count` damaged versions of a file, the same for the same seed."""
+    """`count` damaged versions of a file; a seed always gives the same ones."""
     chance = random.Random(seed)
     for _ in range(count):
         damaged = bytearray(content)
@@ -49,7 +49,7 @@ def spoiled(content: bytes, seed: int, count: int) -> Iterator[bytes]:
 
 
 def every_place(document: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to each value of a JSON document, the whole document first."""
+    """The path to each value of a JSON document, starting with the whole document."""
     yield place
     children = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
@@ -59,7 +59,7 @@ def every_place(document: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[An
 
 
 def with_value(document: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """A copy with another value at that place."""
+    """A copy with another value at this path."""
     if not place:
         return value
     document = copy.deepcopy(document)

@@ -1,10 +1,10 @@
-"""Coverage-guided fuzzing of everything that reads files of others, one process a target.
+"""Coverage-guided fuzzing of all code that reads files made by others, with one process per target.
 
     python -m tests.hostile.fuzz --minutes 30 [--only images captions] [--corpus FOLDER]
 
-An input that makes the library raise anything but `MiniClipError` is kept, told once, and fuzzing goes on; one that
-ends the process (a fault in native code, 1 GB for a small file, 10 seconds for it) ends that target. Exit status 1 if
-there was any. `--corpus` keeps what was learnt for the next time.
+If an input makes the library raise anything but `MiniClipError`, the input is stored and reported once, and fuzzing
+continues. An input that ends the process (a fault in native code, 1 GB or 10 seconds for a small file) ends its target.
+Exit status 1 if there is such an input. `--corpus` stores the found inputs for the next run.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-# nothing of MiniCLIP or Pillow is imported here: only what is imported under the fuzzer's eyes guides it
+# MiniCLIP and Pillow are imported later, because only imports inside the fuzzer are instrumented
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGETS = ("pictures", "captions", "bundle", "index", "config", "run")
 INSTRUMENTED = {
@@ -36,17 +36,17 @@ MAX_BYTES, MAX_SECONDS, MAX_MB = 20_000, 10, 2_000
 
 
 class Result(NamedTuple):
-    """What one target's fuzzing came to."""
+    """The result of fuzzing one target."""
 
     target: str
     cases: int
     refused: int
     seconds: float
-    findings: list[str]  # tracebacks, each place once
+    findings: list[str]  # tracebacks, one for each line of code
 
 
 def fuzz(target: str, seconds: float, corpus: Path) -> Result:
-    """Fuzz one target in a process of its own; `corpus` is read and added to."""
+    """Fuzz one target in a separate process, which reads `corpus` and adds to it."""
     corpus.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as tmp:
         started = time.monotonic()
@@ -65,7 +65,7 @@ def fuzz(target: str, seconds: float, corpus: Path) -> Result:
 
 
 def fuzz_here(target_name: str, seconds: float, corpus: Path, notes: Path) -> None:
-    """What the process runs; it never returns."""
+    """The code of that process; it never returns."""
     import atheris
 
     with contextlib.redirect_stdout(sys.stderr), atheris.instrument_imports(include=INSTRUMENTED[target_name]):
@@ -84,7 +84,7 @@ def fuzz_here(target_name: str, seconds: float, corpus: Path, notes: Path) -> No
         cases += 1
         try:
             refused += target(data)
-        except BaseException as error:  # PyO3's panics are no Exception
+        except BaseException as error:  # panics of PyO3 are not an Exception
             frames = traceback.extract_tb(error.__traceback__)
             place = f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}"
             if place not in seen:

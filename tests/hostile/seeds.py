@@ -1,4 +1,4 @@
-"""Whole, small files of every kind that MiniCLIP reads: where damage starts from."""
+"""Small valid files of every kind that MiniCLIP reads; the tests damage them."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def images() -> dict[str, bytes]:
 
 
 def make_bundle(folder: Path) -> dict[str, bytes]:
-    """A bundle whose models are a word each: nothing here opens them. Returns its files."""
+    """A bundle whose models are only a word each, because no test opens them. Returns its files."""
     (folder / "onnx").mkdir(parents=True)
     write_tokenizer(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(TRANSFORM.to_dict()))
@@ -77,7 +77,7 @@ def make_bundle(folder: Path) -> dict[str, bytes]:
 
 
 def make_index(folder: Path, rows: int = 5) -> dict[str, bytes]:
-    """An index of images that nobody looks at. Returns its files."""
+    """A small index. Returns its files."""
     random = np.random.default_rng(0)
     embeds = random.standard_normal((rows, DIM)).astype(np.float32)
     columns = {
@@ -101,7 +101,7 @@ def make_index(folder: Path, rows: int = 5) -> dict[str, bytes]:
 
 
 def make_run(folder: Path) -> dict[str, bytes]:
-    """A run of the tiny backbones that nobody trained. Returns its files."""
+    """An untrained run of the tiny backbones. Returns its files."""
     import torch
 
     from miniclip.models.backbones import load_backbone
@@ -126,7 +126,7 @@ def make_run(folder: Path) -> dict[str, bytes]:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but locks; the smallest first, so that a fuzzer meets the settings before the data."""
+    """Every file below a folder except locks, the smallest first, so that fuzzing starts with settings."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files, key=_size)}
 

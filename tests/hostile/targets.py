@@ -1,7 +1,7 @@
-"""What reads files that others made, each as a function of bytes: what tests and the fuzzer feed.
+"""Targets for tests and the fuzzer: readers of files made by others, each as a function of bytes.
 
-A target keeps whole files in a folder of its own, puts the bytes in the place of one of them, and lets the library read
-them to the end. The first byte says which file; that way one target covers a whole folder.
+A target keeps valid files in its own folder, replaces one of them with the bytes, and lets the library read them
+completely. The first byte chooses the file, so that one target covers a whole folder.
 """
 
 import json
@@ -16,15 +16,15 @@ from tests.hostile.seeds import CAPTIONS, images, make_bundle, make_index, make_
 
 @dataclass(frozen=True)
 class Target:
-    """`names` are the files that the first byte chooses from; `seeds` are whole inputs."""
+    """`names` are the files from which the first byte chooses; `seeds` are valid inputs."""
 
     name: str
     names: tuple[str, ...]
     seeds: list[bytes]
-    read: Callable[[str, bytes], object]  # the file's name, and its content
+    read: Callable[[str, bytes], object]  # name and content of the file
 
     def __call__(self, data: bytes) -> bool:
-        """Feed one input; whether the library refused it. Anything but `MiniClipError` comes through."""
+        """Read one input; returns whether the library refused it. Errors other than `MiniClipError` are not caught."""
         chosen, content = data[:1] or b"\0", data[1:]
         return self.feed(self.names[chosen[0] % len(self.names)], content)
 
@@ -38,7 +38,7 @@ class Target:
 
 
 def open_target(name: str, folder: Path) -> Target:
-    """Make the whole files of a target in `folder`."""
+    """Make the valid files of a target in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     return {"pictures": _images, "captions": _captions, "bundle": _bundle, "index": _index, "config": _config,
             "run": _run}[name](folder)  # fmt: skip
@@ -89,7 +89,7 @@ def _bundle(folder: Path) -> Target:
     whole = make_bundle(folder)
 
     def read(name: str, content: bytes) -> None:
-        if name != "manifest.json":  # its hash would end the matter: these are read where there is no manifest
+        if name != "manifest.json":  # its hash would refuse every change: the other files are read without a manifest
             (folder / "manifest.json").unlink(missing_ok=True)
         (folder / name).write_bytes(content)
         try:

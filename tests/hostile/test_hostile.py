@@ -1,4 +1,4 @@
-"""Nothing but `MiniClipError` leaves the library for files that are damaged, hostile or of another kind."""
+"""For damaged, hostile or unsuitable files, the library raises only `MiniClipError`."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def spare(run: Path) -> Iterator[Path]:
-    """The run, to be damaged: its files are put back."""
+    """The run, for damage; its files are restored afterwards."""
     whole = {path: path.read_bytes() for path in run.iterdir()}
     yield run
     for path, content in whole.items():
@@ -88,7 +88,7 @@ def test_files_nested_too_deeply_are_read_or_refused(target: Target, kind: str) 
 
 @often
 @given(data=st.data())
-def test_any_bytes_are_read_or_refused(target: Target, data: st.DataObject) -> None:
+def test_arbitrary_bytes_are_read_or_refused(target: Target, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(target.names))
     whole = target.seeds[target.names.index(name)][1:]
     start = data.draw(st.integers(0, len(whole)))
@@ -115,7 +115,7 @@ def test_each_value_of_a_bundles_settings_may_be_of_the_wrong_type(bundle_target
 
 
 def test_tokenizer_that_panics_is_one_line(bundle_target: Target) -> None:
-    """Its template names a token that it does not define, which is no Exception on the library's Rust side."""
+    """Its template names an undefined token, which makes the Rust library panic; a panic is not an Exception."""
     document = json.loads(bundle_target.seeds[bundle_target.names.index("tokenizer.json")][1:])
     document["post_processor"]["special_tokens"] = {}
     assert bundle_target.feed("tokenizer.json", json.dumps(document).encode())
@@ -123,7 +123,7 @@ def test_tokenizer_that_panics_is_one_line(bundle_target: Target) -> None:
 
 @pytest.mark.parametrize("trick", PATH_TRICKS, ids=ascii)
 @pytest.mark.parametrize("name", CAPTIONS)
-def test_no_caption_file_leads_out_of_its_folder(trick: str, name: str, tmp_path: Path) -> None:
+def test_no_caption_file_leaves_its_folder(trick: str, name: str, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     for place in (folder, tmp_path):
@@ -151,7 +151,7 @@ def test_caption_files_of_odd_encodings_are_read_or_refused(encoding: str, name:
 
 @pytest.mark.parametrize("name", CAPTIONS)
 def test_a_caption_of_megabytes_is_read(name: str, tmp_path: Path) -> None:
-    """Longer than the csv module's own limit of a field."""
+    """Longer than the limit of the csv module for a field."""
     for image in ("a.png", "b.png", "c.png"):
         (tmp_path / image).write_bytes(b"never opened")
     (tmp_path / name).write_bytes(CAPTIONS[name].replace(b"one", b"o" * 3_000_000))
@@ -164,12 +164,12 @@ def test_a_caption_of_megabytes_is_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "trick", ["../outside.txt", "/etc/passwd", "onnx/../../outside.txt", "onnx/vision_model.onnx\0"]
 )
-def test_manifest_that_names_files_elsewhere_reads_none_of_them(trick: str, tmp_path: Path) -> None:
-    """Only names of the layout are ever looked up, so a listed path is never opened."""
+def test_a_manifest_cannot_read_files_elsewhere(trick: str, tmp_path: Path) -> None:
+    """Only file names of the layout are opened, so a listed path never is."""
     folder = tmp_path / "bundle"
     make_bundle(folder)
     pipe = tmp_path / "outside.txt"
-    os.mkfifo(pipe)  # whoever opened it would wait for ever
+    os.mkfifo(pipe)  # opening it would block for ever
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][trick] = {"sha256": "0" * 64, "bytes": 1}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -209,7 +209,7 @@ def test_index_settings_with_an_odd_format_are_one_line(value: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "content", ["x = " + "[" * 50_000, "[train]\nepochs = inf", "[train]\nlearning_rate = '1e999x'", "a" * 99]
 )
-def test_config_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+def test_an_invalid_config_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(content)
     assert len(refusal(load_config, tmp_path / "c.toml")) < 500
 
@@ -227,12 +227,12 @@ def test_run_with_a_wrong_config_is_one_line(place: str, value: object, spare: P
     except MiniClipError as error:
         assert len(str(error)) < 3000
     else:
-        assert place in ("format", "metrics", "config.model")  # -1.5 is no newer format; {} is no metric
+        assert place in ("format", "metrics", "config.model")  # -1.5 is not a newer format, and {} means no metrics
 
 
 @pytest.mark.parametrize("kind", DEEP)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training_state.pt", "calibration.npz"])
-def test_run_files_that_are_none_are_one_line(name: str, kind: str, spare: Path) -> None:
+def test_invalid_run_files_are_one_line(name: str, kind: str, spare: Path) -> None:
     (spare / name).write_bytes(DEEP[kind])
     read = {"training_state.pt": load_training_state, "calibration.npz": CalibrationSet.load}.get(name, load_run)
     assert name in refusal(read, spare)
@@ -274,8 +274,8 @@ def test_calibration_of_wrong_arrays_is_refused(wrong: dict[str, np.ndarray], tm
     assert "calibration.npz" in refusal(CalibrationSet.load, tmp_path)
 
 
-def test_calibration_that_unpacks_to_too_much_is_refused_before(tmp_path: Path) -> None:
-    """Megabytes of zip, gigabytes of zeros."""
+def test_oversized_calibration_is_refused_before_unpacking(tmp_path: Path) -> None:
+    """A zip file of megabytes with gigabytes of zeros."""
     with zipfile.ZipFile(tmp_path / "calibration.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for number in range(3):
             with archive.open(f"{number}.npy", "w", force_zip64=True) as entry:
@@ -291,7 +291,7 @@ def test_calibration_that_unpacks_to_too_much_is_refused_before(tmp_path: Path) 
         patch.undo()
 
 
-def test_karpathy_and_recipes_are_what_the_corpus_says() -> None:
+def test_targets_accept_karpathy_files_and_recipes() -> None:
     assert json.loads(CAPTIONS["dataset_own.json"]) == KARPATHY
     with pytest.raises(tomllib.TOMLDecodeError):
         tomllib.loads("=")

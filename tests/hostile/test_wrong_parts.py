@@ -1,4 +1,4 @@
-"""Parts that do not belong together, and files of a later MiniCLIP: each refused by name, in one line."""
+"""Parts that do not belong together, and files of a later MiniCLIP, are each refused by name in one line."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def change(path: Path, **values: Any) -> None:
 
 
 def other_words(path: Path) -> None:
-    """Another tokenizer: a word more."""
+    """Another tokenizer: it has one more word."""
     document = json.loads(path.read_text())
     document["model"]["vocab"]["zebra"] = 1000
     path.write_text(json.dumps(document))
@@ -92,7 +92,7 @@ def test_another_dimension_is_refused_by_name(bundle: Path) -> None:
     assert "the text model has 32 dimensions, the manifest 7" in refusal(open_encoders, bundle)
 
 
-def test_parts_of_different_bundles_are_refused_without_a_manifest_too(bundle: Path, tiny_bundle: Path) -> None:
+def test_parts_of_different_bundles_are_refused_even_without_a_manifest(bundle: Path, tiny_bundle: Path) -> None:
     (bundle / "manifest.json").unlink()
     open_encoders(bundle)
     other_words(bundle / "tokenizer.json")
@@ -148,7 +148,7 @@ def test_state_of_another_run_is_refused(tiny_config: Path, captioned_folder: Pa
     start(tmp_path / "one", config, captioned_folder).run()
     other = start(tmp_path / "other", with_train(config, setup=2), captioned_folder)
     shutil.copy(tmp_path / "one/training_state.pt", tmp_path / "other")
-    assert "training_state.pt is of another run" in refusal(other.resume)
+    assert "training_state.pt belongs to another run" in refusal(other.resume)
 
 
 def test_formats_from_the_future_are_refused_by_name(

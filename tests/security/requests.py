@@ -1,4 +1,4 @@
-"""Paths and addresses that an attacker would ask for."""
+"""Paths and addresses that an attacker would request."""
 
 PATHS = (
     "/etc/passwd",

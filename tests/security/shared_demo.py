@@ -5,7 +5,7 @@ import sys
 
 from tests.e2e.conftest import REPOSITORY, DemoProcess, image_index  # noqa: F401
 
-# the tunnel alone is replaced: it would need a server elsewhere
+# only the tunnel is replaced, because it would need a server elsewhere
 WITHOUT_TUNNEL = """
 import runpy, sys
 from gradio import networking

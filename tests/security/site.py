@@ -1,4 +1,4 @@
-"""A shared page with a secret beside its images, a server inside the walls, and a guest who sends anything.
+"""A shared page with a secret file beside its images, a local server, and a guest who sends any request.
 
 In: the fixture `tiny_bundle`. Out: the fixture `site`.
 """
@@ -29,7 +29,7 @@ PLACE = "taken at 48.2082 N 16.3738 E"  # in the images' metadata
 
 
 class Canary(http.server.ThreadingHTTPServer):
-    """A server inside the walls; whatever asks it came through the page."""
+    """A local server; every request that reaches it came through the page."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), CanaryHandler)
@@ -50,7 +50,7 @@ class CanaryHandler(http.server.BaseHTTPRequestHandler):
 
 
 def with_place(image: Image.Image) -> bytes:
-    """A JPEG that says where it was taken, in EXIF, in XMP, in a comment, and to GPS readers."""
+    """A JPEG with the place where it was taken: in EXIF, in XMP, in a comment, and as GPS tags."""
     exif = Image.Exif()
     exif[0x010E] = PLACE
     exif[0x0132] = "2024:07:01 12:00:00"
@@ -78,7 +78,7 @@ class Site:
         headers: dict[str, str] | None = None,
         cookies: str | None = None,
     ) -> tuple[int, bytes]:
-        """A bare connection: clients tidy paths before they send them."""
+        """Send a raw request, because HTTP clients normalise paths."""
         address = urllib.parse.urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()

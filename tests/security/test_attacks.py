@@ -1,7 +1,7 @@
-"""Hundreds of requests that should get nothing, sent to a shared page by a guest; and where images were taken.
+"""Hundreds of requests from a guest to a shared page that must get nothing, and the places of images.
 
-Beside the index lies a file that nobody may read, and on this machine listens a server that nobody may make the page
-ask. A table, so that a new trick is a new line.
+No request may read the secret file beside the index, or make the page contact the local server. The requests are in
+tables, so that a new trick is a new line.
 """
 
 import io
@@ -22,14 +22,14 @@ NO_FUNCTIONS = ("__init__", "__class__", "preprocess", "postprocess", "get_confi
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_doors_that_take_a_path_are_closed(site: Site, door: str) -> None:
+def test_addresses_that_take_a_path_are_blocked(site: Site, door: str) -> None:
     for path in PATHS:
         status, reply = site.send("GET", door + site.trick(path))
         assert 400 <= status < 500 and harmless(reply), f"{door}{path}: {status}"
     assert site.canary.asked == []
 
 
-def test_other_doors_of_the_server_are_closed(site: Site) -> None:
+def test_other_addresses_of_the_server_are_blocked(site: Site) -> None:
     for place in CLOSED:
         assert site.send("GET", place)[0] == 404, place
     for place in CLOSED_POSTS:
@@ -43,8 +43,8 @@ def test_other_doors_of_the_server_are_closed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_made_up_uploads_are_neither_read_nor_fetched(site: Site, path: str) -> None:
-    """As the answer of an upload would be, with a path or an address that is none."""
+def test_invented_uploads_are_neither_read_nor_fetched(site: Site, path: str) -> None:
+    """Like the answer to an upload, but with an invented path or address."""
     path = urllib.parse.unquote(site.trick(path))
     for image in ({"path": path}, {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, path):
         status, reply = site.ask("search", "search", {"picture": image})
@@ -60,12 +60,12 @@ def test_made_up_uploads_are_neither_read_nor_fetched(site: Site, path: str) -> 
 
 
 @pytest.mark.parametrize("function", NO_FUNCTIONS)
-def test_only_the_parts_own_functions_answer(site: Site, function: str) -> None:
+def test_only_functions_of_the_page_answer(site: Site, function: str) -> None:
     assert site.ask("search", function, {})[0] == 404
 
 
 @pytest.mark.parametrize("name", ["../../evil.png", "/etc/cron.d/evil.png", "..%2f..%2fevil.png", "..\\\\evil.png"])
-def test_an_uploads_name_chooses_no_place(site: Site, name: str) -> None:
+def test_the_name_of_an_upload_does_not_choose_its_folder(site: Site, name: str) -> None:
     status, reply = site.upload(name, with_place(draw_image("red", "circle")))
     if status == 200:
         (path,) = json.loads(reply)
@@ -73,13 +73,13 @@ def test_an_uploads_name_chooses_no_place(site: Site, name: str) -> None:
     assert not [path for path in (site.folder.parent / "evil.png", Path("/etc/cron.d/evil.png")) if path.exists()]
 
 
-def test_too_much_is_refused_before_it_is_read(site: Site) -> None:
+def test_oversized_requests_are_refused_before_reading(site: Site) -> None:
     much = str(10**12)
     assert site.send("POST", "gradio_api/upload", b"", {"Content-Length": much})[0] == 413
     assert site.send("POST", "gradio_api/component_server", b"{", {"Content-Length": str(3 << 20)})[0] == 413
     assert site.send("POST", "login", b"", {"Content-Length": "9000"}, cookies="")[0] == 413
     assert site.send("POST", "gradio_api/queue/join", b"", {"Content-Length": "-1"})[0] >= 400
-    # no length told: it is counted
+    # without a length, bytes are counted
     chunk = b"10000\r\n" + bytes(1 << 16) + b"\r\n"
     connection = socket.create_connection(
         address := (urllib.parse.urlsplit(site.url).hostname, _port(site)), timeout=60
@@ -90,9 +90,9 @@ def test_too_much_is_refused_before_it_is_read(site: Site) -> None:
     try:
         for _ in range(17):
             connection.sendall(chunk)
-    except OSError:  # it has hung up already
+    except OSError:  # the server has already closed the connection
         pass
-    assert connection.recv(4096).split(b" ")[1] in (b"400", b"413")  # at the limit, not at the end that never comes
+    assert connection.recv(4096).split(b" ")[1] in (b"400", b"413")  # at the limit, before the end, which never arrives
     connection.close()
 
 
@@ -100,21 +100,21 @@ def _port(site: Site) -> int:
     return int(urllib.parse.urlsplit(site.url).port or 0)
 
 
-def test_slow_senders_hold_nobody_up_and_are_sent_away(site: Site) -> None:
-    """Half requests on a hundred connections: a guest is answered meanwhile, and half a body ends by 408."""
+def test_slow_senders_are_disconnected_and_delay_no_other_user(site: Site) -> None:
+    """With incomplete requests on a hundred connections, a guest still gets answers; an incomplete body gets 408."""
     held = [socket.create_connection(("127.0.0.1", _port(site)), timeout=60) for _ in range(100)]
     for number, connection in enumerate(held):
         head = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
         connection.sendall(head + (b"Content-Length: 100\r\n\r\nuser" if number < 40 else b"X-A: b"))
     status, reply = site.ask("search", "search", {"q": "a dog"})
     assert status == 200 and b"preview/" in reply
-    for number in range(5):  # those beyond an address's tries were told 429 at once
+    for number in range(5):  # tries beyond the limit of an address got 429 at once
         assert held[number].recv(4096).split(b" ")[1] in (b"408", b"429")
     for connection in held:
         connection.close()
 
 
-def test_used_and_made_up_sessions_open_nothing(site: Site) -> None:
+def test_used_and_invented_sessions_have_no_access(site: Site) -> None:
     old = site.cookies
     name = old.split("=")[0]
     for cookies in ("", f"{name}=guest", f"{name}=", f"{name}={'a' * 22}", "access-token=guest", f"{name}=../../x"):
@@ -129,17 +129,19 @@ def test_used_and_made_up_sessions_open_nothing(site: Site) -> None:
     assert site.send("GET", "config")[0] == 200
 
 
-def test_guessing_is_slowed_down_and_locks_nobody_else_out(site: Site) -> None:
+def test_password_guessing_is_slowed_down_for_the_guesser_only(site: Site) -> None:
     stranger = Site(site.url, site.login, site.folder, site.canary)
     answers = [stranger.enter(f"guess {number}", **{"X-Forwarded-For": "192.0.2.66"}) for number in range(12)]
     assert answers[:5] == [400] * 5 and answers[5:] == [429] * 7
     assert 1 <= int(stranger.headers["Retry-After"]) <= 31
-    assert stranger.enter(**{"X-Forwarded-For": "192.0.2.66"}) == 429  # a right guess is not told from a wrong one
+    assert (
+        stranger.enter(**{"X-Forwarded-For": "192.0.2.66"}) == 429
+    )  # a correct guess gets the same answer as a wrong one
     assert stranger.enter(**{"X-Forwarded-For": "192.0.2.7"}) == 200
     assert site.send("GET", "config")[0] == 200
 
 
-def test_where_an_image_was_taken_never_leaves(site: Site) -> None:
+def test_the_place_of_an_image_is_never_sent(site: Site) -> None:
     original = (site.folder / "pictures/red.jpg").read_bytes()
     assert original.count(PLACE.encode()) == 3 and 0x8825 in Image.open(io.BytesIO(original)).getexif()
     status, reply = site.upload("holiday.jpg", original)
@@ -158,5 +160,5 @@ def test_where_an_image_was_taken_never_leaves(site: Site) -> None:
         assert status == 200 and not image.getexif() and set(image.info) <= {"loop", "background", "duration"}
         replies.append(webp)
     assert not [reply for reply in replies if PLACE.encode() in reply or b"Exif" in reply or b"48.2082" in reply]
-    for door in ("gradio_api/file=", "file=", "gradio_api/file/"):  # the upload itself is not given back
+    for door in ("gradio_api/file=", "file=", "gradio_api/file/"):  # the upload itself is not served
         assert site.send("GET", door + path)[0] == 404

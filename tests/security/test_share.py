@@ -1,4 +1,4 @@
-"""A public page: no login, no data; with one, previews by number, and nothing else of the machine's files."""
+"""A public page: no data without a login; with it, previews by number and no other files of the machine."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conftest import REPOSITORY, DemoProcess, image_index  # noqa: F401
 from tests.security.shared_demo import SharedDemo
 
-# what people try to get a file that was not meant for them
+# common attempts to read a forbidden file
 TRICKS = (
     "../README.md",
     "..%2f..%2fREADME.md",
@@ -52,7 +52,7 @@ def shared(tiny_bundle: Path, image_index: Path) -> Iterator[tuple[str, list[str
 
 @pytest.fixture(scope="module")
 def guest(shared: tuple[str, list[str]]) -> urllib.request.OpenerDirector:
-    """A visitor who is logged in as the printed line says."""
+    """A visitor with the printed login."""
     url, lines = shared
     told = next(line for line in lines if line.startswith("login: "))
     user, password = re.fullmatch(r"login: (\S+), password: (\S+)", told).groups()  # type: ignore[union-attr]
@@ -72,7 +72,7 @@ def status(opener: Any, url: str, body: bytes | None = None) -> tuple[int, bytes
 
 
 def call(opener: Any, url: str, config: dict[str, Any], part: str, function: str, values: Any) -> tuple[int, bytes]:
-    """Call one of a part's functions as the page's scripts do."""
+    """Call a function of the page as its scripts do."""
     component = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == part)
     body = {"session_hash": "test", "component_id": component, "fn_name": function, "data": values}
     return status(opener, f"{url}gradio_api/component_server", json.dumps(body).encode())
@@ -83,7 +83,7 @@ def config(shared: tuple[str, list[str]], guest: Any) -> dict[str, Any]:
     return json.loads(status(guest, f"{shared[0]}config")[1])
 
 
-def test_tunnel_that_cannot_be_had_is_one_line_and_the_page_stays(shared: tuple[str, list[str]], guest: Any) -> None:
+def test_a_failed_tunnel_is_one_line_and_the_page_stays(shared: tuple[str, list[str]], guest: Any) -> None:
     url, lines = shared
     assert [line for line in lines if "public link" in line] == [
         f"no public link: Could not get share link from Gradio API Server; the page stays at {url.rstrip('/')}"
@@ -111,7 +111,7 @@ def test_path_tricks_get_nothing(shared: tuple[str, list[str]], guest: Any, conf
     cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
     version = preview_of(guest, url, config).split("/")[1]
     for door in DOORS:
-        # a bare connection: urllib would tidy the path before it is sent
+        # a raw connection, because urllib would normalise the path
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
         connection.putrequest("GET", f"/{door.format(version=version)}{trick}".replace("\\", "%5c"))
         connection.putheader("Cookie", cookies)
@@ -127,7 +127,7 @@ def preview_of(guest: Any, url: str, config: dict[str, Any]) -> str:
     return str(re.findall(r"preview/\w+/small/\d+\.webp", reply["html"])[0])
 
 
-def test_only_what_reads_no_folder_is_there(config: dict[str, Any]) -> None:
+def test_a_shared_page_offers_nothing_that_reads_a_folder(config: dict[str, Any]) -> None:
     parts = {one["props"].get("elem_id") for one in config["components"]}
     assert {"search", "describe", "map", "detail", "viewer"} <= parts
     assert not {"library", "compare", "selection"} & parts
@@ -154,7 +154,7 @@ def test_no_path_and_no_metadata_reach_a_guest(
     assert webp[8:12] == b"WEBP" and b"EXIF" not in webp and b"XMP " not in webp and b"ICCP" not in webp
 
 
-def test_hand_made_requests_read_no_file(
+def test_crafted_requests_read_no_file(
     shared: tuple[str, list[str]], guest: Any, config: dict[str, Any], image_folder: Path
 ) -> None:
     own = str(next(image_folder.glob("*.png")))

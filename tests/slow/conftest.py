@@ -1,4 +1,4 @@
-"""What the slow tests measured, as a table at the end of their run: the one that docs/reliability.md shows.
+"""The measurements of the slow tests, as a table at the end of their run; docs/reliability.md shows it.
 
 With `MINICLIP_RECORD=FILE`, each row is also appended there as one line of JSON.
 """
@@ -13,7 +13,7 @@ import pytest
 
 
 class Figure(NamedTuple):
-    """One row: what was done, how often or how well, and the unit."""
+    """One row: its name, the number, and the unit."""
 
     name: str
     figure: float

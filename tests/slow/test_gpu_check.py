@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu --quick`, whole: with a GPU both halves, without one the CPU's."""
+"""The whole `python -m benchmarks.gpu --quick`; without a GPU, only its CPU part."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.cli import REPOSITORY
 
-# stands before everything else on the path of the check and of all processes that it starts
+# first on the import path of the check and of all its processes
 BLOCKED = """
 import sys
 

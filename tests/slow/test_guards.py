@@ -1,4 +1,4 @@
-"""Short fuzzing of everything that reads files of others, and the guards taken away one at a time."""
+"""Short fuzzing of all code that reads files made by others, and removed safeguards, one at a time."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_fuzzing_finds_nothing(target: str, tmp_path: Path, record: Record) -> N
     record(f"cases tried: fuzz of {target}", result.cases, f"cases in {SECONDS} s, {result.refused:,} of them refused")
 
 
-def test_each_guard_that_is_taken_away_makes_a_test_fail(tmp_path: Path, record: Record) -> None:
+def test_removing_any_safeguard_makes_a_test_fail(tmp_path: Path, record: Record) -> None:
     checkout = prepare(tmp_path, MUTATIONS)
     outcomes = {mutation.name: outcome(checkout, mutation) for mutation in MUTATIONS}
     assert set(outcomes.values()) == {"a test failed"}, outcomes

@@ -1,4 +1,4 @@
-"""An indexer that is killed, or stopped by Ctrl-C, leaves an index that opens and continues to the same end."""
+"""A killed or interrupted indexer leaves an index that opens, and continues to the same result."""
 
 import os
 import random
@@ -54,7 +54,7 @@ def test_thirty_kills_at_random_moments_lose_nothing(
         assert (report.kept, report.added) == (kept[-1], GOOD - kept[-1])
         assert rows(out) == expected
         assert len(read_problems(out)) == len(report.skipped) == BAD
-    assert killed >= KILLS // 2  # the others were done before
+    assert killed >= KILLS // 2  # the others had already finished
     assert len(set(kept)) > KILLS // 3, f"the kills did not come at different moments: {kept}"
 
 
@@ -77,17 +77,17 @@ def test_interrupt_leaves_a_valid_index_and_one_line(tiny_bundle: Path, images: 
     deadline = time.monotonic() + 60
     while not list((out / "pictures.lance/data").glob("*.lance")):
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks
+        time.sleep(0.01)  # between two checks
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     (line,) = errors.strip().splitlines()
-    stopped = re.fullmatch(r"stopped: ([\d,]+) images are in the index .*; the same command goes on from there", line)
+    stopped = re.fullmatch(r"stopped: ([\d,]+) images are in the index .*; the same command continues from there", line)
     assert stopped
     assert 0 < len(ImageIndex.open(out)) == int(stopped[1].replace(",", "")) < 20_000
 
 
-def test_interrupt_counts_also_where_the_update_fails(
+def test_an_interrupt_counts_even_if_the_update_fails(
     encoders: OnnxEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "no-picture.jpg").write_bytes(b"no image")

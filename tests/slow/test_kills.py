@@ -1,7 +1,7 @@
-"""Training, export and indexing killed at random moments: what existed stays valid, and the same command goes on.
+"""Kills of training, export and indexing at random moments: existing files stay valid, and the same command continues.
 
-`tests/slow/test_index_kill.py` has thirty more kills of the indexer, each of a new index. Here the same training and
-the same index are killed again and again until they are done.
+Here the same training and the same index are killed repeatedly until they finish. `tests/slow/test_index_kill.py` has
+thirty more kills of the indexer, each with a new index.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ from tests.support.resuming import TOWERS, assert_same_run
 
 __all__ = ["images"]  # fixture
 TRAIN_KILLS, EXPORT_KILLS, INDEX_KILLS = 40, 15, 15
-MAX_SAVES, MAX_COMMITS = 5, 40  # before a kill, so that several kills fit in one training and in one index
+MAX_SAVES, MAX_COMMITS = 5, 40  # before a kill, so that one training and one index get several kills
 
 
 def command(module: str, arguments: list[str], begins: Event) -> None:
-    """What the killed process runs."""
+    """The code of the killed process."""
     sys.argv = [module, *arguments]
     main = sys.modules[f"{module}.__main__"].main
     begins.set()
     sys.exit(main())
 
 
-def test_training_is_killed_again_and_again_and_ends_as_if_it_had_not(
+def test_repeatedly_killed_training_gives_the_same_result(
     tiny_config: Path, captioned_folder: Path, tmp_path: Path, record: Record
 ) -> None:
     values = {"setup": 3, "epochs": 2, "batch_size": 16, "save_minutes": 1e-9, "ema": 0.9, **TOWERS}
@@ -77,7 +77,7 @@ def written_at(run: Path) -> int | None:
     return None
 
 
-def test_export_that_is_killed_leaves_the_bundle_that_was_there(tiny_run: Path, tmp_path: Path, record: Record) -> None:
+def test_a_killed_export_keeps_the_old_bundle(tiny_run: Path, tmp_path: Path, record: Record) -> None:
     out = tmp_path / "bundles" / "one"
     exporting = (
         command,
@@ -102,11 +102,11 @@ def test_export_that_is_killed_leaves_the_bundle_that_was_there(tiny_run: Path, 
     assert hashes() == before
     shutil.rmtree(out)
     status = run_and_kill(*exporting, len(seconds) // 2, 0)
-    assert status == -signal.SIGKILL and not out.exists()  # whole, or not at all
+    assert status == -signal.SIGKILL and not out.exists()  # complete or absent
     record("kills survived: export", kills + 1, "kills; the bundle that was there stays whole")
 
 
-def test_indexing_is_killed_again_and_again_and_ends_as_if_it_had_not(
+def test_repeatedly_killed_indexing_gives_the_same_result(
     tiny_bundle: Path, images: Path, tmp_path: Path, record: Record
 ) -> None:
     def indexing(out: Path) -> tuple[Work, tuple[object, ...], Progress]:

@@ -1,7 +1,7 @@
 """A move that is killed at a random moment leaves every file exactly once, within one file system and between two.
 
-Real processes, forked after their imports. After each kill, before and after the repair, the content of every file is
-looked for in both folders.
+Processes are real, and forked after their imports. After each kill, before and after the repair, the test looks for the
+content of every file in both folders.
 """
 
 import os
@@ -28,7 +28,7 @@ SIZES = {"one file system": (1500, 1 << 6), "two file systems": (60, 1 << 18)}  
 
 
 def move(sources: list[str], into: str, state: str, begins: Event) -> None:
-    """What the killed process runs."""
+    """The code of the killed process."""
     os.environ["MINICLIP_STATE"] = state
     plan = plan_relocation(sources, into, "move")
     begins.set()
@@ -48,7 +48,7 @@ def folders(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pa
 
 
 def places(*folders: Path) -> Counter[bytes]:
-    """How often each content is there; half a copy under its hidden name counts for itself."""
+    """How often each content exists; an incomplete copy under its hidden name counts separately."""
     return Counter(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
@@ -68,7 +68,7 @@ def test_thirty_kills_at_random_moments_leave_every_file_exactly_once(
         (photos / f"{number:04}.jpg").write_bytes(number.to_bytes(2, "big") * (size // 2))
     expected = places(photos)
     moments, killed, interrupted, seconds = random.Random(0), 0, 0, 120.0
-    for run in range(MAX_RUNS):  # the first is not killed: it measures how long a move takes
+    for run in range(MAX_RUNS):  # the first run is not killed: it measures the time of a move
         sources = [str(path) for path in sorted(photos.iterdir())]
         process = start(move, (sources, str(chosen), str(tmp_path / "state")))
         started = time.monotonic()
@@ -88,7 +88,7 @@ def test_thirty_kills_at_random_moments_leave_every_file_exactly_once(
         recover()
         assert places(photos, chosen) == expected
         if chosen.exists():
-            assert not list(chosen.glob(".*"))  # no hidden rest
+            assert not list(chosen.glob(".*"))  # no hidden file is left
             if list(chosen.iterdir()):
                 undo()
         assert places(photos) == expected and places(chosen) == Counter()

@@ -1,4 +1,4 @@
-"""The models of the extra `ocr`: they read what is drawn, see nothing in noise, and take images of any shape."""
+"""The models of the extra `ocr`: they read drawn text, find none in noise, and take images of any shape."""
 
 import random
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_an_image_is_found_by_its_words(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2000), (2000, 3), (31, 33), (5000, 40), (7000, 6000)], ids=str)
-def test_an_image_without_text_of_any_shape_has_none(reader: TextReader, size: tuple[int, int]) -> None:
+def test_an_image_without_text_has_none_at_any_shape(reader: TextReader, size: tuple[int, int]) -> None:
     assert reader.read(encode(Image.new("RGB", size, (90, 120, 200)), "PNG")) == ""
 
 

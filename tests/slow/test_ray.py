@@ -1,4 +1,4 @@
-"""On a real Ray cluster of three nodes, one killed half-way, the table is the one that one process writes."""
+"""A Ray cluster of three nodes, one of them killed half-way, writes the same table as one process."""
 
 import os
 import shutil
@@ -35,9 +35,9 @@ MARKERS, KILLED = "MINICLIP_TEST_MARKERS", "killed"
 
 
 class MarkingEmbedder(ray_index.RayEmbedder):
-    """The real actor; it also leaves a file, named after its node, for every block that it has done.
+    """The real actor; for every finished block, it also writes a file named after its node.
 
-    After two blocks it waits for the kill, so that this comes half-way however fast the machine is.
+    After two blocks it waits for the kill, which therefore comes half-way on any machine.
     """
 
     blocks = 0
@@ -46,7 +46,7 @@ class MarkingEmbedder(ray_index.RayEmbedder):
         result = super().__call__(files)
         self.blocks += 1
         while self.blocks > 2 and not Path(os.environ[MARKERS], KILLED).exists():
-            time.sleep(0.05)  # between two looks
+            time.sleep(0.05)  # between two checks
         node = ray.get_runtime_context().get_node_id()
         Path(os.environ[MARKERS], f"{node}-{uuid.uuid4().hex}").touch()
         return result
@@ -55,10 +55,10 @@ class MarkingEmbedder(ray_index.RayEmbedder):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", str(REPOSITORY))  # workers import what this test imports
+    patch.setenv("PYTHONPATH", str(REPOSITORY))  # so that workers can import the tests
     patch.setenv(MARKERS, str(tmp_path_factory.mktemp("markers")))
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    # the head only leads, so that whichever of the others is killed was at work
+    # the head node does no work, so the killed node was working
     settings = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=settings)
     for _ in range(2):
@@ -74,7 +74,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_distinct_images(tmp_path_factory.mktemp("cluster"), GOOD, BAD)
 
 
-def test_table_equals_that_of_one_process_though_a_node_is_killed(
+def test_a_killed_node_does_not_change_the_table(
     cluster: Any, encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update_index(str(images), encoders, tmp_path / "alone")
@@ -82,7 +82,7 @@ def test_table_equals_that_of_one_process_though_a_node_is_killed(
     finished = threading.Event()
 
     def kill_half_way() -> None:
-        """Kill a node that works, once some blocks are done and most are not."""
+        """Kill a working node when some blocks are done but most are not."""
         while not finished.is_set():
             done = [marker.name.split("-")[0] for marker in markers.iterdir()]
             busy = [node for node in cluster.worker_nodes if node.node_id in done]
@@ -91,7 +91,7 @@ def test_table_equals_that_of_one_process_though_a_node_is_killed(
                 killed.append((busy[0].node_id, len(done)))
                 (markers / KILLED).touch()
                 return
-            time.sleep(0.01)  # between two looks
+            time.sleep(0.01)  # between two checks
 
     monkeypatch.setattr(ray_index, "BLOCK", BLOCK)
     monkeypatch.setattr(ray_index, "RayEmbedder", MarkingEmbedder)
@@ -107,7 +107,7 @@ def test_table_equals_that_of_one_process_though_a_node_is_killed(
     assert rows(tmp_path / "together") == rows(tmp_path / "alone")
     assert read_problems(tmp_path / "together") == read_problems(tmp_path / "alone")
 
-    # the index goes on in one process, and on the cluster, now from object storage
+    # the index continues in one process, and on the cluster, now from object storage
     again = update_index(str(images), encoders, tmp_path / "together")
     assert (again.added, again.kept) == (0, GOOD)
 
@@ -126,7 +126,7 @@ def test_object_storage_is_indexed(cluster: Any, encoders: OnnxEncoders, images:
     assert update_index(f"file://{few}", encoders, tmp_path / "index").kept == 10
 
 
-def test_bundle_that_machines_do_not_see_is_one_line(
+def test_a_bundle_missing_on_other_machines_is_one_line(
     cluster: Any, tiny_bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")

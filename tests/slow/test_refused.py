@@ -1,6 +1,6 @@
-"""The table's row of refused requests: every door with every path, and every made-up upload, counted.
+"""Count the refused requests for the table: every address with every path, and every invented upload.
 
-`tests/security/test_attacks.py` says of each what it gets; here they are sent once more, many at a time.
+`tests/security/test_attacks.py` checks each answer; here they are sent again, many at a time.
 """
 
 import itertools
@@ -18,7 +18,7 @@ def test_requests_refused(site: Site, record: Callable[[str, float, str], None])
     asked += [("POST", place, {"data": [{"path": site.trick(path)}]}) for place in CLOSED_POSTS for path in PATHS]
 
     def send(one: tuple[str, str, object]) -> tuple[int, bytes]:
-        return replace(site).send(*one)  # a copy: a site keeps the headers of its last answer
+        return replace(site).send(*one)  # a copy, because a site stores the headers of its last answer
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(send, asked))

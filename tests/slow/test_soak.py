@@ -1,7 +1,7 @@
-"""Load that lasts: 64 clients on the page, 16 threads on the encoders. Answers as of one alone; memory stays.
+"""Long load: 64 clients on the page, 16 threads on the encoders. Answers stay correct, and memory does not grow.
 
-The page is asked for MINICLIP_SOAK_S seconds (180), the encoders for a fifth of that. Clients do not pause between two
-questions, so times are those of a page that is as busy as it can be.
+The load on the page lasts MINICLIP_SOAK_S seconds (180), on the encoders a fifth of that. Clients do not pause between
+two queries, so the page is as busy as possible.
 """
 
 import http.client
@@ -34,8 +34,8 @@ pytestmark = [
 
 SOAK_S = float(os.environ.get("MINICLIP_SOAK_S", "180"))
 CLIENTS, THREADS = 64, 16
-WARM_UP = 1 / 4  # of the time: caches fill, allocators settle
-GROWTH = 0.05  # of the memory, over the time that is measured: what sampling alone shows
+WARM_UP = 1 / 4  # of the time, until caches are full and allocators settle
+GROWTH = 0.05  # of the memory during the measurement; sampling alone varies as much
 BUNDLE = REPOSITORY / "models/miniclip-s"
 QUESTIONS = [f"{words} {colour} {shape}" for colour in COLOURS for shape in SHAPES for words in ("a", "photo of the")]
 LOGIN = ("anna", "a long password")
@@ -46,7 +46,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def soak(work: Callable[[int], None], workers: int, seconds: float, pid: int) -> np.ndarray:
-    """Run `work(number of the worker)` over and over in threads. Memory of `pid`, (samples, 2): seconds and bytes."""
+    """Run `work(worker number)` repeatedly in threads; returns the memory of `pid`, (samples, 2): seconds, bytes."""
     ends = time.monotonic() + seconds
     failed = threading.Event()
 
@@ -71,7 +71,7 @@ def soak(work: Callable[[int], None], workers: int, seconds: float, pid: int) ->
 
 
 def growth(samples: np.ndarray) -> tuple[float, float, float]:
-    """After the warm-up: the fitted line's rise and the scatter around it, as shares of the memory, and the memory."""
+    """After the warm-up: rise of the fitted line and scatter around it, as shares of the memory, and the memory."""
     seconds, memory = samples[samples[:, 0] > WARM_UP * samples[-1, 0]].T
     slope, start = np.polyfit(seconds, memory, 1)
     scatter = np.std(memory - (slope * seconds + start))
@@ -79,7 +79,7 @@ def growth(samples: np.ndarray) -> tuple[float, float, float]:
 
 
 class Client:
-    """One visitor with a connection that stays open."""
+    """One visitor with a persistent connection."""
 
     def __init__(self, url: str, cookies: str = "") -> None:
         address = urllib.parse.urlsplit(url)
@@ -126,7 +126,7 @@ def page(captioned_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-def test_page_holds_64_clients(
+def test_the_page_serves_64_clients(
     page: DemoProcess, captioned_folder: Path, record: Callable[[str, float, str], None]
 ) -> None:
     alone = Client(page.url)
@@ -144,7 +144,7 @@ def test_page_holds_64_clients(
     taken: list[list[float]] = [[] for _ in range(CLIENTS)]
 
     def visit(number: int) -> None:
-        """Words, their first thumbnail, and at every tenth turn an upload."""
+        """A query, its first thumbnail, and at every tenth turn an upload."""
         client, turn = clients[number], turns[number]
         client.component = alone.component
         turns[number] += 1
@@ -174,7 +174,7 @@ def test_page_holds_64_clients(
     assert rise < GROWTH, f"memory grows by {100 * rise:.1f} % of {memory / 2**20:.0f} MiB"
 
 
-def test_encoders_hold_16_threads(captioned_folder: Path, record: Callable[[str, float, str], None]) -> None:
+def test_encoders_serve_16_threads(captioned_folder: Path, record: Callable[[str, float, str], None]) -> None:
     encoders = OnnxEncoders(Bundle.open(BUNDLE), "cpu")
     images = sorted(captioned_folder.glob("*.jpg"))[:24]
     of_words = [encoders.encode_texts([words]) for words in QUESTIONS]

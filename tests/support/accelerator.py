@@ -1,9 +1,9 @@
-"""A second device for machines that have one only: CPU tensors that say they are on `cuda:0` or on `mps`.
+"""A second device for machines without a GPU: CPU tensors that claim to be on `cuda:0` or on `mps`.
 
 In: a `monkeypatch`. While the mode is on, a tensor is on the accelerator if it was moved there, made there, or computed
-from what is there. As on a real one, an operation on tensors of both devices fails, as does `.numpy()` of one that was
-not moved back, and random numbers come from a generator of the accelerator's own. Values are computed on the CPU, so a
-run on it equals one on the CPU to the last bit.
+from tensors there. As on a real accelerator, an operation on tensors of both devices fails, `.numpy()` fails for a
+tensor that was not moved back, and random numbers come from a separate generator. Values are computed on the CPU, so
+a run gives the same bits on both devices.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 HERE, AWAY = torch.device("cpu"), torch.device("cuda", 0)
-# take tensors of any device: copies, assignments, and what only looks at one
+# these take tensors of any device: copies, assignments, and queries
 MIXES = {"copy_", "_foreach_copy_", "__setitem__", "_has_compatible_shallow_copy_type"}
 RANDOM = ("rand", "dropout", "bernoulli", "normal", "scaled_dot_product_attention")
 
 
 class Accelerator(TorchFunctionMode):
-    """The mode; `moved` counts the tensors that went to the accelerator, which is called `away`."""
+    """The mode; `moved` counts the tensors that were moved to the accelerator `away`."""
 
     def __init__(self, away: torch.device = AWAY) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Accelerator(TorchFunctionMode):
         return mark(found, to_away)
 
     def _real(self, value: Any) -> Any:
-        """The CPU in the place of the accelerator."""
+        """The CPU instead of the accelerator."""
         return HERE if isinstance(value, torch.device | str) and torch.device(value).type == self.away.type else value
 
     def _device_of(self, tensor: Tensor) -> torch.device:
@@ -104,7 +104,7 @@ class Accelerator(TorchFunctionMode):
 
 
 class _Swapped:
-    """The accelerator's generator in the place of the CPU's."""
+    """Use the accelerator's generator instead of the CPU's."""
 
     def __init__(self, mode: Accelerator) -> None:
         self.mode = mode
@@ -123,7 +123,7 @@ def is_away(tensor: Tensor) -> bool:
 
 
 def mark(found: Any, away: bool = True) -> Any:
-    """Put all tensors of a result on the accelerator, or on the CPU."""
+    """Mark all tensors of a result as on the accelerator, or as on the CPU."""
     for value in tree_iter(found):
         if isinstance(value, Tensor):
             value.__dict__["_away"] = away

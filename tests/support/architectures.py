@@ -29,9 +29,9 @@ TEXT = {"vocab_size": VOCABULARY, **TINY}
 
 @dataclass(frozen=True)
 class VisionRow:
-    """`size_px` is what the run uses, `other_px` a second size, neither always the backbone's own.
+    """A vision backbone. The run uses images of `size_px`, and `other_px` is a second size.
 
-    `attention_layers`: native ones in the graph. `native`: none is written out in steps, as the attention is that has a
+    `attention_layers`: the number of native ones in the graph. `native`: all attention is native. It is not if it has a
     bias for positions (BEiT, Swin) or pools the patches (SigLIP).
     """
 
@@ -46,10 +46,10 @@ class VisionRow:
 
 @dataclass(frozen=True)
 class TextRow:
-    """Special ids as the row's tokenizer would give them.
+    """A text backbone, with the special ids of its tokenizer.
 
-    `attention_layers`: native ones in the graph; DeBERTa's positions do not fit the operator. `merged`: query, key and
-    value come from one product that the export made.
+    `attention_layers`: the number of native ones in the graph; DeBERTa's positions do not fit the operator. `merged`:
+    the export merged query, key and value into one product.
     """
 
     make: Callable[[], nn.Module]
@@ -75,7 +75,7 @@ VISION = {
     "vit": VisionRow(
         lambda: hf.ViTModel(hf.ViTConfig(image_size=64, patch_size=16, **TINY), add_pooling_layer=False), 64, 96, 2
     ),
-    "dinov2": VisionRow(  # neither size is its own, 112
+    "dinov2": VisionRow(  # its own size is 112
         lambda: hf.Dinov2Model(
             hf.Dinov2Config(
                 image_size=112, patch_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2
@@ -147,13 +147,13 @@ TEXTS = {
     "bert": TextRow(
         lambda: hf.BertModel(hf.BertConfig(max_position_embeddings=POSITIONS, **TEXT), add_pooling_layer=False), 2, 3, 0
     ),
-    "roberta": TextRow(  # its positions begin behind the padding id
+    "roberta": TextRow(  # its positions begin after the padding id
         lambda: hf.RobertaModel(
             hf.RobertaConfig(max_position_embeddings=POSITIONS + 2, pad_token_id=1, **TEXT), add_pooling_layer=False
         ), 0, 2, 1,
     ),
     "clip": TextRow(lambda: hf.CLIPModel(clip_config(3)), 4, 3, 1),
-    # OpenAI's files: the config says 2, the tokenizer ends and pads with the last id, and the largest id is looked for
+    # OpenAI's files: the config has 2, but the tokenizer ends and pads with the last id, and CLIP pools at the largest
     "clip-openai": TextRow(lambda: hf.CLIPModel(clip_config(2)), 4, VOCABULARY - 1, VOCABULARY - 1),
     "distilbert": TextRow(
         lambda: hf.DistilBertModel(
@@ -189,7 +189,7 @@ TEXTS = {
             hf.AlbertConfig(max_position_embeddings=POSITIONS, embedding_size=16, **TEXT), add_pooling_layer=False
         ), 2, 3, 0,
     ),
-    "modernbert": TextRow(  # query, key and value are one product already
+    "modernbert": TextRow(  # query, key and value already are one product
         lambda: hf.ModernBertModel(
             hf.ModernBertConfig(
                 max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2,
@@ -214,13 +214,13 @@ def images(count: int, size_px: int, seed: int) -> torch.Tensor:
 
 
 def sentences(row: TextRow, lengths: list[int], seed: int) -> list[list[int]]:
-    """Token ids as the row's tokenizer would give them, special ones included in the lengths."""
+    """Token ids as from the tokenizer of the row; lengths include special tokens."""
     words = np.random.default_rng(seed)
     return [[row.begin, *words.integers(5, VOCABULARY - 1, length - 2).tolist(), row.end] for length in lengths]
 
 
 def padded(row: TextRow, texts: list[list[int]], length: int = 0) -> dict[str, np.ndarray]:
-    """`input_ids, attention_mask` (B, L), L the longest text or `length` if that is more."""
+    """`input_ids, attention_mask` (B, L), where L is the longest text, or `length` if that is larger."""
     length = max(length, *(len(text) for text in texts))
     ids = [text + [row.pad] * (length - len(text)) for text in texts]
     masks = [[1] * len(text) + [0] * (length - len(text)) for text in texts]
@@ -236,11 +236,11 @@ def calibration_texts(row: TextRow) -> Feeds:
 
 
 def randomise(module: nn.Module) -> nn.Module:
-    """Weights that keep the scale of what passes through, biases and norms that are not the identity.
+    """Set random weights that keep the scale of activations, and biases and norms other than the identity.
 
-    With random weights, batch norm makes any rounding grow from layer to layer (G. Yang et al., "A Mean Field Theory
-    of Batch Normalization", ICLR 2019), as it does not in a trained network: what enters a ReLU6 is kept mostly inside
-    its linear part, so that 8 bits can be judged.
+    With random weights, batch norm amplifies rounding from layer to layer (G. Yang et al., "A Mean Field Theory of
+    Batch Normalization", ICLR 2019); in a trained network it does not. So most inputs of a ReLU6 stay in its linear
+    range, and 8 bits can be tested.
     """
     torch.manual_seed(0)
     with torch.no_grad():
@@ -261,7 +261,7 @@ def randomise(module: nn.Module) -> nn.Module:
 
 
 def save_backbone(module: nn.Module, folder: Path) -> Path:
-    """As `save_pretrained` leaves it."""
+    """Write a backbone like `save_pretrained`."""
     if isinstance(module, EfficientNetLite):
         from dataclasses import asdict
 
@@ -285,6 +285,6 @@ SHIPPED = ("efficientnet-lite", "bert")
 
 
 def in_tiers(names: Iterable[str]) -> list[Any]:
-    """Parameters of a test: what ships is tested by `make test`, all other architectures by `make test-e2e`."""
+    """Parameters of a test: `make test` runs the architectures that ship, `make test-e2e` all others."""
     others = [pytest.param(name, marks=pytest.mark.e2e) for name in names if name.split()[-1] not in SHIPPED]
     return [name for name in names if name.split()[-1] in SHIPPED] + others

@@ -1,6 +1,6 @@
 """Files with the structure of those that cameras and phones write: RAW without sensor data, JPEG 2000, animations.
 
-In: a folder. Out: one file a kind, each showing a colour that tells whether the right image inside was read.
+In: a folder. Out: one file of each kind. Its colour shows whether the right image inside was read.
 """
 
 import io
@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-WANTED, OTHER = (200, 60, 20), (20, 60, 200)  # the colour of the image to be read, and that of all others inside
+WANTED, OTHER = (200, 60, 20), (20, 60, 200)  # colours of the image to read, and of all others in the file
 SIZE, SMALL = (640, 480), (160, 120)
 TAKEN = "2023:05:06 07:08:09"
 Tag = tuple[int, int, Any]  # tag, TIFF type (2 text, 3 short, 4 long), value
@@ -30,13 +30,13 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def lossless_jpeg(width: int = 4000, height: int = 3000) -> bytes:
-    """The header of what CR2 and DNG keep the sensor's data in, and some bytes of data."""
+    """The header of the sensor data in CR2 and DNG, and some bytes of data."""
     frame = struct.pack(">BHHB", 14, height, width, 2) + bytes(6)
     return b"\xff\xd8\xff\xc3" + struct.pack(">H", 2 + len(frame)) + frame + b"\xff\xda\0\x08" + bytes(6) + b"\xff\xd9"
 
 
 class TiffFile:
-    """A TIFF whose directories and data are laid out one after the other; `order` is `<` or `>`."""
+    """A TIFF that stores directories and data one after another; `order` is `<` or `>`."""
 
     def __init__(self, order: str = "<", start: bytes | None = None) -> None:
         self.order = order
@@ -44,14 +44,14 @@ class TiffFile:
         self.content += bytes(4)
 
     def data(self, content: bytes) -> int:
-        """Append bytes; where they lie."""
+        """Append bytes; returns their offset."""
         self.content += bytes(len(self.content) % 2)
         place = len(self.content)
         self.content += content
         return place
 
     def directory(self, tags: Sequence[Tag], following: int = 0) -> int:
-        """Append a directory; where it lies."""
+        """Append a directory; returns its offset."""
         entries = b""
         for tag, kind, value in sorted(tags):
             code = {2: "s", 3: "H", 4: "I"}[kind]
@@ -69,7 +69,7 @@ class TiffFile:
 
 
 def camera_tags(file: TiffFile, make: str, orientation: int = 1) -> list[Tag]:
-    """Maker, model, orientation and the date, as they lie in the first directory."""
+    """Maker, model, orientation and date, as in the first directory."""
     exif = file.directory([(0x9003, 2, TAKEN)])
     return [(0x010F, 2, make), (0x0110, 2, "Model"), (0x0112, 3, orientation), (0x8769, 4, exif)]
 
@@ -93,7 +93,7 @@ def thumbnail_first(make: str, order: str = "<", orientation: int = 1, dng: bool
 
 
 def cr2(orientation: int = 1) -> bytes:
-    """The first directory has the preview in the old form of JPEG, the second the thumbnail, the last the sensor's."""
+    """The first directory has the preview as an old-style JPEG, the second the thumbnail, the last the sensor data."""
     file = TiffFile("<", b"II*\0")
     file.data(b"CR\x02\0" + bytes(4))
     thumbnail, preview = jpeg(SMALL, OTHER), jpeg()
@@ -104,7 +104,7 @@ def cr2(orientation: int = 1) -> bytes:
 
 
 def pef() -> bytes:
-    """The first directory is the sensor's own."""
+    """The first directory holds the sensor data."""
     file = TiffFile(">")
     preview = jpeg()
     second = file.directory([(0x0201, 4, file.data(preview)), (0x0202, 4, len(preview))])
@@ -120,7 +120,7 @@ def with_own_start(start: bytes, make: str, orientation: int = 1) -> bytes:
 
 
 def raf(orientation: int = 1) -> bytes:
-    """A header of Fuji's own, then a JPEG that has the EXIF data."""
+    """A header of Fuji, then a JPEG with the EXIF data."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = orientation, "FUJIFILM"
     exif[0x8769] = {0x9003: TAKEN}
@@ -132,7 +132,7 @@ def box(name: bytes, content: bytes) -> bytes:
 
 
 def cr3(orientation: int = 1) -> bytes:
-    """An ISO media file with EXIF directories in boxes of Canon's, and the preview as its first track."""
+    """An ISO media file with EXIF directories in Canon's boxes, and the preview as its first track."""
     first, second = TiffFile(), TiffFile()
     own = [(0x010F, 2, "Canon"), (0x0112, 3, orientation)]
     boxes = box(b"CMT1", first.finish(first.directory(own)))
@@ -143,7 +143,7 @@ def cr3(orientation: int = 1) -> bytes:
 
 
 def animation(kind: str, colours: Sequence[tuple[int, int, int]], **options: Any) -> bytes:
-    """Frames of these colours, each with its number as a dark dot: equal frames would be stored as one."""
+    """Frames of these colours, each with a dark dot at its own place: equal frames would be stored as one."""
     frames = [Image.new("RGB", (48, 32), colour) for colour in colours]
     for number, frame in enumerate(frames):
         frame.putpixel((number, 0), (0, 0, 0))
@@ -174,19 +174,19 @@ OTHER_FILES: dict[str, Callable[[], bytes]] = {
     "s.avif": lambda: encode(Image.new("RGB", SIZE, WANTED), "AVIF", quality=95),
     "t.heic": lambda: encode(Image.new("RGB", SIZE, WANTED), "HEIF"),
 }
-# cannot be read, each with a word of the reason
+# unreadable files, each with a word of the reason
 ODD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "no-preview.raf": (lambda: b"FUJIFILMCCD-RAW 0201".ljust(9000, b"\0"), "a RAW file without a preview"),
     "no-preview.cr3": (lambda: box(b"ftyp", b"crx \0\0\0\x01crx isom") + bytes(99), "a RAW file without a preview"),
     "text.nef": (lambda: b"no image at all", "not an image in a known format"),
     "cut.jp2": (lambda: encode(Image.effect_noise(SIZE, 90), "JPEG2000")[:900], "damaged image"),
 }
-# not opened, but counted by kind
+# skipped, but counted by kind
 PASSED_OVER = {"film.mp4": "video (.mp4)", "paper.pdf": "PDF (.pdf)", "new.jxl": "image of another kind (.jxl)"}
 
 
 def write_camera_files(folder: Path) -> None:
-    """Twenty files that can be read, four that cannot, and three that are passed over."""
+    """Write twenty readable files, four unreadable ones, and three that are skipped."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in {**RAW_FILES, **OTHER_FILES}.items():
         (folder / name).write_bytes(make())

@@ -1,4 +1,4 @@
-"""Folders of images for caption files, and what was read from them."""
+"""Folders of images for caption files, and the captions read from them."""
 
 from pathlib import Path
 
@@ -16,3 +16,11 @@ def add_images(folder: Path, *names: str) -> None:
 
 def captions_by_name(table: CaptionTable) -> dict[str, list[str]]:
     return {path.name: table.captions_of(row) for row, path in enumerate(table.image_paths)}
+
+
+def splits_by_name(table: CaptionTable) -> dict[str, str]:
+    return {path.name: split for path, split in zip(table.image_paths, table.splits, strict=True)}
+
+
+def reasons(table: CaptionTable) -> dict[str, str]:
+    return {skipped.name: skipped.reason for skipped in table.skipped}

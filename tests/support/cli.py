@@ -1,4 +1,4 @@
-"""Commands, in this process or in one of their own."""
+"""Run commands in this process or in a new one."""
 
 import contextlib
 import importlib
@@ -17,11 +17,11 @@ Done = subprocess.CompletedProcess[str]
 
 
 def run_cli(command: str, *arguments: object) -> Done:
-    """`python -m COMMAND ARGUMENTS` in this process: its exit status and what it printed.
+    """Run `python -m COMMAND ARGUMENTS` in this process; returns exit status and output.
 
-    A process spends most of its time on imports. `tests/e2e/test_processes.py` starts one for each command.
-    An error that the command does not expect is raised here. The environment, the folder, loggers and torch's random
-    state are restored.
+    A new process would spend most of its time on imports; `tests/e2e/test_processes.py` starts one for each command.
+    Unexpected errors of the command are raised. The environment, the current folder, loggers and torch's random state
+    are restored.
     """
     words = [str(argument) for argument in arguments]
     out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The files of a tiny CLIP, as OpenAI's on the hub have them: tokenizer and preprocessor."""
+"""Tokenizer and preprocessor files of a tiny CLIP, in the form of OpenAI's on the hub."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ PREPROCESSOR = {
 
 
 def write_tokenizer(folder: Path) -> int:
-    """OpenAI's kind: byte pairs with a mark at the end of words, padded with the end token. Returns how many ids."""
+    """Write byte pairs with an end-of-word mark and the end token as padding, as OpenAI does; returns their number."""
     pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *("".join(pair) for pair in MERGES)]
     vocabulary = {piece: number for number, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     CLIPTokenizer(vocabulary, MERGES, model_max_length=MAX_TOKENS).save_pretrained(folder)

@@ -1,6 +1,8 @@
-"""Small real images: a coloured shape each, and folders of them with captions."""
+"""Draw small images with one coloured shape each, and folders of them with captions."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,7 +16,7 @@ SHAPES = ("circle", "square", "triangle")
 
 
 def draw_image(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: int = 0) -> Image.Image:
-    """A coloured shape on white, a little different for every seed."""
+    """A coloured shape on white, slightly different for every seed."""
     image = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(image)
     shift = int(np.random.default_rng(seed).integers(0, 12))
@@ -29,7 +31,7 @@ def draw_image(colour: str, shape: str, size: tuple[int, int] = (96, 80), seed: 
 
 
 def make_distinct_images(folder: Path, good: int, bad: int) -> Path:
-    """`good` PNG files, no two alike, and `bad` files that are no images."""
+    """Write `good` different PNG files, and `bad` files that are not images."""
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     for number in range(good):
         image = draw_image(*kinds[number % len(kinds)], seed=number)
@@ -41,7 +43,7 @@ def make_distinct_images(folder: Path, good: int, bad: int) -> Path:
 
 
 def make_captioned_images(folder: Path, per_kind: int) -> Path:
-    """An imagefolder with metadata.csv: JPEG and PNG in turn, two captions an image."""
+    """Write an imagefolder with metadata.csv: JPEG and PNG in turn, with two captions per image."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["file_name,text"]
     for seed in range(per_kind):
@@ -51,3 +53,15 @@ def make_captioned_images(folder: Path, per_kind: int) -> Path:
             lines += [f"{name},a {colour} {shape} on white", f"{name},photo of the {shape} number {seed} in {colour}"]
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """Smooth noise, as in photographs."""
+    small = np.random.default_rng(0).integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)

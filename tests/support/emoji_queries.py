@@ -1,4 +1,4 @@
-"""What people type for an emoji, and the codes that are right: any of them among the first five results counts."""
+"""Queries for emoji, and their correct codes. A query succeeds if one of them is among its first five results."""
 
 QUERIES = {
     "poop": ("1F4A9",),

@@ -1,4 +1,4 @@
-"""Gradients of one training step, to be compared."""
+"""Compare the gradients of one training step."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""A small server on the loopback that speaks as much of the hub's API as models take: create, commit, list, download.
+"""A small local server with the part of the hub's API that models need: create, commit, list, download.
 
 Repositories are files in memory. Large ones are redirected to a storage address, as LFS files are.
 """
@@ -18,16 +18,16 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-LARGE = (".onnx", "_data", ".pt", ".safetensors")  # what the hub keeps as LFS files
+LARGE = (".onnx", "_data", ".pt", ".safetensors")  # the hub stores these as LFS files
 REPOSITORY = r"([\w.-]+/[\w.-]+)"
 
 
 @dataclass
 class Repository:
-    """`commits` maps a commit to its files; `branches` a name to a commit.
+    """`commits` maps a commit to its files; `branches` maps a name to a commit.
 
-    Only `token` may read a gated repository, which has one, and only the server's owner a private one. `is_listed`:
-    without the token only its files are refused, as the hub does for models that ask for consent.
+    A gated repository has a `token`, which its readers need; only the server's owner may read a private one.
+    `is_listed`: without the token, only files are refused, as on the hub for models that ask for consent.
     """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Repository:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Those of the main branch."""
+        """Files of the main branch."""
         return self.commits.get(self.branches.get("main", ""), {})
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
@@ -49,7 +49,7 @@ class Repository:
 
 
 class HubServer(ThreadingHTTPServer):
-    """`owner` is the token that may write. `damaged` files arrive with one byte changed, `cut` ones end early."""
+    """The token `owner` may write. `damaged` files arrive with one changed byte, and `cut` files end early."""
 
     def __init__(self, owner: str = "") -> None:
         super().__init__(("127.0.0.1", 0), Answers)
@@ -71,13 +71,13 @@ class HubServer(ThreadingHTTPServer):
 
     @property
     def fetched(self) -> set[str]:
-        """Names of the files whose content was asked for."""
+        """Names of the files whose content was requested."""
         return {
             request.split("/", 7)[-1] for request in self.requests if re.match("GET /[^/]+/[^/]+/resolve/", request)
         }
 
     def add(self, name: str, files: dict[str, bytes], token: str | None = None, is_listed: bool = False) -> Repository:
-        """Put up a repository."""
+        """Add a repository."""
         repository = self.repositories[name] = Repository(token=token, is_listed=is_listed)
         repository.commit(files)
         return repository
@@ -87,11 +87,11 @@ class HubServer(ThreadingHTTPServer):
         return self
 
     def stop(self) -> None:
-        """Close the server, and connections that a client keeps for its next request."""
+        """Close the server, and connections that clients keep open."""
         self.shutdown()
         self.server_close()
         for connection in self._connections:
-            with contextlib.suppress(OSError):  # closed already
+            with contextlib.suppress(OSError):  # already closed
                 connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -192,7 +192,7 @@ class Answers(BaseHTTPRequestHandler):
         self.answer(
             b"",
             302,
-            # another host, as the hub's storage is: the client reads the headers of the first answer only then
+            # another host, like the hub's storage: only then does the client read the headers of the first answer
             Location=f"http://localhost:{self.server.server_port}/storage/{name}/{commit}/{file}",
             X_Repo_Commit=commit,
             X_Linked_Etag=f'"{hashlib.sha256(content).hexdigest()}"',
@@ -219,9 +219,9 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
 
 
 def use_hub(monkeypatch: pytest.MonkeyPatch, server: HubServer, cache: Path) -> None:
-    """This process asks the server, not the hub, and keeps what it gets in `cache`, as with HF_ENDPOINT and HF_HOME.
+    """This process uses the server instead of the hub, with this `cache`, as with HF_ENDPOINT and HF_HOME.
 
-    huggingface_hub reads the environment once, when it is imported.
+    huggingface_hub reads the environment only when it is imported.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -240,7 +240,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, server: HubServer, cache: Path) -> 
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, as a repository holds it."""
+    """Every file of a folder, in the form of a repository."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }

@@ -38,9 +38,9 @@ def grey_gamma(gamma: float) -> bytes:
 
 
 def cmyk_inks(inks: dict[tuple[int, int, int, int], tuple[int, int, int]]) -> bytes:
-    """A press profile with a table of its 16 full overprints: (c, m, y, k), each 0 or 1, -> sRGB.
+    """A press profile with a table of its 16 solid overprints: (c, m, y, k), each 0 or 1, -> sRGB.
 
-    Overprints that are not given are black.
+    Missing overprints are black.
     """
     ramp = bytes(range(256))
     lab = b"".join(

@@ -1,4 +1,4 @@
-"""An indexer that commits after every image, for processes that are killed, and what it leaves."""
+"""An indexer that commits after every image, for processes that are killed, and the rows that it leaves."""
 
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -21,7 +21,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
-    """What the killed process runs: as the command does, but with a commit after every image, and a flat file."""
+    """The code of the killed process: the command, but with a commit after every image, and a flat file."""
     import miniclip.index.indexer
 
     miniclip.index.indexer.COMMIT_EVERY_S = 0.0
@@ -31,11 +31,11 @@ def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
 
 
 def commits(index: Path) -> int:
-    """How many there have been: what `miniclip index` shows of its progress."""
+    """The number of commits, which shows the progress of `miniclip index`."""
     return len(list((index / "pictures.lance/_versions").glob("*.manifest")))
 
 
 def rows(index: Path) -> list[dict[str, Any]]:
-    """Every row but for the moment at which it was written."""
+    """Every row, without the time when it was written."""
     table = lancedb.connect(str(index)).open_table("pictures").to_arrow().drop_columns(["indexed_at"])
     return list(table.sort_by("path").to_pylist())

@@ -1,8 +1,8 @@
-"""Processes that are killed at random moments of their work, however busy the machine is.
+"""Kill processes at random moments of their work, even on a busy machine.
 
-A busy machine makes seconds say little about how far a process is. A kill therefore waits for changes that show from
+On a busy machine, seconds say little about the progress of a process. So a kill waits for changes that are visible from
 outside, such as a new version of a file, and then for a share of the time until the next one. Processes are forked
-after their imports, so that thirty of them start in the time of one.
+after their imports, so that thirty of them start as fast as one.
 """
 
 import math
@@ -16,17 +16,17 @@ from typing import Any
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["train.__main__", "export.__main__", "miniclip.index.indexer", "miniclip.index.relocate"]
-    # imported late by the commands; each process would spend seconds on them
+    # the commands import these late, which would take each process seconds
     + [f"transformers.models.{name}.modeling_{name}" for name in ("vit", "bert")]
     + ["torch.onnx._internal.exporter._compat", "onnxscript"]
 )
 BETWEEN_LOOKS_S = 0.002
-Work = Callable[..., object]  # its last argument is an event, which it sets when its imports are done
-Progress = Callable[[], object]  # a value that changes while the work goes on
+Work = Callable[..., object]  # its last argument is an event that it sets after its imports
+Progress = Callable[[], object]  # a value that changes during the work
 
 
 def run_whole(work: Work, arguments: tuple[object, ...], progress: Progress) -> list[float]:
-    """Run a process to its end; the seconds before each change of `progress()`, and those after the last one."""
+    """Run a process to its end; returns the seconds before each change of `progress()`, and after the last one."""
     process = start(work, arguments)
     seconds = _watch(process, progress, math.inf)
     process.join()
@@ -35,7 +35,7 @@ def run_whole(work: Work, arguments: tuple[object, ...], progress: Progress) -> 
 
 
 def random_moment(seconds: list[float], moments: random.Random) -> tuple[int, float]:
-    """A moment for `run_and_kill`, drawn from what `run_whole` saw: a number of changes, and seconds after them."""
+    """A random moment for `run_and_kill`, from the result of `run_whole`: number of changes, and seconds after them."""
     changes = moments.randrange(len(seconds))
     return changes, moments.uniform(0, seconds[changes])
 
@@ -43,7 +43,7 @@ def random_moment(seconds: list[float], moments: random.Random) -> tuple[int, fl
 def run_and_kill(
     work: Work, arguments: tuple[object, ...], progress: Progress, changes: int, seconds_after: float
 ) -> int:
-    """Start a process and kill it some seconds after so many changes; its exit status, 0 where it was done before."""
+    """Start a process and kill it some seconds after this many changes; returns its exit status, 0 if it finished."""
     process = start(work, arguments)
     _watch(process, progress, changes)
     process.join(seconds_after)
@@ -63,7 +63,7 @@ def start(work: Work, arguments: tuple[object, ...]) -> Any:
 
 
 def _watch(process: Any, progress: Progress, changes: float) -> list[float]:
-    """Wait for so many changes or for the process's end; the seconds before each of them."""
+    """Wait for this many changes or for the end of the process; returns the seconds before each change."""
     seen, moments = progress(), [time.monotonic()]
     while process.exitcode is None and len(moments) <= changes:
         process.join(BETWEEN_LOOKS_S)

@@ -1,4 +1,4 @@
-"""An index of very many images, made without embedding any: its rows are random, and its files are links to a few."""
+"""An index of very many images without embedding: its rows are random, and its files are links to a few images."""
 
 import os
 from datetime import datetime, timedelta

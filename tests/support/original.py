@@ -1,4 +1,4 @@
-"""The original project, built tiny: its towers, the checkpoint it saved, and the folders of its backbones."""
+"""A tiny model of the original project: its towers, its checkpoint, and the folders of its backbones."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ TEXTS = ["a red circle", "dog", "the big cat and two dogs on a square"]
 
 
 class Bottleneck(nn.Module):
-    """torchvision's block, version 1.5: the stride is that of the 3x3 convolution."""
+    """torchvision's block, version 1.5, with the stride in the 3x3 convolution."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
 
 
 class TorchvisionResNet(nn.Module):
-    """torchvision's ResNet with its names, narrow; the original had put nothing in the place of `fc`."""
+    """A narrow ResNet with torchvision's names; the original replaced `fc` by nothing."""
 
     def __init__(self, depths: tuple[int, ...] = (1, 2, 3, 1), width: int = 4) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class TorchvisionResNet(nn.Module):
 
 
 def shaken(model: nn.Module) -> nn.Module:
-    """Random weights that show in the output, running statistics of the batch norms included."""
+    """Random weights that affect the output, including the running statistics of batch norms."""
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if value.is_floating_point():
@@ -74,7 +74,7 @@ def shaken(model: nn.Module) -> nn.Module:
 
 
 def released_names(model: nn.Module, folder: Path) -> State:
-    """The names that a transformers model's weights have in files, which are those of transformers 4."""
+    """The names of a transformers model's weights in files, which are those of transformers 4."""
     model.save_pretrained(folder)
     return load_file(folder / "model.safetensors")
 
@@ -91,7 +91,7 @@ def projected(state: State, tower: str, features: Tensor) -> Tensor:
 
 
 class Original:
-    """What the original had: both towers, the state dict of its checkpoint, and folders of its backbones."""
+    """The original's model: both towers, the state dict of its checkpoint, and folders of its backbones."""
 
     def __init__(self, folder: Path, vision_kind: str, linear: bool) -> None:
         torch.manual_seed(0)
@@ -119,7 +119,7 @@ class Original:
         self._write_specs(vit)
 
     def _write_specs(self, vit: nn.Module) -> None:
-        """Folders without weights, as the hub has those files: an old preprocessor, a tokenizer that names no pad."""
+        """Write folders without weights, as on the hub: an old preprocessor, and a tokenizer without a pad token."""
         self.vision_spec.mkdir()
         vit.config.save_pretrained(self.vision_spec)
         preprocessor = {"size": 64, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3], "do_normalize": True}
@@ -151,7 +151,7 @@ class Original:
         return import_checkpoint(checkpoint, str(self.vision_spec), str(self.text_spec), out)
 
     def refusal(self, checkpoint: Path, out: Path) -> str:
-        """The one line that an import ends with, which must leave nothing behind."""
+        """The one-line error of an import, which must leave no file."""
         before = sorted(out.parent.iterdir())
         with pytest.raises(MiniClipError) as error:
             self.imported(checkpoint, out)

@@ -1,4 +1,4 @@
-"""Photographs with everything that a camera writes, in a folder that a test may change."""
+"""Photographs with all metadata of a camera, in a folder that a test may change."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""PNG files that claim anything."""
+"""PNG files with arbitrary claims."""
 
 import struct
 import zlib
 
 
 def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG that says any size, with any chunks."""
+    """A PNG with any size in its header, and any chunks."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,4 +1,4 @@
-"""Embeddings of the bundle that ships, of a few drawn images and texts, as they were when it was released.
+"""Embeddings of a few drawn images and texts, made by the bundle that ships when it was released.
 
 python -m tests.support.reference     writes tests/data/reference.npz, after a new bundle is released
 """
@@ -24,7 +24,7 @@ def images() -> list[Image.Image]:
 
 
 def embed() -> dict[str, np.ndarray]:
-    """`image_embeds (4, D)` and `text_embeds (5, D)` of the bundle as it is now."""
+    """`image_embeds (4, D)` and `text_embeds (5, D)` of the current bundle."""
     encoders = OnnxEncoders(Bundle.open(BUNDLE), "cpu", threads=1)
     pixel_values = np.stack([encoders.transform(image) for image in images()])
     return {"image_embeds": encoders.embed_pixels(pixel_values), "text_embeds": encoders.encode_texts(TEXTS)}

@@ -12,7 +12,7 @@ TOWERS = {"vision_learning_rate": 1e-3, "text_learning_rate": 1e-3}
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Let the machine fail while epoch `epoch` is validated, after its last step."""
+    """Fail during the validation of epoch `epoch`, after its last step."""
     count = 0
 
     def validate_or_fail(*arguments: object) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""What many tests read and takes seconds to make: made once for all workers, and kept while its sources are the same.
+"""Folders that many tests read and that take seconds to make: made once for all workers, until their sources change.
 
-It lies in `.pytest_cache/made/HASH`, where it is used in place, since runs and indexes hold absolute paths. Tests only
-read it: a test that writes copies it first. Files that a command derives, such as `captions.npz`, may be added.
+They stay in `.pytest_cache/made/HASH`, because runs and indexes hold absolute paths. Tests only read them; a test that
+writes makes a copy first. Commands may add derived files, such as `captions.npz`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "lance
 
 @lru_cache
 def made_folder() -> Path:
-    """Where everything is kept; `MINICLIP_TESTS_MADE` names another place, whatever its sources were."""
+    """The folder of all of them; `MINICLIP_TESTS_MADE` names another one, without a check of its sources."""
     if "MINICLIP_TESTS_MADE" in os.environ:
         return Path(os.environ["MINICLIP_TESTS_MADE"])
     digest = hashlib.sha256("".join(map(version, PACKAGES)).encode())
@@ -36,7 +36,7 @@ def made_folder() -> Path:
 
 
 def made_once(name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name`, which `make` fills in the first worker of the first session that asks."""
+    """The folder `name`; in the first session, the first worker that needs it calls `make`."""
     folder, note = made_folder() / name, made_folder() / f"{name.replace('/', '-')}.files"
     with FileLock(note.with_suffix(".lock")):
         if not note.exists():

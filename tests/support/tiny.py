@@ -1,4 +1,4 @@
-"""A tiny real model: an EfficientNet-Lite and a BERT of random weights, and a recipe that trains them in seconds."""
+"""A tiny real model: EfficientNet-Lite and BERT with random weights, and a recipe that trains them in seconds."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def _settled(model: "torch.nn.Module") -> "torch.nn.Module":
-    """Let the batch norms of random weights see some images: else activations fade below half precision."""
+    """Fit the batch norms to some images; otherwise activations become too small for half precision."""
     import torch
 
     for module in model.modules():
@@ -43,7 +43,7 @@ def _settled(model: "torch.nn.Module") -> "torch.nn.Module":
 
 
 def write_backbones(vision: Path, text: Path) -> None:
-    """A narrow EfficientNet-Lite and a two-layer BERT, random weights, as save_pretrained leaves them."""
+    """Write a narrow EfficientNet-Lite and a two-layer BERT with random weights, like save_pretrained."""
     import torch
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel

@@ -1,4 +1,4 @@
-"""What tests of training share: the tiny model as `python -m train` makes it, and a trainer before its first step."""
+"""Shared by tests of training: the tiny model from `python -m train`, and a trainer before its first step."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ def new_model(config: Config) -> DualEncoder:
         (config.model.vision, config.model.text), ("vision", "text"), strict=True
     ))  # fmt: skip
     norms = [part for part in vision.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    for norm in norms:  # statistics as after training: with fresh ones, features come out at 1e-8
+    for norm in norms:  # statistics as after training; with initial ones, features would be about 1e-8
         norm.reset_running_stats()
         norm.momentum = None
     with torch.no_grad():
@@ -42,7 +42,7 @@ def load(images: Path, config: Config, model: DualEncoder) -> TrainingData:
 
 
 def start(folder: Path, config: Config, images: Path) -> Trainer:
-    """What `python -m train` does before the first step: a run folder, an untrained model, features."""
+    """The work of `python -m train` before the first step: a run folder, an untrained model, features."""
     begin_run(folder, config, TRANSFORM, Path(config.model.text))
     model = new_model(config)
     data = load(images, config, model)
@@ -71,5 +71,5 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor without bfloat16: all is computed in float32."""
+    """A processor without bfloat16, which computes in float32."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)

@@ -1,4 +1,4 @@
-"""Tiny whole models of images and text with random weights, in the files that each has on the hub."""
+"""Tiny whole models with random weights, with the files of each model on the hub."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ def _saved(folder: Path, model: Any, preprocessor: dict[str, object]) -> Any:
     torch.manual_seed(0)
     scatter(model)
     if any(isinstance(part, torch.nn.BatchNorm2d) for part in model.modules()):
-        randomise(model.vision_model)  # with fresh statistics, features would be too small for half precision
+        randomise(model.vision_model)  # with initial statistics, features would be too small for half precision
     model.eval().save_pretrained(folder)
     write(folder / "preprocessor_config.json", preprocessor)
     return model
 
 
 def _of_exact_length(tokenizer: Any, length: int) -> Callable[[Sequence[str]], Tokens]:
-    """As SigLIP's processor: small letters, and each row padded to the length; the model gets no mask."""
+    """Like SigLIP's processor: lower case, and each row padded to the length; the model gets no mask."""
 
     def tokens(texts: Sequence[str]) -> Tokens:
         lower = [text.lower() for text in texts]
@@ -62,7 +62,7 @@ def _padded(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
 
 
 def siglip(folder: Path) -> WholeModel:
-    """Its config pads with 1, and its tokenizer with 0, as SigLIP 2's do."""
+    """Its config pads with 1 and its tokenizer with 0, as in SigLIP 2."""
     tokenizer = word_tokenizer(folder, do_lower_case=True, model_max_length=12)
     text = {"vocab_size": 64, "max_position_embeddings": 12, "projection_size": 32, "pad_token_id": 1, **TINY}
     config = hf.SiglipConfig(text_config=text, vision_config={**IMAGES, **TINY})
@@ -70,8 +70,8 @@ def siglip(folder: Path) -> WholeModel:
 
 
 def siglip2(folder: Path) -> WholeModel:
-    """The one for images of any shape, which takes patches."""
-    tokenizer = word_tokenizer(folder, do_lower_case=True)  # it names no longest text
+    """The version for images of any shape, which takes patches."""
+    tokenizer = word_tokenizer(folder, do_lower_case=True)  # without a maximum length
     text = {"vocab_size": 64, "max_position_embeddings": 12, "projection_size": 32, **TINY}
     config = hf.Siglip2Config(text_config=text, vision_config={"num_patches": 16, "patch_size": 16, **TINY})
     patches = {"max_num_patches": 16, "patch_size": 16, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -86,7 +86,7 @@ def altclip(folder: Path) -> WholeModel:
 
 
 def chinese_clip(folder: Path) -> WholeModel:
-    """A vocabulary, and no `tokenizer.json`."""
+    """It has a vocabulary instead of a `tokenizer.json`."""
     tokenizer = _bert_tokenizer(folder)
     text = {"vocab_size": 64, "max_position_embeddings": MAX_TOKENS, **TINY}
     config = hf.ChineseCLIPConfig(text_config=text, vision_config={**IMAGES, **TINY}, projection_dim=16)
@@ -103,7 +103,7 @@ def metaclip_2(folder: Path) -> WholeModel:
 
 
 def align(folder: Path) -> WholeModel:
-    """An EfficientNet without a projection, a BERT with one that has a bias, and a crop of squashed images."""
+    """An EfficientNet without a projection, a BERT whose projection has a bias, and a crop of squashed images."""
     tokenizer = _bert_tokenizer(folder)
     text = {"vocab_size": 64, "max_position_embeddings": MAX_TOKENS, **TINY}
     vision = {"image_size": SIZE_PX, "width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320}

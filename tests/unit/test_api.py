@@ -1,4 +1,4 @@
-"""The public API: a few lines are enough, inputs come in any usual form, and docs/api.md says what is there."""
+"""The public API: a few lines are enough, inputs have any usual form, and docs/api.md describes it."""
 
 import importlib.util
 import re
@@ -40,7 +40,7 @@ def test_every_public_name_is_there() -> None:
         _ = miniclip.nothing  # type: ignore[attr-defined]
 
 
-def test_images_come_in_any_usual_form(model: miniclip.Model, photos: Path) -> None:
+def test_encode_images_takes_every_usual_form(model: miniclip.Model, photos: Path) -> None:
     path = sorted(photos.glob("*.png"))[0]
     image = Image.open(path)
     forms = [path, str(path), path.read_bytes(), image, np.asarray(image.convert("RGB"))]
@@ -52,7 +52,7 @@ def test_images_come_in_any_usual_form(model: miniclip.Model, photos: Path) -> N
     np.testing.assert_allclose(model.encode_images(tuple(forms)), embeds, atol=1e-6)
 
 
-def test_an_image_of_pil_stands_upright(model: miniclip.Model, photos: Path, tmp_path: Path) -> None:
+def test_a_rotated_pil_image_is_turned_upright(model: miniclip.Model, photos: Path, tmp_path: Path) -> None:
     image = Image.open(sorted(photos.glob("*triangle*.png"))[0]).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -61,7 +61,7 @@ def test_an_image_of_pil_stands_upright(model: miniclip.Model, photos: Path, tmp
     np.testing.assert_allclose(model.encode_images(turned), model.encode_images(tmp_path / "turned.png"), atol=1e-6)
 
 
-def test_an_unreadable_image_raises_or_is_left_out(model: miniclip.Model, photos: Path) -> None:
+def test_an_unreadable_image_is_an_error_or_skipped(model: miniclip.Model, photos: Path) -> None:
     paths = [*sorted(photos.glob("*.png"))[:2], photos / "none.png"]
     with pytest.raises(miniclip.MiniClipError, match=r"none\.png: no such file"):
         model.encode_images(paths)
@@ -98,11 +98,11 @@ def test_a_folder_is_indexed_once_and_searched(model: miniclip.Model, photos: Pa
     assert hits[0].open().mode == "RGB"
     assert found.search(images=hits[0].path, top_k=1)[0].score == pytest.approx(1, abs=1e-3)
     opened = miniclip.open_index(found.folder)
-    best = opened.search(["a red circle"], top_k=1)  # in int8, which may order what is below otherwise
+    best = opened.search(["a red circle"], top_k=1)  # in int8, lower ranks may differ
     assert [hit.path for hit in best] == [hits[0].path]
 
 
-def test_the_document_is_what_the_docstrings_say() -> None:
+def test_the_api_document_equals_the_docstrings() -> None:
     spec = importlib.util.spec_from_file_location("make_api", REPOSITORY / "docs" / "make_api.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Search that is not exact says how much it finds; where it can be exact, it is."""
+"""Approximate search reports its recall, and is exact where it can be."""
 
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ ROWS, DIM = 900, 32
 
 
 def make_index(folder: Path, embeds: np.ndarray) -> Path:
-    """An index of made-up images, in two commits, stored in another order than that of their paths."""
+    """An index of invented images, written in two commits and not in the order of their paths."""
     rows, dim = embeds.shape
     with open_writer(folder, Settings("0" * 64, folder, "x"), dim) as writer:
         for numbers in np.array_split(np.random.default_rng(0).permutation(rows), 2):
@@ -50,7 +50,7 @@ def queries() -> np.ndarray:
     return np.asarray(queries / np.linalg.norm(queries, axis=1, keepdims=True))
 
 
-def test_embeddings_on_disk_are_those_in_memory(folder: Path) -> None:
+def test_embeddings_on_disk_equal_those_in_memory(folder: Path) -> None:
     whole, lean = ImageIndex.open(folder), ImageIndex.open(folder, in_memory=False)
     assert lean.image_embeds.shape == (0, DIM) and len(lean) == len(whole) == ROWS
     assert [path.as_posix() for path in whole.paths] == sorted(f"/p/{n % 3}/{n:04}.jpg" for n in range(ROWS))
@@ -60,7 +60,7 @@ def test_embeddings_on_disk_are_those_in_memory(folder: Path) -> None:
         np.testing.assert_array_equal(part, whole.image_embeds[some])
 
 
-def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -> None:
+def test_int8_search_finds_the_same_rows_as_exact_search(folder: Path, queries: np.ndarray) -> None:
     whole, lean = ImageIndex.open(folder), ImageIndex.open(folder, in_memory=False)
     exact_scores, exact_rows = ExactSearch(whole.image_embeds).top_k(queries, 10)
     gallery = Int8Search(lean.stored)
@@ -76,7 +76,7 @@ def test_int8_finds_what_exact_search_finds(folder: Path, queries: np.ndarray) -
 
 
 def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
-    """A CPU without VNNI adds two products in 16 bits: where these are too large for it, much lesser rows would win."""
+    """A CPU without VNNI adds two products in 16 bits: if these overflow, much worse rows win."""
     embeds = np.full((ROWS, DIM), 1 / 127, dtype=np.float32)
     embeds[-1] = [1] * (DIM // 2) + [0] * (DIM // 2)
     index = ImageIndex.open(make_index(tmp_path / "large", embeds), in_memory=False)
@@ -85,7 +85,7 @@ def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
     assert rows.tolist() == exact_top_k(index.stored, query, 1).tolist()
 
 
-def test_filter_is_exact_search_among_those_rows(folder: Path, queries: np.ndarray) -> None:
+def test_filtered_search_is_exact(folder: Path, queries: np.ndarray) -> None:
     image_embeds = ImageIndex.open(folder).image_embeds
     allowed = np.random.default_rng(2).random(ROWS) < 0.01
     scores, rows = ExactSearch(image_embeds).top_k(queries, 50, allowed)
@@ -94,12 +94,12 @@ def test_filter_is_exact_search_among_those_rows(folder: Path, queries: np.ndarr
     np.testing.assert_array_equal(rows, np.argsort(-similarity, axis=1, kind="stable")[:, : allowed.sum()])
 
 
-def test_vector_index_finds_most_and_says_how_much(
+def test_vector_index_reports_its_recall(
     folder: Path, queries: np.ndarray, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MiniClipError, match=r"has no vector index; make it with: miniclip index \.\.\. --ann"):
         open_backend("ann", ImageIndex.open(folder, in_memory=False))
-    with pytest.raises(MiniClipError, match="--ann pays from 10,000 images on, and there are 900"):
+    with pytest.raises(MiniClipError, match="--ann helps from 10,000 images on, and there are 900"):
         make_ann(ImageIndex.open(folder, in_memory=False))
     monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     make_ann(ImageIndex.open(folder, in_memory=False))
@@ -122,14 +122,14 @@ def test_vector_index_finds_most_and_says_how_much(
     assert measured_recall("ann", gallery, index, encoders) == (recall, texts)
     assert measured_recall("int8", gallery, index, encoders) == exact
     (index.folder / "recall.json").unlink()
-    (index.folder / "recall.json").mkdir()  # as in an index that may only be read, nothing can be kept
+    (index.folder / "recall.json").mkdir()  # as in a read-only index, nothing can be stored
     assert measured_recall("ann", gallery, index, encoders) == (0.123, texts)
     with pytest.raises(MiniClipError, match="gallery must be one of exact, int8, ann, got fast"):
         open_backend("fast", index)
 
 
 def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embeds = np.random.default_rng(0).standard_normal((300, 50), dtype=np.float32)  # 50 // 8 parts would not be equal
+    embeds = np.random.default_rng(0).standard_normal((300, 50), dtype=np.float32)  # 50 is not a multiple of 8
     folder = make_index(tmp_path / "odd", embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
     monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     make_ann(ImageIndex.open(folder, in_memory=False))
@@ -137,7 +137,7 @@ def test_vector_index_of_any_dimension(tmp_path: Path, monkeypatch: pytest.Monke
     assert gallery.top_k(embeds[:2], 1)[1].shape == (2, 1)
 
 
-def test_vector_index_is_made_by_the_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vector_index_needs_the_writers_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(miniclip.search.approximate, "SMALLEST_ANN", 300)
     folder = make_index(tmp_path / "index", np.random.default_rng(0).standard_normal((300, 16), dtype=np.float32))
     index = ImageIndex.open(folder, in_memory=False)

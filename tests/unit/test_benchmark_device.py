@@ -20,7 +20,7 @@ __all__ = ["accelerator"]  # a fixture
 
 
 @pytest.mark.parametrize("name", ["torch", "torch-bf16"])
-def test_a_worker_computes_on_the_device_that_is_named(
+def test_a_worker_computes_on_the_named_device(
     name: str,
     tiny_run: Path,
     image_folder: Path,
@@ -56,7 +56,7 @@ def test_operations_are_counted_on_the_device(tiny_run: Path, accelerator: Accel
     assert gflop_per_image(run, device) == on_cpu > 0
 
 
-def test_a_device_that_is_not_there_is_named_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_missing_device_is_reported_before_any_reading(tmp_path: Path) -> None:
     line = ["--run", tmp_path / "none", "--bundle", tmp_path / "none", "--data", tmp_path / "none"]
     with pytest.raises(MiniClipError, match=r"--device cuda:7: this PyTorch finds .*; use --device auto"):
         benchmark([*map(str, line), "--device", "cuda:7"])

@@ -1,4 +1,4 @@
-"""Of images that are there more than once the best stays, the others go, and nothing is lost on the way."""
+"""The best of several copies stays, the others are moved, and nothing is lost."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def own_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """One motif in four qualities, and another image; in the order of their names, the best is not the first."""
+    """One motif in four qualities, and another image; the best one is not the first by name."""
     folder = tmp_path / "photos"
     folder.mkdir()
     image = draw_image("red", "circle", (640, 480))
@@ -56,26 +56,26 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_most_pixels_then_the_sharpest_is_kept(index: ImageIndex) -> None:
+def test_the_copy_with_most_pixels_then_the_sharpest_is_kept(index: ImageIndex) -> None:
     (choice,) = choose_best([rows(index, "a", "b", "c", "d")], index, threshold=-1.0)
     assert choice.kept == rows(index, "c")[0]
     assert choice.others == rows(index, "d", "b", "a")
 
 
-def test_an_image_goes_only_for_one_that_it_is_like_itself(index: ImageIndex) -> None:
-    """At a threshold of 1 only equal files are alike, whatever the group says."""
+def test_an_image_goes_only_if_it_resembles_the_kept_one(index: ImageIndex) -> None:
+    """At a threshold of 1, only equal files are similar, whatever the group says."""
     (choice,) = choose_best([rows(index, "a", "b", "c", "d", "e")], index, threshold=1.0)
     assert (choice.kept, choice.others) == (rows(index, "c")[0], rows(index, "d"))
 
 
-def test_a_file_that_is_gone_or_changed_is_nobodys_better_copy(index: ImageIndex, photos: Path) -> None:
+def test_a_deleted_or_changed_file_is_never_the_better_copy(index: ImageIndex, photos: Path) -> None:
     (photos / "c best.png").unlink()
     (photos / "d copy.png").write_bytes(b"changed")
     (choice,) = choose_best([rows(index, "a", "b", "c", "d")], index, threshold=-1.0)
     assert (choice.kept, choice.others) == (rows(index, "b")[0], rows(index, "a"))
 
 
-def test_several_names_of_one_file_are_one_file(photos: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_hard_links_count_as_one_file(photos: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     (photos / "0 link.png").symlink_to(photos / "c best.png")
     update_index(str(photos), OnnxEncoders(Bundle.open(tiny_bundle), "cpu", threads=1), tmp_path / "index")
     index = ImageIndex.open(tmp_path / "index")
@@ -87,7 +87,7 @@ def test_several_names_of_one_file_are_one_file(photos: Path, tiny_bundle: Path,
     assert len(outcome.done) == 1
 
 
-def test_nothing_goes_after_its_better_copy_was_changed(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
+def test_an_image_stays_if_its_better_copy_changed(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
     plan = plan_others(choose_best([rows(index, "c", "d")], index, 1.0), index, str(tmp_path / "away"))
     (photos / "c best.png").unlink()
     assert "the copy that is kept was changed" in relocate(plan).failed[0][1]
@@ -100,7 +100,7 @@ def test_a_blurred_image_is_less_sharp() -> None:
     assert sharpness(Image.new("RGB", (2, 2))) == 0
 
 
-def test_the_command_lists_first_moves_with_yes_and_undo_takes_it_back(
+def test_the_command_lists_first_then_moves_with_yes_and_can_be_undone(
     index: ImageIndex, photos: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     before, away = names(photos), tmp_path / "away"
@@ -121,8 +121,8 @@ def test_the_command_lists_first_moves_with_yes_and_undo_takes_it_back(
         run(["undo"])
 
 
-def test_others_go_to_the_trash_of_the_desktop(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
-    """In a process of its own, whose trash is not the user's."""
+def test_other_copies_go_to_the_trash(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
+    """In a separate process, so that the trash is not the user's."""
     home = tmp_path / "home"
     home.mkdir()
     command = [sys.executable, "-m", "miniclip.cli", "duplicates", "--index", str(index.folder)]
@@ -143,12 +143,12 @@ def test_others_go_to_the_trash_of_the_desktop(index: ImageIndex, photos: Path, 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--yes"], "--yes needs to know what to do"),
+        (["--yes"], "--yes needs an action"),
         (["--trash", "--json"], "leave out --json"),
         (["--trash", "--move-to", "x"], "not allowed with"),
     ],
 )
-def test_flags_that_do_not_fit_are_refused(index: ImageIndex, flags: list[str], expected: str) -> None:
+def test_conflicting_flags_are_refused(index: ImageIndex, flags: list[str], expected: str) -> None:
     with pytest.raises(MiniClipError, match=expected):
         run(["duplicates", "--index", str(index.folder), *flags])
 

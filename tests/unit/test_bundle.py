@@ -1,4 +1,4 @@
-"""A bundle is opened whole or not at all: one changed byte, a damaged manifest, a bundle that others made."""
+"""A bundle opens completely or not at all: one changed byte, a damaged manifest, a bundle made by others."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def open_fully(folder: Path) -> None:
-    """Ask for everything that a bundle holds."""
+    """Read everything that a bundle holds."""
     opened = Bundle.open(folder)
     for precision in opened.precisions:
         OnnxEncoders(opened, "cpu", precision, threads=1)
@@ -77,7 +77,7 @@ def test_missing_file_is_named(name: str, bundle: Path) -> None:
     assert f"{name} is missing" in refusal(bundle)
 
 
-def test_folder_in_a_files_place_is_named(bundle: Path) -> None:
+def test_a_folder_instead_of_a_file_is_named(bundle: Path) -> None:
     (bundle / "tokenizer.json").unlink()
     (bundle / "tokenizer.json").mkdir()
     assert "tokenizer.json: Is a directory" in refusal(bundle)
@@ -94,7 +94,7 @@ def test_precision_needs_both_towers(bundle: Path) -> None:
     assert "is it a bundle?" in refusal(bundle)
 
 
-def test_file_that_the_manifest_does_not_list_is_refused(bundle: Path) -> None:
+def test_a_file_missing_in_the_manifest_is_refused(bundle: Path) -> None:
     files = json.loads((bundle / "manifest.json").read_text())["files"]
     edit_manifest(bundle, files={name: entry for name, entry in files.items() if "quantized" not in name})
     assert "vision_model_quantized.onnx is not listed" in refusal(bundle)
@@ -113,9 +113,9 @@ def test_file_that_the_manifest_does_not_list_is_refused(bundle: Path) -> None:
         ({"files": {"config.json": "abc"}}, "lists no files with hashes"),
         ({"files": {"config.json": {"bytes": 3}}}, "lists no files with hashes"),
         ({"files": {}}, "is not listed"),
-        ({"logit_scale": "hot"}, "logit_scale is no number"),
-        ({"logit_scale": None}, "logit_scale is no number"),
-        ({"certificate": [1]}, "certificate is no object"),
+        ({"logit_scale": "hot"}, "logit_scale is not a number"),
+        ({"logit_scale": None}, "logit_scale is not a number"),
+        ({"certificate": [1]}, "certificate is not an object"),
     ],
     ids=str,
 )
@@ -125,15 +125,15 @@ def test_damaged_manifest_is_refused_in_one_line(changes: dict[str, Any], words:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:3]))
-def test_manifest_that_is_no_object_is_refused(content: bytes, bundle: Path) -> None:
+def test_manifest_must_be_an_object(content: bytes, bundle: Path) -> None:
     (bundle / "manifest.json").write_bytes(content)
     assert "is not a manifest" in refusal(bundle)
 
 
-def test_no_damage_to_the_manifest_is_a_traceback(bundle: Path) -> None:
+def test_a_damaged_manifest_never_gives_a_traceback(bundle: Path) -> None:
     manifest = (bundle / "manifest.json").read_bytes()
     generator = np.random.default_rng(0)
-    for _ in range(200):  # a random stretch goes, or is overwritten
+    for _ in range(200):  # a random part is removed or overwritten
         start, length = generator.integers(len(manifest)), generator.integers(1, 40)
         filling = generator.bytes(length) if generator.random() < 0.5 else b""
         (bundle / "manifest.json").write_bytes(manifest[:start] + filling + manifest[start + length :])
@@ -143,20 +143,20 @@ def test_no_damage_to_the_manifest_is_a_traceback(bundle: Path) -> None:
             assert "\n" not in str(refused)
 
 
-def test_no_folder_and_no_bundle_say_how_to_make_one(tmp_path: Path) -> None:
+def test_a_missing_bundle_says_how_to_make_one(tmp_path: Path) -> None:
     for folder in (tmp_path / "none", tmp_path):
         with pytest.raises(MiniClipError, match=r"python -m export|is it a bundle\?"):
             Bundle.open(folder)
 
 
-def test_onnx_file_that_is_none_is_one_line(bundle: Path) -> None:
+def test_an_invalid_onnx_file_is_one_line(bundle: Path) -> None:
     (bundle / "manifest.json").unlink()
     (bundle / onnx_name("vision", "fp32")).write_bytes(b"no model")
     assert re.search(r"onnxruntime cannot open .*vision_model\.onnx: .*; export the bundle again", refusal(bundle))
 
 
-def test_bundle_of_others_without_manifest_gives_unit_rows(bundle: Path, image_folder: Path) -> None:
-    """Others leave the normalisation to the caller: here, one more layer makes text embeddings five times as long."""
+def test_bundle_without_manifest_gives_unit_rows(bundle: Path, image_folder: Path) -> None:
+    """Other bundles leave normalisation to the caller; here, a layer makes text embeddings five times as long."""
     (bundle / "manifest.json").unlink()
     path = bundle / onnx_name("text", "fp32")
     model = onnx.load(path)
@@ -176,7 +176,7 @@ def test_bundle_of_others_without_manifest_gives_unit_rows(bundle: Path, image_f
     assert np.linalg.norm(np.vstack([texts, images]), axis=1) == pytest.approx(np.ones(4), abs=1e-5)
 
 
-def test_fingerprint_names_the_space_and_not_the_precision(tiny_bundle: Path, bundle: Path) -> None:
+def test_fingerprint_does_not_depend_on_the_precision(tiny_bundle: Path, bundle: Path) -> None:
     for name in MODELS:
         if "quantized" not in name:
             (bundle / name).unlink()
@@ -189,12 +189,12 @@ def test_fingerprint_of_a_bundle_without_manifest_follows_its_files(bundle: Path
     before = Bundle.open(bundle).fingerprint
     assert Bundle.open(bundle).fingerprint == before
     (bundle / "config.json").write_text("{}")
-    assert Bundle.open(bundle).fingerprint == before  # says nothing about the space
+    assert Bundle.open(bundle).fingerprint == before  # it does not affect the embedding space
     preprocessor = json.loads((bundle / "preprocessor_config.json").read_text())
     (bundle / "preprocessor_config.json").write_text(json.dumps({**preprocessor, "image_mean": [0.4] * 3}))
     assert Bundle.open(bundle).fingerprint != before
 
 
-def test_fingerprint_depends_on_every_part_and_its_place() -> None:
+def test_fingerprint_depends_on_every_part_and_its_order() -> None:
     fingerprints = {fingerprint_of(parts) for parts in (["a", "b"], ["b", "a"], ["a"], ["ab"], ["a", "b", ""])}
     assert len(fingerprints) == 5

@@ -1,4 +1,4 @@
-"""Files of cameras and phones: RAW by their previews, JPEG 2000, animations by several frames; others are named."""
+"""Files of cameras and phones: RAW files by their previews, JPEG 2000, several frames of animations."""
 
 from datetime import datetime
 from pathlib import Path
@@ -60,12 +60,12 @@ def test_a_raw_file_shows_its_largest_preview_and_its_date(name: str, tmp_path: 
     ],
     ids=["nef", "cr2", "cr3", "raf", "orf"],
 )
-def test_a_preview_stands_as_the_raw_file_says(content: bytes) -> None:
+def test_a_preview_has_the_orientation_of_its_raw_file(content: bytes) -> None:
     decoded = read_image(content)
     assert decoded.image.size == (decoded.width_px, decoded.height_px) == (SIZE[1], SIZE[0])
 
 
-def test_a_tiff_of_a_scanner_is_no_raw_file() -> None:
+def test_a_scanned_tiff_is_not_a_raw_file() -> None:
     from PIL import Image, TiffImagePlugin
 
     tags = TiffImagePlugin.ImageFileDirectory_v2()
@@ -82,14 +82,14 @@ def test_jpeg_2000_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["o.gif", "p.webp", "q.png", "r.avif"])
-def test_an_animation_gives_frames_of_all_its_parts(name: str) -> None:
+def test_frames_are_spread_over_the_animation(name: str) -> None:
     decoded = read_image(OTHER_FILES[name](), max_frames=3)
     assert len(decoded.later) == 2
     assert is_near(decoded.image, WANTED) and is_near(decoded.later[1], OTHER)
     assert is_near(open_image(OTHER_FILES[name]()), WANTED)
 
 
-def test_pages_of_a_tiff_are_no_frames() -> None:
+def test_tiff_pages_are_not_frames() -> None:
     assert read_image(animation("TIFF", [WANTED, OTHER, OTHER]), max_frames=3).later == ()
 
 
@@ -129,7 +129,7 @@ def test_all_files_are_indexed_or_named(
     assert all(f"{kind} 1" in "".join(report.notes) for kind in PASSED_OVER.values())
 
 
-def test_a_raw_file_beside_its_jpeg_is_passed_over(encoders: OnnxEncoders, tmp_path: Path) -> None:
+def test_a_raw_file_beside_its_jpeg_is_skipped(encoders: OnnxEncoders, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     (folder / "other").mkdir(parents=True)
     (folder / "IMG_1.CR2").write_bytes(cr2())
@@ -142,6 +142,6 @@ def test_a_raw_file_beside_its_jpeg_is_passed_over(encoders: OnnxEncoders, tmp_p
 @pytest.mark.parametrize(
     "content", [b"II*\0", b"MM\0*\0\0\0\x08", b"FUJIFILMCCD-RAW", b"\0\0\0\x18ftypcrx ", b"IIRO\xff\xd8\xff"]
 )
-def test_what_only_begins_like_a_raw_file_is_refused(content: bytes) -> None:
+def test_a_file_with_only_a_raw_header_is_refused(content: bytes) -> None:
     with pytest.raises(MiniClipError):
         open_image(content)

@@ -1,4 +1,4 @@
-"""Caption files as people really have them: names in other forms, stray quotes, missing columns, text beside images."""
+"""Real caption files: names in other forms, stray quotes, missing columns, text beside images."""
 
 import unicodedata
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_official_lists_match_names_in_the_other_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sign", [",", "\t", ";", "|"], ids=["comma", "tab", "semicolon", "bar"])
-def test_a_stray_quote_swallows_no_row(tmp_path: Path, sign: str) -> None:
+def test_a_stray_quote_loses_no_row(tmp_path: Path, sign: str) -> None:
     rows = [
         ("image", "caption"),
         ("a.jpg", '"A dog runs'),
@@ -88,7 +88,7 @@ def test_a_stray_quote_swallows_no_row(tmp_path: Path, sign: str) -> None:
     assert table.notes == ["captions.csv line 2: a quote is not closed there, so it was read as part of the caption"]
 
 
-def test_a_stray_quote_that_another_row_closes_swallows_no_row(tmp_path: Path) -> None:
+def test_a_stray_quote_closed_in_another_row_loses_no_row(tmp_path: Path) -> None:
     captions = 'image,caption,split\na.jpg,"A dog, running,train\nb.jpg,a cat,val\nc.jpg,a 5"\nd.jpg,a boat,test\n'
     table = read_captions(
         dataset(tmp_path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], captions.replace('5"\n', '5",test\n'))
@@ -97,7 +97,7 @@ def test_a_stray_quote_that_another_row_closes_swallows_no_row(tmp_path: Path) -
     assert table.splits == ["train", "val", "test", "test"]
 
 
-def test_legal_captions_of_several_lines_stay_whole(tmp_path: Path) -> None:
+def test_valid_captions_of_several_lines_stay_whole(tmp_path: Path) -> None:
     captions = 'image,caption\na.jpg,"one,\ntwo ""quoted"",\n\nthree"\nb.jpg,"x"\nc.jpg,"A stray one\nd.jpg,last\n'
     assert captions_of(dataset(tmp_path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], captions)) == {
         "a.jpg": ['one, two "quoted", three'],
@@ -143,7 +143,7 @@ def test_img2dataset_folders_are_read(tmp_path: Path) -> None:
     assert not table.skipped
 
 
-def test_text_beside_no_image_is_no_caption(tmp_path: Path) -> None:
+def test_a_text_file_without_an_image_is_not_a_caption(tmp_path: Path) -> None:
     dataset(tmp_path, ["a.jpg"], "notes", "readme.txt")
     assert read_captions(tmp_path).captions == []
 
@@ -160,7 +160,7 @@ def test_text_beside_no_image_is_no_caption(tmp_path: Path) -> None:
         ("metadata.jsonl", '{"photo": "a.jpg", "text": "x"}\n', "file_name", "photo, text"),
     ],
 )
-def test_a_missing_column_is_named_with_those_there_are(
+def test_a_missing_column_is_named_with_the_existing_ones(
     tmp_path: Path, name: str, content: str, looked_for: str, found: str
 ) -> None:
     file = dataset(tmp_path, ["a.jpg"], content, name)

@@ -1,4 +1,4 @@
-"""Caption files as spreadsheets and databases leave them: merged cells, other separators, UTF-16."""
+"""Caption files from spreadsheets and databases: merged cells, other separators, UTF-16."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from miniclip.errors import MiniClipError
 from tests.support.caption_files import add_images, captions_by_name
 
 
-def test_rows_without_a_name_count_in_every_split_that_is_taken(tmp_path: Path) -> None:
-    """A spreadsheet with merged cells names an image in the first of its rows only."""
+def test_unnamed_rows_count_in_every_selected_split(tmp_path: Path) -> None:
+    """A spreadsheet with merged cells names an image only in its first row."""
     names = [f"{number}.jpg" for number in range(30)]
     add_images(tmp_path, *names)
     rows = "".join(f"{name},one\n,two\n,three\n" for name in names)
@@ -23,7 +23,7 @@ def test_rows_without_a_name_count_in_every_split_that_is_taken(tmp_path: Path) 
             check_skipped(table, allow_missing=False)
 
 
-def test_a_row_without_a_name_that_tells_its_split_counts_there(tmp_path: Path) -> None:
+def test_an_unnamed_row_counts_in_its_split(tmp_path: Path) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "x.csv").write_text("image,caption,split\na.jpg,one,train\n,two,Dev\nb.jpg,three,test\n,four,\n")
     table = read_captions(tmp_path)
@@ -33,7 +33,7 @@ def test_a_row_without_a_name_that_tells_its_split_counts_there(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("sign", ["|", " | ", ";", "\t", ","])
-def test_the_header_tells_the_separator(tmp_path: Path, sign: str) -> None:
+def test_the_header_determines_the_separator(tmp_path: Path, sign: str) -> None:
     add_images(tmp_path, "a.jpg", "b.jpg")
     lines = (("image", "caption", "split"), ("a.jpg", "2 dogs run", "train"), ("b.jpg", "a cat", "test"))
     (tmp_path / "pairs.csv").write_text("\n".join(sign.join(line) for line in lines))
@@ -43,7 +43,7 @@ def test_the_header_tells_the_separator(tmp_path: Path, sign: str) -> None:
 
 
 @pytest.mark.parametrize(("sign", "name"), [("|", "image"), ("|", "image_name"), (";", "filename")])
-def test_what_begins_with_a_number_or_holds_separators_stays_whole(tmp_path: Path, sign: str, name: str) -> None:
+def test_captions_with_numbers_or_separators_stay_whole(tmp_path: Path, sign: str, name: str) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "pairs.csv").write_text(
         f'{name}{sign}caption\na.jpg{sign}2 dogs, running\na.jpg{sign}3 {sign} 4\na.jpg{sign}"5{sign} 6"\n'
@@ -59,7 +59,7 @@ def test_captions_of_a_comma_file_may_hold_every_other_separator(tmp_path: Path)
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("sign", [",", "\t"])
-def test_utf_16_is_read_as_spreadsheets_write_it(tmp_path: Path, encoding: str, sign: str) -> None:
+def test_utf_16_of_spreadsheets_is_read(tmp_path: Path, encoding: str, sign: str) -> None:
     add_images(tmp_path, "a.jpg")
     (tmp_path / "captions.csv").write_bytes(f"\ufeffimage{sign}caption\r\na.jpg{sign}Ein Bär\r\n".encode(encoding))
     assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["Ein Bär"]}

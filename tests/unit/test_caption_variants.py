@@ -1,4 +1,4 @@
-"""Other wordings of captions, and how training draws them."""
+"""Variants of captions, and how training draws them."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def test_a_bare_name_is_a_name(caption: str) -> None:
 
 
 @pytest.mark.parametrize("caption", ["a dog", "A dog runs.", "Dogs run.", "two dogs on a beach"])
-def test_a_sentence_is_no_name(caption: str) -> None:
+def test_a_sentence_is_not_a_name(caption: str) -> None:
     assert not is_name(caption)
 
 
@@ -34,11 +34,11 @@ def test_a_shortened_sentence_has_only_words_of_the_sentence_in_their_order() ->
     assert shortened(caption) == variants
 
 
-def test_a_short_sentence_loses_nothing_but_articles() -> None:
+def test_a_short_sentence_loses_only_its_articles() -> None:
     assert shortened("a photo of a tench") == ["photo of tench"]
 
 
-def test_variants_are_drawn_as_often_as_asked() -> None:
+def test_variants_are_drawn_with_the_given_probability() -> None:
     captions = ["tench", "A man in a red shirt climbs the steep rock."]
     variants = make_variants(captions, DataConfig(name_templates=True, caption_augment=0.25))
     rows = np.repeat([0, 1], 4000)
@@ -51,7 +51,7 @@ def test_variants_are_drawn_as_often_as_asked() -> None:
     assert np.array_equal(drawn, variants.draw(rows, np.random.default_rng(0)))
 
 
-def test_without_the_options_every_caption_stays_itself() -> None:
+def test_without_the_options_captions_have_no_variants() -> None:
     variants = make_variants(["tench", "A man climbs."], DataConfig())
     assert variants.texts == []
     assert variants.draw(np.array([1, 0]), np.random.default_rng(0)).tolist() == [1, 0]

@@ -1,4 +1,4 @@
-"""Commands at their edges: nothing is done that nobody sees, nothing is guessed, and closed streams are no error."""
+"""Edge cases of commands: no unneeded work, and no guesses."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def refusal(*command: object) -> str:
     return str(refused.value)
 
 
-def test_captions_are_embedded_only_where_they_are_printed(
+def test_captions_are_embedded_only_if_they_are_printed(
     tiny_index: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = Path(shutil.copytree(tiny_index, tmp_path / "index"))
@@ -54,12 +54,12 @@ def test_captions_are_embedded_only_where_they_are_printed(
     assert "a red circle on white" in embedded
 
 
-def test_empty_folder_name_is_not_the_folder_one_is_in(tiny_index: Path) -> None:
+def test_an_empty_folder_name_is_not_the_current_folder(tiny_index: Path) -> None:
     error = refusal("search", "a dog", "--index", tiny_index, "--folder", "")
     assert "--folder" in error and "is empty; name a folder, or leave it out" in error
 
 
-def test_more_than_there_is_may_be_asked_of_lancedb(tiny_index: Path, tiny_bundle: Path) -> None:
+def test_a_limit_above_the_number_of_rows_is_allowed(tiny_index: Path, tiny_bundle: Path) -> None:
     index = ImageIndex.open(tiny_index, in_memory=False)
     searcher = Searcher(index, OnnxEncoders(Bundle.open(tiny_bundle), "cpu"), AnnSearch(index.stored))
     assert len(searcher.by_text("a dog", 10**20)) == 12
@@ -74,9 +74,7 @@ def test_info_reads_no_embeddings(
     assert json.loads(capsys.readouterr().out)["pictures"] == 12
 
 
-def test_classify_tells_what_of_a_folder_cannot_be_read(
-    tiny_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_classify_names_unreadable_files(tiny_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "nowhere.png").symlink_to(folder / "none")
     (folder / "text.png").write_text("no image")
     command = ["classify", str(folder), "--labels", "red", "blue", "--bundle", str(tiny_bundle), "--provider", "cpu"]
@@ -95,13 +93,13 @@ def test_jfif_is_a_jpeg(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "better"), [("found.jpg", "found.png"), ("a.b.webp", "a.b.png")])
-def test_sheet_is_what_its_name_says(tiny_index: Path, tmp_path: Path, name: str, better: str) -> None:
+def test_a_sheet_must_be_a_png(tiny_index: Path, tmp_path: Path, name: str, better: str) -> None:
     error = refusal("search", "a dog", "--index", tiny_index, "--sheet", tmp_path / name)
     assert f"draws a PNG; name it {tmp_path / better}" in error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bundle_that_changed_in_its_place_is_not_recommended(tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_changed_is_not_recommended(tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
     bundle, index = tmp_path / "bundle", tmp_path / "index"
     shutil.copytree(tiny_bundle, bundle)
     run(["index", str(folder), "--bundle", str(bundle), "--out", str(index), "--provider", "cpu"])
@@ -109,4 +107,4 @@ def test_bundle_that_changed_in_its_place_is_not_recommended(tiny_bundle: Path, 
     (bundle / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "1" * 64}))
     for more in ([], ["--bundle", bundle]):
         error = refusal("search", "a dog", "--index", index, "--provider", "cpu", *more)
-        assert "is not what it was" in error and "index the images again" in error and "--bundle" not in error
+        assert "has changed since the index" in error and "index the images again" in error and "--bundle" not in error

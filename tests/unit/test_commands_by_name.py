@@ -1,4 +1,4 @@
-"""Every command that asks for a bundle takes its name on the hub, and goes on when the hub is gone."""
+"""Every command with a bundle takes its name on the hub, and still works when the hub is gone."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def hub(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A bundle as others publish it, without a manifest; `MINICLIP_CACHE` is new."""
+    """A published bundle without a manifest; `MINICLIP_CACHE` is new."""
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "miniclip"))
     server = HubServer().start()
     server.repositories[NAME] = Repository()
@@ -41,7 +41,7 @@ def test_commands_take_a_name_with_and_without_the_hub(
     data = ("--data", captioned_folder, "--split", "val", "--precision", "fp32")
 
     def each(place: Path) -> list[str]:
-        """What all commands print, but paths and rates."""
+        """The output of all commands, without paths and rates."""
         index = place / "index"
         succeeded("index", image_folder, "--bundle", NAME, "--out", index, "--precision", "fp32")
         search = ("a red circle", "--json", "--precision", "fp32")

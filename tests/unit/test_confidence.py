@@ -1,4 +1,4 @@
-"""Intervals of recalls: as wide as theory says, and narrow for the difference of two models on the same images."""
+"""Intervals of recalls: as wide as in theory, and narrower for the difference of two models on the same images."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ IMAGES, CAPTIONS = 400, 5
 
 
 def ranks(hit: np.ndarray, texts_follow: bool = True) -> Ranks:
-    """Rank 0 where `hit`, else 20; all captions of an image fare as the image does."""
+    """Rank 0 where `hit`, otherwise 20; all captions of an image have the rank of the image."""
     images = np.where(hit, 0, 20)
     owner = np.repeat(np.arange(IMAGES), CAPTIONS)
     return Ranks(images[owner] if texts_follow else np.zeros(len(owner), int), images, owner)
@@ -21,29 +21,29 @@ def hit() -> np.ndarray:
     return np.random.default_rng(0).random(IMAGES) < 0.4
 
 
-def test_the_interval_is_that_of_a_share_among_independent_images(hit: np.ndarray) -> None:
+def test_the_interval_treats_images_as_independent(hit: np.ndarray) -> None:
     share = hit.mean()
     deviation = np.sqrt(share * (1 - share) / IMAGES)
     for name, (low, high) in intervals(ranks(hit)).items():
-        # captions of one image fare alike, so five times as many of them tell no more
+        # captions of one image have equal ranks, so five times as many hold no more information
         assert low == pytest.approx(share - 1.96 * deviation, abs=0.006), name
         assert high == pytest.approx(share + 1.96 * deviation, abs=0.006), name
 
 
-def test_what_never_fails_has_no_width(hit: np.ndarray) -> None:
+def test_perfect_recall_has_no_interval(hit: np.ndarray) -> None:
     ends = intervals(ranks(hit, texts_follow=False))
     assert ends["text_to_image_recall@1"] == (1, 1)
     assert ends["image_to_text_recall@1"][0] < hit.mean() < ends["image_to_text_recall@1"][1]
 
 
-def test_the_recalls_are_those_of_the_ranks(hit: np.ndarray) -> None:
+def test_recalls_follow_from_ranks(hit: np.ndarray) -> None:
     own = ranks(hit)
     assert own.recalls() == recalls(own.texts, own.images)
     for name, (low, high) in intervals(own).items():
         assert low < own.recalls()[name] < high
 
 
-def test_a_difference_on_the_same_images_is_known_better_than_either(hit: np.ndarray) -> None:
+def test_a_paired_difference_has_a_narrower_interval(hit: np.ndarray) -> None:
     better = hit.copy()
     better[np.flatnonzero(~hit)[:12]] = True  # 3 points more
     low, high = difference_intervals(ranks(better), ranks(hit))["mean_recall"]

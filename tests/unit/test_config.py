@@ -11,7 +11,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_recipe_loads_and_says_its_command(path: Path) -> None:
+def test_every_recipe_loads_and_names_its_command(path: Path) -> None:
     load_config(path)
     assert f"--config configs/{path.name}" in path.read_text()
 
@@ -58,7 +58,7 @@ def test_mistake_is_one_line_that_names_it(values: dict, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_the_bounds_themselves_are_taken() -> None:
+def test_values_at_the_bounds_are_allowed() -> None:
     train = {"seed": 2**40 - 1, "batch_size": 10, "captions_per_image": 5, "weight_decay": 0, "mixup": 0}
     assert config_from_dict({"train": train}, source="x.toml").train.batch_size == 10
 

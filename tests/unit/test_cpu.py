@@ -1,4 +1,4 @@
-"""The number of threads: what the process may use, not what the machine has."""
+"""The number of threads follows the CPUs that the process may use, not those of the machine."""
 
 import os
 import resource
@@ -93,7 +93,7 @@ def test_affinity_and_quota_bound_the_number(monkeypatch: pytest.MonkeyPatch) ->
     assert cpu.thread_count() == 3
 
 
-def test_option_then_own_variable_then_openmps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_wins_then_miniclip_threads_then_omp_num_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "6,2")
     assert str(cpu.threads()) == "6 (OMP_NUM_THREADS)"
     monkeypatch.setenv("MINICLIP_THREADS", "5")
@@ -107,7 +107,7 @@ def test_option_then_own_variable_then_openmps(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "99999", "²"])
 def test_wrong_settings(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", value)
-    assert cpu.thread_count() == 64  # OpenMP's own affair
+    assert cpu.thread_count() == 64  # OpenMP reads this setting itself
     monkeypatch.setenv("MINICLIP_THREADS", value)
     with pytest.raises(InvalidArgument, match=r"MINICLIP_THREADS must be a whole number from 1 to 1024, got"):
         cpu.threads()

@@ -1,4 +1,4 @@
-"""Dates in every spelling and every place, which dates are refused, and when the day of editing counts."""
+"""Dates in every spelling and every tag, refused dates, and the day of editing."""
 
 import io
 import struct
@@ -125,7 +125,7 @@ def test_afternoon_is_after_noon() -> None:
         "2025:01",
         "9" * 5000,
         "2025:00:00 00:00:00",
-        "03/04/2025 09:00:00",  # of March or of April
+        "03/04/2025 09:00:00",  # March or April
         "14/14/2025 09:00:00",
         "2025:01:14 \u4e0a\u534819:00:00",
     ],
@@ -148,7 +148,7 @@ def test_order_of_tags() -> None:
 
 
 @pytest.mark.parametrize("original", ["next tuesday", "2999:01:01 00:00:00", "2025"])
-def test_day_of_editing_does_not_stand_in_for_a_date_that_cannot_be_read(original: str) -> None:
+def test_the_day_of_editing_does_not_replace_an_unreadable_date(original: str) -> None:
     assert taken(exif_jpeg(original=original, changed="2026:01:01 00:00:00")) is None
 
 

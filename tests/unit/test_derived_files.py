@@ -1,4 +1,4 @@
-"""An index is opened from the files derived from its tables, and only from those that hold just its rows."""
+"""An index opens from the files derived from its tables, if they hold exactly its rows."""
 
 import mmap
 import os
@@ -29,7 +29,7 @@ DIM = 16
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An index of made-up images, stored in another order than that of their paths."""
+    """An index of invented images, not stored in the order of their paths."""
     folder = tmp_path / "index"
     put(folder, np.random.default_rng(0).permutation(500), embeddings_of=0)
     return folder
@@ -55,7 +55,7 @@ def write_derived(folder: Path) -> None:
 
 
 def is_mapped(index: ImageIndex) -> bool:
-    """Also says that the embeddings are those of the table, whichever way they came."""
+    """Whether the embeddings are mapped. Also checks that they equal those of the table."""
     np.testing.assert_array_equal(index.image_embeds, index.stored.read())
     owner: object = index.image_embeds
     while isinstance(owner, np.ndarray | memoryview):
@@ -79,7 +79,7 @@ def test_a_flat_file_is_mapped_and_searched_without_a_copy(folder: Path) -> None
     assert len(Int8Search(mapped.stored).top_k(queries, 9)[0]) == 3
 
 
-def test_a_change_is_written_again_and_leaves_open_indexes_alone(folder: Path) -> None:
+def test_a_change_is_written_again_and_does_not_affect_open_indexes(folder: Path) -> None:
     write_derived(folder)
     before = ImageIndex.open(folder)
     put(folder, np.arange(500, 510), embeddings_of=1)
@@ -90,7 +90,7 @@ def test_a_change_is_written_again_and_leaves_open_indexes_alone(folder: Path) -
     assert is_mapped(before) and len(before.image_embeds) == 500
 
 
-def test_it_is_left_alone_while_the_table_does_not_change(folder: Path) -> None:
+def test_the_file_stays_while_the_table_does_not_change(folder: Path) -> None:
     write_derived(folder)
     written = [os.stat(folder / name).st_mtime_ns for name in (FLAT, ROWS)]
     write_derived(folder)
@@ -138,7 +138,7 @@ def test_an_index_with_derived_files_needs_neither_lancedb_nor_pyarrow(folder: P
 
 
 @pytest.mark.parametrize("size", [0, 31, 500 * DIM * 4, 500 * DIM * 4 + 31, 500 * DIM * 4 + 33])
-def test_one_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
+def test_a_file_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
     write_derived(folder)
     os.truncate(folder / FLAT, size)
     assert not is_mapped(ImageIndex.open(folder))
@@ -146,8 +146,8 @@ def test_one_of_a_wrong_size_is_not_used(folder: Path, size: int) -> None:
     assert is_mapped(ImageIndex.open(folder))
 
 
-def test_one_of_an_index_that_was_replaced_is_not_used(folder: Path) -> None:
-    """Same paths, same images, same number of commits, another day: nothing else tells the two."""
+def test_a_file_of_a_replaced_index_is_not_used(folder: Path) -> None:
+    """The two indexes differ only in their date: paths, images and the number of commits are the same."""
     write_derived(folder)
     for table in ("pictures.lance", "problems.lance"):
         shutil.rmtree(folder / table)
@@ -157,13 +157,13 @@ def test_one_of_an_index_that_was_replaced_is_not_used(folder: Path) -> None:
     assert is_mapped(ImageIndex.open(folder))
 
 
-def test_one_that_cannot_be_written_is_done_without(folder: Path) -> None:
+def test_a_file_that_cannot_be_written_is_optional(folder: Path) -> None:
     (folder / FLAT).mkdir()
     write_derived(folder)
     assert not is_mapped(ImageIndex.open(folder))
 
 
-def test_indexing_leaves_it_and_watching_does_not_renew_it(
+def test_indexing_writes_the_file_and_watching_does_not_renew_it(
     tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     encoders, images, out = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32"), tmp_path / "p", tmp_path / "index"

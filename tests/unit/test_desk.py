@@ -1,4 +1,4 @@
-"""What the page does beside answering: captions and maps made once, a model chosen meanwhile, limits of a request."""
+"""Work of the page besides answers: captions and maps computed once, a model chosen meanwhile, limits of a request."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ TIMEOUT_S = 60
 
 
 class HeldEncoders(OnnxEncoders):
-    """Encoders that embed captions when they are let go, and all else at once."""
+    """Encoders that embed captions only after a release, and everything else at once."""
 
     begun, go = threading.Event(), threading.Event()
 
@@ -46,7 +46,7 @@ class HeldEncoders(OnnxEncoders):
 
 @pytest.fixture
 def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppState]]:
-    """The page's desk on an index of a folder, in a place of its own."""
+    """The state of a page with an index of a folder, in its own cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))  # indexes of other tests are not found
 
@@ -62,7 +62,7 @@ def open_desk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Two of them, without captions."""
+    """Two images without captions."""
     (tmp_path / "pictures").mkdir()
     for colour in ("red", "blue"):
         draw_image(colour, "circle").save(tmp_path / "pictures" / f"{colour}.png")
@@ -70,7 +70,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def ended(name: str) -> None:
-    """Wait for the desk's own threads that run this function."""
+    """Wait for the page's threads that run this function."""
     for thread in threading.enumerate():
         if thread.name.endswith(f"({name})"):
             thread.join(TIMEOUT_S)
@@ -141,7 +141,7 @@ def test_what_a_folder_leaves_out_is_kept_until_it_is_given_again(
     assert "Left out" not in tab["status"]({})["html"]
     tab["index"]({"folder": str(images), "exclude": "!"})
     ended("_run")
-    assert app_state.job is not None and "“Leave out” is no pattern of gitignore's form: !" in app_state.job.error
+    assert app_state.job is not None and "“Leave out” is not a valid gitignore pattern: !" in app_state.job.error
 
 
 def test_the_page_searches_names_unless_they_are_ignored(
@@ -186,7 +186,7 @@ def test_precision_chosen_while_a_folder_is_indexed_stays(
 
 @pytest.fixture
 def other_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """The same towers under another fingerprint, as those of other weights have."""
+    """The same towers with another fingerprint, as for other weights."""
     other = tmp_path / "bundles" / "other"
     shutil.copytree(tiny_bundle, other)
     change_manifest(other, fingerprint="0" * 64)
@@ -255,7 +255,7 @@ def test_map_is_computed_once_for_all_who_ask_at_once(
     def pca(image_embeds: np.ndarray) -> np.ndarray:
         computed.append(image_embeds.shape)
         with contextlib.suppress(threading.BrokenBarrierError):
-            second.wait(0.5)  # a second one that computes would come now
+            second.wait(0.5)  # a second computation would arrive now
         return np.zeros((len(image_embeds), 2))
 
     monkeypatch.setattr(image_map, "pca", pca)

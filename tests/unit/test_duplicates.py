@@ -1,4 +1,4 @@
-"""Images that look the same, found a block at a time: the groups of all pairs, in bounded memory."""
+"""Similar images, found block by block: the groups of all pairs, in limited memory."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ def random_embeds(rows: int, dim: int, seed: int) -> np.ndarray:
 
 
 def plain_groups(embeds: np.ndarray, contents: np.ndarray, threshold: float) -> list[list[int]]:
-    """Whoever can be reached from a row, one step after the other."""
+    """The rows that can be reached from each row, step by step."""
     linked = (embeds @ embeds.T >= threshold) | (contents[:, None] == contents)
     groups, seen = [], set[int]()
     for row in range(len(embeds)):
@@ -41,7 +41,7 @@ def plain_groups(embeds: np.ndarray, contents: np.ndarray, threshold: float) -> 
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1024])
-def test_groups_are_those_of_all_pairs(tiny_index: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_groups_equal_those_of_all_pairs(tiny_index: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", block)
     for seed, threshold in enumerate((0.99, 0.999, 0.9999)):
         embeds = random_embeds(150, 3, seed)
@@ -51,7 +51,7 @@ def test_groups_are_those_of_all_pairs(tiny_index: Path, monkeypatch: pytest.Mon
         assert find_duplicates(index_of(tiny_index, embeds, contents), threshold) == expected
 
 
-def test_chain_of_images_each_like_the_next_is_one_group(tiny_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_of_similar_images_is_one_group(tiny_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", 16)
     angles = np.random.default_rng(0).permutation(200) * 0.005
     chain = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -68,4 +68,4 @@ def test_thousands_of_images_that_are_all_alike_take_little_memory(tiny_index: P
     finally:
         tracemalloc.stop()
     assert groups == [list(range(3000))]
-    assert peak < 150e6  # all 4.5 million pairs at once were 600 MB
+    assert peak < 150e6  # all 4.5 million pairs together would take 600 MB

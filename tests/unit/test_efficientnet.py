@@ -1,4 +1,4 @@
-"""Our EfficientNet-Lite is the published one: same outputs as its PyTorch port, same number of parameters."""
+"""Our EfficientNet-Lite equals the published one: same outputs as its PyTorch port, same number of parameters."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_with_a_classifier_of_1000_classes_lite0_has_the_published_4_65_million(
     assert count(EfficientNetLite(EfficientNetLiteConfig())) + count(nn.Linear(1280, 1000)) == 4_652_008
 
 
-@pytest.mark.parametrize(("variant", "size_px"), [("lite0", 100), ("lite2", 64)])  # 100: odd maps inside
+@pytest.mark.parametrize(("variant", "size_px"), [("lite0", 100), ("lite2", 64)])  # 100 gives feature maps of odd size
 def test_outputs_equal_the_published_port(variant: str, size_px: int) -> None:
     published = pytest.importorskip("efficientnet_lite_pytorch", reason='needs pip install "miniclip[dev]"')
     torch.manual_seed(0)
@@ -48,6 +48,6 @@ def test_width_and_depth_make_a_tiny_one() -> None:
     assert tiny(torch.zeros(2, 3, 64, 96)).shape == (2, 64)
 
 
-def test_unknown_variant_names_those_there_are() -> None:
+def test_an_unknown_variant_lists_the_known_ones() -> None:
     with pytest.raises(MiniClipError, match="known are lite0, lite1, lite2"):
         EfficientNetLite(EfficientNetLiteConfig("lite9"))

@@ -1,4 +1,4 @@
-"""The onnxruntime encoders: which provider is chosen, and that batching, threads and order change no embedding."""
+"""The onnxruntime encoders: the choice of provider; batches, threads and order do not change embeddings."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +27,7 @@ def images(image_folder: Path) -> list[Path]:
     return sorted(path for path in image_folder.iterdir() if path.suffix in (".png", ".jpg"))
 
 
-# the choice, with what onnxruntime offers handed in
+# the choice among given providers
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_choice(
     ("requested", "precision", "words"),
     [
         ("gpu", "auto", "provider must be one of auto, cuda, coreml, directml, cpu, got gpu"),
-        ("cuda", "auto", "provider cuda: this onnxruntime has no CUDA; replace it by onnxruntime-gpu (docs/gpu.md)"),
+        ("cuda", "auto", "provider cuda: this onnxruntime has no CUDA; replace it with onnxruntime-gpu (docs/gpu.md)"),
         ("cpu", "fp16", "precision fp16: the bundle has fp32, int8"),
         ("auto", "best", "precision best: the bundle has fp32, int8"),
     ],
@@ -79,22 +79,22 @@ def test_impossible_choice_is_one_line(requested: str, precision: str, words: st
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_gpu_that_does_not_start_is_said_and_the_cpus_precision_is_taken(tiny_bundle: Path) -> None:
-    """`available` claims CUDA, and no CUDA is there: what onnxruntime-gpu does on a machine without a driver."""
+def test_a_gpu_that_does_not_start_gives_a_warning_and_the_cpu_precision(tiny_bundle: Path) -> None:
+    """`available` claims CUDA although there is none, as onnxruntime-gpu does on a machine without a driver."""
     if OnnxEncoders(Bundle.open(tiny_bundle), "auto").providers[0] == CUDA:
         pytest.skip("CUDA starts on this machine")
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "auto", available=[CUDA, CPU])
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
-    assert encoders.running_on == "running on the CPU in int8: the GPU was asked for, but CUDA did not start"
+    assert encoders.running_on == "running on the CPU in int8: the GPU was requested, but CUDA did not start"
     assert OnnxEncoders(Bundle.open(tiny_bundle), "cuda", "fp16", available=[CUDA, CPU]).precision == "fp16"
     with pytest.raises(MiniClipError, match="CUDA did not start; check the driver, or omit --strict"):
         OnnxEncoders(Bundle.open(tiny_bundle), "cuda", strict=True, available=[CUDA, CPU])
 
 
-def test_driver_that_fails_at_the_start_is_one_line_on_standard_error(
+def test_a_driver_failure_is_one_line_on_standard_error(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A missing driver raises, and onnxruntime by itself would print that into the results of a search."""
+    """A missing driver raises an error; onnxruntime alone would print it into the results of a search."""
     starts = ort.InferenceSession._create_inference_session
 
     def start(session: ort.InferenceSession, providers: list[str], *others: object) -> None:
@@ -105,7 +105,7 @@ def test_driver_that_fails_at_the_start_is_one_line_on_standard_error(
     monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", start)
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cuda", available=[CUDA, CPU])
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
-    told = "the GPU was asked for, but CUDA did not start; going on with the CPU\n"
+    told = "the GPU was requested, but CUDA did not start; continuing on the CPU\n"
     assert tuple(capsys.readouterr()) == ("", told)
 
 
@@ -118,7 +118,7 @@ def test_cuda_where_there_is_none_is_one_line(tiny_bundle: Path) -> None:
 
 
 def test_8_bit_products_are_exact_on_every_cpu() -> None:
-    """The largest there are: a CPU without VNNI adds two of them in 16 bits, which hold no more than 32,767."""
+    """The largest products: a CPU without VNNI adds two of them in 16 bits, which hold at most 32,767."""
     weight = numpy_helper.from_array(np.full((64, 8), 127, dtype=np.int8), "weight")
     inputs = [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 64])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.INT32, ["N", 8])]
@@ -140,20 +140,20 @@ def test_every_precision_gives_unit_float32_rows(precision: str, tiny_bundle: Pa
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 64])
-def test_texts_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, batch_size: int) -> None:
+def test_batches_do_not_change_the_rows_of_texts(encoders: OnnxEncoders, batch_size: int) -> None:
     one_by_one = np.vstack([encoders.encode_texts([text]) for text in TEXTS])
     assert np.abs(encoders.encode_texts(TEXTS, batch_size) - one_by_one).max() < 1e-5
     assert len(np.unique(one_by_one.round(4), axis=0)) > 5  # texts differ, so a swapped row would show
 
 
-def test_texts_keep_their_rows_when_cores_share_them(encoders: OnnxEncoders) -> None:
+def test_several_cores_do_not_change_the_rows_of_texts(encoders: OnnxEncoders) -> None:
     several = OnnxEncoders(encoders.bundle, "cpu", "fp32", threads=3)
     for count in (5, 40):
         one_by_one = np.vstack([encoders.encode_texts([text]) for text in TEXTS[:count]])
         assert np.abs(several.encode_texts(TEXTS[:count]) - one_by_one).max() < 1e-5
 
 
-def test_images_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders, images: list[Path]) -> None:
+def test_batches_do_not_change_the_rows_of_images(encoders: OnnxEncoders, images: list[Path]) -> None:
     rows, one_by_one = encoders.encode_images(images, batch_size=1)
     assert rows.tolist() == list(range(12))
     for batch_size in (3, 16):
@@ -161,13 +161,13 @@ def test_images_keep_their_rows_however_they_are_batched(encoders: OnnxEncoders,
     assert len(np.unique(one_by_one.round(4), axis=0)) > 5
 
 
-def test_nothing_in_is_nothing_out(encoders: OnnxEncoders) -> None:
+def test_empty_input_gives_an_empty_array(encoders: OnnxEncoders) -> None:
     assert encoders.encode_texts([]).shape == (0, encoders.dim)
     rows, embeds = encoders.encode_images([])
     assert (rows.shape, embeds.shape) == ((0,), (0, encoders.dim))
 
 
-def test_unreadable_image_is_left_out_and_told(encoders: OnnxEncoders, images: list[Path]) -> None:
+def test_an_unreadable_image_is_skipped_and_named(encoders: OnnxEncoders, images: list[Path]) -> None:
     told: dict[int, str] = {}
     done: list[int] = []
     sources = [images[0], b"no image", images[1], Path("none.jpg"), images[2]]
@@ -181,7 +181,7 @@ def test_unreadable_image_is_left_out_and_told(encoders: OnnxEncoders, images: l
         encoders.encode_images([b"no image"])
 
 
-def test_eight_threads_get_what_one_gets(encoders: OnnxEncoders, images: list[Path]) -> None:
+def test_eight_threads_get_the_same_embeddings_as_one(encoders: OnnxEncoders, images: list[Path]) -> None:
     texts = [encoders.encode_texts([text]) for text in TEXTS]
     embeds = [encoders.encode_images([path])[1] for path in images]
     with ThreadPoolExecutor(8) as pool:
@@ -201,8 +201,8 @@ def test_threads_open_a_tower_once(tiny_bundle: Path, images: list[Path], monkey
     assert opened == ["vision", "text"]
 
 
-def test_a_images_embedding_does_not_depend_on_its_batch(tiny_bundle: Path, images: list[Path]) -> None:
-    """In place of the tower, one whose outputs hang on all that it is given at once, as scales found on the fly do."""
+def test_the_embedding_of_an_image_does_not_depend_on_its_batch(tiny_bundle: Path, images: list[Path]) -> None:
+    """A stand-in for the tower whose outputs depend on the whole batch, as dynamic scales do."""
     nodes = [
         helper.make_node("ReduceMax", ["pixel_values"], ["largest"]),
         helper.make_node("Sub", ["pixel_values", "largest"], ["shifted"]),

@@ -1,4 +1,4 @@
-"""What lies in the way of a command is one line and status 2, also what Python itself raises."""
+"""An obstacle to a command is one line and status 2, even if Python itself raises it."""
 
 import ast
 import errno
@@ -28,7 +28,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[Path]:
-    """A folder that may not be entered, also where the tests run as root, who may enter all."""
+    """A folder without permission, even if the tests run as root, which may enter every folder."""
     folder = tmp_path / "closed"
     folder.mkdir(mode=0)
     user = os.geteuid()
@@ -48,7 +48,7 @@ def refused(command: Callable[[], int], capsys: pytest.CaptureFixture[str]) -> s
     return error
 
 
-def test_folder_that_may_not_be_entered_is_one_line(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_permission_is_one_line(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         ["info", f"{closed}/bundle"],
         ["search", "a dog", "--index", f"{closed}/index"],
@@ -60,10 +60,10 @@ def test_folder_that_may_not_be_entered_is_one_line(closed: Path, capsys: pytest
         scan_images(f"{closed}/pictures")
 
 
-def test_bundle_that_may_not_be_written_is_refused_before_anything_is_embedded(
+def test_an_unwritable_bundle_is_refused_before_embedding(
     tiny_bundle: Path, captioned_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tempfile.TemporaryDirectory() as parent:  # that of `tmp_path` is closed to others than its owner
+    with tempfile.TemporaryDirectory() as parent:  # other users may not enter the parent of `tmp_path`
         os.chmod(parent, 0o755)
         folder = Path(parent, "bundle")
         shutil.copytree(tiny_bundle, folder)
@@ -88,7 +88,7 @@ def test_name_that_is_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture
 def share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on a network share that is gone."""
+    """A folder on a missing network share."""
     folder, stat = tmp_path / "share", os.stat
 
     def ask(path: Any, *arguments: Any, **more: Any) -> os.stat_result:
@@ -100,7 +100,7 @@ def share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_share_that_is_gone_is_one_line(share: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_network_share_is_one_line(share: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         lambda: len(scan_images(f"{share}/photos").files),
         lambda: run(["search", "a dog", "--index", f"{share}/index"]),
@@ -109,7 +109,7 @@ def test_share_that_is_gone_is_one_line(share: Path, capsys: pytest.CaptureFixtu
         assert "not connected" in error and str(share) in error and "disk or share is there" in error
 
 
-def test_watch_goes_on_when_a_share_is_gone(share: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_watching_continues_if_a_share_disappears(share: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     told: list[str] = []
 
     def tell(line: str) -> None:
@@ -129,7 +129,7 @@ def test_disk_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[s
     assert "Read-only file system for /media/cd/run; give another path" in refused(command, capsys)
 
 
-def test_bug_is_still_a_traceback() -> None:
+def test_a_bug_still_gives_a_traceback() -> None:
     def command() -> int:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a file of our own")
 
@@ -138,7 +138,7 @@ def test_bug_is_still_a_traceback() -> None:
 
 
 def test_the_cause_of_an_error_is_kept() -> None:
-    """`--debug` shows it. Errors of argparse, of Gradio and of HTTP, and an interruption, say all there is."""
+    """`--debug` shows it. Errors of argparse, Gradio and HTTP, and an interrupt, need no cause."""
     ends = ("argparse.ArgumentTypeError", "gr.Error", "HTTPException", "KeyboardInterrupt")
     hidden = [
         f"{file}:{node.lineno}"
@@ -160,7 +160,7 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert expand("~/a b/c") == tmp_path / "a b/c" and expand("a/~") == Path("a/~")
 
 
-def test_home_of_nobody_is_one_line_wherever_a_path_is_given(tiny_index: Path) -> None:
+def test_an_unknown_home_folder_is_one_line(tiny_index: Path) -> None:
     index = ImageIndex.open(tiny_index)
     for use in (scan_images, read_captions, index.below, index.row_of):
         with pytest.raises(MiniClipError) as error:

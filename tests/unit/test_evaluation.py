@@ -1,4 +1,4 @@
-"""Evaluation of a split: what is measured, and what is left out of it."""
+"""Evaluation of a split: the measured images, and the images left out."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 
 @pytest.mark.parametrize("protocol", ["karpathy", "paired"])
-def test_recalls_are_those_of_the_embeddings(encoders: OnnxEncoders, image_folder: Path, protocol: str) -> None:
+def test_recalls_follow_from_embeddings(encoders: OnnxEncoders, image_folder: Path, protocol: str) -> None:
     embedded = embed_split(encoders, read_captions(image_folder))
     assert (len(embedded.image_embeds), len(embedded.text_embeds)) == (12, 24)
     result = embedded.recalls(protocol)
@@ -46,7 +46,9 @@ def test_recalls_are_those_of_the_embeddings(encoders: OnnxEncoders, image_folde
     )
 
 
-def test_unreadable_image_goes_with_its_captions(encoders: OnnxEncoders, image_folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_dropped_with_its_captions(
+    encoders: OnnxEncoders, image_folder: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(image_folder, tmp_path / "pictures"))
     damaged = sorted(folder.glob("*-*"))[3]
     damaged.write_text("no image any more")
@@ -82,7 +84,7 @@ def test_table_shows_percent() -> None:
 
 
 def test_columns_of_a_table_never_touch() -> None:
-    """However long a name, and with 100 % everywhere."""
+    """Even with long names and 100 % everywhere."""
     shown = recall_table({"clip-vit-large-patch14-336 torch fp32": dict.fromkeys(KEYS, 1.0)}).splitlines()
     assert shown[1].split()[-3:] == ["100.0/100.0/100.0", "100.0/100.0/100.0", "100.0"]
     assert shown[0].index("mean") + len("mean") == len(shown[1])
@@ -106,22 +108,22 @@ def test_a_sample_is_measured_and_shown_image_by_image(
         assert all(line.endswith(name) for line in images if line.startswith("  *"))
         scores = [float(line.split()[line.startswith("  *")]) for line in captions]
         assert scores == sorted(scores, reverse=True)
-        for line in captions:  # the right captions name the image's colour and shape
+        for line in captions:  # the correct captions name the image's colour and shape
             if line.startswith("  *"):
                 assert all(word in line for word in name.split("-")[:2])
     assert run_cli("miniclip.cli", "evaluate", *flags, "--seed", 3).stdout == done.stdout
     assert run_cli("miniclip.cli", "evaluate", *flags, "--seed", 4).stdout != done.stdout
 
 
-def test_a_split_that_holds_training_images_is_told(tiny_run: Path, tmp_path: Path) -> None:
-    """As one by seed does when an image was added since the training."""
+def test_a_split_with_training_images_gives_a_warning(tiny_run: Path, tmp_path: Path) -> None:
+    """As after adding an image to a data set whose split depends on a seed."""
     data, run = tmp_path / "data", Path(shutil.copytree(tiny_run, tmp_path / "run"))
     data.mkdir()
     lines = ["file_name,text"]
 
     def add(number: int) -> None:
         image = draw_image("red", "circle")
-        image.paste((number, 0, 0), (0, 0, 40, 40))  # no two are alike
+        image.paste((number, 0, 0), (0, 0, 40, 40))  # all are different
         image.save(data / f"{number}.png")
         lines.append(f"{number}.png,circle {number}")
         (data / "metadata.csv").write_text("\n".join(lines) + "\n")
@@ -134,13 +136,13 @@ def test_a_split_that_holds_training_images_is_told(tiny_run: Path, tmp_path: Pa
     assert (done.returncode, done.stderr) == (0, "")
     add(40)
     done = run_cli(*command, "test")
-    found = re.search(r"warning: (\d) of 32 training images that .* keeps are in this split", done.stderr)
+    found = re.search(r"warning: (\d) of 32 kept training images of .* are also in this split", done.stderr)
     assert done.returncode == 0 and found, done.stderr
     assert "warning" not in run_cli(*command, "train").stderr
 
 
 @pytest.mark.parametrize("head", ["vision_head", "text_head"])
-def test_a_model_of_nan_is_refused_and_does_not_find_everything(config: Config, image_folder: Path, head: str) -> None:
+def test_a_model_with_nan_is_refused(config: Config, image_folder: Path, head: str) -> None:
     model = new_model(config)
     with torch.no_grad():
         for parameter in getattr(model, head).parameters():
@@ -166,7 +168,7 @@ def test_a_run_is_measured_on_the_split_it_was_trained_with(seven: Path, caption
         embed_split(load_run(seven).encoders(), read_captions(captioned_folder, seed).split("test")).recalls()
         for seed in (7, 0)
     ]
-    assert recalls[0] != recalls[1]  # else this would tell nothing
+    assert recalls[0] != recalls[1]  # otherwise this test could not fail
     for flags, seed, expected in (((), 7, recalls[0]), (("--seed", 0), 0, recalls[1])):
         file = seven.parent / f"{seed}.json"
         done = run_cli(*command, *flags, "--json", file)
@@ -181,7 +183,7 @@ def test_models_are_compared_on_a_split_that_none_of_them_was_trained_on(
     def compare(*flags: object) -> Any:
         return run_cli("miniclip.cli", "compare", *flags, "--data", captioned_folder, "--json", tmp_path / "c.json")
 
-    done = compare(tiny_bundle, seven)  # a bundle does not know its seed: that of the run holds
+    done = compare(tiny_bundle, seven)  # a bundle has no seed, so the run determines it
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "c.json").read_text())["models"]
     assert [result["seed"] for result in results.values()] == [7, 7]

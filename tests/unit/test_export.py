@@ -1,4 +1,4 @@
-"""Export and its certificate: bundles are whole and repeatable, and a bundle of other weights does not pass."""
+"""Export and its certificate: bundles are complete and repeatable, and other weights are refused."""
 
 import json
 import os
@@ -40,7 +40,7 @@ SUBJECTS = ["red circle", "green square", "blue triangle", "yellow dog", "white 
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, command: object, *arguments: object) -> int:
-    """A command's `main` with these arguments, in this process: its imports are the larger part of its time."""
+    """A command's `main` in this process, because imports take most of its time."""
     monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
     return command.main()  # type: ignore[attr-defined]
 
@@ -52,7 +52,7 @@ def row(**changes: float) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", ["mean_recall", "image_to_text_recall@1"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, name: str) -> None:
+def test_recall_may_differ_within_the_tolerance_of_the_precision(precision: str, name: str) -> None:
     limits = PRECISIONS[precision]
     allowed = limits.mean_recall_tolerance if name == "mean_recall" else limits.recall_tolerance
     for direction in (-1, 1):
@@ -61,28 +61,28 @@ def test_recall_may_differ_by_the_tolerance_of_its_precision(precision: str, nam
         just_out = {"torch": row(), precision: row(**{name: 0.5 + direction * (allowed + 1e-4)})}
         (failure,) = parity_failures(just_out, 10_000)
         assert failure == f"{precision} {name} differs by {allowed + 1e-4:.4f}, allowed {allowed:g}"
-        assert parity_failures(just_out, 10) == []  # one image of ten is more than any tolerance
+        assert parity_failures(just_out, 10) == []  # one of ten images exceeds every tolerance
 
 
 @pytest.mark.parametrize("name", ["image_cosine_p1", "text_cosine_p1"])
-def test_embeddings_must_stay_near_torchs_even_if_recall_does(name: str) -> None:
+def test_embeddings_must_stay_close_to_torch(name: str) -> None:
     assert parity_failures({"torch": row(), "int8": row(**{name: 0.976})}, 1000) == []
     assert parity_failures({"torch": row(), "int8": row(**{name: 0.974})}, 1000) == [
-        f"int8 {name} is 0.9740, wanted 0.975"
+        f"int8 {name} is 0.9740, but must be at least 0.975"
     ]
     assert parity_failures({"torch": row(), "fp32": row(**{name: float("nan")})}, 1000)
 
 
-def test_every_recall_of_every_precision_is_looked_at() -> None:
+def test_every_recall_of_every_precision_is_checked() -> None:
     models = {"torch": row(), "fp32": row(), "int8": row(**dict.fromkeys(RECALLS, 0.4))}
     failures = parity_failures(models, 1000)
     assert [failure.split()[:2] for failure in failures] == [["int8", name] for name in RECALLS]
-    assert parity_failures({"torch": row(), "torch-bf16": row(mean_recall=0.1)}, 1000) == []  # no part of the bundle
+    assert parity_failures({"torch": row(), "torch-bf16": row(mean_recall=0.1)}, 1000) == []  # not in the bundle
 
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen images of four coloured fields, each with a caption of its own, once for training and once for val."""
+    """Sixteen images of four coloured fields, each with its own caption, in training and again in validation."""
     folder = tmp_path_factory.mktemp("data") / "colours"
     folder.mkdir()
     lines = ["image,caption,split"]
@@ -98,7 +98,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_backbones, tiny_config: Path) -> Path:
-    """A run that knows those images by heart, so that no precision may confuse two of them."""
+    """A run that has memorised these images, so that no precision may confuse two of them."""
     from safetensors.torch import save_file
 
     from miniclip.models.backbones import load_backbone
@@ -107,7 +107,7 @@ def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_ba
     vision = Path(shutil.copytree(tiny_backbones[0], tmp / "vision"))
     backbone = load_backbone(vision, "vision")
     norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
-    for norm in norms:  # statistics of images, and activations inside the linear part of ReLU6, as after training
+    for norm in norms:  # statistics of images; activations in the linear range of ReLU6, as after training
         norm.momentum = None
         norm.reset_running_stats()
         nn.init.constant_(norm.weight, 0.8)
@@ -121,7 +121,7 @@ def learned_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, tiny_ba
         flags = [*flags, "--train.batch_size", "16", "--train.patience", "60", "--train.learning_rate", "0.005"]
         flags = ["--config", tiny_config, "--data", colours, "--out", tmp / "run", *flags]
         assert run_here(patch, train_command, *flags) == 0
-    # the first epoch with every recall at 1 was kept; the last one tells the images apart more clearly
+    # the kept epoch is the first with every recall at 1; the last one separates the images more clearly
     run, state = load_run(tmp / "run"), load_training_state(tmp / "run")
     parameters = dict(run.model.named_parameters())
     for name, value in state["trained"].items():
@@ -138,7 +138,7 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory, learned_run: Path) 
 
 
 def benchmark(patch: pytest.MonkeyPatch, run: Path, bundle: Path, data: Path, result: Path) -> int:
-    """The command with speeds measured hastily."""
+    """The command with very short speed measurements."""
     patch.setattr(export.benchmark.measure, "TURN_S", 0.0)
     patch.setattr(export.benchmark.measure, "QUERY_TURN_S", 0.0)
     patch.setattr(benchmark_command, "measure_machine", lambda: measure_machine(0.01))
@@ -218,7 +218,9 @@ def test_benchmark_refuses_a_text_tower_of_other_weights(
         parameter.data.normal_()
     export_text(model, bundle / onnx_name("text", "fp32"))
     manifest = json.loads((bundle / "manifest.json").read_text())
-    write_json(bundle / "manifest.json", {**manifest, "files": list_files(bundle)})  # hashes are right, weights are not
+    write_json(
+        bundle / "manifest.json", {**manifest, "files": list_files(bundle)}
+    )  # hashes are correct, weights are not
     assert benchmark(monkeypatch, learned_run, bundle, colours, tmp_path / "result.json") == 1
     assert json.loads((tmp_path / "result.json").read_text())["passed"] is False
     assert "parity failed: fp32" in capsys.readouterr().out
@@ -232,12 +234,14 @@ def test_benchmark_refuses_the_bundle_of_another_run(
         run_here(monkeypatch, benchmark_command, "--run", learned_run, "--bundle", tiny_bundle, "--data", colours)
 
 
-def test_a_model_that_cannot_be_measured_is_one_line(learned_bundle: Path, tmp_path: Path) -> None:
+def test_a_failed_measurement_is_one_line(learned_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(MiniClipError, match="measuring int4 failed: error: --precision int4: the bundle has"):
         Worker("int4", learned_bundle, tmp_path / "inputs.npz", "cpu")
 
 
-def test_certificate_leaves_a_card_that_somebody_wrote(learned_run: Path, learned_bundle: Path, tmp_path: Path) -> None:
+def test_the_certificate_does_not_change_an_edited_card(
+    learned_run: Path, learned_bundle: Path, tmp_path: Path
+) -> None:
     bundle = Bundle.open(shutil.copytree(learned_bundle, tmp_path / "bundle"))
     (bundle.folder / "README.md").write_text("mine")
     assert "not in README.md, which was changed by hand" in certify(bundle, load_run(learned_run), {"passed": True})
@@ -246,10 +250,10 @@ def test_certificate_leaves_a_card_that_somebody_wrote(learned_run: Path, learne
     assert again.certificate == {"passed": True} and again.manifest["files"] == bundle.manifest["files"]
 
 
-def test_result_does_not_go_where_its_chart_goes(
+def test_the_result_does_not_overwrite_its_chart(
     learned_run: Path, learned_bundle: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(MiniClipError, match="where the chart goes; name the result"):
+    with pytest.raises(MiniClipError, match="would be overwritten by the chart"):
         benchmark(monkeypatch, learned_run, learned_bundle, colours, tmp_path / "result.png")
 
 
@@ -267,7 +271,7 @@ def test_a_model_that_is_killed_between_its_turns_is_one_line(
 
 
 @pytest.mark.e2e
-def test_exporting_again_in_another_process_gives_the_same_bytes_and_prints_no_notes_of_its_tools(
+def test_an_export_in_another_process_gives_the_same_bytes_without_notes_of_its_tools(
     tiny_run: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))

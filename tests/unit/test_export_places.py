@@ -1,4 +1,4 @@
-"""Where an export may write: nothing of the user's is lost, and a place that cannot be is one line."""
+"""The folder of an export: no file of the user is lost, and an impossible folder is one line."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from miniclip.inference.manifest import list_files
 
 
 def export_here(patch: pytest.MonkeyPatch, run: Path, out: Path) -> int:
-    """The command in this process: its imports are the larger part of its time."""
+    """The command in this process, because imports take most of its time."""
     patch.setattr(sys, "argv", ["command", "--run", str(run), "--out", str(out), "--precision", "fp32"])
     return export_command.main()
 
@@ -30,10 +30,10 @@ def test_export_does_not_replace_the_bundle_of_another_run(
     with pytest.raises(MiniClipError, match="is the bundle of another run; choose another --out, or delete it"):
         export_here(monkeypatch, tiny_run, out)
     assert list_files(out) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]  # nothing half-made is left beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]  # nothing incomplete is left beside it
 
 
-def test_export_does_not_replace_a_folder_that_is_no_bundle(
+def test_export_does_not_replace_a_folder_without_a_bundle(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
@@ -45,7 +45,7 @@ def test_export_does_not_replace_a_folder_that_is_no_bundle(
 @pytest.mark.parametrize(
     ("name", "words"), [("notes.txt", r"\(notes\.txt\)"), ("README.md", r"\(README\.md, changed by hand\)")]
 )
-def test_export_does_not_replace_what_somebody_put_into_the_bundle(
+def test_export_does_not_delete_files_of_the_user_in_a_bundle(
     name: str, words: str, tiny_run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
@@ -55,7 +55,7 @@ def test_export_does_not_replace_what_somebody_put_into_the_bundle(
     assert (out / name).read_text() == "mine"
 
 
-def test_export_to_a_place_that_cannot_be_is_one_line(
+def test_export_to_an_impossible_place_is_one_line(
     tiny_run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -70,7 +70,7 @@ def test_export_to_a_place_that_cannot_be_is_one_line(
             export_here(monkeypatch, tiny_run, out)
 
 
-def test_export_through_a_link_replaces_what_it_leads_to(
+def test_export_through_a_link_replaces_its_target(
     tiny_run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Path(shutil.copytree(tiny_bundle, tmp_path / "target"))

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all: nothing half-written stays, and the first error speaks."""
+"""Files are replaced completely or not at all: no incomplete file stays, and the first error is reported."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import rename_to_free_name, replace_atomically, write_json
 
 
-def test_ctrl_c_while_saving_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_ctrl_c_while_saving_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_text("old")
 
@@ -28,8 +28,8 @@ def test_ctrl_c_while_saving_leaves_the_file_as_it_was_and_nothing_beside_it(tmp
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("state", "old")]
 
 
-def test_what_cannot_even_be_removed_leaves_the_word_to_the_first_error(tmp_path: Path) -> None:
-    (tmp_path / "state.partial").mkdir()  # neither written nor unlinked
+def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path: Path) -> None:
+    (tmp_path / "state.partial").mkdir()  # it can be neither written nor unlinked
     with pytest.raises(MiniClipError, match=r"cannot write .*state: Is a directory; free some space"):
         replace_atomically(tmp_path / "state", lambda partial: partial.write_text("new"))
 
@@ -44,8 +44,8 @@ def save_tensors(path: Path) -> None:
     [save_tensors, lambda path: path.write_bytes(bytes(1 << 18)), lambda path: write_json(path, "x" * (1 << 18))],
     ids=["tensors", "bytes", "json"],
 )
-def test_a_file_that_cannot_be_written_is_as_it_was(write: object, tmp_path: Path) -> None:
-    """Any file that outgrows a limit of the system; no mount is needed."""
+def test_a_failed_write_keeps_the_old_file(write: object, tmp_path: Path) -> None:
+    """The file exceeds a limit of the system, which needs no mounted disk."""
     path = tmp_path / "file"
     path.write_text(json.dumps("before"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -61,10 +61,10 @@ def test_a_file_that_cannot_be_written_is_as_it_was(write: object, tmp_path: Pat
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
 @pytest.mark.parametrize("one_step", [True, False], ids=["one step", "two steps"])
-def test_a_rename_takes_a_free_name_only(
+def test_a_rename_never_replaces_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool, links: bool
 ) -> None:
-    """Also where the system knows no such rename, and on a disk that has no links."""
+    """Even on a system without such a rename, and on a disk without links."""
     if not one_step:
         monkeypatch.setattr(files, "_rename_in_one_step", lambda source, target: False)
     if not links:

@@ -61,7 +61,7 @@ def names(index: ImageIndex, **filters: Any) -> list[str]:
     [
         ({}, ["sydney", "louvre", "tower", "large"]),
         ({"camera": "canon"}, ["louvre", "tower"]),
-        ({"camera": "Canon EOS 5D"}, ["tower"]),  # this name, although the other begins with it
+        ({"camera": "Canon EOS 5D"}, ["tower"]),  # the exact name, although another one begins with it
         ({"camera": "leica"}, []),
         ({"orientation": "portrait"}, ["louvre"]),
         ({"orientation": "square"}, ["sydney"]),
@@ -77,9 +77,7 @@ def names(index: ImageIndex, **filters: Any) -> list[str]:
         ({"after": date(2023, 5, 1), "before": date(2023, 12, 31)}, ["louvre", "tower"]),
     ],
 )
-def test_a_filter_alone_lists_what_passes_newest_first(
-    index: ImageIndex, filters: dict[str, Any], found: list[str]
-) -> None:
+def test_a_filter_alone_lists_images_newest_first(index: ImageIndex, filters: dict[str, Any], found: list[str]) -> None:
     assert names(index, **filters) == found
 
 
@@ -96,10 +94,10 @@ def test_distance_is_that_of_a_great_circle() -> None:
     expected = 6371.0088 * np.arccos(np.dot(vectors[0], vectors[1]))
     assert distance_km(Place(*EIFFEL), np.array([OPERA[0]]), np.array([OPERA[1]]))[0] == pytest.approx(expected)
     across = distance_km(Place(0, 179.9), np.array([0.0]), np.array([-179.9]))[0]
-    assert across == pytest.approx(0.2 * np.pi / 180 * 6371.0088)  # over the date line, not around the Earth
+    assert across == pytest.approx(0.2 * np.pi / 180 * 6371.0088)  # across the date line, not around the Earth
 
 
-def test_words_with_filters_search_only_what_passes(index: ImageIndex, encoders: OnnxEncoders) -> None:
+def test_words_with_filters_search_only_filtered_images(index: ImageIndex, encoders: OnnxEncoders) -> None:
     searcher = Searcher(index, encoders)
     hits = searcher.search(Query(("a red circle",), camera="canon")).hits
     assert {hit.path.stem for hit in hits} == {"tower", "louvre"}
@@ -130,9 +128,7 @@ def test_an_older_index_gains_the_facts_without_embedding(
     assert [len(column) for column in ImageIndex.open(out).facts.columns] == [4] * 7  # from the summary
 
 
-def test_a_copy_added_by_the_update_that_migrates_has_the_facts(
-    photos: Path, encoders: OnnxEncoders, tmp_path: Path
-) -> None:
+def test_a_copy_added_during_the_migration_has_the_facts(photos: Path, encoders: OnnxEncoders, tmp_path: Path) -> None:
     folder, out = tmp_path / "own", tmp_path / "index"
     write_photo(folder / "a.jpg", ("Canon", "Canon EOS R5"))
     update_index(str(folder), encoders, out)
@@ -181,12 +177,16 @@ def test_a_wrong_filter_is_refused_in_one_line(
         (["/photos", "--camera", "canon"], [], "/photos"),
         (["red", "/photos", "--camera", "canon"], ["red"], "/photos"),
         (["red", "--camera", "canon"], ["red"], "."),
-        (["src", "--camera", "canon"], ["src"], "."),  # a folder of this name is there, but it may be meant as words
+        (
+            ["src", "--camera", "canon"],
+            ["src"],
+            ".",
+        ),  # a folder of this name exists, but the text may be meant as words
         (["/photos"], ["/photos"], "."),
         (["--camera", "canon"], [], "."),
     ],
 )
-def test_beside_a_filter_a_path_is_the_folder(
+def test_a_path_beside_a_filter_is_the_folder(
     typed: list[str], words: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "src").mkdir()
@@ -194,7 +194,7 @@ def test_beside_a_filter_a_path_is_the_folder(
     assert _split_folder(parser().parse_args(["search", *typed])) == (words, folder)
 
 
-def test_nothing_that_passes_is_explained(index_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_result_after_filters_is_explained(index_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["search", "--index", str(index_folder), "--camera", "leica"]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -1,18 +1,13 @@
-"""The command line as a newcomer meets it: a folder is enough, mistakes are explained, and nothing is written there."""
+"""The command line for a newcomer: a folder is enough, mistakes are explained, and nothing is written there."""
 
-import http.server
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from miniclip import __version__
@@ -20,14 +15,11 @@ from miniclip.cli import terminal
 from miniclip.cli.main import COMMANDS, parser, run
 from miniclip.cli.programs import PROGRAMS
 from miniclip.cli.search import _split_folder
-from miniclip.data import web_image
 from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
-from miniclip.index.columns import Captions, Paths, Texts
 from miniclip.index.location import index_folder, is_up_to_date
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle, released_bundle
-from miniclip.search.names import NameMatches, NameSearch, fuse, lines_with
 from tests.support.cli import REPOSITORY, run_cli
 from tests.support.drawing import draw_image
 
@@ -41,7 +33,7 @@ def photos(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def search(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[list[str], str]:
-    """File names in the order of the results, and what is on standard error."""
+    """File names in the order of the results, and the text on standard error."""
     assert run(["search", *map(str, words), "--provider", "cpu"]) == 0
     out, err = capsys.readouterr()
     return [Path(line.split("\t")[1]).name for line in out.splitlines()], err
@@ -61,7 +53,7 @@ def test_current_folder_is_indexed_in_the_cache_and_searched(
     assert elsewhere == names
 
 
-def test_a_changed_folder_is_updated_unless_that_is_declined(
+def test_a_changed_folder_is_updated_unless_declined(
     photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(MiniClipError, match="has no index yet; leave out --no-update"):
@@ -135,7 +127,7 @@ def test_in_and_index_are_not_given_together(photos: Path) -> None:
         run(["search", "red", "--in", ".", "--index", "i"])
 
 
-def test_bare_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_without_arguments_lists_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     shown = capsys.readouterr().out
     assert 'miniclip search "a dog on the beach"' in shown and "miniclip demo ~/Pictures" in shown
@@ -172,18 +164,18 @@ def test_help_of_a_program_ends_with_an_example(name: str) -> None:
         (["qqq"], "there is no qqq; choose from"),
     ],
 )
-def test_a_typing_error_is_answered_with_what_was_meant(typed: list[str], meant: str) -> None:
+def test_a_typing_error_gets_a_suggestion(typed: list[str], meant: str) -> None:
     with pytest.raises(MiniClipError) as refused:
         run(typed)
     assert meant in str(refused.value)
 
 
-def test_an_error_names_the_flag_that_was_typed(tiny_index: Path) -> None:
+def test_an_error_names_the_typed_flag(tiny_index: Path) -> None:
     with pytest.raises(MiniClipError, match=r"^--text-weight must be from 0 to 1, got 2"):
         run(["search", "red", "--index", str(tiny_index), "--text-weight", "2"])
 
 
-def test_debug_shows_where_an_error_comes_from() -> None:
+def test_debug_shows_the_cause_of_an_error() -> None:
     def miniclip(*words: str, **environment: str) -> str:
         command = [sys.executable, "-m", "miniclip", "info", "nothing", *words]
         done = subprocess.run(
@@ -208,7 +200,7 @@ def test_a_preview_is_lines_of_half_blocks(photos: Path) -> None:
     assert "38;2;255;255;255" in lines[0]
 
 
-def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_needs_a_terminal_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert terminal.dim("x") == "x"
@@ -226,146 +218,6 @@ def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str], monkeypatch:
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in lines] == ["embedding images: 1 of 3", "embedding images: 2 of 3"]
     assert all("left" in line for line in lines)
-
-
-class Site(http.server.BaseHTTPRequestHandler):
-    """Answers with what its path asks for."""
-
-    image = b""
-
-    def do_GET(self) -> None:
-        if self.path == "/there":
-            self.send_response(302)
-            self.send_header("Location", "http://127.0.0.1:1/inner")
-            self.end_headers()
-            return
-        self.send_response(200 if self.path == "/image.png" else 404)
-        self.end_headers()
-        self.wfile.write(self.image)
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site(photos: Path) -> Iterator[str]:
-    Site.image = sorted(photos.glob("*.png"))[0].read_bytes()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "[::1]", "10.1.2.3", "169.254.169.254", "192.168.0.1", "[::ffff:10.0.0.1]", "0"]
-)
-def test_inner_addresses_are_never_fetched(host: str) -> None:
-    with pytest.raises(MiniClipError, match="is an inner address"):
-        web_image.fetch_image(f"http://{host}/image.png")
-
-
-def test_an_image_is_fetched_and_a_redirect_is_checked_again(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = int(site.rpartition(":")[2])
-    check = web_image._public_address
-
-    def only_this_server_is_public(host: str, asked: int) -> tuple[str, int]:
-        return (host, asked) if asked == port else check(host, asked)
-
-    monkeypatch.setattr(web_image, "_public_address", only_this_server_is_public)
-    assert web_image.fetch_image(f"{site}/image.png") == Site.image
-    with pytest.raises(MiniClipError, match="is an inner address"):
-        web_image.fetch_image(f"{site}/there")
-    with pytest.raises(MiniClipError, match="HTTP status 404"):
-        web_image.fetch_image(f"{site}/none")
-    monkeypatch.setattr(web_image, "MAX_BYTES", 10)
-    with pytest.raises(MiniClipError, match="larger than"):
-        web_image.fetch_image(f"{site}/image.png")
-
-
-def test_a_name_that_resolves_to_an_inner_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **flags: entries)
-    with pytest.raises(MiniClipError, match=r"example\.org is an inner address"):
-        web_image.fetch_image("http://example.org/a.png")
-
-
-class Named:
-    """The words of an index, without images."""
-
-    def __init__(
-        self, paths: list[str], captions: list[list[str]], taken: list[str], texts: list[str] | None = None
-    ) -> None:
-        self.texts = Texts.of(texts or [""] * len(paths))
-        self.paths, self.captions = Paths(Texts.of(paths)), Captions.of(captions)
-        self.taken = np.array(taken, dtype="datetime64[s]")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-NAMED = Named(
-    ["/dog/a/IMG_1.jpg", "/dog/a/cat.jpg", "/dog/b 2021/x.jpg", "/dog/invoices/2.jpg"],
-    [["pile of poo", "poop"], ["a cat face"], [], ["a bill"]],
-    ["2023-05-01", "NaT", "2023-06-01", "NaT"],
-)
-
-
-@pytest.mark.parametrize(
-    ("words", "rows"),
-    [
-        ("poop", [0]),  # texts follow each other without a gap
-        ("Cats", [1]),
-        ("the invoice", [3]),
-        ("dog", []),  # the folder that holds all images says nothing of one
-        ("2021", [2]),
-        ("2023", [0, 2]),
-        ("may 2023", [0, 2]),
-        ("img", [0]),
-        ("ca", []),
-        ("", []),
-    ],
-)
-def test_captions_names_and_dates_are_found(words: str, rows: list[int]) -> None:
-    assert sorted(NameSearch(NAMED).search(words).rows.tolist()) == rows  # type: ignore[arg-type]
-
-
-def test_one_word_of_several_is_no_match() -> None:
-    captions = [["red heart"], ["red car"], ["a car"], ["a red bus beside a car"]]
-    index = Named([f"/p/{number}.jpg" for number in range(4)], captions, ["NaT"] * 4)
-    assert NameSearch(index).search("a red car").rows.tolist() == [1, 3]  # type: ignore[arg-type]
-    assert NameSearch(index).search("red").rows.tolist() == [0, 1, 3]  # type: ignore[arg-type]
-
-
-def test_the_better_a_name_fits_the_earlier_it_comes() -> None:
-    index = Named(["/p/1.jpg", "/p/2.jpg", "/p/3.jpg"], [["a black cat at night"], ["cat"], ["black cat"]], ["NaT"] * 3)
-    assert NameSearch(index).search("black cat").rows.tolist()[0] == 2  # type: ignore[arg-type]
-    assert NameSearch(index).search("cat").rows.tolist()[0] == 1  # type: ignore[arg-type]
-    allowed = np.array([True, False, True])
-    assert 1 not in NameSearch(index).search("cat", allowed).rows  # type: ignore[arg-type]
-
-
-def test_text_in_an_image_is_found_behind_a_caption_that_says_no_more() -> None:
-    texts = ["", "Receipt\nBread 2.40\nTotal 12.90", "Straße gesperrt", "駅前広場 出口"]
-    paths = [f"/p/{number}.jpg" for number in range(4)]
-    index = Named(paths, [["a total"], [], [], []], ["NaT"] * 4, texts)
-    assert NameSearch(index).search("total").rows.tolist() == [0, 1]  # type: ignore[arg-type]
-    assert NameSearch(index).search("bread receipt").rows.tolist() == [1]  # type: ignore[arg-type]
-    assert NameSearch(index).search("gesperrt").rows.tolist() == [2]  # type: ignore[arg-type]
-    assert NameSearch(index).search("広場").rows.tolist() == [3]  # type: ignore[arg-type]
-
-
-def test_the_lines_that_hold_the_words_are_shown() -> None:
-    text = "Receipt\nBread 2.40\nTotal 12.90\nthe end"
-    assert lines_with(["the total of bread"], text) == "Bread 2.40 … Total 12.90"
-    assert lines_with(["dog"], text) == ""
-
-
-def test_ranks_by_name_and_by_embedding_are_fused() -> None:
-    by_embedding = np.arange(100)
-    none = NameMatches(np.array([], int), np.array([]), np.array([], int))
-    assert fuse(by_embedding, none).tolist() == list(range(100))
-    fused = fuse(by_embedding, NameMatches(np.array([50, 200]), np.array([1.0, 1.0]), np.array([1, 1])))
-    assert fused[:3].tolist() == [50, 200, 0]
 
 
 def test_names_can_be_left_out(photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

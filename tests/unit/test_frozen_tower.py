@@ -1,4 +1,4 @@
-"""Frozen parts of towers in onnxruntime: the values of PyTorch, and PyTorch itself where onnxruntime does not serve."""
+"""Frozen parts of towers: onnxruntime gives the values of PyTorch, and PyTorch is used if it fails."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -30,13 +30,13 @@ def pixel_values(image_folder: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, bytes]:
-    """Exported graphs by the weights of their tower: an export takes seconds."""
+    """Exported graphs by the weights of their tower, because an export takes seconds."""
     return {}
 
 
 @pytest.fixture
 def long_pass(graphs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Every pass is long enough for an export, and PyTorch takes so many times onnxruntime's time."""
+    """Every pass is long enough for an export, and PyTorch takes this many times as long as onnxruntime."""
 
     export = train.frozen_tower._export
 
@@ -78,7 +78,7 @@ def test_onnxruntime_computes_the_values_of_pytorch(
             assert_same(frozen(*batch), frozen.in_torch(*batch, exact=True))
 
 
-def test_the_faster_one_is_chosen_once_for_all_passes(
+def test_the_faster_engine_is_chosen_once_for_all_passes(
     config: Config,
     own_cache: Path,
     image_folder: Path,
@@ -99,11 +99,11 @@ def test_the_faster_one_is_chosen_once_for_all_passes(
         FrozenTower, "in_torch", lambda _, *inputs: in_torch.append(inputs) or np.zeros((1, found.shape[1]))
     )
     image_features(tower, View(TRANSFORM, number=1), paths, device=CPU)
-    assert len(in_torch) == 1 and len(in_torch[0][0]) == 1  # the blank image that tells the shape
+    assert len(in_torch) == 1 and len(in_torch[0][0]) == 1  # the blank image for the shape
     assert capsys.readouterr().out == ""
 
 
-def test_pytorch_stays_where_it_is_faster(
+def test_pytorch_is_kept_if_it_is_faster(
     config: Config, own_cache: Path, long_pass: Callable[..., None], pixel_values: np.ndarray, capsys
 ) -> None:
     tower = new_model(config).vision
@@ -116,7 +116,7 @@ def test_pytorch_stays_where_it_is_faster(
 
 
 @pytest.mark.parametrize("fault", ["no export", "other values"])
-def test_a_tower_that_onnxruntime_cannot_run_stays_in_pytorch(
+def test_a_tower_that_fails_in_onnxruntime_stays_in_pytorch(
     fault: str,
     config: Config,
     own_cache: Path,

@@ -1,4 +1,4 @@
-"""A GPU that fails while it works is left for the CPU, with a word, and the answers are the CPU's."""
+"""If a GPU fails while it works, the CPU continues, one line says so, and the answers are correct."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,7 @@ TEXTS = [f"a red dog {number}" for number in range(24)]
 
 
 class FailingSession:
-    """In the GPU's place: a session that says it is on CUDA, and fails after a number of runs."""
+    """A stand-in for the GPU: a session that claims CUDA, and fails after a number of runs."""
 
     def __init__(self, session: Any, runs: int) -> None:
         self._session, self.left = session, runs
@@ -38,7 +38,7 @@ class FailingSession:
 
 
 class OnFailingGpu(OnnxEncoders):
-    """The encoders themselves; only what they would get from CUDA is replaced."""
+    """The real encoders; only the part that CUDA would provide is replaced."""
 
     runs = 2
 
@@ -61,21 +61,21 @@ def on_gpu(bundle: Path, **options: Any) -> OnFailingGpu:
     return OnFailingGpu(Bundle.open(bundle), "cuda", threads=1, available=[CUDA, CPU], **options)
 
 
-def test_failing_gpu_is_left_with_a_word(
+def test_a_failing_gpu_is_replaced_by_the_cpu_with_one_line(
     tiny_bundle: Path, on_cpu: OnnxEncoders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoders = on_gpu(tiny_bundle)
     assert (encoders.running_on, encoders.precision) == ("running on the GPU (CUDA) in fp16", "fp16")
     embeds = np.vstack([encoders.encode_texts([text]) for text in TEXTS])
-    assert encoders.running_on == "running on the CPU in int8: the GPU was asked for, but CUDA failed while it ran"
+    assert encoders.running_on == "running on the CPU in int8: the GPU was requested, but CUDA failed"
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
     expected = np.vstack([on_cpu.encode_texts([text]) for text in TEXTS])
     assert np.array_equal(embeds[encoders.runs :], expected[encoders.runs :])
     said = capsys.readouterr().err
-    assert said == "the GPU failed while it ran, going on with the CPU: CUDA failure 2: out of memory at line 7\n"
+    assert said == "the GPU failed, continuing on the CPU: CUDA failure 2: out of memory at line 7\n"
 
 
-def test_images_go_on_too(tiny_bundle: Path, on_cpu: OnnxEncoders, image_folder: Path) -> None:
+def test_images_continue_on_the_cpu(tiny_bundle: Path, on_cpu: OnnxEncoders, image_folder: Path) -> None:
     images = sorted(image_folder.glob("*.png"))
     encoders = on_gpu(tiny_bundle)
     for _ in range(encoders.runs + 1):
@@ -89,21 +89,21 @@ def test_threads_that_fail_together_fall_back_once(
 ) -> None:
     encoders = on_gpu(tiny_bundle)
     encoders.encode_texts(TEXTS[:1])
-    encoders.encode_texts(TEXTS[:1])  # no run is left
+    encoders.encode_texts(TEXTS[:1])  # no run remains
     with ThreadPoolExecutor(16) as pool:
         embeds = np.vstack(list(pool.map(lambda text: encoders.encode_texts([text]), TEXTS)))
     assert np.array_equal(embeds, np.vstack([on_cpu.encode_texts([text]) for text in TEXTS]))
-    assert capsys.readouterr().err.count("going on with the CPU") == 1
+    assert capsys.readouterr().err.count("continuing on the CPU") == 1
 
 
 def test_strict_does_not_fall_back(tiny_bundle: Path) -> None:
     encoders = on_gpu(tiny_bundle, strict=True)
-    with pytest.raises(MiniClipError, match="the GPU was asked for, but CUDA failed while it ran; check the driver"):
+    with pytest.raises(MiniClipError, match="the GPU was requested, but CUDA failed; check the driver"):
         for text in TEXTS:
             encoders.encode_texts([text])
 
 
-def test_cpu_that_fails_is_no_reason_to_try_again(on_cpu: OnnxEncoders) -> None:
+def test_a_failing_cpu_is_not_retried(on_cpu: OnnxEncoders) -> None:
     with pytest.raises(Exception, match="input_ids"):
         on_cpu.embed_tokens(np.zeros((1, 2, 3), np.int64), np.zeros((1, 2), np.int64))
 
@@ -129,7 +129,7 @@ def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFix
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert said[0].startswith("the GPU cannot hold or search the gallery in float32, trying float16: CUDA failure 2")
-    assert said[1].startswith("the GPU failed while it searched, going on with the CPU: CUDA failure 2")
+    assert said[1].startswith("the GPU failed during a search, continuing on the CPU: CUDA failure 2")
     assert gallery._on_device is None  # the encoders may need that memory
 
 
@@ -141,11 +141,11 @@ def test_searches_that_fail_together_leave_the_gpu_once(capsys: pytest.CaptureFi
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda row: gallery.top_k(embeds[row : row + 1], 1), range(len(embeds))))
     assert np.array_equal(np.vstack([own for _, own in found]), rows)
-    assert capsys.readouterr().err.count("going on with the CPU") == 1
+    assert capsys.readouterr().err.count("continuing on the CPU") == 1
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_query_of_another_model_is_no_failure_of_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_of_another_model_does_not_count_as_a_gpu_failure(capsys: pytest.CaptureFixture[str]) -> None:
     gallery = ExactSearch(np.eye(16, dtype=np.float32), (CUDA, CPU))
     with pytest.raises(ValueError, match="queries of 8 dimensions, a gallery of 16"):
         gallery.top_k(np.ones((1, 8), dtype=np.float32), 5)
@@ -171,7 +171,7 @@ def test_gallery_that_does_not_fit_the_gpu_is_kept_in_float16_or_on_the_cpu(
         gallery = ExactSearch(embeds, (CUDA, CPU))
     said = capsys.readouterr().err
     assert "cannot hold or search the gallery in float32, trying float16: CUDA failure 2: out of memory" in said
-    assert ("going on with the CPU" in said) == (not fits)
+    assert ("continuing on the CPU" in said) == (not fits)
     assert gallery.where == where
     found, wanted = gallery.top_k(embeds[:3], 5), ExactSearch(embeds).top_k(embeds[:3], 5)
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Runs are saved, pushed and opened by name; what is private stays. The hub is a small server on the loopback."""
+"""Runs are saved, pushed and opened by name, without private files. The hub is a small local server."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def hub() -> Iterator[HubServer]:
 
 
 def with_hub(address: str, cache: Path, *command: object, token: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run `python COMMAND` as a user of this hub, with a cache of its own."""
+    """Run `python COMMAND` as a user of this hub with a new cache."""
     settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_TOKEN": token}
     return subprocess.run(
         [sys.executable, *map(str, command)],
@@ -84,7 +84,7 @@ def message(name_or_folder: str | Path) -> str:
     return str(error.value)
 
 
-def test_a_saved_run_is_the_same_model_without_what_is_private(
+def test_a_saved_run_is_the_same_model_without_private_files(
     tiny_run: Path, tiny_backbones: tuple[Path, Path], image_folder: Path, tmp_path: Path
 ) -> None:
     assert (tiny_run / "training_state.pt").exists() and list(tiny_run.glob("calibration*"))
@@ -103,7 +103,7 @@ def test_a_saved_run_is_the_same_model_without_what_is_private(
         assert str(tiny_backbones[0].parent) not in (copy.folder / name).read_text(), name
 
 
-def test_a_saved_run_can_be_saved_over_and_keeps_a_card_of_ones_own(tiny_run: Path, tmp_path: Path) -> None:
+def test_saving_again_keeps_the_users_own_card(tiny_run: Path, tmp_path: Path) -> None:
     run = load_run(tiny_run)
     run.save_pretrained(tmp_path / "a")
     (tmp_path / "a" / CARD).write_text("my words")
@@ -121,13 +121,13 @@ def test_a_run_in_training_is_not_saved_over(tiny_run: Path, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["training_state.pt"]
 
 
-def test_a_file_in_the_way_is_one_line(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_one_line(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MiniClipError, match=r"cannot write .*file/a: .*; choose another folder"):
         load_run(tiny_run).save_pretrained(tmp_path / "file" / "a")
 
 
-def test_the_card_has_what_the_hub_and_a_reader_ask_for() -> None:
+def test_the_card_serves_the_hub_and_its_readers() -> None:
     from huggingface_hub import ModelCard
 
     recalls = {f"{way}_recall@{k}": 0.1 for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
@@ -153,11 +153,11 @@ def test_the_card_has_what_the_hub_and_a_reader_ask_for() -> None:
         ("../vit", "vit"),
     ],
 )
-def test_of_a_folder_elsewhere_only_the_name_is_shared(spec: str, public: str) -> None:
+def test_only_the_name_of_a_local_folder_is_shared(spec: str, public: str) -> None:
     assert public_name(spec) == public
 
 
-def test_a_folder_that_is_there_is_taken_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_folder_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jane/tiny").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert local_folder("jane/tiny") == Path("jane/tiny")
@@ -167,11 +167,11 @@ def test_a_folder_that_is_there_is_taken_before_the_hub(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     "path", ["nowhere", "./runs/typo", "/runs/typo", "../typo", "~/typo", "a/b/c", "a b/c", "a--b/c"]
 )
-def test_what_is_no_hub_name_is_a_path(path: str) -> None:
+def test_a_name_that_the_hub_does_not_allow_is_a_path(path: str) -> None:
     assert message(path) == f"no run at {path}; make one with: python -m train --config C --data D --out {path}"
 
 
-def test_a_mistaken_path_that_reads_like_a_name_is_called_a_path_first() -> None:
+def test_a_wrong_path_that_reads_like_a_name_is_reported_as_a_path_first() -> None:
     started = time.perf_counter()
     for path in ("runs/typo", Path("runs/typo")):
         expected = "no run at runs/typo, and none of that name from the Hugging Face hub (HF_HUB_OFFLINE is set); make"
@@ -203,7 +203,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: HubServer
     embeds = np.load(out)
     assert embeds["opened"].shape == (3, 32) and np.array_equal(embeds["pushed"], embeds["opened"])
 
-    # the same by the command of export, in another cache, as somebody else; the bundle needs no image of jane's
+    # the same with the export command, as another user with another cache; the bundle needs none of jane's images
     repository.private = False
     repository.commit({**repository.files, "calibration.npz": b"not wanted", "training_state.pt": b"not wanted"})
     command = ("-m", "export", "--run", "jane/tiny", "--out", tmp_path / "bundle", "--precision", "fp32")
@@ -213,7 +213,7 @@ def test_a_pushed_run_opens_by_its_name_elsewhere(tiny_run: Path, hub: HubServer
     assert manifest["fingerprint"] == load_run(tiny_run).fingerprint
     assert {request.split("/")[-1] for request in hub.requests if "/resolve/" in request} == SHARED
 
-    # and without a network from the cache
+    # and from the cache without a network
     hub.stop()
     done = with_hub(hub.address, tmp_path / "other", "-c", OPEN, "jane/tiny")
     assert Path(done.stdout.strip(), "config.json").exists(), done.stderr
@@ -227,7 +227,7 @@ def test_a_hub_without_the_run_is_one_line(answers: bool, hub: HubServer, tmp_pa
     started = time.perf_counter()
     done = with_hub(hub.address, tmp_path, "-c", OPEN, "runs/typo")
     assert time.perf_counter() - started < 15
-    reason = "no such model, or no right to it: check the name, or log in with: hf auth login" if answers else ".*"
+    reason = "no such model, or no access to it: check the name, or log in with: hf auth login" if answers else ".*"
     expected = (
         rf"error: no run at runs/typo, and none of that name from the Hugging Face hub \({reason}\); make one .*\n"
     )
@@ -235,7 +235,7 @@ def test_a_hub_without_the_run_is_one_line(answers: bool, hub: HubServer, tmp_pa
 
 
 @pytest.mark.e2e
-def test_a_model_of_another_kind_is_no_run(hub: HubServer, tmp_path: Path) -> None:
+def test_a_model_of_another_kind_is_not_a_run(hub: HubServer, tmp_path: Path) -> None:
     hub.add("jane/words", {"model.gguf": b"x"})
     done = with_hub(hub.address, tmp_path, "-c", OPEN, "jane/words")
     assert done.returncode == 2 and "the model of that name on the Hugging Face hub has no config.json" in done.stderr
@@ -250,7 +250,7 @@ def test_a_model_of_another_kind_is_no_run(hub: HubServer, tmp_path: Path) -> No
         ("private", TOKEN, "jane/tiny is public already; make it private on"),
     ],
 )
-def test_upload_into_a_model_that_is_there(
+def test_upload_to_an_existing_repository(
     private: str, token: str, expected: str | None, hub: HubServer, tmp_path: Path
 ) -> None:
     hub.add("jane/tiny", {"onnx": b"kept"})

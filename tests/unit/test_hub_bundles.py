@@ -1,4 +1,4 @@
-"""Bundles by their names on the hub: what is downloaded, what stays, and what goes wrong in one line."""
+"""Bundles by name from the hub: the downloaded files, the cache, and one line for each failure."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def find(hub: HubServer, cache: Path, *names: str, **environment: str) -> list[s
     done = with_hub(hub, cache, "-c", FIND, *names, **environment)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == len(names), done.stdout  # one line each, errors too
+    assert len(lines) == len(names), done.stdout  # one line each, including errors
     return lines
 
 
@@ -73,13 +73,13 @@ def find(hub: HubServer, cache: Path, *names: str, **environment: str) -> list[s
         ("hf:jane/tiny/onnx/s0@main", ("jane/tiny", "onnx/s0", "main")),
     ],
 )
-def test_names_are_taken_apart(name: str, parts: tuple[str | None, ...]) -> None:
+def test_names_are_split_into_their_parts(name: str, parts: tuple[str | None, ...]) -> None:
     match = HUB_NAME.fullmatch(name)
     assert match is not None and match.groups() == parts
     assert HUB_NAME.fullmatch("/jane/tiny") is None
 
 
-def test_only_what_runs_is_downloaded_and_a_moved_branch_is_followed(hub: HubServer, tmp_path: Path) -> None:
+def test_only_needed_files_are_downloaded_and_a_moved_branch_is_followed(hub: HubServer, tmp_path: Path) -> None:
     commit = hub.repositories["jane/tiny"].branches["main"]
     (folder,) = map(Path, find(hub, tmp_path / "cache", "jane/tiny"))
     assert folder.name == commit and SNAPSHOT.fullmatch(str(folder))
@@ -100,7 +100,7 @@ def test_only_what_runs_is_downloaded_and_a_moved_branch_is_followed(hub: HubSer
     assert offline[2].startswith("error: no folder jane/other, and no bundle of that name from the Hugging Face hub")
 
 
-def test_index_goes_on_with_its_commit_where_the_cache_was_emptied(hub: HubServer, tmp_path: Path) -> None:
+def test_an_index_keeps_its_commit_after_the_cache_was_emptied(hub: HubServer, tmp_path: Path) -> None:
     commit = hub.repositories["jane/tiny"].branches["main"]
     hub.repositories["jane/tiny"].commit({**FILES, "tokenizer.json": b"[]"})
     gone = tmp_path / "cache/hub/models--jane--tiny/snapshots" / commit
@@ -116,7 +116,7 @@ def test_folder_inside_a_repository(hub: HubServer, tmp_path: Path) -> None:
     assert (folder / "../../tokenizer.json").exists() and not (folder / "../s1").exists()
 
 
-def test_what_the_hub_refuses_is_one_line(hub: HubServer, tmp_path: Path) -> None:
+def test_a_refusal_of_the_hub_is_one_line(hub: HubServer, tmp_path: Path) -> None:
     hub.add("jane/gated", FILES, token="hf_of_jane")
     hub.add("jane/consent", FILES, token="hf_of_jane", is_listed=True)
     hub.add("jane/torch", {**SETTINGS, "model.safetensors": b"weights"})
@@ -127,7 +127,7 @@ def test_what_the_hub_refuses_is_one_line(hub: HubServer, tmp_path: Path) -> Non
     for refused in (gated, consent):
         assert "its owner must grant access first" in refused and "hf auth login" in refused
     assert not list((tmp_path / "cache").rglob("*.onnx"))
-    assert torch == "error: jane/torch on the hub is no bundle that MiniCLIP runs: no ONNX file"
+    assert torch == "error: jane/torch on the hub is not a bundle that MiniCLIP can run: no ONNX file"
     assert "onnx/text_model_q4.onnx, onnx/vision_model_q4.onnx; MiniCLIP runs both towers in fp32" in q4
     (folder,) = find(hub, tmp_path / "cache", "jane/gated", HF_TOKEN="hf_of_jane")
     assert Path(folder, "tokenizer.json").exists()
@@ -145,16 +145,16 @@ def test_damaged_download_leaves_the_cache_and_can_be_repeated(hub: HubServer, t
 def test_download_that_ends_early_is_one_line_and_leaves_no_file(hub: HubServer, tmp_path: Path) -> None:
     hub.cut = {"onnx/text_model.onnx"}
     (refused,) = find(hub, tmp_path / "cache", "jane/tiny")
-    assert refused.startswith("error: jane/tiny was not downloaded whole (")
+    assert refused.startswith("error: jane/tiny was not downloaded completely (")
     assert refused.endswith("); run the command again")
     assert not list((tmp_path / "cache").rglob("text_model.onnx"))
-    hub.stop()  # half a bundle is no bundle: offline there is none
+    hub.stop()  # an incomplete bundle does not count, so offline there is none
     (offline,) = find(hub, tmp_path / "cache", "jane/tiny")
     assert offline.startswith("error: no folder jane/tiny")
 
 
 @pytest.mark.e2e
-def test_commands_take_a_name_and_go_on_offline(
+def test_commands_take_a_name_and_continue_offline(
     hub: HubServer, tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     hub.add("jane/real", read_files(tiny_bundle))

@@ -7,7 +7,7 @@ from pathlib import Path
 from miniclip.models.checkpoint import load_run
 
 
-def test_the_run_that_a_published_run_was_started_from_keeps_only_its_name(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_published_run_names_its_start_without_a_folder(tiny_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     settings = json.loads((run / "config.json").read_text())
     settings["config"]["train"]["start_from"] = "/home/jane/secret/setup2"

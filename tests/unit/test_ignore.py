@@ -1,4 +1,4 @@
-"""Folders that are not the user's images, what a user leaves out, and what is passed over by kind."""
+"""Folders without the user's images, exclude patterns, and counts of skipped files by kind."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def found(folder: Path, *exclude: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NOT_THE_USERS)
-def test_folders_that_are_not_the_users_are_left_out_at_any_depth(tmp_path: Path, name: str) -> None:
+def test_folders_of_programs_are_left_out_at_any_depth(tmp_path: Path, name: str) -> None:
     draw(tmp_path, "a.png", f"{name}/x.png", f"holiday/{name}/deep/x.png", "holiday/b.png")
     assert found(tmp_path) == ["a.png", "holiday/b.png"]
     (remark,) = scan_images(str(tmp_path)).remarks()
@@ -48,7 +48,7 @@ def test_the_users_own_folders_stay(tmp_path: Path) -> None:
     assert found(draw(tmp_path, *names)) == sorted(names)
 
 
-def test_exclude_is_gitignores_form(tmp_path: Path) -> None:
+def test_exclude_has_the_form_of_gitignore(tmp_path: Path) -> None:
     draw(tmp_path, "a.png", "b.gif", "old/c.png", "x/old/d.png", "#x/e.png", "thumbs/f.png")
     assert found(tmp_path, "*.gif") == ["#x/e.png", "a.png", "old/c.png", "x/old/d.png"]
     assert found(tmp_path, "/old/", "#x") == ["a.png", "b.gif", "x/old/d.png"]
@@ -58,13 +58,13 @@ def test_exclude_is_gitignores_form(tmp_path: Path) -> None:
         found(tmp_path, "!")
 
 
-def test_ignore_files_count_from_their_own_folder(tmp_path: Path) -> None:
+def test_ignore_files_apply_from_their_own_folder(tmp_path: Path) -> None:
     draw(tmp_path, "a.png", "b.png", "sub/a.png", "sub/b.png", "sub/thumbs/c.png")
     (tmp_path / ".miniclipignore").write_text("# mine\n/b.png\n")
     (tmp_path / "sub/.miniclipignore").write_text("a.png\n!thumbs/\n")
     assert found(tmp_path) == ["a.png", "sub/b.png", "sub/thumbs/c.png"]
     (tmp_path / ".miniclipignore").write_text("!\n")
-    with pytest.raises(MiniClipError, match="miniclipignore has a pattern that gitignore does not know"):
+    with pytest.raises(MiniClipError, match="miniclipignore has an invalid pattern"):
         found(tmp_path)
 
 
@@ -74,7 +74,7 @@ def test_captions_bring_no_excluded_image_back(tmp_path: Path) -> None:
     assert found(tmp_path) == ["a.png"]
 
 
-def test_files_are_passed_over_by_kind(tmp_path: Path) -> None:
+def test_skipped_files_are_counted_by_kind(tmp_path: Path) -> None:
     draw(tmp_path, "a.png", ".jpg", "sub/.PNG")
     for name in ("b.psd", "c.PSD", "d.mov", "e.pdf", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).write_bytes(b"x")
@@ -88,18 +88,18 @@ def test_files_are_passed_over_by_kind(tmp_path: Path) -> None:
         scan_images(str(tmp_path))
 
 
-def test_an_index_keeps_what_it_leaves_out(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_index_remembers_its_exclude_patterns(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     update_index(str(images), encoders, out)
     report = update_index(str(images), encoders, out, exclude=["b.*"])
     assert (report.kept, report.removed) == (2, 1) and report.notes == ["left out: single files 1"]
-    report = update_index(str(images), encoders, out)  # it keeps the pattern
+    report = update_index(str(images), encoders, out)  # it remembers the pattern
     assert (report.kept, report.added) == (2, 0)
-    report = update_index(str(images), encoders, out, exclude=[""])  # and gives it up when told so
+    report = update_index(str(images), encoders, out, exclude=[""])  # and drops it on request
     assert (report.kept, report.added) == (2, 1)
 
 
-def test_rows_of_folders_that_are_left_out_now_go(
+def test_rows_of_newly_excluded_folders_are_removed(
     encoders: OnnxEncoders,
     images: Path,
     tmp_path: Path,

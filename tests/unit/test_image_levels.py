@@ -1,4 +1,4 @@
-"""Images of more than 8 bits show what is in them, and large ones are in memory once; both as plain numpy has it."""
+"""Images of more than 8 bits keep their contrast, and large ones are in memory once; both as in plain numpy."""
 
 import io
 import subprocess
@@ -16,7 +16,7 @@ RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
 
 
 def grey_of(values: np.ndarray, kind: str = "TIFF") -> np.ndarray:
-    """(H, W): the grey that is made of one number a pixel."""
+    """(H, W): the grey levels for one number per pixel."""
     stream = io.BytesIO()
     Image.fromarray(values).save(stream, kind)
     rgb = np.asarray(open_image(stream.getvalue()))
@@ -45,7 +45,7 @@ def grey_of(values: np.ndarray, kind: str = "TIFF") -> np.ndarray:
     ],
     ids=lambda value: f"{value.dtype}-to-{value.max():g}" if isinstance(value, np.ndarray) else str(value),
 )
-def test_range_of_an_image_is_told_by_its_values(values: np.ndarray, kind: str, black: int, white: int) -> None:
+def test_the_range_of_an_image_follows_from_its_values(values: np.ndarray, kind: str, black: int, white: int) -> None:
     expected = ((values.astype(np.float64) - black) * 255 / (white - black)).clip(0, 255)
     assert np.abs(grey_of(values, kind) - expected).max() <= 1
 
@@ -56,7 +56,7 @@ def test_gaps_and_infinite_values_do_not_stretch_the_range() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK", "I;16", "F"])
-def test_large_image_is_the_same_band_by_band(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_converted_in_bands_is_the_same(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (67, 53, 4), dtype=np.uint8)
     grey = noise[:, :, 0]
     if mode in ("I;16", "F"):

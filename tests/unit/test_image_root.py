@@ -18,8 +18,8 @@ def write(file: Path, *rows: str) -> Path:
     return file
 
 
-def test_images_are_found_in_the_folder_that_is_named(tmp_path: Path) -> None:
-    """In it, in its `Images`, and below; a file of the same name beside the captions is another one."""
+def test_images_are_found_in_the_named_folder(tmp_path: Path) -> None:
+    """In the folder, in its `Images`, and below; not a file of the same name beside the captions."""
     root = tmp_path / "far"
     add_images(root, "a.png", "Images/b.png", "sub/c.png")
     file = write(tmp_path / "near" / "captions.csv", "a.png,one", "b.png,two", "sub/c.png,three")
@@ -30,7 +30,7 @@ def test_images_are_found_in_the_folder_that_is_named(tmp_path: Path) -> None:
         assert all(path.is_relative_to(root) for path in table.image_paths)
 
 
-def test_each_source_has_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_each_source_has_its_own_image_root(tmp_path: Path) -> None:
     for name in ("x", "y"):
         add_images(tmp_path / name, "a.png")
     files = [write(tmp_path / f"{name}.csv", f"a.png,{name}") for name in ("x", "y")]
@@ -40,14 +40,14 @@ def test_each_source_has_a_folder_of_its_own(tmp_path: Path) -> None:
         read_sources(files, image_roots=[tmp_path / "x"])
 
 
-def test_a_folder_that_cannot_be_meant_is_one_line(tmp_path: Path) -> None:
+def test_a_wrong_image_root_is_one_line(tmp_path: Path) -> None:
     add_images(tmp_path / "images", "a.png")
     file = write(tmp_path / "captions.csv", "b.png,one")
     for source, root, words in (
-        (file, tmp_path / "none", "none is no folder"),
+        (file, tmp_path / "none", "none is not a folder"),
         (file, tmp_path / "images", "name another folder with --image-root"),
         (tmp_path / "images", tmp_path / "images", "holds none; name the file with --data"),
-        ("openmoji", tmp_path / "images", "openmoji brings its images; leave it out"),
+        ("openmoji", tmp_path / "images", "openmoji contains its images; leave it out"),
     ):
         with pytest.raises(MiniClipError, match=words):
             read_captions(source, image_root=root)

@@ -1,6 +1,6 @@
-"""Text in images: read once, kept, found; read later where an index was made without it.
+"""Text in images is read once, stored and found; an index without it gets it later.
 
-The reader here takes a colour for a word: the models of the extra `ocr` are tried in tests/slow/test_ocr.py.
+The reader here stands for a colour with a word; tests/slow/test_ocr.py tests the models of the extra `ocr`.
 """
 
 import importlib.util
@@ -33,7 +33,7 @@ WORDS = {(255, 0, 0): "Invoice 2041\nTotal 12.90", (0, 0, 255): "Platform seven"
 
 
 class ColourReader:
-    """Reads the text that a colour stands for, and counts how often."""
+    """Reads a word for each colour, and counts its calls."""
 
     def __init__(self) -> None:
         self.count, self.error = 0, None
@@ -97,7 +97,7 @@ def test_an_older_index_gains_text_without_embedding_again(
     assert np.array_equal(before.image_embeds, after.image_embeds) and not after.unread.any()
 
 
-def test_no_ocr_is_kept_until_it_is_asked_for(
+def test_no_ocr_is_kept_until_ocr_is_requested(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader
 ) -> None:
     out = tmp_path / "index"
@@ -110,7 +110,7 @@ def test_no_ocr_is_kept_until_it_is_asked_for(
         update_index(str(images), encoders, out, ocr=True)
     assert reader.count == 3 and read_settings(out).ocr is True
     update_index(str(images), encoders, out, ocr=False)
-    assert texts(out)["a.png"] == WORDS[255, 0, 0]  # what was read stays
+    assert texts(out)["a.png"] == WORDS[255, 0, 0]  # texts that were read stay
 
 
 def test_without_the_extra_ocr_names_the_package(
@@ -122,7 +122,7 @@ def test_without_the_extra_ocr_names_the_package(
     assert not (tmp_path / "index").exists()
 
 
-def test_what_cannot_be_read_now_is_tried_again_and_what_never_can_is_not(
+def test_only_temporary_failures_are_retried(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader
 ) -> None:
     out = tmp_path / "index"
@@ -135,7 +135,9 @@ def test_what_cannot_be_read_now_is_tried_again_and_what_never_can_is_not(
     assert update_index(str(images), encoders, out).with_text == 0 and reader.count == 6
 
 
-def test_a_stop_keeps_what_was_read(encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader) -> None:
+def test_a_stop_keeps_the_texts_read_so_far(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, reader: ColourReader
+) -> None:
     out = tmp_path / "index"
     update_index(str(images), encoders, out, ocr=False)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Checkpoints by name from the hub, a CLIP's two projections, and files that only look like a checkpoint."""
+"""Checkpoints by name from the hub, the two projections of a CLIP, and files that only look like a checkpoint."""
 
 import json
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def publish(hub: HubServer, name: str, files: dict[str, bytes]) -> None:
 def test_released_checkpoints_are_imported_by_name(
     hub: HubServer, tmp_path: Path, name: str, kind: str, vision: str
 ) -> None:
-    """Backbones come by their names, too, without their weights; the run is that of the downloaded file."""
+    """Backbones are also found by name, without weights; the run equals that of the downloaded file."""
     original = Original(tmp_path, kind, linear=False)
     checkpoint = original.save(tmp_path / "best.pt")
     publish(hub, name, {f"{name.partition('/')[2]}.pt": checkpoint.read_bytes(), "README.md": b"card"})
@@ -74,7 +74,7 @@ def test_a_name_without_one_checkpoint_is_one_line(hub: HubServer, tmp_path: Pat
         assert not (tmp_path / "run").exists()
 
 
-def test_the_prefix_of_data_parallel_is_taken_off(tmp_path: Path) -> None:
+def test_the_prefix_of_data_parallel_is_removed(tmp_path: Path) -> None:
     original = Original(tmp_path, "vit", linear=True)
     torch.save({f"module.{name}": value for name, value in original.state.items()}, tmp_path / "parallel.pt")
     original.imported(tmp_path / "parallel.pt", tmp_path / "run")
@@ -83,18 +83,18 @@ def test_the_prefix_of_data_parallel_is_taken_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours, same)
 
 
-def test_prepared_embeddings_are_named_for_what_they_are(tmp_path: Path) -> None:
+def test_prepared_embeddings_are_recognised(tmp_path: Path) -> None:
     file = tmp_path / "embeddings.pt"
     embeds = {name: torch.ones(2, 4) for name in ("image_embeddings", "text_embeddings")}
     torch.save({**embeds, "image_ids": ["a.jpg", "b.jpg"], "captions": ["a", "b"]}, file)
     done = run_cli("miniclip.cli", "import", file, "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "holds embeddings that the original's app prepared, and no model" in done.stderr
+    assert "holds embeddings prepared by the original app, and no model" in done.stderr
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP, as its folder on the hub."""
+    """A tiny CLIP, as a folder on the hub."""
     folder = tmp_path_factory.mktemp("clip") / "clip-tiny"
     folder.mkdir()
     ids = write_tokenizer(folder)
@@ -107,7 +107,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probe_of(clip: Path) -> dict[str, Tensor]:
-    """As open_clip names and turns them: the two projections, the temperature, and frozen weights."""
+    """The two projections, the temperature and frozen weights, in the names and layout of open_clip."""
     model = CLIPModel.from_pretrained(clip)
     torch.manual_seed(1)
     return {
@@ -124,7 +124,7 @@ def save_probe(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
-def test_a_linear_probe_embeds_as_its_clip_with_its_projections(clip: Path, tmp_path: Path) -> None:
+def test_a_linear_probe_embeds_like_its_clip_with_the_new_projections(clip: Path, tmp_path: Path) -> None:
     state = probe_of(clip)
     file = save_probe(tmp_path / "linearprobe_best.pt", state)
     done = run_cli("miniclip.cli", "import", file, "--vision", clip, "--out", tmp_path / "run")
@@ -149,7 +149,7 @@ def test_a_linear_probe_embeds_as_its_clip_with_its_projections(clip: Path, tmp_
     ("name", "value", "words"),
     [
         ("visual.proj", torch.ones(32, 8), "visual.proj is (8, 32), not (16, 32); --vision must name the CLIP"),
-        ("token_embedding.weight", torch.ones(5, 32), "did not begin as"),
+        ("token_embedding.weight", torch.ones(5, 32), "was not trained from"),
         ("visual.conv1.weight", torch.ones(32, 3, 16, 16), "visual.conv1.weight differs; name its CLIP with --vision"),
     ],
 )
@@ -161,9 +161,7 @@ def test_a_probe_of_another_clip_is_one_line(clip: Path, tmp_path: Path, name: s
     assert not (tmp_path / "run").exists()
 
 
-def test_a_probe_on_something_that_is_no_clip_is_one_line(
-    clip: Path, tiny_backbones: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_probe_without_a_clip_is_one_line(clip: Path, tiny_backbones: tuple[Path, Path], tmp_path: Path) -> None:
     file = save_probe(tmp_path / "probe.pt", probe_of(clip))
-    with pytest.raises(MiniClipError, match="is no CLIP, as the checkpoint is; name the one it began as"):
+    with pytest.raises(MiniClipError, match="is not a CLIP; name the CLIP that the training started from"):
         import_checkpoint(file, str(tiny_backbones[0]), "roberta-base", tmp_path / "run")

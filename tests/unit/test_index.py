@@ -1,18 +1,13 @@
-"""An index follows its images: what did not change is kept, what did is embedded again, a kill loses little."""
+"""An index follows its images: unchanged rows are kept, changed images are embedded again, a kill loses little."""
 
-import hashlib
 import json
 import os
 import re
 import shutil
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import lancedb
 import numpy as np
 import pytest
-from PIL import Image
 
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
@@ -22,24 +17,9 @@ from miniclip.index.settings import Settings
 from miniclip.index.store import open_writer
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
-from tests.support.indexing import counts, encoders
+from tests.support.indexing import counts, embeds_by_name, encoders, six_images
 
-__all__ = ["encoders"]  # fixture
-
-
-@pytest.fixture
-def images(image_folder: Path, tmp_path: Path) -> Path:
-    """Six of the images, without captions."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for path in sorted(image_folder.glob("*-*"))[:6]:
-        shutil.copy(path, folder)
-    return folder
-
-
-def contents(index: Path) -> dict[str, list[float]]:
-    opened = ImageIndex.open(index)
-    return {path.name: row.tolist() for path, row in zip(opened.paths, opened.image_embeds, strict=True)}
+__all__ = ["encoders", "six_images"]  # fixtures
 
 
 def test_index_holds_each_image_with_its_embedding(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
@@ -53,17 +33,17 @@ def test_index_holds_each_image_with_its_embedding(encoders: OnnxEncoders, image
     index.check_bundle(encoders.bundle.fingerprint)
 
 
-def test_update_embeds_only_what_is_new_or_changed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_update_embeds_only_new_and_changed_images(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     update_index(str(images), encoders, out)
     assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 0)
     first, second, third, *_ = sorted(images.iterdir())
-    before = contents(out)
+    before = embeds_by_name(out)
     shutil.copy(second, first)  # changed
     second.unlink()  # gone
     shutil.copy(third, images / "new.png")
     assert counts(update_index(str(images), encoders, out)) == (2, 4, 1, 0)
-    after = contents(out)
+    after = embeds_by_name(out)
     assert after[first.name] == pytest.approx(before[second.name], abs=1e-5)
     assert second.name not in after and after["new.png"] == pytest.approx(before[third.name], abs=1e-5)
     assert after[third.name] == before[third.name]
@@ -107,7 +87,7 @@ def test_names_of_every_kind_work(encoders: OnnxEncoders, images: Path, tmp_path
     for name in names:
         shutil.copy(first, images / name)
     assert counts(update_index(str(images), encoders, out)) == (13, 0, 0, 0)
-    assert set(names) < set(contents(out))
+    assert set(names) < set(embeds_by_name(out))
     for name in names:
         (images / name).unlink()
     assert counts(update_index(str(images), encoders, out)) == (0, 6, 7, 0)
@@ -126,7 +106,7 @@ def test_name_that_is_not_utf8_is_indexed_and_found_again(encoders: OnnxEncoders
     assert counts(update_index(str(images), encoders, tmp_path / "index")) == (0, 7, 0, 0)
 
 
-def test_private_use_name_is_never_mistaken_for_another(
+def test_a_private_use_name_is_never_confused_with_another(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(next(images.glob("*.png")), images / "\U0010dce9.png")
@@ -140,7 +120,7 @@ def test_printable_names_are_one_line() -> None:
     assert printable("\udce9.png") == "\\xe9.png"
 
 
-# what is refused
+# refusals
 
 
 def test_index_of_another_bundle_is_refused_with_the_fix(
@@ -151,19 +131,19 @@ def test_index_of_another_bundle_is_refused_with_the_fix(
     other = Path(shutil.copytree(tiny_bundle, tmp_path / "other"))
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
-    before = contents(out)
+    before = embeds_by_name(out)
     with pytest.raises(MiniClipError, match=r"made by another bundle; choose another --out, or delete it"):
         update_index(str(images), OnnxEncoders(Bundle.open(other), "cpu", threads=1), out)
     with pytest.raises(MiniClipError, match=r"search with --bundle .*tiny, or index the images again"):
         ImageIndex.open(out).check_bundle("0" * 64)
-    assert contents(out) == before
+    assert embeds_by_name(out) == before
 
 
-def test_out_that_is_no_index_is_not_touched(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_an_out_folder_without_an_index_is_not_changed(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear diary")
     (tmp_path / "file").write_text("mine too")
-    for out, words in (("mine", "is no index"), ("file", "is a file"), ("file/below", "choose another --out")):
+    for out, words in (("mine", "is not an index"), ("file", "is a file"), ("file/below", "choose another --out")):
         with pytest.raises(MiniClipError, match=words):
             update_index(str(images), encoders, tmp_path / out)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["diary.txt"]
@@ -193,7 +173,7 @@ def test_damaged_index_is_one_line(encoders: OnnxEncoders, images: Path, tmp_pat
     (out / "index.json").write_text(settings)
     for file in (out / "pictures.lance/data").iterdir():
         file.write_bytes(b"")
-    assert len(ImageIndex.open(out)) == 6  # by the files derived from the table
+    assert len(ImageIndex.open(out)) == 6  # from the derived files
     (out / "rows.npz").unlink()
     with pytest.raises(MiniClipError, match=r"is damaged .* delete it and index the images again") as refused:
         ImageIndex.open(out)
@@ -217,150 +197,6 @@ def test_index_of_the_older_format_is_refused_with_the_fix(
             use()
 
 
-# what is used again, and what is kept
-
-
-def test_renamed_copied_and_touched_images_keep_their_embedding(
-    encoders: OnnxEncoders, images: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "index"
-    update_index(str(images), encoders, out)
-    before = contents(out)
-    first, second, third, *_ = sorted(images.iterdir())
-    first.rename(images / "renamed.jpg")
-    shutil.copy(second, images / "copied.jpg")
-    os.utime(third, ns=(1, 1))
-    report = update_index(str(images), encoders, out)
-    assert (report.added, report.reused, report.kept, report.removed) == (3, 3, 4, 1)
-    after = contents(out)
-    assert after["renamed.jpg"] == before[first.name] and first.name not in after
-    assert after["copied.jpg"] == after[second.name] == before[second.name]
-    assert after[third.name] == before[third.name]
-    assert counts(update_index(str(images), encoders, out)) == (0, 7, 0, 0)
-
-
-def test_row_says_what_the_file_is(encoders: OnnxEncoders, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    exif.get_ifd(0x8769)[0x9003] = "2019:07:14 18:30:05"
-    Image.new("RGB", (1000, 400), (200, 30, 30)).save(folder / "a.jpg", exif=exif)
-    Image.new("RGB", (70, 50)).save(folder / "b.png")
-    update_index(str(folder), encoders, tmp_path / "index")
-    table = lancedb.connect(str(tmp_path / "index")).open_table("pictures").to_arrow().sort_by("path").to_pylist()
-    dated, plain = table
-    assert dated["path"] == str(folder / "a.jpg")
-    assert dated["sha256"] == hashlib.sha256((folder / "a.jpg").read_bytes()).digest()
-    status = (folder / "a.jpg").stat()
-    assert (dated["bytes"], dated["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
-    assert (dated["width_px"], dated["height_px"]) == (400, 1000)
-    assert dated["taken"] == datetime(2019, 7, 14, 18, 30, 5) and plain["taken"] is None
-    assert (plain["width_px"], plain["height_px"]) == (70, 50)
-
-
-def test_unreadable_image_is_tried_again_only_when_it_changed(
-    encoders: OnnxEncoders, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "index"
-    (images / "text.jpg").write_text("no image")
-    update_index(str(images), encoders, out)
-    capsys.readouterr()
-    report = update_index(str(images), encoders, out)
-    assert counts(report) == (0, 6, 0, 1) and report.skipped[0].path.endswith("text.jpg")
-    assert "skipping" not in capsys.readouterr().out  # it was not opened again
-    os.utime(images / "text.jpg", ns=(1, 1))
-    assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 1)
-    assert "skipping text.jpg" in capsys.readouterr().out
-    (images / "text.jpg").unlink()
-    assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 0)
-    assert ImageIndex.open(out).skipped == []
-
-
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(107, "not connected")])
-def test_image_that_could_not_be_opened_is_tried_again_although_it_did_not_change(
-    encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
-) -> None:
-    out, victim = tmp_path / "index", sorted(images.iterdir())[0]
-
-    def refuse(path: str, mode: str) -> Any:  # root may read everything, so permissions alone cannot show it
-        if str(path) == str(victim):
-            raise error
-        return open(path, mode)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("miniclip.index.embed_file.open", refuse, raising=False)
-        assert counts(update_index(str(images), encoders, out)) == (5, 0, 0, 1)
-        assert counts(update_index(str(images), encoders, out)) == (0, 5, 0, 1)
-    assert counts(update_index(str(images), encoders, out)) == (1, 5, 0, 0)
-    assert ImageIndex.open(out).skipped == []
-
-
-def test_heic_is_tried_again_since_the_reader_may_be_there_now(
-    encoders: OnnxEncoders,
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("miniclip.data.images.FORMATS", ["JPEG", "PNG"])
-    (images / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
-    for kept in (0, 6):
-        assert counts(update_index(str(images), encoders, tmp_path / "index")) == (6 - kept, kept, 0, 1)
-        assert "skipping phone.heic: HEIC images need one more package: pip install" in capsys.readouterr().out
-
-
-def test_image_that_turned_bad_leaves_the_index(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "index"
-    update_index(str(images), encoders, out)
-    victim = sorted(images.iterdir())[0]
-    victim.write_text("no image any more")
-    assert counts(update_index(str(images), encoders, out)) == (0, 5, 0, 1)
-    assert victim.name not in contents(out)
-
-
-def test_folder_that_cannot_be_read_keeps_its_images(
-    encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, inner = tmp_path / "index", images / "inner"
-    inner.mkdir()
-    shutil.copy(next(images.glob("*.png")), inner / "kept.png")
-    update_index(str(images), encoders, out)
-    scandir = os.scandir
-
-    def refuse(path: str) -> Any:  # root may read everything, so permissions alone cannot show it
-        if str(path) == str(inner):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    report = update_index(str(images), encoders, out)
-    assert counts(report) == (0, 7, 0, 1)
-    assert report.skipped[0].reason == "folder cannot be read (Permission denied)"
-    assert "kept.png" in contents(out)
-
-
-def test_links_in_a_circle_end(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
-    (images / "below").mkdir()
-    (images / "below/loop").symlink_to(images)
-    (images / "self").symlink_to(images / "self")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shutil.copy(next(images.glob("*.png")), elsewhere / "linked.png")
-    (images / "link").symlink_to(elsewhere)
-    assert counts(update_index(str(images), encoders, tmp_path / "index")) == (7, 0, 0, 1)  # "self" leads nowhere
-
-
-def test_images_without_captions_beside_captioned_ones_are_indexed(
-    encoders: OnnxEncoders, images: Path, tmp_path: Path
-) -> None:
-    first = sorted(path.name for path in images.iterdir())[0]
-    (images / "metadata.csv").write_text(f"file_name,text\n{first},the only caption\nlost.jpg,no image\n")
-    report = update_index(str(images), encoders, tmp_path / "index")
-    assert counts(report) == (6, 0, 0, 1) and "lost.jpg" in report.skipped[0].path
-    assert list(ImageIndex.open(tmp_path / "index").captions) == [["the only caption"], *[[]] * 5]
-
-
 # one writer, many readers
 
 
@@ -374,6 +210,6 @@ def test_second_writer_is_refused_and_readers_keep_their_snapshot(
         with pytest.raises(MiniClipError, match=r"another process \(process \d+\) is writing the index .*wait for it"):
             update_index(str(images), encoders, out)
         writer.remove([str(before.paths[0])])
-        assert len(ImageIndex.open(out)) == 5  # a commit is seen by whoever opens next
+        assert len(ImageIndex.open(out)) == 5  # the next reader sees the commit
     assert len(before) == 6 and before.paths[0].exists()
     assert counts(update_index(str(images), encoders, out)) == (1, 5, 0, 0)

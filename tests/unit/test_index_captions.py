@@ -1,4 +1,4 @@
-"""Captions and names beside an index's images: halves of characters, bytes that are no text, files not read."""
+"""Captions and names of indexed images: lone surrogates, bytes that are not UTF-8, unreadable caption files."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.support.indexing import counts, encoders, images
 __all__ = ["encoders", "images"]  # fixtures
 
 
-def test_halves_of_surrogate_pairs_in_captions_and_names_are_escaped(
+def test_lone_surrogates_in_captions_and_names_are_escaped(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     rows = [("a.png", "a dog \ud83d"), ("b.png", "fine"), ("no\ud83d.png", "lost")]
@@ -26,13 +26,13 @@ def test_halves_of_surrogate_pairs_in_captions_and_names_are_escaped(
         assert "no\\ud83d.png" in [problem.path for problem in report.skipped]
 
 
-def test_names_that_are_not_utf_8_beside_a_caption_file_are_told(
+def test_names_that_are_not_utf_8_beside_a_caption_file_are_reported(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     shutil.copy(images / "c.png", images / os.fsdecode(b"caf\xe9.png"))
     (images / "captions.csv").write_text("image,caption\na.png,first\nb.png,second\n")
     report = update_index(str(images / "captions.csv"), encoders, tmp_path / "index")
-    assert counts(report) == (2, 0, 0, 2)  # c.png has no caption, either
+    assert counts(report) == (2, 0, 0, 2)  # c.png has no caption either
 
 
 def test_folder_that_is_not_utf_8_with_two_caption_files_is_indexed(
@@ -45,14 +45,12 @@ def test_folder_that_is_not_utf_8_with_two_caption_files_is_indexed(
     assert counts(report) == (3, 0, 0, 1) and report.skipped[0].reason.startswith("captions not read: ")
 
 
-def test_captions_stay_where_the_caption_file_cannot_be_read(
-    encoders: OnnxEncoders, images: Path, tmp_path: Path
-) -> None:
+def test_captions_stay_if_the_caption_file_cannot_be_read(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     out, own = tmp_path / "index", [["cap a"], ["cap b"], []]
     (images / "captions.csv").write_text("image,caption\na.png,cap a\nb.png,cap b\n")
     update_index(str(images), encoders, out)
     assert list(ImageIndex.open(out).captions) == own
-    (images / "more.csv").write_text("image,caption\na.png,other\n")  # which of the two is meant?
+    (images / "more.csv").write_text("image,caption\na.png,other\n")  # two caption files: ambiguous
     assert counts(update_index(str(images), encoders, out)) == (0, 3, 0, 1)
     shutil.copy(images / "c.png", images / "b.png")
     assert counts(update_index(str(images), encoders, out)) == (1, 2, 0, 1)

@@ -1,4 +1,4 @@
-"""A commit of an index is whole: whoever reads beside a writer sees the images before it or after it, none missing."""
+"""A commit of an index is atomic: a concurrent reader sees all images before it or all images after it."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An index of an older format opens as it is, and the next update brings it to this format without embedding again."""
+"""An index of an older format opens, and the next update upgrades it without embedding again."""
 
 import json
 from datetime import datetime
@@ -22,7 +22,7 @@ __all__ = ["encoders", "images"]  # fixtures
 
 @pytest.fixture
 def old_index(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> Path:
-    """Format 2: no column `remark` or `retryable`, and no date, since its spelling was not known."""
+    """Format 2: no columns `remark` and `retryable`, and no date, because its spelling was unknown then."""
     exif = Image.Exif()
     exif[0x8769] = {0x9003: "2025-01-14T09:00:00+02:00"}
     Image.new("RGB", (20, 20), (9, 90, 200)).save(images / "dated.jpg", exif=exif)
@@ -55,7 +55,7 @@ def test_the_next_update_brings_it_to_this_format_without_embedding(
     row = after.row_of(images / "dated.jpg")
     assert after.dated == 1 and after.taken[row] == np.datetime64(datetime(2025, 1, 14, 9))
     assert json.loads((old_index / "index.json").read_text())["format"] == INDEX_FORMAT
-    assert [problem.retryable for problem in after.skipped] == [False]  # it was tried once more
+    assert [problem.retryable for problem in after.skipped] == [False]  # it was retried
     again = update_index(str(images), encoders, old_index)
     assert (again.added, again.kept, again.undated) == (0, 4, 3)
 

@@ -1,4 +1,4 @@
-"""Two hundred good images among sixty hostile files: all of the good are indexed, each of the bad has its reason."""
+"""Two hundred good images among sixty hostile files: each good one is indexed, each hostile one has a reason."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def encoded(format_name: str) -> bytes:
 
 
 def make_good(folder: Path) -> set[str]:
-    """Every kind of image that people have, under every kind of name."""
+    """Every usual kind of image, with every kind of name."""
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     names = [f"{number:03}.png" for number in range(GOOD - 60)]
     names += ["it's.png", 'a "b".png', " two  spaces .png", "größe-犬-🐕.png", "line\nend.png", "per%cent;--.png"]
@@ -42,7 +42,7 @@ def make_good(folder: Path) -> set[str]:
     base = draw_image("green", "square")
     alpha = base.convert("RGBA")
     alpha.putalpha(128)
-    deep = folder / "below" / "deeper.jpg"  # a folder that is named like an image
+    deep = folder / "below" / "deeper.jpg"  # a folder with the name of an image
     deep.mkdir(parents=True)
     base.save(deep / "plain.jpg")
     base.save(deep / "progressive.jpg", progressive=True, quality=30)
@@ -81,7 +81,7 @@ def make_good(folder: Path) -> set[str]:
 
 
 def make_hostile(folder: Path) -> dict[str, str]:
-    """By name, words of the reason that is expected. `""` stands for any reason."""
+    """Words of the expected reason by file name; `""` stands for any reason."""
     folder.mkdir()
     expected: dict[str, str] = {}
 
@@ -150,7 +150,7 @@ def make_hostile(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file system with pipes and sockets")
-def test_all_good_images_are_indexed_and_each_hostile_file_has_its_reason(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_good_images_are_indexed_and_hostile_files_have_reasons(tiny_bundle: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "p", tmp_path / "index"
     folder.mkdir()
     good = make_good(folder)
@@ -175,4 +175,4 @@ def test_all_good_images_are_indexed_and_each_hostile_file_has_its_reason(tiny_b
     again = run_cli(*command)
     assert again.returncode == 0, again.stderr
     assert f"0 images embedded, {GOOD} unchanged, 0 removed, {HOSTILE} skipped" in again.stdout
-    assert "skipping hostile/text.jpg" not in again.stdout  # unchanged, so not tried again
+    assert "skipping hostile/text.jpg" not in again.stdout  # unchanged, so not retried

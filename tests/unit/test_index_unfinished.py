@@ -1,4 +1,4 @@
-"""An index says when an update of it was stopped, until the next one is through."""
+"""An index says that an update was stopped, until an update finishes."""
 
 import json
 from functools import partial
@@ -52,4 +52,7 @@ def test_info_says_that_an_older_index_lacks_facts(
     settings = json.loads((tmp_path / "index/index.json").read_text())
     (tmp_path / "index/index.json").write_text(json.dumps(settings | {"format": 3}))
     assert run(["info", str(tmp_path / "index"), "--provider", "cpu"]) == 0
-    assert "unfinished   made by an older MiniCLIP, without camera" in capsys.readouterr().out
+    assert (
+        "unfinished   an older MiniCLIP made it and lacks: camera, rating, latitude, longitude, file type"
+        in capsys.readouterr().out
+    )

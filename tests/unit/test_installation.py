@@ -1,4 +1,4 @@
-"""Commands in messages are those that work here: in a checkout, in a wheel's environment, under make."""
+"""Messages name commands that work here: in a checkout, in the environment of a wheel, under make."""
 
 import os
 import sys
@@ -61,7 +61,7 @@ def test_a_checkout_is_installed_from_its_folder(environment: Path, monkeypatch:
         (InvalidArgument("out", "is empty"), "error: RUN= is empty"),
     ],
 )
-def test_make_variables_are_named_where_make_was_typed(
+def test_messages_under_make_name_make_variables(
     error: MiniClipError, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MINICLIP_FLAGS", "--out=RUN= --resume=RESUME=1 --port=PORT=")

@@ -20,7 +20,7 @@ CHANNELS, SIZE = 12, 8
 
 
 def tower() -> onnx.ModelProto:
-    """Four convolutions (pointwise, depthwise, 3 x 3, pointwise), ReLUs between them, and a mean over all positions."""
+    """Four convolutions (pointwise, depthwise, 3 x 3, pointwise) with ReLUs between, and a mean over all positions."""
     generator = np.random.default_rng(0)
     shapes = {"a": (CHANNELS, 3, 1, 1), "b": (CHANNELS, 1, 3, 3), "c": (CHANNELS, CHANNELS, 3, 3)}
     shapes["d"] = (24, CHANNELS, 1, 1)
@@ -68,7 +68,7 @@ def factors(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def int8(model: onnx.ModelProto, factors: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """All four convolutions quantised: `FIRST_IN_FP32` would leave one."""
+    """All four convolutions quantised; `FIRST_IN_FP32` would leave one in fp32."""
     with pytest.MonkeyPatch.context() as patch, quiet_tools():
         patch.setattr("export.int8.FIRST_IN_FP32", 0)
         return _static(with_weights(model, rounded_weights(model, factors, 8)), feeds(0), ())
@@ -125,7 +125,7 @@ def test_7_bit_weights_and_their_bias_are_what_the_graph_stores(
     np.testing.assert_allclose(ints * scale[:, None, None, None], weight, atol=1e-6)
     bias, bias_scale = after["conv_c_bias_quantized"], after["conv_c_bias_quantized_scale"]
     np.testing.assert_allclose(bias * bias_scale, constants(model)["bias"], atol=1e-3)
-    # onnxruntime fuses a convolution only where this holds
+    # onnxruntime fuses a convolution only if this holds
     np.testing.assert_allclose(
         bias_scale, before["conv_c_bias_quantized_scale"] * scale / before["conv_c_rounded_scale"]
     )
@@ -174,14 +174,14 @@ def test_the_cheapest_layers_for_their_work_take_7_bits_up_to_the_limit(
     assert measured(with_7_bits(int8, {name: seven[name] for name in some})) <= limit * measured(int8)
 
 
-def test_a_range_is_shrunk_to_where_the_squared_error_is_smallest() -> None:
+def test_a_range_shrinks_to_the_smallest_squared_error() -> None:
     values = np.random.default_rng(0).normal(size=50_000)
     step, zero = _best_range(values, -8.0, 8.0)
     assert step == pytest.approx(0.5 * 16 / 255) and zero == 128  # 4 standard deviations on each side
     assert _best_range(np.abs(values), 0.0, 4.5)[1] == 0
     uniform = np.linspace(-1, 3, 50_000)
     step, zero = _best_range(uniform, -1.0, 3.0)
-    assert step == pytest.approx(4 / 255) and zero == 64  # nothing is worth cutting off
+    assert step == pytest.approx(4 / 255) and zero == 64  # clipping gains nothing
 
 
 def test_biases_keep_their_values_when_ranges_change(
@@ -214,15 +214,15 @@ def test_the_fewest_sets_that_help_most_stay_in_fp32(model: onnx.ModelProto, mon
     assert set(layers_to_keep(model, lambda _: 0.5)) == set(sets)  # at most all of them
 
 
-def test_a_tower_that_stays_in_fp32_whole_says_so_and_names_the_layers(
+def test_a_tower_that_stays_entirely_in_fp32_says_so(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("int8", "fp32_layers"):
-        monkeypatch.setattr(f"export.{module}.MIN_COSINE", 2.0)  # which no tower reaches
+        monkeypatch.setattr(f"export.{module}.MIN_COSINE", 2.0)  # no tower reaches it
     ids = np.tile(np.arange(2, 10), (4, 1))
     texts = [{"input_ids": ids + shift, "attention_mask": np.ones_like(ids)} for shift in range(4)]
     fp32 = tiny_bundle / "onnx/text_model.onnx"
     how, _ = write_int8(fp32, tmp_path / "int8.onnx", texts)
     assert how.startswith("all layers stay in fp32 (cosine to fp32 in 8 bits, 1st percentile: ")
-    assert "most is lost in " in how
+    assert "largest losses: " in how
     np.testing.assert_allclose(embed(tmp_path / "int8.onnx", texts), embed(fp32, texts), atol=1e-5)

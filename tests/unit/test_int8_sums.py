@@ -1,4 +1,4 @@
-"""Int8 is exact on every CPU, and fast on those that need nothing for it."""
+"""Int8 is exact on every CPU, and fast on CPUs with exact sums."""
 
 import numpy as np
 import onnxruntime as ort
@@ -28,7 +28,7 @@ def test_sums_are_exact_with_the_options_of_a_session() -> None:
     assert (product(providers.session_options()) == -127 * 255 * 256).all()
 
 
-def test_the_slower_kernels_are_asked_for_only_where_sums_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slower_kernels_are_requested_only_if_sums_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     key = "session.x64quantprecision"
     for overflow in (True, False):
         monkeypatch.setattr(providers, "sums_overflow", lambda own=overflow: own)

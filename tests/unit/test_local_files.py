@@ -1,4 +1,4 @@
-"""The page's local addresses: which requests pass, and what they do to files."""
+"""The page's local addresses: the requests that pass, and their effect on files."""
 
 import io
 import json
@@ -82,7 +82,7 @@ def page(searcher: Searcher) -> Page:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"Host": "photos.example"},  # a reverse proxy, or a name that leads here
+        {"Host": "photos.example"},  # a reverse proxy, or another name of this machine
         {"Host": "127.0.0.1.photos.example"},
         {"Origin": "https://photos.example"},
         {"Origin": "http://127.0.0.1:9999"},  # another program's page on this machine
@@ -124,7 +124,7 @@ def test_a_page_with_a_login_asks_for_it(page: Page) -> None:
 
 
 @pytest.mark.parametrize("kind", ["public", "proxied"])
-def test_a_page_that_others_can_open_has_no_such_addresses(searcher: Searcher, kind: str) -> None:
+def test_a_shared_page_has_no_such_addresses(searcher: Searcher, kind: str) -> None:
     page = Page(AppState(searcher, "cpu", is_public=kind == "public", is_proxied=kind == "proxied"))
     assert page.post("open").status_code == 404
     assert local_routes(page.app_state) == []
@@ -144,7 +144,7 @@ def test_the_original_is_the_file_itself_and_runs_nothing(page: Page, photos: Pa
     assert cross.status_code == 403
 
 
-def test_a_file_that_is_no_image_any_more_is_not_served(page: Page, photos: Path) -> None:
+def test_a_file_that_is_no_longer_an_image_is_not_served(page: Page, photos: Path) -> None:
     (photos / "photo-0.jpg").unlink()
     (photos / "photo-0.jpg").symlink_to("/etc/passwd")
     assert page.get(f"original/{page.gallery}/0").status_code == 404
@@ -186,7 +186,7 @@ def test_a_move_is_shown_first_done_once_and_undone(page: Page, photos: Path, tm
     ],
     ids=lambda values: str(values)[:60],
 )
-def test_plans_that_make_no_sense_are_one_sentence(page: Page, values: dict[str, Any]) -> None:
+def test_an_invalid_plan_is_one_sentence(page: Page, values: dict[str, Any]) -> None:
     answer = page.act("plan", **values)
     assert answer["message"].endswith(".") and "Internal" not in answer["message"] and "plan" not in answer
 
@@ -206,7 +206,7 @@ def test_the_archive_has_the_chosen_files(page: Page, photos: Path) -> None:
 
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A desktop whose only program writes down what it was asked to open."""
+    """A desktop whose only program records the files to open."""
     programs, log = tmp_path / "programs", tmp_path / "opened"
     programs.mkdir()
     program = programs / "xdg-open"
@@ -225,7 +225,7 @@ def test_show_in_folder_opens_the_folder(page: Page, photos: Path, opened: Path)
     assert opened.read_text() == str(photos)
 
 
-def test_without_a_desktop_that_is_said(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_desktop_is_reported(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     assert page.act("show", row=0)["message"] == "The machine that runs the page has no desktop to show a folder on."

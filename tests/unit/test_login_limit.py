@@ -1,4 +1,4 @@
-"""Wrong logins are slowed down, by address and in all, and nobody is locked out for good."""
+"""Wrong logins are slowed down, by address and in total, and no user is locked out for ever."""
 
 from collections.abc import Callable
 
@@ -36,13 +36,13 @@ def test_an_address_has_five_tries_and_then_one_each_half_minute(limit: LoginLim
     assert [limit.take("a") for _ in range(ATTEMPTS)] == [0] * ATTEMPTS
 
 
-def test_what_one_address_tries_costs_another_nothing(limit: LoginLimit) -> None:
+def test_one_address_does_not_use_up_the_tries_of_another(limit: LoginLimit) -> None:
     for _ in range(100):
         limit.take("guesses")
     assert limit.take("another") == 0
 
 
-def test_right_logins_cost_nothing(limit: LoginLimit) -> None:
+def test_correct_logins_use_up_no_tries(limit: LoginLimit) -> None:
     for _ in range(10 * TOTAL_ATTEMPTS):
         assert limit.take("a") == 0
         limit.succeeded("a")

@@ -32,7 +32,7 @@ libc.fflush(out)
 
 
 def pools(**environment: str) -> tuple[str, int]:
-    """What `keep_memory_together` came to, and the pools of a process with 32 threads."""
+    """The result of `keep_memory_together`, and the memory pools of a process with 32 threads."""
     known = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
     told = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True,

@@ -15,12 +15,12 @@ def test_equal_scores_rank_by_column() -> None:
     assert ranks(np.full((3, 3), 0.5), np.arange(3)).tolist() == [0, 1, 2]
 
 
-def test_model_that_gives_every_pair_the_same_score_does_not_look_good() -> None:
+def test_equal_scores_for_every_pair_give_a_low_recall() -> None:
     embeds = np.ones((50, 4), dtype=np.float32) / 2
     assert retrieval_recalls(embeds, embeds, np.arange(50))["text_to_image_recall@1"] == pytest.approx(1 / 50)
 
 
-def test_image_to_text_hits_when_any_own_caption_is_near() -> None:
+def test_image_to_text_counts_the_best_caption_of_the_image() -> None:
     image_embeds = np.eye(2, dtype=np.float32)
     text_embeds = np.array([[0, 1], [1, 0], [0, 1]], dtype=np.float32)  # the first caption of image 0 is wrong
     image_of_caption = np.array([0, 0, 1])
@@ -36,7 +36,7 @@ def test_mean_recall_is_the_mean_of_the_six() -> None:
     assert result["mean_recall"] == pytest.approx((0.25 + 0.5 + 0.75 + 1.5) / 6)
 
 
-def test_paired_protocol_uses_one_caption_an_image() -> None:
+def test_paired_protocol_uses_one_caption_per_image() -> None:
     image_embeds = np.eye(2, dtype=np.float32)
     text_embeds = np.array([[1, 0], [0, 1], [0, 1]], dtype=np.float32)
     image_of_caption = np.array([0, 0, 1])

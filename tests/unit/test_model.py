@@ -1,4 +1,4 @@
-"""The head does what its docstring says, checked by hand on small numbers; towers pool what they should."""
+"""The head follows its docstring, checked by hand on small numbers; towers pool the right tokens."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_dropout_is_before_the_residual_and_only_in_training() -> None:
     torch.manual_seed(0)
     head = ProjectionHead(4, 4, dropout=1 - 1e-9)
     features = torch.randn(3, 4)
-    projected = head.projection(features)  # everything that passes through dropout is dropped, the residual is not
+    projected = head.projection(features)  # dropout zeroes the branch, but not the residual
     expected = nn.functional.normalize(head.layer_norm(projected), dim=-1)
     torch.testing.assert_close(head.train()(features), expected)
     assert not torch.allclose(head.eval()(features), expected, atol=1e-2)
@@ -68,21 +68,21 @@ def test_dropout_is_before_the_residual_and_only_in_training() -> None:
 def test_features_are_standardised_by_the_training_set() -> None:
     head = ProjectionHead(3, 2, dropout=0.0)
     features = torch.tensor([[0.0, 10.0, 5.0], [2.0, 30.0, 5.0]])
-    torch.testing.assert_close(head.standardise(features), features)  # the identity until it was fitted
+    torch.testing.assert_close(head.standardise(features), features)  # the identity before the fit
     head.fit_features(features)
     deviation = math.sqrt(2)  # of (0, 2), with N - 1
     torch.testing.assert_close(head.standardise(features)[:, 0], torch.tensor([-1, 1]) / deviation)
     assert head.standardise(torch.tensor([[1.0, 20.0, 5.0]])).abs().max() == 0
 
 
-def test_a_feature_that_hardly_varies_is_not_blown_up() -> None:
+def test_a_nearly_constant_feature_is_not_amplified() -> None:
     head = ProjectionHead(3, 2, dropout=0.0)
     head.fit_features(torch.tensor([[0.0, 10.0, 5.0], [2.0, 30.0, 5.0]]))
     floor = 0.1 * math.sqrt(2)  # a tenth of the median deviation
     assert head.feature_std[2].item() == pytest.approx(floor, rel=1e-5)
 
 
-def test_logit_scale_starts_at_one_over_007_and_scales_the_cosines(model: DualEncoder) -> None:
+def test_logit_scale_starts_at_one_over_007_and_multiplies_cosines(model: DualEncoder) -> None:
     assert model.logit_scale.item() == pytest.approx(math.log(1 / 0.07)) == pytest.approx(2.6592, abs=1e-4)
     pixel_values, ids = torch.randn(2, 3, 32, 32), torch.randint(0, 40, (3, 5))
     with torch.inference_mode():
@@ -136,7 +136,7 @@ def test_vision_pooling_is_class_token_then_mean_of_patches() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "cls+mean"])
-def test_pooling_that_a_backbone_has_not_is_refused(pooling: str) -> None:
+def test_a_pooling_that_the_backbone_lacks_is_refused(pooling: str) -> None:
     convolutional = [
         EfficientNetLite(EfficientNetLiteConfig(width=0.25, depth=0.5)),
         hf.ResNetModel(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])),
@@ -148,7 +148,7 @@ def test_pooling_that_a_backbone_has_not_is_refused(pooling: str) -> None:
         TextTower(tiny_bert(), "eos")
 
 
-def test_longest_text_is_what_the_position_table_holds() -> None:
+def test_the_position_table_limits_the_text_length() -> None:
     roberta = hf.RobertaModel(hf.RobertaConfig(vocab_size=40, max_position_embeddings=16, pad_token_id=1, **TINY))
     assert TextTower(tiny_bert(), "auto").max_positions == 16
     tower = TextTower(roberta.eval(), "auto")
@@ -159,7 +159,7 @@ def test_longest_text_is_what_the_position_table_holds() -> None:
         tower(torch.full((1, 15), 5), torch.ones(1, 15).long())
 
 
-def test_torch_encoders_give_what_the_model_gives(tiny_run, image_folder) -> None:
+def test_torch_encoders_equal_the_model(tiny_run, image_folder) -> None:
     run = load_run(tiny_run)
     encoders = run.encoders()
     paths = sorted(image_folder.glob("*.jpg"))[:3]

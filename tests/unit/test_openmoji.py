@@ -1,4 +1,4 @@
-"""The built-in images: how many have a name, that splits keep skin tones together, that they are drawn once."""
+"""The built-in images: their number, their names, splits that keep skin tones together, and drawing once."""
 
 import re
 import sys
@@ -57,8 +57,8 @@ def test_every_image_has_a_caption_and_captions_are_plain_words(all_tones: Capti
     ("code", "captions"),
     [
         ("1F63A", ["grinning cat", "smiley cat"]),
-        ("2764", ["red heart", "heart"]),  # the table says 2764-FE0F, the file does not
-        ("1F3CB-FE0F-200D-2642-FE0F", ["man lifting weights", "weight lifting man"]),  # here the file says it
+        ("2764", ["red heart", "heart"]),  # the table has 2764-FE0F, the file name does not
+        ("1F3CB-FE0F-200D-2642-FE0F", ["man lifting weights", "weight lifting man"]),  # here the file name has it
         ("1F1E8-1F1F3", ["China", "flag for China"]),  # its alias cn is a code
         ("1F45E", ["man's shoe", "mans shoe", "shoe"]),
         ("1F170", ["A button blood type"]),  # its alias a is a code, a_button_blood_type is its name again
@@ -68,7 +68,7 @@ def test_captions_are_the_english_name_and_its_aliases(all_tones: CaptionTable, 
     assert captions_of(all_tones, code) == captions
 
 
-def test_the_colour_style_sign_may_be_missing_on_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variation_selector_may_be_missing_in_file_or_table(monkeypatch: pytest.MonkeyPatch) -> None:
     import emoji
 
     heart, lifter = "\u2764\ufe0f", "\U0001f3cb\u200d\u2642"  # files: 2764 and 1F3CB-FE0F-200D-2642-FE0F
@@ -84,16 +84,16 @@ def test_no_split_divides_the_skin_tones_of_an_image(all_tones: CaptionTable) ->
             image = re.sub(r"-1F3F[B-F]|-FE0F", "", path.stem)
             splits_of[image].add(split)
             members[image] += 1
-    assert max(members.values()) > 20  # couples: the test has something to find
+    assert max(members.values()) > 20  # couples; otherwise the test could not fail
     assert [image for image, splits in splits_of.items() if len(splits) > 1] == []
 
 
 @pytest.mark.usefixtures("all_tones")
-def test_a_couple_in_two_skin_tones_is_in_the_split_of_the_couple_in_one() -> None:
+def test_couples_of_any_skin_tones_share_a_split() -> None:
     for seed in range(4):
         table = openmoji_table(seed, size_px=16, skin_tones=True)
         split_of = {path.stem: split for path, split in zip(table.image_paths, table.splits, strict=True)}
-        # the plain couple has a code of its own, and so has the couple in two tones
+        # the plain couple and the couple in two tones have different codes
         assert split_of["1F46D"] == split_of["1F469-1F3FB-200D-1F91D-200D-1F469-1F3FC"]
         assert split_of["1F48F"] == split_of["1F9D1-1F3FB-200D-2764-FE0F-200D-1F48B-200D-1F9D1-1F3FC"]
 
@@ -115,7 +115,7 @@ def test_images_are_sorted_and_drawn_on_white(all_tones: CaptionTable, cache: Pa
         pixels = image.convert("RGBA")
     assert pixels.size == (16, 16)
     assert pixels.getpixel((0, 0)) == (255, 255, 255, 255)
-    assert len(set(pixels.get_flattened_data())) > 10  # and something is drawn
+    assert len(set(pixels.get_flattened_data())) > 10  # and it is not blank
 
 
 def test_images_are_drawn_once(all_tones: CaptionTable) -> None:
@@ -146,7 +146,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert cache_folder() == tmp_path / ".cache/miniclip"
 
 
-def test_a_cached_file_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_cached_file_is_complete_or_absent(tmp_path: Path) -> None:
     write_cached(tmp_path / "new/a.png", b"content")
     assert (tmp_path / "new/a.png").read_bytes() == b"content"
     (tmp_path / "taken").mkdir()
@@ -162,7 +162,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_package_that_names_the_images_is_pinned_as_it_is_locked() -> None:
-    """Names decide which images there are and so the split: with another table, `test` holds trained-on images."""
+    """Names determine the images and their split: with another table, `test` could hold training images."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     (wanted,) = (line for line in project["optional-dependencies"]["demo"] if line.startswith("emoji"))
     assert re.fullmatch(r"emoji==[\d.]+", wanted)

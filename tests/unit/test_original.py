@@ -1,4 +1,4 @@
-"""Checkpoints of the original student project: as runs they embed as the original did, and anything else is refused."""
+"""Checkpoints of the original student project: as runs, they embed like the original; other files are refused."""
 
 import math
 import shutil
@@ -26,7 +26,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Original:
 
 @pytest.mark.parametrize("linear", [False, True], ids=["mlp", "affine"])
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_a_run_embeds_as_the_original_did(kind: str, linear: bool, tmp_path: Path) -> None:
+def test_a_run_embeds_like_the_original(kind: str, linear: bool, tmp_path: Path) -> None:
     original = Original(tmp_path, kind, linear)
     original.imported(original.save(tmp_path / "best.pt"), tmp_path / "runs" / "old")
     run = load_run(tmp_path / "runs" / "old")
@@ -35,14 +35,14 @@ def test_a_run_embeds_as_the_original_did(kind: str, linear: bool, tmp_path: Pat
     pixel_values = torch.randn(3, 3, 64, 64) * torch.tensor([0.3, 1.0, 3.0]).view(3, 1, 1, 1)
     found = encoders.embed_pixels(pixel_values.numpy())
     np.testing.assert_allclose(found, original.image_embeds(pixel_values).numpy(), atol=1e-5)
-    assert np.abs(found[0] - found[1]).max() > 1e-3  # or any image would do
+    assert np.abs(found[0] - found[1]).max() > 1e-3  # otherwise any image would pass
     input_ids, attention_mask = (torch.from_numpy(array) for array in run.tokenizer(TEXTS))
     expected = original.text_embeds(input_ids, attention_mask).numpy()
     np.testing.assert_allclose(encoders.encode_texts(TEXTS), expected, atol=1e-5)
     assert encoders.logit_scale == pytest.approx(2.6592)
 
 
-def test_resnet_has_its_strides_where_torchvision_has_them(tmp_path: Path) -> None:
+def test_resnet_has_the_strides_of_torchvision(tmp_path: Path) -> None:
     original = Original(tmp_path, "resnet", linear=False)
     original.imported(original.save(tmp_path / "best.pt"), tmp_path / "run")
     backbone = load_run(tmp_path / "run").model.vision.backbone
@@ -77,17 +77,17 @@ def test_a_wrapped_checkpoint_in_half_precision_opens(vit: Original, wrapper: st
     assert {value.dtype for value in load_run(tmp_path / "run").model.state_dict().values()} == {torch.float32}
 
 
-def test_preprocessing_and_tokenizer_are_those_of_the_specs(vit: Original, tmp_path: Path) -> None:
-    """As the original's ViTImageProcessor and RobertaTokenizer read them: squashed, bilinear, padded with <pad>."""
+def test_preprocessing_and_tokenizer_come_from_the_specs(vit: Original, tmp_path: Path) -> None:
+    """As in the original's ViTImageProcessor and RobertaTokenizer: squashed, bilinear, padded with <pad>."""
     vit.imported(vit.save(tmp_path / "best.pt"), tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert (run.transform.height_px, run.transform.width_px, run.transform.resize_shortest_px) == (64, 64, None)
     assert (run.transform.mean, run.transform.resample) == ((0.4, 0.5, 0.6), 2)
-    assert (run.tokenizer.pad_id, run.tokenizer.max_tokens) == (0, 35)  # of 36 positions one is before the first
+    assert (run.tokenizer.pad_id, run.tokenizer.max_tokens) == (0, 35)  # one of 36 positions is unused
     assert (run.config.model.vision_pooling, run.config.model.text_pooling) == ("cls", "cls")
 
 
-def test_temperature_is_a_logarithm_or_in_zero_to_one() -> None:
+def test_a_temperature_is_a_logarithm_or_between_zero_and_one() -> None:
     assert logit_scale_of(2.659) == 2.659
     assert logit_scale_of(0.07) == pytest.approx(math.log(1 / 0.07))
     assert logit_scale_of(1.0) == 0.0
@@ -115,12 +115,12 @@ QUERY = "vision_encoder.model.encoder.layer.1.attention.attention.query.weight"
         (lambda s: s.update({QUERY: torch.ones(32, 32, dtype=torch.int8)}), f"{QUERY} is (32, 32) torch.int8, not"),
         (lambda s: s.update(temperature=torch.ones(2)), "temperature is (2,)"),
         (lambda s: s.update(temperature=torch.tensor(math.inf)), "the temperature is inf"),
-        (lambda s: s.pop("temperature"), "no checkpoint of the original MiniCLIP: it has no temperature"),
+        (lambda s: s.pop("temperature"), "is neither a checkpoint of the original MiniCLIP, which has"),
         (lambda s: s.pop("vision_encoder.projection.projection.weight"), "has no matrix vision_encoder.projection."),
         (lambda s: s.pop("text_encoder.projection.fc.bias"), "lacks 1 of 88 weights, text_encoder.projection.fc.bias"),
-        (lambda s: s.update({QUERY: 3.0}), f"is no state dict: '{QUERY}' is no plain tensor"),
-        (lambda s: s.update({QUERY: torch.eye(32, device="meta")}), f"'{QUERY}' is no plain tensor"),
-        (lambda s: s.update({QUERY: torch.eye(32).to_sparse()}), f"is no state dict: '{QUERY}' is no plain tensor"),
+        (lambda s: s.update({QUERY: 3.0}), f"is not a state dict: '{QUERY}' is not a plain tensor"),
+        (lambda s: s.update({QUERY: torch.eye(32, device="meta")}), f"'{QUERY}' is not a plain tensor"),
+        (lambda s: s.update({QUERY: torch.eye(32).to_sparse()}), f"'{QUERY}' is not a plain tensor"),
         (lambda s: s.update({"vision_encoder.model.conv1.weight": torch.ones(())}), "has no matrix vision_encoder."),
     ],
 )
@@ -131,39 +131,39 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(
 
 
 class Payload:
-    """What a hostile pickle would run."""
+    """Code in a hostile pickle."""
 
     def __reduce__(self) -> tuple:
         return (Path.touch, (Path("pwned"),))
 
 
-def test_nothing_but_tensors_is_unpickled(vit: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_tensors_are_unpickled(vit: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in (("pickle.pt", Payload()), ("model.pt", nn.Linear(2, 2))):
         torch.save({"temperature": value}, tmp_path / name)
-        assert "is no file of plain weights, and nothing else is opened" in vit.refusal(tmp_path / name, Path("run"))
+        assert "is not a file of plain weights only, so it is not opened" in vit.refusal(tmp_path / name, Path("run"))
     assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04" + bytes(64), b"\x80\x02c"])
-def test_a_file_that_is_no_checkpoint_is_one_line(vit: Original, content: bytes, tmp_path: Path) -> None:
+def test_a_file_without_a_checkpoint_is_one_line(vit: Original, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "best.pt").write_bytes(content)
-    assert "is no file of plain weights" in vit.refusal(tmp_path / "best.pt", tmp_path / "run")
+    assert "is not a file of plain weights" in vit.refusal(tmp_path / "best.pt", tmp_path / "run")
 
 
-def test_a_checkpoint_that_is_not_there_or_holds_a_tensor_is_one_line(vit: Original, tmp_path: Path) -> None:
+def test_a_missing_file_or_a_lone_tensor_is_one_line(vit: Original, tmp_path: Path) -> None:
     assert "No such file" in vit.refusal(tmp_path / "none.pt", tmp_path / "run")
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
-    assert "no checkpoint of the original" in vit.refusal(tmp_path / "tensor.pt", tmp_path / "run")
+    assert "neither a checkpoint of the original" in vit.refusal(tmp_path / "tensor.pt", tmp_path / "run")
 
 
-def test_a_run_that_is_there_stays(vit: Original, tmp_path: Path) -> None:
+def test_an_existing_run_is_not_replaced(vit: Original, tmp_path: Path) -> None:
     checkpoint, run = vit.save(tmp_path / "best.pt"), tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text("{}")
-    assert vit.refusal(checkpoint, run) == f"{run} holds a run already, or something else; choose another --out"
+    assert vit.refusal(checkpoint, run) == f"{run} already holds files; choose another --out"
     assert [path.name for path in run.iterdir()] == ["config.json"]
-    assert "holds a run already" in vit.refusal(checkpoint, checkpoint)
+    assert "already holds files" in vit.refusal(checkpoint, checkpoint)
     with pytest.raises(MiniClipError, match="cannot write"):
         vit.imported(checkpoint, checkpoint / "run")
 
@@ -178,7 +178,7 @@ def test_a_backbone_of_another_kind_or_without_its_files_is_one_line(vit: Origin
         return str(error.value)
 
     assert "--text: " in said(vit.vision_spec, vit.vision_spec)
-    assert "is no roberta, as the checkpoint has" in said(vit.vision_spec, vit.vision_spec)
+    assert "is not a roberta model" in said(vit.vision_spec, vit.vision_spec)
     assert said(tmp_path / "nowhere", vit.text_spec) == f"no backbone folder at {tmp_path / 'nowhere'}"
     bare = shutil.copytree(vit.text_spec, tmp_path / "bare")
     (bare / "tokenizer.json").unlink()
@@ -196,7 +196,7 @@ def test_import_then_evaluate_and_export(vit: Original, captioned_folder: Path, 
     assert done.stdout == f"vit and roberta, mlp heads into 12 dimensions, logits times 14.3; run in {run}\n"
     done = run_cli("miniclip.cli", "import", checkpoint, *flags)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {run} holds a run already")
+    assert done.stderr.startswith(f"error: {run} already holds files")
     done = run_cli("miniclip.cli", "evaluate", "--run", run, "--data", captioned_folder, "--split", "val")
     assert done.returncode == 0, done.stderr
     assert "12 images" in done.stdout

@@ -65,11 +65,11 @@ def test_filters_alone_narrow_the_months(page: tuple[AppState, Ask]) -> None:
     assert ask("browse", orientation="round")["message"].startswith("“Shape” must be landscape, portrait or square")
 
 
-def test_a_page_of_another_gallery_is_told_so(page: tuple[AppState, Ask]) -> None:
+def test_a_page_of_another_gallery_gets_a_message(page: tuple[AppState, Ask]) -> None:
     assert page[1]("browse_cards", gallery="older", start=0, count=10)["gallery_changed"]
 
 
-def test_private_filters_are_for_the_local_page_alone(page: tuple[AppState, Ask]) -> None:
+def test_private_filters_exist_only_on_the_local_page(page: tuple[AppState, Ask]) -> None:
     app_state, ask = page
     assert {name for name, one in FILTERS.items() if one.is_private} == set(PRIVATE)
     offered = ask("about")["filters"]
@@ -92,7 +92,7 @@ def test_a_place_and_its_radius_narrow_the_results(searcher: Searcher) -> None:
     assert found["months"] == [["December 2023", 1]]
     assert "message" in answering("browse", handlers["browse"])({"near": "48.8606, 2.3376", "within_km": "1"})
     without_place = answering("browse", handlers["browse"])({"within_km": "1"})
-    assert without_place["count"] == 4  # a radius around nothing
+    assert without_place["count"] == 4  # a radius without a place
 
 
 def test_results_come_by_date_when_asked(searcher: Searcher) -> None:

@@ -1,4 +1,4 @@
-"""Requests to the page: the filter's paths and headers, forms, and errors that are not a user's."""
+"""Requests to the page: paths and headers of the filter, forms, and internal errors."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ def test_forwarded_headers_of_a_direct_client_are_dropped() -> None:
     assert trusted_headers({"headers": FORWARDED, "client": ("203.0.113.9", 4000)}) == FORWARDED[:1]
 
 
-def test_an_error_of_our_own_is_logged_and_reported_as_internal(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_logged_and_reported_as_internal(caplog: pytest.LogCaptureFixture) -> None:
     def broken(form: Any) -> dict[str, Any]:
         return {"value": form["missing"]}
 
@@ -52,14 +52,14 @@ def test_an_error_of_our_own_is_logged_and_reported_as_internal(caplog: pytest.L
     assert "internal error in “broken”" in caplog.text and "KeyError: 'missing'" in caplog.text
 
 
-def test_a_request_that_is_no_object_is_no_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_request_is_not_an_internal_error(caplog: pytest.LogCaptureFixture) -> None:
     for value in (None, 1, "text", ["list"]):
         assert answering("search", dict)(value) == {"message": "This request cannot be read."}
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize("value", [None, "", "nan", "inf", "many", [], {}, 10**400])
-def test_a_number_that_is_none_is_the_default_or_clipped(value: Any) -> None:
+def test_an_invalid_number_becomes_the_default_or_the_limit(value: Any) -> None:
     assert 1 <= number({"shown": value}, "shown", 24, 1, 1000) <= 1000
 
 
@@ -68,7 +68,7 @@ def test_text_is_shortened_and_has_single_spaces() -> None:
     assert len(text({"q": "x" * 1000}, "q")) == 500
 
 
-def test_an_error_keeps_the_case_of_what_the_user_typed() -> None:
+def test_an_error_keeps_the_users_capital_letters() -> None:
     error = MiniClipError("photos does not exist")
     assert sentence(error, about="Indexing photos failed") == "Indexing photos failed: photos does not exist."
 

@@ -1,4 +1,4 @@
-"""What the viewer says of a photograph: camera, lens, exposure, size and place."""
+"""The details of a photograph in the viewer: camera, lens, exposure, size and place."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Camera, rating and place are read from real files as cameras and programs write them."""
+"""Camera, rating and place of files as cameras and programs write them."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_camera_is_named_with_its_maker_once(tmp_path: Path, make: str, model: s
         (None, "", None),
     ],
 )
-def test_rating_is_xmp_or_what_windows_writes(tmp_path: Path, rating: int | None, xmp: str, stars: int | None) -> None:
+def test_a_rating_comes_from_xmp_or_windows(tmp_path: Path, rating: int | None, xmp: str, stars: int | None) -> None:
     assert read_header(write_photo(tmp_path / "a.jpg", rating=rating, xmp=xmp)).rating == stars
 
 
@@ -51,7 +51,7 @@ def test_place_is_read_with_its_hemisphere(tmp_path: Path, place: tuple[float, f
     assert (read.latitude, read.longitude) == (pytest.approx(place[0], abs=1e-5), pytest.approx(place[1], abs=1e-5))
 
 
-def test_place_of_xmp_counts_where_exif_has_none(tmp_path: Path) -> None:
+def test_the_place_of_xmp_counts_if_exif_has_none(tmp_path: Path) -> None:
     read = read_header(write_photo(tmp_path / "a.jpg", xmp='exif:GPSLatitude="48,51.5N" exif:GPSLongitude="2,17,40W"'))
     assert (read.latitude, read.longitude) == (pytest.approx(48.858333), pytest.approx(-2.294444))
 
@@ -63,12 +63,12 @@ def test_impossible_places_are_none(tmp_path: Path, place: tuple[float, float]) 
 
 
 @pytest.mark.parametrize(("suffix", "file_type"), [("jpg", "jpeg"), ("png", "png"), ("webp", "webp"), ("tif", "tiff")])
-def test_file_type_is_that_of_the_content(tmp_path: Path, suffix: str, file_type: str) -> None:
+def test_the_file_type_follows_the_content(tmp_path: Path, suffix: str, file_type: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}")
     (tmp_path / f"a.{suffix}").rename(tmp_path / "a.gif")
     assert read_header(tmp_path / "a.gif").file_type == read_image(tmp_path / "a.gif").metadata.file_type == file_type
 
 
-def test_an_image_without_metadata_has_its_type_alone(tmp_path: Path) -> None:
+def test_an_image_without_metadata_has_only_a_type(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert read_header(tmp_path / "a.png") == Metadata(file_type="png")

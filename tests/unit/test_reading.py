@@ -1,4 +1,4 @@
-"""A file is read as it is at one time, whoever replaces it; and what memory alone kept away is tried again."""
+"""A file is read in one state even if it is replaced meanwhile; failures for lack of memory are retried."""
 
 import errno
 import hashlib
@@ -48,7 +48,7 @@ def file_at(path: Path) -> ImageFile:
     return ImageFile(str(path), path.stat().st_size, path.stat().st_mtime_ns)
 
 
-def test_hash_and_embedding_are_of_one_content(encoders: OnnxEncoders, replaced: Path) -> None:
+def test_hash_and_embedding_belong_to_the_same_content(encoders: OnnxEncoders, replaced: Path) -> None:
     content = replaced.read_bytes()
     read = read_file(file_at(replaced), encoders, {})
     assert replaced.read_bytes() != content
@@ -57,14 +57,14 @@ def test_hash_and_embedding_are_of_one_content(encoders: OnnxEncoders, replaced:
     assert np.array_equal(read.image_embed[None], encoders.encode_images([content])[1].reshape(1, -1))
 
 
-def test_large_file_that_changes_meanwhile_is_tried_again(
+def test_a_large_file_that_changes_meanwhile_is_retried(
     encoders: OnnxEncoders, replaced: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
-    with pytest.raises(MiniClipError, match="it changes meanwhile") as refused:
+    with pytest.raises(MiniClipError, match="it is being changed") as refused:
         read_file(file_at(replaced), encoders, {})
     assert is_retryable(refused.value)
-    read = read_file(file_at(replaced), encoders, {})  # nobody replaces it now
+    read = read_file(file_at(replaced), encoders, {})  # it is not replaced now
     assert read.sha256 == hashlib.sha256(replaced.read_bytes()).digest()
 
 
@@ -100,7 +100,7 @@ print(read_image(sys.argv[1]).width_px)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_image_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) -> None:
+def test_an_image_that_did_not_fit_into_memory_is_retried(tmp_path: Path) -> None:
     Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "a.png")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
@@ -108,7 +108,7 @@ def test_image_that_memory_did_not_suffice_for_is_tried_again(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.ENFILE, errno.EMFILE])
-def test_what_the_machine_lacked_is_tried_again(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_or_packages_is_retried(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     draw_image("red", "circle").save(path)
 
@@ -126,7 +126,7 @@ def test_what_the_machine_lacked_is_tried_again(code: int, tmp_path: Path, monke
     assert refused.value.retryable
 
 
-def test_a_damaged_file_is_not_tried_again(tmp_path: Path) -> None:
+def test_a_damaged_file_is_not_retried(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImage) as refused:
         read_image(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""The bundle that ships embeds as it did when it was released: stored embeddings stand in for its run."""
+"""The bundle that ships still gives the embeddings of its release, which are stored here."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def embeds() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["image_embeds", "text_embeds"])
-def test_shipped_bundle_embeds_as_it_did_when_it_was_released(name: str, embeds: dict[str, np.ndarray]) -> None:
+def test_the_shipped_bundle_keeps_its_embeddings(name: str, embeds: dict[str, np.ndarray]) -> None:
     stored = np.load(FILE)[name].astype(np.float32)
     cosines = embeds[name] @ stored.T  # (N, N)
     assert embeds[name].shape == stored.shape

@@ -1,4 +1,4 @@
-"""Files that are copied and moved: nothing is replaced, everything can be undone, and a kill is repaired."""
+"""Copying and moving files: nothing is replaced, everything can be undone, and a kill is repaired."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(params=["one file system", "two file systems"])
 def into(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder; in the second case a rename from outside says that it is on another disk."""
+    """A folder; in the second case, a rename into it fails as from another disk."""
     if request.param == "two file systems":
 
         def across(source: str, target: str) -> bool:
@@ -60,7 +60,7 @@ def test_equal_names_get_numbers_and_nothing_is_replaced(photos: list[str], into
     assert contents(tmp_path / "photos") == {}
 
 
-def test_a_name_that_is_taken_after_the_plan_gets_a_number_too(photos: list[str], into: Path) -> None:
+def test_a_name_taken_after_the_plan_gets_a_number(photos: list[str], into: Path) -> None:
     plan = plan_relocation(photos[:1], into, "move")
     into.mkdir()
     (into / "a.jpg").write_text("came in between")
@@ -69,7 +69,7 @@ def test_a_name_that_is_taken_after_the_plan_gets_a_number_too(photos: list[str]
 
 
 @pytest.mark.parametrize("kind", ["copy", "move"])
-def test_undo_brings_back_the_folders_as_they_were(photos: list[str], into: Path, tmp_path: Path, kind: str) -> None:
+def test_undo_restores_the_folders(photos: list[str], into: Path, tmp_path: Path, kind: str) -> None:
     before = contents(tmp_path / "photos")
     outcome = relocate(plan_relocation(photos, into, kind))
     assert len(contents(into)) == 3
@@ -79,7 +79,7 @@ def test_undo_brings_back_the_folders_as_they_were(photos: list[str], into: Path
         undo()
 
 
-def test_dates_and_rights_of_a_file_survive(photos: list[str], into: Path) -> None:
+def test_dates_and_permissions_of_a_file_survive(photos: list[str], into: Path) -> None:
     os.utime(photos[0], ns=(10**18, 10**18))
     os.chmod(photos[0], 0o640)
     relocate(plan_relocation(photos[:1], into, "move"))
@@ -98,7 +98,7 @@ def test_undo_never_replaces_a_new_file_and_never_deletes_a_changed_copy(photos:
     assert (into / "b.jpg").read_text() == "changed since"
 
 
-def test_files_that_must_stay_are_named_with_the_reason(photos: list[str], tmp_path: Path) -> None:
+def test_files_that_cannot_be_moved_are_named_with_the_reason(photos: list[str], tmp_path: Path) -> None:
     link = tmp_path / "photos/link.jpg"
     link.symlink_to(photos[0])
     paths = [photos[0], str(link), str(tmp_path / "gone.jpg"), "s3://bucket/a.jpg"]
@@ -130,7 +130,7 @@ def test_a_file_in_place_of_the_folder_is_refused(photos: list[str]) -> None:
 
 
 def killed_between(kind: str, source: str, target: str, copied: bool, named: bool, removed: bool) -> None:
-    """The state in which a kill leaves one file that goes to another file system."""
+    """The state after a kill while one file moves to another file system."""
 
     class Killed(BaseException):
         pass
@@ -167,7 +167,7 @@ def test_recovery_leaves_the_file_in_exactly_one_place(
     assert len(recover()) == 1 and recover() == []
     assert contents(into) == ({"a.jpg": "photos/a.jpg"} if at_target else {})
     assert Path(photos[0]).exists() is not at_target
-    if at_target:  # and it can be undone
+    if at_target:  # the move can be undone
         undo()
         assert Path(photos[0]).read_text() == "photos/a.jpg"
 
@@ -188,7 +188,7 @@ def test_an_original_that_was_edited_after_the_kill_is_kept(photos: list[str], i
     assert Path(photos[0]).read_text() == "edited after the kill" and (into / "a.jpg").exists()
 
 
-def test_a_journal_that_a_kill_cut_off_is_read_up_to_there(photos: list[str], into: Path) -> None:
+def test_a_journal_truncated_by_a_kill_is_read_up_to_its_end(photos: list[str], into: Path) -> None:
     outcome = relocate(plan_relocation(photos, into, "move"))
     path = journals()[-1]
     path.write_text(path.read_text().rpartition('{"done"')[0] + '{"don')
@@ -199,7 +199,7 @@ def test_a_journal_that_a_kill_cut_off_is_read_up_to_there(photos: list[str], in
     assert all(isinstance(json.loads(line), dict) for line in path.read_text().splitlines() if line.endswith("}"))
 
 
-def test_names_that_are_no_utf_8_are_moved(tmp_path: Path, into: Path) -> None:
+def test_names_that_are_not_utf_8_are_moved(tmp_path: Path, into: Path) -> None:
     name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     with open(name, "w") as file:
         file.write("x")

@@ -1,4 +1,4 @@
-"""Weights of a backbone under any of the names that transformers gave them load with the same values."""
+"""Weights of a backbone load from every naming scheme of transformers."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_old_new_and_prefixed_names_load_alike(name: str, tmp_path: Path) -> None:
-    """As `save_pretrained` writes them, as the module has them, and as they are inside a larger model."""
+    """Names from `save_pretrained`, from the module, and from inside a larger model."""
     model: PreTrainedModel = MODELS[name]()
     model.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     own = {key: value.contiguous() for key, value in model.state_dict().items()}
     written = load_file(file)
-    assert written.keys() != own.keys()  # or the test would show nothing
+    assert written.keys() != own.keys()  # otherwise the test could not fail
     for state in (written, own, {f"{model.base_model_prefix}.{key}": value for key, value in own.items()}):
         save_file(state, file, metadata={"format": "pt"})
         loaded = load_backbone(tmp_path, "vision").state_dict()

@@ -1,4 +1,4 @@
-"""Same seed, same bytes: the split, training on a CPU, an export, the order of an index.
+"""The same seed gives the same bytes: the split, training on a CPU, an export, the order of an index.
 
 `tests/unit/test_export.py` has the export in two processes, `tests/contract/test_backbones.py` every graph.
 """
@@ -24,8 +24,8 @@ from tests.support.cli import REPOSITORY, run_module
 RUN_FILES = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "calibration.npz")
 
 
-def test_split_of_a_seed_is_for_ever() -> None:
-    """Written down: another release, another system, another order of files must not move an image."""
+def test_the_split_of_a_seed_never_changes() -> None:
+    """A stored result: another release, system or order of files must not move an image to another split."""
     names = [f"{number}.jpg" for number in range(1000)]
     splits = seeded_splits(names, seed=7)
     assert hashlib.sha256(" ".join(splits).encode()).hexdigest() == SPLIT_OF_SEED_7
@@ -52,7 +52,7 @@ def test_split_does_not_depend_on_the_process(hash_seed: str, captioned_folder: 
 def test_training_twice_on_a_cpu_gives_the_same_bytes(
     tiny_run: Path, tiny_config: Path, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))  # its features are computed again, too
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))  # its features are computed again
     command = ("train", "--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "again")
     done = run_module(*command)
     assert done.returncode == 0, done.stderr
@@ -63,10 +63,10 @@ def test_training_twice_on_a_cpu_gives_the_same_bytes(
     assert (tmp_path / "other" / RUN_FILES[0]).read_bytes() != (tiny_run / RUN_FILES[0]).read_bytes()
 
 
-def test_order_and_embeddings_of_an_index_do_not_depend_on_how_it_came_about(
+def test_an_index_does_not_depend_on_the_order_of_updates(
     tiny_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    """All at once on one thread, or one image after the other on two: the same rows, the same bytes."""
+    """All images at once on one thread, or one by one on two: the same rows and bytes."""
     images = tmp_path / "pictures"
     images.mkdir()
     alone = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", "fp32", threads=1)

@@ -1,4 +1,4 @@
-"""Exact top-k against numpy, ties included."""
+"""Exact top-k equals numpy, including ties."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def numpy_top_k(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("images", "threads"), [(1, 2), (7, 2), (1500, 2), (5000, 3)])
-def test_rows_equal_numpys(images: int, threads: int) -> None:
+def test_rows_equal_numpy(images: int, threads: int) -> None:
     generator = np.random.default_rng(0)
     # small whole numbers: sums are exact in any order, and many scores are equal
     gallery = generator.integers(-2, 3, size=(images, 16)).astype(np.float32)
@@ -36,7 +36,7 @@ def test_no_query_gives_no_rows() -> None:
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_gallery_bound_to_the_device_gives_the_same_rows() -> None:
-    """What a GPU runs; without one, onnxruntime takes the same path on the CPU."""
+    """The path of a GPU; without one, onnxruntime runs it on the CPU."""
     generator = np.random.default_rng(0)
     gallery = generator.integers(-2, 3, size=(1500, 16)).astype(np.float32)
     queries = generator.integers(-2, 3, size=(QUERIES + 3, 16)).astype(np.float32)
@@ -45,7 +45,7 @@ def test_a_gallery_bound_to_the_device_gives_the_same_rows() -> None:
     assert scores.tolist() == np.take_along_axis(queries @ gallery.T, rows, axis=1).tolist()
 
 
-def test_many_queries_over_many_blocks_equal_numpys() -> None:
+def test_many_queries_over_many_blocks_equal_numpy() -> None:
     generator = np.random.default_rng(1)
     gallery = generator.integers(-2, 3, size=(9000, 16)).astype(np.float32)
     queries = generator.integers(-2, 3, size=(2 * QUERIES + 5, 16)).astype(np.float32)
@@ -54,8 +54,8 @@ def test_many_queries_over_many_blocks_equal_numpys() -> None:
 
 
 @pytest.mark.parametrize("allowed_share", [None, 0.5, 0.0001])
-def test_rows_equal_numpys_when_blocks_have_a_mark_to_reach(allowed_share: float | None) -> None:
-    """Of 64 queries over many blocks only the first blocks are ranked whole; few allowed rows leave them short."""
+def test_rows_equal_numpy_if_blocks_have_a_threshold(allowed_share: float | None) -> None:
+    """With 64 queries over many blocks, only the first blocks are fully ranked; few allowed rows leave too few hits."""
     generator = np.random.default_rng(2)
     gallery = generator.integers(-2, 3, size=(100_003, 16)).astype(np.float32)
     queries = generator.integers(-2, 3, size=(QUERIES, 16)).astype(np.float32)
@@ -71,8 +71,8 @@ def test_rows_equal_numpys_when_blocks_have_a_mark_to_reach(allowed_share: float
 
 
 @pytest.mark.parametrize("order", ["better and better", "all equal", "worse and worse"])
-def test_rows_equal_numpys_whatever_the_order_of_the_gallery(order: str) -> None:
-    """Where each row is better than all before it, or as good, all of them reach the mark that was set by the first."""
+def test_rows_equal_numpy_for_any_order_of_the_gallery(order: str) -> None:
+    """If each row is at least as good as all rows before it, every row reaches the threshold of the first ones."""
     steps = {"better and better": 1, "all equal": 0, "worse and worse": -1}[order]
     gallery = np.ones((50_000, 4), dtype=np.float32) * (100 + steps * np.arange(50_000, dtype=np.float32)[:, None])
     queries = np.ones((QUERIES, 4), dtype=np.float32)
@@ -88,7 +88,7 @@ def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("rows", [1, 1000, GROUP_ROWS, 5 * GROUP_ROWS + 1])
-def test_device_rows_equal_numpys_in_float32_and_float16(half: bool, rows: int) -> None:
+def test_device_rows_equal_numpy_in_float32_and_float16(half: bool, rows: int) -> None:
     gallery, queries = unit_rows(rows, 64, seed=0), unit_rows(5, 64, seed=1)
     scores, found = DeviceSearch(gallery, half).top_k(queries, min(10, rows))
     expected = numpy_top_k(queries, gallery, min(10, rows))
@@ -99,7 +99,7 @@ def test_device_rows_equal_numpys_in_float32_and_float16(half: bool, rows: int) 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize("half", [False, True])
 def test_device_finds_allowed_rows_only(half: bool) -> None:
-    """Fewer rows are allowed than float16 has candidates, and the last group is filled up."""
+    """Fewer allowed rows than float16 candidates, and a last group with padding."""
     gallery, queries = unit_rows(GROUP_ROWS + 7, 64, seed=0), unit_rows(3, 64, seed=1)
     bias = np.full((len(gallery), 1), -np.inf, dtype=np.float32)
     allowed = [3, 500, GROUP_ROWS + 6]
@@ -109,7 +109,7 @@ def test_device_finds_allowed_rows_only(half: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_more_rows_than_a_group_has_can_be_asked_for() -> None:
+def test_top_k_may_exceed_the_size_of_a_group() -> None:
     gallery, queries = unit_rows(3 * GROUP_ROWS, 16, seed=0), unit_rows(2, 16, seed=1)
     wanted = GROUP_ROWS + 100
     _, found = DeviceSearch(gallery).top_k(queries, wanted)

@@ -43,7 +43,7 @@ def weight() -> np.ndarray:
 
 
 def correlated(count: int, seed: int) -> np.ndarray:
-    """(count, INPUTS): eight sources seen through all inputs, and a little noise, as a layer's inputs are."""
+    """(count, INPUTS): eight sources mixed into all inputs, with a little noise, like the inputs of a layer."""
     mixing = np.random.default_rng(1).normal(size=(8, INPUTS))
     generator = np.random.default_rng(seed)
     noise = 0.2 * generator.normal(size=(count, INPUTS))
@@ -58,7 +58,7 @@ def test_errors_of_correlated_inputs_cancel(weight: np.ndarray) -> None:
     assert ours < theirs / 4
 
 
-def test_the_quantiser_finds_the_very_same_grid(weight: np.ndarray) -> None:
+def test_the_quantiser_finds_the_same_grid(weight: np.ndarray) -> None:
     model = round_weights(layer(weight), [{"x": correlated(400, 0)}])
     rounded = weight_of(model)
     steps_taken = rounded / steps(weight)
@@ -79,7 +79,7 @@ def test_an_input_that_is_always_zero_is_rounded_to_the_nearest(weight: np.ndarr
     assert np.abs(rounded[7] - weight[7]).max() <= steps(weight).max() / 2 * 1.01
 
 
-def test_a_one_by_one_convolution_is_rounded_as_the_product_that_it_is(weight: np.ndarray) -> None:
+def test_a_one_by_one_convolution_is_rounded_like_a_matrix_product(weight: np.ndarray) -> None:
     kernel = np.ascontiguousarray(weight.T[:, :, None, None])
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "kernel"], ["y"], name="convolution")],
@@ -143,7 +143,7 @@ def attention(merged: bool, outlier: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_an_outlier_behind_attention_is_divided_in_the_values_at_no_cost(merged: bool) -> None:
+def test_an_outlier_after_attention_is_divided_in_the_value_weights(merged: bool) -> None:
     model = attention(merged, outlier=3)
     generator = np.random.default_rng(2)
     feeds = [{"x": generator.normal(size=(4, 12, 16)).astype(np.float32)} for _ in range(3)]

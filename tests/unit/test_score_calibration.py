@@ -1,4 +1,4 @@
-"""Scores to probabilities: the curve is true where the truth is known, and the cut-off lets through what it says."""
+"""Scores to probabilities: the curve agrees with known truth, and the cut-off keeps its rate."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def embeds_of_pairs(images: int, noise: float) -> tuple[np.ndarray, np.ndarray, 
 
 
 def pairs(texts: np.ndarray, images: np.ndarray, owner: np.ndarray) -> JudgedQueries:
-    """Captions of which each belongs to one image."""
+    """Captions that each belong to one image."""
     relation = np.where(owner[:, None] == np.arange(len(images)), RIGHT, WRONG).astype(np.int8)
     return JudgedQueries(texts, images, relation)
 
@@ -52,7 +52,7 @@ def test_probabilities_are_the_share_of_true_pairs() -> None:
     texts, images, owner = embeds_of_pairs(300, noise=2.0)
     match = calibrate([pairs(texts[:300], images[:150], owner[:300])], "val")
     assert match is not None and (match.pictures, match.captions, match.split) == (150, 300, "val")
-    similarity = texts[300:] @ images[150:].T  # pairs it was not fitted on
+    similarity = texts[300:] @ images[150:].T  # pairs that were not used for the fit
     best = np.argsort(-similarity, axis=1)[:, :10]
     is_match = owner[300:, None] - 150 == best
     similarity = np.take_along_axis(similarity, best, axis=1)
@@ -63,14 +63,14 @@ def test_probabilities_are_the_share_of_true_pairs() -> None:
         assert likely[inside].mean() == pytest.approx(is_match[inside].mean(), abs=0.1)
 
 
-def test_cutoff_lets_through_what_it_says_in_galleries_of_every_size() -> None:
+def test_the_cutoff_keeps_its_rate_in_galleries_of_every_size() -> None:
     texts, images, owner = embeds_of_pairs(600, noise=1.5)
     match = calibrate([pairs(texts[:600], images[:300], owner[:600])], "val")
     assert match is not None and match.growth > 0
     generator = np.random.default_rng(2)
     for size in (10, 40, 250):
         found, silent = [], []
-        for text, own in zip(texts[600:], owner[600:], strict=True):  # queries it was not fitted to
+        for text, own in zip(texts[600:], owner[600:], strict=True):  # queries that were not used for the fit
             others = generator.choice(np.delete(np.arange(300, 600), own - 300), size - 1, replace=False)
             least = match.cutoff_probability(size)
             found.append(match.probability((images[[own, *others]] @ text).max()) >= least)
@@ -85,8 +85,8 @@ def test_scores_without_a_match_among_the_hits_are_not_calibrated() -> None:
     assert calibrate([pairs(texts[:2], images[:1], owner[:2])], "val") is None
 
 
-def test_scores_that_fall_where_an_image_matches_are_not_calibrated() -> None:
-    texts, images, owner = embeds_of_pairs(HITS, noise=1.0)  # so few that every image is a hit
+def test_scores_that_are_lower_for_matches_are_not_calibrated() -> None:
+    texts, images, owner = embeds_of_pairs(HITS, noise=1.0)  # so few images that each one is a hit
     assert calibrate([pairs(texts, images, owner)], "val") is not None
     assert calibrate([pairs(-texts, images, owner)], "val") is None
 
@@ -99,7 +99,7 @@ def test_export_writes_the_calibration_of_held_out_images(tiny_bundle: Path, tmp
 
 @pytest.mark.parametrize("value", [[], "x", {}, {"slope": 1}, {"slope": "x", "intercept": 0, "cutoff": 0}])
 def test_damaged_calibration_is_one_line(value: object) -> None:
-    with pytest.raises(MiniClipError, match=r"here: match is no calibration; copy or export the bundle again"):
+    with pytest.raises(MiniClipError, match=r"here: match is not a calibration; copy or export the bundle again"):
         ScoreCalibration.from_manifest(value, "here")
     assert ScoreCalibration.from_manifest(None, "here") is None
 
@@ -124,7 +124,7 @@ def test_offset_makes_words_comparable() -> None:
     assert silent[there].mean() < 0.35 and silent[~there].mean() > 0.9
 
 
-def test_order_within_a_query_is_that_of_the_scores() -> None:
+def test_calibration_keeps_the_order_of_scores_within_a_query() -> None:
     match = ScoreCalibration(5.0, -2.0, 0.1, 10, 10, "val", offset=[0.5, -1.0])
     likely = match.probability(np.linspace(-1, 1, 50), np.array([0.6, 0.8]))
     assert (np.diff(likely) > 0).all()
@@ -135,7 +135,7 @@ def test_order_within_a_query_is_that_of_the_scores() -> None:
 def test_manifest_keeps_the_offset_and_reads_the_old_form() -> None:
     match = ScoreCalibration(5.0, -2.0, 0.3, 10, 10, "val", offset=[0.5, -1.0])
     assert ScoreCalibration.from_manifest(match.to_dict(), "here", 2) == match
-    with pytest.raises(MiniClipError, match="match is no calibration"):
+    with pytest.raises(MiniClipError, match="match is not a calibration"):
         ScoreCalibration.from_manifest(match.to_dict(), "here", 3)
     old = {name: value for name, value in match.to_dict().items() if name not in {"offset", "growth", "gallery"}}
     read = ScoreCalibration.from_manifest(old, "here", 3)
@@ -143,7 +143,7 @@ def test_manifest_keeps_the_offset_and_reads_the_old_form() -> None:
     assert read.probability(np.array(0.3), np.ones(3)) == read.cutoff_probability(1)
 
 
-def test_words_are_right_where_captions_agree() -> None:
+def test_words_match_images_whose_captions_agree() -> None:
     captions = [
         text for image in range(4) for text in (f"a dog number{image}", f"the dog {'runs' if image else 'sits'}")
     ]
@@ -160,7 +160,7 @@ def test_words_are_right_where_captions_agree() -> None:
 def test_calibrate_writes_one_file_and_changes_no_embedding(
     tiny_bundle: Path, captioned_folder: Path, tmp_path: Path, is_ours: bool
 ) -> None:
-    """Into the manifest of our bundles, and beside the models of others, which have none."""
+    """It writes the manifest of our bundles, and a file beside models without a manifest."""
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     if not is_ours:
         (bundle / "manifest.json").unlink()
@@ -170,7 +170,7 @@ def test_calibrate_writes_one_file_and_changes_no_embedding(
     done = run_cli("miniclip.cli", "calibrate", bundle, *flags)
     assert done.returncode == 0, done.stderr
     name = "manifest.json" if is_ours else "score_calibration.json"
-    assert done.stdout.endswith(f"kept in {bundle / name}\n")
+    assert done.stdout.endswith(f"stored in {bundle / name}\n")
     written = Bundle.open(bundle)
     assert written.match is not None and written.match.pictures == 60
     assert written.fingerprint == opened.fingerprint

@@ -1,4 +1,4 @@
-"""Searching: order, bounds, and that every way of asking agrees. The model is tiny: no test asks what it understood."""
+"""Search: order, bounds, and agreement of all kinds of queries. No test depends on what the tiny model understood."""
 
 import dataclasses
 import re
@@ -12,19 +12,16 @@ from PIL import Image
 
 from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
-from miniclip.index.image_index import Captions, ImageIndex
+from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
-from miniclip.search import caption_cache as caption_embeds
 from miniclip.search.duplicates import find_duplicates
 from miniclip.search.query import Query
 from miniclip.search.searcher import Hit, Searcher
 from miniclip.search.zero_shot import classify, label_embeds
 from tests.support.drawing import draw_image
+from tests.support.searching import searcher
 
-
-@pytest.fixture(scope="module")
-def searcher(tiny_index: Path, tiny_bundle: Path) -> Searcher:
-    return Searcher.open(tiny_index, provider="cpu")
+__all__ = ["searcher"]  # a fixture
 
 
 def test_words_find_every_image_best_first(searcher: Searcher) -> None:
@@ -46,7 +43,7 @@ def test_top_k_takes_the_first_of_the_same_list(searcher: Searcher) -> None:
     assert searcher.by_text("blue square", 0) == []
 
 
-def test_case_of_words_does_not_matter_to_this_tokenizer(searcher: Searcher) -> None:
+def test_this_tokenizer_ignores_case(searcher: Searcher) -> None:
     assert searcher.by_text("RED circle") == searcher.by_text("red circle") != searcher.by_text("cat")
 
 
@@ -58,93 +55,6 @@ def test_indexed_image_finds_itself_first(searcher: Searcher) -> None:
     assert searcher.by_image(path.read_bytes(), 3) == by_image
 
 
-def test_captions_of_an_image_are_each_shown_once_best_first(searcher: Searcher) -> None:
-    hits = searcher.captions_for(searcher.index.paths[0], 100)
-    every = {caption for own in searcher.index.captions for caption in own}
-    assert sorted(hit.caption for hit in hits) == sorted(every) and len(every) == 24
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    assert all(hit.caption in searcher.index.captions[hit.row] for hit in hits)
-    assert searcher.captions_for(searcher.index.paths[0], 3) == hits[:3]
-
-
-def test_caption_that_all_images_share_does_not_crowd_out_the_others(searcher: Searcher) -> None:
-    shared = [["a photo", f"number {row}"] for row in range(12)]
-    crowded = Searcher(dataclasses.replace(searcher.index, captions=Captions.of(shared)), searcher.encoders)
-    found = [hit.caption for hit in crowded.captions_for(searcher.index.paths[0], 5)]
-    assert len(found) == len(set(found)) == 5
-
-
-def test_captions_are_embedded_once_and_new_ones_only(
-    searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embedded: list[str] = []
-    encode = searcher.encoders.encode_texts
-    monkeypatch.setattr(
-        searcher.encoders, "encode_texts", lambda texts: [*map(embedded.append, texts)] and encode(texts)
-    )
-
-    def search(*captions: str) -> list[str]:
-        """What was embedded for it."""
-        embedded.clear()
-        rows = Captions.of([list(captions), *[[]] * 11])
-        fresh = Searcher(dataclasses.replace(searcher.index, folder=tmp_path, captions=rows), searcher.encoders)
-        hits = fresh.captions_for(searcher.index.paths[0])
-        assert sorted(hit.caption for hit in hits) == sorted(captions)
-        for hit in hits:
-            score = searcher.encoders.encode_images([searcher.index.paths[0]])[1][0] @ encode([hit.caption])[0]
-            assert hit.score == pytest.approx(score, abs=5e-3)  # int8: batch mates count a little
-        return list(embedded)
-
-    assert search("a cat", "a red circle") == ["a cat", "a red circle"]
-    assert search("a cat", "a red circle") == []
-    assert search("a red circle", "a dog", "a cat") == ["a dog"]
-    monkeypatch.setattr(caption_embeds, "TOGETHER", 1)
-    monkeypatch.setattr(caption_embeds, "SAVE_EVERY_S", 0.0)
-    with monkeypatch.context() as stopped:
-        stopped.setattr(searcher.encoders, "encode_texts", lambda texts: encode(texts) if texts != ["c"] else 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            search("a", "b", "c", "d")
-    assert search("a", "b", "c", "d") == ["c", "d"]  # what was done before it was stopped is there
-
-
-@pytest.mark.parametrize("damage", ["cut off", "another method", "no archive", "no keys"])
-def test_damaged_file_of_captions_is_made_again(searcher: Searcher, tmp_path: Path, damage: str) -> None:
-    ours = dataclasses.replace(searcher.index, folder=tmp_path)
-    expected = Searcher(ours, searcher.encoders).captions_for(searcher.index.paths[0])
-    path = tmp_path / "captions.npz"
-    whole = path.read_bytes()
-    if damage == "cut off":
-        path.write_bytes(whole[:100])
-    elif damage == "another method":  # of compression, which a bit of zip's directory names
-        at = whole.rindex(b"PK\x01\x02") + 10
-        path.write_bytes(whole[:at] + b"\x40" + whole[at + 1 :])
-    elif damage == "no archive":
-        with path.open("wb") as file:
-            np.save(file, np.zeros(3))
-    else:
-        np.savez(path, fingerprint=searcher.encoders.bundle.fingerprint, keys=0, text_embeds=0)
-    assert Searcher(ours, searcher.encoders).captions_for(searcher.index.paths[0]) == expected
-    assert path.read_bytes() == whole
-
-
-def test_captions_of_an_index_that_cannot_be_written_are_searched(searcher: Searcher, tmp_path: Path) -> None:
-    (tmp_path / "index").write_text("no folder")
-    unwritable = dataclasses.replace(searcher.index, folder=tmp_path / "index")
-    assert len(Searcher(unwritable, searcher.encoders).captions_for(searcher.index.paths[0])) == 5
-
-
-def test_index_that_is_deleted_while_captions_are_embedded_stays_deleted(searcher: Searcher, tmp_path: Path) -> None:
-    deleted = dataclasses.replace(searcher.index, folder=tmp_path / "index")
-    assert len(Searcher(deleted, searcher.encoders).captions_for(searcher.index.paths[0])) == 5
-    assert not (tmp_path / "index").exists()
-
-
-def test_index_without_captions_has_none(searcher: Searcher) -> None:
-    bare = Searcher(dataclasses.replace(searcher.index, captions=Captions.of([[]] * 12)), searcher.encoders)
-    assert (searcher.has_captions, bare.has_captions) == (True, False)
-    assert bare.captions_for(searcher.index.paths[0]) == []
-
-
 @pytest.mark.parametrize("words", ["", "   ", "\n\t"])
 def test_empty_words_are_an_error(searcher: Searcher, words: str) -> None:
     with pytest.raises(MiniClipError, match="the query is empty; type what the image should show"):
@@ -152,7 +62,7 @@ def test_empty_words_are_an_error(searcher: Searcher, words: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["🐕", "\udcff", "'; drop table images; --", "dog " * 3000, "[PAD]", "\x00"])
-def test_no_words_are_a_traceback(searcher: Searcher, words: str) -> None:
+def test_no_query_gives_a_traceback(searcher: Searcher, words: str) -> None:
     assert len(searcher.by_text(words)) == 10
 
 
@@ -169,14 +79,14 @@ def test_index_of_another_bundle_is_refused(searcher: Searcher) -> None:
         Searcher(other, searcher.encoders)
 
 
-def test_questions_from_many_threads_get_the_same_answers(searcher: Searcher) -> None:
+def test_queries_from_many_threads_get_the_same_answers(searcher: Searcher) -> None:
     questions = ["red circle", "a dog", "photo of the blue triangle", "two cats on white"]
     serial: list[list[Hit]] = [searcher.by_text(words) for words in questions]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(searcher.by_text, questions * 10)) == serial * 10
 
 
-# composed questions
+# composed queries
 
 
 def test_several_phrasings_are_averaged(searcher: Searcher) -> None:
@@ -187,7 +97,7 @@ def test_several_phrasings_are_averaged(searcher: Searcher) -> None:
     assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1].tolist(), abs=1e-5)
 
 
-def test_weight_goes_from_image_to_words(searcher: Searcher) -> None:
+def test_the_weight_shifts_from_image_to_words(searcher: Searcher) -> None:
     def order(query: Query) -> list[int]:
         return [hit.row for hit in searcher.search(query).hits]
 
@@ -197,15 +107,15 @@ def test_weight_goes_from_image_to_words(searcher: Searcher) -> None:
     assert both[0.0] != both[1.0]
 
 
-def test_minus_takes_away_what_is_not_wanted(searcher: Searcher) -> None:
+def test_minus_lowers_unwanted_images(searcher: Searcher) -> None:
     plain = {hit.row: hit.score for hit in searcher.search(Query(("a red circle",), top_k=12)).hits}
     less = {hit.row: hit.score for hit in searcher.search(Query(("a red circle",), minus=("circle",), top_k=12)).hits}
     circles = searcher.index.image_embeds @ searcher.encoders.encode_texts(["circle"])[0]
     change = np.array([less[row] - plain[row] for row in range(12)])
-    assert np.corrcoef(change, circles)[0, 1] < 0  # what looks most like it falls most
+    assert np.corrcoef(change, circles)[0, 1] < 0  # the most similar images fall most
 
 
-def test_more_like_this_leaves_out_the_image_itself(searcher: Searcher) -> None:
+def test_more_like_this_excludes_the_image_itself(searcher: Searcher) -> None:
     hits = searcher.search(Query(rows=(3,), top_k=12)).hits
     assert [hit.row for hit in hits] == [hit.row for hit in searcher.by_row(3, 12) if hit.row != 3]
     assert all(hit.probability is None for hit in hits)
@@ -213,7 +123,7 @@ def test_more_like_this_leaves_out_the_image_itself(searcher: Searcher) -> None:
 
 @pytest.fixture
 def sorted_away(searcher: Searcher, tmp_path: Path) -> Searcher:
-    """Four images in two folders, one of them twice, some with a date."""
+    """Four images in two folders: one has a copy, and some have a date."""
     for folder, name, colour, taken in (
         ("a", "x.png", "red", "2020:05:01 10:00:00"),
         ("a", "y.png", "blue", "2021:05:01 23:59:59"),
@@ -233,17 +143,17 @@ def names(searcher: Searcher, **limits: object) -> set[str]:
     return {hit.path.name for hit in searcher.search(Query(("a circle",), **limits)).hits}  # type: ignore[arg-type]
 
 
-def test_filters_keep_to_folder_and_days(sorted_away: Searcher, tmp_path: Path) -> None:
+def test_filters_by_folder_and_days(sorted_away: Searcher, tmp_path: Path) -> None:
     assert names(sorted_away) == {"x.png", "y.png", "x copy.png", "z.png"}
     assert names(sorted_away, folder=tmp_path / "p/a") == {"x.png", "y.png"}  # and not "ab"
     assert names(sorted_away, after=date(2021, 1, 1)) == {"y.png"}
-    assert names(sorted_away, before=date(2021, 5, 1)) == {"x.png", "x copy.png", "y.png"}  # that day included
+    assert names(sorted_away, before=date(2021, 5, 1)) == {"x.png", "x copy.png", "y.png"}  # including that day
     assert names(sorted_away, after=date(2020, 5, 1), before=date(2020, 5, 1)) == {"x.png", "x copy.png"}
     assert names(sorted_away, folder=tmp_path / "nowhere") == set()
     assert names(sorted_away, folder=tmp_path / "p/ab", before=date(2021, 1, 1)) == {"x copy.png"}
 
 
-def test_distinct_shows_one_row_an_image(sorted_away: Searcher, tmp_path: Path) -> None:
+def test_distinct_shows_each_image_once(sorted_away: Searcher, tmp_path: Path) -> None:
     assert names(sorted_away, distinct=True) == {"x.png", "y.png", "z.png"}
     assert names(sorted_away, distinct=True, folder=tmp_path / "p/ab") == {"x copy.png", "z.png"}
     row = sorted_away.index.row_of(tmp_path / "p/a/x.png")
@@ -252,7 +162,7 @@ def test_distinct_shows_one_row_an_image(sorted_away: Searcher, tmp_path: Path) 
     assert {hit.path.name for hit in like} == {"y.png", "z.png"}
 
 
-def test_probability_is_the_curve_of_the_words_alone(searcher: Searcher) -> None:
+def test_the_probability_depends_only_on_the_words(searcher: Searcher) -> None:
     match = searcher.match
     assert match is not None and match.slope > 0 and match.split == "val"
     answer = searcher.search(Query(("a red circle",), top_k=12))
@@ -287,15 +197,13 @@ def test_nothing_matches_is_an_answer(searcher: Searcher) -> None:
     assert not strict.search(Query(("a red circle",))).nothing_matches
 
 
-def test_days_that_no_image_was_taken_in_are_told_as_that(
-    searcher: Searcher, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_days_without_images_are_reported(searcher: Searcher, capsys: pytest.CaptureFixture[str]) -> None:
     answer = searcher.search(Query(("a red circle",), after=date(2099, 1, 1)))
     assert answer.hits == [] and answer.is_calibrated and not answer.nothing_matches
     assert run(["search", "a red circle", "--index", str(searcher.index.folder), "--after", "2099-01-01"]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert re.search(r"^no image to be searched was taken after 2099-01-01; \d+ of 12 have a date at all$", printed.err)
+    assert re.search(r"^no image was taken after 2099-01-01; only \d+ of 12 have a date$", printed.err)
 
 
 def test_bundle_without_calibration_answers_without_probabilities(searcher: Searcher) -> None:
@@ -322,7 +230,7 @@ def test_bundle_without_calibration_answers_without_probabilities(searcher: Sear
         ),
     ],
 )
-def test_question_without_an_answer_is_one_line(searcher: Searcher, query: Query, words: str) -> None:
+def test_a_query_without_an_answer_is_one_line(searcher: Searcher, query: Query, words: str) -> None:
     with pytest.raises(MiniClipError, match=words):
         searcher.search(query)
 

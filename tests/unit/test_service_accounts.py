@@ -1,4 +1,4 @@
-"""Accounts without a home folder: a cache that cannot be written is one line, and searching an index needs none."""
+"""Accounts without a home folder: an unwritable cache is one line, and searching an index needs no cache."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def no_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("no_cache")
-def test_whatever_needs_the_cache_ends_in_one_line(tmp_path: Path) -> None:
+def test_commands_without_a_cache_end_in_one_line(tmp_path: Path) -> None:
     index = index_folder(str(tmp_path), "0" * 64)
     attempts = [
         lambda: write_cached(cache_folder() / "features/x", b"x"),
@@ -45,7 +45,7 @@ def test_whatever_needs_the_cache_ends_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_cache")
 def test_searching_an_index_needs_no_cache(tiny_index: Path, tiny_bundle: Path) -> None:
     searcher = Searcher.open(tiny_index, tiny_bundle, "cpu", "fp32")
-    assert searcher.search(Query(texts=["red circle"], top_k=2)).hits  # a list will do
+    assert searcher.search(Query(texts=["red circle"], top_k=2)).hits  # a list works
 
 
 def test_account_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

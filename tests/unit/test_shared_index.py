@@ -1,4 +1,4 @@
-"""Two starts at once on one folder: one makes the index, the other waits for it and takes it."""
+"""Two simultaneous starts on one folder: one makes the index, and the other waits for it and uses it."""
 
 import threading
 from pathlib import Path
@@ -18,7 +18,7 @@ TIMEOUT_S = 120
 
 
 class HeldEncoders(OnnxEncoders):
-    """Encoders that embed images only once they are let go."""
+    """Encoders that embed images only after a release."""
 
     def embed_on_one_core(self, pixel_values: np.ndarray) -> np.ndarray:
         self.begun.set()
@@ -26,7 +26,7 @@ class HeldEncoders(OnnxEncoders):
         return super().embed_on_one_core(pixel_values)
 
 
-def test_the_second_of_two_starts_waits_for_the_first_and_embeds_nothing(
+def test_the_second_of_two_starts_waits_and_embeds_nothing(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))

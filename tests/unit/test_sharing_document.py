@@ -1,4 +1,4 @@
-"""The compose file and the nginx block of docs/sharing.md: parsed, and compared with what the page takes."""
+"""The compose file and the nginx block of docs/sharing.md agree with the page."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ def compose() -> dict[str, Any]:
     return yaml.safe_load(DOCUMENT.split("```yaml\n")[1].split("```")[0])
 
 
-def test_the_command_of_the_container_is_one_that_the_page_takes(compose: dict[str, Any]) -> None:
+def test_the_page_accepts_the_command_of_the_container(compose: dict[str, Any]) -> None:
     python, dash_m, module, *flags = shlex.split(compose["services"]["clip"]["command"])
     assert (python, dash_m, module) == ("python", "-m", "demo")
     arguments = parser().parse_args(flags)
@@ -35,7 +35,7 @@ def test_the_command_of_the_container_is_one_that_the_page_takes(compose: dict[s
     assert [volume for volume in compose["services"]["clip"]["volumes"] if f":{arguments.images}" in volume]
 
 
-def test_what_the_container_keeps_is_in_a_volume(compose: dict[str, Any]) -> None:
+def test_data_of_the_container_is_in_a_volume(compose: dict[str, Any]) -> None:
     clip, nginx = compose["services"]["clip"], compose["services"]["nginx"]
     (volume,) = compose["volumes"]
     assert f"{volume}:{clip['environment']['MINICLIP_CACHE']}" in clip["volumes"]
@@ -52,11 +52,11 @@ def test_the_image_is_built_from_extras_that_exist(compose: dict[str, Any]) -> N
 
 
 @pytest.mark.skipif(not Path(NGINX).exists(), reason="Debian's nginx is not installed")
-def test_nginx_takes_the_block_as_the_compose_file_mounts_it(tmp_path: Path) -> None:
+def test_nginx_accepts_the_block_of_the_compose_file(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    own = LOCATION.replace("127.0.0.1:7860", "localhost:7860")  # a name that is found here, as `clip` is there
+    own = LOCATION.replace("127.0.0.1:7860", "localhost:7860")  # a name that resolves here, like `clip` there
     (tmp_path / "nginx.conf").write_text(
         f"pid {tmp_path}/pid; events {{}} http {{ access_log off;\nserver {{ listen 127.0.0.1:{port}; {own} }} }}"
     )

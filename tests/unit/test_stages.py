@@ -1,4 +1,4 @@
-"""Long programs say what they do and how long is left, in logs and pipes as well."""
+"""Long programs report their stage and the remaining time, also in logs and pipes."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ from miniclip.data.stages import Stages
 from tests.support.cli import run_cli
 
 
-def test_a_stage_is_named_at_once_and_again_while_it_lasts(
+def test_a_stage_is_named_at_once_and_again_while_it_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages_module, "LINE_EVERY_S", 0.01)
@@ -35,7 +35,7 @@ def test_a_stage_is_named_at_once_and_again_while_it_lasts(
     assert any(re.fullmatch(r"sewing \(2 of 2\): 00:00 so far, about 00:\d\d left", line) for line in lines)
 
 
-def test_the_time_left_comes_from_the_stages_that_are_over() -> None:
+def test_finished_stages_determine_the_remaining_time() -> None:
     stages = Stages({"a": 1, "b": 2, "c": 3})
     stages._done_share, stages._done_s = 1.0, 10.0  # `a` took ten seconds, so `b` takes 20 and `c` 30
     assert stages.line("b", 5) == "b (2 of 3): 00:05 so far, about 00:45 left"

@@ -1,4 +1,4 @@
-"""Object storage follows the rules of folders: whatever a name holds, which names count, how large an image may be."""
+"""Object storage follows the rules of folders: odd names, hidden names, and the limit for an image's size."""
 
 import hashlib
 from pathlib import Path
@@ -36,7 +36,7 @@ def encoders(tiny_bundle: Path) -> OnnxEncoders:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An image of its own under every name, in a folder whose name needs quotes, too."""
+    """A different image under every name, in a folder whose name also needs quotes."""
     folder = tmp_path / "my photos"
     folder.mkdir()
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
@@ -58,7 +58,7 @@ def test_every_name_is_indexed_with_its_own_image(encoders: OnnxEncoders, folder
     assert update_index(f"file://{quote(str(folder))}", encoders, tmp_path / "uri").kept == len(NAMES + PLAIN)
 
 
-def test_a_slash_behind_a_place_makes_it_no_other_one(encoders: OnnxEncoders, folder: Path, tmp_path: Path) -> None:
+def test_a_trailing_slash_does_not_change_a_place(encoders: OnnxEncoders, folder: Path, tmp_path: Path) -> None:
     place = f"file://{quote(str(folder))}"
     update_index(f"{place}/", encoders, tmp_path / "index")
     (folder / "A.png").unlink()
@@ -71,7 +71,7 @@ def test_plain_names_are_stored_as_they_are(folder: Path) -> None:
     assert {f"{place}/{name}" for name in ["A.png", *PLAIN]} <= files.keys()
 
 
-def test_options_of_a_place_are_those_of_its_objects(encoders: OnnxEncoders, folder: Path) -> None:
+def test_objects_inherit_the_options_of_their_place(encoders: OnnxEncoders, folder: Path) -> None:
     place = f"file://{quote(str(folder))}"
     found = scan_images(f"{place}?region=here&endpoint_override=localhost%3A9")
     (path,) = (path for path in found.files if path.startswith(f"{place}/%2541.png"))
@@ -102,7 +102,7 @@ def test_hidden_names_and_large_objects_are_treated_as_in_a_folder(
     assert (own.reason, own.bytes, own.mtime_ns) == (problem.reason, problem.bytes, problem.mtime_ns)
 
 
-def test_place_below_a_hidden_folder_is_what_was_asked_for(tmp_path: Path) -> None:
+def test_a_named_place_below_a_hidden_folder_is_indexed(tmp_path: Path) -> None:
     (tmp_path / ".here").mkdir()
     draw_image("red", "circle").save(tmp_path / ".here" / "a.png")
     for place in (f"file://{tmp_path}/.here", f"file://{tmp_path}/.here/"):
@@ -122,7 +122,7 @@ def test_help_names_uris() -> None:
 
 @pytest.fixture
 def gallery(encoders: OnnxEncoders, tmp_path: Path) -> Searcher:
-    """An image in each of two folders of a place with options, the way object storage is named."""
+    """An image in each of two folders of a place with options, as in object storage."""
     for name, colour in (("my photos/a b.png", "red"), ("other/c.png", "blue")):
         (tmp_path / "place" / name).parent.mkdir(parents=True)
         draw_image(colour, "circle").save(tmp_path / "place" / name)

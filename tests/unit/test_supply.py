@@ -1,4 +1,4 @@
-"""What is installed and what is opened: hashes for every package, no pickle, and models that are whole and checked."""
+"""The supply chain: hashes for every package, no pickle, and complete, checked models."""
 
 import ast
 import json
@@ -50,7 +50,7 @@ def read_lock(name: str) -> dict[str, tuple[str, int]]:
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_every_dependency_is_locked_with_hashes_at_a_version_that_is_allowed(name: str) -> None:
+def test_every_dependency_is_locked_with_hashes_at_an_allowed_version(name: str) -> None:
     locked = read_lock(name)
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
     wanted += [one for extra in LOCKED[name] for one in EXTRAS[extra]]
@@ -61,27 +61,27 @@ def test_every_dependency_is_locked_with_hashes_at_a_version_that_is_allowed(nam
     assert {package for package, (_, hashes) in locked.items() if not hashes} == set()
 
 
-def test_an_extra_is_locked_or_known_not_to_be() -> None:
+def test_every_extra_is_locked_or_listed_as_not_locked() -> None:
     assert set(EXTRAS) == set(LOCKED["requirements-slow.lock"]) | NOT_LOCKED
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_lock_names_no_server_and_no_place(name: str) -> None:
+def test_the_lock_names_no_server_and_no_folder(name: str) -> None:
     assert not re.search(r"://|--(extra-)?index|--find-links|--trusted|@ ", (REPOSITORY / name).read_text())
 
 
-def test_slow_lock_adds_to_the_other_and_changes_nothing() -> None:
+def test_the_slow_lock_only_adds_to_the_other() -> None:
     assert read_lock("requirements.lock").items() <= read_lock("requirements-slow.lock").items()
 
 
-def test_floor_with_an_advisory_names_it() -> None:
+def test_a_minimum_version_names_its_advisory() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     for package in ("onnx", "pillow", "pyarrow", "gradio", "python-multipart", "torch", "transformers"):
         (before, line) = re.search(rf'((?:    #.*\n)*)(    "{package}[>=].*)', text).groups()  # type: ignore[union-attr]
         assert re.search(r"CVE-\d{4}-\d{4,}|GHSA(-\w{4}){3}", before + line), package
 
 
-# what is opened
+# opened files
 
 
 def sources() -> list[Path]:
@@ -89,7 +89,7 @@ def sources() -> list[Path]:
 
 
 def unsafe(tree: ast.AST) -> list[str]:
-    """Calls and imports by which a file could run code: each as text."""
+    """Calls and imports that let a file run code, each as text."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -112,7 +112,7 @@ def unsafe(tree: ast.AST) -> list[str]:
     return found
 
 
-def test_no_source_unpickles_but_weights() -> None:
+def test_sources_unpickle_only_weights() -> None:
     assert len(sources()) > 80
     found = {
         str(path.relative_to(REPOSITORY)): unsafe(ast.parse(path.read_text(encoding="utf-8"))) for path in sources()
@@ -134,7 +134,7 @@ def test_no_source_unpickles_but_weights() -> None:
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
     ],
 )
-def test_that_search_finds_what_it_looks_for(code: str) -> None:
+def test_the_search_for_unsafe_calls_finds_them(code: str) -> None:
     assert unsafe(ast.parse(code))
 
 
@@ -144,7 +144,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("tower", ["vision", "text"])
-def test_changed_byte_is_refused_before_onnxruntime_sees_the_file(
+def test_a_changed_byte_is_refused_before_onnxruntime_opens_the_file(
     tower: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -166,9 +166,9 @@ def test_changed_byte_is_refused_before_onnxruntime_sees_the_file(
 
 @pytest.mark.parametrize(("has_manifest", "is_odd"), [(True, False), (False, False), (False, True)])
 def test_model_with_external_data_is_refused(has_manifest: bool, is_odd: bool, bundle: Path, tmp_path: Path) -> None:
-    """Also where a manifest vouches for the model itself: what lies beside it would be read unchecked.
+    """Even if a manifest has the model's hash: the file beside it would be read unchecked.
 
-    And where the file is written oddly: a length of eight may also be two bytes, which protobuf reads all the same.
+    Also in an unusual encoding: protobuf accepts two bytes for a length of eight.
     """
     name = onnx_name("vision", "fp32")
     model = onnx.load(bundle / name)

@@ -1,7 +1,10 @@
-"""The suite itself: no test imports a test, and every test has a tier."""
+"""The test suite itself: no test imports a test, and each mutation has its line and its test."""
 
 import ast
 
+import pytest
+
+from tests.mutations import MUTATIONS, Mutation
 from tests.support.cli import REPOSITORY
 
 
@@ -15,5 +18,12 @@ def test_no_test_imports_a_test() -> None:
     assert wrong == []
 
 
-def test_helpers_of_tests_are_no_tests() -> None:
+def test_helpers_contain_no_tests() -> None:
     assert list((REPOSITORY / "tests/support").glob("test_*.py")) == []
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_safeguard_has_its_line_and_its_test(mutation: Mutation) -> None:
+    assert (REPOSITORY / mutation.file).read_text(encoding="utf-8").count(mutation.before) == 1
+    file, _, name = mutation.test.partition("::")
+    assert f"def {name.partition('[')[0]}(" in (REPOSITORY / file).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Texts to `input_ids`: padding, truncation, and every way a tokenizer's files can be wrong."""
+"""Texts to `input_ids`: padding, truncation, and faults in the files of a tokenizer."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    tokenizer.enable_padding(length=20, pad_id=0, direction="left")  # what a file says of padding must not matter
+    tokenizer.enable_padding(length=20, pad_id=0, direction="left")  # padding in the file must not matter
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     configure(tmp_path, pad_token="<pad>", model_max_length=6)
     return tmp_path
@@ -51,15 +51,15 @@ def test_pad_token_may_be_an_added_token_written_in_full(folder: Path) -> None:
     assert Tokenizer.from_folder(folder).pad_id == 3
 
 
-def test_length_without_bound_is_bounded(folder: Path) -> None:
+def test_an_unlimited_length_is_limited(folder: Path) -> None:
     configure(folder, pad_token="<pad>", model_max_length=1e30)
     assert Tokenizer.from_folder(folder).max_tokens == 512
     configure(folder, pad_token="<pad>")
     assert Tokenizer.from_folder(folder).max_tokens == 64
 
 
-def test_without_a_named_padding_token_robertas_is_found(folder: Path) -> None:
-    """roberta-base's own settings name none."""
+def test_a_missing_padding_token_is_found_for_roberta(folder: Path) -> None:
+    """The settings of roberta-base name no padding token."""
     configure(folder)
     tokenizer = Tokenizer.from_folder(folder)
     configure(folder, pad_token="<pad>")
@@ -67,7 +67,7 @@ def test_without_a_named_padding_token_robertas_is_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["\udcff red", "red\x00dog", "🐕" * 3, "\u202e dog", "dog " * 5000])
-def test_no_text_is_an_error(folder: Path, text: str) -> None:
+def test_no_text_gives_an_error(folder: Path, text: str) -> None:
     input_ids, _ = Tokenizer.from_folder(folder)([text, "dog"])
     assert input_ids.shape[1] <= 6 and input_ids[1, :3].tolist() == [1, 6, 2]
 

@@ -1,10 +1,9 @@
-"""Training as a whole: what a run learns and keeps, which captions an epoch shows, and what it refuses."""
+"""A whole training: the learned recall, the kept weights, and refusals."""
 
 import json
 import math
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +19,13 @@ from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
 from miniclip.models.calibration_set import CALIBRATION_FILE
 from miniclip.models.checkpoint import load_run, load_training_state
-from miniclip.models.config import Config, TrainConfig
-from tests.support.drawing import COLOURS, SHAPES, draw_image
-from tests.support.training import TRANSFORM, config, load, new_model, records_of, start, tokenizer_of, with_train
+from miniclip.models.config import Config
+from tests.support.drawing import draw_image
+from tests.support.training import TRANSFORM, config, new_model, records_of, start, tokenizer_of, with_train
 from train.data import TrainingData, load_data
 from train.loss import infonce
 from train.sources import HELD_OUT
-from train.trainer import Trainer, epoch_batches, learning_rate_factor
+from train.trainer import Trainer, learning_rate_factor
 from train.validation import validate
 
 __all__ = ["config"]  # fixtures
@@ -43,7 +42,7 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero_by_a_cosine() -> None
 
 
 def training_rows_as_validation(data: TrainingData) -> TrainingData:
-    """The training images once more, called validation: what was learned by heart shows there."""
+    """The training images as validation, where memorised pairs show."""
     splits = ["val" if split == "train" else "" for split in data.table.splits]
     return replace(data, table=replace(data.table, splits=splits))
 
@@ -59,7 +58,7 @@ def test_training_lifts_recall_far_above_chance(
     assert untrained["mean_recall"] < 0.08  # 96 images
     trainer.run()
     trained = validate(trainer.model, seen)
-    assert trained["mean_recall"] > 0.18  # eight images share their colour and shape, so 1 is out of reach
+    assert trained["mean_recall"] > 0.18  # eight images share each colour and shape, so 1 is impossible
     assert trained["text_to_image_recall@10"] > 0.35
     losses = [record["loss"] for record in records_of(tmp_path)]
     assert losses[-1] < losses[0] - (0.3 if loss in ("infonce", "multi-positive") else 0.05)
@@ -78,8 +77,8 @@ def test_the_best_epoch_is_kept_and_training_stops_when_nothing_improves(
     assert "stopping early" in capsys.readouterr().out
     run = load_run(tmp_path)
     assert best == max(recalls) == run.metrics["mean_recall"]
-    kept = validate(run.model, trainer.data)  # its features are cached: the towers are not asked
-    assert kept["mean_recall"] == pytest.approx(best)  # the weights are that epoch's
+    kept = validate(run.model, trainer.data)  # cached features: the towers do not run
+    assert kept["mean_recall"] == pytest.approx(best)  # the weights of that epoch
     assert run.model.logit_scale.item() == pytest.approx(records[best_epoch - 1]["logit_scale"])
 
 
@@ -95,7 +94,7 @@ def poison_features(trainer: Trainer) -> None:
 
 
 def poison_weights(trainer: Trainer) -> None:
-    """A gradient that is not finite spoils the weights after the loss was looked at: here, in the only step."""
+    """An infinite gradient spoils the weights after the check of the loss, here in the only step."""
     trainer.model.vision_head.layer_norm.bias.register_hook(lambda gradient: gradient * float("nan"))
 
 
@@ -103,7 +102,7 @@ def poison_weights(trainer: Trainer) -> None:
     ("poison", "batch_size", "what"),
     [(poison_features, 32, "the loss became nan"), (poison_weights, 192, "the weights are no longer finite")],
 )
-def test_a_loss_or_weights_that_are_not_finite_keep_the_last_good_checkpoint(
+def test_a_loss_or_weights_with_nan_keep_the_last_good_checkpoint(
     poison: Callable[[Trainer], None],
     batch_size: int,
     what: str,
@@ -116,7 +115,7 @@ def test_a_loss_or_weights_that_are_not_finite_keep_the_last_good_checkpoint(
     trainer = start(tmp_path, with_train(config, epochs=2, batch_size=batch_size), captioned_folder)
     trainer.resume()
     poison(trainer)
-    with pytest.raises(MiniClipError, match=r"last good checkpoint is kept, lower --train\.learning_rate") as error:
+    with pytest.raises(MiniClipError, match=r"last good checkpoint is kept; lower --train\.learning_rate") as error:
         trainer.run()
     assert what in str(error.value) and "\n" not in str(error.value)
     assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
@@ -144,11 +143,11 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
     train.__main__.main()
 
 
-def test_captions_longer_than_the_backbone_can_read_are_refused(
+def test_captions_longer_than_the_backbone_allows_are_refused(
     tiny_config: Path, captioned_folder: Path, tiny_backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = Path(shutil.copytree(tiny_backbones[1], tmp_path / "text"))
-    (text / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')  # says no model_max_length
+    (text / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')  # has no model_max_length
     flags = ["--config", tiny_config, "--data", captioned_folder, "--out", tmp_path / "run"]
     flags += ["--model.text", text, "--model.max_tokens", "40"]
     with pytest.raises(MiniClipError, match=r"--model\.max_tokens must be at most 32, the positions of .*, got 40"):
@@ -162,14 +161,16 @@ def test_a_run_started_from_another_one_begins_with_its_recall(
 ) -> None:  # fmt: skip
     flags = ["--config", tiny_config, "--data", captioned_folder, "--train.epochs", 1, "--train.setup", setup]
     for part in ("learning_rate", "vision_learning_rate", "text_learning_rate"):
-        flags += [f"--train.{part}", 1e-12]  # nothing is learned
+        flags += [f"--train.{part}", 1e-12]  # too small to learn
     run_command(monkeypatch, *flags, "--out", tmp_path / "from", "--train.start_from", tiny_run)
     run_command(monkeypatch, *flags, "--out", tmp_path / "fresh")
     expected = load_run(tiny_run).metrics
     found, fresh = records_of(tmp_path / "from")[0], records_of(tmp_path / "fresh")[0]
     if setup == 1:
         assert {name: found[name] for name in expected} == expected
-    assert found["mean_recall"] == pytest.approx(expected["mean_recall"], abs=0.03)  # another cut rounds otherwise
+    assert found["mean_recall"] == pytest.approx(
+        expected["mean_recall"], abs=0.03
+    )  # another split of the tower rounds differently
     assert abs(fresh["mean_recall"] - expected["mean_recall"]) > 0.1
 
 
@@ -194,67 +195,6 @@ def test_a_start_from_a_run_of_another_model_is_refused_in_one_line(
         run_command(monkeypatch, *flags, "--train.start_from", tmp_path / "nothing")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "config.json").exists()
-
-
-@pytest.fixture(scope="module")
-def uneven_data(config: Config, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    """Forty images, in turn with one to five captions."""
-    folder = tmp_path_factory.mktemp("uneven")
-    lines = ["file_name,text"]
-    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    for number in range(40):
-        colour, shape = kinds[number % len(kinds)]
-        draw_image(colour, shape, seed=number).save(folder / f"{number}.png")
-        lines += [f"{number}.png,a {colour} {shape} number {number} {copy}" for copy in range(1 + number % 5)]
-    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
-    return load(folder, config, new_model(config))
-
-
-@pytest.mark.parametrize("captions_per_image", [1, 2, 3, 5, 9])
-def test_an_epoch_shows_each_image_with_so_many_of_its_captions(
-    captions_per_image: int, uneven_data: TrainingData
-) -> None:
-    settings = TrainConfig(captions_per_image=captions_per_image, batch_size=1000)
-    owner, images = uneven_data.table.image_of_caption, uneven_data.image_rows("train")
-    epochs = [np.concatenate(epoch_batches(uneven_data, settings, epoch)) for epoch in (1, 2, 1)]
-    for rows in epochs:
-        assert len(set(rows)) == len(rows)
-        shown = Counter(owner[rows].tolist())
-        assert shown == {row: min(captions_per_image, int((owner == row).sum())) for row in images.tolist()}
-    assert np.array_equal(epochs[0], epochs[2])  # the same epoch shows the same
-    assert not np.array_equal(owner[epochs[0]], owner[epochs[1]])  # another one another order
-    if captions_per_image < 5:
-        assert set(epochs[0]) != set(epochs[1])  # and other captions
-
-
-@pytest.mark.parametrize(("captions_per_image", "batch_size"), [(2, 8), (3, 12), (5, 10), (5, 3)])
-def test_the_captions_of_an_image_are_in_one_batch(
-    captions_per_image: int, batch_size: int, uneven_data: TrainingData
-) -> None:
-    settings = TrainConfig(captions_per_image=captions_per_image, batch_size=batch_size)
-    owner = uneven_data.table.image_of_caption
-    batches = epoch_batches(uneven_data, settings, epoch=1)
-    assert len(batches) > 3
-    for batch in batches:
-        assert len(batch) <= max(batch_size, captions_per_image)
-        for row in set(owner[batch].tolist()):
-            assert (owner[batch] == row).sum() == min(captions_per_image, int((owner == row).sum()))
-    images = [row for batch in batches for row in set(owner[batch].tolist())]
-    assert len(images) == len(set(images))  # none is in two batches
-    left_out = set(uneven_data.image_rows("train").tolist()) - set(images)
-    assert sum(min(captions_per_image, int((owner == row).sum())) for row in left_out) < max(batch_size, 6)
-
-
-def test_without_a_number_of_captions_an_epoch_shows_every_caption_once(uneven_data: TrainingData) -> None:
-    rows = uneven_data.text_rows("train")
-    settings = TrainConfig(batch_size=8)
-    batches = epoch_batches(uneven_data, settings, epoch=1)
-    assert [len(batch) for batch in batches] == [8] * (len(rows) // 8)  # what is left makes no batch
-    shown = np.concatenate(batches)
-    assert len(set(shown)) == len(shown) and set(shown) <= set(rows)
-    whole = np.concatenate(epoch_batches(uneven_data, TrainConfig(batch_size=1000), epoch=1))
-    assert sorted(whole) == sorted(rows)
-    assert set(np.concatenate(epoch_batches(uneven_data, settings, epoch=2))) != set(shown)  # another rest is left
 
 
 def test_prototypes_join_a_batch_as_pairs_with_their_names(
@@ -295,7 +235,7 @@ def test_a_data_set_without_captions_is_refused(config: Config, tmp_path: Path) 
         load_data([str(tmp_path)], config, new_model(config), TRANSFORM, tokenizer_of(config), False)
 
 
-def test_of_a_second_source_the_training_split_is_trained_on_and_the_validation_split_held_out(
+def test_a_second_source_trains_and_keeps_its_validation_split_held_out(
     captioned_folder: Path, image_folder: Path, config: Config
 ) -> None:
     def table(*sources: Path) -> CaptionTable:

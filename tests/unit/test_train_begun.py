@@ -1,4 +1,4 @@
-"""A run that was begun is protected from its first saved step on: from another config, other data, and another run."""
+"""From its first saved step, a run is protected from another config, other data, and another run."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def begun(config: Config, captioned_folder: Path, tmp_path: Path) -> Path:
 
 
 def refused(out: Path, words: str, *arguments: object) -> None:
-    """The training ends with these words, and nothing in its folder has changed."""
+    """Check that training ends with these words and changes no file of its folder."""
     before = contents(out)
     done = run_cli("train", "--out", out, *arguments)
     assert done.returncode == 2 and words in done.stderr.splitlines()[-1], done.stderr
@@ -66,7 +66,7 @@ def test_a_run_without_training_state_is_not_trained_from_scratch_over_its_weigh
 ) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
     (copy / "training_state.pt").unlink()
-    words = f"{copy} is finished and holds no training state; go on from it with --train.start_from {copy}"
+    words = f"{copy} is finished and has no training state; train it further with --train.start_from {copy}"
     refused(copy, words, "--config", tiny_config, "--data", captioned_folder, "--resume")
 
 
@@ -77,17 +77,17 @@ def test_a_run_is_not_resumed_on_other_images_captions_or_splits(
     before = contents(copy)
     done = run_cli("train", "--out", copy, "--config", tiny_config, "--data", moved, "--resume")
     assert done.returncode == 0 and "continuing after epoch 4" in done.stdout, done.stderr
-    assert contents(copy).keys() == before.keys()  # the same data elsewhere is the same data
+    assert contents(copy).keys() == before.keys()  # the same data in another folder
 
     captions = moved / "metadata.csv"
     captions.write_text(captions.read_text().replace("a red circle on white", "a red dog on white"))
     fewer = make_captioned_images(tmp_path / "fewer", per_kind=2)
-    words = f"--resume: the captions or images differ from those that {copy} was trained on; give the same --data"
+    words = f"--resume: the captions or images differ from those that {copy} was trained on; use the same --data"
     for data in (moved, fewer):
         refused(copy, words, "--config", tiny_config, "--data", data, "--resume")
 
 
-def test_a_state_that_knows_neither_its_config_nor_its_data_resumes(
+def test_a_state_without_config_and_data_resumes(
     tiny_run: Path, tiny_config: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
@@ -98,7 +98,7 @@ def test_a_state_that_knows_neither_its_config_nor_its_data_resumes(
     assert done.returncode == 0 and "continuing after epoch 4" in done.stdout, done.stderr
 
 
-def test_a_run_stopped_right_after_its_first_weights_goes_on(
+def test_a_run_stopped_after_its_first_weights_continues(
     config: Config, captioned_folder: Path, tmp_path: Path
 ) -> None:
     trainer = start(tmp_path, config, captioned_folder)
@@ -116,9 +116,7 @@ def test_a_run_stopped_right_after_its_first_weights_goes_on(
 
 
 @pytest.mark.parametrize("unsaid", ["", ', "model_max_length": null', ', "model_max_length": "long"'])
-def test_a_tokenizer_that_names_no_length_cuts_where_the_config_says(
-    unsaid: str, config: Config, tmp_path: Path
-) -> None:
+def test_the_config_limits_a_tokenizer_without_a_length(unsaid: str, config: Config, tmp_path: Path) -> None:
     text = Path(shutil.copytree(config.model.text, tmp_path / "text"))
     (text / "tokenizer_config.json").write_text(f'{{"pad_token": "[PAD]"{unsaid}}}')
     tokenizer = begin_run(tmp_path / "run", config, TRANSFORM, text)

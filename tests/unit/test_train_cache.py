@@ -1,4 +1,4 @@
-"""The cache of features when several trainings want it, when its note is damaged, and where it cannot be."""
+"""The cache of features: several trainings, a damaged note, and an impossible folder."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from train.tower_inputs import Images
 
 __all__ = ["config", "own_cache"]  # fixtures
 
-# a pass that stops before some batch, for a line on standard input or for good
+# a pass that stops before some batch, until a line on standard input or for ever
 PASS = """
 import os, signal, sys
 from pathlib import Path
@@ -51,7 +51,7 @@ def features_of(config: Config, images: Path) -> np.ndarray:
 
 
 @pytest.mark.e2e
-def test_of_two_trainings_on_one_cache_the_second_waits_and_takes_what_the_first_computed(
+def test_the_second_training_on_a_cache_waits_and_uses_the_first_ones_result(
     config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [sys.executable, "-c", PASS, config.model.vision, str(captioned_folder)]
@@ -59,7 +59,7 @@ def test_of_two_trainings_on_one_cache_the_second_waits_and_takes_what_the_first
     with subprocess.Popen([*command, "3"], stdin=subprocess.PIPE, **pipes) as first:
         assert first.stdout.readline() == "in the midst\n"
         with subprocess.Popen([*command, "1"], stdin=subprocess.DEVNULL, **pipes) as second:
-            said = second.stderr.readline()  # none if it has computed, too, and was killed
+            said = second.stderr.readline()  # empty if it computed as well and was killed
             _, errors = first.communicate("go on\n")
             assert first.returncode == 0, errors
             second.communicate()
@@ -84,9 +84,7 @@ def test_a_cache_whose_note_is_damaged_is_computed_again(
     assert path.read_text() == whole
 
 
-def test_an_image_that_memory_or_a_missing_package_kept_away_is_tried_again(
-    config: Config, image_folder: Path, own_cache: Path
-) -> None:
+def test_an_image_without_memory_or_package_is_retried(config: Config, image_folder: Path, own_cache: Path) -> None:
     expected = features_of(config, image_folder)
     (path,) = own_cache.glob("features/*/progress.json")
     note = json.loads(path.read_text())
@@ -106,8 +104,8 @@ def test_an_image_that_memory_or_a_missing_package_kept_away_is_tried_again(
     assert not found[5].any() and json.loads(path.read_text())["skipped"] == {"5": "damaged image (truncated)"}
 
 
-def test_an_image_that_one_view_lacks_is_left_out(config: Config, image_folder: Path, own_cache: Path) -> None:
-    """It would train as a row of zeros."""
+def test_an_image_that_one_view_lacks_is_dropped(config: Config, image_folder: Path, own_cache: Path) -> None:
+    """Otherwise it would train as a row of zeros."""
     sides = (tower_of(config), 0, TRANSFORM, sorted(image_folder.glob("*.*g")), 2, 0)
     assert Images(*sides).skipped == {}
     notes = sorted(own_cache.glob("features/*/progress.json"))

@@ -1,4 +1,4 @@
-"""What a run is given to train and validate on: several sources, and data that are too few."""
+"""The data of a run: several sources, and too few images."""
 
 import math
 import os
@@ -26,7 +26,7 @@ def images_in(folder: Path, count: int) -> list[str]:
 
 
 def write_csv(file: Path, rows: dict[str, str]) -> Path:
-    """Name -> split ("" for none), a caption each."""
+    """Write one caption for each name; names map to splits, "" for none."""
     lines = [f"{name},a red circle {name},{split}\n" for name, split in rows.items()]
     file.write_text("image,caption,split\n" + "".join(lines))
     return file
@@ -37,10 +37,10 @@ def table(config: Config, *sources: Path, allow_missing: bool = False) -> Captio
     return load_data(names, config, new_model(config), TRANSFORM, tokenizer_of(config), allow_missing).table
 
 
-def test_what_the_first_source_holds_out_is_not_trained_on_from_another(
+def test_held_out_images_of_the_first_source_are_not_trained_on(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another list of the same images, shorter by one, is split otherwise; and an image may be reached by a link."""
+    """The same list without one image has another split, and an image may be reached by a link."""
     names = images_in(tmp_path, 40)
     first = write_csv(tmp_path / "first.csv", dict.fromkeys(names, ""))
     second = write_csv(tmp_path / "second.csv", dict.fromkeys(names[1:], ""))
@@ -50,7 +50,7 @@ def test_what_the_first_source_holds_out_is_not_trained_on_from_another(
         os.symlink(path, tmp_path / "links" / path.name)
     links = write_csv(tmp_path / "links/third.csv", {path.name: "train" for path in held_out})
     lost = len(held_out & set(read_captions(second).split("train", "val").image_paths))
-    assert len(held_out) == 8 and lost > 0  # else this would tell nothing
+    assert len(held_out) == 8 and lost > 0  # otherwise the test could not fail
 
     both = table(config, first, second, links)
     trained = {path.resolve() for path in both.split("train").image_paths}
@@ -61,7 +61,7 @@ def test_what_the_first_source_holds_out_is_not_trained_on_from_another(
     assert f"{links}: 8 images not used for training" in shown and "skipping" not in shown
 
 
-def test_a_further_source_may_hold_nothing_but_training_images(config: Config, tmp_path: Path) -> None:
+def test_a_further_source_may_have_only_training_images(config: Config, tmp_path: Path) -> None:
     first = write_csv(tmp_path / "first.csv", dict.fromkeys(images_in(tmp_path, 10), ""))
     names = images_in(tmp_path / "more", 5)
     second = write_csv(tmp_path / "more/second.csv", dict.fromkeys(names, "train"))
@@ -73,9 +73,9 @@ def test_a_further_source_may_hold_nothing_but_training_images(config: Config, t
 @pytest.mark.parametrize("setup", [1, 2])
 @pytest.mark.parametrize(
     ("broken", "left"),
-    [("val", "4 readable images are for training and 0"), ("train val", "0 readable images are for training")],
+    [("val", "only 4 training and 0 validation images can be read"), ("train val", "only 0 training and")],
 )
-def test_images_that_cannot_be_read_are_missed_before_the_first_epoch(
+def test_unreadable_images_are_found_before_the_first_epoch(
     config: Config, tmp_path: Path, setup: int, broken: str, left: str
 ) -> None:
     splits = dict(zip(images_in(tmp_path, 5), ("val", "train", "train", "train", "train"), strict=True))
@@ -88,13 +88,13 @@ def test_images_that_cannot_be_read_are_missed_before_the_first_epoch(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_too_few_images_to_split_are_refused_with_how_many_it_takes(config: Config, tmp_path: Path, count: int) -> None:
+def test_too_few_images_are_refused_with_the_required_number(config: Config, tmp_path: Path, count: int) -> None:
     file = write_csv(tmp_path / "x.csv", dict.fromkeys(images_in(tmp_path, count), ""))
     with pytest.raises(MiniClipError, match="at least 2 images and validation 1, which takes 4 images"):
         table(config, file)
 
 
-def test_as_many_images_as_it_takes_can_be_trained_on(config: Config, tmp_path: Path) -> None:
+def test_the_required_number_of_images_can_be_trained_on(config: Config, tmp_path: Path) -> None:
     names = images_in(tmp_path, 4)
     write_csv(tmp_path / "x.csv", dict.fromkeys(names, ""))
     start(tmp_path / "run", with_train(config, epochs=1), tmp_path).run()

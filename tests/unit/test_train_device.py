@@ -1,4 +1,4 @@
-"""Training where `--device` says: nothing is left behind on another device, and a run goes on anywhere."""
+"""Training on the device of `--device`: no tensor stays on another device, and a run continues on any device."""
 
 import sys
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_an_apple_gpu_on_an_older_macos_computes_in_float32(
 
 @pytest.mark.parametrize("recipe", [RECIPES[name] for name in RECIPES if "views" not in name])
 @pytest.mark.parametrize("devices", [("cpu", "cuda"), ("cuda", "cpu")], ids=str)
-def test_a_run_that_changes_its_device_equals_one_that_stays(
+def test_a_run_that_changes_its_device_gives_the_same_result(
     recipe: tuple[str, ...],
     devices: tuple[str, str],
     train_on,
@@ -131,7 +131,7 @@ def test_a_run_that_changes_its_device_equals_one_that_stays(
 
 
 @pytest.mark.parametrize("host_bytes", [2**40, 0], ids=["in main memory", "on the disk"])
-def test_what_does_not_fit_on_the_device_is_brought_batch_by_batch(
+def test_features_that_do_not_fit_on_the_device_are_moved_by_batch(
     host_bytes: int, train_on, accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 2**30))
@@ -197,7 +197,7 @@ def test_float16_scales_gradients_and_its_scale_survives_a_stop(
         ("mps", "--device mps: this PyTorch finds no Apple GPU; use --device auto"),
     ],
 )
-def test_a_device_that_is_not_there_is_one_line(name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_one_line(name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(MiniClipError) as error:
@@ -205,7 +205,7 @@ def test_a_device_that_is_not_there_is_one_line(name: str, reason: str, monkeypa
     assert str(error.value).startswith(reason)
 
 
-def test_each_process_takes_its_own_card(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_uses_its_own_card(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert str(choose_device("cuda").torch_device) == "cuda:2"
@@ -215,7 +215,7 @@ def test_each_process_takes_its_own_card(accelerator: Accelerator, monkeypatch: 
 
 
 @pytest.mark.parametrize("size", [(30, 40), (64, 64), (150, 90)])
-def test_resizing_on_the_device_is_that_of_pillow(size: tuple[int, int]) -> None:
+def test_resizing_on_the_device_equals_pillow(size: tuple[int, int]) -> None:
     height, width = size
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (2, 9, 12, 3), dtype=np.uint8)
@@ -232,7 +232,7 @@ def test_resizing_on_the_device_is_that_of_pillow(size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("shortest", [None, 72])
-def test_decoded_images_are_what_the_disk_gives(
+def test_decoded_images_equal_those_from_the_disk(
     shortest: int | None, accelerator: Accelerator, image_folder: Path, tmp_path: Path
 ) -> None:
     paths = sorted(image_folder.glob("*.png"))

@@ -1,4 +1,4 @@
-"""What is frozen is computed once: features, and the input of the first block that learns. Views of images."""
+"""Frozen parts are computed once: features, or the input of the first trained block."""
 
 import json
 import math
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import train.feature_cache
 from miniclip.data.captions import read_captions
@@ -24,14 +23,13 @@ from miniclip.models.config import Config
 from miniclip.models.dual_encoder import TextTower, VisionTower
 from tests.support.architectures import VISION, in_tiers, randomise
 from tests.support.cli import REPOSITORY
-from tests.support.training import TRANSFORM, config, load, new_model, no_bfloat16, own_cache, tokenizer_of
-from train.augment import View, random_crop
+from tests.support.training import TRANSFORM, config, new_model, no_bfloat16, own_cache, tokenizer_of
+from train.augment import View
 from train.blocks import blocks_of
 from train.data import load_data
 from train.feature_cache import image_features, text_features
 from train.tokens import Tokens
 from train.tower_inputs import Images, Texts
-from train.validation import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
 PLAIN = View(TRANSFORM)
@@ -57,13 +55,13 @@ def test_features_are_computed_once(config: Config, image_folder: Path, own_cach
     handles = [model.text.register_forward_pre_hook(refuse), blocks_of(model.vision)[1].register_forward_hook(refuse)]
     np.testing.assert_array_equal(text_features(model.text, tokens).values, words.values)
     handles.pop().remove()
-    seen = []  # one blank image tells the shape; the images themselves are not computed again
+    seen = []  # one blank image for the shape; no image is computed again
     model.vision.register_forward_pre_hook(lambda _, inputs: seen.append((len(inputs[0]), bool(inputs[0].any()))))
     np.testing.assert_array_equal(image_features(model.vision, PLAIN, paths).values, images.values)
     assert all(rows == 1 and not drawn for rows, drawn in seen)
 
 
-def test_any_change_of_weights_preprocessing_files_or_tokenizer_is_another_cache(
+def test_any_changed_input_leads_to_another_cache(
     config: Config, captioned_folder: Path, own_cache: Path, tmp_path: Path
 ) -> None:
     model, tokenizer = new_model(config), tokenizer_of(config)
@@ -112,7 +110,7 @@ def test_a_folder_that_was_copied_or_touched_finds_its_cache(
     assert caches_in(own_cache) == 1
 
 
-def test_a_pass_that_fails_midway_continues_where_it_was_noted(
+def test_a_failed_pass_continues_from_its_note(
     config: Config, captioned_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.feature_cache, "SAVE_EVERY", 2)
@@ -121,7 +119,7 @@ def test_a_pass_that_fails_midway_continues_where_it_was_noted(
     calls = {"count": 0, "stop": 4}
 
     def count(_: object, inputs: tuple[torch.Tensor]) -> None:
-        calls["count"] += bool(inputs[0].any())  # not the blank image that tells the shape
+        calls["count"] += bool(inputs[0].any())  # not the blank image for the shape
         if calls["count"] == calls["stop"]:
             raise RuntimeError("the power went")
 
@@ -193,9 +191,9 @@ def test_an_unreadable_image_is_named_and_dropped(
     readable = [row for row in range(len(paths)) if row not in found.skipped]
     alone = image_features(model.vision, PLAIN, [paths[row] for row in readable])
     np.testing.assert_allclose(found.values[readable], alone.values, rtol=0.02, atol=1e-9)
-    assert image_features(model.vision, PLAIN, paths).skipped == found.skipped  # also from the cache
+    assert image_features(model.vision, PLAIN, paths).skipped == found.skipped  # and again from the cache
 
-    for setup in (1, 2, 3):  # features are cached, nothing is, the input of a block is
+    for setup in (1, 2, 3):  # cached: features, nothing, the input of a block
         chosen = replace(config, train=replace(config.train, setup=setup))
         with pytest.raises(MiniClipError, match="--allow-missing"):
             load_data([str(tmp_path)], chosen, model, TRANSFORM, tokenizer, allow_missing=False)
@@ -207,7 +205,7 @@ def test_an_unreadable_image_is_named_and_dropped(
         rows = [kept.image_rows("train"), kept.image_rows("val")]
         assert sorted(np.concatenate(rows)) == list(range(len(names)))
         assert [len(kept.text_rows(split)) for split in ("train", "val")] == [2 * len(part) for part in rows]
-        with torch.no_grad():  # the rows of those that stay are their own
+        with torch.no_grad():  # the remaining images keep their rows
             kept.images.train(False)
             features = kept.images.features(np.arange(len(names))).numpy()
         own = np.stack([found.values[[path.name for path in paths].index(name)] for name in names])
@@ -216,7 +214,7 @@ def test_an_unreadable_image_is_named_and_dropped(
 
 @pytest.mark.parametrize("name", in_tiers(["efficientnet-lite", "vit", "resnet"]))
 @pytest.mark.parametrize("trained_blocks", [1, 2])
-def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_vision_tower(
+def test_cached_block_inputs_give_the_features_of_the_vision_tower(
     name: str, trained_blocks: int, image_folder: Path, own_cache: Path, no_bfloat16: None
 ) -> None:
     tower = VisionTower(randomise(VISION[name].make()), "auto").eval()
@@ -224,24 +222,24 @@ def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_vision
     images = Images(tower, trained_blocks, TRANSFORM, paths, views=1, seed=0)
     cached = image_features(tower, PLAIN, paths, trained_blocks).values
     assert (cached.dtype, cached.ndim, len(cached)) == (np.float16, 3 if name == "vit" else 4, len(paths))
-    assert caches_in(own_cache) == 1  # the one that Images has made
+    assert caches_in(own_cache) == 1  # made by Images
     rows = np.asarray([7, 0, 3])
     with torch.no_grad():
         expected = tower(torch.from_numpy(np.stack([TRANSFORM.load(paths[row]) for row in rows])))
         features = images.features(rows)
     assert (features - expected).abs().max() < 5e-3 * expected.abs().max()  # half precision
-    assert (expected[0] - expected[1]).abs().max() > 0.05 * expected.abs().max()  # or any row would do
+    assert (expected[0] - expected[1]).abs().max() > 0.05 * expected.abs().max()  # otherwise any row would pass
 
 
 @pytest.mark.parametrize("trained_blocks", [1, 2])
-def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_text_tower(
+def test_cached_block_inputs_give_the_features_of_the_text_tower(
     trained_blocks: int, config: Config, own_cache: Path, no_bfloat16: None
 ) -> None:
     tower = TextTower(load_backbone(Path(config.model.text), "text"), "auto").eval()
     tokens = Tokens(tokenizer_of(config), CAPTIONS)
     texts = Texts(tower, trained_blocks, tokens)
     cached = text_features(tower, tokens, trained_blocks).values
-    assert cached.shape == (sum(tokens.lengths), 32) and len(set(tokens.lengths)) == 4  # no padding is kept
+    assert cached.shape == (sum(tokens.lengths), 32) and len(set(tokens.lengths)) == 4  # without padding
     with torch.no_grad():
         for rows in ([3, 0, 2], [1], [2, 1, 0, 3]):
             expected = tower(*tokens.padded(np.asarray(rows)))
@@ -249,7 +247,7 @@ def test_features_from_the_cached_input_of_a_block_are_those_of_the_whole_text_t
             assert difference < 5e-3 * expected.abs().max()
 
 
-def test_where_the_processor_has_bfloat16_cached_blocks_are_near_the_whole_tower(
+def test_cached_blocks_in_bfloat16_are_close_to_the_whole_tower(
     config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     model, paths = new_model(config), sorted(image_folder.glob("*.*g"))
@@ -261,7 +259,7 @@ def test_where_the_processor_has_bfloat16_cached_blocks_are_near_the_whole_tower
 
 
 @pytest.mark.parametrize("kind", ["vision", "text"])
-def test_only_weights_below_the_cut_make_another_cache(
+def test_only_weights_below_the_split_change_the_cache(
     kind: str, config: Config, image_folder: Path, own_cache: Path
 ) -> None:
     model, tokens = new_model(config), Tokens(tokenizer_of(config), CAPTIONS)
@@ -281,58 +279,3 @@ def test_only_weights_below_the_cut_make_another_cache(
         assert caches() == 1
         next(blocks[-2].parameters()).add_(0.1)
         assert caches() == 2
-
-
-def test_view_0_is_the_plain_image(image_folder: Path) -> None:
-    for path in sorted(image_folder.glob("*.*g")):
-        np.testing.assert_array_equal(View(TRANSFORM, 0, seed=3).load(path), TRANSFORM.load(path))
-
-
-def test_a_view_is_told_by_file_name_seed_and_number_alone(image_folder: Path, tmp_path: Path) -> None:
-    path = sorted(image_folder.glob("*.png"))[0]
-    view = View(TRANSFORM, 1, seed=3).load(path)
-    assert view.shape == (3, 64, 64)
-    (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "other.png").write_bytes(path.read_bytes())
-    np.random.seed(5)  # the global generator must not matter
-    np.testing.assert_array_equal(View(TRANSFORM, 1, seed=3).load(tmp_path / path.name), view)
-    others = [View(TRANSFORM, 0, 3).load(path), View(TRANSFORM, 2, 3).load(path), View(TRANSFORM, 1, 4).load(path)]
-    others.append(View(TRANSFORM, 1, seed=3).load(tmp_path / "other.png"))
-    assert all(np.abs(view - other).max() > 0.1 for other in others)
-
-
-def test_crops_keep_at_least_half_of_the_image_and_half_of_them_are_mirrored() -> None:
-    generator = np.random.default_rng(0)
-    ramp = np.linspace(0, 255, 200, dtype=np.uint8)  # bright to the right
-    image = Image.fromarray(np.broadcast_to(ramp, (100, 200))).convert("RGB")
-    mirrored, shares = 0, []
-    for _ in range(200):
-        crop = random_crop(image, generator)
-        assert crop.width <= 200 and crop.height <= 100
-        shares.append(crop.width * crop.height / 20_000)
-        row = np.asarray(crop)[0, :, 0].astype(int)
-        mirrored += bool(row[0] > row[-1])
-        assert (np.diff(row) <= 0).all() if row[0] > row[-1] else (np.diff(row) >= 0).all()  # a part, not a mosaic
-    assert 70 < mirrored < 130
-    assert min(shares) > 0.48 and max(shares) > 0.9 and np.std(shares) > 0.05
-
-
-def test_training_sees_another_view_every_epoch_and_validation_the_image_itself(
-    config: Config, image_folder: Path, own_cache: Path
-) -> None:
-    for setup in (1, 2, 3):
-        chosen = replace(config, train=replace(config.train, setup=setup, views=3))
-        model = new_model(config)
-        data = load(image_folder, chosen, model)
-        images = data.images
-        images.train(False)
-        rows = np.arange(4)
-        with torch.no_grad():
-            plain, first, second, third = (images.features(rows, view) for view in range(4))
-        assert torch.equal(images.features(rows), plain)
-        for one, other in ((plain, first), (first, second), (plain, second)):
-            assert (one - other).abs().max() > 0.02 * plain.abs().max()
-        # cached images come back the same; images that are opened each time get new crops
-        assert torch.equal(third, plain) == (setup != 2)
-        alone = load(image_folder, replace(config, train=replace(config.train, setup=setup)), model)
-        assert validate(model, data) == validate(model, alone)

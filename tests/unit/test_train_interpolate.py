@@ -1,4 +1,4 @@
-"""A run mixed with the one it began from: what is printed, what is kept, and what cannot be mixed."""
+"""A run mixed with its start: the printed lines, the kept mix, and refusals."""
 
 import re
 import shutil
@@ -64,7 +64,7 @@ def test_the_best_mix_becomes_a_run_like_any_other(
     assert done.returncode == 2 and "--steps must be at least 2" in done.stderr
 
 
-def test_images_that_cannot_be_read_are_named_and_too_many_of_them_choose_nothing(
+def test_unreadable_images_are_named_and_too_many_are_an_error(
     tiny_run: Path, captioned_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(captioned_folder, tmp_path / "pictures"))
@@ -81,7 +81,7 @@ def test_images_that_cannot_be_read_are_named_and_too_many_of_them_choose_nothin
     assert [line.split()[1] for line in lines] == [f"{path.name}:" for path in broken]
 
 
-def test_the_ends_of_a_mix_are_exact_and_counts_are_not_mixed() -> None:
+def test_the_ends_of_a_mix_are_exact_and_counters_are_not_mixed() -> None:
     before = {"weight": torch.tensor([0.1, 0.7]), "count": torch.tensor(3)}
     after = {"weight": torch.tensor([1.3, -2.2]), "count": torch.tensor(9)}
     assert torch.equal(mix(before, after, 0)["weight"], before["weight"])

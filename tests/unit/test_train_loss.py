@@ -113,15 +113,15 @@ def test_several_captions_of_one_image_give_the_loss_written_out_in_loops(
     name: str, by_hand: Callable[[list[list[float]], float], float], scale: float
 ) -> None:
     images, texts = unit(3, 4, seed=0), unit(6, 4, seed=1)
-    loss = make_loss(TrainConfig(loss=name, margin=scale))  # the margin is the triplet's only
+    loss = make_loss(TrainConfig(loss=name, margin=scale))  # only the triplet loss has a margin
     value = loss(images, texts, torch.tensor(OWNER), torch.tensor(math.log(scale)))
     assert value.item() == pytest.approx(by_hand(cosines_of(images, texts), scale), rel=1e-5)
 
 
-def test_another_caption_of_the_same_image_is_no_negative() -> None:
+def test_another_caption_of_the_same_image_is_not_a_negative() -> None:
     images, texts = unit(2, 4, seed=2), unit(3, 4, seed=3)
     logits = (math.e * texts @ images.T).double()
-    # texts 0 and 1 show image 0: each is weighed against the other image, and image 0 against text 2 alone
+    # texts 0 and 1 show image 0: their only negative is the other image, and that of image 0 is text 2
     rows = [logits[0, [0, 1]], logits[1, [0, 1]], logits[2, [1, 0]]]
     columns = [logits[[0, 2], 0], logits[[1, 2], 0], logits[[2, 0, 1], 1]]
     expected = [sum(torch.logsumexp(v, 0) - v[0] for v in part) / 3 for part in (rows, columns)]
@@ -131,16 +131,16 @@ def test_another_caption_of_the_same_image_is_no_negative() -> None:
 
 @pytest.mark.parametrize("name", ["infonce", "triplet"])
 def test_a_caption_is_not_pushed_away_from_its_image_by_another_caption_of_it(name: str) -> None:
-    """Caption 1 is the image itself, nearer to it than caption 0: the loss of caption 0 must not notice."""
+    """Caption 1 equals the image, so it is closer than caption 0; the loss of caption 0 must ignore it."""
     images = torch.eye(4)[:2]
     texts = torch.tensor([[0.6, 0.0, 0.8, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]).requires_grad_()
     loss = make_loss(TrainConfig(loss=name, margin=0.7))
     loss(images, texts, torch.tensor([0, 0, 1]), torch.tensor(2.0)).backward()
     assert texts.grad is not None and torch.isfinite(texts.grad).all()
-    assert texts.grad[0, 0] < 0  # drawn near
+    assert texts.grad[0, 0] < 0  # pulled closer
     assert texts.grad[1, 0] <= 0  # not pushed away
     assert texts.grad[0, 1] > 0  # the other image is pushed away
-    assert (texts.grad[:, 2:] == 0).all()  # where no image is, nothing pulls
+    assert (texts.grad[:, 2:] == 0).all()  # no image lies in these directions
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -153,7 +153,7 @@ def test_a_batch_of_one_image_has_a_finite_loss_and_finite_gradients(name: str) 
     for leaf in (image, texts, scale):
         assert leaf.grad is None or torch.isfinite(leaf.grad).all()
     assert texts.grad is not None
-    if name == "infonce":  # nothing is wrong in such a batch
+    if name == "infonce":  # such a batch has no negatives
         assert loss.item() == 0 and not texts.grad.any()
 
 

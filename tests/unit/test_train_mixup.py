@@ -1,4 +1,4 @@
-"""Latent mixup: pairs are mixed on both sides alike, whole batch or in parts."""
+"""Latent mixup: images and texts of a pair are mixed alike, in a whole batch or in parts."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_each_pair_is_mixed_with_another_pair_of_the_batch(
 
 
 @pytest.mark.parametrize("setup", [1, 3])
-def test_in_parts_it_is_that_of_the_whole_batch(
+def test_mixup_in_parts_equals_the_whole_batch(
     setup: int, config: Config, captioned_folder: Path, tmp_path: Path, no_bfloat16: None
 ) -> None:
     values = {"setup": setup, "mixup": 0.5}
@@ -72,7 +72,7 @@ def share_of(trainer: Trainer, captions: np.ndarray, step: int) -> float:
 
 
 def test_shares_follow_alpha(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
-    """Beta(0.1, 0.1) is nearly always near an end, Beta(50, 50) near the middle."""
+    """Beta(0.1, 0.1) is nearly always close to 0 or 1, and Beta(50, 50) close to the middle."""
     middle = []
     for alpha in (0.1, 50.0):
         trainer, captions = trainer_of(config, captioned_folder, tmp_path / str(alpha), mixup=alpha)

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while a model trains."""
+"""The terminal output while a model trains."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ BAR = re.compile(
 
 
 def on_a_terminal(command: list[str]) -> str:
-    """All that a command writes to a terminal of its own."""
+    """The output of a command on its own terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 150))
     process = subprocess.Popen(command, cwd=REPOSITORY, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -28,7 +28,7 @@ def on_a_terminal(command: list[str]) -> str:
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
+        except OSError:  # Linux reports the closed other end like this
             part = b""
         if not part:
             break

@@ -1,4 +1,4 @@
-"""Runs that stop, fail or are killed go on as if they had not, with a moving average of the weights or without."""
+"""Runs that stop, fail or are killed continue to the same result, with or without a moving average of the weights."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ __all__ = ["config"]  # fixtures
 
 
 def fail_at_step(trainer: Trainer, step: int) -> None:
-    """Let the machine fail right after the weights of step `step` have changed."""
+    """Fail right after the weights of step `step` have changed."""
     count = 0
 
     def fail(*_: object) -> None:
@@ -65,7 +65,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         start(stopped, config, captioned_folder).run()
     assert len(records_of(stopped)) == 2
     resumed = start(stopped, config, captioned_folder)
-    torch.manual_seed(123)  # the generator's state at the start must not matter
+    torch.manual_seed(123)  # the initial state of the generator must not matter
     resumed.resume()
     resumed.run()
     for (name, ours), theirs in zip(resumed.model.state_dict().items(), last.model.state_dict().values(), strict=True):
@@ -73,12 +73,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert_same_run(stopped, whole)
 
 
-def test_a_run_that_fails_in_the_midst_of_every_epoch_equals_an_uninterrupted_one(
+def test_a_run_that_fails_within_every_epoch_equals_an_uninterrupted_one(
     config: Config, captioned_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    config = with_train(config, setup=3, save_minutes=1e-9, ema=0.9, feature_noise=0.1, **TOWERS)  # six steps an epoch
+    config = with_train(config, setup=3, save_minutes=1e-9, ema=0.9, feature_noise=0.1, **TOWERS)  # six steps per epoch
     start(tmp_path / "whole", config, captioned_folder).run()
-    for step in (1, 4, 2, 9, 6):  # counted from where it goes on; the first stops before anything is saved
+    for step in (1, 4, 2, 9, 6):  # counted from where it continues; the first one stops before anything is saved
         trainer = start(tmp_path / "stopped", config, captioned_folder)
         trainer.resume()
         fail_at_step(trainer, step)
@@ -95,7 +95,7 @@ def test_a_run_that_fails_in_the_midst_of_every_epoch_equals_an_uninterrupted_on
 def test_a_run_that_fails_before_the_state_of_an_epoch_is_saved_repeats_that_epoch(
     config: Config, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights, config and record of epoch 2 are written already, and give way to what is repeated."""
+    """Weights, config and record of epoch 2 already exist; the repetition replaces them."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     start(whole, config, captioned_folder).run()
     own = train.trainer.save_training_state
@@ -139,7 +139,7 @@ def test_validated_and_kept_weights_are_the_moving_average(
     assert {name: record[name] for name in run.metrics} == run.metrics
 
 
-def test_training_goes_on_with_the_raw_weights(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
+def test_training_continues_with_the_raw_weights(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     averaged = start(tmp_path / "averaged", with_train(config, ema=0.9), captioned_folder)
     plain = start(tmp_path / "plain", config, captioned_folder)
     averaged.run()
@@ -152,7 +152,7 @@ def test_training_goes_on_with_the_raw_weights(config: Config, captioned_folder:
     assert not torch.equal(*(weights["text_head.fc.weight"] for weights in kept))
 
 
-def test_a_resumed_run_has_the_config_it_began_with_and_may_be_older_than_an_option(
+def test_a_resumed_run_keeps_its_config_even_without_newer_options(
     config: Config, tiny_run: Path, tmp_path: Path
 ) -> None:
     settings, state = json.loads((tiny_run / "config.json").read_text()), load_training_state(tiny_run)
@@ -167,7 +167,7 @@ def test_a_resumed_run_has_the_config_it_began_with_and_may_be_older_than_an_opt
 
 
 def kill_after(saves: int, command: list[str], state: Path, output: Path) -> None:
-    """SIGKILL the command as soon as it has saved its state so many times."""
+    """SIGKILL the command as soon as it has saved its state this many times."""
     with output.open("w") as file:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT)
     seen = {state.stat().st_mtime_ns} if state.exists() else set()
@@ -200,7 +200,7 @@ def test_a_killed_run_that_is_resumed_equals_an_uninterrupted_one(
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "train", *map(str, common), "--out", str(killed), "--resume"]
     moments = random.Random(0)
-    for _ in range(2):  # of 50 saves
+    for _ in range(2):  # out of 50 saves
         kill_after(moments.randint(1, 12), command, killed / "training_state.pt", tmp_path / "output.txt")
     done = run_cli("train", *common, "--out", killed, "--resume")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What each setup trains and how fast, and gradients that are the same in parts as in one."""
+"""The parameters that each setup trains, their learning rates, and equal gradients in parts and in one pass."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,12 +63,12 @@ def head_names(model: DualEncoder) -> set[str]:
     return names | {"logit_scale"}
 
 
-def test_setup_1_changes_the_heads_and_the_temperature_alone(deep: Config, few_images: Path, tmp_path: Path) -> None:
+def test_setup_1_changes_only_heads_and_temperature(deep: Config, few_images: Path, tmp_path: Path) -> None:
     trainer = start(tmp_path, with_train(deep, setup=1), few_images)
     assert changed_by_training(trainer) == head_names(trainer.model)
 
 
-def test_setup_3_changes_the_last_two_blocks_what_is_above_them_and_the_heads(
+def test_setup_3_changes_the_last_two_blocks_the_parts_above_them_and_the_heads(
     deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
     trainer = start(tmp_path, with_train(deep, setup=3), few_images)
@@ -93,7 +93,7 @@ def test_setup_2_changes_every_weight_and_no_statistics_of_batch_norms(
     assert len(statistics) > 30 and changed.isdisjoint(statistics)
 
 
-def test_dropout_is_on_in_what_learns_alone_and_batch_norms_never_train(
+def test_dropout_is_on_only_in_trained_parts_and_batch_norms_never_train(
     deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
     for setup, kept in ((1, 4), (2, 0), (3, 2)):
@@ -114,7 +114,7 @@ def test_dropout_is_on_in_what_learns_alone_and_batch_norms_never_train(
 
 
 @pytest.mark.parametrize(("vision_blocks", "text_blocks"), [(0, 1), (3, 0), (99, 4)])
-def test_numbers_of_blocks_go_above_the_setup(
+def test_numbers_of_blocks_override_the_setup(
     vision_blocks: int, text_blocks: int, deep: Config, few_images: Path, tmp_path: Path
 ) -> None:
     chosen = with_train(deep, setup=3, vision_blocks=vision_blocks, text_blocks=text_blocks)
@@ -135,7 +135,7 @@ def test_learning_rates_follow_tower_and_depth_and_only_matrices_decay(
         trainer = start(tmp_path / str(setup), with_train(deep, setup=setup), few_images)
         groups = trainer.optimiser.param_groups
         found = {id(parameter): group for group in groups for parameter in group["params"]}
-        assert sum(len(group["params"]) for group in groups) == len(found)  # none is in two groups
+        assert sum(len(group["params"]) for group in groups) == len(found)  # no parameter is in two groups
         assert {id(p) for p in trainer.model.parameters() if p.requires_grad} == set(found)
         blocks = len(blocks_of(trainer.model.vision))
         for name, parameter in trainer.model.named_parameters():
@@ -151,15 +151,15 @@ def test_learning_rates_follow_tower_and_depth_and_only_matrices_decay(
                 group = found[id(parameter)]
                 assert group["peak_lr"] == pytest.approx(peak), name
                 assert group["weight_decay"] == (0.1 if parameter.ndim >= 2 else 0), name
-    trainer.run()  # to the end of the cosine, which goes over both epochs
+    trainer.run()  # to the end of the cosine, which covers both epochs
     steps = 2 * len(epoch_batches(trainer.data, trainer.config.train, 1))
     last = 0.5 * (1 + np.cos(np.pi * (1 - 1 / steps)))
     assert all(group["lr"] == pytest.approx(last * group["peak_lr"]) for group in groups)
 
 
 @pytest.mark.parametrize("kind", in_tiers([f"vision {name}" for name in VISION] + [f"text {name}" for name in TEXTS]))
-def test_what_stands_below_all_blocks_learns_slowest(kind: str, tmp_path: Path) -> None:
-    """In every kind of backbone: all that the input of the first block depends on."""
+def test_parts_below_all_blocks_have_the_lowest_learning_rate(kind: str, tmp_path: Path) -> None:
+    """In every kind of backbone: all parameters that the input of the first block depends on."""
     side_name, name = kind.split(maxsplit=1)
     rows: dict[str, dict[str, Any]] = {"vision": {**VISION}, "text": {**TEXTS}}
     made = {
@@ -204,13 +204,13 @@ def trainer_of(deep: Config, few_images: Path, tmp_path: Path) -> Callable[..., 
 
 @pytest.mark.parametrize("setup", [1, 3])
 @pytest.mark.parametrize("loss", ["infonce", "triplet"])
-def test_gradients_in_parts_are_those_of_the_whole_batch(
+def test_gradients_in_parts_equal_those_of_the_whole_batch(
     setup: int, loss: str, trainer_of: Callable[..., Trainer], no_bfloat16: None
 ) -> None:
     whole = trainer_of(setup=setup, loss=loss)
     captions = epoch_batches(whole.data, whole.config.train, 1)[0]
     owners = whole.data.table.image_of_caption[captions]
-    assert len(captions) == 16 and len(set(owners)) < 16  # some image has both of its captions in the batch
+    assert len(captions) == 16 and len(set(owners)) < 16  # the batch has both captions of some image
     expected_loss, expected = gradients(whole, 0, captions)
     assert ("logit_scale" in expected) == (loss == "infonce")
     assert len(expected) > (40 if setup == 3 else 11)
@@ -220,8 +220,8 @@ def test_gradients_in_parts_are_those_of_the_whole_batch(
         assert_near(found, expected)
 
 
-def test_gradients_differ_with_what_is_in_the_batch(trainer_of: Callable[..., Trainer]) -> None:
-    """Parts are no batches of their own: all captions of the batch are negatives of each."""
+def test_gradients_depend_on_the_whole_batch(trainer_of: Callable[..., Trainer]) -> None:
+    """Parts are not separate batches: all captions of the batch are negatives of each."""
     parts = trainer_of(setup=1, micro_batch=4)
     captions = epoch_batches(parts.data, parts.config.train, 1)[0]
     together, _ = gradients(parts, 0, captions)
@@ -230,7 +230,7 @@ def test_gradients_differ_with_what_is_in_the_batch(trainer_of: Callable[..., Tr
 
 
 @pytest.mark.parametrize("setup", [1, 3])
-def test_noise_and_dropout_of_the_second_pass_are_those_of_the_first(
+def test_the_second_pass_repeats_noise_and_dropout(
     setup: int, trainer_of: Callable[..., Trainer], no_bfloat16: None
 ) -> None:
     def noisy(micro_batch: int, seed: int) -> tuple[float, dict[str, torch.Tensor]]:
@@ -246,7 +246,7 @@ def test_noise_and_dropout_of_the_second_pass_are_those_of_the_first(
     (loss, found), (again_loss, again), (other_loss, _) = noisy(4, 1), noisy(4, 1), noisy(4, 2)
     assert loss == again_loss != other_loss
     assert set(found) == set(again) and all(torch.equal(found[name], again[name]) for name in found)
-    # in one part, what is drawn is drawn in the same order as without parts
+    # with a single part, random numbers are drawn in the same order as without parts
     (whole_loss, whole), (part_loss, part) = noisy(0, 1), noisy(16, 1)
     assert part_loss == pytest.approx(whole_loss, rel=1e-5)
     assert_near(part, whole)

@@ -1,4 +1,4 @@
-"""The retrieval sheet shows what the embeddings find, and marks what is right."""
+"""The retrieval figure shows the results of the embeddings and marks the correct ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ CAPTION_ROWS = (0, 4, 9, 13, 18, 23)  # of 24, evenly
 
 @pytest.fixture(scope="module")
 def shown(image_folder: Path) -> Shown:
-    """Twelve images, two captions each, and embeddings that find some and miss others."""
+    """Twelve images with two captions each, and embeddings that find some images and miss others."""
     table = read_captions(image_folder)
     generator = np.random.default_rng(0)
     image_embeds = generator.normal(size=(12, 8))
@@ -57,7 +57,7 @@ def sheet_of(shown: Shown, folder: Path) -> np.ndarray:
     return np.asarray(Image.open(folder / SHEET_FILE))
 
 
-def test_the_right_image_has_a_green_frame_where_it_ranks(shown: Shown, tmp_path: Path) -> None:
+def test_the_correct_image_has_a_green_frame_at_its_rank(shown: Shown, tmp_path: Path) -> None:
     pixels = sheet_of(shown, tmp_path)
     framed, expected = [], []
     for number, row in enumerate(CAPTION_ROWS):
@@ -68,7 +68,7 @@ def test_the_right_image_has_a_green_frame_where_it_ranks(shown: Shown, tmp_path
         rank = int((similarity > similarity[shown.image_of_caption[row]]).sum())
         expected.append([place == rank for place in range(IMAGES)])
     assert framed == expected
-    assert 0 < np.sum(expected) < ROWS  # some were found, some not
+    assert 0 < np.sum(expected) < ROWS  # some are found, others are not
 
 
 def test_the_found_images_are_the_nearest_in_order(shown: Shown, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_found_images_are_the_nearest_in_order(shown: Shown, tmp_path: Path)
             assert drawn[strongest].min() > drawn[weakest].max() + 40, (row, place)
 
 
-def test_right_captions_are_ticked_and_no_others(shown: Shown, tmp_path: Path) -> None:
+def test_only_correct_captions_have_a_tick(shown: Shown, tmp_path: Path) -> None:
     pixels = sheet_of(shown, tmp_path)
     begin = 2 * TITLE_PX + ROWS * (TILE_PX + GAP_PX)
     ticked, expected = [], []
@@ -99,14 +99,14 @@ def test_right_captions_are_ticked_and_no_others(shown: Shown, tmp_path: Path) -
     assert ticked == expected and 0 < sum(expected) < len(expected)
 
 
-def test_the_sheet_is_the_same_every_time(shown: Shown, tmp_path: Path) -> None:
+def test_the_figure_is_repeatable(shown: Shown, tmp_path: Path) -> None:
     for name in ("one", "two"):
         sheet_of(shown, tmp_path / name)
     assert (tmp_path / "one" / SHEET_FILE).read_bytes() == (tmp_path / "two" / SHEET_FILE).read_bytes()
 
 
 @pytest.mark.parametrize("caption", ["W" * 300, "WIDE LETTERS " * 30, "красный круг " * 30, ""])
-def test_words_stay_beside_the_images(caption: str, shown: Shown, tmp_path: Path) -> None:
+def test_words_do_not_cover_images(caption: str, shown: Shown, tmp_path: Path) -> None:
     wordy = Shown(shown.image_paths, [caption] * 24, shown.image_of_caption, shown.image_embeds, shown.text_embeds)
     pixels = sheet_of(wordy, tmp_path)
     bottom = TITLE_PX + ROWS * (TILE_PX + GAP_PX)
@@ -114,7 +114,7 @@ def test_words_stay_beside_the_images(caption: str, shown: Shown, tmp_path: Path
     assert (pixels[bottom:, WIDTH_PX - GAP_PX // 2 :] == PAPER).all()
 
 
-def test_a_small_split_and_an_image_that_is_gone(shown: Shown, tmp_path: Path) -> None:
+def test_a_small_split_and_a_missing_image(shown: Shown, tmp_path: Path) -> None:
     few = Shown(
         shown.image_paths[:2], shown.captions[:2], np.asarray([0, 0]), shown.image_embeds[:2], shown.text_embeds[:2]
     )
@@ -126,10 +126,10 @@ def test_a_small_split_and_an_image_that_is_gone(shown: Shown, tmp_path: Path) -
         draw_sheet(tmp_path, gone)
 
 
-def test_training_leaves_the_sheet_of_the_kept_weights(
+def test_training_draws_the_figure_of_the_kept_weights(
     tiny_run: Path, config: Config, captioned_folder: Path, tmp_path: Path
 ) -> None:
-    assert Image.open(tiny_run / SHEET_FILE).width == WIDTH_PX  # by the command
+    assert Image.open(tiny_run / SHEET_FILE).width == WIDTH_PX  # drawn by the command
 
     trainer = start(tmp_path, with_train(config, epochs=20, patience=2, learning_rate=0.1), captioned_folder)
     trainer.run()
@@ -151,4 +151,4 @@ def test_an_image_as_thin_as_a_line_is_drawn(shown: Shown, tmp_path: Path, size:
     Image.new("RGB", size, (200, 0, 0)).save(tmp_path / "line.png")
     paths = [tmp_path / "line.png", *shown.image_paths[1:]]
     pixels = sheet_of(replace(shown, image_paths=paths), tmp_path / "run")
-    assert (pixels == (200, 0, 0)).all(axis=2).sum() >= TILE_PX - 12  # one pixel by the length of its square
+    assert (pixels == (200, 0, 0)).all(axis=2).sum() >= TILE_PX - 12  # one pixel high, as long as the square

@@ -1,4 +1,4 @@
-"""`--data PATH:WEIGHT`: how often an epoch shows each source, and what the held-out images of each say."""
+"""`--data PATH:WEIGHT`: the weight of each source in an epoch, and the recall on its held-out images."""
 
 from collections import Counter
 from dataclasses import replace
@@ -36,7 +36,7 @@ def test_a_weight_follows_the_last_colon() -> None:
     assert len({source.name for source in sources}) == 5
 
 
-def test_a_folder_whose_name_ends_like_a_weight_is_that_folder(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_weight_is_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "ratio 4:3"
     folder.mkdir()
     (source,) = parse_sources([str(folder)])
@@ -49,7 +49,7 @@ def test_a_weight_of_zero_is_refused() -> None:
 
 
 @pytest.mark.parametrize("captions_per_image", [0, 1])
-def test_an_epoch_shows_each_source_as_often_as_its_weight_says(
+def test_an_epoch_draws_each_source_by_its_weight(
     captions_per_image: int, two_folders: tuple[Path, Path], config: Config
 ) -> None:
     first, second = two_folders
@@ -74,7 +74,7 @@ def test_a_run_with_other_weights_has_another_digest(two_folders: tuple[Path, Pa
     assert plain != weighted
 
 
-def test_every_further_source_reports_its_held_out_images(
+def test_every_further_source_reports_its_held_out_recall(
     two_folders: tuple[Path, Path], config: Config, tmp_path: Path
 ) -> None:
     first, second = two_folders
@@ -98,7 +98,9 @@ def test_sources_count_by_the_square_root_of_their_images() -> None:
     assert selection_score(0.6, {"b": (0.3, 100), "c": (0.9, 9)}, 400) == pytest.approx((20 * 0.6 + 10 * 0.3) / 30)
 
 
-def test_a_validation_split_of_the_first_source_stays_as_it_is(two_folders: tuple[Path, Path], config: Config) -> None:
+def test_the_validation_split_of_the_first_source_does_not_change(
+    two_folders: tuple[Path, Path], config: Config
+) -> None:
     first, second = map(str, two_folders)
     alone, both = load_weighted([first], config), load_weighted([first, second], config)
     assert alone.table.split("val").captions == both.table.split("val").captions

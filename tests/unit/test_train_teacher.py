@@ -22,7 +22,7 @@ def unit(rows: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(rows, 8, generator=generator), dim=1)
 
 
-def test_the_loss_is_zero_where_the_student_says_what_the_teacher_says() -> None:
+def test_the_loss_is_zero_if_student_and_teacher_agree() -> None:
     images, texts, scale = unit(5, 0), unit(7, 1), torch.tensor(2.0)
     logits = scale.exp() * texts[:6] @ images[:4].T
     assert affinity(images, texts, logits, scale).item() == pytest.approx(0, abs=1e-5)
@@ -52,10 +52,10 @@ def test_a_teacher_gives_the_mean_of_its_runs_similarities(
     expected = np.exp(encoders.logit_scale) * text_embeds @ image_embeds.T
     for runs in (str(tiny_run), f"{tiny_run}, {tiny_run}"):
         logits = Teacher.open(runs, data, cpu_device()).logits(texts, images)
-        assert logits.numpy() == pytest.approx(expected, abs=0.2)  # kept in float16
+        assert logits.numpy() == pytest.approx(expected, abs=0.2)  # stored in float16
 
 
-def test_a_run_learns_from_a_teacher_beside_its_loss(
+def test_a_run_learns_from_a_teacher_in_addition_to_its_loss(
     tiny_run: Path, config: Config, captioned_folder: Path, tmp_path: Path
 ) -> None:
     losses = []
@@ -68,7 +68,7 @@ def test_a_run_learns_from_a_teacher_beside_its_loss(
     assert losses[1] > losses[0]
 
 
-def test_a_bundle_teaches_as_the_run_that_it_was_made_from(
+def test_a_bundle_teaches_like_its_run(
     tiny_run: Path, tiny_bundle: Path, config: Config, captioned_folder: Path
 ) -> None:
     data = load(captioned_folder, config, new_model(config))
@@ -76,10 +76,10 @@ def test_a_bundle_teaches_as_the_run_that_it_was_made_from(
     of_run, of_bundle = (
         Teacher.open(str(place), data, cpu_device()).logits(texts, images).numpy() for place in (tiny_run, tiny_bundle)
     )
-    assert of_bundle == pytest.approx(of_run, abs=0.2)  # kept in float16
+    assert of_bundle == pytest.approx(of_run, abs=0.2)  # stored in float16
 
 
-def test_a_teacher_that_is_no_run_is_refused(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_is_not_a_run_is_refused(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     taught = with_train(config, teacher=str(tmp_path / "nothing"))
-    with pytest.raises(MiniClipError, match=r"--train\.teacher: .*nothing is no finished run"):
+    with pytest.raises(MiniClipError, match=r"--train\.teacher: .*nothing is neither a finished run"):
         start(tmp_path / "run", taught, captioned_folder)

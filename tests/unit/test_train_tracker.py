@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, through stops and full disks."""
+"""The numbers of a run in TensorBoard, also after stops and full disks."""
 
 import os
 import subprocess
@@ -18,14 +18,14 @@ __all__ = ["config"]  # fixtures
 
 
 def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Of each tag, the points (step, value) as TensorBoard itself reads them."""
+    """For each tag, the points (step, value) as TensorBoard reads them."""
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
     return {name: [(point.step, point.value) for point in board.Scalars(name)] for name in board.Tags()["scalars"]}
 
 
 def test_tensorboard_shows_the_numbers_of_every_epoch(tiny_run: Path) -> None:
-    """By the command, without asking for it."""
+    """The command writes them by default."""
     records, points = records_of(tiny_run), shown(tiny_run)
     names = set(records[0]) - {"epoch"}
     assert set(points) == {tag(name) for name in names}
@@ -35,7 +35,7 @@ def test_tensorboard_shows_the_numbers_of_every_epoch(tiny_run: Path) -> None:
         assert points[tag(name)] == expected, name
 
 
-def test_learning_rates_are_those_of_the_optimiser(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
+def test_recorded_learning_rates_equal_the_optimisers(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     config = with_train(config, setup=3, vision_learning_rate=2e-4, text_learning_rate=3e-4, epochs=2)
     trainer = start(tmp_path, config, captioned_folder)
     last: list[set[float]] = [set()]
@@ -52,7 +52,7 @@ def test_learning_rates_are_those_of_the_optimiser(config: Config, captioned_fol
 def test_a_repeated_epoch_is_shown_once(
     config: Config, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Epoch 2 is tracked, but the run fails before its state is saved."""
+    """The run records epoch 2, but fails before it saves its state."""
     trainer = start(tmp_path, config, captioned_folder)
     board = TensorBoard(tmp_path / "tensorboard")
 
@@ -64,7 +64,7 @@ def test_a_repeated_epoch_is_shown_once(
     with pytest.raises(KeyboardInterrupt):
         trainer.run(fail_after_two)
     assert [step for step, _ in shown(tmp_path)["training/loss"]] == [1, 2]
-    with board.path.open("r+b") as file:  # the machine failed while more was written: an event is cut off
+    with board.path.open("r+b") as file:  # the machine failed during a write, so an event is truncated
         begun = file.read(20)
         file.seek(0, os.SEEK_END)
         file.write(begun)
@@ -83,14 +83,14 @@ def test_a_repeated_epoch_is_shown_once(
         assert [step for step, _ in points] == [1, 2, 3, 4], name
 
 
-def test_a_tracker_that_cannot_be_written_says_so_once_and_training_goes_on(
+def test_an_unwritable_tracker_gives_one_line_and_training_continues(
     config: Config, captioned_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     trainer = start(tmp_path, config, captioned_folder)
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     trainer.run(open_tracker("tensorboard", tmp_path, config))
     said = [line for line in capsys.readouterr().out.splitlines() if "TensorBoard" in line]
-    assert len(said) == 1 and "cannot write" in said[0] and "going on without TensorBoard" in said[0]
+    assert len(said) == 1 and "cannot write" in said[0] and "continuing without TensorBoard" in said[0]
     assert len(records_of(tmp_path)) == 4
 
 
@@ -104,7 +104,7 @@ def test_a_tracker_that_is_missing_or_unknown_is_named(
         open_tracker("mlflow", tmp_path, config)
 
 
-def test_no_tracker_leaves_nothing_and_loads_nothing(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
+def test_without_a_tracker_nothing_is_written_or_loaded(config: Config, captioned_folder: Path, tmp_path: Path) -> None:
     start(tmp_path, with_train(config, epochs=1), captioned_folder).run(open_tracker("none", tmp_path, config))
     assert not (tmp_path / "tensorboard").exists()
     code = "import sys, train.tracker; sys.exit('tensorboard' in sys.modules or 'wandb' in sys.modules)"

@@ -1,4 +1,4 @@
-"""One image under two names, by links: one row with its captions, found by either, and never the copy to delete."""
+"""An image with two names, by links: one row with its captions, found by either name, never a copy to delete."""
 
 import os
 import shutil
@@ -30,8 +30,8 @@ def put(path: Path, colour: str = "red") -> Path:
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "data/files", "data/zebra"])
-def test_linked_folder_of_images_is_one_row_an_image_with_its_captions(tmp_path: Path, target: str) -> None:
-    """Whether the walk comes to the images by the link or by what it leads to."""
+def test_a_linked_folder_gives_one_row_per_image_with_its_captions(tmp_path: Path, target: str) -> None:
+    """Whether the scan reaches the images by the link or by its target."""
     for name in ("a.png", "b.png"):
         put(tmp_path / target / name)
     (tmp_path / "data").mkdir(exist_ok=True)
@@ -43,7 +43,7 @@ def test_linked_folder_of_images_is_one_row_an_image_with_its_captions(tmp_path:
     assert all(path.startswith(f"{tmp_path.resolve()}/data/") for path in found.files)
 
 
-def test_captions_under_both_names_of_a_folder_are_those_of_one_image(tmp_path: Path) -> None:
+def test_captions_under_both_names_of_a_folder_belong_to_one_image(tmp_path: Path) -> None:
     put(tmp_path / "data/one/a.png")
     (tmp_path / "data/two").symlink_to("one")
     (tmp_path / "data/metadata.csv").write_text("file_name,text\none/a.png,first\ntwo/a.png,second\n")
@@ -51,7 +51,7 @@ def test_captions_under_both_names_of_a_folder_are_those_of_one_image(tmp_path: 
     assert (file.path, file.captions) == (str(tmp_path.resolve() / "data/one/a.png"), ("first", "second"))
 
 
-def test_captioned_file_that_is_not_named_like_an_image_is_below_the_folder(tmp_path: Path) -> None:
+def test_a_captioned_file_without_an_image_suffix_is_below_the_folder(tmp_path: Path) -> None:
     shutil.move(put(tmp_path / "elsewhere/a.png"), tmp_path / "elsewhere/a.dat")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/Images").symlink_to(tmp_path / "elsewhere")
@@ -60,7 +60,7 @@ def test_captioned_file_that_is_not_named_like_an_image_is_below_the_folder(tmp_
     assert (file.path, file.captions) == (str(tmp_path.resolve() / "data/Images/a.dat"), ("first",))
 
 
-# what could be deleted
+# files to delete
 
 
 def deletable(index: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> list[str]:
@@ -75,27 +75,27 @@ def test_only_copy_is_never_listed_as_a_duplicate(
     (folder / "b-link.png").parent.mkdir()
     (folder / "b-link.png").symlink_to(put(folder / "z.png"))
     update_index(str(folder), encoders, out)
-    assert deletable(out, capsysbinary) == []  # z.png is what the link, which is kept, leads to
+    assert deletable(out, capsysbinary) == []  # z.png is the target of the kept link
     shutil.copy(folder / "z.png", folder / "y.png")
     update_index(str(folder), encoders, out)
     assert deletable(out, capsysbinary) == ["y.png"]
     shutil.copy(folder / "z.png", folder / "a.png")
     update_index(str(folder), encoders, out)
-    assert deletable(out, capsysbinary) == ["b-link.png", "y.png"]  # one name of z.png will do
+    assert deletable(out, capsysbinary) == ["b-link.png", "y.png"]  # one name of z.png is enough
     assert run(["duplicates", "--index", str(out), "--threshold", "1"]) == 0
     lines = [line.split(b"\t") for line in capsysbinary.readouterr().out.splitlines()]
     assert [(kind, os.path.basename(path)) for _, kind, path in lines] == [
         (b"first", b"a.png"),
         (b"equal", b"b-link.png"),
         (b"equal", b"y.png"),
-        (b"same file", b"z.png"),  # as b-link.png, although that is not the first
+        (b"same file", b"z.png"),  # the target of b-link.png, although it is not the first
     ]
 
 
-def test_copy_is_listed_only_where_what_is_kept_is_still_there(
+def test_a_copy_is_listed_only_if_the_kept_file_still_exists(
     encoders: OnnxEncoders, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """The index is of yesterday: what it calls the first may be gone, or another image."""
+    """The index is old: the file that it keeps may be gone, or hold another image."""
     folder, out = tmp_path / "p", tmp_path / "index"
     first = put(folder / "a.png")
     for name in ("b.png", "c.png", "d.png"):
@@ -107,7 +107,7 @@ def test_copy_is_listed_only_where_what_is_kept_is_still_there(
     put(folder / "b.png", "blue")
     assert deletable(out, capsysbinary) == ["d.png"]
     put(folder / "d.png", "green")
-    assert deletable(out, capsysbinary) == []  # c.png is the only one left
+    assert deletable(out, capsysbinary) == []  # only c.png is left
     (folder / "c.png").unlink()
     assert deletable(out, capsysbinary) == []
 
@@ -119,7 +119,7 @@ def test_images_in_object_storage_are_never_listed(
     update_index(f"file://{tmp_path}/p", encoders, tmp_path / "index")
     assert deletable(tmp_path / "index", capsysbinary) == []
     assert run(["duplicates", "--index", str(tmp_path / "index"), "--threshold", "1"]) == 0
-    assert len(capsysbinary.readouterr().out.splitlines()) == 2  # though shown
+    assert len(capsysbinary.readouterr().out.splitlines()) == 2  # although it is shown
 
 
 # places
@@ -127,7 +127,7 @@ def test_images_in_object_storage_are_never_listed(
 
 @pytest.fixture
 def linked(encoders: OnnxEncoders, tmp_path: Path) -> ImageIndex:
-    """An index of `p`, which is a link itself, and in which `inner` is a link to a folder elsewhere."""
+    """An index of `p`, which is a link; inside it, `inner` is a link to a folder elsewhere."""
     put(tmp_path / "real/z.png")
     put(tmp_path / "elsewhere/deep/x.png", "blue")
     (tmp_path / "real/inner").symlink_to(tmp_path / "elsewhere")
@@ -141,7 +141,7 @@ def test_folder_is_found_by_each_of_its_names(linked: ImageIndex, tmp_path: Path
     below = [
         path.name for path, inside in zip(linked.paths, linked.below(f"{tmp_path}/{folder}"), strict=True) if inside
     ]
-    # by its own name, nothing leads from elsewhere into the index
+    # by its own name, the folder elsewhere is not in the index
     assert below == {"elsewhere": [], "p": ["x.png", "z.png"]}.get(folder, ["x.png"])
 
 
@@ -160,7 +160,7 @@ def test_image_is_found_from_the_folder_beside_it(
     assert linked.row_of("z.png") is None and linked.below("..").all() and not linked.below(".").any()
 
 
-def test_link_to_an_image_is_the_row_of_its_own_name(encoders: OnnxEncoders, tmp_path: Path) -> None:
+def test_a_link_to_an_image_finds_the_row_of_its_target(encoders: OnnxEncoders, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p/a-link.png").symlink_to(put(tmp_path / "p/z.png"))
     (tmp_path / "outside.png").symlink_to(tmp_path / "p/z.png")

@@ -7,13 +7,13 @@ from pathlib import Path
 from demo.zip_stream import MISSING, PART_BYTES, zip_stream
 
 
-def test_the_archive_holds_every_file_and_names_those_that_are_gone(tmp_path: Path) -> None:
+def test_the_archive_has_every_file_and_names_missing_ones(tmp_path: Path) -> None:
     paths = [tmp_path / "a/cat.jpg", tmp_path / "b/CAT.jpg", tmp_path / "b/gone.jpg"]
     for number, path in enumerate(paths[:2]):
         path.parent.mkdir()
         path.write_bytes(bytes([number]) * (3 * PART_BYTES + 5))
     parts = list(zip_stream([str(path) for path in paths]))
-    assert max(map(len, parts)) < 2 * PART_BYTES  # never a whole archive in memory
+    assert max(map(len, parts)) < 2 * PART_BYTES  # the whole archive is never in memory
     with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["cat.jpg", "CAT (2).jpg", MISSING]

@@ -20,10 +20,12 @@ class CaptionFormat:
 
     name: str  # in messages
     suffixes: tuple[str, ...]
-    usual_names: str  # a pattern: such a file goes before files of other names, and must be readable
+    usual_names: str  # a pattern: these files take precedence over other names, and must be readable
     is_this: Callable[[FileStart], bool]
     read: Reader
-    problem: Callable[[FileStart], str] = lambda start: ""  # what a file of these suffixes lacks; "" for nothing
+    problem: Callable[[FileStart], str] = lambda start: (
+        ""
+    )  # the fault of a file with these suffixes; "" if there is none
 
 
 CAPTION_FORMATS = (
@@ -67,7 +69,7 @@ CAPTION_FORMATS = (
 )
 CAPTION_SUFFIXES = tuple(dict.fromkeys(suffix for one in CAPTION_FORMATS for suffix in one.suffixes))
 USUAL_NAMES = "|".join(one.usual_names for one in CAPTION_FORMATS)
-# all that captions can come in, for messages
+# all sources of captions, for messages
 SOURCES = "; ".join(
     [
         *(one.name for one in CAPTION_FORMATS),
@@ -94,7 +96,7 @@ def reader_for(file: Path) -> Reader:
 
 
 def unknown_format(file: Path) -> MiniClipError:
-    """Why a file that should hold captions cannot be read."""
+    """The error for a file that should hold captions but has no known format."""
     start = FileStart(file)
     problem = next((problem for one in _candidates(start) if (problem := one.problem(start))), "")
     problem = problem or ("is not a caption file that MiniCLIP knows" if file.stat().st_size else "is empty")

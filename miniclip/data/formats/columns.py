@@ -1,4 +1,4 @@
-"""CSV, TSV and their relatives: a header that names an image and a caption column, then one caption a row."""
+"""CSV, TSV and similar tables: a header with an image and a caption column, then one caption per row."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from miniclip.errors import MiniClipError
 
 NAME_COLUMNS = ("image", "file_name", "filename", "filepath", "image_name")
 CAPTION_COLUMNS = ("caption", "text", "title")
-MAX_RECORD_LINES = 200  # a longer caption is a quote that was never closed
+MAX_RECORD_LINES = 200  # a longer caption means that a quote was never closed
 
 
 def is_columns(start: FileStart) -> bool:
@@ -19,7 +19,7 @@ def is_columns(start: FileStart) -> bool:
 
 
 def column_problem(start: FileStart) -> str:
-    """What the header lacks, if the first line is one."""
+    """The columns that the header lacks, in words; "" if it lacks none."""
     sign = max("\t|;,", key=start.first_line.count)
     return missing_columns(column_names(start.first_line, sign)) if sign in start.first_line else ""
 
@@ -27,10 +27,9 @@ def column_problem(start: FileStart) -> str:
 def read_columns(file: Path) -> CaptionRows:
     """Kaggle's `captions.txt`, `metadata.csv`, and any CSV or TSV with a header `image,caption[,split]`.
 
-    A semicolon or a bar separates, too, where it does so in the header.
-    A caption may hold commas without being quoted: fields beyond the header's belong to the caption. A quote that is
-    never closed, or only in a later row, is part of its caption: the rows after it are read as rows, and a note names
-    its line.
+    A semicolon or a bar may also separate columns; the header decides. A caption may hold commas without quotes:
+    surplus fields belong to the caption. A quote that is never closed, or only in a later row, is part of its caption.
+    The following rows are read normally, and a note names the line.
     """
     lines = read_text(file).split("\n")
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
@@ -66,7 +65,7 @@ def _stray_note(file: Path, lines: Sequence[int]) -> str:
 def _records(
     lines: list[str], start: int, delimiter: str, name: int, width: int
 ) -> Iterator[tuple[int, list[str], bool]]:
-    """(number of the first line, fields, whether a quote is not closed) of each record that is not blank."""
+    """For each record that is not blank: its first line's number, its fields, and whether a quote is not closed."""
     number = start
     while number < len(lines):
         line = lines[number]
@@ -95,7 +94,7 @@ def _line_ends(lines: list[str], start: int) -> Iterator[str]:
 
 
 def _holds_rows(lines: Sequence[str], delimiter: str, name: int, width: int) -> bool:
-    """Whether one record of several lines is really several rows: its first line and a later one are whole rows."""
+    """Whether a record of several lines is really several rows: its first line and a later one are complete rows."""
     first, *later = (line.split(delimiter) for line in lines)
     if not _is_row(first, name, width, has_suffix=True):
         return _is_row(first, name, width, has_suffix=False) and any(
@@ -105,23 +104,23 @@ def _holds_rows(lines: Sequence[str], delimiter: str, name: int, width: int) -> 
 
 
 def _is_row(fields: Sequence[str], name: int, width: int, has_suffix: bool) -> bool:
-    """Whether a line's fields are a row: as many as the header has, with an image's name among them."""
+    """Whether the fields of a line are a row: as many fields as in the header, one of them the name of an image."""
     if len(fields) < width:
         return False
-    if name > 0 and len(fields) > width:  # what a caption before the name has too much
+    if name > 0 and len(fields) > width:  # surplus fields of a caption before the name
         name += len(fields) - width
     own = fields[name].strip().strip('"').lower()
     return own.endswith(SUFFIXES) if has_suffix else bool(own) and not any(sign.isspace() for sign in own)
 
 
 def _without_stray_quote(text: str) -> str:
-    """A caption without the quote that opens it, where no other one closes it."""
+    """A caption without its opening quote, if there is no closing one."""
     bare = text.strip()
     return bare[1:] if bare.startswith('"') and bare.count('"') % 2 else bare
 
 
 def delimiter_of(header: str) -> str:
-    """The one that gives the header a column of names and one of captions."""
+    """The delimiter for which the header has a column of names and one of captions."""
     return next((sign for sign in "\t|;" if names_both(column_names(header, sign))), ",")
 
 
@@ -135,7 +134,7 @@ def names_both(columns: list[str]) -> bool:
 
 
 def missing_columns(columns: list[str]) -> str:
-    """What a header lacks: which names were looked for, and which it has."""
+    """The columns that a header lacks, in words: the accepted names, and the names in the header."""
     lacking = [
         f"a column of {kind} ({', '.join(names)})"
         for kind, names in (("image names", NAME_COLUMNS), ("captions", CAPTION_COLUMNS))
@@ -145,6 +144,6 @@ def missing_columns(columns: list[str]) -> str:
 
 
 def _index(columns: Iterable[str], names: Iterable[str]) -> int | None:
-    """Where the first of `names` that there is stands among `columns`."""
+    """The index in `columns` of the first of `names` that is there."""
     columns = list(columns)
     return next((columns.index(name) for name in names if name in columns), None)

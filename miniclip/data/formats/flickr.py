@@ -18,8 +18,8 @@ def is_pipes(start: FileStart) -> bool:
 def read_pipes(file: Path) -> list[Row]:
     """Kaggle's Flickr30k `results.csv`: `image_name| comment_number| comment`, never quoted.
 
-    Its one broken row, `2199200615.jpg| 4   A dog runs across the grass .`, lacks the second bar: a number and a
-    caption in one field.
+    One row is broken: `2199200615.jpg| 4   A dog runs across the grass .` lacks the second bar, so one field has both
+    the number and the caption.
     """
     rows = []
     for number, line in numbered_lines(file)[1:]:
@@ -50,5 +50,7 @@ def read_lists(folder: Path) -> dict[str, str]:
             for _, line in numbered_lines(file):
                 name = PurePosixPath(line.strip()).name
                 if split_of.setdefault(name, split) != split:
-                    raise MiniClipError(f"{file}: {name} is in the list of {split_of[name]} too; leave it in one list")
+                    raise MiniClipError(
+                        f"{file}: {name} is also in the list of {split_of[name]}; keep it in one list only"
+                    )
     return split_of

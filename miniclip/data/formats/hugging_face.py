@@ -17,9 +17,9 @@ from miniclip.installation import install
 def read_hugging_face(name: str) -> list[Row]:
     """A Hugging Face dataset by its id: its `Image` column and the columns caption, captions, text, caption_0, ...
 
-    Images that are not files already are written as PNG into the cache, under the hash of their bytes: a dataset
-    with one row a caption repeats its images, and they must come out as one. A single part is no split: it is
-    called train for want of another name.
+    Images that are not yet files are written to the cache as PNG files, named by the hash of their bytes: a data set
+    with one row per caption repeats its images, and equal images must become one file. A single part named `train` is
+    not a split: the hub has no other name for it.
     """
     try:
         import datasets  # type: ignore[import-not-found, unused-ignore]  # an extra, and slow to import
@@ -47,7 +47,7 @@ def read_hugging_face(name: str) -> list[Row]:
 
 
 def _image_file(image: Mapping[str, Any]) -> tuple[Path | None, str]:
-    """An undecoded image of a Hugging Face dataset -> its file, or the reason why there is none."""
+    """An undecoded image of a Hugging Face data set -> its file, or the reason why there is none."""
     content, path = image.get("bytes"), image.get("path")
     if not content:
         return (Path(path), "") if path and Path(path).is_file() else (None, "no such file")

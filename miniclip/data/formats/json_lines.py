@@ -13,7 +13,7 @@ def is_json_lines(start: FileStart) -> bool:
 
 
 def key_problem(start: FileStart) -> str:
-    """What the first object lacks, if the first line is one."""
+    """The keys that the first object lacks, in words; "" if it lacks none."""
     try:
         keys = list(json.loads(start.first_line))
     except (ValueError, TypeError, RecursionError):
@@ -24,7 +24,7 @@ def key_problem(start: FileStart) -> str:
 
 
 def read_json_lines(file: Path) -> list[Row]:
-    """Imagefolder's `metadata.jsonl`: an object a line with `file_name`, `text` or `caption`, and perhaps `split`."""
+    """Imagefolder's `metadata.jsonl`: an object per line with `file_name`, `text` or `caption`, optionally `split`."""
     rows = []
     for number, line in numbered_lines(file):
         try:

@@ -12,7 +12,7 @@ def is_karpathy(start: FileStart) -> bool:
 
 
 def read_karpathy(file: Path) -> list[Row]:
-    """Karpathy's JSON: `images`, each with `filename`, `split`, `sentences[].raw` and perhaps `filepath`."""
+    """Karpathy's JSON: `images`, each with `filename`, `split`, `sentences[].raw` and optionally `filepath`."""
     rows = []
     try:
         for number, image in enumerate(json.loads(read_text(file))["images"]):

@@ -1,6 +1,6 @@
-"""Rows of caption files, and the text of such a file: what the readers of all formats share.
+"""Rows of caption files, and the text of such a file. The readers of all formats share this module.
 
-Text may carry a byte order mark, Windows line ends or blank lines, and be UTF-8, UTF-16 or Latin-1.
+Text may be UTF-8, UTF-16 or Latin-1, and have a byte order mark, Windows line ends and blank lines.
 """
 
 import codecs
@@ -14,21 +14,21 @@ HEAD_BYTES = 65_536
 
 
 class Row(NamedTuple):
-    """One caption as its file gives it. `split` is "" where the row names none."""
+    """One caption of a file. `split` is "" if the row has none."""
 
     name: str  # the image's name as written; "" if the row has none
-    caption: str | None  # None: the image is named, but no caption with it
+    caption: str | None  # None: the row names an image without a caption
     split: str = ""
     where: str = ""  # for messages: "captions.txt line 12"
     path: Path | None = None  # the image's file, once known
-    problem: str = ""  # why there is no such file
+    problem: str = ""  # the reason if there is no file
 
 
 NO_CAPTION: tuple[str | None] = (None,)  # so that an image without captions still gives a row
 
 
 class CaptionRows(list[Row]):
-    """Rows, and what their reader has to say about them."""
+    """Rows, and messages of their reader."""
 
     def __init__(self, rows: Iterable[Row], notes: Sequence[str] = ()) -> None:
         super().__init__(rows)
@@ -40,7 +40,7 @@ Reader = Callable[[Path], list[Row]]
 
 @dataclass(frozen=True)
 class FileStart:
-    """What a caption file is recognised by. It is read when it is first asked for."""
+    """The start of a file, which shows whether it is a caption file. It is read on first use."""
 
     file: Path
 
@@ -65,7 +65,7 @@ def _byte_as_latin_1(error: UnicodeError) -> tuple[str, int]:
     return error.object[error.start : error.end].decode("latin-1"), error.end
 
 
-codecs.register_error("miniclip-latin-1", _byte_as_latin_1)  # one stray byte must not spoil the file's other letters
+codecs.register_error("miniclip-latin-1", _byte_as_latin_1)  # one stray byte must not damage other letters of the file
 
 
 def decode(content: bytes) -> str:
@@ -81,7 +81,7 @@ def read_text(file: Path) -> str:
 
 
 def numbered(text: str) -> list[tuple[int, str]]:
-    """Numbered lines that are not blank. Not `str.splitlines`, which also breaks at rarer signs inside captions."""
+    """Numbered lines that are not blank. `str.splitlines` would also break at rare characters inside captions."""
     return [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""What replicas of all layouts are made of: tiny models, tokenizers, and their export.
+"""The parts of all replicas: tiny models, tokenizers, and their export.
 
 In: parts of PyTorch. Out: files as others publish them, and a `Replica`, which embeds as the model's own pipeline does.
 """
@@ -35,7 +35,7 @@ class Replica:
 
 
 class Graph(nn.Module):
-    """Any function of tensors, with the modules that it uses."""
+    """A function of tensors, with its modules."""
 
     def __init__(self, function: Callable[..., Tensor | tuple[Tensor, ...]], *parts: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Graph(nn.Module):
 
 
 def save(path: Path, graph: nn.Module, outputs: list[str], external: bool = False, **inputs: Tensor) -> None:
-    """Export with free batches, and free lengths of tokens."""
+    """Export with a dynamic batch and a dynamic number of tokens."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image_batch, batch, length = (torch.export.Dim(name) for name in ("images", "texts", "tokens"))
     shapes = {name: {0: image_batch} if own.ndim == 4 else {0: batch, 1: length} for name, own in inputs.items()}
@@ -81,7 +81,7 @@ def write(path: Path, values: object) -> None:
 
 
 def word_tokenizer(folder: Path, pad_token: str = "<pad>", **settings: object) -> PreTrainedTokenizerFast:
-    """Words, an end token and padding, as SigLIP's: no lower case in `tokenizer.json`."""
+    """A tokenizer with words, an end token and padding, like SigLIP's: no lower case in `tokenizer.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<eos>", *WORDS])}
     rust = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

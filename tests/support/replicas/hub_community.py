@@ -1,4 +1,4 @@
-"""Replicas of what Xenova, onnx-community and others publish for transformers.js: two towers below `onnx/`."""
+"""Replicas of the models of Xenova, onnx-community and others for transformers.js: two towers below `onnx/`."""
 
 import shutil
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from tests.support.replicas.building import (
 
 
 def clip(folder: Path) -> Replica:
-    """Xenova/clip-vit-base-patch32: `input_ids` alone, causal, and graphs that nobody asked for beside the towers."""
+    """Xenova/clip-vit-base-patch32: only `input_ids`, causal, and unneeded graphs beside the towers."""
     model = tiny_clip(folder)
     text, vision = clip_towers(model)
     save(folder / "onnx/text_model.onnx", Graph(text, model), ["text_embeds"], input_ids=torch.ones(2, 8).long())
@@ -50,7 +50,7 @@ def clip(folder: Path) -> Replica:
 
 
 def _siglip(folder: Path, outputs: list[str], pad_token: str, lower_case: bool) -> Replica:
-    """`input_ids` alone, rows of one length, pooled at the last position: padding is seen."""
+    """Only `input_ids`, rows of one length, pooled at the last position: padding has an effect."""
     length = 12
     tokenizer = word_tokenizer(folder, pad_token, do_lower_case=lower_case, model_max_length=length)
     text = {"vocab_size": 64, "max_position_embeddings": length, "projection_size": 32, **TINY}
@@ -85,12 +85,12 @@ def siglip(folder: Path) -> Replica:
 
 
 def siglip2(folder: Path) -> Replica:
-    """onnx-community's SigLIP 2: two outputs, a padding token, lower case by the settings only."""
+    """onnx-community's SigLIP 2: two outputs, a padding token, and lower case only in the settings."""
     return _siglip(folder, ["last_hidden_state", "pooler_output"], "<pad>", lower_case=True)
 
 
 def mobileclip(folder: Path) -> Replica:
-    """Xenova: no mask and attention in both directions, so every row has all tokens, filled up with id 0."""
+    """Xenova: no mask, and attention in both directions, so id 0 pads every row to the full length."""
     model = tiny_clip(folder)
     torch.manual_seed(1)
     tokens, places = nn.Embedding(model.config.text_config.vocab_size, 32), torch.randn(MAX_TOKENS, 32)
@@ -120,7 +120,7 @@ def mobileclip(folder: Path) -> Replica:
 
 
 def mobileclip2(folder: Path) -> Replica:
-    """plhery/mobileclip2-onnx: each size in a folder of its own, with its preprocessor; the tokenizer above them."""
+    """plhery/mobileclip2-onnx: each size has its own folder with a preprocessor; the tokenizer is above them."""
     replica = mobileclip(folder)
     inside = folder / "onnx/s0"
     inside.mkdir()

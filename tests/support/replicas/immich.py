@@ -1,4 +1,4 @@
-"""Replicas of what immich-app publishes: open_clip's settings, `textual/` and `visual/`, int32 tokens, one output."""
+"""Replicas of the models of immich-app: open_clip's settings, `textual/` and `visual/`, int32 tokens, one output."""
 
 import re
 import string
@@ -64,7 +64,7 @@ def siglip2(folder: Path) -> Replica:
     tokens, projection = nn.Embedding(64, 32), nn.Linear(32 * LENGTH, 16)
     scatter(tokens, projection)
 
-    def embed_tokens(text: Tensor) -> Tensor:  # every position counts, padding too
+    def embed_tokens(text: Tensor) -> Tensor:  # every position counts, including padding
         return projection(tokens(text.long()).flatten(1))
 
     _, vision = clip_towers(model)
@@ -79,7 +79,7 @@ def siglip2(folder: Path) -> Replica:
 
 
 def _canonical(text: str) -> str:
-    """open_clip's `canonicalize_text`, in its own steps."""
+    """open_clip's `canonicalize_text`, step by step."""
     text = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation))
     return re.sub(r"\s+", " ", text.lower()).strip()
 

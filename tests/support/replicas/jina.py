@@ -30,7 +30,7 @@ from tests.support.replicas.building import (
 
 
 def jina(folder: Path) -> Replica:
-    """jina-clip: both towers in one graph, its weights in a file beside it, and unit rows under names of their own."""
+    """jina-clip: both towers in one graph, weights in a file beside it, and outputs of unit length with other names."""
     tokenizer = word_tokenizer(folder, model_max_length=24)
     clip = tiny_clip(folder / "unused")
     torch.manual_seed(1)
@@ -72,7 +72,7 @@ def jina(folder: Path) -> Replica:
 
 
 def _rename_data(path: Path) -> None:
-    """`model.onnx_data`, as optimum calls it."""
+    """Rename the weights to `model.onnx_data`, like optimum."""
     model = onnx.load(path)
     for old in path.parent.iterdir():
         old.unlink()
