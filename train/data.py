@@ -33,6 +33,7 @@ from .param_groups import trained_blocks
 from .sources import HELD_OUT, Source, draw, parse_sources
 from .tokens import Tokens
 from .tower_inputs import Images, Texts
+from .word_loss import Words, words_of
 
 MIN_SPLIT = 4  # images; a seeded split of 4 has 2, 1 and 1
 ENOUGH = (  # one training image has neither a standard deviation nor a negative
@@ -45,7 +46,8 @@ ENOUGH = (  # one training image has neither a standard deviation nor a negative
 class TrainingData:
     """Training and validation images with their captions; `table` holds only images that could be read.
 
-    `texts` has the table's captions first, then the texts of the prototypes and the caption variants.
+    `texts` has the table's captions first, then those of the prototypes, the caption variants and the
+    words.
     """
 
     table: CaptionTable
@@ -53,6 +55,7 @@ class TrainingData:
     texts: Texts
     prototypes: Tensor | None  # (K, d_vision) standardised image features; their class names are in `texts`
     variants: Variants
+    words: Words | None
     all_texts: list[str]  # the text of each row of `texts`
     sources: tuple[Source, ...]
     source_of_image: np.ndarray  # (N_images,) index into `sources`
@@ -173,8 +176,10 @@ def prepare(
         captions += names if config.data.name_templates else [f"a photo of {article(name)} {name}" for name in names]
     variants = make_variants(captions, config.data)
     captions += variants.texts
+    words = words_of(table, source_of_image, len(captions)) if config.train.word_weight else None
+    captions += words.texts if words is not None else []
     texts = Texts(model.text, text_blocks, Tokens(tokenizer, captions, model.text.exact_length), device)
-    return TrainingData(table, images, texts, prototypes, variants, captions, tuple(sources), source_of_image)
+    return TrainingData(table, images, texts, prototypes, variants, words, captions, tuple(sources), source_of_image)
 
 
 def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:

@@ -27,13 +27,14 @@ from .distributed import gather, rank, shares, world
 from .loss import Loss
 from .teacher import Teacher, affinity
 from .tower_inputs import TowerInput
+from .word_loss import word_loss
 
 PART = 64  # images or captions per pass through a tower on a CPU, so that their data stays in the caches
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of texts, images and prototypes that this process computes; prototypes are last.
+    """The rows of texts, images and prototypes that this process computes; prototypes are last, and after them words.
 
     `image_of_text[i]` is the place of the image of text i among the images of all processes. If rows are (B, 2), the
     first is mixed with the second, and `own_share` is the share of the first.
@@ -44,6 +45,7 @@ class Batch:
     prototypes: np.ndarray
     image_of_text: Tensor
     own_share: float = 1.0
+    word_relation: np.ndarray | None = None  # (Q, N_images) of the words to the images of all processes
     target: Tensor | None = None  # (N_texts, N_images) the teacher's logits for all processes, without prototypes
 
 
@@ -107,13 +109,19 @@ class ContrastiveStep:
         order = np.lexsort((self.data.texts.tokens.lengths[spoken], process))
         ours = order[process[order] == rank()]
         mine = slice(None) if rank() == world() - 1 else slice(0)
-        texts, chosen = np.concatenate([spoken[ours], names[mine]]), chosen[mine]
+        words, relation = self._words(images)
+        texts, chosen = np.concatenate([spoken[ours], names[mine], words[mine]]), chosen[mine]
         if rank() > 0:  # noise and dropout differ between processes
             torch.manual_seed(torch.initial_seed() + 7919 * rank())
         image_of_text = self.device.put(np.concatenate([owner[order], owners]))
         target = self.teacher.logits(spoken[order], images) if self.teacher is not None else None
-        batch = Batch(texts, images[own[rank()]], chosen, image_of_text, target=target)
+        batch = Batch(texts, images[own[rank()]], chosen, image_of_text, word_relation=relation, target=target)
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
+
+    def _words(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.data.words is None:
+            return np.empty(0, dtype=np.int64), None
+        return self.data.words.draw(images, self._generator(3))
 
     def _generator(self, stream: int) -> np.random.Generator:
         """The generator for the rows of a step. They are the same on every device; noise and dropout are not."""
@@ -164,7 +172,11 @@ class ContrastiveStep:
         image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
         # gradients are summed over processes, so only process 0 contributes the gradient of logit_scale
         logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
+        text_embeds, word_embeds = text_embeds.tensor_split([len(batch.image_of_text)])
         loss = self.loss(image_embeds, text_embeds, batch.image_of_text, logit_scale)
+        if batch.word_relation is not None:
+            images_only, relation = image_embeds[: batch.word_relation.shape[1]], self.device.put(batch.word_relation)
+            loss = loss + self.settings.word_weight * word_loss(word_embeds, images_only, relation)
         if batch.target is not None:
             taught = affinity(image_embeds, text_embeds, batch.target, logit_scale)
             loss = loss + self.settings.teacher_weight * taught

@@ -86,6 +86,9 @@ class TrainConfig:
     select: str = _option("first", "first | all: keep the epoch that is best on the first source, or on all of them")
     teacher: str = _option("", "bundles or runs to distil from, separated by commas")
     teacher_weight: float = _option(1.0, "weight of the distillation loss relative to the main loss")
+    word_weight: float = _option(
+        0.0, "weight of the loss on single words of the captions, for one-word searches; 0: off, 0.2: released model"
+    )
     save_minutes: float = _option(2.0, "minutes between saved training states")
     seed: int = _option(0, "seed of weights, order, noise and crops")
 
@@ -233,6 +236,8 @@ def _check(config: Config) -> None:
         (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
         (train.select in SELECTIONS, "--train.select", SELECTIONS, train.select),
         (0 <= train.teacher_weight < inf, "--train.teacher_weight", "at least 0 and finite", train.teacher_weight),
+        (0 <= train.word_weight < inf, "--train.word_weight", "at least 0 and finite", train.word_weight),
+        (not (train.word_weight and train.mixup), "--train.word_weight", "0 with --train.mixup", train.word_weight),
         (0 <= data.caption_augment <= 1, "--data.caption_augment", "in [0, 1]", data.caption_augment),
         (model.head in HEADS, "--model.head", HEADS, model.head),
         (model.head != "linear" or model.text == model.vision,

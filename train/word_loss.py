@@ -1,0 +1,63 @@
+"""Single words of the captions as queries: which images of a batch show each of them?
+
+In: training captions. Out: `Words`, their texts and which image shows which, and `word_loss` of a batch. Captions are
+whole sentences, and people search with single words. The contrastive loss does not teach the model how high a word's
+score is when no image matches, because some image of the batch always does. Here a sigmoid loss on each pair of a word
+and an image, with a fixed temperature and bias, does (after X. Zhai et al., "Sigmoid Loss for Language Image
+Pre-Training", ICCV 2023, algorithm 1; several images may match, and unknown pairs do not count).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from miniclip.data.caption_table import CaptionTable
+from miniclip.inference.calibration_queries import judge_words, vocabulary
+from miniclip.inference.judged_queries import RIGHT, UNKNOWN
+
+from .caption_variants import ARTICLES, article
+
+SHOWN_WORDS, ANY_WORDS = 256, 128  # words of a batch: of those that its images show, and of all
+ARTICLE_SHARE = 0.3  # of the words are drawn as "a dog" instead of "dog"
+LOGIT_SCALE, LOGIT_BIAS = 20.0, -10.0
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of all sources. `texts` has each word, then each word with its article."""
+
+    texts: list[str]
+    first_row: int  # of `texts` among the texts of the training data
+    relation: np.ndarray  # (V, N_images) int8: RIGHT, WRONG or UNKNOWN
+
+    def draw(self, images: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Words for a batch of images (I,): rows of their texts (Q,), and their relation (Q, I) to these images."""
+        shown = np.flatnonzero((self.relation[:, images] == RIGHT).any(axis=1))
+        shown = generator.permutation(shown)[:SHOWN_WORDS]
+        chosen = np.concatenate([shown, generator.permutation(len(self.relation))[:ANY_WORDS]])
+        with_article = generator.random(len(chosen)) < ARTICLE_SHARE
+        return self.first_row + chosen + len(self.relation) * with_article, self.relation[np.ix_(chosen, images)]
+
+
+def words_of(table: CaptionTable, source_of_image: np.ndarray, first_row: int) -> Words:
+    """The vocabulary of every source, judged by the captions of each image's own source."""
+    owners = np.asarray(table.image_of_caption)
+    rows = [np.flatnonzero(source_of_image[owners] == source) for source in np.unique(source_of_image)]
+    captions = [[table.captions[row] for row in own] for own in rows]
+    found = {word for own in captions for word in vocabulary(own)}
+    words = sorted(word for word in found if word.split()[0] not in ARTICLES)
+    relation = np.full((len(words), len(table.image_paths)), UNKNOWN, dtype=np.int8)
+    for own, source, texts in zip(rows, np.unique(source_of_image), captions, strict=True):
+        images = np.flatnonzero(source_of_image == source)
+        relation[:, images] = judge_words(words, texts, np.searchsorted(images, owners[own]), len(images))
+    return Words(words + [f"{article(word)} {word}" for word in words], first_row, relation)
+
+
+def word_loss(word_embeds: Tensor, image_embeds: Tensor, relation: Tensor) -> Tensor:
+    """Words (Q, D) and images (I, D) of unit length, relation (Q, I) -> the loss of each known pair, for each match."""
+    logits = LOGIT_SCALE * word_embeds @ image_embeds.T + LOGIT_BIAS
+    is_right = (relation == RIGHT).to(logits.dtype)
+    loss = functional.binary_cross_entropy_with_logits(logits, is_right, reduction="none")
+    return (loss * (relation != UNKNOWN)).sum() / is_right.sum().clamp_min(1)
