@@ -1,11 +1,12 @@
 """All images of a gallery on a plane, similar images near each other.
 
 In: `image_embeds (N, D)`. Out: one point per image in [-1, 1], by PCA, or by UMAP where the extra `map` is installed,
-and names for the crowded places. A very large gallery is shown by an even sample.
+and names for groups of similar images. A very large gallery is shown by an even sample.
 """
 
 import base64
 import threading
+from dataclasses import asdict
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -14,16 +15,14 @@ import numpy as np
 
 from miniclip.data.paths import printable
 
+from .cluster_names import named_clusters
 from .gallery_search import GallerySearch
-from .vocabulary import group_names
 
 MAX_POINTS = 40_000  # a browser draws them smoothly
 PCA_ROWS = 20_000  # enough for two directions
 NEIGHBOURS = 15  # of each image, which UMAP keeps near it
 MIN_FOR_UMAP = 5  # images: fewer have no neighbourhoods
 MAX_GROUPS = 10  # folders with their own colour
-MAX_CLUSTERS, MIN_IN_CLUSTER = 12, 15  # named places on the map, and images that each needs
-K_MEANS_STEPS = 25
 
 
 def has_umap() -> bool:
@@ -57,16 +56,6 @@ def fit_square(points: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip((points - middle) / half, -1.15, 1.15) / 1.15, dtype=np.float32)
 
 
-def k_means(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(P, 2) -> cluster_of (P,) and centres (K, 2), K <= count (Lloyd 1982); the first centres are an even sample."""
-    centres = points[np.linspace(0, len(points) - 1, count).astype(int)]
-    for _ in range(K_MEANS_STEPS):
-        cluster_of = ((points[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
-        used = np.unique(cluster_of)
-        centres = np.stack([points[cluster_of == one].mean(axis=0) for one in used])
-    return np.searchsorted(used, cluster_of), centres
-
-
 class ImageMap:
     """The map of one gallery, computed on the first request."""
 
@@ -98,20 +87,10 @@ class ImageMap:
                 if layout not in self._layouts:
                     embeds = self.search.index.image_embeds[self.rows]
                     points = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
-                    self._layouts[layout] = points, self._clusters(points, embeds)
+                    searcher = self.search.searcher
+                    names = named_clusters(points, embeds, searcher.encoders, searcher.match)
+                    self._layouts[layout] = points, [asdict(cluster) for cluster in names]
         return self._layouts[layout]
-
-    def _clusters(self, points: np.ndarray, embeds: np.ndarray) -> list[dict[str, Any]]:
-        """The middle of each crowded place, and the everyday word that fits its images best (zero-shot)."""
-        count = min(MAX_CLUSTERS, len(points) // MIN_IN_CLUSTER)
-        if count < 2:
-            return []
-        cluster_of, centres = k_means(points, count)
-        means = np.stack([embeds[cluster_of == one].mean(axis=0) for one in range(len(centres))])
-        names = group_names(means, embeds.mean(axis=0), self.search.searcher.encoders)
-        return [
-            {"x": float(x), "y": float(y), "name": name} for (x, y), name in zip(centres, names, strict=True) if name
-        ]
 
     def shades(self, similarity: np.ndarray) -> str:
         """similarity (N,) -> 0 to 1 for every point, -1 where a filter excludes it."""

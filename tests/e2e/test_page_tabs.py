@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.axe import serious
 from tests.support.cli import run_cli
 
 expect: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
@@ -153,6 +154,62 @@ def test_map_is_coloured_by_folder(open_tab: Any, dated_url: str) -> None:
     legend = set(tab.locator("#map .legend i").evaluate_all(f"dots => dots.map({BACKGROUND})"))
     assert len(legend) == 2
     assert legend <= set(tab.evaluate(COLOURS)) and not legend & set(by_similarity)
+
+
+def boxes(names: Any) -> list[dict[str, float]]:
+    return [one.bounding_box() for one in names.all() if one.is_visible()]
+
+
+def touch(one: dict[str, float], other: dict[str, float]) -> bool:
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "width"), ("y", "height"))
+    )
+
+
+@pytest.mark.all_screens
+def test_groups_on_the_map_have_their_names(open_tab: Any, groups_url: str) -> None:
+    pytest.importorskip("axe_playwright_python")
+    tab = open_tab(groups_url)
+    go(tab, "Map")
+    names = tab.get_by_role("list", name="Groups of similar images").get_by_role("listitem")
+    expect(names).to_have_text(["a hand", "a clock", "a heart", "a smiling face", "fruit"])
+    plane = tab.locator("#map .plane").bounding_box()
+    for box in boxes(names):
+        assert touch(box, plane) and box["x"] >= plane["x"]
+        assert box["x"] + box["width"] <= plane["x"] + plane["width"]
+    assert serious(tab) == []
+
+
+@pytest.mark.all_screens
+def test_names_on_the_map_never_touch_and_zooming_shows_more(open_tab: Any, groups_url: str) -> None:
+    tab = open_tab(groups_url)
+    places = [(column / 4 - 0.625, row / 5 - 0.3) for row in range(4) for column in range(6)]
+    many = [
+        {"name": f"{kind} {number}", "x": x, "y": y + shift, "size": 9}
+        for kind, shift in (("large", 0.0), ("small", 0.04))
+        for number, (x, y) in enumerate(places)
+    ]
+
+    def answer(route: Any) -> None:
+        if not asks_for(route.request, "points"):
+            return route.continue_()
+        answered = route.fetch().json()
+        return route.fulfill(json={**answered, "clusters": many})
+
+    tab.route("**/component_server/", answer)
+    go(tab, "Map")
+    names = tab.locator("#map .names li")
+    expect(names.nth(0)).to_be_visible()
+    shown = boxes(names)
+    assert not any(touch(one, other) for place, one in enumerate(shown) for other in shown[:place])
+    assert len(shown) == (8 if tab.viewport_size["width"] < 600 else 20)
+    assert not any(name.is_visible() for name in names.filter(has_text="small").all())
+    for _ in range(4):
+        tab.get_by_role("button", name="Zoom in").click()
+    expect(tab.locator("#map canvas")).to_have_attribute("data-zoom", "5.06")
+    assert any(name.is_visible() for name in names.filter(has_text="small").all())
+    tab.unroute_all(behavior="wait")
 
 
 @pytest.mark.slow
