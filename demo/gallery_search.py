@@ -206,6 +206,11 @@ class GallerySearch:
         path = card.name if self.is_public else _from_home(printable(self.index.paths.text(row)))
         return Detail(card, self.previews.address(row, "large"), [*facts, ("File", path)])
 
+    def place(self, row: int) -> str:
+        """Where an image was taken, as the filter Near reads it; "" if unknown."""
+        latitude, longitude = self.index.facts.latitude[row], self.index.facts.longitude[row]
+        return "" if np.isnan(latitude) or np.isnan(longitude) else f"{latitude:.5f}, {longitude:.5f}"
+
     def requested_row(self, form: Form) -> int:
         """The row that a browser asks for; `PageError` if its page shows another gallery."""
         self.check_gallery(form)

@@ -1,6 +1,7 @@
 // The large view is a modal <dialog>: the browser keeps the focus inside, closes it on Esc and dims the page.
 const page = window.miniclip;
 const dialog = element.querySelector('dialog');
+const NEAR_KM = '5';
 let opened = null;  // { card, row, gallery, siblings, q }
 let answer = {};
 
@@ -78,6 +79,10 @@ const actions = {
     add: () => {
         dialog.close();
         page.send('ask', { like: answer.like, title: answer.title, preview: answer.small, keepWords: true });
+    },
+    near: () => {
+        dialog.close();
+        page.send('ask', { near: answer.near, within_km: NEAR_KM });
     },
     describe: () => {
         dialog.close();

@@ -16,12 +16,12 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
     def detail(form: Form) -> dict[str, Any]:
         """A row and its card's score and match -> the dialog's content."""
         gallery = app_state.search
-        match = text(form, "match")
-        shown = gallery.detail(
-            gallery.requested_row(form), number(form, "score", 0, -1, 1), match if match in MATCH_WORDS else ""
-        )
+        row, match = gallery.requested_row(form), text(form, "match")
+        shown = gallery.detail(row, number(form, "score", 0, -1, 1), match if match in MATCH_WORDS else "")
+        near = gallery.place(row) if app_state.is_local else ""  # only for people who may open the file itself
         return {
-            "html": cards.render("detail", detail=shown, words=text(form, "q")),
+            "html": cards.render("detail", detail=shown, words=text(form, "q"), near=near),
+            "near": near,
             "like": shown.card.content_id,
             "title": shown.card.title,
             "small": shown.card.preview,

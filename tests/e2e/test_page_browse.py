@@ -119,6 +119,32 @@ def test_filters_work_alone_and_are_in_the_address(open_tab: Callable[[str], Any
     expect(heading(tab)).to_have_text("All 65 images")
 
 
+@pytest.mark.all_screens
+def test_images_that_were_taken_nearby_are_one_click_away(open_tab: Callable[[str], Any], photos_url: str) -> None:
+    pytest.importorskip("axe_playwright_python")
+    tab = open_tab(f"{photos_url}?q=a+red+circle&camera=Canon+EOS+R5")
+    tab.locator(CARDS).first.wait_for()
+    in_paris = next(title for title in titles(tab) if int(title.removesuffix(".jpg")) % 4 == 1)
+    tab.locator(f"{CARDS}[title='{in_paris}']").click()
+    nearby = tab.get_by_role("dialog").get_by_role("button", name="Near this image")
+    expect(nearby).to_be_visible()
+    assert serious(tab) == []
+    nearby.click()
+    expect(tab.get_by_role("dialog")).to_have_count(0)
+    expect(heading(tab)).to_have_text("16 images")
+    assert all(int(title.removesuffix(".jpg")) % 4 == 1 for title in titles(tab))
+    expect(tab.get_by_label("Near", exact=True)).to_have_value("48.85840, 2.29450")
+    expect(tab.get_by_label("Within (km)")).to_have_value("5")
+    expect(tab.get_by_role("button", name="Filters (2)")).to_be_visible()
+    tab.wait_for_url("**near=48.85840*")
+    tab.go_back()
+    expect(heading(tab)).to_have_text("Best matches for “a red circle”")
+    tab.goto(f"{photos_url}?camera=iPhone+15")  # some of them in Sydney, the others without a place
+    tab.locator(f"{CARDS}[title='60.jpg']").click()
+    expect(tab.get_by_role("dialog").get_by_role("button", name="More like this")).to_be_visible()
+    expect(nearby).to_have_count(0)
+
+
 def test_results_are_put_in_order_of_date(open_tab: Callable[[str], Any], photos_url: str) -> None:
     tab = open_tab(f"{photos_url}?q=a+red+circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")

@@ -8,7 +8,7 @@ import pytest
 
 from demo.app_state import AppState
 from demo.page import answering
-from demo.tabs import search
+from demo.tabs import detail, search
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.onnx_encoders import OnnxEncoders
@@ -110,3 +110,17 @@ def test_an_image_that_was_deleted_is_marked(encoders: OnnxEncoders, tmp_path: P
     app_state = AppState(Searcher(ImageIndex.open(tmp_path / "index"), encoders), "cpu")
     cards = app_state.browse.cards({"gallery": app_state.search.previews.version})["cards"]
     assert [(title, is_there) for _, title, _, is_there in cards] == [("a.jpg", False), ("b.jpg", True)]
+
+
+@pytest.mark.parametrize("elsewhere", [{"is_public": True}, {"is_proxied": True}], ids=["shared", "behind a proxy"])
+def test_only_a_local_page_knows_where_an_image_was_taken(searcher: Searcher, elsewhere: dict[str, bool]) -> None:
+    row = {path.name: row for row, path in enumerate(searcher.index.paths)}
+
+    def near(name: str, **kind: bool) -> tuple[str, bool]:
+        app_state = AppState(searcher, "cpu", **kind)
+        found = detail.handlers(app_state)["detail"]({"row": row[name], "gallery": app_state.search.previews.version})
+        return found["near"], "Near this image" in found["html"]
+
+    assert near("a.jpg") == ("48.85840, 2.29450", True)
+    assert near("b.jpg") == ("", False)
+    assert near("a.jpg", **elsewhere) == ("", False)
