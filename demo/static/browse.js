@@ -9,7 +9,7 @@ function makeTimeline(results, page, server) {
     let columns = 1, cell = 0;
     let cards = [], chunks = new Map();  // by place: [row, title, preview, whether the file exists]
     let sections = new Map(), items = new Map();  // those in the document, by month and by place
-    let frame = 0, settled = 0, last = { top: 0, at: 0 };
+    let frame = 0, settled = 0, last = { top: 0, at: 0 }, drawnAt = NaN;  // drawnAt: `top` at the last full drawing
 
     function layOut() {
         const width = list.clientWidth;
@@ -36,7 +36,7 @@ function makeTimeline(results, page, server) {
 
     function placeItem(item, offset) {
         const [x, y] = [offset % columns, Math.floor(offset / columns)].map((steps) => steps * (cell + GAP_PX));
-        item.style.cssText = `transform:translate(${x}px,${y}px);width:${cell}px;height:${cell}px`;
+        item.style.cssText = `left:${x}px;top:${y}px;width:${cell}px;height:${cell}px`;
     }
 
     // Binary search for the last month that begins at or before a height in the list ('top') or a place ('start').
@@ -84,9 +84,10 @@ function makeTimeline(results, page, server) {
         return item;
     }
 
+    // Whether it put the image's card into an empty item.
     function fillItem(item, place) {
         const card = cards[place];
-        if (!card || item.firstChild) return;
+        if (!card || item.firstChild) return false;
         const [row, title, preview, isThere] = card;
         const button = document.createElement('button');
         Object.assign(button, { type: 'button', className: 'card', title });
@@ -99,19 +100,21 @@ function makeTimeline(results, page, server) {
         if (!isThere) button.classList.add('gone');
         button.append(image, name);
         item.append(button);
+        return true;
     }
 
     // Put the images near the screen into the document, and remove the others.
     function draw() {
-        frame = 0;
         if (!list?.isConnected || !list.clientWidth) return;
         const top = -list.getBoundingClientRect().top;
         const now = performance.now();
         const isFast = Math.abs(top - last.top) / Math.max(1, now - last.at) > FAST_PX_PER_MS;
         last = { top, at: now };
+        drawnAt = isFast ? NaN : top;
         const ahead = innerHeight * (isFast ? 0 : AHEAD_SCREENS);
         const [from, to] = [top - ahead, top + innerHeight + ahead];
         const wanted = new Set(), wantedMonths = new Set();
+        let isFilled = false;
         for (let number = monthAt('top', from); number < months.length && months[number].top < to; number++) {
             const month = months[number];
             const section = sections.get(number) ?? addSection(number);
@@ -122,10 +125,10 @@ function makeTimeline(results, page, server) {
             for (let place = first; place < end; place++) {
                 wanted.add(place);
                 const item = items.get(place) ?? addItem(place, month, section);
-                if (!isFast) fillItem(item, place);
+                if (!isFast) isFilled = fillItem(item, place) || isFilled;
             }
         }
-        if (!isFast) page.send('cards');
+        if (isFilled) page.send('cards');
         const keeps = (node) => node.contains(document.activeElement);  // never remove the focused element
         for (const [place, item] of items) if (!wanted.has(place) && !keeps(item)) {
             item.remove();
@@ -158,7 +161,12 @@ function makeTimeline(results, page, server) {
         }
     }
 
-    const schedule = () => { frame ||= requestAnimationFrame(draw); };
+    // Small steps need no drawing: more images than that are ready above and below the screen.
+    function drawIfFar() {
+        frame = 0;
+        if (list && !(Math.abs(-list.getBoundingClientRect().top - drawnAt) < cell / 2)) draw();
+    }
+    const schedule = () => { frame ||= requestAnimationFrame(drawIfFar); };
     const scrollToPlace = (place) => scrollTo({ top: scrollY + list.getBoundingClientRect().top + topOf(place) - HEADING_PX - 8 });
 
     function head(answer) {
@@ -216,7 +224,10 @@ function makeTimeline(results, page, server) {
         draw();
     });
     addEventListener('scroll', schedule, { passive: true });
-    addEventListener('resize', schedule);
+    addEventListener('resize', () => {
+        drawnAt = NaN;
+        schedule();
+    });
 
     // The large view shows a neighbouring image: put it, and the images beside it, into the document.
     page.hear('turned', (card) => {
