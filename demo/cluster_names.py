@@ -65,7 +65,7 @@ def named_clusters(
 
 
 def described(image_embeds: np.ndarray, text_embeds: np.ndarray, calibration: ScoreCalibration) -> np.ndarray:
-    """image_embeds (P, D), text_embeds (W, D) -> (W, P): whether a word likely matches an image, and is among its best."""
+    """image_embeds (P, D), text_embeds (W, D) -> (W, P): whether a word likely matches and is among an image's best."""
     similarity = text_embeds @ image_embeds.T
     probability = np.stack([calibration.probability(*one) for one in zip(similarity, text_embeds, strict=True)])
     best = np.partition(probability, -BEST_WORDS, axis=0)[-BEST_WORDS]  # (P,)
@@ -105,4 +105,4 @@ def _count_around(cells: np.ndarray, side: int) -> np.ndarray:
     """(P, 2) cells -> (side, side): how many lie in each cell and its eight neighbours."""
     counts = np.zeros((side + 2, side + 2))
     np.add.at(counts, (cells[:, 0] + 1, cells[:, 1] + 1), 1)
-    return np.lib.stride_tricks.sliding_window_view(counts, (3, 3)).sum(axis=(2, 3))
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(counts, (3, 3)).sum(axis=(2, 3)))

@@ -1,7 +1,5 @@
 """Names of groups on the map: right on clear groups, none where the model is not sure."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
