@@ -110,7 +110,7 @@ function placeNames() {
 function listNames(clusters) {
     const items = clusters.map(({ name }) => {
         const item = document.createElement('li');
-        item.textContent = name;
+        [item.textContent, item.hidden] = [name, true];  // until it has a place
         return item;
     });
     element.querySelector('.names').replaceChildren(...items);
