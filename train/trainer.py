@@ -183,7 +183,7 @@ class Trainer:
             score = recall["mean_recall"]
             if self.config.train.select == "all":
                 score = recall.get("all_sources_recall", score)
-            better = score > progress.best_recall
+            better = score > progress.best_recall or self.config.train.select == "last"
             if better:
                 progress.best_epoch, progress.best_recall = epoch, score
                 if rank() == 0:

@@ -83,7 +83,9 @@ class TrainConfig:
     ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
     patience: int = _option(5, "stop after this many epochs without a better mean recall")
-    select: str = _option("first", "first | all: keep the epoch that is best on the first source, or on all of them")
+    select: str = _option(
+        "first", "first | all | last: keep the epoch that is best on the first source, on all of them, or the last epoch"
+    )
     teacher: str = _option("", "bundles or runs to distil from, separated by commas")
     teacher_weight: float = _option(1.0, "weight of the distillation loss relative to the main loss")
     word_weight: float = _option(
@@ -259,6 +261,6 @@ def _check(config: Config) -> None:
 SEEDS = 2**40  # a step's seed is a million times as large and must stay below 2**64
 VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
 HEADS = ("mlp", "linear", "affine")
-SELECTIONS = ("first", "all")
+SELECTIONS = ("first", "all", "last")
 LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
 TEXT_POOLINGS = ("auto", "cls", "mean", "eos")
