@@ -84,7 +84,7 @@ class TrainConfig:
     clip_norm: float = _option(1.0, "gradients are clipped to this norm")
     patience: int = _option(5, "stop after this many epochs without a better mean recall")
     select: str = _option(
-        "first", "first | all | last: keep the epoch that is best on the first source, on all of them, or the last epoch"
+        "first", "first | all | last: keep the epoch that is best on the first source, the best on all, or the last one"
     )
     teacher: str = _option("", "bundles or runs to distil from, separated by commas")
     teacher_weight: float = _option(1.0, "weight of the distillation loss relative to the main loss")
