@@ -11,7 +11,7 @@ class UnreadableImage(MiniClipError):  # noqa: N818
     """An image that cannot be read.
 
     `reason` does not repeat the path. `retryable` is true if the cause may not be the file: a permission, a network
-    share, memory, a missing package. The next update then tries the file again, although it did not change.
+    share, memory, a missing package. The next update then retries the file even without a change.
     """
 
     def __init__(self, reason: str, retryable: bool = False) -> None:
@@ -34,7 +34,7 @@ class InvalidArgument(MiniClipError):  # noqa: N818
 
 
 class IndexCorrupted(MiniClipError):  # noqa: N818
-    """An index with files that are not whole: only making it again helps."""
+    """An index with damaged files, which must be made again."""
 
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(folder, reason)
@@ -45,9 +45,19 @@ class IndexCorrupted(MiniClipError):  # noqa: N818
 
 
 class IndexBusy(MiniClipError):  # noqa: N818
-    """Another process is writing the index: once it has finished, the same call may succeed."""
+    """Another process is writing the index. The same call may succeed later."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error from another library, on one line and not too long."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def is_retryable(error: BaseException | None) -> bool:
-    """Whether another try may succeed although the file did not change."""
+    """Whether a retry may succeed without a change of the file."""
     return isinstance(error, UnreadableImage) and error.retryable

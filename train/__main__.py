@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.cli.flags import add_image_root_flag
+from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
@@ -59,9 +59,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue the stopped run in --out")
     parser.add_argument("--tracker", default=TRACKERS[0], help=f"{' | '.join(TRACKERS)} (default {TRACKERS[0]})")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
-    )
+    add_allow_missing_flag(parser)
     add_device_flag(parser)
     parser.add_argument("--no-tf32", action="store_true", help="on CUDA, multiply float32 in full precision")
     add_config_flags(parser)

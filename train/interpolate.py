@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import add_allow_missing_flag
 from miniclip.data.caption_table import CaptionTable, check_skipped
 from miniclip.data.captions import read_captions
 from miniclip.data.progress import ProgressBar
@@ -44,9 +45,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--data", required=True, help="captions whose dev split selects the best mix")
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--steps", type=int, default=11, help="number of mixes, including both runs (default 11)")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
-    )
+    add_allow_missing_flag(parser)
     add_device_flag(parser)
     return parser
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import add_allow_missing_flag
 from miniclip.data.caption_table import CaptionTable, check_skipped
 from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
@@ -36,9 +37,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--data", required=True, nargs="+", help="captions whose validation splits measure the average")
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/soup")
     parser.add_argument("--greedy", action="store_true", help="leave out runs that make the average worse")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
-    )
+    add_allow_missing_flag(parser)
     add_device_flag(parser)
     return parser
 

@@ -25,7 +25,7 @@ from benchmarks.gpu.searching import check_memory, check_no_driver, check_search
 from benchmarks.gpu.table import Table
 from benchmarks.gpu.training import Workshop, compare_setups, full_size_speed, python_path
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.files import write_json
 from miniclip.inference.providers import CUDA
 
@@ -113,7 +113,7 @@ def said_as_a_line(name: str, table: Table) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        table.add(name, type(error).__name__, " ".join(str(error).split())[:300], False)
+        table.add(name, type(error).__name__, one_line(error), False)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.cli.flags import add_image_root_flag
+from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
 from miniclip.data.caption_table import check_skipped
 from miniclip.data.captions import read_sources
 from miniclip.errors import MiniClipError
@@ -58,9 +58,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--provider", default="auto", help="auto | cuda | coreml | directml | cpu (default auto)")
     add_device_flag(parser)
     parser.add_argument("--strict", action="store_true", help="fail if a requested GPU does not start")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
-    )
+    add_allow_missing_flag(parser)
     parser.add_argument("--turns", type=int, default=5, help="measurements of each speed (default 5)")
     parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
     return parser

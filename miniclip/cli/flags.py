@@ -53,10 +53,14 @@ def add_data_flags(command: argparse.ArgumentParser) -> None:
         type=int,
         help="seed of the split if the data has no official one (default: the seed of the run, or 0 for bundles)",
     )
+    add_allow_missing_flag(command)
+    command.add_argument("--json", type=Path, help="also write the result to this file")
+
+
+def add_allow_missing_flag(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-missing", action="store_true", help="continue even if more than 5 %% of the rows are lost"
     )
-    command.add_argument("--json", type=Path, help="also write the result to this file")
 
 
 def add_image_root_flag(command: argparse.ArgumentParser) -> None:

@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from miniclip.errors import IndexCorrupted, MiniClipError
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+from miniclip.errors import IndexCorrupted, MiniClipError, first_line
 
 
 def unreadable(folder: Path, error: Exception) -> MiniClipError:

@@ -20,7 +20,7 @@ from miniclip.data.images import SUFFIXES
 from miniclip.data.paths import printable, real_path, stored_path, valid_text
 from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.data.storage import is_uri
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, first_line
 from miniclip.files import expand
 from miniclip.index.scan_result import ImageFile, Problem, ScanResult
 
@@ -99,7 +99,7 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
         infos = system.get_file_info(fs.FileSelector(place, recursive=True))
         infos.sort(key=lambda info: info.path)
     except (OSError, ValueError) as error:
-        raise MiniClipError(f"cannot list {uri}: {str(error).splitlines()[0]}") from error
+        raise MiniClipError(f"cannot list {uri}: {first_line(error)}") from error
     place = place.rstrip("/")
     ignore = _WithoutFiles(place, exclude)
     doubles = _raw_doubles(info.path for info in infos)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miniclip.errors import IndexCorrupted, MiniClipError
+from miniclip.errors import IndexCorrupted, MiniClipError, first_line
 from miniclip.files import write_json
 from miniclip.index.facts import METADATA_COLUMNS
-from miniclip.index.lance_errors import first_line, unreadable
+from miniclip.index.lance_errors import unreadable
 
 OLDEST_FORMAT = 2
 TEXT_FORMAT = 5  # the first one with the text in images

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, first_line
 from miniclip.files import expand
 from miniclip.inference.bundle import SNAPSHOT, is_bundle, list_names
 from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
@@ -107,7 +107,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
         if _is_refusal(error):
             raise _no_bundle(name, error) from error
         raise MiniClipError(
-            f"{name} was not downloaded completely ({_first_line(error)}); run the command again"
+            f"{name} was not downloaded completely ({first_line(error)}); run the command again"
         ) from error
     return snapshot / inside
 
@@ -184,7 +184,7 @@ def _no_bundle(name: str, error: Any) -> MiniClipError:
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError
 
-    reason = _first_line(error)
+    reason = first_line(error)
     if isinstance(error, GatedRepoError):
         reason = "its owner must grant access first: ask for it on its page, then run: hf auth login"
     elif _is_refusal(error):
@@ -192,7 +192,3 @@ def _no_bundle(name: str, error: Any) -> MiniClipError:
     elif constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set, and it is not in the cache"
     return MiniClipError(f"no folder {name}, and no bundle of that name from the Hugging Face hub ({reason})")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from miniclip.cpu import thread_count
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import IMAGE_BATCH, TEXT_BATCH, Encoders, Tokens
 from miniclip.inference.layouts import TOWERS
@@ -123,8 +123,9 @@ class OnnxEncoders(Encoders):
             providers, options = self.choice.providers, session_options(threads)
             return open_session(path, options, providers, half_convolutions, self._exact)
         except Exception as error:  # onnxruntime raises its own types, none of them public
-            reason = " ".join(str(error).split())
-            raise MiniClipError(f"onnxruntime cannot open {path}: {reason}; export the bundle again") from error
+            raise MiniClipError(
+                f"onnxruntime cannot open {path}: {one_line(error)}; export the bundle again"
+            ) from error
 
     def _check_parts(self) -> None:
         """Refuse parts that do not belong together; without a manifest, hashes cannot show that."""
@@ -196,8 +197,7 @@ class OnnxEncoders(Encoders):
                 raise
             with self._falling_back:
                 if self._sessions[tower] is session:  # if several threads fail together, one opens new sessions for all
-                    reason = " ".join(str(error).split())[:200]
-                    print(f"the GPU failed, continuing on the CPU: {reason}", file=sys.stderr)
+                    print(f"the GPU failed, continuing on the CPU: {one_line(error)}", file=sys.stderr)
                     self._fall_back(f"{NAMES[self.choice.providers[0]]} failed")
             (embeds,) = self._sessions[tower].run([self._io[tower].output], self._io[tower].feeds(*inputs))
         return np.asarray(embeds)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.models.architectures import as_trained
 from miniclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 
@@ -93,7 +93,7 @@ def load_transformers(cls: Any, folder: Path, refusal: str, **extra: Any) -> tup
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **extra
         )
     except Exception as error:  # transformers raises many types for a damaged or unsuitable folder
-        raise MiniClipError(f"{refusal}: {' '.join(str(error).split())[:300]}") from error
+        raise MiniClipError(f"{refusal}: {one_line(error)}") from error
     return model, sorted(name for name in report["missing_keys"] if not name.endswith("num_batches_tracked"))
 
 
@@ -145,8 +145,7 @@ def _config_from(settings: dict[str, Any], kind: str) -> Any:
     try:
         return AutoConfig.for_model(model_type, **values)
     except Exception as error:  # transformers raises its own types for an invalid config
-        reason = " ".join(str(error).split())[:300]
-        raise MiniClipError(f"cannot build the {kind} backbone from its config: {reason}") from error
+        raise MiniClipError(f"cannot build the {kind} backbone from its config: {one_line(error)}") from error
 
 
 def _model_class(config: Any, kind: str) -> Any:

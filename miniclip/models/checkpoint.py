@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from miniclip.cache import cache_folder, write_cached
 from miniclip.data.transform import ImageTransform
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.files import replace_atomically, write_json
 from miniclip.inference.manifest import fingerprint_of, sha256_of
 from miniclip.inference.tokenizer import Tokenizer
@@ -171,8 +171,8 @@ def load_run(name_or_folder: str | Path) -> Run:
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except Exception as error:  # the disk, safetensors and torch raise different types
-        reason = " ".join(str(error).split())[:300]  # torch lists every tensor that does not fit
-        raise MiniClipError(f"cannot load {folder / 'model.safetensors'}: {reason}; copy the run again") from error
+        path = folder / "model.safetensors"
+        raise MiniClipError(f"cannot load {path}: {one_line(error)}; copy the run again") from error
     transform = ImageTransform.from_file(folder / "preprocessor_config.json")
     return Run(
         folder, config, model.eval(), transform, Tokenizer.from_folder(folder), settings.get("metrics", {}), folder

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.models.architectures import (
     config_of,
     facts_of,
@@ -109,7 +109,7 @@ class VisionTower(nn.Module):
             with torch.no_grad():
                 output = self._output(blank)
         except Exception as error:  # an unknown architecture may raise any type
-            raise MiniClipError(f"--model.vision: a {model_type} cannot be run: {_one_line(error)}") from error
+            raise MiniClipError(f"--model.vision: a {model_type} cannot be run: {one_line(error)}") from error
         is_map = isinstance(output, Tensor) or output.last_hidden_state.ndim == 4
         self.leading_tokens = leading_tokens(backbone)
         known = "pooled" if is_map else facts_of(backbone).pooling
@@ -163,7 +163,7 @@ class TextTower(nn.Module):
             with torch.no_grad():
                 self.feature_dim = int(self(ids, torch.ones_like(ids)).shape[-1])
         except Exception as error:  # an unknown architecture may raise any type
-            raise MiniClipError(f"--model.text: a {model_type} cannot be run: {_one_line(error)}") from error
+            raise MiniClipError(f"--model.text: a {model_type} cannot be run: {one_line(error)}") from error
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         if self.exact_length is not None:
@@ -185,10 +185,6 @@ class TextTower(nn.Module):
         pad = int(config_of(self.backbone).pad_token_id)
         input_ids = input_ids.masked_fill(attention_mask == 0, pad)
         return functional.pad(input_ids, (0, length - input_ids.shape[1]), value=pad)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def make_head(feature_dim: int, config: ModelConfig) -> ProjectionHead | LinearHead:

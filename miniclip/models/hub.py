@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, first_line
 from miniclip.installation import program
 from miniclip.models.config import ModelConfig
 
@@ -186,4 +186,4 @@ def _reason(error: Exception) -> str:
         return "HF_HUB_OFFLINE is set"
     if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
         return "no such model, or no access to it: check the name, or log in with: hf auth login"
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first_line(error)

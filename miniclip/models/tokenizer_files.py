@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Regex, normalizers
 from tokenizers import Tokenizer as RustTokenizer
 
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.files import replace_atomically, write_json
 from miniclip.inference.layouts import read_settings
 from miniclip.inference.tokenizer import Tokenizer, read_tokenizer_config
@@ -72,5 +72,4 @@ def _converted(folder: Path) -> bytes:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return str(tokenizer.backend_tokenizer.to_str(pretty=True)).encode()
     except Exception as error:  # transformers raises many types
-        reason = " ".join(str(error).split())[:200]
-        raise MiniClipError(f"{refusal}, and its vocabulary cannot be converted: {reason}") from error
+        raise MiniClipError(f"{refusal}, and its vocabulary cannot be converted: {one_line(error)}") from error

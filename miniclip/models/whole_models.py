@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from miniclip.data.transform import ImageTransform
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.models.architectures import image_inputs, max_positions
 from miniclip.models.backbones import check_complete, is_whole_model, load_whole_model, read_backbone_config
 from miniclip.models.config import ModelConfig
@@ -112,7 +112,7 @@ def _compare(whole: Any, model: DualEncoder, transform: ImageTransform, folder: 
                 whole.get_text_features(input_ids=input_ids, **mask_of_whole),
             )
         except Exception as error:  # an unknown model may raise any type
-            raise MiniClipError(f"the model in {folder} cannot be run: {' '.join(str(error).split())[:300]}") from error
+            raise MiniClipError(f"the model in {folder} cannot be run: {one_line(error)}") from error
     for kind, own, output in zip(("image", "text"), ours, theirs, strict=True):
         expected = functional.normalize(getattr(output, "pooler_output", output), dim=-1)
         difference = float((own - expected).abs().max()) if own.shape == expected.shape else math.inf

@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime as ort
 
 from miniclip.cpu import thread_count
+from miniclip.errors import one_line
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
 from miniclip.search.device_search import DeviceSearch
 
@@ -139,11 +140,12 @@ class ExactSearch:
                 self._step_down(failed.half, error)
 
     def _step_down(self, half: bool, error: Exception) -> None:
-        reason = " ".join(str(error).split())[:200]
         if half:
-            print(f"the GPU failed during a search, continuing on the CPU: {reason}", file=sys.stderr)
+            print(f"the GPU failed during a search, continuing on the CPU: {one_line(error)}", file=sys.stderr)
             return
-        print(f"the GPU cannot hold or search the gallery in float32, trying float16: {reason}", file=sys.stderr)
+        print(
+            f"the GPU cannot hold or search the gallery in float32, trying float16: {one_line(error)}", file=sys.stderr
+        )
         self._put_on_device(half=True)
 
     def _top_k_blocks(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 from miniclip.cache import cache_folder, write_cached
 from miniclip.data.formats.rows import NO_CAPTION, Row, caption_texts
 from miniclip.data.images import open_image
-from miniclip.errors import MiniClipError
+from miniclip.errors import MiniClipError, one_line
 from miniclip.installation import install
 
 
@@ -27,9 +27,8 @@ def read_hugging_face(name: str) -> list[Row]:
         raise MiniClipError(f"hf:{name} needs the package datasets: {install('datasets')}") from error
     try:
         parts = datasets.load_dataset(name)
-    except Exception as error:  # the hub, the network and the dataset's files each fail in their own way
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MiniClipError(f"cannot load hf:{name} ({reason}); check the name and the network") from error
+    except Exception as error:  # the hub, the network and the data set's files raise different types
+        raise MiniClipError(f"cannot load hf:{name} ({one_line(error)}); check the name and the network") from error
     rows = []
     for part_name, part in parts.items():
         image = next((c for c, feature in part.features.items() if isinstance(feature, datasets.Image)), None)
