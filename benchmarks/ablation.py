@@ -55,16 +55,12 @@ LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.ablation", description="Measure how each setting of a recipe changes mean recall."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.ablation", description="The effect of each setting on recall.")
     parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
     parser.add_argument("--config", type=Path, default=Path("configs/setup1.toml"), help="the recipe to change")
     parser.add_argument("--seeds", type=int, default=3, help="runs per row (default 3)")
     parser.add_argument("--epochs", type=int, default=25, help="epochs per run (default 25)")
-    parser.add_argument(
-        "--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="rows to measure (default all)"
-    )
+    parser.add_argument("--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="rows (default all)")
     parser.add_argument("--images", type=int, help="training images to use, drawn at random (default all)")
     arguments = parser.parse_args()
     recipe = _changed(

@@ -25,9 +25,7 @@ MIN_SHOWN = 3  # images that match a word
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.calibration", description="Check match probabilities on captioned images."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.calibration", description="Check match probabilities.")
     parser.add_argument("bundle", help="calibrated bundle")
     parser.add_argument("--data", nargs="+", required=True, help="captions, one source each")
     parser.add_argument("--split", nargs="+", default=["val"], help="splits to measure on (default val)")

@@ -28,10 +28,10 @@ import numpy as np
 from PIL import Image
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import write_result
 from miniclip.cpu import thread_count
 from miniclip.data.colour import to_srgb
 from miniclip.data.images import read_image
-from miniclip.files import write_json
 from miniclip.index.embed_file import hash_file, read_file, row_columns
 from miniclip.index.scan import scan_images
 from miniclip.index.settings import Settings
@@ -52,16 +52,9 @@ print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.index_speed", description="Measure the speed of miniclip index and of its steps."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="Measure indexing and its steps.")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds the images")
-    parser.add_argument(
-        "--pictures",
-        type=int,
-        default=2000,
-        help="number of small images, with a fifth as many large ones (default 2000)",
-    )
+    parser.add_argument("--pictures", type=int, default=2000, help="small images; a fifth as many large ones")
     parser.add_argument(
         "--unchanged", type=int, default=UNCHANGED, help=f"number of files of the second run (default {UNCHANGED})"
     )
@@ -86,8 +79,7 @@ def main() -> int:
     print(
         f"second run over {arguments.unchanged:,} unchanged files: {second_s:.2f} s (wanted: at most {UNCHANGED_S:.0f})"
     )
-    if arguments.json:
-        write_json(arguments.json, result)
+    write_result(arguments.json, result)
     print("every figure is met" if ok else "a figure was missed")
     return 0 if ok else 1
 

@@ -27,9 +27,7 @@ PASSES = 50
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.int8_layers", description="Measure bits, cost and time of each layer."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.int8_layers", description="Bits, cost and time of each layer.")
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     arguments = parser.parse_args()
     run = load_run(arguments.run)

@@ -22,10 +22,10 @@ from PIL import Image
 
 from benchmarks.text_images import KINDS, TextImage, text_images
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import write_result
 from miniclip.cpu import thread_count
 from miniclip.data.images import SUFFIXES, open_image
 from miniclip.errors import MiniClipError
-from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
@@ -38,15 +38,11 @@ RECALL_AT_1 = 0.8  # the required share
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.ocr", description="Measure the cost and the recall of text in images."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.ocr", description="Cost and recall of text in images.")
     parser.add_argument("--bundle", help="bundle that embeds the images (default: the one that ships)")
     parser.add_argument("--photos", type=Path, help="folder of photographs to index together with the images with text")
     parser.add_argument("--max-photos", type=int, default=1000, help="number of photographs (default 1000)")
-    parser.add_argument(
-        "--enlarge", type=int, metavar="PX", help="enlarge the photographs to this length, as from a camera"
-    )
+    parser.add_argument("--enlarge", type=int, metavar="PX", help="enlarge the photographs to this length")
     parser.add_argument("--images", type=int, default=200, help="number of images with text (default 200)")
     parser.add_argument("--seed", type=int, default=2026, help="seed of the images with text (default 2026)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
@@ -67,8 +63,7 @@ def main() -> int:
     result["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
     for name, value in result.items():
         print(f"{name:<20} {value}")
-    if arguments.json:
-        write_json(arguments.json, result)
+    write_result(arguments.json, result)
     return 0 if result["by words"]["all"]["R@1"] >= RECALL_AT_1 else 1
 
 

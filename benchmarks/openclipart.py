@@ -23,9 +23,7 @@ LONGEST_BYTES = 300_000  # a few larger drawings take minutes
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.openclipart", description="Turn named drawings into an imagefolder."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.openclipart", description="Named drawings as an imagefolder.")
     parser.add_argument("drawings", type=Path, help="folder of SVG files from Debian's openclipart-svg")
     parser.add_argument("out", type=Path, help="folder to make")
     arguments = parser.parse_args()

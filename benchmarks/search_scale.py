@@ -27,8 +27,8 @@ import pyarrow as pa
 
 from export.benchmark.machine import best_seconds
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import write_result
 from miniclip.cpu import thread_count
-from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.settings import Settings
 from miniclip.index.store import open_writer
@@ -44,9 +44,7 @@ WRITE_ROWS = 50_000
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.search_scale", description="Measure search in 10^4 to 10^6 rows."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.search_scale", description="Search in 10^4 to 10^6 rows.")
     parser.add_argument("--index", required=True, type=Path, help="index of real images, from which the rows are made")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--dim", type=int, default=512, help="dimension, to which embeddings are padded (default 512)")
@@ -80,8 +78,7 @@ def main() -> int:
     print(f"at {last['rows']:,} rows {'every figure is met' if ok else 'a figure was missed'} ({wanted})")
     if arguments.chart:
         draw(results, arguments.chart)
-    if arguments.json:
-        write_json(arguments.json, {"results": results})
+    write_result(arguments.json, {"results": results})
     return 0 if ok else 1
 
 

@@ -74,9 +74,7 @@ def in_turns(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.sessions", description="Compare session settings.")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle whose towers run")
-    parser.add_argument(
-        "--precision", default="int8", choices=list(PRECISIONS), help="precision of the towers (default int8)"
-    )
+    parser.add_argument("--precision", default="int8", choices=list(PRECISIONS), help="(default int8)")
     parser.add_argument("--rounds", type=int, default=10, help="number of turns of each setting (default 10)")
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)

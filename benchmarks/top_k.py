@@ -16,16 +16,14 @@ import numpy as np
 
 from export.benchmark.machine import best_seconds, measure_machine
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.files import write_json
+from miniclip.cli.flags import write_result
 from miniclip.index.stored_embeds import StoredEmbeds
 from miniclip.search.approximate import Int8Search
 from miniclip.search.exact import ExactSearch
 
 
 def main() -> int:
-    parser = ArgumentParser(
-        prog="python -m benchmarks.top_k", description="Compare the exact top 10 with the limits of the machine."
-    )
+    parser = ArgumentParser(prog="python -m benchmarks.top_k", description="Exact top 10 and the machine's limits.")
     parser.add_argument("--rows", type=int, default=1_000_000, help="images in the gallery (default 1,000,000)")
     parser.add_argument("--dim", type=int, default=512, help="dimension of the embeddings (default 512)")
     parser.add_argument("--seconds", type=float, default=6.0, help="seconds for each measurement (default 6)")
@@ -68,8 +66,7 @@ def main() -> int:
     print(f"64 queries: {1000 * many_s:7.1f} ms, {many_s / product_s:.2f} x the product ({1000 * product_s:.1f} ms)")
     print(f"in 8 bits:  {1000 * int8_one_s:7.1f} ms for one query, {1000 * int8_many_s:.1f} ms for 64")
     print(f"rows equal numpy's, ties included: {equal}")
-    if arguments.json:
-        write_json(arguments.json, result)
+    write_result(arguments.json, result)
     if int8_one_s > one_s:
         print("8 bits are slower than float32 on this processor")
     return 0 if equal and int8_one_s <= one_s else 1

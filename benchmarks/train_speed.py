@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from miniclip.cli.command import ArgumentParser, run_command
+from miniclip.cli.flags import write_result
 from miniclip.data.caption_table import CaptionTable
 from miniclip.data.captions import read_captions
 from miniclip.data.transform import ImageTransform
-from miniclip.files import write_json
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.models.checkpoint import begin_run
 from miniclip.models.config import Config, load_config
@@ -54,9 +54,7 @@ def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.train_speed", description="Compare training with a plain loop.")
     parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
     parser.add_argument("--pictures", type=int, default=512, help="number of images to use (default 512)")
-    parser.add_argument(
-        "--setups", type=int, nargs="*", default=list(MIN_RATIO), help="setups to measure (default 1 2 3)"
-    )
+    parser.add_argument("--setups", type=int, nargs="*", default=list(MIN_RATIO), help="(default 1 2 3)")
     parser.add_argument("--seconds", type=float, default=20, help="seconds for each measurement (default 20)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
@@ -79,8 +77,7 @@ def main() -> int:
                 f"first pass, {side:<7} {name:<20}{row['per_s']:>8.1f} per CPU second{row['ratio']:>7.1f}x"
                 f"   difference {row['difference']:.1e}"
             )
-    if arguments.json:
-        write_json(arguments.json, {"pictures": arguments.pictures, "setups": rows, "first_pass": passes})
+    write_result(arguments.json, {"pictures": arguments.pictures, "setups": rows, "first_pass": passes})
     return 0 if all(rows[str(setup)]["ratio"] >= MIN_RATIO[setup] for setup in arguments.setups) else 1
 
 

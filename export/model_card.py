@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.files import replace_atomically
-from miniclip.inference.precision import model_files
+from miniclip.inference.precision import file_endings
 from miniclip.models.config import Config
 from miniclip.models.hub import public_name
 
@@ -30,7 +30,7 @@ A dual encoder of images and text, made with MiniCLIP: `{vision}` and `{text}` i
     miniclip index PICTURES --bundle {name} --out index/images
     miniclip search "a dog in the snow" --index index/images
 
-Files are in the Hugging Face / transformers.js layout: {files}.
+Files are in the Hugging Face / transformers.js layout: `onnx/*_model.onnx` in {files}.
 Embeddings have unit length, so their dot product is the cosine similarity.
 
 transformers.js opens the folder with `CLIPTextModelWithProjection` and `CLIPVisionModelWithProjection`. It removes the
@@ -49,7 +49,7 @@ def write_card(folder: Path, config: Config, metrics: dict[str, float], certific
         vision=public_name(model.vision),
         text=public_name(model.text),
         dim=model.projection_dim,
-        files=model_files(),
+        files=file_endings(),
     )
     text = head + _certificate_section(certificate)
     if "mean_recall" in metrics:

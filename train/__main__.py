@@ -45,9 +45,7 @@ def make_parser() -> ArgumentParser:
         description="Train a dual encoder on images with captions.",
         example=f"{call} --config setup1 --data flickr8k --out runs/mine",
     )
-    parser.add_argument(
-        "--config", type=Path, help="recipe: a TOML file, or the name of a recipe that ships, such as setup1"
-    )
+    parser.add_argument("--config", type=Path, help="recipe: a TOML file, or a recipe that ships, such as setup1")
     parser.add_argument(
         "--data",
         required=True,

@@ -53,9 +53,7 @@ class TensorBoard:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._events, self._summaries, self._writer = event_pb2, summary_pb2, RecordWriter
-        self.path = (
-            folder / f"events.out.tfevents.{time.time_ns()}"
-        )  # TensorBoard reads them in the order of their names
+        self.path = folder / f"events.out.tfevents.{time.time_ns()}"  # TensorBoard sorts files by name
         self._begun = self._broken = False
 
     def __call__(self, record: Record) -> None:

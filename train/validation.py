@@ -59,9 +59,7 @@ def embed_validation(
         [model.text_head(data.texts.features(rows)) for rows in row_batches(text_rows, device, "validating: captions")]
     )
     if not (torch.isfinite(image_embeds).all() and torch.isfinite(text_embeds).all()):
-        raise diverged(
-            "the weights are no longer finite"
-        )  # NaN scores rank no image above the correct one, so recall would be 100 %
+        raise diverged("the weights are no longer finite")  # NaN scores would give 100 % recall
     image_of_text = np.searchsorted(image_rows, data.table.image_of_caption[text_rows])
     order = np.argsort(text_rows)
     return text_embeds.cpu().numpy()[order], image_embeds.cpu().numpy(), image_of_text[order]

@@ -25,8 +25,8 @@ from benchmarks.gpu.searching import check_memory, check_no_driver, check_search
 from benchmarks.gpu.table import Table
 from benchmarks.gpu.training import Workshop, compare_setups, full_size_speed, python_path
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.errors import MiniClipError, one_line
-from miniclip.files import write_json
+from miniclip.cli.flags import write_result
+from miniclip.errors import one_line
 from miniclip.inference.providers import CUDA
 
 
@@ -55,11 +55,7 @@ def main() -> int:
                 real_data_speed(folder, arguments.data, arguments.vision, arguments.text, devices, table)
     seconds = time.perf_counter() - started
     table.add("whole check", f"{seconds:.0f} s")
-    if arguments.json is not None:
-        try:
-            write_json(arguments.json, {"passed": not table.failed, "seconds": seconds, "lines": table.to_json()})
-        except OSError as error:
-            raise MiniClipError(f"cannot write {arguments.json}: {error.strerror}; choose another --json") from error
+    write_result(arguments.json, {"passed": not table.failed, "seconds": seconds, "lines": table.to_json()})
     if len(devices) == 1:
         print("no GPU here: only the CPU part was run")
     print(f"{len(table.failed)} lines failed" if table.failed else "all lines passed")

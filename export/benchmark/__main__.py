@@ -67,15 +67,11 @@ def make_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.json is not None and arguments.json.suffix == ".png":
-        raise MiniClipError(
-            f"--json {arguments.json} would be overwritten by the chart; choose a name that ends in .json"
-        )
+        raise MiniClipError(f"--json {arguments.json} would be overwritten by the chart; name a file .json")
     device = choose_device(arguments.device, tf32=False)
     run, bundle = load_run(arguments.run), Bundle.open(arguments.bundle)
     if bundle.manifest and bundle.fingerprint != run.fingerprint:
-        raise MiniClipError(
-            f"{bundle.folder} was not exported from {run.folder}; name the run that it was exported from"
-        )
+        raise MiniClipError(f"{bundle.folder} was not exported from {run.folder}; name the run it came from")
     check_protocol(arguments.protocol)
     (table,) = read_sources([arguments.data], run.config.data.seed, arguments.image_root)
     table = table.split(arguments.split)

@@ -43,9 +43,7 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--per-image", action="store_true", help="also print each image's best captions, and the best images of one"
     )
-    command.add_argument(
-        "--clip-benchmark", type=Path, help="also write the result to this file in the format of clip_benchmark"
-    )
+    command.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark does")
     add_runtime_flags(command)
     add_device_flag(command)
     command.set_defaults(run=run)

@@ -65,9 +65,7 @@ def add_command(commands: Any) -> None:
     command.add_argument("--no-names", action="store_true", help="ignore captions, names, dates, and text in images")
     command.add_argument("--no-update", action="store_true", help="do not check the folder for changes first")
     command.add_argument("--index", type=Path, help="search this index instead of a folder (from: miniclip index)")
-    command.add_argument(
-        "--bundle", help="bundle: a folder, or USER/NAME on the hub (default: the bundle of the index)"
-    )
+    command.add_argument("--bundle", help="bundle: a folder, or USER/NAME on the hub (default: the index's bundle)")
     command.add_argument(
         "--gallery",
         default="exact",

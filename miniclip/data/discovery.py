@@ -16,9 +16,7 @@ from miniclip.data.splits import SPLIT_WORDS
 from miniclip.errors import MiniClipError
 
 MAX_SIDECAR_BYTES = 64 << 10  # a longer text is not a caption
-MEANT = re.compile(
-    r"captions?\.(csv|tsv|jsonl)"
-)  # if such a file is unreadable, that is an error; other tables are ignored
+MEANT = re.compile(r"captions?\.(csv|tsv|jsonl)")  # unreadable files of other names are ignored
 
 
 def sidecar_rows(folder: Path) -> list[Row]:

@@ -91,9 +91,7 @@ def _download(name: str, inside: str, revision: str | None, precision: str) -> P
     layout = find_layout(_seen_from(inside, names))
     if layout is None:
         held = other_graphs([own for own in names if own.startswith(f"{inside}/" if inside else "")])
-        raise MiniClipError(
-            f"{name}{'/' if inside else ''}{inside} on the hub is not a bundle that MiniCLIP can run: {held}"
-        )
+        raise MiniClipError(f"{name}{'/' if inside else ''}{inside} on the hub is not a bundle for MiniCLIP: {held}")
     wanted = _wanted(layout, inside, names, precision)
     try:
         # each pattern matches one file, and the client draws a progress bar for each call

@@ -25,9 +25,7 @@ def fit_logistic(
         gradient = features.T @ (weights * (predicted - targets)) + penalty * found
         hessian = (features * (weights * predicted * (1 - predicted))[:, None]).T @ features + np.diag(penalty)
         step = np.linalg.solve(hessian, gradient)
-        step *= min(
-            1.0, 20.0 / max(float(np.abs(step).max()), 1e-12)
-        )  # far from the maximum, Newton's method overshoots
+        step *= min(1.0, 20.0 / max(float(np.abs(step).max()), 1e-12))  # Newton's method may overshoot
         found = found - step
         if np.abs(step).max() < 1e-6:
             break

@@ -31,15 +31,8 @@ def preferred(on_gpu: bool) -> list[str]:
     return sorted(PRECISIONS, key=lambda name: rank.get(PRECISIONS[name].made_for, 2))
 
 
-def model_files() -> str:
-    """The files of all precisions in words, for a model card."""
-    processors = {"cpu": " for CPUs", "gpu": " for GPUs", "": ""}
-    return ", ".join(
-        f"`onnx/*_model{row.suffix}.onnx` in {name}{processors[row.made_for]}" for name, row in PRECISIONS.items()
-    )
-
-
 def file_endings() -> str:
-    """The file names of all precisions in words: "fp32 (no ending), fp16 (_fp16) or int8 (_quantized)"."""
-    *others, last = (f"{name} ({row.suffix or 'no ending'})" for name, row in PRECISIONS.items())
+    """The endings of all precisions in words: "fp32 (no ending), fp16 (_fp16, for GPUs) or int8 (...)"."""
+    processors = {"cpu": ", for CPUs", "gpu": ", for GPUs", "": ""}
+    *others, last = (f"{p} ({row.suffix or 'no ending'}{processors[row.made_for]})" for p, row in PRECISIONS.items())
     return f"{', '.join(others)} or {last}"

@@ -19,9 +19,7 @@ from miniclip.inference.judged_queries import RIGHT, UNKNOWN, JudgedQueries
 from miniclip.inference.logistic import fit_logistic, sigmoid
 from miniclip.inference.match_cutoff import MIN_GALLERY, fit_cutoff
 
-STRONG = (
-    0.3  # from here, a match is called strong: about half of such hits are right on photographs, more on named objects
-)
+STRONG = 0.3  # from here, a match is strong: about half of such hits are right on photographs
 MATCH_WORDS = ("weak", "likely", "strong")
 HITS = 10  # the curve is fitted to this many best images of a query, because users see no others
 

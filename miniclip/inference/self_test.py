@@ -84,9 +84,7 @@ def _check_padding(encoders: "OnnxEncoders") -> int | None:
         tokenizer.pad_to(tokenizer.max_tokens)
         return tokenizer.max_tokens
     if not cosine >= PRECISIONS[encoders.precision].min_padding_cosine:
-        raise _refusal(
-            encoders, f"a longer text in the same batch changes the embedding of a text (cosine {cosine:.3f})"
-        )
+        raise _refusal(encoders, f"a longer text in the batch changes the embedding of a text (cosine {cosine:.3f})")
     return None
 
 

@@ -26,10 +26,8 @@ class ModelConfig:
 
     vision: str = _option("package:efficientnet-lite0", "vision backbone: folder, Hugging Face id, or package:NAME")
     text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
-    vision_pooling: str = _option(
-        "auto", "auto | cls | mean | cls+mean: how the output of the vision backbone is pooled"
-    )
-    text_pooling: str = _option("auto", "auto | cls | mean | eos: how the output of the text backbone is pooled")
+    vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: pooling of the vision backbone's output")
+    text_pooling: str = _option("auto", "auto | cls | mean | eos: pooling of the text backbone's output")
     head: str = _option(
         "mlp",
         "mlp; linear: the heads of the CLIP that both --model.vision and --model.text name; "

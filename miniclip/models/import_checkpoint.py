@@ -197,9 +197,7 @@ def _settings(folder: Path, model_type: str, flag: str) -> dict[str, Any]:
     """`config.json` of a backbone without its dtype: the backbone is always built in float32."""
     settings = read_backbone_config(folder)
     if not isinstance(settings, dict) or settings.get("model_type") != model_type:
-        raise MiniClipError(
-            f"{flag}: {folder} is not a {model_type} model; name the backbone that the training started from"
-        )
+        raise MiniClipError(f"{flag}: {folder} is not a {model_type} model; name the checkpoint's initial backbone")
     return {key: value for key, value in settings.items() if key not in ("dtype", "torch_dtype")}
 
 

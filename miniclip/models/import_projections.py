@@ -39,18 +39,14 @@ def load_projections(
     }
     for theirs, ours in FROZEN.items():
         if theirs in state and (state[theirs].shape != own[ours].shape or not _equal(state[theirs], own[ours])):
-            raise MiniClipError(
-                f"{checkpoint} was not trained from {name}: {theirs} differs; name its CLIP with --vision"
-            )
+            raise MiniClipError(f"{checkpoint} was not trained from {name}: {theirs} differs; name its CLIP (--vision)")
     with torch.no_grad():
         for theirs, head in PROJECTIONS.items():
             weight = cast(LinearHead, getattr(model, head)).projection.weight
             given = state[theirs].T  # open_clip multiplies from the left
             if given.shape != weight.shape:
                 shapes = f"{tuple(given.shape)}, not {tuple(weight.shape)}"
-                raise MiniClipError(
-                    f"{checkpoint}: {theirs} is {shapes}; --vision must name the CLIP that its training started from"
-                )
+                raise MiniClipError(f"{checkpoint}: {theirs} is {shapes}; --vision must name its initial CLIP")
             weight.copy_(given)
         if "logit_scale" in state:
             model.logit_scale.copy_(state["logit_scale"].reshape(()).clamp(max=LOGIT_SCALE_MAX))

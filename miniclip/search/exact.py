@@ -143,9 +143,7 @@ class ExactSearch:
         if half:
             print(f"the GPU failed during a search, continuing on the CPU: {one_line(error)}", file=sys.stderr)
             return
-        print(
-            f"the GPU cannot hold or search the gallery in float32, trying float16: {one_line(error)}", file=sys.stderr
-        )
+        print(f"the GPU cannot search the gallery in float32, trying float16: {one_line(error)}", file=sys.stderr)
         self._put_on_device(half=True)
 
     def _top_k_blocks(self, queries: np.ndarray, k: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -40,12 +40,8 @@ class Filter:
     help: str
     read: Callable[[str], Any]  # its `ValueError` describes valid text
     metavar: str
-    mask: (
-        Callable[[ImageIndex, Any], np.ndarray] | None
-    )  # of an index and `Filters`; None if it only qualifies another filter
-    choices: Callable[[ImageIndex], dict[str, int]] | None = (
-        None  # the values in an index, with their numbers of images
-    )
+    mask: Callable[[ImageIndex, Any], np.ndarray] | None  # of an index and `Filters`; None: it qualifies another
+    choices: Callable[[ImageIndex], dict[str, int]] | None = None  # values in an index, with their counts
     applies: Callable[[ImageIndex], bool] = lambda index: True  # whether an index has the facts for it
     is_private: bool = False  # a public page neither offers nor answers it
     flag: str = ""  # if it differs from the field's name

@@ -185,7 +185,7 @@ def test_text_model_that_attends_to_masked_padding_is_refused(tiny_bundle: Path,
     with pytest.raises(MiniClipError) as error:
         OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
     measured = (
-        r"bundle in fp32 failed its self-test: a longer text in the same batch changes the embedding of a text "
+        r"bundle in fp32 failed its self-test: a longer text in the batch changes the embedding of a text "
         r"\(cosine 0\.\d{3}\)"
     )
     assert re.match(measured, str(error.value))

@@ -128,7 +128,7 @@ def test_gallery_on_a_failing_gpu_answers_from_the_cpu(capsys: pytest.CaptureFix
             assert np.array_equal(found, wanted)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert said[0].startswith("the GPU cannot hold or search the gallery in float32, trying float16: CUDA failure 2")
+    assert said[0].startswith("the GPU cannot search the gallery in float32, trying float16: CUDA failure 2")
     assert said[1].startswith("the GPU failed during a search, continuing on the CPU: CUDA failure 2")
     assert gallery._on_device is None  # the encoders may need that memory
 
@@ -170,7 +170,7 @@ def test_gallery_that_does_not_fit_the_gpu_is_kept_in_float16_or_on_the_cpu(
         patch.setattr(ort.OrtValue, "ortvalue_from_numpy", allocate)
         gallery = ExactSearch(embeds, (CUDA, CPU))
     said = capsys.readouterr().err
-    assert "cannot hold or search the gallery in float32, trying float16: CUDA failure 2: out of memory" in said
+    assert "cannot search the gallery in float32, trying float16: CUDA failure 2: out of memory" in said
     assert ("continuing on the CPU" in said) == (not fits)
     assert gallery.where == where
     found, wanted = gallery.top_k(embeds[:3], 5), ExactSearch(embeds).top_k(embeds[:3], 5)

@@ -127,7 +127,7 @@ def test_a_refusal_of_the_hub_is_one_line(hub: HubServer, tmp_path: Path) -> Non
     for refused in (gated, consent):
         assert "its owner must grant access first" in refused and "hf auth login" in refused
     assert not list((tmp_path / "cache").rglob("*.onnx"))
-    assert torch == "error: jane/torch on the hub is not a bundle that MiniCLIP can run: no ONNX file"
+    assert torch == "error: jane/torch on the hub is not a bundle for MiniCLIP: no ONNX file"
     assert "onnx/text_model_q4.onnx, onnx/vision_model_q4.onnx; MiniCLIP runs both towers in fp32" in q4
     (folder,) = find(hub, tmp_path / "cache", "jane/gated", HF_TOKEN="hf_of_jane")
     assert Path(folder, "tokenizer.json").exists()

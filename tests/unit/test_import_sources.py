@@ -150,7 +150,7 @@ def test_a_linear_probe_embeds_like_its_clip_with_the_new_projections(clip: Path
     [
         ("visual.proj", torch.ones(32, 8), "visual.proj is (8, 32), not (16, 32); --vision must name the CLIP"),
         ("token_embedding.weight", torch.ones(5, 32), "was not trained from"),
-        ("visual.conv1.weight", torch.ones(32, 3, 16, 16), "visual.conv1.weight differs; name its CLIP with --vision"),
+        ("visual.conv1.weight", torch.ones(32, 3, 16, 16), "visual.conv1.weight differs; name its CLIP (--vision)"),
     ],
 )
 def test_a_probe_of_another_clip_is_one_line(clip: Path, tmp_path: Path, name: str, value: Tensor, words: str) -> None:

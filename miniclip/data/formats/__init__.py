@@ -23,9 +23,7 @@ class CaptionFormat:
     usual_names: str  # a pattern: these files take precedence over other names, and must be readable
     is_this: Callable[[FileStart], bool]
     read: Reader
-    problem: Callable[[FileStart], str] = lambda start: (
-        ""
-    )  # the fault of a file with these suffixes; "" if there is none
+    problem: Callable[[FileStart], str] = lambda start: ""  # the fault of a file with such a suffix; "" for none
 
 
 CAPTION_FORMATS = (

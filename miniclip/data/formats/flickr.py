@@ -50,7 +50,5 @@ def read_lists(folder: Path) -> dict[str, str]:
             for _, line in numbered_lines(file):
                 name = PurePosixPath(line.strip()).name
                 if split_of.setdefault(name, split) != split:
-                    raise MiniClipError(
-                        f"{file}: {name} is also in the list of {split_of[name]}; keep it in one list only"
-                    )
+                    raise MiniClipError(f"{file}: {name} is also in the list of {split_of[name]}; keep one of them")
     return split_of
