@@ -1,6 +1,6 @@
-# MiniCLIP. `make` alone prints what there is.
+# MiniCLIP. `make` without a target lists the targets.
 # Variables: DATA= CONFIG= RUN= RESUME=1 BUNDLE= IMAGES= SPLIT= PORT= SHARE=1 AUTH=user:password
-#            (EXTRA=gpu for an NVIDIA GPU, LOCKED=1 for exactly the versions of requirements.lock; what .venv was made with is kept until told otherwise)
+#            (EXTRA=gpu for an NVIDIA GPU, LOCKED=1 for exactly the versions of requirements.lock; a .venv keeps its EXTRA until another one is named)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -67,7 +67,7 @@ $(VENV)/.slow: $(VENV)/.dev
 	$(GPU_LAST)
 	@touch $@
 
-# every file is compared with its hash; nothing else is taken, for building neither
+# every file is compared with its hash, including files for building packages
 define install-locked
 	@test "$(EXTRA)" = cpu || { echo "error: $(1) is for EXTRA=cpu; leave out LOCKED=1 or EXTRA=$(EXTRA)" >&2; exit 2; }
 	@echo "installing exactly what $(1) names (once; PyTorch is large)"

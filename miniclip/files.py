@@ -101,7 +101,7 @@ def expand(path: str | Path) -> Path:
     except RuntimeError as error:
         first, *below = Path(path).parts
         meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
-        raise MiniClipError(f"{first} is no home folder here; write {meant}, or ./{path}") from error
+        raise MiniClipError(f"{first} is not a home folder here; write {meant}, or ./{path}") from error
 
 
 def numbered_names(path: str) -> Iterator[str]:

@@ -200,7 +200,7 @@ class ImageTransform:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and min(self.std) > 0):
             raise ValueError("image_mean must be finite and image_std above 0")
         if not do_rescale or abs(rescale_factor * 255 - 1) > 1e-3:
-            raise ValueError("pixels are scaled by 1/255 and by nothing else")
+            raise ValueError("pixels can be scaled only by 1/255")
 
 
 def _refuse_unknown(values: dict[str, Any], known: tuple[str, ...]) -> None:

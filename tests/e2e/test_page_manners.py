@@ -53,6 +53,6 @@ def test_keyboard_alone_searches_opens_and_returns(tab: Any) -> None:
 def test_page_can_be_installed(tab: Any, page_url: str) -> None:
     manifest = tab.locator("link[rel=manifest]").get_attribute("href")
     answer = tab.request.get(f"{page_url}{manifest.lstrip('./')}")
-    told = json.loads(answer.text())
-    assert (told["name"], told["display"]) == ("MiniCLIP", "standalone")
-    assert tab.request.get(f"{page_url}{told['icons'][0]['src'].lstrip('/')}").ok
+    reported = json.loads(answer.text())
+    assert (reported["name"], reported["display"]) == ("MiniCLIP", "standalone")
+    assert tab.request.get(f"{page_url}{reported['icons'][0]['src'].lstrip('/')}").ok

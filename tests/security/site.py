@@ -133,8 +133,8 @@ def site(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     canary = Canary()
     threading.Thread(target=canary.serve_forever, daemon=True).start()
     with SharedDemo("--index", str(index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
-        told = next(line for line in running.lines + running.until("no public link") if line.startswith("login: "))
-        user, password = re.fullmatch(r"login: (\S+), password: (\S+)", told).groups()  # type: ignore[union-attr]
+        reported = next(line for line in running.lines + running.until("no public link") if line.startswith("login: "))
+        user, password = re.fullmatch(r"login: (\S+), password: (\S+)", reported).groups()  # type: ignore[union-attr]
         found = Site(running.url, (user, password), folder, canary)
         assert found.enter() == 200
         yield found

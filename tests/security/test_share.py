@@ -54,8 +54,8 @@ def shared(tiny_bundle: Path, image_index: Path) -> Iterator[tuple[str, list[str
 def guest(shared: tuple[str, list[str]]) -> urllib.request.OpenerDirector:
     """A visitor with the printed login."""
     url, lines = shared
-    told = next(line for line in lines if line.startswith("login: "))
-    user, password = re.fullmatch(r"login: (\S+), password: (\S+)", told).groups()  # type: ignore[union-attr]
+    reported = next(line for line in lines if line.startswith("login: "))
+    user, password = re.fullmatch(r"login: (\S+), password: (\S+)", reported).groups()  # type: ignore[union-attr]
     visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     form = urllib.parse.urlencode({"username": user, "password": password}).encode()
     visitor.open(f"{url}login", form, timeout=30).read()
@@ -175,8 +175,8 @@ def test_crafted_requests_read_no_file(
     ):
         code, reply = call(guest, url := shared[0], config, part, function, values)
         answer = json.loads(reply)
-        told = answer.get("message") or answer.get("html", "")
-        assert code == 200 and "card" not in told and "preview" not in told, (url, function, values)
+        reported = answer.get("message") or answer.get("html", "")
+        assert code == 200 and "card" not in reported and "preview" not in reported, (url, function, values)
     assert call(guest, shared[0], config, "search", "__init__", {})[0] == 404
 
 

@@ -105,8 +105,8 @@ def test_a_driver_failure_is_one_line_on_standard_error(
     monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", start)
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cuda", available=[CUDA, CPU])
     assert (encoders.providers, encoders.precision) == ((CPU,), "int8")
-    told = "the GPU was requested, but CUDA did not start; continuing on the CPU\n"
-    assert tuple(capsys.readouterr()) == ("", told)
+    reported = "the GPU was requested, but CUDA did not start; continuing on the CPU\n"
+    assert tuple(capsys.readouterr()) == ("", reported)
 
 
 def test_cuda_where_there_is_none_is_one_line(tiny_bundle: Path) -> None:
@@ -168,13 +168,13 @@ def test_empty_input_gives_an_empty_array(encoders: OnnxEncoders) -> None:
 
 
 def test_an_unreadable_image_is_skipped_and_named(encoders: OnnxEncoders, images: list[Path]) -> None:
-    told: dict[int, str] = {}
+    reported: dict[int, str] = {}
     done: list[int] = []
     sources = [images[0], b"no image", images[1], Path("none.jpg"), images[2]]
-    rows, embeds = encoders.encode_images(sources, told.__setitem__, batch_size=2, progress=done.append)
+    rows, embeds = encoders.encode_images(sources, reported.__setitem__, batch_size=2, progress=done.append)
     assert rows.tolist() == [0, 2, 4] and sum(done) == 3
     assert np.abs(embeds - encoders.encode_images(images[:3])[1]).max() < 1e-5
-    assert told[3] == "no such file" and "not an image" in told[1]
+    assert reported[3] == "no such file" and "not an image" in reported[1]
     with pytest.raises(MiniClipError, match=r"^none\.jpg: no such file$"):
         encoders.encode_images([images[0], Path("none.jpg")])
     with pytest.raises(MiniClipError, match=r"^the picture: not an image"):

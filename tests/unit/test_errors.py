@@ -110,16 +110,16 @@ def test_a_missing_network_share_is_one_line(share: Path, capsys: pytest.Capture
 
 
 def test_watching_continues_if_a_share_disappears(share: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def tell(line: str) -> None:
-        told.append(line)
-        if len(told) == 2:
+        reported.append(line)
+        if len(reported) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         watch(f"{share}/photos", OnnxEncoders(Bundle.open(tiny_bundle), "cpu"), tmp_path / "index", tell)
-    assert told[1].startswith("not updated: ") and "not connected" in told[1] and str(share) in told[1]
+    assert reported[1].startswith("not updated: ") and "not connected" in reported[1] and str(share) in reported[1]
 
 
 def test_disk_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,4 +165,4 @@ def test_an_unknown_home_folder_is_one_line(tiny_index: Path) -> None:
     for use in (scan_images, read_captions, index.below, index.row_of):
         with pytest.raises(MiniClipError) as error:
             use("~Pictures/2024")  # type: ignore[operator]
-        assert str(error.value) == "~Pictures is no home folder here; write ~/Pictures/2024, or ./~Pictures/2024"
+        assert str(error.value) == "~Pictures is not a home folder here; write ~/Pictures/2024, or ./~Pictures/2024"

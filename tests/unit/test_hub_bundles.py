@@ -166,5 +166,5 @@ def test_commands_take_a_name_and_continue_offline(
     found = with_hub(hub, tmp_path / "cache", *search)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["results"]
-    told = with_hub(hub, tmp_path / "cache", "-m", "miniclip.cli", "info", "jane/real", "--json")
-    assert json.loads(told.stdout)["dimension"] == 32, told.stderr
+    reported = with_hub(hub, tmp_path / "cache", "-m", "miniclip.cli", "info", "jane/real", "--json")
+    assert json.loads(reported.stdout)["dimension"] == 32, reported.stderr

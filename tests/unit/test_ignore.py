@@ -54,7 +54,7 @@ def test_exclude_has_the_form_of_gitignore(tmp_path: Path) -> None:
     assert found(tmp_path, "/old/", "#x") == ["a.png", "b.gif", "x/old/d.png"]
     assert found(tmp_path, "*", "!*/", "!a.png") == ["a.png"]
     assert "thumbs/f.png" in found(tmp_path, "!thumbs/")
-    with pytest.raises(InvalidArgument, match="exclude is no pattern"):
+    with pytest.raises(InvalidArgument, match="exclude is not a valid gitignore pattern"):
         found(tmp_path, "!")
 
 

@@ -209,7 +209,7 @@ def test_watching_reports_each_failure_once(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "aside").mkdir()
-    told: list[str] = []
+    reported: list[str] = []
 
     def away() -> None:
         for path in images.iterdir():
@@ -226,5 +226,5 @@ def test_watching_reports_each_failure_once(
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: next(between)())
     monkeypatch.setattr(miniclip.index.watch, "time", clock)
     with pytest.raises(KeyboardInterrupt):
-        watch(str(images), encoders, tmp_path / "index", told.append)
-    assert [line.split(":")[0] for line in told[2:]] == ["not updated", "not updated"], told
+        watch(str(images), encoders, tmp_path / "index", reported.append)
+    assert [line.split(":")[0] for line in reported[2:]] == ["not updated", "not updated"], reported

@@ -158,9 +158,9 @@ def test_the_better_of_dynamic_and_static_quantisation_is_kept_and_both_are_repo
     model = three_products()
     feeds = [{"x": change(number, rows(300, seed=number))} for number in range(4)]
     quantised, how = quantise(model, feeds)
-    told = re.fullmatch(rf"{kept} \(cosine to fp32, 1st percentile: (\d\.\d{{3}}); {other}: (\d\.\d{{3}})\)", how)
-    assert told, how
-    best, second = map(float, told.groups())
+    reported = re.fullmatch(rf"{kept} \(cosine to fp32, 1st percentile: (\d\.\d{{3}}); {other}: (\d\.\d{{3}})\)", how)
+    assert reported, how
+    best, second = map(float, reported.groups())
     assert best > second + 0.05
     cosine = (embed(quantised, feeds[1::2]) * embed(model, feeds[1::2])).sum(axis=1)
     assert np.percentile(cosine, 1) == pytest.approx(best, abs=1e-3)

@@ -34,11 +34,11 @@ libc.fflush(out)
 def pools(**environment: str) -> tuple[str, int]:
     """The result of `keep_memory_together`, and the memory pools of a process with 32 threads."""
     known = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True,
         cwd=Path(__file__).parents[2], env={**known, **environment, "PYTHONUNBUFFERED": "1"},
     ).stdout  # fmt: skip
-    return told.split()[0], len(re.findall(r"<heap nr=", told))
+    return reported.split()[0], len(re.findall(r"<heap nr=", reported))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such pools")

@@ -57,12 +57,12 @@ def test_an_unexpected_error_is_not_hidden() -> None:
 def test_batches_skip_unreadable_images_and_name_them() -> None:
     good = encoded(noise(30, 30), "PNG")
     sources = [good, b"no", good, good, b"", good, good]
-    told: dict[int, MiniClipError] = {}
-    batches = list(prefetch_batches(sources, SQUASH.load, 2, told.__setitem__))
+    reported: dict[int, MiniClipError] = {}
+    batches = list(prefetch_batches(sources, SQUASH.load, 2, reported.__setitem__))
     assert [rows.tolist() for rows, _ in batches] == [[0, 2], [3, 5], [6]]
     assert [pixel_values.shape for _, pixel_values in batches] == [(2, 3, 24, 32), (2, 3, 24, 32), (1, 3, 24, 32)]
-    assert sorted(told) == [1, 4] and "not an image" in str(told[1])
-    assert list(prefetch_batches([], SQUASH.load, 2, told.__setitem__)) == []
+    assert sorted(reported) == [1, 4] and "not an image" in str(reported[1])
+    assert list(prefetch_batches([], SQUASH.load, 2, reported.__setitem__)) == []
 
 
 def test_threads_leave_pythons_warnings_as_they_were() -> None:

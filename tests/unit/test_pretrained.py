@@ -73,7 +73,7 @@ def test_a_missing_folder_is_not_searched_on_the_hub(spec: str) -> None:
 
 
 def test_a_home_folder_of_nobody_is_one_line() -> None:
-    with pytest.raises(MiniClipError, match=r"~nobodys is no home folder here"):
+    with pytest.raises(MiniClipError, match=r"~nobodys is not a home folder here"):
         resolve_backbone("~nobodys/vit")
 
 

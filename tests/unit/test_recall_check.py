@@ -48,15 +48,15 @@ def test_the_recall_check_refuses_a_text_tower_of_other_weights(
     fp32 = judge(tmp_path, "fp32", "fp16")["fp32"]
     with pytest.raises(MiniClipError) as error:
         judge(tmp_path, "fp32", "fp16", "int8")
-    told = re.fullmatch(
+    reported = re.fullmatch(
         r"int8: mean recall on the run's calibration images is (\d\.\d{3}) and (\d\.\d{3}) in fp32, more than 0\.\d+ "
         r"apart \(most by the (?:vision|text) tower's [a-zA-Z0-9_.]+: alone \d\.\d{3}\); "
         r"leave it out with --precision fp32 fp16",
         str(error.value),
     )
-    assert told, error.value
-    assert float(told[2]) == pytest.approx(fp32, abs=6e-4)
-    assert float(told[1]) < fp32 - max_recall_change(judge.image_of_caption)
+    assert reported, error.value
+    assert float(reported[2]) == pytest.approx(fp32, abs=6e-4)
+    assert float(reported[1]) < fp32 - max_recall_change(judge.image_of_caption)
 
 
 def test_the_recall_check_refuses_an_fp16_tower_with_nan(tiny_bundle: Path, judge: Judge, tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_the_recall_check_names_the_tower_and_layers_that_lose_most(text_tower: 
     weight = product(bad, "encoder.layer.N.output.dense", 1).input[1]
     change_constant(bad, weight, lambda value: value[7].fill(1e4))
     refusal = refusal_of_twins(good, bad, text_tower.feeds, tmp_path)
-    told = re.search(r"is (\S+) and 1\.000 in fp32, .* by the text tower's (\S+): alone (\S+)\); .* fp32$", refusal)
-    assert told and "\n" not in refusal, refusal
-    assert told[2] == "encoder.layer.N.output.dense"
-    assert float(told[3]) == pytest.approx(1 - float(told[1]), abs=0.05)  # this layer alone explains the loss
+    reported = re.search(r"is (\S+) and 1\.000 in fp32, .* by the text tower's (\S+): alone (\S+)\); .* fp32$", refusal)
+    assert reported and "\n" not in refusal, refusal
+    assert reported[2] == "encoder.layer.N.output.dense"
+    assert float(reported[3]) == pytest.approx(1 - float(reported[1]), abs=0.05)  # this layer alone explains the loss
 
 
 def test_the_recall_check_names_a_head_that_alone_causes_the_loss(text_tower: TextTower, tmp_path: Path) -> None:
