@@ -106,7 +106,7 @@ def test_a_missing_network_share_is_one_line(share: Path, capsys: pytest.Capture
         lambda: run(["search", "a dog", "--index", f"{share}/index"]),
     ):
         error = refused(command, capsys)
-        assert "not connected" in error and str(share) in error and "disk or share is there" in error
+        assert "not connected" in error and str(share) in error and "check its disk or network share" in error
 
 
 def test_watching_continues_if_a_share_disappears(share: Path, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_truncated_jpeg_is_indexed_with_a_remark(
             False,
             "Permission denied",
         ),
-        (OSError(5, "Input/output error"), False, "disk is there"),
+        (OSError(5, "Input/output error"), False, "its disk"),
         (RuntimeError("LanceError(IO): Too many open files (os error 24)"), False, "Too many open files"),
         (MemoryError(), False, "not enough memory"),
         (RuntimeError("Cannot allocate memory (os error 12)"), False, "not enough memory"),

@@ -64,7 +64,7 @@ def test_a_folder_is_used_directly(tiny_backbones: tuple[Path, Path]) -> None:
 
 
 def test_a_folder_without_config_says_what_a_backbone_is(tmp_path: Path) -> None:
-    assert refusal(str(tmp_path)) == f"{tmp_path} has no config.json; a backbone folder is what save_pretrained writes"
+    assert refusal(str(tmp_path)) == f"{tmp_path} has no config.json; name a folder from save_pretrained"
 
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/at/all", "~/nowhere/at/all", "runs/some/deep/folder"])
