@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +19,7 @@ from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import IMAGE_BATCH, TEXT_BATCH, Encoders, Tokens
 from miniclip.inference.layouts import TOWERS
+from miniclip.inference.own_probability import own_probability
 from miniclip.inference.precision import of_tower
 from miniclip.inference.providers import (
     DIRECTML,
@@ -30,6 +32,7 @@ from miniclip.inference.providers import (
     session_options,
     worth_timing,
 )
+from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.self_test import examine, fastest_precision
 from miniclip.inference.tower_io import TowerIO
 
@@ -104,6 +107,11 @@ class OnnxEncoders(Encoders):
         if self._io["text"].dummies:
             one = self.tokenizer(["a"])
             self._io["text"].try_empty_dummy(lambda: sessions["text"].run(None, self._io["text"].feeds(*one)))
+
+    @cached_property
+    def match(self) -> ScoreCalibration | None:
+        """How likely a score is a match: measured, or as the model itself says."""
+        return self.bundle.match or own_probability(self)
 
     @property
     def on_gpu(self) -> bool:

@@ -6,24 +6,21 @@ gives wrong embeddings without an error. Results are cached by the bundle's fing
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
 
-from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
+from miniclip.inference.bundle_state import read_state, signature, write_state
 from miniclip.inference.layouts import TOWERS
 from miniclip.inference.precision import PRECISIONS, describe, is_among, of_tower, paired
 
 if TYPE_CHECKING:
     from miniclip.inference.onnx_encoders import OnnxEncoders
 
-FORMAT = 2
 SHORT, OTHER = "a dog", "two red chairs"
 LONG = "a photo of a small boat on a blue lake between high mountains " * 8
 MIN_COSINE_OF_INT8 = 0.9  # to fp32
@@ -35,16 +32,16 @@ def examine(encoders: "OnnxEncoders") -> None:
     Errors: `MiniClipError` when they fail.
     """
     bundle, precision = encoders.bundle, encoders.precision
-    state = _read(bundle)
-    signature = _signature(bundle, precision)
+    state = read_state(bundle)
+    files = signature(bundle, precision)
     passed = state.get(precision)
-    if isinstance(passed, dict) and passed.get("files") == signature:
+    if isinstance(passed, dict) and passed.get("files") == files:
         if isinstance(length := passed.get("pad_to"), int):
             encoders.tokenizer.pad_to(length)
         return
     pad_to = _check_padding(encoders)
     _check_inputs_matter(encoders)
-    _write(bundle, {**state, precision: {"files": signature, "pad_to": pad_to}})
+    write_state(bundle, {precision: {"files": files, "pad_to": pad_to}})
 
 
 def fastest_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]) -> str | None:
@@ -57,10 +54,10 @@ def fastest_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]
     precisions = [name for name in bundle.precisions if PRECISIONS[name].made_for != "gpu"]
     if len(precisions) < 2:
         return None
-    state = _read(bundle)
-    signature = [_signature(bundle, name) for name in precisions]
+    state = read_state(bundle)
+    files = [signature(bundle, name) for name in precisions]
     kept = state.get("fastest")
-    if isinstance(kept, dict) and kept.get("files") == signature and is_among(str(kept.get("precision")), precisions):
+    if isinstance(kept, dict) and kept.get("files") == files and is_among(str(kept.get("precision")), precisions):
         return str(kept["precision"])
     chosen = dict.fromkeys(TOWERS, "fp32")
     fp32 = _measure(open_with("fp32"), TOWERS)
@@ -71,7 +68,7 @@ def fastest_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]
             agrees = all(_agreement(fp32[tower], int8[tower]) >= MIN_COSINE_OF_INT8 for tower in towers)
             if agrees and sum(own.seconds for own in int8.values()) < sum(fp32[tower].seconds for tower in towers):
                 chosen = tried
-    _write(bundle, {**_read(bundle), "fastest": {"files": signature, "precision": paired(**chosen)}})
+    write_state(bundle, {"fastest": {"files": files, "precision": paired(**chosen)}})
     return paired(**chosen)
 
 
@@ -146,25 +143,3 @@ def _refusal(encoders: "OnnxEncoders", what: str) -> MiniClipError:
         f"{encoders.bundle.name} in {describe(encoders.precision)} failed its self-test: {what}; "
         "name another --precision, or another bundle"
     )
-
-
-def _signature(bundle: Bundle, precision: str) -> list[Any]:
-    """Changes with the files that the self-tests depend on, and with onnxruntime."""
-    names = sorted({*bundle.layout.files(precision).values(), *bundle.layout.settings})
-    stats = [path.stat() for path in (bundle.folder / name for name in names) if path.exists()]
-    return [ort.__version__, *([stat.st_size, stat.st_mtime_ns] for stat in stats)]
-
-
-def _read(bundle: Bundle) -> dict[str, Any]:
-    try:
-        state = json.loads((cache_folder() / "bundles" / f"{bundle.fingerprint}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return state if isinstance(state, dict) and state.get("format") == FORMAT else {}
-
-
-def _write(bundle: Bundle, state: dict[str, Any]) -> None:
-    """Store the results; if the cache cannot be written, the next start repeats the tests."""
-    with contextlib.suppress(MiniClipError):
-        file = cache_folder() / "bundles" / f"{bundle.fingerprint}.json"
-        write_cached(file, json.dumps({**state, "format": FORMAT}).encode())
