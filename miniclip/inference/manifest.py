@@ -69,5 +69,8 @@ def _is_line(value: Any) -> bool:
     """Whether an entry is left out, or has a scale and a bias that probabilities can be computed with."""
     if value is None:
         return True
-    numbers = [value.get(name) for name in ("scale", "bias")] if isinstance(value, dict) else [None]
-    return all(isinstance(own, int | float) and abs(own) < 1e4 for own in numbers) and numbers[0] > 0
+    if not isinstance(value, dict):
+        return False
+    scale, bias = value.get("scale"), value.get("bias")
+    is_number = isinstance(scale, int | float) and isinstance(bias, int | float)
+    return is_number and 0 < scale < 1e4 and abs(bias) < 1e4

@@ -71,9 +71,12 @@ def _logits_and_cosines(session: ort.InferenceSession, encoders: "OnnxEncoders")
     transform = encoders.transform
     vision, text = (TowerIO.of(session, tower, encoders.bundle.is_pooled, transform) for tower in ("vision", "text"))
     shape = (2, 3, transform.height_px, transform.width_px)
-    pixel_values = np.random.default_rng(0).uniform(-1, 1, shape).astype(vision.types[vision.input])
+    pixel_values = np.random.default_rng(0).uniform(-1, 1, shape)
     pixel_values[1] = pixel_values[1].mean()  # two images as different as can be
-    feeds = {**text.feeds(*encoders.tokenizer(PROBE_TEXTS)), vision.input: pixel_values}
+    feeds = {
+        **text.feeds(*encoders.tokenizer(PROBE_TEXTS)),
+        vision.input: pixel_values.astype(vision.types[vision.input]),
+    }
     outputs = [LOGITS, text.output, vision.output]
     logits, text_embeds, image_embeds = (np.asarray(own, dtype=np.float64) for own in session.run(outputs, feeds))
     text_embeds, image_embeds = (
