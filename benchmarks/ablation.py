@@ -113,7 +113,7 @@ def _changed(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def _loader(spec: str, images: int | None, uncaptioned: int) -> Callable[[Config], TrainingData]:
-    """A function that prepares data once for each number of views, with and without prototypes and uncaptioned images."""
+    """A function that prepares data once for each combination of views, prototypes and uncaptioned images."""
     loaded: dict[tuple[int, bool, bool], TrainingData] = {}
     whole = read_captions(spec)
     train, val = whole.split("train"), whole.split("val")

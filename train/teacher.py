@@ -3,8 +3,8 @@
 In: bundles or finished runs, by folder or by name, and the images and texts of training. Out: the loss that moves the
 student's logits, and on request its embeddings, towards the teachers'. It follows C. Yang et al., "CLIP-KD" (CVPR 2024;
 feature distillation) and K. Wu et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). The similarities of
-several teachers are averaged. Teachers embed each image once, without crops, and the cache folder keeps their embeddings.
-Teachers embed images without captions, too, so these count in both losses.
+several teachers are averaged. Teachers embed each image once, without crops; the cache folder keeps their embeddings.
+Images without captions have such an embedding, too, so they count in both losses.
 """
 
 import hashlib
