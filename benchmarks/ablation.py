@@ -23,10 +23,12 @@ from miniclip.data.captions import read_captions
 from miniclip.models.checkpoint import begin_run
 from miniclip.models.config import Config, DataConfig, ModelConfig, TrainConfig, load_config
 from train.__main__ import start_model
-from train.data import TrainingData, prepare
+from train.data import TrainingData, prepare, without_captions
 from train.trainer import Trainer, fit_heads
 
 SMALL: dict[str, Any] = {"views": 1, "batch_size": 64}  # for a few hundred images
+TAUGHT: dict[str, Any] = {**SMALL, "teacher": "miniclip-s"}
+OTHERS = "the other training images"
 
 LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "recipe": [("the recipe itself", {})],
@@ -48,8 +50,17 @@ LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "prototypes": [("256 prototypes per batch", {"prototypes": True})],
     "teacher": [
         ("no teacher (one view, batch of 64)", SMALL),
-        ("miniclip-s as teacher", {**SMALL, "teacher": "miniclip-s"}),
-        ("the same with weight 4 (1)", {**SMALL, "teacher": "miniclip-s", "teacher_weight": 4.0}),
+        ("miniclip-s as teacher", TAUGHT),
+        ("the same with weight 4 (1)", {**TAUGHT, "teacher_weight": 4.0}),
+        (
+            "weight 4, also its embeddings: teacher_features 4",
+            {**TAUGHT, "teacher_weight": 4.0, "teacher_features": 4.0},
+        ),
+        ("weight 4, also images without captions", {**TAUGHT, "teacher_weight": 4.0, "teacher_images": OTHERS}),
+        (
+            "weight 4, both",
+            {**TAUGHT, "teacher_weight": 4.0, "teacher_features": 4.0, "teacher_images": OTHERS},
+        ),
     ],
 }
 
@@ -62,11 +73,14 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=25, help="epochs per run (default 25)")
     parser.add_argument("--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="rows (default all)")
     parser.add_argument("--images", type=int, help="training images to use, drawn at random (default all)")
+    parser.add_argument(
+        "--uncaptioned", type=int, default=2000, help="other training images, without captions, for a teacher (2000)"
+    )
     arguments = parser.parse_args()
     recipe = _changed(
         load_config(arguments.config), {"epochs": arguments.epochs, "patience": arguments.epochs, "setup": 1}
     )
-    load = _loader(arguments.data, arguments.images)
+    load = _loader(arguments.data, arguments.images, arguments.uncaptioned)
     print("| lever | mean recall, % | spread | to the recipe |\n|---|---|---|---|", flush=True)
     recipes_mean = None
     for lever in arguments.levers:
@@ -94,15 +108,19 @@ def _changed(config: Config, changes: dict[str, Any]) -> Config:
     )
 
 
-def _loader(spec: str, images: int | None) -> Callable[[Config], TrainingData]:
-    """A function that prepares data once for each number of views, with and without prototypes."""
-    loaded: dict[tuple[int, bool], TrainingData] = {}
+def _loader(spec: str, images: int | None, uncaptioned: int) -> Callable[[Config], TrainingData]:
+    """A function that prepares data once for each combination of views, prototypes and uncaptioned images."""
+    loaded: dict[tuple[int, bool, bool], TrainingData] = {}
     whole = read_captions(spec)
     train, val = whole.split("train"), whole.split("val")
-    table = val.and_train(train if images is None else train.sample(images, seed=0))
+    sample = train if images is None else train.sample(images, seed=0)
+    captioned = val.and_train(sample)
+    taken = {*sample.image_paths}
+    others = [path for path in train.image_paths if path not in taken][:uncaptioned]
 
     def load(config: Config) -> TrainingData:
-        key = config.train.views, config.data.prototypes
+        key = config.train.views, config.data.prototypes, bool(config.train.teacher_images)
+        table = captioned.and_train(without_captions(others)) if config.train.teacher_images else captioned
         if key not in loaded:
             model, transform, text_folder = start_model(config)
             with tempfile.TemporaryDirectory() as tmp:

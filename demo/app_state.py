@@ -117,6 +117,12 @@ class AppState:
         folder = bundle.folder.resolve()
         return next(name for name, one in self.bundles().items() if one.folder.resolve() == folder)
 
+    def precisions_of(self, bundle: Bundle) -> list[str]:
+        """The bundle's precisions, and the one in use, if its towers differ in it."""
+        encoders = self.search.searcher.encoders
+        is_own = bundle.folder.resolve() == encoders.bundle.folder.resolve()
+        return list(dict.fromkeys([*bundle.precisions, *([encoders.precision] if is_own else [])]))
+
     def use(self, name: str, precision: str) -> Job | None:
         """Switch to another bundle or precision. Another embedding space starts a job that indexes the images again."""
         bundle = self.bundle_named(name)

@@ -43,7 +43,7 @@ def choices(app_state: AppState) -> list[str]:
         f"{name} · {precision}"
         for name, bundle in app_state.bundles().items()
         if _can_search(app_state, bundle)
-        for precision in bundle.precisions
+        for precision in app_state.precisions_of(bundle)
     ]
 
 

@@ -137,6 +137,7 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
         "fingerprint": run.fingerprint,
         "embedding_dim": dim,
         "logit_scale": float(run.model.logit_scale.detach()),
+        "sigmoid": dict(zip(("scale", "bias"), run.model.sigmoid, strict=True)) if run.model.sigmoid else None,
         "certificate": None,
         "match": match and match.to_dict(),
     }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from miniclip.data.caption_table import CaptionTable, check_skipped
-from miniclip.data.captions import read_sources
+from miniclip.data.captions import read_captions, read_sources
 from miniclip.data.prefetch import prefetch
 from miniclip.data.progress import ProgressBar
 from miniclip.data.transform import ImageTransform
@@ -30,7 +30,7 @@ from miniclip.models.pretrained import class_prototypes
 from .caption_variants import Variants, article, make_variants
 from .distributed import say
 from .param_groups import trained_blocks
-from .sources import HELD_OUT, Source, draw, parse_sources
+from .sources import HELD_OUT, UNCAPTIONED, Source, draw, parse_sources
 from .tokens import Tokens
 from .tower_inputs import Images, Texts
 from .word_loss import Words, words_of
@@ -125,9 +125,21 @@ def load_data(
         if left_out := len(tables[place].image_paths) - len(apart.image_paths):
             say(f"{source.spec}: {left_out:,} images not used for training, because {sources[0].spec} holds them out")
         tables[place] = apart
+    if config.train.teacher_images:
+        tables.append(read_uncaptioned(config.train.teacher_images).apart_from(first))
     table = reduce(CaptionTable.and_train, tables)
     source_of_image = np.repeat(np.arange(len(tables)), [len(own.image_paths) for own in tables])
     return prepare(table, config, model, transform, tokenizer, allow_missing, device, sources, source_of_image)
+
+
+def read_uncaptioned(folder: str) -> CaptionTable:
+    """The images of a folder, all in the split `UNCAPTIONED`; captions that it holds are ignored."""
+    return without_captions(read_captions(folder).image_paths)
+
+
+def without_captions(paths: Sequence[Path]) -> CaptionTable:
+    """A table of images that only a teacher describes."""
+    return CaptionTable(list(paths), [UNCAPTIONED] * len(paths), [], np.zeros(0, dtype=np.int64))
 
 
 def _with_held_out(table: CaptionTable) -> CaptionTable:

@@ -18,9 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.cli.flags import add_allow_missing_flag
+from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
 from miniclip.data.caption_table import CaptionTable, check_skipped
-from miniclip.data.captions import read_captions
+from miniclip.data.captions import read_sources
 from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split, recall_table
@@ -43,6 +43,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--before", required=True, type=Path, help="run that --after started from")
     parser.add_argument("--after", required=True, type=Path, help="run that was trained further")
     parser.add_argument("--data", required=True, help="captions whose dev split selects the best mix")
+    add_image_root_flag(parser)
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--steps", type=int, default=11, help="number of mixes, including both runs (default 11)")
     add_allow_missing_flag(parser)
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MiniClipError(f"{arguments.out} holds a run already; choose another --out")
     before, after = load_run(arguments.before), load_run(arguments.after)
     check_same_model(before, after)
-    table = read_captions(arguments.data, seed=after.config.data.seed).split("val")
+    (source,) = read_sources([arguments.data], after.config.data.seed, arguments.image_root)
+    table = source.split("val")
     check_skipped(table, arguments.allow_missing)
     alphas = [float(alpha) for alpha in np.linspace(0, 1, arguments.steps)]
     device = choose_device(arguments.device, autocast=False, tf32=False)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.cli.flags import add_allow_missing_flag
+from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
 from miniclip.data.caption_table import CaptionTable, check_skipped
-from miniclip.data.captions import read_captions
+from miniclip.data.captions import read_sources
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split, recall_table
 from miniclip.files import replace_atomically
@@ -35,6 +35,7 @@ def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m train.soup", description="Average the weights of several runs.")
     parser.add_argument("--runs", required=True, nargs="+", type=Path, help="two or more runs of one model")
     parser.add_argument("--data", required=True, nargs="+", help="captions whose validation splits measure the average")
+    add_image_root_flag(parser)
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/soup")
     parser.add_argument("--greedy", action="store_true", help="leave out runs that make the average worse")
     add_allow_missing_flag(parser)
@@ -51,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = [load_run(folder) for folder in arguments.runs]
     for other in runs[1:]:
         check_same_model(runs[0], other)
-    tables = []
-    for source in arguments.data:
-        tables.append(read_captions(source, seed=runs[0].config.data.seed).split("val"))
-        check_skipped(tables[-1], arguments.allow_missing)
+    sources = read_sources(arguments.data, runs[0].config.data.seed, arguments.image_root)
+    tables = [source.split("val") for source in sources]
+    for table in tables:
+        check_skipped(table, arguments.allow_missing)
 
     device = choose_device(arguments.device, autocast=False, tf32=False)
     weights = [_copy(run) for run in runs]

@@ -15,6 +15,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
 HELD_OUT = "held-out"  # split of the validation images of every source except the first
+UNCAPTIONED = "uncaptioned"  # split of images that only a teacher describes
 MIN_HELD_OUT = 10  # fewer images are too few to choose an epoch
 _WEIGHTED = re.compile(r"(.+):(\d+\.?\d*|\.\d+)")
 

@@ -25,7 +25,8 @@ from miniclip.models.dual_encoder import DualEncoder, LinearHead, ProjectionHead
 from .data import TrainingData
 from .distributed import gather, rank, shares, world
 from .loss import Loss
-from .teacher import Teacher, affinity
+from .sources import UNCAPTIONED
+from .teacher import Distillation
 from .tower_inputs import TowerInput
 from .word_loss import word_loss
 
@@ -44,9 +45,10 @@ class Batch:
     images: np.ndarray
     prototypes: np.ndarray
     image_of_text: Tensor
+    uncaptioned: np.ndarray  # rows of images that only the teacher describes
+    taught: tuple[np.ndarray, np.ndarray, np.ndarray]  # all processes' texts, images and uncaptioned images
     own_share: float = 1.0
     word_relation: np.ndarray | None = None  # (Q, N_images) of the words to the images of all processes
-    target: Tensor | None = None  # (N_texts, N_images) the teacher's logits for all processes, without prototypes
 
 
 class ContrastiveStep:
@@ -57,13 +59,26 @@ class ContrastiveStep:
         self.prototypes = prototypes if data.prototypes is not None else 0
         self.device = data.images.device
         self.scaler = self.device.scaler()
-        self.teacher = Teacher.open(settings.teacher, data, self.device) if settings.teacher else None
+        self.distillation: Distillation | None = None
+        if settings.teacher:
+            self.distillation = Distillation(settings, data, model.vision_head.projection.out_features, self.device)
+        self._uncaptioned_rows = data.image_rows(UNCAPTIONED)
+
+    def own_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Parameters that training needs and the model does not, by name."""
+        return self.distillation.parameters() if self.distillation is not None else {}
 
     def images_of(self, captions: np.ndarray) -> np.ndarray:
         """Rows of the images of a batch that this process computes."""
         images = np.unique(self.data.table.image_of_caption[captions])
-        own: np.ndarray = images[shares(len(images))[rank()]]
-        return own
+        own, others = images[shares(len(images))[rank()]], self._uncaptioned(captions)
+        return np.concatenate([own, others[shares(len(others))[rank()]]])
+
+    def _uncaptioned(self, captions: np.ndarray) -> np.ndarray:
+        """Rows of the images without captions in a batch. The batch seeds the draw, so that they can be prefetched."""
+        rows = self._uncaptioned_rows
+        count = min(self.settings.teacher_images_per_batch, len(rows))
+        return np.random.default_rng(captions).choice(rows, count, replace=False)
 
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Compute the gradients of the loss of these captions with this view of their images; returns the loss."""
@@ -75,18 +90,26 @@ class ContrastiveStep:
             ),
             *([partial(self._prototypes, batch.prototypes)] if len(batch.prototypes) else []),
         ]
-        count = len(work)  # of them are images
+        ends = [len(work)]  # of images, and of texts; images without captions are behind them
         work += [partial(self._texts, part, batch.own_share) for part in self._parts(batch.texts, self.data.texts)]
+        ends.append(len(work))
+        if len(batch.uncaptioned):
+            work += [
+                partial(self._images, part, view, 1.0) for part in self._parts(batch.uncaptioned, self.data.images)
+            ]
+
+        def backward(embeds: list[Tensor]) -> float:
+            return self._backward(embeds[: ends[0]], embeds[ends[0] : ends[1]], embeds[ends[1] :], batch)
+
         if not self.settings.micro_batch:
-            embeds = [compute() for compute in work]
-            return self._backward(embeds[:count], embeds[count:], batch)
+            return backward([compute() for compute in work])
 
         states, leaves = [], []
         for compute in work:
             states.append(self.device.rng_state())
             with torch.no_grad():
                 leaves.append(compute().requires_grad_())
-        loss = self._backward(leaves[:count], leaves[count:], batch)
+        loss = backward(leaves)
         for compute, state, leaf in zip(work, states, leaves, strict=True):
             self.device.set_rng_state(state)
             cast(Any, compute()).backward(leaf.grad)
@@ -114,8 +137,10 @@ class ContrastiveStep:
         if rank() > 0:  # noise and dropout differ between processes
             torch.manual_seed(torch.initial_seed() + 7919 * rank())
         image_of_text = self.device.put(np.concatenate([owner[order], owners]))
-        target = self.teacher.logits(spoken[order], images) if self.teacher is not None else None
-        batch = Batch(texts, images[own[rank()]], chosen, image_of_text, word_relation=relation, target=target)
+        others = self._uncaptioned(captions)
+        our_others = others[shares(len(others))[rank()]]
+        taught = spoken[order], images, others
+        batch = Batch(texts, images[own[rank()]], chosen, image_of_text, our_others, taught, word_relation=relation)
         return self._mixed(batch, owner[ours] - own[rank()][0]) if self.settings.mixup else batch
 
     def _words(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -167,8 +192,11 @@ class ContrastiveStep:
         with self.device.autocast():
             return head.project(standardised).float()
 
-    def _backward(self, images: list[Tensor], texts: list[Tensor], batch: Batch) -> float:
-        """The loss of the embeddings of all processes; its gradient flows into those of this process."""
+    def _backward(self, images: list[Tensor], texts: list[Tensor], others: list[Tensor], batch: Batch) -> float:
+        """The loss of the embeddings of all processes; its gradient flows into those of this process.
+
+        `others` are the images without captions.
+        """
         image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
         # gradients are summed over processes, so only process 0 contributes the gradient of logit_scale
         logit_scale = self.model.logit_scale if rank() == 0 else self.model.logit_scale.detach()
@@ -177,9 +205,16 @@ class ContrastiveStep:
         if batch.word_relation is not None:
             images_only, relation = image_embeds[: batch.word_relation.shape[1]], self.device.put(batch.word_relation)
             loss = loss + self.settings.word_weight * word_loss(word_embeds, images_only, relation)
-        if batch.target is not None:
-            taught = affinity(image_embeds, text_embeds, batch.target, logit_scale)
-            loss = loss + self.settings.teacher_weight * taught
+        if self.distillation is not None:
+            text_rows, image_rows, other_rows = batch.taught
+            taught_images = image_embeds[: len(image_rows)]  # prototypes are behind them
+            if len(other_rows):
+                own = torch.cat(others) if others else image_embeds.new_empty(0, image_embeds.shape[1])
+                taught_images = torch.cat([taught_images, gather(own)])
+            rows = np.concatenate([image_rows, other_rows])
+            loss = loss + self.distillation.loss(
+                taught_images, text_embeds[: len(text_rows)], rows, text_rows, logit_scale
+            )
         cast(Any, self.scaler.scale(loss)).backward()
         return float(loss.detach())
 

@@ -1,9 +1,10 @@
 """Distillation: in addition to its own pairs, a run learns the similarities of larger models.
 
-In: bundles or finished runs, by folder or by name, and the images and texts of training. Out: the teachers' logits for
-any batch, and the loss that moves the student's logits towards them. It follows C. Yang et al., "CLIP-KD" (CVPR 2024)
-and K. Wu et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). The similarities of several teachers are
-averaged. Teachers embed each image once, without crops, and the cache folder keeps their embeddings.
+In: bundles or finished runs, by folder or by name, and the images and texts of training. Out: the loss that moves the
+student's logits, and on request its embeddings, towards the teachers'. It follows C. Yang et al., "CLIP-KD" (CVPR 2024;
+feature distillation) and K. Wu et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). The similarities of
+several teachers are averaged. Teachers embed each image once, without crops; the cache folder keeps their embeddings.
+Images without captions have such an embedding, too, so they count in both losses.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load, save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from miniclip.cache import cache_folder, write_cached
@@ -26,11 +27,12 @@ from miniclip.inference.encoders import Encoders
 from miniclip.inference.manifest import sha256_of
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.models.checkpoint import load_run
+from miniclip.models.config import TrainConfig
 from miniclip.models.device import Device
 from miniclip.models.hub import local_folder
 
 from .data import TrainingData
-from .distributed import say
+from .distributed import rank, say
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,63 @@ class Teacher:
 
     def logits(self, texts: np.ndarray, images: np.ndarray) -> Tensor:
         """Logits (N_texts, N_images) of these rows."""
-        place = self.image_embeds.device
-        own = self.text_embeds[torch.from_numpy(texts).to(place)]
-        return self.scale * own @ self.image_embeds[torch.from_numpy(images).to(place)].T
+        return self.scale * self.rows(self.text_embeds, texts) @ self.rows(self.image_embeds, images).T
+
+    @staticmethod
+    def rows(embeds: Tensor, rows: np.ndarray) -> Tensor:
+        return embeds[torch.from_numpy(rows).to(embeds.device)]
+
+
+class Distillation:
+    """The loss of a run that has a teacher. `to_teacher` (E, D) is the learned map into the teacher's space."""
+
+    def __init__(self, settings: TrainConfig, data: TrainingData, dim: int, device: Device) -> None:
+        self.teacher = Teacher.open(settings.teacher, data, device)
+        self.weight, self.feature_weight = settings.teacher_weight, settings.teacher_features
+        self.to_teacher: nn.Parameter | None = None
+        if self.feature_weight:
+            generator = torch.Generator().manual_seed(settings.seed)
+            start = nn.init.orthogonal_(torch.empty(self.teacher.image_embeds.shape[1], dim), generator=generator)
+            self.to_teacher = nn.Parameter(device.put(start))
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters that only training needs, by name."""
+        return {} if self.to_teacher is None else {"teacher.to_teacher": self.to_teacher}
+
+    def loss(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor,
+        image_rows: np.ndarray,
+        text_rows: np.ndarray,
+        logit_scale: Tensor,
+    ) -> Tensor:
+        """The weighted loss of some rows, whose embeddings (I, D) and (T, D) all processes have."""
+        teacher = self.teacher
+        loss = self.weight * affinity(image_embeds, text_embeds, teacher.logits(text_rows, image_rows), logit_scale)
+        if self.to_teacher is not None:
+            # gradients are summed over processes, so only process 0 contributes that of the map
+            to_teacher = self.to_teacher if rank() == 0 else self.to_teacher.detach()
+            images = mimicry(image_embeds, teacher.rows(teacher.image_embeds, image_rows), to_teacher)
+            texts = mimicry(text_embeds, teacher.rows(teacher.text_embeds, text_rows), to_teacher)
+            loss = loss + self.feature_weight * (images + texts) / 2
+        return loss
+
+
+def mimicry(embeds: Tensor, target: Tensor, to_teacher: Tensor) -> Tensor:
+    """Mean squared distance between embeddings (N, D), mapped by `to_teacher` (E, D), and the teacher's (N, E).
+
+    Both have unit length, after the map, too, so that the map cannot shrink the distance.
+    """
+    return 2 * (1 - functional.cosine_similarity(embeds @ to_teacher.T, target, dim=1)).mean()
 
 
 def affinity(image_embeds: Tensor, text_embeds: Tensor, target: Tensor, logit_scale: Tensor) -> Tensor:
     """Mean of the divergences KL(teacher, student) of texts over images, and of images over texts.
 
-    `target` (T, I) holds the teacher's logits for the first T texts and I images. The prototypes that follow them have
-    no teacher logits.
+    `target` (T, I) holds the teacher's logits.
     """
-    texts, images = target.shape
-    logits = logit_scale.exp() * text_embeds[:texts] @ image_embeds[:images].T
+    logits = logit_scale.exp() * text_embeds @ image_embeds.T
     by_text, by_image = (
         functional.kl_div(
             logits.log_softmax(dim), target.log_softmax(dim), reduction="none", log_target=True

@@ -83,10 +83,14 @@ class Trainer:
     def __init__(self, folder: Path, config: Config, model: DualEncoder, data: TrainingData) -> None:
         self.folder, self.config, self.model, self.data = folder, config, model, data
         settings = config.train
-        self.optimiser = torch.optim.AdamW(parameter_groups(model, data.images, data.texts, settings))
-        self.trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.average = ExponentialMovingAverage(self.trained, settings.ema) if settings.ema else None
+        groups = parameter_groups(model, data.images, data.texts, settings)
         self.embedder = ContrastiveStep(model, data, make_loss(settings), settings, config.data.prototypes_per_batch)
+        self.trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        if others := self.embedder.own_parameters():
+            groups.append({**groups[0], "params": list(others.values()), "weight_decay": 0.0})
+            self.trained |= others
+        self.optimiser = torch.optim.AdamW(groups)
+        self.average = ExponentialMovingAverage(self.trained, settings.ema) if settings.ema else None
         self.progress = Progress()
         self.identity = {"config": config.to_dict(), "data": data.digest()}
         self._saved_at = time.monotonic()

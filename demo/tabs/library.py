@@ -9,6 +9,7 @@ from typing import Any
 from miniclip.data.paths import printable
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.layouts import TOWERS, onnx_name
+from miniclip.inference.precision import of_tower
 from miniclip.search.duplicates import find_duplicates
 
 from .. import cards
@@ -96,7 +97,7 @@ def _models(app_state: AppState) -> str:
     models = [
         _model(name, bundle, precision, is_open=(bundle.folder.resolve(), precision) == own)
         for name, bundle in app_state.bundles().items()
-        for precision in bundle.precisions
+        for precision in app_state.precisions_of(bundle)
     ]
     return cards.render("models", models=models)
 
@@ -106,7 +107,7 @@ def _model(name: str, bundle: Bundle, precision: str, is_open: bool) -> dict[str
     certificate: Any = bundle.certificate or {}
     measured = certificate.get("models", {}).get(precision, {})
     files = bundle.manifest.get("files", {})
-    size = sum(files.get(onnx_name(tower, precision), {}).get("bytes", 0) for tower in TOWERS)
+    size = sum(files.get(onnx_name(tower, of_tower(precision, tower)), {}).get("bytes", 0) for tower in TOWERS)
     figures = [
         f"{100 * measured['mean_recall']:.1f} %" if "mean_recall" in measured else "",
         f"{max(measured['images_per_s'].values()):.0f}" if "images_per_s" in measured else "",

@@ -31,6 +31,7 @@ from miniclip.inference.layouts import (
     text_rules,
 )
 from miniclip.inference.manifest import fingerprint_of, read_manifest, sha256_of
+from miniclip.inference.precision import is_among
 from miniclip.inference.score_calibration import ScoreCalibration
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.installation import program
@@ -164,9 +165,9 @@ class Bundle:
 
     def model_path(self, tower: str, precision: str) -> Path:
         """The checked ONNX file of one tower; `MiniClipError` when it is missing or was changed."""
-        if precision not in self.precisions:
+        if not is_among(precision, self.precisions):
             raise MiniClipError(f"{self.folder} has no {precision}; it has {', '.join(self.precisions)}")
-        name = self.layout.graphs[precision][tower]
+        name = self.layout.files(precision)[tower]
         self.check_file(name)
         path = self.folder / name
         for location in _external_files(path):

@@ -13,9 +13,9 @@ from typing import Any
 from miniclip.errors import MiniClipError, first_line
 from miniclip.files import expand
 from miniclip.inference.bundle import SNAPSHOT, is_bundle, list_names
-from miniclip.inference.layouts import EXTERNAL_DATA, Layout, find_layout, other_graphs
+from miniclip.inference.layouts import EXTERNAL_DATA, TOWERS, Layout, find_layout, other_graphs
 from miniclip.inference.manifest import sha256_of
-from miniclip.inference.precision import PRECISIONS
+from miniclip.inference.precision import PRECISIONS, is_among, of_tower
 
 RELEASED = "miniclip-s"
 PART = r"[A-Za-z0-9_][\w.-]*"
@@ -120,7 +120,10 @@ def _wanted(layout: Layout, inside: str, names: list[str], precision: str) -> li
 
     For `auto`, these are all precisions that are not made for GPUs. The faster one is chosen after the download.
     """
-    chosen = [p for p in layout.graphs if (PRECISIONS[p].made_for != "gpu" if precision == "auto" else p == precision)]
+    if precision == "auto":
+        chosen = [name for name in layout.graphs if PRECISIONS[name].made_for != "gpu"]
+    else:
+        chosen = [name for name in layout.graphs if name in {of_tower(precision, tower) for tower in TOWERS}]
     chosen = chosen or list(layout.graphs)
     graphs = {graph for precision in chosen for graph in layout.graphs[precision].values()}
     own = {os.path.normpath(os.path.join(inside, file)).replace(os.sep, "/") for file in (*graphs, *layout.settings)}
@@ -147,7 +150,7 @@ def _cached(name: str, inside: str, revision: str | None, precision: str = "auto
     layout = find_layout(list_names(folder)) if folder.is_dir() else None
     if layout is None or not all((folder / file).exists() for file in (layout.preprocessor, layout.tokenizer)):
         return None
-    return folder if precision == "auto" or precision in layout.graphs else None
+    return folder if precision == "auto" or is_among(precision, layout.graphs) else None
 
 
 def _remember(snapshot: Path, revision: str | None) -> None:

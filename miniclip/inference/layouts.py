@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.errors import MiniClipError
-from miniclip.inference.precision import PRECISIONS, file_endings
+from miniclip.inference.precision import PRECISIONS, file_endings, of_tower
 
 TOWERS = ("vision", "text")
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -54,6 +54,15 @@ class Layout:
     @property
     def settings(self) -> tuple[str, ...]:
         return (self.config, self.preprocessor, self.tokenizer, self.tokenizer_config)
+
+    @property
+    def is_one_graph(self) -> bool:
+        """Whether one file contains both towers."""
+        return any(towers["vision"] == towers["text"] for towers in self.graphs.values())
+
+    def files(self, precision: str) -> dict[str, str]:
+        """The file of each tower."""
+        return {tower: self.graphs[of_tower(precision, tower)][tower] for tower in TOWERS}
 
 
 def find_layout(names: Collection[str]) -> Layout | None:

@@ -58,6 +58,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
     scale = manifest.get("logit_scale", 0.0)
     if not isinstance(scale, int | float) or not abs(scale) < 100:  # neither NaN nor too large for exp
         raise MiniClipError(f"{path}: logit_scale is not a number; copy or export the bundle again")
+    if not _is_line(manifest.get("sigmoid")):
+        raise MiniClipError(f"{path}: sigmoid is not a scale and a bias; copy or export the bundle again")
     if not isinstance(manifest.get("certificate"), dict | None):
         raise MiniClipError(f"{path}: certificate is not an object; copy or export the bundle again")
     return manifest
+
+
+def _is_line(value: Any) -> bool:
+    """Whether an entry is left out, or has a scale and a bias that probabilities can be computed with."""
+    if value is None:
+        return True
+    if not isinstance(value, dict):
+        return False
+    scale, bias = value.get("scale"), value.get("bias")
+    is_number = isinstance(scale, int | float) and isinstance(bias, int | float)
+    return is_number and 0 < scale < 1e4 and abs(bias) < 1e4

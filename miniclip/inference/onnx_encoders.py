@@ -7,8 +7,9 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +19,8 @@ from miniclip.errors import MiniClipError, one_line
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import IMAGE_BATCH, TEXT_BATCH, Encoders, Tokens
 from miniclip.inference.layouts import TOWERS
+from miniclip.inference.own_probability import own_probability
+from miniclip.inference.precision import of_tower
 from miniclip.inference.providers import (
     DIRECTML,
     NAMES,
@@ -29,7 +32,8 @@ from miniclip.inference.providers import (
     session_options,
     worth_timing,
 )
-from miniclip.inference.self_test import examine, faster_precision
+from miniclip.inference.score_calibration import ScoreCalibration
+from miniclip.inference.self_test import examine, fastest_precision
 from miniclip.inference.tower_io import TowerIO
 
 TEXTS_A_CORE = 4  # batch size if each core has its own batch: as fast as 8, and faster for few texts
@@ -59,9 +63,9 @@ class OnnxEncoders(Encoders):
         self.choice = choose_provider(provider, precision, available, bundle.precisions, is_gpu_expected())
         if precision == "auto" and not bundle.manifest and not is_accelerated(self.choice.providers):
             # our own int8 was checked at export, that of other bundles was not
-            faster = faster_precision(bundle, lambda name: OnnxEncoders(bundle, "cpu", name, threads=threads))
+            fastest = fastest_precision(bundle, lambda name: OnnxEncoders(bundle, "cpu", name, threads=threads))
             self.choice = choose_provider(
-                provider, faster or precision, available, bundle.precisions, is_gpu_expected()
+                provider, fastest or precision, available, bundle.precisions, is_gpu_expected()
             )
         self.bundle = bundle
         self.precision = self.choice.precision
@@ -104,6 +108,11 @@ class OnnxEncoders(Encoders):
             one = self.tokenizer(["a"])
             self._io["text"].try_empty_dummy(lambda: sessions["text"].run(None, self._io["text"].feeds(*one)))
 
+    @cached_property
+    def match(self) -> ScoreCalibration | None:
+        """How likely a score is a match: measured, or as the model itself says."""
+        return self.bundle.match or own_probability(self)
+
     @property
     def on_gpu(self) -> bool:
         """Whether an accelerator runs the towers."""
@@ -111,7 +120,7 @@ class OnnxEncoders(Encoders):
 
     def _open_all(self, threads: int) -> dict[str, ort.InferenceSession]:
         """A session for each tower; if one graph contains both, they share it."""
-        graphs = self.bundle.layout.graphs[self.precision]
+        graphs = self.bundle.layout.files(self.precision)
         if graphs["vision"] == graphs["text"]:
             return dict.fromkeys(TOWERS, self._open("vision", threads))
         return {tower: self._open(tower, threads) for tower in TOWERS}
@@ -119,7 +128,7 @@ class OnnxEncoders(Encoders):
     def _open(self, tower: str, threads: int) -> ort.InferenceSession:
         path = self.bundle.model_path(tower, self.precision)
         try:
-            half_convolutions = (tower, self.precision) == ("vision", "fp16")
+            half_convolutions = (tower, of_tower(self.precision, tower)) == ("vision", "fp16")
             providers, options = self.choice.providers, session_options(threads)
             return open_session(path, options, providers, half_convolutions, self._exact)
         except Exception as error:  # onnxruntime raises its own types, none of them public
@@ -174,15 +183,17 @@ class OnnxEncoders(Encoders):
             self.choice, self.precision = on_cpu, on_cpu.precision
             self._open_towers(f"; {NAMES[choice.providers[0]]} was slower" if self.on_gpu else "")
 
-    def measure_seconds(self) -> float:
-        """The time of both towers after a warm-up."""
+    def measure_seconds(self, towers: Collection[str] = TOWERS) -> float:
+        """The time of these towers for a batch of images and a text, after a warm-up."""
         self.warm_up()
         size = (IMAGE_BATCH, 3, self.transform.height_px, self.transform.width_px)
         passes = []
         for _ in range(2):  # the first run of a size allocates or compiles
             started = time.perf_counter()
-            self.embed_pixels(np.zeros(size, dtype=np.float32))
-            self.embed_tokens(*self.tokenizer(["a text of a few words"]))
+            if "vision" in towers:
+                self.embed_pixels(np.zeros(size, dtype=np.float32))
+            if "text" in towers:
+                self.embed_tokens(*self.tokenizer(["a text of a few words"]))
             passes.append(time.perf_counter() - started)
         return min(passes)
 
@@ -234,7 +245,7 @@ class OnnxEncoders(Encoders):
         """A second session, which the first thread that needs it opens."""
         if self._threads == 1:
             return self._sessions[tower]
-        graphs = self.bundle.layout.graphs[self.precision]
+        graphs = self.bundle.layout.files(self.precision)
         key = "vision" if graphs["vision"] == graphs["text"] else tower
         with self._opening:
             if key not in self._on_one_core:

@@ -1,5 +1,9 @@
-"""The precisions of an ONNX bundle: one row each, used by export, benchmark, bundle, providers and flags."""
+"""The precisions of an ONNX bundle: one row each, used by export, benchmark, bundle, providers and flags.
 
+The precision of a bundle is a name of the table, or one for images and one for texts: `fp32+int8`.
+"""
+
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -22,6 +26,28 @@ PRECISIONS = {
     "int8": Precision("_quantized", "cpu", 0.02, 0.003, 0.975, 0.95),
 }
 PRECISION_CHOICES = " | ".join(("auto", *PRECISIONS))
+
+
+def paired(vision: str, text: str) -> str:
+    """The precision of a bundle whose towers have these precisions."""
+    return vision if vision == text else f"{vision}+{text}"
+
+
+def of_tower(precision: str, tower: str) -> str:
+    """The name in the table for one tower, `vision` or `text`."""
+    vision, plus, text = precision.partition("+")
+    return text if plus and tower == "text" else vision
+
+
+def is_among(precision: str, names: Collection[str]) -> bool:
+    """Whether both towers have one of these precisions."""
+    return {of_tower(precision, "vision"), of_tower(precision, "text")} <= {*names}
+
+
+def describe(precision: str) -> str:
+    """For users: `int8`, or `fp32 for images and int8 for texts`."""
+    vision, text = of_tower(precision, "vision"), of_tower(precision, "text")
+    return vision if vision == text else f"{vision} for images and {text} for texts"
 
 
 def preferred(on_gpu: bool) -> list[str]:

@@ -17,7 +17,7 @@ import onnxruntime as ort
 from miniclip.cpu import thread_count
 from miniclip.errors import InvalidArgument
 from miniclip.inference.int8_sums import sums_overflow
-from miniclip.inference.precision import preferred
+from miniclip.inference.precision import describe, is_among, preferred
 
 CUDA, COREML, DIRECTML = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -61,10 +61,10 @@ def choose_provider(
         raise InvalidArgument("provider", f"{requested}: {MISSING[provider]}")
     if precision == "auto":
         precision = next(name for name in preferred(on_gpu=provider != CPU) if name in precisions)
-    elif precision not in precisions:
+    elif not is_among(precision, precisions):
         raise InvalidArgument("precision", f"{precision}: the bundle has {', '.join(precisions)}")
     where = "the CPU" if provider == CPU else f"the GPU ({NAMES[provider]})"
-    message = f"running on {where} in {precision}"
+    message = f"running on {where} in {describe(precision)}"
     if expects_gpu and requested == "auto" and provider == CPU:
         message += "; no GPU is used, since this onnxruntime has no CUDA provider"
     return ProviderChoice((CPU,) if provider == CPU else (provider, CPU), precision, message)

@@ -21,6 +21,9 @@ from miniclip.inference.match_cutoff import MIN_GALLERY, fit_cutoff
 
 STRONG = 0.3  # from here, a match is strong: about half of such hits are right on photographs
 MATCH_WORDS = ("weak", "likely", "strong")
+# Below it, the best hit of a model's own probabilities matches nothing. They are small, because in training one pair in
+# thousands was right: a correct description often gets 0.2.
+MIN_OF_SIGMOID = 0.01
 HITS = 10  # the curve is fitted to this many best images of a query, because users see no others
 
 
@@ -33,7 +36,7 @@ class ScoreCalibration:
     cutoff: float  # a score including the offset
     pictures: int  # the number of images in the measurement
     captions: int
-    split: str  # "val"; "train" if a run has no held-out images: then probabilities are too high
+    split: str  # "val"; "train" if a run has no held-out images: then probabilities are too high; "" if not measured
     offset: list[float] = field(default_factory=list)  # D numbers; empty in bundles of earlier versions: no offset
     growth: float = 0.0  # increase of the cut-off for each factor of e in the size of a gallery
     gallery: int = 1  # the number of images for which `cutoff` holds; more images do not raise it
@@ -62,6 +65,12 @@ class ScoreCalibration:
             return ["weak"] * len(probabilities)
         least = self.cutoff_probability(1)
         return ["weak" if own < least else "strong" if own >= STRONG else "likely" for own in probabilities]
+
+    @classmethod
+    def of_sigmoid(cls, scale: float, bias: float) -> "ScoreCalibration":
+        """sigmoid(scale * cosine + bias), as a model trained with a sigmoid loss says. Nothing was measured."""
+        cutoff = (float(np.log(MIN_OF_SIGMOID / (1 - MIN_OF_SIGMOID))) - bias) / scale
+        return cls(scale, bias, cutoff, pictures=0, captions=0, split="")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Self-tests for bundles made by others, and the choice of the faster correct precision.
+"""Self-tests for bundles made by others, and the choice of the faster correct precision for each tower.
 
 In: opened encoders. Out: a tokenizer that pads texts as the model needs them, or a `MiniClipError` with the measured
 fault. The tests do not trust the bundle's settings: a model that attends to padding, or a precision that overflows,
@@ -6,22 +6,21 @@ gives wrong embeddings without an error. Results are cached by the bundle's fing
 """
 
 import contextlib
-import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
 
-from miniclip.cache import cache_folder, write_cached
 from miniclip.errors import MiniClipError
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.precision import PRECISIONS
+from miniclip.inference.bundle_state import read_state, signature, write_state
+from miniclip.inference.layouts import TOWERS
+from miniclip.inference.precision import PRECISIONS, describe, is_among, of_tower, paired
 
 if TYPE_CHECKING:
     from miniclip.inference.onnx_encoders import OnnxEncoders
 
-FORMAT = 1
 SHORT, OTHER = "a dog", "two red chairs"
 LONG = "a photo of a small boat on a blue lake between high mountains " * 8
 MIN_COSINE_OF_INT8 = 0.9  # to fp32
@@ -33,40 +32,66 @@ def examine(encoders: "OnnxEncoders") -> None:
     Errors: `MiniClipError` when they fail.
     """
     bundle, precision = encoders.bundle, encoders.precision
-    state = _read(bundle)
-    signature = _signature(bundle, precision)
+    state = read_state(bundle)
+    files = signature(bundle, precision)
     passed = state.get(precision)
-    if isinstance(passed, dict) and passed.get("files") == signature:
+    if isinstance(passed, dict) and passed.get("files") == files:
         if isinstance(length := passed.get("pad_to"), int):
             encoders.tokenizer.pad_to(length)
         return
     pad_to = _check_padding(encoders)
     _check_inputs_matter(encoders)
-    _write(bundle, {**state, precision: {"files": signature, "pad_to": pad_to}})
+    write_state(bundle, {precision: {"files": files, "pad_to": pad_to}})
 
 
-def faster_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]) -> str | None:
-    """The faster one of fp32 and int8 that is correct on this CPU; None if there is no choice.
+def fastest_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]) -> str | None:
+    """The faster one of fp32 and int8 that is correct on this CPU, for each tower; None if there is no choice.
 
     8-bit weights often make a text model twice as fast, but convolutions with dynamic scales ten times slower. A
-    precision is correct if it passes the self-tests and, for int8, its embeddings agree with fp32.
+    precision is correct if it passes the self-tests and, for int8, its embeddings agree with fp32. Both towers have one
+    precision if one graph contains them, because two graphs would take twice the memory.
     """
     precisions = [name for name in bundle.precisions if PRECISIONS[name].made_for != "gpu"]
     if len(precisions) < 2:
         return None
-    state = _read(bundle)
-    signature = [_signature(bundle, name) for name in precisions]
+    state = read_state(bundle)
+    files = [signature(bundle, name) for name in precisions]
     kept = state.get("fastest")
-    if isinstance(kept, dict) and kept.get("files") == signature and kept.get("precision") in precisions:
+    if isinstance(kept, dict) and kept.get("files") == files and is_among(str(kept.get("precision")), precisions):
         return str(kept["precision"])
-    fp32 = open_with("fp32")
-    chosen = "fp32"
-    with contextlib.suppress(MiniClipError):  # int8 that fails its self-tests is not used
-        int8 = open_with("int8")
-        if _agreement(fp32, int8) >= MIN_COSINE_OF_INT8 and int8.measure_seconds() < fp32.measure_seconds():
-            chosen = "int8"
-    _write(bundle, {**_read(bundle), "fastest": {"files": signature, "precision": chosen}})
-    return chosen
+    chosen = dict.fromkeys(TOWERS, "fp32")
+    fp32 = _measure(open_with("fp32"), TOWERS)
+    for towers in (TOWERS,) if bundle.layout.is_one_graph else (("vision",), ("text",)):
+        tried = chosen | dict.fromkeys(towers, "int8")
+        with contextlib.suppress(MiniClipError):  # int8 that fails its self-tests is not used
+            int8 = _measure(open_with(paired(**tried)), towers)
+            agrees = all(_agreement(fp32[tower], int8[tower]) >= MIN_COSINE_OF_INT8 for tower in towers)
+            if agrees and sum(own.seconds for own in int8.values()) < sum(fp32[tower].seconds for tower in towers):
+                chosen = tried
+    write_state(bundle, {"fastest": {"files": files, "precision": paired(**chosen)}})
+    return paired(**chosen)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A tower at one precision."""
+
+    embeds: np.ndarray  # (N, D) of a few inputs
+    seconds: float
+
+
+def _measure(encoders: "OnnxEncoders", towers: Collection[str]) -> dict[str, _Measured]:
+    def embed(tower: str) -> np.ndarray:
+        if tower == "text":
+            return encoders.embed_tokens(*encoders.tokenizer([SHORT, OTHER]))
+        return encoders.embed_pixels(_probe_images(encoders))
+
+    return {tower: _Measured(embed(tower), encoders.measure_seconds([tower])) for tower in towers}
+
+
+def _agreement(fp32: _Measured, int8: _Measured) -> float:
+    """The lowest cosine between the two."""
+    return float((fp32.embeds * int8.embeds).sum(axis=1).min())
 
 
 def _check_padding(encoders: "OnnxEncoders") -> int | None:
@@ -83,7 +108,7 @@ def _check_padding(encoders: "OnnxEncoders") -> int | None:
     if not encoders.takes_mask and not cosine >= PRECISIONS["fp32"].min_padding_cosine:
         tokenizer.pad_to(tokenizer.max_tokens)
         return tokenizer.max_tokens
-    if not cosine >= PRECISIONS[encoders.precision].min_padding_cosine:
+    if not cosine >= PRECISIONS[of_tower(encoders.precision, "text")].min_padding_cosine:
         raise _refusal(encoders, f"a longer text in the batch changes the embedding of a text (cosine {cosine:.3f})")
     return None
 
@@ -103,17 +128,6 @@ def _check_inputs_matter(encoders: "OnnxEncoders") -> None:
             raise _refusal(encoders, f"two different {what} have the same embedding")
 
 
-def _agreement(fp32: "OnnxEncoders", int8: "OnnxEncoders") -> float:
-    """The lowest cosine between the embeddings of the two encoders, over a few texts and images."""
-    tokens = fp32.tokenizer([SHORT, OTHER])
-    images = _probe_images(fp32)
-    rows = [
-        *(fp32.embed_tokens(*tokens) * int8.embed_tokens(*tokens)).sum(axis=1),
-        *(fp32.embed_pixels(images) * int8.embed_pixels(images)).sum(axis=1),
-    ]
-    return float(np.min(rows))
-
-
 def _probe_images(encoders: "OnnxEncoders") -> np.ndarray:
     """(2, 3, H, W): large, soft, random patches."""
     height, width = encoders.transform.height_px, encoders.transform.width_px
@@ -124,28 +138,6 @@ def _probe_images(encoders: "OnnxEncoders") -> np.ndarray:
 
 def _refusal(encoders: "OnnxEncoders", what: str) -> MiniClipError:
     return MiniClipError(
-        f"{encoders.bundle.name} in {encoders.precision} failed its self-test: {what}; name another --precision, or "
-        "another bundle"
+        f"{encoders.bundle.name} in {describe(encoders.precision)} failed its self-test: {what}; "
+        "name another --precision, or another bundle"
     )
-
-
-def _signature(bundle: Bundle, precision: str) -> list[Any]:
-    """Changes with the files that the self-tests depend on, and with onnxruntime."""
-    names = sorted({*bundle.layout.graphs[precision].values(), *bundle.layout.settings})
-    stats = [path.stat() for path in (bundle.folder / name for name in names) if path.exists()]
-    return [ort.__version__, *([stat.st_size, stat.st_mtime_ns] for stat in stats)]
-
-
-def _read(bundle: Bundle) -> dict[str, Any]:
-    try:
-        state = json.loads((cache_folder() / "bundles" / f"{bundle.fingerprint}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return state if isinstance(state, dict) and state.get("format") == FORMAT else {}
-
-
-def _write(bundle: Bundle, state: dict[str, Any]) -> None:
-    """Store the results; if the cache cannot be written, the next start repeats the tests."""
-    with contextlib.suppress(MiniClipError):
-        file = cache_folder() / "bundles" / f"{bundle.fingerprint}.json"
-        write_cached(file, json.dumps({**state, "format": FORMAT}).encode())

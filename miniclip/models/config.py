@@ -86,6 +86,11 @@ class TrainConfig:
     )
     teacher: str = _option("", "bundles or runs to distil from, separated by commas")
     teacher_weight: float = _option(1.0, "weight of the distillation loss relative to the main loss")
+    teacher_features: float = _option(
+        0.0, "weight of the distance to the teacher's embeddings, after a learned map; 0: off"
+    )
+    teacher_images: str = _option("", "folder of images without captions, which only the teacher describes")
+    teacher_images_per_batch: int = _option(256, "images of --train.teacher_images in each step")
     word_weight: float = _option(
         0.0, "weight of the loss on single words of the captions, for one-word searches; 0: off, 0.2: released model"
     )
@@ -238,6 +243,12 @@ def _check(config: Config) -> None:
         (0 <= train.teacher_weight < inf, "--train.teacher_weight", "at least 0 and finite", train.teacher_weight),
         (0 <= train.word_weight < inf, "--train.word_weight", "at least 0 and finite", train.word_weight),
         (not (train.word_weight and train.mixup), "--train.word_weight", "0 with --train.mixup", train.word_weight),
+        (0 <= train.teacher_features < inf, "--train.teacher_features", "at least 0 and finite",
+         train.teacher_features),
+        (train.teacher_images_per_batch >= 1, "--train.teacher_images_per_batch", "at least 1",
+         train.teacher_images_per_batch),
+        (not train.teacher_images or bool(train.teacher), "--train.teacher",
+         "a model that describes the images of --train.teacher_images", train.teacher or "none"),
         (0 <= data.caption_augment <= 1, "--data.caption_augment", "in [0, 1]", data.caption_augment),
         (model.head in HEADS, "--model.head", HEADS, model.head),
         (model.head != "linear" or model.text == model.vision,

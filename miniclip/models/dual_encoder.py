@@ -203,6 +203,7 @@ class DualEncoder(nn.Module):
         self.vision_head = make_head(vision.feature_dim, config)
         self.text_head = make_head(text.feature_dim, config)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE_START))
+        self.sigmoid: tuple[float, float] | None = None  # scale and bias of a pretrained SigLIP's probabilities
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) -> `image_embeds` (B, D), unit length."""

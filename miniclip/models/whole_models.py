@@ -60,6 +60,8 @@ def load_dual_encoder(folder: Path, name: str) -> tuple[ModelConfig, DualEncoder
         for head, projection in ((model.vision_head, projections["vision"]), (model.text_head, projections["text"])):
             _fill(cast(LinearHead, head).projection, projection)
         model.logit_scale.copy_(_logit_scale(whole).clamp(max=LOGIT_SCALE_MAX))
+    if hasattr(whole, "logit_bias"):
+        model.sigmoid = float(_logit_scale(whole).exp()), float(whole.logit_bias.detach())
     _compare(whole, model, transform, folder)
     return config, model
 

@@ -78,7 +78,7 @@ class Searcher:
         """`gallery` replaces exact search in memory; it must belong to the same index."""
         index.check_bundle(encoders.bundle.fingerprint, encoders.bundle.folder)
         self.index, self.encoders = index, encoders
-        self.match = encoders.bundle.match
+        self.match = encoders.match
         self.gallery: SearchBackend = gallery or ExactSearch(index.image_embeds, encoders.providers)
         # several images may share a caption: each is shown once, with the first of them
         self._captions: tuple[list[tuple[str, int]], ExactSearch] | None = None

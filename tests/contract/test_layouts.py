@@ -23,6 +23,7 @@ from miniclip.inference.bundle_location import HUB_NAME, find_bundle
 from miniclip.inference.known_models import ON_HUB
 from miniclip.inference.layouts import TextRules, find_layout, text_rules
 from miniclip.inference.onnx_encoders import OnnxEncoders
+from miniclip.inference.precision import of_tower
 from tests.support.drawing import WORDS
 from tests.support.hub_server import HubServer, Repository, read_files, use_hub
 from tests.support.replicas import REPLICAS, Replica
@@ -147,22 +148,70 @@ def test_settings_of_other_projects_become_text_rules(tmp_path: Path) -> None:
         rules({"text_cfg": {"hf_tokenizer_name": "facebook/nllb-200-distilled-600M"}}, open_clip)
 
 
-def test_slow_or_wrong_int8_is_not_chosen(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """The faster precision is measured once, and the result is stored."""
+@pytest.fixture
+def foreign_bundle(tiny_bundle: Path, tmp_path: Path, monkeypatch: Any) -> Path:
+    """Our bundle without its manifest, as if others had made it; nothing about it is in the cache."""
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     (bundle / "manifest.json").unlink()
-    asked: list[str] = []
+    return bundle
 
-    def seconds(encoders: OnnxEncoders) -> float:
-        asked.append(encoders.precision)
-        return {"fp32": 1.0, "int8": 10.0}[encoders.precision]
+
+@pytest.mark.parametrize(
+    ("int8_seconds", "chosen"),
+    [
+        ({"vision": 10.0, "text": 10.0}, "fp32"),
+        ({"vision": 10.0, "text": 0.5}, "fp32+int8"),
+        ({"vision": 0.5, "text": 10.0}, "int8+fp32"),
+        ({"vision": 0.5, "text": 0.5}, "int8"),
+    ],
+)
+def test_each_tower_has_its_faster_precision(
+    foreign_bundle: Path, monkeypatch: Any, int8_seconds: dict[str, float], chosen: str
+) -> None:
+    """The times are measured once, and kept."""
+    asked: list[tuple[str, str]] = []
+
+    def seconds(encoders: OnnxEncoders, towers: tuple[str, ...]) -> float:
+        (tower,) = towers
+        asked.append((tower, of_tower(encoders.precision, tower)))
+        return int8_seconds[tower] if asked[-1][1] == "int8" else 1.0
 
     monkeypatch.setattr(OnnxEncoders, "measure_seconds", seconds)
     for _ in range(2):
-        assert OnnxEncoders(Bundle.open(bundle), "cpu", threads=1).precision == "fp32"
-    assert sorted(asked) == ["fp32", "int8"]
-    assert OnnxEncoders(Bundle.open(bundle), "cpu", "int8", threads=1).precision == "int8"
+        assert OnnxEncoders(Bundle.open(foreign_bundle), "cpu", threads=1).precision == chosen
+    assert sorted(asked) == [("text", "fp32"), ("text", "int8"), ("vision", "fp32"), ("vision", "int8")]
+    assert OnnxEncoders(Bundle.open(foreign_bundle), "cpu", "int8", threads=1).precision == "int8"
+
+
+def test_a_wrong_int8_tower_is_not_used_and_the_other_one_is(foreign_bundle: Path, monkeypatch: Any) -> None:
+    """The vision tower in int8 is that of another model: faster, but it disagrees with fp32."""
+    monkeypatch.setattr(
+        OnnxEncoders, "measure_seconds", lambda own, towers: float(of_tower(own.precision, towers[0]) == "fp32")
+    )
+    model = onnx.load(foreign_bundle / "onnx/vision_model.onnx")
+    for item in model.graph.initializer:
+        if item.data_type == TensorProto.FLOAT and len(item.dims) > 1:
+            values = numpy_helper.to_array(item)
+            other = np.random.default_rng(7).normal(size=values.shape).astype(np.float32)
+            item.CopyFrom(numpy_helper.from_array(other, item.name))
+    onnx.save(model, foreign_bundle / "onnx/vision_model_quantized.onnx")
+    encoders = OnnxEncoders(Bundle.open(foreign_bundle), "cpu", threads=1)
+    assert encoders.precision == "fp32+int8"
+    assert encoders.running_on.startswith("running on the CPU in fp32 for images and int8 for texts")
+
+
+def test_a_mixed_precision_takes_each_tower_from_its_own_file(foreign_bundle: Path) -> None:
+    texts, pixels = ["a red circle", "a blue square"], np.random.default_rng(0).random((2, 3, 64, 64), np.float32)
+    fp32, int8, mixed = (
+        OnnxEncoders(Bundle.open(foreign_bundle), "cpu", name, threads=1) for name in ("fp32", "int8", "fp32+int8")
+    )
+    assert np.array_equal(mixed.embed_pixels(pixels), fp32.embed_pixels(pixels))
+    assert np.array_equal(mixed.encode_texts(texts), int8.encode_texts(texts))
+    assert not np.array_equal(mixed.encode_texts(texts), fp32.encode_texts(texts))
+    for wrong in ("fp32+", "fp32+int4", "int8+fp32+int8"):
+        with pytest.raises(MiniClipError, match="the bundle has fp32, fp16, int8"):
+            OnnxEncoders(Bundle.open(foreign_bundle), "cpu", wrong, threads=1)
 
 
 def test_text_model_that_attends_to_masked_padding_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def test_every_command_with_captions_takes_it(
         ("export", "--run", run, "--out", bundle, "--precision", "fp32", *data),
         ("miniclip.cli", "evaluate", "--bundle", bundle, *data, "--split", "val", "--json", figures),
         ("miniclip.cli", "calibrate", bundle, *data),
+        ("train.soup", "--runs", run, run, *data, "--out", tmp_path / "soup"),
+        ("train.interpolate", "--before", run, "--after", run, *data, "--out", tmp_path / "mix", "--steps", 2),
     ):
         done = run_cli(*command)
         assert done.returncode == 0, done.stderr
