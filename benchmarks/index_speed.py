@@ -32,7 +32,7 @@ from miniclip.cli.flags import write_result
 from miniclip.cpu import thread_count
 from miniclip.data.colour import to_srgb
 from miniclip.data.images import read_image
-from miniclip.index.embed_file import hash_file, read_file, row_columns
+from miniclip.index.embed_file import KnownContents, hash_file, read_file, row_columns
 from miniclip.index.scan import scan_images
 from miniclip.index.settings import Settings
 from miniclip.index.store import open_writer
@@ -152,7 +152,7 @@ def cpu_ms(step: Callable[[Any], Any], items: Sequence[Any]) -> tuple[float, lis
 
 def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
     """CPU milliseconds per image of one large commit."""
-    reading = read_file(files[0], encoders, {})
+    reading = read_file(files[0], encoders, KnownContents())[0]
     rows = [replace(reading, file=replace(files[0], path=f"{number}.jpg")) for number in range(count // 2)]
     with tempfile.TemporaryDirectory() as place:
         settings = Settings(encoders.bundle.fingerprint, Path(place), "")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.data.moments import second_of
 from miniclip.search.compose import browse
 from miniclip.search.filters import Filters
 from miniclip.search.names import MONTHS
@@ -54,14 +55,21 @@ class Browse:
         }
 
     def cards(self, form: Form) -> dict[str, Any]:
-        """The form's filters, `start` and `count` -> that range: row, title, preview, and whether the file is there."""
+        """The form's filters, `start` and `count` -> that range: row, title, preview, whether the file is there, and
+        of a video the second.
+        """
         self.gallery.check_gallery(form)
         rows = self.rows(read_query(form, self.gallery))
         start = int(number(form, "start", 0, 0, len(rows)))
         count = int(number(form, "count", MAX_CARDS, 1, MAX_CARDS))
         found = rows[start : start + count].tolist()
-        address, there = self.gallery.previews.address, self.gallery.index.exists
-        return {"cards": [[row, self.gallery.title(row), address(row), there(row)] for row in found]}
+        return {"cards": [self._card(row) for row in found]}
+
+    def _card(self, row: int) -> list[Any]:
+        second = second_of(self.gallery.index.paths.text(row))
+        there = self.gallery.index.exists(row)
+        card = [row, self.gallery.title(row), self.gallery.previews.address(row), there]
+        return card if second is None else [*card, second]
 
 
 def _name(month: np.int64) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from miniclip.data.moments import moment
+
 from .gallery_search import Card, ResultPage
 
 _templates = Environment(
@@ -61,7 +63,7 @@ def downloads(page: ResultPage) -> dict[str, str]:
 def _row(rank: int, card: Card) -> dict[str, Any]:
     return {
         "rank": rank,
-        "picture": card.name,
+        "picture": card.name if card.second is None else moment(card.name, card.second),
         "score": round(card.score, 4),
         "probability": None if card.probability is None else round(card.probability, 4),
         "captions": card.captions,

@@ -130,13 +130,14 @@ def _plan_duplicates(gallery: GallerySearch, form: Form) -> Plan:
 
 
 def _paths(gallery: GallerySearch, form: Form) -> list[str]:
-    """The paths of the rows that a browser names."""
+    """The files of the rows that a browser names, each once: frames of one video are one file."""
     rows = form.get("rows")
     if not isinstance(rows, list) or not rows:
         raise PageError("Select an image first.")
     if len(rows) > MAX_SELECTED:
         raise PageError(f"At most {MAX_SELECTED:,} images at a time: select fewer.")
-    return [gallery.index.paths.text(gallery.requested_row({**form, "row": row})) for row in rows]
+    paths = (gallery.index.paths.file(gallery.requested_row({**form, "row": row})) for row in rows)
+    return list(dict.fromkeys(paths))
 
 
 def _line(plan: Plan, place: int) -> Line:

@@ -4,6 +4,8 @@ In: a `Searcher` and queries. Out: `ResultPage` and `Detail`, plain values for c
 for the page. This module uses neither Gradio's components nor HTML.
 """
 
+import io
+import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from miniclip.data.images import ImageSource
+from miniclip.data.images import ImageSource, open_image
+from miniclip.data.moments import clock, file_of, spoken
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.search.compose import allowed_rows, compose
@@ -51,6 +54,11 @@ class Card:
     captions: list[str] = field(default_factory=list)
     by_name: bool = False  # its captions, file or folder names, or date contain the query's words
     text: str = ""  # lines of text in the image that contain words of the query
+    second: float | None = None  # of a frame in its video
+
+    @property
+    def clock(self) -> str:
+        return "" if self.second is None else clock(self.second)
 
 
 @dataclass(frozen=True)
@@ -100,11 +108,15 @@ class GallerySearch:
         """One line: how many images, which bundle, and what it runs on."""
         encoders, skipped = self.searcher.encoders, len(self.index.skipped)
         left_out = f" ({skipped:,} could not be read)" if skipped else ""
-        return f"{self.count} images{left_out} · bundle {printable(encoders.bundle.name)} · {encoders.running_on}"
+        count = self.index.frames.videos
+        videos = f" and {count:,} video{'s' if count > 1 else ''}" if count else ""
+        images = f"{self.count} image{'s' if self.count != '1' else ''}"
+        return f"{images}{videos}{left_out} · bundle {printable(encoders.bundle.name)} · {encoders.running_on}"
 
     @property
     def count(self) -> str:
-        return f"{len(self.index):,}"
+        """How many images, without the frames of videos."""
+        return f"{int(np.isnan(self.index.frames.second).sum()):,}"
 
     @property
     def days(self) -> tuple[str, str] | None:
@@ -185,25 +197,31 @@ class GallerySearch:
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
     def image(self, row: int) -> bytes:
-        """An image's bytes; `PageError` if it no longer exists. The message names no path."""
+        """An image's bytes, or a frame as PNG; `PageError` if it no longer exists. The message names no path."""
         try:
             source = self.index.source(row)
+            if self.index.paths.file(row) != self.index.paths.text(row):
+                stream = io.BytesIO()
+                open_image(source).save(stream, "PNG", compress_level=1)
+                return stream.getvalue()
             return source if isinstance(source, bytes) else source.read_bytes()
         except (MiniClipError, OSError) as error:
             raise PageError("This image is no longer there, or its storage cannot be reached.") from error
 
     def detail(self, row: int, score: float = 0.0, match: str = "") -> Detail:
         """What the large view shows of one image."""
-        card = self.card(Hit(row, score, self.index.paths[row], self.index.captions[row]))
+        card = self.card(self.searcher.hit(row, score))
         facts = [("Similarity", f"{score:.3f}")] if score else []
         if match:
             facts.append(("Match", match))
+        if card.clock:
+            facts.append(("In the video at", card.clock))
         moment = self.index.taken[row]
         if not np.isnat(moment):
             facts.append(("Taken", str(moment).replace("T", " ")[:16]))
         if text := " · ".join(self.index.text(row).splitlines()):
             facts.append(("Text in it", text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"))
-        path = card.name if self.is_public else _from_home(printable(self.index.paths.text(row)))
+        path = card.name if self.is_public else _from_home(printable(self.index.paths.file(row)))
         return Detail(card, self.previews.address(row, "large"), [*facts, ("File", path)])
 
     def place(self, row: int) -> str:
@@ -226,7 +244,10 @@ class GallerySearch:
 
     def title(self, row: int) -> str:
         captions = self.index.captions[row]
-        return captions[0] if captions else printable(self.index.paths.name(row))
+        if captions:
+            return captions[0]
+        path = self.index.paths.text(row)
+        return printable(self.index.paths.name(row) if path == file_of(path) else spoken(os.path.basename(path)))
 
     def card(self, hit: Hit) -> Card:
         return Card(
@@ -234,7 +255,7 @@ class GallerySearch:
             gallery=self.previews.version,
             content_id=self.paths.content_id(hit.row),
             title=self.title(hit.row),
-            name=printable(self.index.paths.name(hit.row) if self.is_public else self.paths.name_of(hit.row)),
+            name=printable(self.index.paths.name(hit.row) if self.is_public else file_of(self.paths.name_of(hit.row))),
             preview=self.previews.address(hit.row),
             score=hit.score,
             probability=hit.probability,
@@ -242,10 +263,11 @@ class GallerySearch:
             captions=hit.captions,
             by_name=hit.by_name,
             text=hit.text,
+            second=hit.second,
         )
 
     def card_of(self, row: int) -> Card:
-        return self.card(Hit(row, 0.0, self.index.paths[row], self.index.captions[row]))
+        return self.card(self.searcher.hit(row))
 
 
 def _from_home(path: str) -> str:

@@ -2,12 +2,14 @@
 
     POST /local/open                              -> the key that all others need
     POST /local/KEY/details|show|plan|archive|run|undo   JSON in, JSON out
-    GET  /local/KEY/original/GALLERY/ROW          the original image file; `?save` to download it
+    GET  /local/KEY/original/GALLERY/ROW          the original image or video file; `?save` to download it
     GET  /local/KEY/archive/NAME                  a ZIP archive
 Files are named by their row in the index, never by a path. `demo.local_access` decides which requests are answered.
 """
 
 import json
+import mimetypes
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from miniclip.data.images import opened_image
+from miniclip.data.moments import second_of
 from miniclip.data.paths import printable
 from miniclip.data.photo_details import read_photo_details
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
+from miniclip.search.duplicates import is_as_indexed
 
 from .app_state import AppState
 from .errors import PageError, sentence
@@ -36,6 +40,8 @@ MEDIA_TYPES = {
     **{name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
     **{"MPO": "image/jpeg", "HEIF": "image/heic"},
 }
+UNKNOWN_TYPE = "application/octet-stream"
+NOT_AS_INDEXED = "This video is gone or was changed since it was indexed."
 # a file's scripts must not run with the page's origin
 FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -111,20 +117,30 @@ def _json(value: dict[str, Any]) -> Response:
 def _original(app_state: AppState, form: Form, save: bool) -> Response:
     gallery = app_state.search
     row = gallery.requested_row(form)
+    name = printable(gallery.index.paths.name(row)) if save else None
+    if second_of(gallery.index.paths.text(row)) is not None:
+        path = gallery.index.paths.file(row)
+        if not is_as_indexed(path, gallery.index.states[row]):  # another file may have its name now
+            raise PageError(NOT_AS_INDEXED)
+        return FileResponse(path, media_type=_video_type(path), filename=name, headers=FILE_HEADERS)
     source = gallery.index.source(row)
     with opened_image(source) as image:  # refuse a file that is no longer an image
-        media_type = MEDIA_TYPES.get(image.format or "", "application/octet-stream")
-    name = printable(gallery.index.paths.name(row)) if save else None
+        media_type = MEDIA_TYPES.get(image.format or "", UNKNOWN_TYPE)
     if isinstance(source, Path):
         return FileResponse(source, media_type=media_type, filename=name, headers=FILE_HEADERS)
     return Response(source, media_type=media_type, headers=FILE_HEADERS)
+
+
+def _video_type(path: str) -> str:
+    found = mimetypes.guess_type(os.path.basename(path))[0] or ""
+    return found if found.startswith("video/") else UNKNOWN_TYPE
 
 
 def _details(app_state: AppState, form: Form) -> dict[str, Any]:
     """A row -> its path and the metadata of its file."""
     gallery = app_state.search
     row = gallery.requested_row(form)
-    path = gallery.index.paths.text(row)
+    path = gallery.index.paths.file(row)
     details = read_photo_details(gallery.index.source(row))
     size = int(gallery.index.states[row, 0])
     taken = details.metadata.taken
@@ -147,7 +163,7 @@ def _bytes(number: int) -> str:
 def _show(app_state: AppState, form: Form) -> dict[str, Any]:
     """A row -> its file in the file manager."""
     gallery = app_state.search
-    path = gallery.index.paths.text(gallery.requested_row(form))
+    path = gallery.index.paths.file(gallery.requested_row(form))
     if is_uri(path):
         raise PageError("This image is in object storage.")
     if not Path(path).exists():

@@ -38,7 +38,8 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
             top_k: How many images to return, best first.
 
         Returns:
-            Each image's file name, cosine similarity, probability of a match, and preview address.
+            Each image's file name, cosine similarity, probability of a match, and preview address; the second of a
+            moment in a video.
         """
         query = Query(texts=(text({"words": words}, "words"),), distinct=True, names=True)
         return _answer(lambda: _search(app_state, query, top_k))
@@ -66,7 +67,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
             top_k: How many images to return, best first.
 
         Returns:
-            Each image's file name, cosine similarity, and preview address.
+            Each image's file name, cosine similarity, and preview address; the second of a moment in a video.
         """
         return _answer(lambda: _similar(app_state, read_base64(image_base64), top_k))
 
@@ -131,4 +132,4 @@ def _as_json(card: Card) -> dict[str, Any]:
         "score": card.score,
         "probability": card.probability,
         "preview": card.preview,
-    }
+    } | ({} if card.second is None else {"second": card.second})

@@ -88,10 +88,10 @@ function makeTimeline(results, page, server) {
     function fillItem(item, place) {
         const card = cards[place];
         if (!card || item.firstChild) return false;
-        const [row, title, preview, isThere] = card;
+        const [row, title, preview, isThere, second] = card;
         const button = document.createElement('button');
         Object.assign(button, { type: 'button', className: 'card', title });
-        Object.assign(button.dataset, { row, gallery });
+        Object.assign(button.dataset, { row, gallery, ...(second !== undefined && { second }) });
         const image = document.createElement('img');
         Object.assign(image, { alt: '', decoding: 'async', src: preview });
         const name = document.createElement('span');

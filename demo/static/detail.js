@@ -71,7 +71,7 @@ const actions = {
     previous: () => turn('previous'),
     next: () => turn('next'),
     why,
-    view: () => page.send('view', { ...opened, title: answer.title }),
+    view: () => page.send('view', { ...opened, title: answer.title, second: answer.second }),
     like: () => {
         dialog.close();
         page.send('ask', { like: answer.like, title: answer.title, preview: answer.small });

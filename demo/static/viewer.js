@@ -1,11 +1,12 @@
 // Show one image on the whole screen: the original file on this machine, the large preview on others.
 // In: the event 'view' with { card } or { row, gallery, title }. Wheel, pinch, double click and keys zoom; dragging pans;
-// arrow keys and swipes go to the next or the previous card.
+// arrow keys and swipes go to the next or the previous card. A video plays from the moment that was found.
 const page = window.miniclip;
 const dialog = element.querySelector('dialog');
 const stage = dialog.querySelector('.stage');
 const plane = dialog.querySelector('.plane');
 const image = plane.querySelector('img');
+const video = dialog.querySelector('video');
 const info = dialog.querySelector('aside');
 const notice = dialog.querySelector('.notice');
 const tool = (name) => dialog.querySelector(`[data-tool=${name}]`);
@@ -21,6 +22,7 @@ let view = { scale: 1, x: 0, y: 0 };  // x and y in CSS pixels from the centre
 // zoom and pan
 
 function place({ scale, x, y }) {
+    if (plane.hidden) return;  // a video plays
     scale = Math.min(MAX_SCALE, Math.max(1, scale));
     const box = plane.getBoundingClientRect();
     const most = (size, outer) => Math.max(0, (size * scale - outer) / 2);  // an edge never moves inside the screen's edge
@@ -110,11 +112,42 @@ function turn(step) {
     if (card) show({ card, first: opened.first });
 }
 
-async function show({ card, row, gallery, title, first }) {
-    const values = card ? card.dataset : { row, gallery };
+// Put the video in the place of its frame. If the browser cannot play it, the frame stays.
+async function play(mine) {
+    const address = await page.localAddress(`original/${mine.gallery}/${mine.row}`);
+    if (mine !== opened) return;
+    video.src = `${address}#t=${mine.second}`;
+    video.setAttribute('aria-label', mine.title);
+    video.onloadeddata = () => {
+        showVideo(true);
+        if (mine.plays) video.play().catch(() => {});  // the browser may not allow it: its controls are there
+    };
+    video.onerror = () => { if (mine === opened) notice.textContent = 'This browser cannot play the video: download it.'; };
+}
+
+function showVideo(on) {
+    const hasFocus = [plane, video].includes(document.activeElement);
+    [video.hidden, plane.hidden] = [!on, on];
+    for (const name of ['smaller', 'fit', 'larger']) tool(name).hidden = on;
+    if (hasFocus) (on ? video : plane).focus({ preventScroll: true });
+}
+
+function stop() {
+    [video.onloadeddata, video.onerror] = [null, null];
+    showVideo(false);
+    if (!video.hasAttribute('src')) return;
+    video.removeAttribute('src');
+    video.load();  // ends the download
+}
+
+async function show({ card, row, gallery, title, first, second }) {
+    const values = card ? card.dataset : { row, gallery, second };
     const siblings = cardsAround(card);
     const mine = opened = { card, row: Number(values.row), gallery: values.gallery, siblings, first: first ?? card };
     mine.title = card?.title ?? title ?? '';
+    mine.second = values.second;
+    mine.plays = second != null;  // opened by "Play", not by turning to it
+    stop();
     const preview = `preview/${mine.gallery}/large/${mine.row}.webp`;
     dialog.querySelector('h2').textContent = mine.title;
     dialog.querySelector('.place').textContent = card ? `${siblings.indexOf(card) + 1} of ${siblings.length}` : '';
@@ -133,6 +166,10 @@ async function show({ card, row, gallery, title, first }) {
     tool('show').hidden = !access?.canShow;
     if (!access) return;
     if (!info.hidden) describe();
+    if (mine.second != null) {
+        await play(mine);
+        return;
+    }
     const original = new Image();  // if the browser cannot draw it, as with HEIC, the preview stays
     original.src = await page.localAddress(`original/${mine.gallery}/${mine.row}`);
     await original.decode().catch(() => {});
@@ -219,6 +256,7 @@ const keys = {
 };
 dialog.addEventListener('keydown', (event) => {
     const act = keys[event.key];
+    if (event.target === video && event.key.startsWith('Arrow')) return;  // the player's own keys
     if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     act();
@@ -230,6 +268,7 @@ document.addEventListener('fullscreenchange', () => {
 dialog.addEventListener('close', () => {
     if (document.fullscreenElement) document.exitFullscreen();
     pointers.clear();
+    stop();
     image.removeAttribute('src');
     const { card, first } = opened;
     opened = null;

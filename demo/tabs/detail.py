@@ -19,11 +19,13 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         row, match = gallery.requested_row(form), text(form, "match")
         shown = gallery.detail(row, number(form, "score", 0, -1, 1), match if match in MATCH_WORDS else "")
         near = gallery.place(row) if app_state.is_local else ""  # only for people who may open the file itself
+        plays = app_state.is_local and shown.card.second is not None
         return {
-            "html": cards.render("detail", detail=shown, words=text(form, "q"), near=near),
+            "html": cards.render("detail", detail=shown, words=text(form, "q"), near=near, plays=plays),
             "near": near,
             "like": shown.card.content_id,
             "title": shown.card.title,
+            "second": shown.card.second,
             "small": shown.card.preview,
             "large": shown.large,
         }

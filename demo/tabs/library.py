@@ -78,6 +78,7 @@ def _status(app_state: AppState) -> str:
     encoders = gallery.searcher.encoders
     facts = [
         ("Images", gallery.count),
+        *([("Videos", f"{gallery.index.frames.videos:,}")] if gallery.index.frames else []),
         ("From", printable(app_state.images)),
         ("Index", printable(str(gallery.index.folder))),
         ("Model", f"{app_state.name_of(encoders.bundle)}, {encoders.dim} dimensions"),

@@ -66,13 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     if goes_away:
         return _put_away(arguments, index, groups)
     if arguments.json:
-        print(json.dumps({"groups": [[index.paths.text(row) for row in rows] for rows in groups]}))
+        print(json.dumps({"groups": [[index.paths.file(row) for row in rows] for rows in groups]}))
         return 0
     if arguments.null:
         return print_paths(to_delete(groups, index))
     for number, rows in enumerate(groups, 1):
         for row, kind in zip(rows, kinds(index, rows), strict=True):
-            print(f"{number}\t{kind}\t{printable(index.paths.text(row))}")
+            print(f"{number}\t{kind}\t{printable(index.paths.file(row))}")
     return 0
 
 
@@ -107,8 +107,8 @@ def _put_away(arguments: argparse.Namespace, index: "ImageIndex", groups: list[l
     plan = plan_others(choices, index, into)
     goes = {step.source: printable(step.target) or "the trash" for step in plan.steps}
     for number, choice in enumerate(choices, 1):
-        print(f"{number}\tkeep\t{printable(index.paths.text(choice.kept))}")
-        for path in (file_path(index.paths.text(row)) for row in choice.others):
+        print(f"{number}\tkeep\t{printable(index.paths.file(choice.kept))}")
+        for path in (file_path(index.paths.file(row)) for row in choice.others):
             if path in goes:
                 print(f"{number}\tmove\t{printable(path)} -> {goes[path]}")
     failed = plan.refused

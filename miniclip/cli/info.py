@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
             "skipped": len(index.skipped),
             "bundle": str(index.bundle_folder),
         }
+        if index.frames:
+            facts["videos"] = index.frames.videos
         facts["undated"] = len(index.paths) - index.dated
         if index.texts.content.size:
             facts["with text"] = sum(end > start for start, end in pairwise(index.texts.ends.tolist()))

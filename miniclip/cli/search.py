@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.open and hits:
         from miniclip.cli.terminal import open_file
 
-        open_file(searcher.index.paths.text(hits[0].row))
+        open_file(searcher.index.paths.file(hits[0].row))
     return 0
 
 

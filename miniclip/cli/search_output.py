@@ -34,7 +34,7 @@ def print_result(
         found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
         print(json.dumps({"query": asked, "results": results, "captions": found, **facts}))
     elif arguments.null:
-        print_paths(paths.text(hit.row) for hit in result.hits)
+        print_paths(paths.file(hit.row) for hit in result.hits)
     else:
         _print_lines(arguments, query, result.hits, captions, searcher)
         _explain(query, result, searcher)
@@ -58,12 +58,14 @@ def _day_of(row: int, searcher: "Searcher") -> str | None:
 def _as_json(hit: "Hit", query: "Query", searcher: "Searcher") -> dict[str, Any]:
     own = {
         "score": hit.score if query.has_subject else None,
-        "path": searcher.index.paths.text(hit.row),
+        "path": searcher.index.paths.file(hit.row),
         "captions": hit.captions,
         "probability": hit.probability,
     }
     if query.sort == "date" or not query.has_subject:
         own["taken"] = _day_of(hit.row, searcher)
+    if hit.second is not None:
+        own["second"] = hit.second
     return own | ({"by_name": True} if hit.by_name else {}) | ({"text": hit.text} if hit.text else {})
 
 
@@ -75,6 +77,7 @@ def _print_lines(
     searcher: "Searcher",
 ) -> None:
     from miniclip.cli.terminal import dim, preview
+    from miniclip.data.moments import spoken
     from miniclip.data.paths import printable
 
     for caption in captions:
@@ -84,7 +87,7 @@ def _print_lines(
         likely = "" if hit.probability is None else f"\t{dim(f'{hit.probability:.3f}')}"
         text = f"\t{dim(f'text: {printable(hit.text)}')}" if hit.text else ""
         name = text or (f"\t{dim('by name')}" if hit.by_name else "")
-        print(f"{dim(first)}\t{printable(searcher.index.paths.text(hit.row))}{likely}{name}")
+        print(f"{dim(first)}\t{printable(spoken(searcher.index.paths.text(hit.row)))}{likely}{name}")
         if arguments.preview:
             try:
                 print(preview(searcher.index.source(hit.row)))

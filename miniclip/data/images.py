@@ -1,8 +1,8 @@
 """Open an image file: check it, decode it, turn it upright, convert it to sRGB.
 
 In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC and JPEG 2000, or of a RAW file, of which the preview
-is read. Out: upright RGB, or an `UnreadableImage` with the reason. No torch: training, serving and the page see exactly
-the same pixels.
+is read; or the path of a moment in a video (moments.py). Out: upright RGB, or an `UnreadableImage` with the reason. No
+torch: training, serving and the page see exactly the same pixels.
 """
 
 import contextlib
@@ -23,8 +23,10 @@ from PIL import Image, UnidentifiedImageError
 
 from miniclip.data.colour import to_srgb
 from miniclip.data.metadata import Metadata, read_metadata, upright, upright_size
+from miniclip.data.moments import VIDEO_FORMAT, file_of, is_video, second_of
 from miniclip.data.raw_preview import RAW_FORMAT, RAW_SUFFIXES, is_raw_start, raw_preview
 from miniclip.data.truncated import decode_truncated
+from miniclip.data.video import frame_at, open_video
 from miniclip.errors import UnreadableImage
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000"]  # Pillow opens MPO as JPEG
@@ -114,7 +116,13 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
 
 
 def read_header(source: ImageSource) -> Metadata:
-    """An image's metadata, without its pixels, except that a PNG is decoded first. Errors: as above."""
+    """An image's metadata, without its pixels, except that a PNG is decoded first. Errors: as above.
+
+    A moment has the metadata of its video, which `read_image` does not read.
+    """
+    if not isinstance(source, bytes) and second_of(str(source)) is not None:
+        with open_video(file_of(str(source))) as video:
+            return video.metadata
     with _reasons(source), _opened(source) as image:
         if image.format == "PNG":
             image.load()
@@ -152,6 +160,12 @@ def opened_image(source: ImageSource) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def _opened(source: ImageSource) -> Iterator[Any]:
+    second = None if isinstance(source, bytes) else second_of(str(source))
+    if second is not None:
+        frame = frame_at(file_of(str(source)), second)
+        frame.format = VIDEO_FORMAT
+        yield frame
+        return
     preview = raw_preview(source)
     content = source if preview is None else preview
     with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
@@ -169,6 +183,8 @@ def _reasons(source: ImageSource) -> Iterator[None]:
     """Convert every error of reading an image into `UnreadableImage`."""
     try:
         yield
+    except UnreadableImage:
+        raise
     except FileNotFoundError as error:
         raise UnreadableImage("no such file", retryable=True) from error
     except IsADirectoryError as error:
@@ -196,6 +212,8 @@ def _unidentified(source: ImageSource) -> UnreadableImage:
         else:
             with open(source, "rb") as file:
                 start = file.read(12)
+    if not isinstance(source, bytes) and is_video(str(source)):
+        return UnreadableImage("a video, not an image")
     if start == b"":
         return UnreadableImage("an empty file, not an image in a known format")
     if start and HEIC.match(start) and "HEIF" not in FORMATS:

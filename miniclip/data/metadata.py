@@ -17,6 +17,7 @@ from PIL import Image
 
 from miniclip.data.dates import parse_date
 from miniclip.data.exif import ExifBlock
+from miniclip.data.moments import VIDEO_FORMAT
 from miniclip.data.photo_tags import EXIF_TAGS, camera_name, place_of, rating_of
 from miniclip.data.raw_preview import RAW_FORMAT, raw_exif
 from miniclip.data.xmp import EXIF_NS, PHOTOSHOP_NS, TIFF_NS, TIFF_XMP, XMP_NS, raw_profile, xmp_texts, xmp_values
@@ -28,7 +29,7 @@ WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, *EXIF_TAGS, TIFF_XMP, TIFF_
 PNG_CREATION = ("Creation Time", "creation time", "CreationTime", "create-date", "Create-Date")
 FILE_TYPES = {  # Pillow's names; a phone's MPO is a JPEG with a second image behind it
     **{name: name.lower() for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
-    **{"JPEG2000": "jp2", RAW_FORMAT: "raw", "MPO": "jpeg", "HEIF": "heic"},
+    **{"JPEG2000": "jp2", RAW_FORMAT: "raw", VIDEO_FORMAT: "video", "MPO": "jpeg", "HEIF": "heic"},
 }
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

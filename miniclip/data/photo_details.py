@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miniclip.data.exif import ExifBlock
-from miniclip.data.images import ImageSource, opened_image
+from miniclip.data.images import ImageSource, opened_image, read_header
 from miniclip.data.metadata import Metadata, exif_blocks, read_metadata, upright_size
+from miniclip.data.moments import VIDEO_FORMAT
 from miniclip.data.paths import printable
 
 LENS_MODEL = 0xA434
@@ -57,11 +58,11 @@ class PhotoDetails:
 
 
 def read_photo_details(source: ImageSource) -> PhotoDetails:
-    """Read a file's details without decoding its pixels. Errors: `UnreadableImage` with the reason."""
+    """Read a file's details; only a PNG and a video are decoded. Errors: `UnreadableImage` with the reason."""
     with opened_image(source) as image:
         if image.format == "PNG":
             image.load()  # its metadata may follow the pixels
-        metadata = read_metadata(image, source)
+        metadata = read_header(source) if image.format == VIDEO_FORMAT else read_metadata(image, source)
         width, height = upright_size(image.size, image, metadata)
         blocks: list[ExifBlock] = []
         with contextlib.suppress(Exception):  # an image with damaged tags can still be shown

@@ -24,6 +24,12 @@ def camera_name(blocks: Sequence[ExifBlock], texts: list[str]) -> str | None:
         next(filter(None, map(_clean, (*_texts_of(blocks, tag), *xmp_values(texts, TIFF_NS, name)))), "")
         for tag, name in ((MAKE, "Make"), (MODEL, "Model"))
     )
+    return joined_camera(make, model)
+
+
+def joined_camera(make: str, model: str) -> str | None:
+    """Make and model as one name, as in `camera_name`; None if both are empty."""
+    make, model = _clean(make), _clean(model)
     while (shorter := COMPANY.sub("", make)) != make:
         make = shorter
     is_named = make and model.lower().startswith(make.lower().split()[0])
@@ -43,7 +49,7 @@ def place_of(blocks: Sequence[ExifBlock], texts: list[str]) -> tuple[float, floa
     """Latitude and longitude in degrees; receivers without a fix write 0, 0, which is ignored."""
     for block in blocks:
         place = _degrees_of(block, LATITUDE, "S"), _degrees_of(block, LONGITUDE, "W")
-        if found := _checked(*place):
+        if found := checked_place(*place):
             return found
     latitudes, longitudes = (xmp_values(texts, EXIF_NS, name) for name in ("GPSLatitude", "GPSLongitude"))
     return next((found for pair in zip(latitudes, longitudes, strict=False) if (found := _from_xmp(*pair))), None)
@@ -73,7 +79,8 @@ def _signed(parts: Sequence[float], is_negative: bool) -> float:
     return -degrees if is_negative else degrees
 
 
-def _checked(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
+def checked_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
+    """Both, if they are a place on Earth."""
     if latitude is None or longitude is None or not math.isfinite(latitude + longitude):
         return None
     is_place = abs(latitude) <= 90 and abs(longitude) <= 180 and (latitude, longitude) != (0, 0)
@@ -88,4 +95,4 @@ def _from_xmp(latitude: str, longitude: str) -> tuple[float, float] | None:
         if found is None:
             return None
         signed.append(_signed([float(part) for part in found[1].split(",")], found[2] == letters[1]))
-    return _checked(*signed)
+    return checked_place(*signed)

@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from miniclip.data.moments import file_of
 from miniclip.data.paths import real_path
 from miniclip.data.storage import is_uri, name_in_storage
 
@@ -85,12 +86,16 @@ class Paths(Sequence[Path]):
         return self.texts[row].decode("utf-8", "replace")
 
     def text(self, row: int) -> str:
-        """The path that opens the file, or its address in object storage."""
+        """The path that opens the image, or its address in object storage; a frame's is a moment (data/moments.py)."""
         return real_path(self.stored_text(row))
+
+    def file(self, row: int) -> str:
+        """The path of the file, which is that of the whole video for a frame."""
+        return file_of(self.text(row))
 
     def name(self, row: int) -> str:
         """The name of a file or object, without the options of an object's place, which may be secrets."""
-        text = self.text(row)
+        text = self.file(row)
         return name_in_storage(text) if is_uri(text) else os.path.basename(text)
 
     def row_of(self, stored: str) -> int | None:

@@ -27,6 +27,7 @@ from miniclip.index.settings import read_settings
 from miniclip.index.store import open_table, read_problems
 from miniclip.index.stored_embeds import StoredEmbeds
 from miniclip.index.summary import Summary, read_summary, stamp_of
+from miniclip.index.video_frames import VideoFrames
 
 ROW_COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "taken", "captions", "text", *FACT_KINDS)
 
@@ -133,7 +134,7 @@ class ImageIndex:
         return len(self.paths)
 
     def source(self, row: int) -> Path | bytes:
-        """The path of an image, or its content if it is in object storage.
+        """The path of an image or of a moment in a video; the content of an image in object storage.
 
         Errors: `MiniClipError` if it cannot be fetched from the storage.
         """
@@ -146,13 +147,18 @@ class ImageIndex:
 
     def exists(self, row: int) -> bool:
         """Whether an image's file still exists; images in object storage are not checked."""
-        text = self.paths.text(row)
+        text = self.paths.file(row)
         return is_uri(text) or os.path.exists(text)
 
     def embeds(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(K, D) embeddings of some rows, from memory or from disk."""
         rows = np.asarray(rows, dtype=np.int64)
         return self.image_embeds[rows] if len(self.image_embeds) else self.stored.take(rows)
+
+    @cached_property
+    def frames(self) -> VideoFrames:
+        """Which rows are frames of videos."""
+        return VideoFrames.of(self.paths)
 
     @property
     def dated(self) -> int:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from miniclip.cpu import thread_count
 from miniclip.data.images import ImageSource
+from miniclip.data.moments import file_of
 from miniclip.data.paths import printable, real_path, valid_text
 from miniclip.data.prefetch import prefetch
 from miniclip.data.progress import ProgressBar
@@ -51,8 +52,9 @@ def read_texts(
     `progress(done, total)` is called for every image. Reading ends early if `stop` is set; texts read so far stay.
     An image that cannot be read now is retried at the next update.
     """
-    unread = set(there) & set(writer.without_text())
-    paths, texts = sorted(unread), {}
+    files = set(there)
+    paths = sorted(path for path in writer.without_text() if file_of(path) in files)
+    texts: dict[str, str] = {}
     if not paths:
         return 0
     reader, found = _reader(), 0

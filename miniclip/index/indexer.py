@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from miniclip.data.images import read_header
 from miniclip.data.metadata import Metadata
+from miniclip.data.moments import file_of, is_video
 from miniclip.data.paths import printable, real_path
 from miniclip.data.prefetch import prefetch
 from miniclip.data.progress import ProgressBar
@@ -29,9 +30,10 @@ from miniclip.index.embed_file import Reading, read_all, row_columns
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.image_texts import ReadTexts, read_texts, wants_text
 from miniclip.index.scan import absolute, scan_images
-from miniclip.index.scan_result import ImageFile, Problem, ScanResult
+from miniclip.index.scan_result import Problem, ScanResult
 from miniclip.index.settings import INDEX_FORMAT, Settings, kept_settings
 from miniclip.index.store import Writer, open_writer, read_problems
+from miniclip.index.update_plan import Plan, compare
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.text_reader import check_text_reader
 
@@ -52,30 +54,18 @@ class IndexReport:
     undated: int = 0  # images of the index without a date
     remarks: int = 0  # damaged images of the index that can still be shown
     with_text: int = 0  # images in which this update found text
+    videos: int = 0  # whose frames are images of the index
     notes: list[str] = field(default_factory=list)  # a line for each kind of skipped file
 
     def __str__(self) -> str:
         text = f"{self.added:,} images embedded, {self.kept:,} unchanged, {self.removed:,} removed"
         text += f", {self.reused:,} of the embedded known by their content" if self.reused else ""
+        text += f", frames of {self.videos:,} video{'s' if self.videos > 1 else ''} among them" if self.videos else ""
         text += f", {len(self.skipped):,} skipped" if self.skipped else ""
         text += f", {self.remarks:,} damaged but shown" if self.remarks else ""
         text += f", text found in {self.with_text:,}" if self.with_text else ""
         text += f", {self.undated:,} without a date" if self.undated else ""
         return text + (f" ({self.added / self.seconds:.0f} images/s)" if self.added and self.seconds else "")
-
-
-@dataclass
-class Plan:
-    """The work to do, from comparing files with the index."""
-
-    fresh: list[ImageFile] = field(default_factory=list)
-    kept: int = 0
-    kept_paths: list[str] = field(default_factory=list)  # rows whose file exists
-    gone: list[str] = field(default_factory=list)
-    known_paths: set[str] = field(default_factory=set)
-    offset_of: dict[bytes, int] = field(default_factory=dict)  # by content hash
-    problems: dict[str, Problem] = field(default_factory=dict)  # problems that still exist, by path
-    settled: list[str] = field(default_factory=list)  # paths whose problem is solved, or is checked again
 
 
 Write = Callable[[Plan, ScanResult, OnnxEncoders, Writer, threading.Event], tuple[int, int]]
@@ -115,7 +105,7 @@ def update_index(
     settings = Settings(bundle.fingerprint, bundle.folder.resolve(), absolute(images), exclude, ocr=ocr)
     with open_writer(out, settings, encoders.dim) as writer:
         with _stop_when_interrupted() as stop:
-            plan = _compare(found, writer, read_problems(out))
+            plan = compare(found, writer, read_problems(out))
             _check_source(settings.images, writer, plan.gone)
             old_format = writer.settings.format
             begun = replace(settings, format=old_format, is_finished=not plan.fresh)
@@ -153,8 +143,9 @@ def update_index(
                 raise MiniClipError(f"no image in {images} could be read{reason}")
         if flat:
             ImageIndex.open(out, in_memory=False).write_derived_files()
+    videos = sum(is_video(path) for path in found.files.keys() - plan.problems.keys())
     changes = added, plan.kept, len(plan.gone), problems, reused, seconds
-    return IndexReport(*changes, undated, remarks, with_text, found.remarks())
+    return IndexReport(*changes, undated, remarks, with_text, videos, found.remarks())
 
 
 def _read_again(paths: Sequence[str]) -> dict[str, Metadata]:
@@ -172,46 +163,12 @@ def _read_again(paths: Sequence[str]) -> dict[str, Metadata]:
 def _check_source(images: str, writer: Writer, gone: Sequence[str]) -> None:
     """Refuse to remove the images of another folder, unless that folder was moved or deleted."""
     before = writer.settings.images
-    if images != before and any(is_uri(path) or os.path.exists(real_path(path)) for path in gone):
+    if images != before and any(is_uri(path) or os.path.exists(real_path(file_of(path))) for path in gone):
         are = "may be" if is_uri(before) else "are"  # in object storage, each check takes a request
         raise MiniClipError(
             f"the index {writer.folder} holds the images of {printable(before)}, and they {are} still there; "
             f"index {printable(before)} again, or choose another --out for {printable(images)}"
         )
-
-
-def _compare(found: ScanResult, writer: Writer, problems: Sequence[Problem]) -> Plan:
-    """Compare files with rows: new, changed and gone ones, and unchanged files that hold no image."""
-    known = writer.known()
-    plan = Plan()
-    rows: dict[str, tuple[int, int]] = {}
-    captions: dict[str, tuple[str, ...]] = {}
-    columns = [known[name].to_pylist() for name in ("path", "sha256", "bytes", "mtime_ns", "captions")]
-    for offset, (path, sha256, size, mtime_ns, own) in enumerate(zip(*columns, strict=True)):
-        rows[path], captions[path] = (size, mtime_ns), tuple(own)
-        plan.offset_of.setdefault(sha256, offset)
-    plan.known_paths = set(rows)
-    known_problems = {problem.path: problem for problem in problems}
-    for path, file in found.files.items():
-        if found.captions_unknown:
-            file = replace(file, captions=captions.get(path, ()))
-        problem = known_problems.get(path)
-        if rows.get(path) == file.state and captions[path] == file.captions:
-            plan.kept += 1
-            plan.kept_paths.append(path)
-        elif problem and (problem.bytes, problem.mtime_ns) == file.state and not problem.retryable:
-            plan.problems[path] = known_problems.pop(path)
-            if path in rows:  # a kill between the commits of the problem and of the removed row
-                plan.gone.append(path)
-        else:
-            plan.fresh.append(file)
-    for path in rows.keys() - found.files.keys():
-        if found.hides(path):
-            plan.kept += 1
-        else:
-            plan.gone.append(path)
-    plan.settled = [path for path in known_problems if not found.hides(path)]
-    return plan
 
 
 def write_here(
@@ -233,16 +190,19 @@ def write_here(
     def commit() -> None:
         nonlocal added, reused
         if waiting:
-            again = any(reading.file.path in plan.known_paths for reading in waiting)
+            again = {reading.file.path for reading in waiting} & plan.known_paths
             writer.put(
                 row_columns(
                     waiting, writer.take([r.known_at for r in waiting if r.known_at is not None]), encoders.dim
                 ),
-                replace=again,
+                replace=bool(again),
             )
+            # frames that the changed video no longer has; until then, its frames are of two states (`update_plan`)
+            obsolete = set(plan.row_paths(again)) - {reading.path for reading in waiting}
+            writer.remove(sorted(obsolete))
         if problems:
             writer.put_problems(problems)
-            writer.remove([problem.path for problem in problems if problem.path in plan.known_paths])
+            writer.remove(plan.row_paths(problem.path for problem in problems))
         added += len(waiting)
         reused += sum(reading.known_at is not None for reading in waiting)
         plan.problems.update((problem.path, problem) for problem in problems)
@@ -251,7 +211,7 @@ def write_here(
 
     started = last_commit = time.monotonic()
     with ProgressBar(total=len(plan.fresh), desc="embedding images", unit="image", disable=not plan.fresh) as bar:
-        for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.offset_of), 1):
+        for done, (file, read) in enumerate(read_all(plan.fresh, encoders, plan.known), 1):
             bar.update(1)
             if progress is not None:
                 progress(done, len(plan.fresh))
@@ -259,8 +219,8 @@ def write_here(
                 problems.append(Problem(file.path, str(read), *file.state, is_retryable(read)))
                 tqdm.write(f"skipping {_shown(file.path, found)}: {read}")
             else:
-                waiting.append(read)
-                if remark := read.columns.get("remark"):
+                waiting += read
+                if remark := read[0].columns.get("remark"):
                     tqdm.write(f"{_shown(file.path, found)}: {remark}; indexed as it shows")
             now = time.monotonic()
             if now - last_commit > max(COMMIT_EVERY_S, COMMIT_SHARE * (now - started)):

@@ -22,12 +22,13 @@ from tqdm import tqdm
 from miniclip.data.paths import printable
 from miniclip.data.progress import ProgressBar
 from miniclip.errors import MiniClipError, is_retryable
-from miniclip.index.embed_file import read_file, row_columns
-from miniclip.index.indexer import Plan, Write
+from miniclip.index.embed_file import KnownContents, read_file, row_columns
+from miniclip.index.indexer import Write
 from miniclip.index.lance_errors import writing
 from miniclip.index.scan_result import ImageFile, Problem, ScanResult
 from miniclip.index.schema import index_schema
 from miniclip.index.store import Writer
+from miniclip.index.update_plan import Plan
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.installation import install
@@ -45,7 +46,7 @@ class RayEmbedder:
         self._schema = result_schema(dim)
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        """path, bytes, mtime_ns, captions (B rows) -> B result rows; a row without an embedding has a reason."""
+        """path, bytes, mtime_ns, captions (B files) -> rows of images; a row without an embedding has a reason."""
         return embed_block(files, self._encoders, self._schema)
 
 
@@ -61,7 +62,7 @@ def embed_block(files: pa.Table, encoders: OnnxEncoders, schema: pa.Schema) -> p
     for row in files.to_pylist():
         file = ImageFile(row["path"], row["bytes"], row["mtime_ns"], tuple(row["captions"]))
         try:
-            readings.append(read_file(file, encoders, {}))
+            readings += read_file(file, encoders, KnownContents())
         except MiniClipError as error:
             own = {"path": file.path, "bytes": file.bytes, "mtime_ns": file.mtime_ns}
             failed.append(own | {REASON: str(error), RETRYABLE: is_retryable(error)})
@@ -106,7 +107,7 @@ def on_cluster(address: str) -> Write:
                     good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON, RETRYABLE])
                     added += (count := good.count())
                     problems = _problems(done.filter(expr=col(REASON).is_not_null()))
-                writer.remove([file.path for file in chunk if file.path in plan.known_paths])
+                writer.remove(plan.row_paths(file.path for file in chunk))
                 if count:
                     with writing(writer.folder), _one_line():
                         lance_ray.write_lance(good, writer.images_uri, schema=writer.schema, mode="append")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from miniclip.data.moments import file_of
 from miniclip.data.storage import is_uri
 from miniclip.errors import MiniClipError
 from miniclip.files import expand, numbered_names
@@ -55,7 +56,7 @@ def plan_relocation(paths: Sequence[str], folder: str | Path, kind: str) -> Plan
     steps: list[Step] = []
     refused: list[tuple[str, str]] = []
     taken: set[str] = set()
-    for path in dict.fromkeys(paths):
+    for path in _files(paths):
         source = file_path(path)
         try:
             state = state_of_file(path, source)
@@ -77,7 +78,7 @@ def plan_relocation(paths: Sequence[str], folder: str | Path, kind: str) -> Plan
 def plan_trash(paths: Sequence[str]) -> Plan:
     """Plan which files go to the system's trash. Nothing is written."""
     steps, refused = [], []
-    for path in dict.fromkeys(paths):
+    for path in _files(paths):
         source = file_path(path)
         try:
             steps.append(Step(source, "", state_of_file(path, source)))
@@ -110,8 +111,13 @@ def check_unchanged(step: Step) -> None:
 
 
 def file_path(path: str) -> str:
-    """The absolute path of the file that an index's path names."""
-    return os.path.abspath(path.removeprefix("file://"))
+    """The absolute path of the file that an index's path names: that of the video for a frame."""
+    return os.path.abspath(file_of(path).removeprefix("file://"))
+
+
+def _files(paths: Sequence[str]) -> list[str]:
+    """The files of an index's paths, each once: frames of one video are one file."""
+    return list(dict.fromkeys(map(file_of, paths)))
 
 
 def lstat(path: str) -> os.stat_result | None:

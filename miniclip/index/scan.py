@@ -1,4 +1,4 @@
-"""Find the files to index: every image below a folder or of a data set, with size and time to detect changes.
+"""Find the files to index: every image and video below a folder or of a data set, with size and time to detect changes.
 
 In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: `ScanResult`: files by path, unusable files with the
 reason, and counts of skipped files. No image is opened here. Links to folders are followed, but each folder is scanned
@@ -17,15 +17,18 @@ from miniclip.data.caption_table import Skipped
 from miniclip.data.captions import UNCAPTIONED, read_captions, read_folder_captions
 from miniclip.data.ignore import Ignore
 from miniclip.data.images import SUFFIXES
+from miniclip.data.moments import VIDEO_SUFFIXES, is_video, second_of
 from miniclip.data.paths import printable, real_path, stored_path, valid_text
 from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.data.storage import is_uri
+from miniclip.data.video import can_read_video
 from miniclip.errors import MiniClipError, first_line
 from miniclip.files import expand
 from miniclip.index.scan_result import ImageFile, Problem, ScanResult
 
-MAX_BYTES = 2 << 30
+MAX_BYTES, MAX_VIDEO_BYTES = 2 << 30, 32 << 30
 RAW_DOUBLE, BESIDE_RAW = "RAW beside its JPEG", ("jpg", "jpeg", "heic", "heif")
+LIVE_PHOTO, BESIDE_LIVE_PHOTO = "video of a Live Photo", ("heic", "heif")  # an iPhone writes three seconds as .mov
 PLAIN = "/!$&'()*+,;=:@~"  # characters that need no escape in the path of a URI, in addition to letters, digits and -._
 
 
@@ -65,7 +68,12 @@ def scan_images(source: str, exclude: Sequence[str] = ()) -> ScanResult:
 
 def _no_images(problem: str, found: ScanResult) -> MiniClipError:
     remarks = "; ".join(["", *found.remarks()])
-    return MiniClipError(f"{problem}; MiniCLIP reads {', '.join(suffix[1:] for suffix in SUFFIXES)}{remarks}")
+    return MiniClipError(f"{problem}; MiniCLIP reads {', '.join(suffix[1:] for suffix in _suffixes())}{remarks}")
+
+
+def _suffixes() -> tuple[str, ...]:
+    """Endings of the files to index; videos need the extra `video`."""
+    return (*SUFFIXES, *VIDEO_SUFFIXES) if can_read_video() else SUFFIXES
 
 
 def absolute(source: str) -> str:
@@ -88,6 +96,7 @@ def state_of(status: os.stat_result) -> tuple[int, int]:
 def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
     """Every object below a place with the suffix of an image, by the same rules as files of a folder.
 
+    Videos are passed over: an object is read as a whole, into memory.
     An object is stored as the URI that reads it: quoted, and with the options of the place, such as `?region=...`.
     """
     from pyarrow import fs
@@ -102,7 +111,7 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
         raise MiniClipError(f"cannot list {uri}: {first_line(error)}") from error
     place = place.rstrip("/")
     ignore = _WithoutFiles(place, exclude)
-    doubles = _raw_doubles(info.path for info in infos)
+    doubles = _doubles(info.path for info in infos)
     for info in infos:
         if "/." in info.path[len(place) :] or not info.is_file:
             continue
@@ -110,7 +119,7 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
             found.pass_over(info.base_name)
             continue
         if info.path in doubles:
-            found.passed_over[RAW_DOUBLE] += 1
+            found.passed_over[doubles[info.path]] += 1
             continue
         if ignore.hides(info.path):
             found.left_out["objects"] += 1
@@ -132,23 +141,26 @@ class _WithoutFiles(Ignore):
         return None
 
 
-def _raw_doubles(names: Iterable[str]) -> set[str]:
-    """RAW files beside an image of the same name: cameras write both for one photograph."""
-    raw: dict[str, list[str]] = {}
-    others = set()
+def _doubles(names: Iterable[str]) -> dict[str, str]:
+    """Files beside an image of the same name, and what they are: cameras write both for one photograph."""
+    suffixes_of: dict[str, set[str]] = {}  # of images, by the name without suffix
+    candidates: list[tuple[str, str, str, tuple[str, ...]]] = []
     for name in names:
-        stem, _, suffix = name.rpartition(".")
-        if f".{suffix.lower()}" in RAW_SUFFIXES:
-            raw.setdefault(stem.lower(), []).append(name)
-        elif suffix.lower() in BESIDE_RAW:
-            others.add(stem.lower())
-    return {name for stem in raw.keys() & others for name in raw[stem]}
+        stem, _, suffix = name.lower().rpartition(".")
+        if f".{suffix}" in RAW_SUFFIXES:
+            candidates.append((name, stem, RAW_DOUBLE, BESIDE_RAW))
+        elif suffix == "mov":
+            candidates.append((name, stem, LIVE_PHOTO, BESIDE_LIVE_PHOTO))
+        elif suffix in BESIDE_RAW:
+            suffixes_of.setdefault(stem, set()).add(suffix)
+    return {name: kind for name, stem, kind, beside in candidates if suffixes_of.get(stem, set()).intersection(beside)}
 
 
 def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
     """Paths with an image's suffix, folder by folder in the order of names."""
     seen: set[tuple[int, int]] = set()
     folders = [root]
+    suffixes = _suffixes()
     while folders:
         folder = folders.pop()
         try:
@@ -163,7 +175,7 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
             found.unreadable_folders.append(stored_path(folder) + "/")
             continue
         subfolders = []
-        doubles = _raw_doubles(entry.name for entry in entries)
+        doubles = _doubles(entry.name for entry in entries)
         for entry in entries:
             if entry.name.startswith("."):
                 found.pass_over(entry.name if entry.name.lower() in SUFFIXES else "")
@@ -172,8 +184,8 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
                 if not ignore.leaves_out(entry.path, is_folder=True):
                     subfolders.append(entry.path)
             elif entry.name in doubles:
-                found.passed_over[RAW_DOUBLE] += 1
-            elif entry.name.lower().endswith(SUFFIXES):
+                found.passed_over[doubles[entry.name]] += 1
+            elif entry.name.lower().endswith(suffixes):
                 if not ignore.leaves_out(entry.path, is_folder=False):
                     yield entry.path
             elif entry.is_symlink() and not os.path.exists(entry.path):  # its target may be an unmounted drive
@@ -196,6 +208,10 @@ def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
     if real_path(stored) != path:  # the name itself contains one of the private characters
         found.problems.append(Problem(printable(stored), "its name holds a private-use character; rename it"))
         return
+    if second_of(stored) is not None:  # a caption file may name any file
+        found.problems.append(Problem(stored, "its name is that of a moment in a video; rename it"))
+        return
+    limit = MAX_VIDEO_BYTES if is_video(stored) else MAX_BYTES
     try:
         status = os.stat(path)
     except OSError as error:
@@ -206,8 +222,8 @@ def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
         return
     if not stat.S_ISREG(status.st_mode):
         found.problems.append(Problem(stored, "a folder, pipe, socket or device, not an image"))
-    elif status.st_size > MAX_BYTES:
-        found.problems.append(Problem(stored, f"larger than {MAX_BYTES >> 30} GB", *state_of(status)))
+    elif status.st_size > limit:
+        found.problems.append(Problem(stored, f"larger than {limit >> 30} GB", *state_of(status)))
     else:
         found.files[stored] = ImageFile(stored, *state_of(status), captions)
 

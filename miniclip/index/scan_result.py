@@ -4,9 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from miniclip.data.images import SUFFIXES
+from miniclip.data.moments import VIDEO_SUFFIXES
 from miniclip.data.paths import printable
+from miniclip.data.video import can_read_video
+from miniclip.installation import install
 
-# kinds of files, by suffix, that are often among images but that MiniCLIP does not read
+# kinds of files, by suffix, that are often among images but that MiniCLIP does not read, or only with an extra
 KINDS = {
     "RAW": "raw",
     "video": "mp4 mov m4v avi mkv webm wmv mpg mpeg mts m2ts 3gp flv ogv vob insv lrv",
@@ -78,4 +81,7 @@ class ScanResult:
             shown = [f"{printable(name)} {count:,}" for name, count in counts.most_common(8)]
             rest = sum(counts.values()) - sum(count for _, count in counts.most_common(8))
             lines += [f"{words}: {', '.join(shown + ([f'others {rest:,}'] if rest else []))}"] if counts else []
+        videos = sum(self.passed_over[f"video ({suffix})"] for suffix in VIDEO_SUFFIXES)
+        if videos and not can_read_video():
+            lines.append(f"{videos:,} video{'s' if videos > 1 else ''} can be searched with: {install('video')}")
         return lines

@@ -20,11 +20,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniclip.cache import ANOTHER, cache_folder
 from miniclip.data.metadata import Metadata
+from miniclip.data.moments import file_of
 from miniclip.errors import IndexBusy, MiniClipError
 from miniclip.index.lance_errors import unreadable, writing
 from miniclip.index.scan_result import Problem
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 LOCK = "writer.lock"
 BEGUN = (LOCK, "index.json.partial")  # files that a kill may leave of an unfinished index
+DELETE_ROWS = 500  # of one commit, and the rest of a video's
 MAX_FRAGMENTS = 32  # each commit adds one; many small ones are slow to read
 
 
@@ -80,8 +83,8 @@ def read_problems(folder: Path) -> list[Problem]:
 
 
 class Writer:
-    """The one writer of an index. Every method that writes is one commit of one table (`remove`: one for every
-    500 paths), or a `MiniClipError`."""
+    """The one writer of an index. Every method that writes is one commit of one table (`remove`: one for about
+    every 500 paths), or a `MiniClipError`."""
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder = folder
@@ -285,6 +288,17 @@ def _open_or_create(folder: Path, name: str, schema: "pa.Schema") -> Any:
 
 
 def _delete(table: Any, paths: Sequence[str]) -> None:
-    for start in range(0, len(paths), 500):
-        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths[start : start + 500])
-        table.delete(f"path IN ({quoted})")
+    """The frames of one video go in one commit: an index that a kill leaves has all of them or none."""
+    batch: list[str] = []
+    for _, rows in groupby(sorted(paths, key=file_of), key=file_of):
+        batch += rows
+        if len(batch) >= DELETE_ROWS:
+            _delete_batch(table, batch)
+            batch = []
+    if batch:
+        _delete_batch(table, batch)
+
+
+def _delete_batch(table: Any, paths: Sequence[str]) -> None:
+    quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    table.delete(f"path IN ({quoted})")

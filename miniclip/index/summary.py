@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.data.moments import file_of
 from miniclip.errors import MiniClipError
 from miniclip.files import replace_atomically
 from miniclip.index.columns import Captions, Paths, Texts
@@ -140,11 +141,13 @@ def is_current(summary: Summary, found: ScanResult) -> bool:
         return False
     if found.unreadable_folders or found.unreadable_files:
         return False
-    rows = {}
+    rows: dict[str, tuple[int, tuple[int, ...]]] = {}  # of each file; the frames of a video are its rows
     for row, state in enumerate(summary.states.tolist()):
-        rows[summary.paths.stored_text(row)] = row, tuple(state)
+        first = rows.setdefault(file_of(summary.paths.stored_text(row)), (row, tuple(state)))
+        if first[1] != tuple(state):
+            return False
     for path, file in found.files.items():
-        row, state = rows.pop(path, (-1, None))
+        row, state = rows.pop(path, (-1, ()))
         problem = reported.pop(path, None)
         if problem is not None:  # known not to be an image, and unchanged since
             if row >= 0 or problem.retryable or (problem.bytes, problem.mtime_ns) != file.state:

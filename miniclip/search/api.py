@@ -28,7 +28,7 @@ class Hit:
     """One image that a search found."""
 
     path: Path
-    """The image's file."""
+    """The image's file; for a moment in a video the file of the video."""
     score: float
     """Cosine similarity of the image to the query."""
     probability: float | None
@@ -39,10 +39,12 @@ class Hit:
     """Whether captions, file or folder names or the date contain the query's words."""
     text: str = ""
     """The lines of text in the image that contain words of the query; indexing them needs the extra `ocr`."""
+    second: float | None = None
+    """The moment in its video, in seconds; None for an image."""
     _read: Callable[[], ImageSource] = field(default=bytes, repr=False, compare=False)
 
     def open(self) -> Image.Image:
-        """Open the image.
+        """Open the image, or the frame of the video.
 
         Returns:
             An upright RGB image of PIL.
@@ -72,7 +74,7 @@ class Index:
 
     @property
     def paths(self) -> Sequence[Path]:
-        """The path of every image, in the order of `embeddings`."""
+        """The path of every image, in the order of `embeddings`; a moment in a video as `party.mp4#t=12.5`."""
         return self.searcher.index.paths
 
     @property
@@ -102,6 +104,8 @@ class Index:
         within_km: float | None = None,
     ) -> list[Hit]:
         """Find images by words, by images, or by both; with filters alone, list the newest images.
+
+        A video is found by its best moment.
 
         Args:
             query: What the image should show; several phrasings are averaged.
@@ -151,7 +155,16 @@ class Index:
         hits = self.searcher.browse(asked) if is_browsing else self.searcher.search(asked).hits
         source = self.searcher.index.source
         return [
-            Hit(hit.path, hit.score, hit.probability, hit.captions, hit.by_name, hit.text, partial(source, hit.row))
+            Hit(
+                hit.path,
+                hit.score,
+                hit.probability,
+                hit.captions,
+                hit.by_name,
+                hit.text,
+                hit.second,
+                partial(source, hit.row),
+            )
             for hit in hits
         ]
 

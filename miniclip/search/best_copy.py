@@ -17,7 +17,7 @@ from miniclip.data.images import open_image, opened_image
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.relocation_plan import Plan, keeping, plan_relocation, plan_trash
-from miniclip.search.duplicates import file_of, is_as_indexed
+from miniclip.search.duplicates import is_as_indexed, target_of
 
 SHARPNESS_PX = 1024  # longest edge at which images of equally many pixels are compared
 
@@ -43,8 +43,8 @@ def choose_best(groups: Sequence[Sequence[int]], index: ImageIndex, threshold: f
             kept, rest = int(left[0]), left[1:]
             similarity = index.embeds(rest) @ index.embeds([kept])[0]  # (R,)
             is_alike = index.content[rest] == index.content[kept]
-            if threshold < 1:
-                is_alike |= similarity >= threshold
+            if threshold < 1 and np.isnan(index.frames.second[kept]):
+                is_alike |= (similarity >= threshold) & np.isnan(index.frames.second[rest])
             if is_alike.any():
                 choices.append(Choice(kept, rest[is_alike].tolist()))
             left = rest[~is_alike]
@@ -53,8 +53,8 @@ def choose_best(groups: Sequence[Sequence[int]], index: ImageIndex, threshold: f
 
 def plan_others(choices: Sequence[Choice], index: ImageIndex, folder: str) -> Plan:
     """Move all other copies into `folder`, or to the trash if it is ""; errors as in `plan_relocation`."""
-    text = index.paths.text
-    kept_for = {text(row): text(choice.kept) for choice in choices for row in choice.others}
+    file = index.paths.file
+    kept_for = {file(row): file(choice.kept) for choice in choices for row in choice.others}
     paths = list(kept_for)
     return keeping(plan_relocation(paths, folder, "move") if folder else plan_trash(paths), kept_for)
 
@@ -98,7 +98,7 @@ def _distinct_files(rows: Sequence[int], index: ImageIndex) -> list[int]:
     """The rows whose file has not changed since it was indexed, each file once."""
     files: dict[str, int] = {}
     for row in rows:
-        path = index.paths.text(row)
+        path = index.paths.file(row)
         if is_as_indexed(path, index.states[row]):
-            files.setdefault(file_of(path), row)
+            files.setdefault(target_of(path), row)
     return list(files.values())

@@ -59,12 +59,13 @@ def newest_first(rows: np.ndarray, index: ImageIndex) -> np.ndarray:
 
 
 def browse(query: Filters, index: ImageIndex, distinct: bool = False) -> np.ndarray:
-    """(K,) the rows of all images that pass the filters, newest first."""
+    """(K,) the rows of all images that pass the filters, newest first; of a video its earliest frame."""
     query.check_filters()
     allowed = query.allowed(index)
     if distinct and index.distinct is not None:
         allowed = index.distinct if allowed is None else _first_of_each(index.content, allowed)
-    return newest_first(np.arange(len(index)) if allowed is None else np.flatnonzero(allowed), index)
+    rows = np.arange(len(index)) if allowed is None else np.flatnonzero(allowed)
+    return newest_first(rows[index.frames.is_first[rows]] if index.frames else rows, index)
 
 
 def _first_of_each(content: np.ndarray, allowed: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 In: an index. Out: groups of rows. Equal files have the same content hash; a resized, cropped or re-encoded image has
 nearly the same embedding. Every image is compared with every other, so 10 times as many images take 100 times as long.
+Videos count as duplicates only if their files are equal: two that have one frame in common differ in others. The row of
+a video is its first frame.
 """
 
 import os
@@ -26,19 +28,24 @@ def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int
     if not 0 < threshold <= 1:
         raise InvalidArgument("threshold", f"must be above 0 and at most 1, got {threshold:g}")
     group = index.content.astype(np.int64).copy()  # (N,) the first row of each group; equal files are already joined
+    frames = index.frames
     for first, second in _similar_pairs(index.image_embeds, threshold) if threshold < 1 else ():
+        if frames:
+            are_images = np.isnan(frames.second[first]) & np.isnan(frames.second[second])
+            first, second = first[are_images], second[are_images]
         _join(group, first, second)
     members: dict[int, list[int]] = {}
     for row in np.flatnonzero(np.bincount(group)[group] > 1).tolist():
-        members.setdefault(int(group[row]), []).append(row)
-    return list(members.values())
+        if not frames or frames.first[row] == row:
+            members.setdefault(int(group[row]), []).append(row)
+    return [rows for rows in members.values() if len(rows) > 1]
 
 
 def kinds(index: ImageIndex, rows: Sequence[int]) -> Iterator[str]:
     """The kind of each row: `first`, then `same file` (a link to an earlier one), `equal` to it, or `similar`."""
     seen = set[str]()
     for row in rows:
-        file = file_of(index.paths.text(row))
+        file = target_of(index.paths.file(row))
         if not seen:
             yield "first"
         elif file in seen:
@@ -57,10 +64,10 @@ def to_delete(groups: Sequence[Sequence[int]], index: ImageIndex) -> Iterator[st
     for rows in groups:
         seen = set[str]()
         for row in rows:
-            path = index.paths.text(row)
+            path = index.paths.file(row)
             if not is_as_indexed(path, index.states[row]):
                 continue
-            if (file := file_of(path)) not in seen:
+            if (file := target_of(path)) not in seen:
                 if seen:
                     yield path
                 seen.add(file)
@@ -74,8 +81,8 @@ def is_as_indexed(path: str, state: np.ndarray) -> bool:
         return False
 
 
-def file_of(path: str) -> str:
-    """The file that a path leads to, with all links followed."""
+def target_of(path: str) -> str:
+    """The file that a file's path leads to, with all links followed."""
     return os.path.realpath(path.removeprefix("file://"))
 
 

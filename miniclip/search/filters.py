@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniclip.data.moments import VIDEO_SUFFIXES
 from miniclip.data.raw_preview import RAW_SUFFIXES
 from miniclip.errors import InvalidArgument
 from miniclip.search.place import Place, distance_km
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # help and flags of the command line must not import NumPy
 ORIENTATIONS = ("landscape", "portrait", "square")
 SQUARE_RATIO = 1.05  # largest ratio of the edges of a square image
 OTHER_NAMES = {"jpg": "jpeg", "tif": "tiff", "heif": "heic", "jpeg2000": "jp2", "j2k": "jp2"}
-OTHER_NAMES |= {suffix[1:]: "raw" for suffix in RAW_SUFFIXES}
+OTHER_NAMES |= {suffix[1:]: "raw" for suffix in RAW_SUFFIXES} | {suffix[1:]: "video" for suffix in VIDEO_SUFFIXES}
 DEFAULT_WITHIN_KM = 10.0
 NO_PLACE = "must be latitude and longitude in degrees, such as 48.86,2.35"
 

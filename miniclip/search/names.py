@@ -89,10 +89,11 @@ class NameSearch:
     @cached_property
     def _sources(self) -> list[Source]:
         index, each_row = self._index, np.arange(len(self._index))
+        paths = index.frames.files(index.paths.texts) if index.frames else index.paths.texts
         row_of_caption = np.repeat(each_row, np.diff(index.captions.ends))
         sources = [
             Source(index.captions.texts, row_of_caption),
-            Source(index.paths.texts, each_row, _root_bytes(index.paths.texts)),
+            Source(paths, each_row, _root_bytes(paths)),
             Source(index.texts, each_row),
         ]
         return [source for source in sources if len(source.texts.content)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from miniclip.data.images import ImageSource
+from miniclip.data.moments import file_of, second_of
 from miniclip.errors import InvalidArgument
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
@@ -21,7 +22,7 @@ from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.caption_cache import caption_embeds
 from miniclip.search.compose import allowed_rows, browse, compose, newest_first
 from miniclip.search.exact import ExactSearch
-from miniclip.search.names import STRONG_COVERAGE, NameSearch, fuse, lines_with
+from miniclip.search.names import STRONG_COVERAGE, NameMatches, NameSearch, fuse, lines_with
 from miniclip.search.query import DEFAULT_TOP_K, Query
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 SORTS = ("match", "date")
 FUSION_DEPTH = 1000  # embedding ranks that are fused with names
+DEEPER = 4  # times as many rows are looked at where the best ones are frames of few videos
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Hit:
 
     row: int
     score: float
-    path: Path
+    path: Path  # of the file
     captions: list[str]
     probability: float | None = (
         None  # that it matches the query's words; None for other queries, or without calibration
@@ -48,6 +50,7 @@ class Hit:
     by_name: bool = False  # its captions, file or folder names, date or text contain the query's words
     match: str | None = None  # `probability` in a word: strong, likely or weak
     text: str = ""  # lines of text in the image that contain words of the query
+    second: float | None = None  # of the frame in its video
 
 
 @dataclass(frozen=True)
@@ -114,23 +117,24 @@ class Searcher:
         query.check(len(self.index))
         composed = compose(query, self.encoders, self.index)
         allowed = allowed_rows(query, self.index)
-        depth = max(query.top_k, FUSION_DEPTH) if query.names and query.texts else query.top_k
-        scores, rows = self.gallery.top_k(composed.query_embed, min(depth, len(self.index)), allowed)
-        named = np.empty(0, dtype=np.int64)
-        if query.names and query.texts:
-            scores, rows, named = self._with_names(query, composed.query_embed, rows[0], allowed)
+        matches = [self._names.search(words, allowed) for words in query.texts] if query.names else []
+        scores, rows = self._ranked(composed.query_embed, query.top_k, allowed, matches)
+        named = [own.rows[own.coverage >= STRONG_COVERAGE] for own in matches]
+        by_name = np.intersect1d(rows, np.concatenate(named)) if named else np.empty(0, dtype=np.int64)
         # only words are calibrated: with an image or `minus`, the order differs
         if composed.text_embed is None or self.match is None or query.images or query.rows or query.minus:
-            return SearchResult(self.in_order(self._hits(scores[0], rows[0], None, named, query), query.sort))
-        likely = self.match.probability(scores[0], composed.text_embed[0])
+            return SearchResult(self.in_order(self._hits(scores, rows, None, by_name, query), query.sort))
+        likely = self.match.probability(scores, composed.text_embed[0])
         compared = len(self.index) if allowed is None else int(np.count_nonzero(allowed))
-        nothing_matches = len(likely) > 0 and likely.max() < self.match.cutoff_probability(compared) and len(named) == 0
+        nothing_matches = (
+            len(likely) > 0 and likely.max() < self.match.cutoff_probability(compared) and len(by_name) == 0
+        )
         # an image that ranks higher because of its name is at least as likely as the images below
         likely = np.maximum.accumulate(likely[::-1])[::-1]
         words = self.match.words(likely.tolist(), compared)
         hits = [
             replace(hit, match=word)
-            for hit, word in zip(self._hits(scores[0], rows[0], likely, named, query), words, strict=True)
+            for hit, word in zip(self._hits(scores, rows, likely, by_name, query), words, strict=True)
         ]
         return SearchResult(self.in_order(hits, query.sort), bool(nothing_matches), is_calibrated=True)
 
@@ -148,18 +152,24 @@ class Searcher:
         by_row = {hit.row: hit for hit in hits}
         return [by_row[row] for row in newest_first(np.array(list(by_row)), self.index).tolist()]
 
-    def _with_names(
-        self, query: Query, query_embed: np.ndarray, rows: np.ndarray, allowed: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """rows (K,) by embedding -> scores and rows (1, top_k) by embeddings and names, and the rows found by name."""
-        fused, named = rows, []
-        for words in query.texts:
-            matches = self._names.search(words, allowed)
-            fused = fuse(fused, matches)
-            named.append(matches.rows[matches.coverage >= STRONG_COVERAGE])
-        fused = fused[: query.top_k]
-        scores = self.index.embeds(fused) @ query_embed[0]
-        return scores[None], fused[None], np.intersect1d(fused, np.concatenate(named))
+    def _ranked(
+        self, query_embed: np.ndarray, top_k: int, allowed: np.ndarray | None, matches: Sequence[NameMatches]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and rows (top_k,), best first, by embeddings and matching names; of each video only the best frame."""
+        frames = self.index.frames
+        depth = max(top_k, FUSION_DEPTH) if matches else top_k
+        while True:
+            scores, found = self.gallery.top_k(query_embed, min(depth, len(self.index)), allowed)
+            rows = found[0]
+            for own in matches:
+                rows = fuse(rows, own)
+            rows = frames.one_of_each(rows)[:top_k] if frames else rows[:top_k]
+            if len(rows) == top_k or found.shape[1] < depth:
+                break
+            depth *= DEEPER
+        if matches:
+            return self.index.embeds(rows) @ query_embed[0], rows
+        return scores[0][np.isin(found[0], rows)], rows
 
     @cached_property
     def _names(self) -> NameSearch:
@@ -216,6 +226,11 @@ class Searcher:
 
         likely = [None] * len(rows) if probabilities is None else [float(one) for one in probabilities]
         return [
-            Hit(row, float(score), index.paths[row], index.captions[row], probability, row in by_name, text=shown(row))
+            replace(self.hit(row, float(score)), probability=probability, by_name=row in by_name, text=shown(row))
             for score, row, probability in zip(scores, rows.tolist(), likely, strict=True)
         ]
+
+    def hit(self, row: int, score: float = 0.0) -> Hit:
+        """One row of the index as a result."""
+        path = self.index.paths.text(row)
+        return Hit(row, score, Path(file_of(path)), self.index.captions[row], second=second_of(path))

@@ -182,7 +182,7 @@ ODD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut.jp2": (lambda: encode(Image.effect_noise(SIZE, 90), "JPEG2000")[:900], "damaged image"),
 }
 # skipped, but counted by kind
-PASSED_OVER = {"film.mp4": "video (.mp4)", "paper.pdf": "PDF (.pdf)", "new.jxl": "image of another kind (.jxl)"}
+PASSED_OVER = {"film.vob": "video (.vob)", "paper.pdf": "PDF (.pdf)", "new.jxl": "image of another kind (.jxl)"}
 
 
 def write_camera_files(folder: Path) -> None:

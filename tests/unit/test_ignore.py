@@ -76,11 +76,11 @@ def test_captions_bring_no_excluded_image_back(tmp_path: Path) -> None:
 
 def test_skipped_files_are_counted_by_kind(tmp_path: Path) -> None:
     draw(tmp_path, "a.png", ".jpg", "sub/.PNG")
-    for name in ("b.psd", "c.PSD", "d.mov", "e.pdf", "notes.txt", ".hidden.jpg"):
+    for name in ("b.psd", "c.PSD", "d.vob", "e.pdf", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).write_bytes(b"x")
     (remark,) = scan_images(str(tmp_path)).remarks()
     assert remark.startswith("passed over: image of another kind (.psd) 2, ")
-    assert {"video (.mov) 1", "PDF (.pdf) 1", "files named only .jpg; give them a name: 1"} <= set(
+    assert {"video (.vob) 1", "PDF (.pdf) 1", "files named only .jpg; give them a name: 1"} <= set(
         remark.removeprefix("passed over: ").split(", ")
     )
     (tmp_path / "a.png").unlink()

@@ -1,7 +1,6 @@
 """The page's local addresses: the requests that pass, and their effect on files."""
 
 import io
-import json
 import os
 import stat
 import time
@@ -11,22 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.testclient import TestClient
 
 from demo.app_state import AppState
 from demo.local_files import local_routes
-from demo.request_filter import RequestFilter
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
+from tests.support.local_page import HERE, READ, Page
 from tests.support.photos_on_disk import CAMERA, PLACE, write_photos
-
-HERE = {"Host": "127.0.0.1:7860", "Origin": "http://127.0.0.1:7860", "Content-Type": "application/json"}
-READ = {"Host": "127.0.0.1:7860", "Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture
@@ -41,37 +34,6 @@ def searcher(photos: Path, tiny_bundle: Path, tmp_path: Path) -> Searcher:
     encoders = OnnxEncoders(Bundle.open(tiny_bundle), "cpu", threads=1)
     update_index(str(photos), encoders, tmp_path / "index")
     return Searcher(ImageIndex.open(tmp_path / "index"), encoders)
-
-
-class Page:
-    """The local routes behind the filter, and the requests of a browser."""
-
-    def __init__(self, app_state: AppState, client: tuple[str, int] = ("127.0.0.1", 40000)) -> None:
-        self.app_state = app_state
-        filters = [Middleware(RequestFilter, is_local=app_state.is_local)]
-        app: Any = Starlette(routes=local_routes(app_state), middleware=filters)
-        app.auth, app.auth_dependency, app.tokens, app.cookie_id = None, None, {}, "test"
-        self.app = app
-        self.client = TestClient(app, client=client)
-
-    def post(self, path: str, values: Any = None, headers: dict[str, str] | None = None) -> Any:
-        return self.client.post(f"/local/{path}", content=json.dumps(values or {}), headers=headers or HERE)
-
-    def get(self, path: str, headers: dict[str, str] | None = None) -> Any:
-        return self.client.get(f"/local/{self.key}/{path}", headers=headers or READ)
-
-    @property
-    def key(self) -> str:
-        return str(self.post("open").json()["key"])
-
-    def act(self, name: str, /, **values: Any) -> dict[str, Any]:
-        answer = self.post(f"{self.key}/{name}", {"gallery": self.gallery, **values})
-        assert answer.status_code == 200
-        return dict(answer.json())
-
-    @property
-    def gallery(self) -> str:
-        return self.app_state.search.previews.version
 
 
 @pytest.fixture

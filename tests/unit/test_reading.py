@@ -15,7 +15,7 @@ from PIL import Image
 from miniclip.data.images import read_image
 from miniclip.errors import MiniClipError, UnreadableImage, is_retryable
 from miniclip.index import embed_file as reading
-from miniclip.index.embed_file import read_file
+from miniclip.index.embed_file import KnownContents, read_file
 from miniclip.index.scan_result import ImageFile
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
@@ -50,7 +50,7 @@ def file_at(path: Path) -> ImageFile:
 
 def test_hash_and_embedding_belong_to_the_same_content(encoders: OnnxEncoders, replaced: Path) -> None:
     content = replaced.read_bytes()
-    read = read_file(file_at(replaced), encoders, {})
+    (read,) = read_file(file_at(replaced), encoders, KnownContents())
     assert replaced.read_bytes() != content
     assert read.sha256 == hashlib.sha256(content).digest()
     assert read.image_embed is not None
@@ -62,9 +62,9 @@ def test_a_large_file_that_changes_meanwhile_is_retried(
 ) -> None:
     monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 10)
     with pytest.raises(MiniClipError, match="it is being changed") as refused:
-        read_file(file_at(replaced), encoders, {})
+        read_file(file_at(replaced), encoders, KnownContents())
     assert is_retryable(refused.value)
-    read = read_file(file_at(replaced), encoders, {})  # it is not replaced now
+    (read,) = read_file(file_at(replaced), encoders, KnownContents())  # it is not replaced now
     assert read.sha256 == hashlib.sha256(replaced.read_bytes()).digest()
 
 
@@ -81,7 +81,8 @@ def test_large_file_that_was_only_touched_is_read(
         return decode(*arguments)
 
     monkeypatch.setattr(reading, "read_image", touch_and_decode)
-    assert read_file(file_at(path), encoders, {}).sha256 == hashlib.sha256(path.read_bytes()).digest()
+    (read,) = read_file(file_at(path), encoders, KnownContents())
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).digest()
 
 
 PROGRAM = """

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from miniclip.index.columns import Captions, Paths, Texts
+from miniclip.index.video_frames import VideoFrames
 from miniclip.search.names import NameMatches, NameSearch, fuse, lines_with
 
 
@@ -16,6 +17,7 @@ class Named:
         self.texts = Texts.of(texts or [""] * len(paths))
         self.paths, self.captions = Paths(Texts.of(paths)), Captions.of(captions)
         self.taken = np.array(taken, dtype="datetime64[s]")
+        self.frames = VideoFrames.of(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -34,6 +34,7 @@ NOT_LOCKED = {
     "wandb",
     "map",
     "ocr",
+    "video",  # locked all the same, by dev
     "mcp",
 }  # extras that no target of the Makefile installs with LOCKED=1
 ROOMS = ("miniclip", "train", "export", "demo", "benchmarks", "docs")
