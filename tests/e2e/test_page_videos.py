@@ -62,7 +62,7 @@ def test_a_video_opens_at_the_moment_that_was_found(open_tab: Any, clips_url: st
     expect(tab.locator("#viewer-info")).to_contain_text("party.webm")
     tab.keyboard.press("Escape")
     expect(tab.locator("#viewer-dialog")).to_be_hidden()
-    assert not tab.evaluate(f"document.querySelector('{PLAYER}').hasAttribute('src')")  # it is not played unseen
+    tab.wait_for_function(f"!document.querySelector('{PLAYER}').hasAttribute('src')")  # it is not played unseen
 
 
 def test_the_viewer_turns_from_a_video_to_an_image_and_back(open_tab: Any, clips_url: str) -> None:
