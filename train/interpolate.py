@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     recalls = sweep(before, after, table, alphas, arguments.allow_missing, device)
     print(recall_table({f"alpha {alpha:.2f}": recall for alpha, recall in zip(alphas, recalls, strict=True)}))
     best = int(np.argmax([recall["mean_recall"] for recall in recalls]))
-    write_mix(before, after, alphas[best], recalls[best], arguments.out)
+    weights = mix(before.model.state_dict(), after.model.state_dict(), alphas[best])
+    write_run(after, weights, recalls[best], arguments.out)
     print(
         f"best: alpha {alphas[best]:.2f}, mean recall {100 * recalls[best]['mean_recall']:.2f}; run in {arguments.out}"
     )
@@ -116,13 +117,13 @@ def sweep(
     return recalls
 
 
-def write_mix(before: Run, after: Run, alpha: float, recall: dict[str, float], out: Path) -> None:
-    """Write the mix as an ordinary run folder; its calibration images come from `after`."""
-    begin_run(out, after.config, after.transform, after.folder)
-    if (after.folder / CALIBRATION_FILE).exists():
-        replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, after.folder / CALIBRATION_FILE))
-    before.model.load_state_dict(mix(before.model.state_dict(), after.model.state_dict(), alpha))
-    save_run(out, after.config, before.model, recall)
+def write_run(run: Run, weights: dict[str, Tensor], recall: dict[str, float], out: Path) -> None:
+    """Write a run folder with these weights; everything else, also the calibration images, comes from `run`."""
+    begin_run(out, run.config, run.transform, run.folder)
+    if (run.folder / CALIBRATION_FILE).exists():
+        replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, run.folder / CALIBRATION_FILE))
+    run.model.load_state_dict(weights)
+    save_run(out, run.config, run.model, recall)
 
 
 if __name__ == "__main__":

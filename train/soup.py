@@ -7,9 +7,7 @@ average, and a run folder of the average (M. Wortsman et al., "Model soups", ICM
 the order of their recall, and keeps each run that does not make the average worse (recipe 1 of the paper).
 """
 
-import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,12 +19,10 @@ from miniclip.data.caption_table import CaptionTable, check_skipped
 from miniclip.data.captions import read_sources
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split, recall_table
-from miniclip.files import replace_atomically
-from miniclip.models.calibration_set import CALIBRATION_FILE
-from miniclip.models.checkpoint import Run, begin_run, holds_run, load_run, save_run
+from miniclip.models.checkpoint import Run, holds_run, load_run
 from miniclip.models.device import Device, add_device_flag, choose_device
 
-from .interpolate import check_same_model
+from .interpolate import check_same_model, write_run
 
 Weights = dict[str, Tensor]
 
@@ -67,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recall = _measure(runs[0], soup, tables, device)
     names = [folder.name for folder in arguments.runs]
     print(recall_table(dict(zip(names, recalls, strict=True)) | {f"average of {len(chosen)}": recall}))
-    _write(runs[chosen[0]], soup, recall, arguments.out)
+    write_run(runs[chosen[0]], soup, recall, arguments.out)
     print(f"averaged {', '.join(names[place] for place in chosen)}; run in {arguments.out}")
     return 0
 
@@ -102,15 +98,6 @@ def _measure(run: Run, weights: Weights, tables: list[CaptionTable], device: Dev
 
 def _copy(run: Run) -> Weights:
     return {name: value.clone() for name, value in run.model.state_dict().items()}
-
-
-def _write(run: Run, weights: Weights, recall: dict[str, float], out: Path) -> None:
-    """Write the average as an ordinary run folder; its calibration images come from `run`."""
-    begin_run(out, run.config, run.transform, run.folder)
-    if (run.folder / CALIBRATION_FILE).exists():
-        replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, run.folder / CALIBRATION_FILE))
-    run.model.load_state_dict(weights)
-    save_run(out, run.config, run.model, recall)
 
 
 if __name__ == "__main__":

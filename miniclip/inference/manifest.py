@@ -66,11 +66,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _is_line(value: Any) -> bool:
-    """Whether an entry is left out, or has a scale and a bias that probabilities can be computed with."""
+    """Whether an entry is missing, or has a valid scale and bias."""
     if value is None:
         return True
     if not isinstance(value, dict):
         return False
     scale, bias = value.get("scale"), value.get("bias")
-    is_number = isinstance(scale, int | float) and isinstance(bias, int | float)
-    return is_number and 0 < scale < 1e4 and abs(bias) < 1e4
+    if not (isinstance(scale, int | float) and isinstance(bias, int | float)):
+        return False
+    return 0 < scale < 1e4 and abs(bias) < 1e4

@@ -63,7 +63,7 @@ def config(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_another_dimension_than_that_of_the_clip_is_refused_before_training(folder: Path, config: Path) -> None:
     start_model(load_config(config))
-    with pytest.raises(MiniClipError, match=r"--model\.projection_dim must be 16, that of .*clip-tiny, got 512"):
+    with pytest.raises(MiniClipError, match=r"--model\.projection_dim must be 16, as in .*clip-tiny, got 512"):
         start_model(load_config(config, {"model.projection_dim": "512"}))
 
 

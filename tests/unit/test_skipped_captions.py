@@ -65,9 +65,9 @@ def test_every_skipped_row_is_named_with_its_reason(tmp_path: Path) -> None:
         ("/etc/outside.jpg", "absolute path"),
         ("C:\\outside.jpg", "absolute path"),
         ("\\\\server\\outside.jpg", "absolute path"),
-        ("../outside.jpg", "leads out"),
-        ("sub/../../outside.jpg", "leads out"),
-        ("..\\outside.jpg", "leads out"),
+        ("../outside.jpg", "leaves the dataset"),
+        ("sub/../../outside.jpg", "leaves the dataset"),
+        ("..\\outside.jpg", "leaves the dataset"),
         ("x" * 5000 + ".jpg", "no such file"),
         ("sub", "no such file"),
     ],
@@ -164,5 +164,5 @@ def test_several_caption_files_need_a_choice(tmp_path: Path) -> None:
 
 def test_a_dataset_without_images_says_where_they_belong(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,one\n")
-    with pytest.raises(MiniClipError, match=r"a\.jpg \(no such file\).*beside the caption file and in Images"):
+    with pytest.raises(MiniClipError, match=r"a\.jpg \(no such file\).*beside the caption file or in Images"):
         read_captions(tmp_path)
