@@ -1,4 +1,7 @@
-"""Results as HTML. Templates are in templates/; Jinja escapes every value: names and captions may hold HTML."""
+"""Results as HTML. Templates are in templates/ and, for the skeletons of the page's parts, in static/.
+
+Jinja escapes every value: names and captions may hold HTML. Templates take the page's words from `t` (i18n.py).
+"""
 
 import base64
 import csv
@@ -9,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from miniclip.data.moments import moment
 
 from .gallery_search import Card, ResultPage
+from .i18n import decimal, fill, text_of
 
 _templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -25,7 +30,16 @@ _templates = Environment(
 
 def render(name: str, **values: Any) -> str:
     """Fill templates/NAME.html."""
-    return _templates.get_template(f"{name}.html").render(**values)
+    return _render(f"templates/{name}.html", values)
+
+
+def render_skeleton(name: str, **values: Any) -> str:
+    """Fill static/NAME.html."""
+    return _render(f"static/{name}.html", values)
+
+
+def _render(path: str, values: dict[str, Any]) -> str:
+    return _templates.get_template(path).render(**values)
 
 
 def results(page: ResultPage) -> str:
@@ -79,4 +93,10 @@ def _data_address(mime: str, text: str) -> str:
     return f"data:{mime};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
 
 
-_templates.filters["percent"] = percent
+def _escaped(key: str, **values: Any) -> Markup:
+    """`t` as HTML: its values are escaped, except those that are HTML already, as the result of a macro."""
+    return fill(escape(text_of(key, values.get("count"))), values)
+
+
+_templates.filters |= {"percent": percent, "decimal": decimal}
+_templates.globals["t"] = _escaped

@@ -1,0 +1,85 @@
+"""The page's own words in every language that it speaks.
+
+In: languages/CODE.json, a table of texts for each language; all tables have the same keys. Out: `t(key)`, the text in
+the language of the current request. A text holds `{name}` where a value goes. Templates have the same `t` (cards.py),
+and so have scripts (static/page.js). The library's own messages, such as the reason why a file was skipped, are in
+English only.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import date
+from pathlib import Path
+from typing import Any, TypeVar
+
+Text = TypeVar("Text", bound=str)
+ENGLISH = "en"
+TABLES: dict[str, dict[str, str]] = {
+    file.stem: json.loads(file.read_text(encoding="utf-8"))
+    for file in sorted((Path(__file__).parent / "languages").glob("*.json"))
+}
+_language: ContextVar[str] = ContextVar("language", default=ENGLISH)
+
+
+def t(key: str, **values: Any) -> str:
+    """The text of a key, with its values; whole numbers are grouped as the language does it.
+
+    With `count=1`, it is the text of `KEY_one` if the language has one.
+    """
+    return fill(text_of(key, values.get("count")), values)
+
+
+def text_of(key: str, count: Any = None) -> str:
+    """The text of a key before its values are filled in."""
+    table = TABLES[_language.get()]
+    return table.get(f"{key}_one", table[key]) if count == 1 else table[key]
+
+
+def fill(text: Text, values: Mapping[str, Any]) -> Text:
+    """A text, or HTML, with its values."""
+    return text.format(**{name: decimal(value) if isinstance(value, int) else value for name, value in values.items()})
+
+
+def decimal(value: float, digits: int = 0) -> str:
+    """A number with the language's decimal and group marks: `1,234.5` or `1.234,5`."""
+    marks = {".": text_of("decimal_mark"), ",": text_of("group_mark")}
+    return "".join(marks.get(char, char) for char in f"{value:,.{digits}f}")
+
+
+def day(moment: date) -> str:
+    return moment.strftime(text_of("date_format"))
+
+
+def day_and_time(moment: date) -> str:
+    return moment.strftime(text_of("moment_format"))
+
+
+def month(year: int, number: int) -> str:
+    """`July 2024` for (2024, 7)."""
+    return f"{text_of('months').split()[number - 1]} {year}"
+
+
+def language_of(accept_language: str) -> str:
+    """The page's language for the header Accept-Language: that of its first entry, or English.
+
+    Only the first entry counts, because Gradio and static/page.js choose by `navigator.language`, which is that entry.
+    """
+    first = accept_language.split(",")[0].split(";")[0].split("-")[0].strip().lower()
+    return first if first in TABLES else ENGLISH
+
+
+def set_language(code: str) -> None:
+    """The language of `t` for the rest of the current request."""
+    _language.set(code)
+
+
+@contextmanager
+def speaking(code: str) -> Iterator[None]:
+    """The language of `t` inside a `with` block."""
+    before = _language.set(code)
+    try:
+        yield
+    finally:
+        _language.reset(before)
