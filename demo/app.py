@@ -17,8 +17,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from .app_state import AppState
+from .i18n import TABLES
 from .local_files import local_routes
-from .page import STATIC, Handler, part, read_static
+from .page import STATIC, Handler, part, read_static, skeleton
 from .previews import preview_route
 from .public_api import add_public_api
 from .request_filter import RequestFilter
@@ -29,8 +30,7 @@ from .uploads import MAX_UPLOAD_BYTES
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = "MiniCLIP"
-LOCAL_CLAIM = "Find images by what they show. Everything stays on this machine."
-PUBLIC_CLAIM = "Find images by what they show."
+TRANSLATIONS = gr.I18n(**TABLES)  # only tabs need it; everything else is HTML of our own
 MAX_WAITING = 32  # calls in the queue; further ones are refused
 PUBLIC_THREADS, LOCAL_THREADS = 8, 40
 CLEAN_EVERY_S, KEEP_UPLOADS_S = 300, 3600
@@ -40,17 +40,14 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
     """The page, with the public API `search_text`, `search_image` and `classify`."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_UPLOADS_S))
     with page:
-        claim = PUBLIC_CLAIM if app_state.is_public else LOCAL_CLAIM
-        gr.HTML(
-            read_static("header.html").replace("CLAIM", claim), elem_id="header", padding=False, apply_default_css=False
-        )
+        skeleton("header", is_public=app_state.is_public)
         with gr.Tabs(selected="search", elem_id="tabs"):
-            _tab("Search", "search", search.handlers(app_state), scripts=("filters", "browse", "search"))
-            _tab("Describe", "describe", describe.handlers(app_state))
-            _tab("Map", "map", image_map.handlers(app_state))
+            _tab("search", search.handlers(app_state), scripts=("filters", "browse", "search"))
+            _tab("describe", describe.handlers(app_state))
+            _tab("map", image_map.handlers(app_state))
             if not app_state.is_public:
-                _tab("Library", "library", library.handlers(app_state))
-                _tab("Compare", "compare", compare_models.handlers(app_state))
+                _tab("library", library.handlers(app_state))
+                _tab("compare", compare_models.handlers(app_state))
         part("detail", detail.handlers(app_state))
         part("viewer", {})
         part("saved", {})
@@ -61,8 +58,8 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
     return page
 
 
-def _tab(title: str, name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()) -> None:
-    with gr.Tab(title, id=name, elem_id=f"{name}-tab"):
+def _tab(name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()) -> None:
+    with gr.Tab(TRANSLATIONS(f"tab_{name}"), id=name, elem_id=f"{name}-tab"):
         part(name, handlers, scripts)
 
 
@@ -88,12 +85,14 @@ def launch_options(app_state: AppState, with_mcp: bool = False) -> dict[str, Any
     """Options of `Blocks.launch` that belong to the page; the command adds port, login and browser."""
     page = {"maxUploadMB": MAX_UPLOAD_BYTES >> 20, "isLocal": app_state.is_local}
     settings = json.dumps({**page_settings(), **page})
-    script = read_static("page.js") + read_static("local.js")
+    languages = f"window.miniclip.languages = {json.dumps(TABLES)};"
+    script = languages + read_static("page.js") + read_static("local.js")
     styles = read_static("style.css") + read_static("browse.css")
     return {
         "theme": theme(),
         # not `css_paths`: Gradio puts a prefix before every comma of a selector, even inside `:is(...)`
         "head": f"<style>{styles}</style><script>window.miniclip = {settings};{script}</script>",
+        "i18n": TRANSLATIONS,
         "favicon_path": STATIC / "icon.svg",
         "pwa": True,
         "footer_links": [],

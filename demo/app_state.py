@@ -7,6 +7,7 @@ the job is done, its gallery replaces the old one for every user of the page.
 import contextlib
 import threading
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,15 +16,16 @@ from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.image_texts import read_texts
-from miniclip.index.indexer import update_index, write_here
+from miniclip.index.indexer import IndexReport, update_index, write_here
 from miniclip.index.settings import kept_exclude, read_settings
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher
 
 from .browse import Browse
-from .errors import INTERNAL_ERROR, PageError, logger, sentence
+from .errors import PageError, logger, sentence
 from .gallery_search import GallerySearch
+from .i18n import decimal, t
 from .image_map import ImageMap
 from .index_location import index_folder
 from .previews import Previews
@@ -33,8 +35,9 @@ BUNDLE_FOLDERS = ("bundles", "models")  # where the commands write them
 
 @dataclass
 class Job:
-    """One run of indexing. Its thread writes it, the page reads it."""
+    """One run of indexing. Its thread writes it, the page reads it, in the language of the user who started it."""
 
+    images: str
     title: str
     done: int = 0
     total: int = 0
@@ -47,7 +50,7 @@ class Job:
         self.done, self.total = done, total
 
     def show_reading(self, done: int, total: int) -> None:
-        self.title = self.title.replace("Indexing", "Reading the text in the images of", 1)
+        self.title = t("reading_texts", folder=self.images)
         self.show_progress(done, total)
 
 
@@ -109,7 +112,7 @@ class AppState:
     def bundle_named(self, name: str) -> Bundle:
         bundles = self.bundles()
         if name not in bundles:
-            raise PageError(f"There is no bundle {name} here.")
+            raise PageError(t("no_bundle", name=name))
         return bundles[name]
 
     def name_of(self, bundle: Bundle) -> str:
@@ -149,39 +152,49 @@ class AppState:
         `exclude` replaces the folder's patterns of files to leave out; None keeps them.
         """
         if not images.strip():
-            raise PageError("Give the path of a folder with images.")
+            raise PageError(t("give_folder"))
         with self._lock:
             if self.job is not None and self.job.is_running:
-                raise PageError("Another folder is being indexed: wait for it.")
-            self.job = job = Job(f"Indexing {images.strip()}")
-        threading.Thread(target=self._run, args=(job, images.strip(), bundle, precision, exclude), daemon=True).start()
+                raise PageError(t("job_is_running"))
+            self.job = job = Job(images.strip(), t("indexing", folder=images.strip()))
+        run = partial(copy_context().run, self._run, job, bundle, precision, exclude)  # with the request's language
+        threading.Thread(target=run, daemon=True).start()
         return job
 
-    def _run(
-        self, job: Job, images: str, bundle: Bundle | None, precision: str | None, exclude: Sequence[str] | None
-    ) -> None:
+    def _run(self, job: Job, bundle: Bundle | None, precision: str | None, exclude: Sequence[str] | None) -> None:
         try:
             encoders = self.search.searcher.encoders
             if bundle is not None:
                 encoders = OnnxEncoders(bundle, self.provider, precision or "auto")
-            folder = index_folder(images, encoders.bundle.fingerprint)
+            folder = index_folder(job.images, encoders.bundle.fingerprint)
             write = partial(write_here, progress=job.show_progress)
             read = partial(read_texts, progress=job.show_reading)
-            report = update_index(images, encoders, folder, write, exclude=exclude, read=read)
+            report = update_index(job.images, encoders, folder, write, exclude=exclude, read=read)
             job.skipped = [(printable(Path(problem.path).name), problem.reason) for problem in report.skipped]
             opened = ImageIndex.open(folder)
             with self._opening:
                 if bundle is None:  # keep a precision that was chosen in the meantime
                     encoders = self.search.searcher.encoders
                 self._put(Searcher(opened, encoders))
-            job.report = str(report)
+            job.report = _report(report)
         except MiniClipError as error:
-            job.error = sentence(error, about=f"{job.title} failed")
+            job.error = sentence(error, about=t("failed", title=job.title))
         except Exception:
             logger.exception("%s failed", job.title)
-            job.error = f"{job.title} failed. {INTERNAL_ERROR}"
+            job.error = f"{t('failed', title=job.title)}. {t('internal_error')}"
         finally:
             job.is_running = False
+
+
+def _report(report: IndexReport) -> str:
+    """`str(report)` in the page's language."""
+    counts = {"reused": report.reused, "skipped": len(report.skipped), "remarks": report.remarks}
+    counts |= {"with_text": report.with_text, "undated": report.undated}
+    parts = [t("report_added", count=report.added), t("report_kept", count=report.kept)]
+    parts += [t("report_removed", count=report.removed)]
+    parts += [t(f"report_{name}", count=count) for name, count in counts.items() if count]
+    speed = t("report_speed", speed=decimal(report.added / report.seconds)) if report.added and report.seconds else ""
+    return ", ".join(parts) + (f" ({speed})" if speed else "")
 
 
 def _prepare_captions(search: GallerySearch) -> None:

@@ -12,16 +12,15 @@ import numpy as np
 from miniclip.data.moments import second_of
 from miniclip.search.compose import browse
 from miniclip.search.filters import Filters
-from miniclip.search.names import MONTHS
 from miniclip.search.query import Query
 
 from .errors import PageError
 from .form import Form, number
-from .gallery_search import NOTHING_PASSES, GallerySearch
+from .gallery_search import GallerySearch
+from .i18n import month, t
 from .search_request import read_query
 
 MAX_CARDS = 400  # in one answer
-UNDATED = "Without a date"
 
 
 class Browse:
@@ -43,7 +42,7 @@ class Browse:
         query = read_query(form, self.gallery)
         rows = self.rows(query)
         if not len(rows):
-            raise PageError(NOTHING_PASSES)
+            raise PageError(t("nothing_passes"))
         months = self.gallery.index.taken[rows].astype("datetime64[M]").astype(np.int64)  # NaT is the least integer
         starts = np.flatnonzero(np.r_[True, months[1:] != months[:-1]])
         counts = np.diff(np.r_[starts, len(rows)])
@@ -72,13 +71,12 @@ class Browse:
         return card if second is None else [*card, second]
 
 
-def _name(month: np.int64) -> str:
+def _name(months: np.int64) -> str:
     """Months are counted from January 1970."""
-    if month == np.iinfo(np.int64).min:
-        return UNDATED
-    return f"{MONTHS[int(month) % 12].title()} {1970 + int(month) // 12}"
+    if months == np.iinfo(np.int64).min:
+        return t("without_date")
+    return month(1970 + int(months) // 12, int(months) % 12 + 1)
 
 
 def _heading(count: int, is_filtered: bool) -> str:
-    images = "1 image" if count == 1 else f"{count:,} images"
-    return images if is_filtered or count == 1 else f"All {images}"
+    return t("image_count" if is_filtered or count == 1 else "all_images", count=count)

@@ -20,6 +20,7 @@ from miniclip.search.searcher import Searcher
 from .app_state import AppState
 from .errors import PageError
 from .gallery_search import Card
+from .i18n import t
 from .index_location import index_folder
 
 TOP_K = 12
@@ -51,17 +52,17 @@ def hint(app_state: AppState) -> str:
     """How to make a second model available."""
     others = [name for name, bundle in app_state.bundles().items() if not _can_search(app_state, bundle)]
     if others:
-        return f"Only one model has indexed these images. Press Use beside {others[0]} in Library to index them."
-    return "There is only one model here. A second bundle in the folder bundles/ or models/ can be compared with it."
+        return t("only_one_indexed", name=others[0])
+    return t("only_one_model")
 
 
 def compare(app_state: AppState, words: str, names: tuple[str, str]) -> list[ModelColumn]:
     """Both columns; `PageError` for empty words, an unknown name, or twice the same name."""
     if not words:
-        raise PageError("Type a few words to compare by.")
+        raise PageError(t("type_words_to_compare"))
     known = choices(app_state)
     if any(name not in known for name in names) or names[0] == names[1]:
-        raise PageError("Choose two different models in the lists.")
+        raise PageError(t("two_different_models"))
     answers = []
     for name in names:
         searcher = _searcher(app_state, name)

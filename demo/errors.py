@@ -6,17 +6,18 @@ from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
 from miniclip.search.filters import FILTERS
 
+from .i18n import t
+
 logger = logging.getLogger("miniclip.demo")
-FIELD_LABELS = {  # the page's names of the library's arguments
-    **{name: one.label for name, one in FILTERS.items()},
-    "exclude": "Leave out",
-    "labels": "Labels",
-    "minus": "Without",
-    "templates": "Prompt templates",
-    "text_weight": "Weight of the words",
-    "threshold": "Similarity",
+FIELD_LABELS = {  # the page's names of the library's arguments, as keys of `t`
+    **{name: f"filter_{name}" for name in FILTERS},
+    "exclude": "leave_out",
+    "labels": "labels",
+    "minus": "without",
+    "templates": "prompt_templates",
+    "text_weight": "weight_of_words_field",
+    "threshold": "similarity",
 }
-INTERNAL_ERROR = "Internal error: the server's log has the details."
 
 
 class PageError(MiniClipError):
@@ -32,6 +33,6 @@ def sentence(error: MiniClipError, about: str = "") -> str:
     text = printable(" ".join(str(error).split()))  # it may contain a path
     field = getattr(error, "field", "")  # of an invalid argument, which the message begins with
     if field in FIELD_LABELS and text.startswith(field):
-        text = f"“{FIELD_LABELS[field]}”{text.removeprefix(field)}"
+        text = t("quoted", text=t(FIELD_LABELS[field])) + text.removeprefix(field)
     text = f"{about}: {text}" if about else text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -22,12 +22,12 @@ from .app_state import AppState
 from .errors import PageError
 from .form import Form, number
 from .gallery_search import GallerySearch
+from .i18n import t
 
 MAX_SELECTED = 5000  # images of one plan
 MAX_ARCHIVE_BYTES = 20 << 30
 MAX_PLANS = 8  # that wait to be carried out
 MAX_LISTED = 200  # lines of a plan that the page shows
-DONE = {"copy": "copied", "move": "moved", "trash": "put into the trash"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class FileActions:
         elif action in ("copy", "move"):
             plan = plan_relocation(_paths(gallery, form), str(form.get("folder") or ""), action)
         else:
-            raise PageError("There is no such action.")
+            raise PageError(t("no_such_action"))
         html = cards.render(
             "plan",
             plan=plan,
@@ -75,10 +75,10 @@ class FileActions:
         gallery.check_gallery(form)
         plan = plan_trash(_paths(gallery, form))  # all that is needed is which files are there
         if not plan.steps:
-            raise PageError("None of these images is a file on this machine any more.")
+            raise PageError(t("none_is_a_file"))
         if sum(step.state[0] for step in plan.steps) > MAX_ARCHIVE_BYTES:
-            raise PageError(f"These images have more than {MAX_ARCHIVE_BYTES >> 30} GB: select fewer.")
-        left_out = f"Left out: {len(plan.refused)} that are no files here." if plan.refused else ""
+            raise PageError(t("archive_too_large", number=MAX_ARCHIVE_BYTES >> 30))
+        left_out = t("archive_left_out", count=len(plan.refused)) if plan.refused else ""
         return {"archive": self._keep(Plan("zip", plan.steps)), "notice": left_out}
 
     def archived(self, name: str) -> list[str]:
@@ -86,7 +86,7 @@ class FileActions:
         with self._lock:
             plan = self._plans.get(name)
         if plan is None or plan.kind != "zip":
-            raise PageError("This download has expired: select the images again.")
+            raise PageError(t("download_expired"))
         return [step.source for step in plan.steps]
 
     def run(self, form: Form) -> dict[str, Any]:
@@ -94,19 +94,19 @@ class FileActions:
         with self._lock:
             plan = self._plans.pop(str(form.get("plan")), None)
         if plan is None or plan.kind == "zip":
-            raise PageError("This list has expired: make it again.")
+            raise PageError(t("plan_expired"))
         with self._running:
             outcome = relocate(plan)
         can_undo = bool(outcome.done) and plan.kind != "trash"
-        return {"html": _outcome(outcome, DONE[plan.kind]), "undo": outcome.journal if can_undo else ""}
+        return {"html": _outcome(outcome, plan.kind), "undo": outcome.journal if can_undo else ""}
 
     def undo(self, form: Form) -> dict[str, Any]:
         """Undo a plan by its number."""
         journal = str(form.get("undo") or "")
         if not journal:
-            raise PageError("There is nothing to undo.")
+            raise PageError(t("nothing_to_undo"))
         with self._running:
-            return {"html": _outcome(undo(journal), "taken back")}
+            return {"html": _outcome(undo(journal), "undo")}
 
     def _keep(self, plan: Plan) -> str:
         name = secrets.token_hex(8)
@@ -121,11 +121,11 @@ def _plan_duplicates(gallery: GallerySearch, form: Form) -> Plan:
     threshold = number(form, "threshold", 0.97, 0.9, 1)
     choices = choose_best(find_duplicates(gallery.index, threshold), gallery.index, threshold)
     if not choices:
-        raise PageError("No image is here twice.")
+        raise PageError(t("none_twice"))
     to_trash = form.get("action") == "trash"
     folder = str(form.get("folder") or "")
     if not to_trash and not folder:
-        raise PageError("Name the folder that they go to.")
+        raise PageError(t("name_the_folder"))
     return plan_others(choices, gallery.index, "" if to_trash else folder)
 
 
@@ -133,9 +133,9 @@ def _paths(gallery: GallerySearch, form: Form) -> list[str]:
     """The files of the rows that a browser names, each once: frames of one video are one file."""
     rows = form.get("rows")
     if not isinstance(rows, list) or not rows:
-        raise PageError("Select an image first.")
+        raise PageError(t("select_first"))
     if len(rows) > MAX_SELECTED:
-        raise PageError(f"At most {MAX_SELECTED:,} images at a time: select fewer.")
+        raise PageError(t("max_selected", number=MAX_SELECTED))
     paths = (gallery.index.paths.file(gallery.requested_row({**form, "row": row})) for row in rows)
     return list(dict.fromkeys(paths))
 
@@ -143,10 +143,10 @@ def _paths(gallery: GallerySearch, form: Form) -> list[str]:
 def _line(plan: Plan, place: int) -> Line:
     step = plan.steps[place]
     name, new = os.path.basename(step.source), os.path.basename(step.target)
-    note = f"as {printable(new)}, because that name is taken" if new and new != name else ""
+    note = t("renamed", name=printable(new)) if new and new != name else ""
     return Line(printable(step.source if step.kept else name), note, printable(step.kept))
 
 
-def _outcome(outcome: Outcome, verb: str) -> str:
+def _outcome(outcome: Outcome, kind: str) -> str:
     failed = [Line(printable(path), reason) for path, reason in outcome.failed[:MAX_LISTED]]
-    return cards.render("outcome", done=len(outcome.done), verb=verb, failed=failed)
+    return cards.render("outcome", done=len(outcome.done), kind=kind, failed=failed)

@@ -16,6 +16,7 @@ from miniclip.data.storage import is_uri
 from miniclip.index.image_index import ImageIndex
 
 from .errors import PageError
+from .i18n import t
 
 MAX_FOLDERS = 300  # in the filter's list
 CONTENT_BYTES = 6  # of the hash: 281 million million different values
@@ -61,7 +62,7 @@ class GalleryPaths:
     def folder(self, name: str) -> str:
         """The folder's full path; `PageError` for a name that is not in `folders`."""
         if name not in self.folders:
-            raise PageError(f"There is no folder {name} in this gallery.")
+            raise PageError(t("no_such_folder", name=name))
         return self._scheme + real_path(str(self.root / name))
 
     def name_of(self, row: int) -> str:
@@ -88,4 +89,4 @@ class GalleryPaths:
             rows = np.flatnonzero((self._index.sha256[:, :CONTENT_BYTES] == np.frombuffer(start, np.uint8)).all(axis=1))
             if len(rows):
                 return int(rows[0])
-        raise PageError("The image that this search starts from is not in this gallery.")
+        raise PageError(t("start_image_missing"))

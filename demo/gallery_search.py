@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from miniclip.data.images import ImageSource, open_image
-from miniclip.data.moments import clock, file_of, spoken
+from miniclip.data.moments import clock, file_name, file_of, second_of
 from miniclip.data.paths import printable
 from miniclip.errors import MiniClipError
+from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.compose import allowed_rows, compose
 from miniclip.search.language import language_hint
 from miniclip.search.query import Query
@@ -27,15 +28,13 @@ from miniclip.search.zero_shot import TEMPLATES, classify
 from .errors import PageError
 from .form import Form
 from .gallery_paths import GalleryPaths
+from .i18n import day_and_time, decimal, t
 from .previews import Previews
 from .vocabulary import found_words
 
 EXAMPLES = 6
 MAX_TEXT = 600  # characters of an image's text in the large view
 MAX_LABELS, MAX_TEMPLATES = 100, 20  # each label is embedded in each template
-NOTHING_PASSES = "No image passes these filters: loosen or clear them."
-CHANGED = "Another gallery has been opened since this page was loaded."
-NOT_YET = "The captions are still being prepared, once for this gallery. They appear here when they are ready."
 
 
 @dataclass(frozen=True)
@@ -107,16 +106,18 @@ class GallerySearch:
     def status(self) -> str:
         """One line: how many images, which bundle, and what it runs on."""
         encoders, skipped = self.searcher.encoders, len(self.index.skipped)
-        left_out = f" ({skipped:,} could not be read)" if skipped else ""
-        count = self.index.frames.videos
-        videos = f" and {count:,} video{'s' if count > 1 else ''}" if count else ""
-        images = f"{self.count} image{'s' if self.count != '1' else ''}"
-        return f"{images}{videos}{left_out} · bundle {printable(encoders.bundle.name)} · {encoders.running_on}"
+        images, bundle = t("image_count", count=self.count), printable(encoders.bundle.name)
+        if videos := self.index.frames.videos:
+            images = t("images_and_videos", images=images, videos=t("video_count", count=videos))
+        running = running_on(encoders)
+        if skipped:
+            return t("status_skipped", images=images, count=skipped, bundle=bundle, running=running)
+        return t("status", images=images, bundle=bundle, running=running)
 
     @property
-    def count(self) -> str:
+    def count(self) -> int:
         """How many images, without the frames of videos."""
-        return f"{int(np.isnan(self.index.frames.second).sum()):,}"
+        return int(np.isnan(self.index.frames.second).sum())
 
     @property
     def days(self) -> tuple[str, str] | None:
@@ -130,7 +131,7 @@ class GallerySearch:
         # ask for one extra hit to see whether there are more; sort by date only after dropping it
         found = self.searcher.search(replace(query, top_k=shown + 1, sort="match"))
         if not found.hits:
-            raise PageError(NOTHING_PASSES)
+            raise PageError(t("nothing_passes"))
         hits = self.searcher.in_order(found.hits[:shown], query.sort)
         there = [hit for hit in hits if self.index.exists(hit.row)]
         by_words = not (query.images or query.rows or query.minus)  # only then probability and order agree
@@ -140,19 +141,19 @@ class GallerySearch:
             cards=cards,
             has_more=len(found.hits) > shown,
             nothing_matches=by_words and found.nothing_matches and bool(cards),
-            hint=language_hint(query.texts, self.searcher.encoders.tokenizer) or "",
+            hint=t("english_only") if language_hint(query.texts, self.searcher.encoders.tokenizer) else "",
             missing=len(hits) - len(there),
             search_ms=1000 * (time.perf_counter() - started),
         )
 
     def _heading(self, query: Query) -> str:
-        words = f"“{query.texts[0]}”" if query.texts else ""
+        words = query.texts[0] if query.texts else ""
         if query.rows:
-            like = f"“{self.title(query.rows[0])}”"
-            return f"{words}, and like {like}" if words else f"More like {like}"
+            title = self.title(query.rows[0])
+            return t("words_and_like", words=words, title=title) if words else t("more_like", title=title)
         if query.images:
-            return f"{words}, and like your image" if words else "Most similar to your image"
-        return f"Best matches for {words}"
+            return t("words_and_like_yours", words=words) if words else t("like_yours")
+        return t("best_matches", words=words)
 
     def similarity(self, query: Query) -> np.ndarray:
         """(N,) cosine similarity of every image to a query; NaN for rows that its filters exclude."""
@@ -176,7 +177,7 @@ class GallerySearch:
         if self.searcher.captions_are_ready:
             return
         if not self._preparing.acquire(blocking=False):
-            raise PageError(NOT_YET, wait=True)
+            raise PageError(t("captions_not_yet"), wait=True)
         try:
             self.searcher.prepare_captions()
         finally:
@@ -187,12 +188,12 @@ class GallerySearch:
     ) -> list[tuple[str, float]]:
         """Labels with their probabilities, the likeliest first; `MiniClipError` as in `classify`."""
         if len(labels) < 2:
-            raise PageError("Give two labels or more, with commas between them.")
+            raise PageError(t("two_labels"))
         if len(labels) > MAX_LABELS:
-            raise PageError(f"At most {MAX_LABELS} labels at a time.")
+            raise PageError(t("max_labels", number=MAX_LABELS))
         templates = list(dict.fromkeys(templates or TEMPLATES))
         if len(templates) > MAX_TEMPLATES:
-            raise PageError(f"At most {MAX_TEMPLATES} templates at a time.")
+            raise PageError(t("max_templates", number=MAX_TEMPLATES))
         _, probabilities = classify([image], labels, self.searcher.encoders, templates=templates)
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
@@ -206,23 +207,23 @@ class GallerySearch:
                 return stream.getvalue()
             return source if isinstance(source, bytes) else source.read_bytes()
         except (MiniClipError, OSError) as error:
-            raise PageError("This image is no longer there, or its storage cannot be reached.") from error
+            raise PageError(t("image_unreachable")) from error
 
     def detail(self, row: int, score: float = 0.0, match: str = "") -> Detail:
         """What the large view shows of one image."""
         card = self.card(self.searcher.hit(row, score))
-        facts = [("Similarity", f"{score:.3f}")] if score else []
+        facts = [(t("similarity"), decimal(score, 3))] if score else []
         if match:
-            facts.append(("Match", match))
+            facts.append((t("match"), t(f"match_{match}")))
         if card.clock:
-            facts.append(("In the video at", card.clock))
+            facts.append((t("in_the_video_at"), card.clock))
         moment = self.index.taken[row]
         if not np.isnat(moment):
-            facts.append(("Taken", str(moment).replace("T", " ")[:16]))
+            facts.append((t("taken"), day_and_time(moment.item())))
         if text := " · ".join(self.index.text(row).splitlines()):
-            facts.append(("Text in it", text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"))
+            facts.append((t("text_in_it"), text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"))
         path = card.name if self.is_public else _from_home(printable(self.index.paths.file(row)))
-        return Detail(card, self.previews.address(row, "large"), [*facts, ("File", path)])
+        return Detail(card, self.previews.address(row, "large"), [*facts, (t("file"), path)])
 
     def place(self, row: int) -> str:
         """Where an image was taken, as the filter Near reads it; "" if unknown."""
@@ -234,20 +235,23 @@ class GallerySearch:
         self.check_gallery(form)
         row = form.get("row")
         if not isinstance(row, int) or not 0 <= row < len(self.index):
-            raise PageError("There is no such image.")
+            raise PageError(t("no_such_image"))
         return row
 
     def check_gallery(self, form: Form) -> None:
         """`PageError` with `gallery_changed=True` if the browser shows another gallery, because its rows differ."""
         if form.get("gallery") != self.previews.version:
-            raise PageError(CHANGED, gallery_changed=True)
+            raise PageError(t("gallery_changed"), gallery_changed=True)
 
     def title(self, row: int) -> str:
         captions = self.index.captions[row]
         if captions:
             return captions[0]
         path = self.index.paths.text(row)
-        return printable(self.index.paths.name(row) if path == file_of(path) else spoken(os.path.basename(path)))
+        second = second_of(path)
+        if second is None:
+            return printable(self.index.paths.name(row))
+        return printable(t("frame_title", name=file_name(path), time=clock(second)))
 
     def card(self, hit: Hit) -> Card:
         return Card(
@@ -268,6 +272,12 @@ class GallerySearch:
 
     def card_of(self, row: int) -> Card:
         return self.card(self.searcher.hit(row))
+
+
+def running_on(encoders: OnnxEncoders, key: str = "running_on") -> str:
+    """`encoders.running_on` in the page's language; a note at its end stays as it is."""
+    start, _, note = encoders.running_on.partition(f" in {encoders.precision}")
+    return t(key, device=start.removeprefix("running on the "), precision=encoders.precision, note=note)
 
 
 def _from_home(path: str) -> str:

@@ -17,6 +17,7 @@ from miniclip.data.paths import printable
 
 from .cluster_names import named_clusters
 from .gallery_search import GallerySearch
+from .i18n import t
 
 MAX_POINTS = 40_000  # a browser draws them smoothly
 PCA_ROWS = 20_000  # enough for two directions
@@ -73,7 +74,7 @@ class ImageMap:
             "rows": _base64(self.rows),
             "points": _base64(points),
             "clusters": clusters,
-            "groups": groups,
+            "groups": [t("other_folders") if name is None else name or t("top_folder") for name in groups],
             "group": _base64(group_of),
             "gallery": self.search.previews.version,
             "preview": self.search.previews.address(0).rsplit("/", 1)[0],
@@ -101,8 +102,11 @@ class ImageMap:
         return _base64(np.nan_to_num(np.clip((own - low) / max(high - low, 1e-6), 0, 1), nan=-1).astype(np.float32))
 
     @cached_property
-    def _groups(self) -> tuple[list[str], np.ndarray]:
-        """Names of the largest folders, and the number of each point's folder; the last one is "other folders"."""
+    def _groups(self) -> tuple[list[str | None], np.ndarray]:
+        """Names of the largest folders, and the number of each point's folder.
+
+        "" stands for images in no folder below the top one, None for all other folders together.
+        """
         if self.search.is_public or not self.search.paths.folders:
             return [], np.zeros(len(self.rows), dtype=np.uint8)
         names = [
@@ -112,8 +116,8 @@ class ImageMap:
         largest = np.argsort(-counts)[:MAX_GROUPS]
         place = np.full(len(unique), len(largest), dtype=np.uint8)
         place[largest] = np.arange(len(largest))
-        groups = [printable(str(unique[one])) or "top folder" for one in largest]
-        return groups + (["other folders"] if len(unique) > len(largest) else []), place[inverse]
+        groups: list[str | None] = [printable(str(unique[one])) for one in largest]
+        return groups + ([None] if len(unique) > len(largest) else []), place[inverse]
 
 
 def _base64(values: np.ndarray) -> str:

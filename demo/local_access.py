@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from .i18n import t
 from .loopback import is_loopback
 from .previews import is_logged_in
 
 FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-NOT_HERE = "Files can be opened and moved only in a browser on the machine of the page, at http://127.0.0.1."
 
 
 class LocalAccess:
@@ -28,13 +28,13 @@ class LocalAccess:
     def refusal(self, request: Request, key: str | None) -> JSONResponse | None:
         """The answer to a request that may not pass; `key` as it stands in the address, None where none is needed."""
         if not is_logged_in(request):
-            return refuse(401, "Log in first.")
+            return refuse(401, t("log_in_first"))
         if not (_is_direct(request) and _is_own_address(request)):
-            return refuse(403, NOT_HERE)
+            return refuse(403, t("files_only_at"))
         if key is not None and not secrets.compare_digest(key.encode(), self.key.encode()):
-            return refuse(403, "The page was restarted: load it again.")
+            return refuse(403, t("page_restarted"))
         if request.method == "POST" and request.headers.get("content-type") != "application/json":
-            return refuse(415, "Send JSON.")  # a form on another site cannot send this
+            return refuse(415, t("send_json"))  # a form on another site cannot send this
         return None
 
 

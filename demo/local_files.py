@@ -31,6 +31,7 @@ from .app_state import AppState
 from .errors import PageError, sentence
 from .file_actions import FileActions
 from .form import Form
+from .i18n import day_and_time, decimal, t
 from .local_access import LocalAccess, refuse
 from .page import Handler, answering
 from .show_in_folder import has_desktop, show_in_folder
@@ -41,7 +42,6 @@ MEDIA_TYPES = {
     **{"MPO": "image/jpeg", "HEIF": "image/heic"},
 }
 UNKNOWN_TYPE = "application/octet-stream"
-NOT_AS_INDEXED = "This video is gone or was changed since it was indexed."
 # a file's scripts must not run with the page's origin
 FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -74,10 +74,10 @@ def local_routes(app_state: AppState) -> list[BaseRoute]:
         try:
             form = json.loads(await request.body())
         except ValueError:
-            return refuse(400, "This request cannot be read.")
+            return refuse(400, t("unreadable_request"))
         name = request.path_params["action"]
         if name not in handlers:
-            return refuse(404, "There is nothing here.")
+            return refuse(404, t("nothing_here"))
         return _json(await run_in_threadpool(answering(name, handlers[name]), form))
 
     async def original(request: Request) -> Response:
@@ -121,7 +121,7 @@ def _original(app_state: AppState, form: Form, save: bool) -> Response:
     if second_of(gallery.index.paths.text(row)) is not None:
         path = gallery.index.paths.file(row)
         if not is_as_indexed(path, gallery.index.states[row]):  # another file may have its name now
-            raise PageError(NOT_AS_INDEXED)
+            raise PageError(t("video_changed"))
         return FileResponse(path, media_type=_video_type(path), filename=name, headers=FILE_HEADERS)
     source = gallery.index.source(row)
     with opened_image(source) as image:  # refuse a file that is no longer an image
@@ -145,19 +145,19 @@ def _details(app_state: AppState, form: Form) -> dict[str, Any]:
     size = int(gallery.index.states[row, 0])
     taken = details.metadata.taken
     facts = {
-        "Camera": details.metadata.camera,
-        "Lens": details.lens,
-        "Exposure": details.exposure,
-        "Taken": str(taken)[:16] if taken else "",
-        "Place": details.place,
-        "Size": f"{details.width_px:,} × {details.height_px:,} px, {_bytes(size)}",
-        "Path": printable(path),
+        t("filter_camera"): details.metadata.camera,
+        t("lens"): details.lens,
+        t("exposure"): details.exposure,
+        t("taken"): day_and_time(taken) if taken else "",
+        t("place"): details.place,
+        t("size"): f"{decimal(details.width_px)} × {decimal(details.height_px)} px, {_bytes(size)}",
+        t("path"): printable(path),
     }
     return {"facts": [[name, value] for name, value in facts.items() if value], "path": printable(path)}
 
 
 def _bytes(number: int) -> str:
-    return f"{number / 1e6:.1f} MB" if number >= 100_000 else f"{number / 1e3:.1f} kB"
+    return f"{decimal(number / 1e6, 1)} MB" if number >= 100_000 else f"{decimal(number / 1e3, 1)} kB"
 
 
 def _show(app_state: AppState, form: Form) -> dict[str, Any]:
@@ -165,10 +165,10 @@ def _show(app_state: AppState, form: Form) -> dict[str, Any]:
     gallery = app_state.search
     path = gallery.index.paths.file(gallery.requested_row(form))
     if is_uri(path):
-        raise PageError("This image is in object storage.")
+        raise PageError(t("in_object_storage"))
     if not Path(path).exists():
-        raise PageError("This image is no longer there.")
+        raise PageError(t("image_gone"))
     if not has_desktop():
-        raise PageError("The machine that runs the page has no desktop to show a folder on.")
+        raise PageError(t("no_desktop"))
     show_in_folder(Path(path))
-    return {"notice": "Shown in its folder."}
+    return {"notice": t("shown_in_folder")}

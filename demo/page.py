@@ -12,8 +12,10 @@ import gradio as gr
 
 from miniclip.errors import MiniClipError
 
-from .errors import INTERNAL_ERROR, PageError, logger, sentence
+from .cards import render_skeleton
+from .errors import PageError, logger, sentence
 from .form import Form
+from .i18n import TABLES, speaking, t
 
 STATIC = Path(__file__).parent / "static"
 Handler = Callable[[Form], dict[str, Any]]
@@ -28,15 +30,23 @@ def part(name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()
 
     `scripts` are files that run one after the other in one scope; by default the one of the part's name.
     """
-    return gr.HTML(
-        "",
-        html_template=read_static(f"{name}.html"),
+    return skeleton(
+        name,
         js_on_load="\n".join(read_static(f"{script}.js") for script in scripts or (name,)),
         server_functions=[answering(name, handler) for name, handler in handlers.items()],
-        elem_id=name,
         elem_classes="part",
-        apply_default_css=False,
-        padding=False,
+    )
+
+
+def skeleton(name: str, is_public: bool = False, **options: Any) -> gr.HTML:
+    """A component of static/NAME.html in every language. The browser takes its own (static/page.js)."""
+    html = {}
+    for language in TABLES:
+        with speaking(language):
+            html[language] = render_skeleton(name, is_public=is_public)
+    template = "${html[miniclip.language]}"
+    return gr.HTML(
+        "", html_template=template, html=html, elem_id=name, apply_default_css=False, padding=False, **options
     )
 
 
@@ -46,7 +56,7 @@ def answering(name: str, handler: Handler) -> Handler:
     def answer(form: Any) -> dict[str, Any]:
         try:
             if not isinstance(form, dict):
-                raise PageError("This request cannot be read.")
+                raise PageError(t("unreadable_request"))
             return handler(form)
         except PageError as error:
             return {"message": sentence(error), **error.facts}
@@ -54,7 +64,7 @@ def answering(name: str, handler: Handler) -> Handler:
             return {"message": sentence(error)}
         except Exception:
             logger.exception("internal error in “%s”", name)
-            return {"message": INTERNAL_ERROR}
+            return {"message": t("internal_error")}
 
     answer.__name__ = name  # the name that Gradio gives to the script
     return answer

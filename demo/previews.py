@@ -19,9 +19,11 @@ from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 
+from .i18n import t
+
 SIZES_PX = {"small": 320, "large": 1280}  # longest edge; a card is 130 to 230 CSS pixels wide, a large view 700
 MISSING = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320"><rect width="320" height="320" fill="#8883"/>
-<text x="160" y="165" text-anchor="middle" font-family="sans-serif" font-size="18" fill="#888">image is missing</text>
+<text x="160" y="165" text-anchor="middle" font-family="sans-serif" font-size="18" fill="#888">{text}</text>
 </svg>"""
 
 
@@ -73,7 +75,11 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
         try:
             webp = await run_in_threadpool(previews.webp, row, size)
         except MiniClipError:  # moved after indexing: show a grey field instead of a broken image
-            return Response(MISSING, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
+            return Response(
+                MISSING.format(text=t("image_missing")),
+                media_type="image/svg+xml",
+                headers={"Cache-Control": "no-store"},
+            )
         return Response(webp, media_type="image/webp", headers=headers)
 
     return APIRoute("/preview/{version}/{size}/{name}", respond, methods=["GET"], include_in_schema=False)

@@ -14,9 +14,10 @@ from miniclip.errors import MiniClipError
 from miniclip.search.query import DEFAULT_TOP_K, Query
 
 from .app_state import AppState
-from .errors import INTERNAL_ERROR, PageError, logger, sentence
+from .errors import PageError, logger, sentence
 from .form import MAX_TEXT, text, texts
 from .gallery_search import Card
+from .i18n import t
 from .search_request import MAX_SHOWN
 from .uploads import read_base64, read_upload
 
@@ -103,13 +104,13 @@ def _answer(compute: Callable[[], Result]) -> Result:
         raise gr.Error(sentence(error), print_exception=False) from None
     except Exception:
         logger.exception("internal error in the public API")
-        raise gr.Error(INTERNAL_ERROR, print_exception=False) from None
+        raise gr.Error(t("internal_error"), print_exception=False) from None
 
 
 def _image(picture: dict[str, Any] | None) -> bytes:
     image = read_upload(picture)
     if image is None:
-        raise PageError("Give an image.")
+        raise PageError(t("give_image"))
     return image
 
 

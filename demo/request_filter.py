@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from gradio.utils import get_upload_folder
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .i18n import decimal, language_of, set_language, t
 from .login_limit import LoginLimit
 from .previews import is_logged_in
 from .uploads import MAX_UPLOAD_BYTES
@@ -66,6 +68,7 @@ class RequestFilter:
         if scope["type"] != "http":  # the page has no web socket
             return await send({"type": "websocket.close", "code": 1008})
         scope["headers"] = trusted_headers(scope)
+        set_language(language_of(Headers(scope=scope).get("accept-language", "")))
         path = path_below_root(scope)
         is_mcp = self._with_mcp and MCP.fullmatch(path) is not None
         has_login = is_logged_in(Request(scope))
@@ -91,17 +94,17 @@ class RequestFilter:
     def _refusal(self, scope: Scope, path: str, has_login: bool, is_mcp: bool, max_bytes: int) -> JSONResponse | None:
         if not WITHOUT_LOGIN.fullmatch(path) and not is_mcp:
             if not (WITH_LOGIN.fullmatch(path) or (self._is_local and LOCAL.fullmatch(path))):
-                return _refuse(404, "There is nothing here.")
+                return _refuse(404, t("nothing_here"))
             if not has_login:
-                return _refuse(401, "Log in first.")
+                return _refuse(401, t("log_in_first"))
         if self._open[has_login] >= MAX_OPEN[has_login]:
-            return _refuse(503, "Too many requests at a time: try again in a moment.", retry_s=1)
+            return _refuse(503, t("too_many_requests"), retry_s=1)
         length = dict(scope["headers"]).get(b"content-length", b"0")
         # bodies up to twice the limit are cut off while they are read: a client that still sends would miss this answer
         if not length.isdigit() or len(length) > 12 or int(length) > 2 * max_bytes:
-            return _refuse(413, f"The request is larger than {max_bytes:,} bytes.")
+            return _refuse(413, t("request_too_large", number=max_bytes))
         if path == "/gradio_api/upload" and _kept_bytes() > MAX_UPLOADS_BYTES:
-            return _refuse(503, "The server keeps too many uploads: try again in an hour.", retry_s=3600)
+            return _refuse(503, t("too_many_uploads"), retry_s=3600)
         return None
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +135,7 @@ class RequestFilter:
         if kind.lower() == "basic" and _equal(logins.get(user, ""), password):
             self._logins.succeeded(address)
             return None
-        return _refuse(401, "Log in first: send the user and password as HTTP Basic authentication.")
+        return _refuse(401, t("log_in_basic"))
 
 
 def path_below_root(scope: Scope) -> str:
@@ -168,11 +171,11 @@ def _limited(receive: Receive, max_bytes: int, within_s: float) -> Receive:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, "The request took too long.") from None
+            raise HTTPException(408, t("request_too_slow")) from None
         taken += len(message.get("body", b""))
         is_whole = not message.get("more_body", False)
         if taken > max_bytes:
-            raise HTTPException(413, f"The request is larger than {max_bytes:,} bytes.")
+            raise HTTPException(413, t("request_too_large", number=max_bytes))
         return message
 
     return limited
@@ -198,7 +201,7 @@ def _address(scope: Scope) -> str:
 
 
 def _too_many_logins(wait_s: float) -> JSONResponse:
-    return _refuse(429, f"Too many wrong logins: try again in {wait_s:.0f} seconds.", retry_s=int(wait_s) + 1)
+    return _refuse(429, t("too_many_logins", seconds=decimal(wait_s)), retry_s=int(wait_s) + 1)
 
 
 def _refuse(status: int, reason: str, retry_s: int | None = None) -> JSONResponse:

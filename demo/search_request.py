@@ -1,8 +1,9 @@
 """The search form and the page's address, as a `Query`.
 
 In: the fields of static/search.html as the browser sends them, or as they stand in an address. Out: the library's
-`Query`. Filters and their labels come from the library's table (miniclip/search/filters.py), and the scripts receive
-their names (`page_settings`): a new filter needs a control of its name in search.html and nothing here.
+`Query`. Filters come from the library's table (miniclip/search/filters.py), and the scripts receive their
+names (`page_settings`): a new filter needs a control of its name in search.html, and its label `filter_NAME` in
+languages/.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from miniclip.search.searcher import SORTS
 
 from .errors import PageError
 from .form import Form, number, text, texts
+from .i18n import decimal, t
 
 if TYPE_CHECKING:
     from .gallery_search import GallerySearch
@@ -52,16 +54,18 @@ def read_filters(form: Form, gallery: "GallerySearch") -> Filters:
         typed = str(form.get(name) or "")
         if not typed.strip():
             continue
+        label = t(f"filter_{name}")
         if gallery.is_public and one.is_private:
-            raise PageError(f"“{one.label}” cannot be asked on a shared page: clear the filters.")
+            raise PageError(t("private_filter", label=label))
         try:
             values[name] = gallery.paths.folder(typed) if name == "folder" else one.read(text(form, name))
         except ValueError as error:
-            raise PageError(f"“{one.label}” {error}.") from error
+            wrong = t("near_format") if name == "near" else error
+            raise PageError(t("wrong_filter", label=label, error=wrong)) from error
     if "near" not in values:
         values.pop("within_km", None)
     if "after" in values and "before" in values and values["after"] > values["before"]:
-        raise PageError("“From” is later than “To”: swap the dates.")
+        raise PageError(t("dates_swapped"))
     return Filters(**values)
 
 
@@ -82,7 +86,7 @@ def offered_filters(gallery: "GallerySearch") -> dict[str, list[tuple[str, str]]
             offered[name] = [(folder, printable(folder)) for folder in gallery.paths.folders]
         elif one.choices is not None:
             counts = list(one.choices(index).items())[:MAX_CHOICES]
-            offered[name] = [(value, f"{printable(value)} ({count:,})") for value, count in counts]
+            offered[name] = [(value, f"{printable(value)} ({decimal(count)})") for value, count in counts]
         if (name == "folder" or one.choices is not None) and not offered[name]:
             del offered[name]
     return offered

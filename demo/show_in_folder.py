@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .errors import PageError
+from .i18n import t
 
 # the interface of freedesktop.org by which a file manager also selects the file
 FILE_MANAGER = (
@@ -47,7 +48,7 @@ def _is_shown_by_file_manager(path: Path) -> bool:
 
 def _start(program: str, *arguments: str) -> None:
     if shutil.which(program) is None:
-        raise PageError(f"This needs the program {program}, which is not installed.")
+        raise PageError(t("program_missing", program=program))
     subprocess.Popen(
         [program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

@@ -11,6 +11,7 @@ from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
 
 from .errors import PageError
+from .i18n import t
 
 MAX_UPLOAD_BYTES = 20 << 20
 CHECK_PX = 64  # JPEGs are decoded at a reduced scale: the encoder decodes the image again
@@ -32,7 +33,7 @@ def read_upload(value: Any) -> bytes | None:
     except (OSError, ValueError, RuntimeError):  # null bytes, symbolic link loops
         data = None
     if data is None:
-        raise PageError("This image is no longer here: choose it again.", unreadable=True)
+        raise PageError(t("upload_gone"), unreadable=True)
     return _checked(data)
 
 
@@ -41,9 +42,9 @@ def read_base64(text: str) -> bytes:
     try:
         data = base64.b64decode(text.rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise PageError("image_base64 must be an image file in base64.") from error
+        raise PageError(t("base64_expected")) from error
     if len(data) > MAX_UPLOAD_BYTES:
-        raise PageError(f"An image may have {MAX_UPLOAD_BYTES >> 20} MB at most.")
+        raise PageError(t("max_upload", number=MAX_UPLOAD_BYTES >> 20))
     return _checked(data)
 
 
@@ -51,5 +52,5 @@ def _checked(data: bytes) -> bytes:
     try:
         open_image(data, min_size_px=CHECK_PX)
     except MiniClipError as error:
-        raise PageError(f"This file cannot be shown or searched: {error}.", unreadable=True) from error
+        raise PageError(t("upload_unreadable", reason=error), unreadable=True) from error
     return data

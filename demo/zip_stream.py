@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from miniclip.files import numbered_names
 
+from .i18n import t
+
 PART_BYTES = 1 << 20
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # limit of a ZIP archive
-MISSING = "not in this archive.txt"
 
 
 class _Sink:
@@ -53,7 +54,7 @@ def zip_stream(paths: Sequence[str]) -> Iterator[bytes]:
             except OSError as error:
                 missing.append(f"{name}: {error.strerror}")
         if missing:
-            archive.writestr(_free_name(MISSING, taken), "\n".join(missing) + "\n")
+            archive.writestr(_free_name(t("missing_in_archive"), taken), "\n".join(missing) + "\n")
     yield sink.take()
 
 

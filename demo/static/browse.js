@@ -59,7 +59,7 @@ function makeTimeline(results, page, server) {
     function addSection(number) {
         const month = months[number];
         const section = document.createElement('section');
-        section.setAttribute('aria-label', `${month.name}, ${month.count.toLocaleString('en')} images`);
+        section.setAttribute('aria-label', page.t('month_images', { month: month.name, count: month.count }));
         const heading = document.createElement('h3');
         heading.textContent = month.name;
         section.append(heading, document.createElement('ul'));
@@ -96,7 +96,7 @@ function makeTimeline(results, page, server) {
         Object.assign(image, { alt: '', decoding: 'async', src: preview });
         const name = document.createElement('span');
         name.className = 'title';
-        name.textContent = isThere ? title : `${title}: no longer on disk`;
+        name.textContent = isThere ? title : page.t('gone', { title });
         if (!isThere) button.classList.add('gone');
         button.append(image, name);
         item.append(button);
@@ -178,9 +178,9 @@ function makeTimeline(results, page, server) {
         if (months.length > 1) {
             const label = document.createElement('label');
             label.className = 'jump';
-            label.textContent = 'Go to ';
+            label.textContent = `${page.t('go_to')} `;
             const select = document.createElement('select');
-            for (const month of months) select.add(new Option(`${month.name} (${month.count.toLocaleString('en')})`, month.start));
+            for (const month of months) select.add(new Option(`${month.name} (${page.number(month.count)})`, month.start));
             select.addEventListener('change', () => scrollToPlace(Number(select.value)));
             label.append(select);
             bar.append(label);

@@ -1,5 +1,6 @@
 // The large view is a modal <dialog>: the browser keeps the focus inside, closes it on Esc and dims the page.
 const page = window.miniclip;
+const { t } = page;
 const dialog = element.querySelector('dialog');
 const NEAR_KM = '5';
 let opened = null;  // { card, row, gallery, siblings, q }
@@ -49,7 +50,7 @@ async function why(button) {
     const notice = dialog.querySelector('.notice');
     const mine = opened;
     button.disabled = true;
-    notice.textContent = 'Looking…';
+    notice.textContent = t('looking');
     const found = await page.call(server.why, { row: opened.row, gallery: opened.gallery, q: opened.q });
     if (mine !== opened) return;
     button.disabled = false;
@@ -59,7 +60,7 @@ async function why(button) {
     button.setAttribute('aria-pressed', 'true');
     const image = document.createElement('img');
     image.className = 'heat';
-    image.alt = `Heat map: where “${opened.q}” is found`;
+    image.alt = t('heat_map', { words: opened.q });
     image.src = found.heat;
     const [left, top, width, height] = found.box.map((share) => `${100 * share}%`);
     Object.assign(image.style, { left, top, width, height });

@@ -1,5 +1,5 @@
 // The filters of the form: their values, how many are set, and which of `galleryFilters` the open gallery offers.
-function filterPanel(element, fields, names, galleryFilters) {
+function filterPanel(element, fields, names, galleryFilters, t) {
     const panel = element.querySelector('.filters');
     const toggle = element.querySelector('.toggle');
 
@@ -17,7 +17,7 @@ function filterPanel(element, fields, names, galleryFilters) {
     const values = () => Object.fromEntries(names.map((name) => [name, valueOf(fields[name])]));
     const count = () => {
         const number = Object.values(values()).filter(Boolean).length;
-        toggle.textContent = number ? `Filters (${number})` : 'Filters';
+        toggle.textContent = number ? t('filters_set', { number }) : t('filters');
         return number;
     };
 

@@ -1,5 +1,6 @@
 // Status, indexing with its progress, models, duplicates.
 const page = window.miniclip;
+const { t } = page;
 const POLL_MS = 300;
 const place = (name) => element.querySelector(name);
 const job = place('.job');
@@ -16,7 +17,7 @@ async function status() {
 function showJob({ title, done, total, report, error, running, skipped }) {
     job.replaceChildren();
     const line = document.createElement('p');
-    line.textContent = error || (running ? `${title}: ${total ? `${done} of ${total}` : 'looking for images'}` : `Done: ${report}.`);
+    line.textContent = error || (running ? t(total ? 'job_progress' : 'job_scanning', { title, done, total }) : t('job_done', { report }));
     line.className = error ? 'message' : '';
     job.append(line);
     if (running) {
@@ -36,7 +37,7 @@ function showJob({ title, done, total, report, error, running, skipped }) {
         return item;
     }));
     const heading = document.createElement('p');
-    heading.textContent = `${skipped.length} skipped:`;
+    heading.textContent = t('skipped_list', { count: skipped.length });
     job.append(heading, list);
 }
 
@@ -82,7 +83,7 @@ place('.models').addEventListener('click', async (event) => {
     const button = event.target.closest('[data-bundle]');
     if (!button) return;
     button.disabled = true;
-    button.textContent = 'Opening…';
+    button.textContent = t('opening');
     const answer = await page.call(server.use, { ...button.dataset });
     if (answer.message) {
         await status();
@@ -94,10 +95,10 @@ place('.models').addEventListener('click', async (event) => {
     }
 });
 const twice = place('form.twice');
-twice.addEventListener('input', () => { place('output').value = Number(twice.elements.threshold.value).toFixed(2); });
+twice.addEventListener('input', () => { place('output').value = page.number(Number(twice.elements.threshold.value), 2); });
 twice.addEventListener('submit', async (event) => {
     event.preventDefault();
-    place('.copies').textContent = 'Looking…';
+    place('.copies').textContent = t('looking');
     const answer = await page.call(server.duplicates, { threshold: twice.elements.threshold.value });
     place('.copies').innerHTML = answer.html ?? page.message(answer);
 });

@@ -2,7 +2,7 @@
 // this browser to use them (demo/local_access.py).
 (() => {
     const shared = window.miniclip;
-    const NOT_LOCAL = { message: 'Files can be opened and moved only in a browser on the machine of the page.' };
+    const { t } = shared;
 
     const post = async (path, values) => {
         try {
@@ -12,7 +12,7 @@
             const said = await answer.json();
             return answer.ok ? said : { message: said.message ?? said.detail };
         } catch {
-            return { message: 'The server does not answer. Is it still running?' };
+            return { message: t('no_answer') };
         }
     };
 
@@ -27,7 +27,7 @@
     // An action of demo/local_files.py; like `shared.call`, it always answers.
     shared.local = async (action, values) => {
         const access = await shared.openLocal();
-        return access ? post(`${access.key}/${action}`, values) : NOT_LOCAL;
+        return access ? post(`${access.key}/${action}`, values) : { message: t('files_only_here') };
     };
 
     shared.localAddress = async (path) => {

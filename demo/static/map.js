@@ -1,6 +1,7 @@
 // Draws dots on a canvas, because it can move forty thousand of them smoothly, unlike elements. If few dots are visible,
 // they are drawn as thumbnails.
 const page = window.miniclip;
+const { t } = page;
 const canvas = element.querySelector('canvas');
 const plane = element.querySelector('.plane');
 const hover = element.querySelector('.hover');
@@ -216,7 +217,7 @@ element.querySelector('.zoom').addEventListener('click', (event) => {
 
 async function load() {
     const asked = layout.value;
-    notice.textContent = asked === 'umap' ? 'Computing the map…' : '';
+    notice.textContent = asked === 'umap' ? t('computing_map') : '';
     const answer = await page.call(server.points, { layout: asked });
     if (asked !== layout.value) return;
     notice.textContent = answer.message ?? '';
@@ -245,7 +246,7 @@ async function paint() {
         if (mine !== painting) return;  // another colour was chosen in the meantime
         if (answer.message) refusal = answer;
         shades = answer.shades ? decode(answer.shades, Float32Array) : null;
-        if (page.question.q && shades) legend.textContent = `The redder a dot, the better it matches “${page.question.q}”.`;
+        if (page.question.q && shades) legend.textContent = t('redder_dots', { words: page.question.q });
     } else {
         legend.append(...map.groups.map((name, number) => {
             const one = document.createElement('span');
@@ -259,7 +260,7 @@ async function paint() {
     if (shades) order.sort((a, b) => shades[a] - shades[b]);
     const left = map.all - map.rows.length;
     if (refusal.gallery_changed) notice.innerHTML = page.message(refusal);
-    else notice.textContent = refusal.message ?? (left > 0 ? `${map.rows.length.toLocaleString()} of ${map.all.toLocaleString()} images are shown.` : '');
+    else notice.textContent = refusal.message ?? (left > 0 ? t('images_shown', { shown: map.rows.length, total: map.all }) : '');
     canvas.dataset.dots = map.rows.length;
     canvas.dataset.painted = colour.value;
     draw();

@@ -2,10 +2,20 @@
 // Parts send each other events of the document: 'ask' (change the search), 'open' (show an image large),
 // 'describe' (captions for it), 'asked' (results are shown), 'cards' (more of them came while scrolling), 'turned' (the
 // large view shows a card), 'gallery' (another gallery is open: load everything again).
-// app.py sets window.miniclip to the settings of search_request.py before this script runs.
+// app.py sets window.miniclip to the settings of search_request.py, and its `languages` to the tables of i18n.py, before
+// this script runs.
 (() => {
     const shared = Object.assign(window.miniclip, { question: {} });
-    const NO_ANSWER = 'The server does not answer. Is it still running?';
+
+    // The page's language, as demo/i18n.py and Gradio choose it, and `t` as there: the text of a key with its values.
+    const preferred = navigator.language.split('-')[0].toLowerCase();
+    shared.language = preferred in shared.languages ? preferred : 'en';
+    const table = shared.languages[shared.language];
+    shared.number = (value, digits = 0) => value.toLocaleString(shared.language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    const t = shared.t = (key, values = {}) => {
+        const text = (values.count === 1 && table[`${key}_one`]) || table[key];
+        return text.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === 'number' ? shared.number(values[name]) : values[name]));
+    };
 
     shared.send = (name, detail) => document.dispatchEvent(new CustomEvent(`miniclip-${name}`, { detail }));
     shared.hear = (name, listen) => document.addEventListener(`miniclip-${name}`, (event) => listen(event.detail));
@@ -19,7 +29,7 @@
         try {
             return await fn(values) ?? {};
         } catch {
-            return { message: NO_ANSWER };
+            return { message: t('no_answer') };
         }
     };
 
@@ -30,7 +40,7 @@
         line.textContent = message;
         if (isStale) {
             const button = document.createElement('button');
-            [button.type, button.textContent, button.dataset.action] = ['button', 'Show the new gallery', 'new-gallery'];
+            [button.type, button.textContent, button.dataset.action] = ['button', t('show_new_gallery'), 'new-gallery'];
             line.append(button);
         }
         return line.outerHTML;
@@ -52,10 +62,10 @@
     };
 
     // Uploads an image. Answers with its path on the server, or with a message that says what went wrong.
-    const REFUSED = { 401: 'Log in again: the session has ended.', 404: 'The server, or a proxy in front of it, has no place for uploads.' };
+    const REFUSED = { 401: t('session_ended'), 404: t('no_place_for_uploads') };
     shared.upload = async (file) => {
-        if (!file) return { message: 'This is not an image.' };
-        const tooLarge = { message: `This image is larger than ${shared.maxUploadMB} MB.` };
+        if (!file) return { message: t('not_an_image') };
+        const tooLarge = { message: t('image_too_large', { number: shared.maxUploadMB }) };
         if (file.size > shared.maxUploadMB * 2 ** 20) return tooLarge;
         const form = new FormData();
         form.append('files', file);
@@ -63,12 +73,12 @@
         try {
             answer = await fetch(new URL('gradio_api/upload', document.baseURI), { method: 'POST', body: form });
         } catch {
-            return { message: NO_ANSWER };
+            return { message: t('no_answer') };
         }
         if (answer.status === 413) return tooLarge;
         const said = await answer.json().catch(() => ({}));
-        if (!answer.ok) return { message: REFUSED[answer.status] ?? `The upload failed: ${said.detail ?? `status ${answer.status}`}` };
-        return { path: said[0], name: file.name || 'pasted image', preview: URL.createObjectURL(file) };
+        if (!answer.ok) return { message: REFUSED[answer.status] ?? t('upload_failed', { reason: said.detail ?? t('http_status', { status: answer.status }) }) };
+        return { path: said[0], name: file.name || t('pasted_image'), preview: URL.createObjectURL(file) };
     };
 
     // Images that are dropped or pasted anywhere go to the visible part: parts register in `receivers`.

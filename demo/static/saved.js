@@ -1,5 +1,6 @@
 // Searches that the user saved under a name, in this browser only: { name, fields }. The fields are those of the address.
 const page = window.miniclip;
+const { t } = page;
 const STORE = 'miniclip-searches';
 const MAX_SAVED = 100;
 const menu = element.querySelector('.saved');
@@ -24,13 +25,13 @@ function store(list) {
 function show() {
     const list = stored();
     menu.hidden = !list.length;
-    menu.querySelector('summary').textContent = `Saved (${list.length})`;
+    menu.querySelector('summary').textContent = t('saved_number', { number: list.length });
     menu.querySelector('ul').replaceChildren(...list.map(({ name }, place) => {
         const item = document.createElement('li');
         const [open, remove] = [document.createElement('button'), document.createElement('button')];
         [open.type, open.textContent, open.dataset.open] = ['button', name, place];
         [remove.type, remove.textContent, remove.dataset.remove] = ['button', '×', place];
-        remove.setAttribute('aria-label', `Delete the saved search ${name}`);
+        remove.setAttribute('aria-label', t('delete_saved', { name }));
         item.append(open, remove);
         return item;
     }));
@@ -45,7 +46,7 @@ document.addEventListener('click', (event) => {
         return;
     }
     form.elements.name.value = page.question.q || document.querySelector('#results h2')?.textContent || '';
-    said.textContent = page.question.picture ? 'The image that you gave is not saved, only the words and filters.' : '';
+    said.textContent = page.question.picture ? t('image_not_saved') : '';
     dialog.showModal();
     form.elements.name.select();
 });
@@ -56,18 +57,18 @@ form.addEventListener('submit', (event) => {
     const others = stored().filter((one) => one.name !== name);
     if (others.length < stored().length && form.dataset.replaces !== name) {
         form.dataset.replaces = name;
-        said.textContent = 'There is a search of that name. Save again to replace it, or give another name.';
+        said.textContent = t('search_name_taken');
         return;
     }
     if (others.length >= MAX_SAVED) {
-        said.textContent = `At most ${MAX_SAVED} searches can be saved: delete one first.`;
+        said.textContent = t('max_saved', { number: MAX_SAVED });
         return;
     }
     try {
         store([...others, { name, fields: fields() }]);
         dialog.close();
     } catch {
-        said.textContent = 'This browser does not keep data of this page.';
+        said.textContent = t('browser_keeps_nothing');
     }
 });
 dialog.addEventListener('close', () => delete form.dataset.replaces);
@@ -97,7 +98,7 @@ function stand() {
 }
 page.hear('asked', () => {
     stand();
-    page.resultButton('save-search', 'Save search');
+    page.resultButton('save-search', t('save_search'));
 });
 stand();
 show();

@@ -1,6 +1,7 @@
 // The form is the search. It asks after a short pause in typing; only the newest answer is shown.
 const PAUSE_MS = 90;
 const page = window.miniclip;
+const { t } = page;
 const form = element.querySelector('form');
 const results = element.querySelector('.results');
 const more = element.querySelector('#more');
@@ -17,7 +18,7 @@ let isExample = false;  // the words are an example that the page filled in by i
 let isTyping = false;  // the newest entry of the history is still being typed
 let pause;
 
-const filters = filterPanel(element, fields, page.filters, page.galleryFilters);
+const filters = filterPanel(element, fields, page.filters, page.galleryFilters, t);
 const timeline = makeTimeline(results, page, server);
 
 const question = () => ({
@@ -80,7 +81,7 @@ function showImage() {
     withImage.hidden = !one;
     if (!one) return;
     if (one.preview) withImage.querySelector('img').src = one.preview;
-    withImage.querySelector('.name').textContent = uploaded ? one.name : `like “${one.title}”`;
+    withImage.querySelector('.name').textContent = uploaded ? one.name : t('like_image', { title: one.title });
     withImage.querySelector('.weight').hidden = !fields.q.value.trim();
 }
 
@@ -107,7 +108,7 @@ function fill(values) {
     fields.sort.value = values.sort ?? '';
     fields.weight.value = values.weight ?? 50;
     uploaded = null;
-    like = values.like ? { id: values.like, title: values.title ?? 'an image', preview: values.preview ?? '' } : null;
+    like = values.like ? { id: values.like, title: values.title ?? t('an_image'), preview: values.preview ?? '' } : null;
     isExample = false;
     showImage();
 }
@@ -173,6 +174,7 @@ async function offer() {
         return chip;
     });
     element.querySelector('.examples').replaceChildren(...chips);
+    fields.q.placeholder = about.placeholder ?? fields.q.placeholder;
     filters.offer(about.filters ?? {});
     hasDates = Boolean(about.days);
     if (about.days) for (const name of ['after', 'before']) [fields[name].min, fields[name].max] = about.days;

@@ -2,6 +2,7 @@
 // The selection survives a new search, because it stores rows, not cards. The dialog asks for a folder, shows the plan,
 // then the outcome.
 const page = window.miniclip;
+const { t } = page;
 const bar = element.querySelector('.bar');
 const dialog = element.querySelector('dialog');
 const form = dialog.querySelector('form');
@@ -28,10 +29,10 @@ function paint() {
         if (isSelecting) card.setAttribute('aria-pressed', String(selected.has(rowOf(card))));
         else card.removeAttribute('aria-pressed');
     }
-    if (isAllowed) page.resultButton('select-toggle', 'Select')?.setAttribute('aria-pressed', String(isSelecting));
+    if (isAllowed) page.resultButton('select-toggle', t('select'))?.setAttribute('aria-pressed', String(isSelecting));
     bar.hidden = !isSelecting;
     bar.querySelector('.note').textContent = '';
-    bar.querySelector('.count').textContent = selected.size.toLocaleString('en');
+    bar.querySelector('.count').textContent = page.number(selected.size);
     for (const name of ['download', 'copy', 'move', 'trash']) bar.querySelector(`[data-do=${name}]`).disabled = !selected.size;
 }
 
@@ -120,7 +121,7 @@ function all() {
 
 // The dialog: the request stays the same from the plan to its execution.
 
-const TITLES = { copy: 'Copy to a folder', move: 'Move to a folder', trash: 'Put into the trash' };
+const ACTIONS = ['copy', 'move', 'trash'];
 let asked = {};
 let plan = '';
 let undoing = '';
@@ -137,7 +138,7 @@ const recent = () => {
 
 function begin(action, what) {
     [asked, plan, undoing, wasDone] = [{ ...what, action }, '', '', false];
-    dialog.querySelector('h2').textContent = TITLES[action];
+    dialog.querySelector('h2').textContent = t(`title_${action}`);
     const label = dialog.querySelector('.folder');
     label.hidden = action === 'trash';
     form.elements.folder.readOnly = false;
@@ -145,8 +146,8 @@ function begin(action, what) {
     form.querySelector('datalist').replaceChildren(...recent().map((folder) => new Option('', folder)));
     said.replaceChildren();
     step('undo').hidden = true;
-    step('cancel').textContent = 'Cancel';
-    [next.hidden, next.textContent] = [false, 'Continue'];
+    step('cancel').textContent = t('cancel');
+    [next.hidden, next.textContent] = [false, t('continue')];
     dialog.showModal();
     if (action === 'trash') list();
 }
@@ -166,12 +167,12 @@ async function list() {
     const answer = await answered(page.local('plan', asked));
     plan = answer.plan ?? '';
     if (!plan) return;
-    next.textContent = { copy: 'Copy', move: 'Move', trash: 'Put into the trash' }[asked.action];
+    next.textContent = t(`do_${asked.action}`);
     next.focus();
 }
 
 async function act() {
-    said.textContent = 'Working…';
+    said.textContent = t('working');
     const answer = await answered(page.local('run', { plan }));
     plan = '';
     if (answer.message) return;
@@ -182,7 +183,7 @@ async function act() {
     undoing = answer.undo;
     next.hidden = form.elements.folder.readOnly = true;
     step('undo').hidden = !undoing;
-    step('cancel').textContent = 'Close';
+    step('cancel').textContent = t('close');
     step('cancel').focus();
 }
 
@@ -195,7 +196,7 @@ form.addEventListener('submit', (event) => {
 form.elements.folder.addEventListener('input', () => {  // the plan was for another folder
     if (!plan) return;
     plan = '';
-    next.textContent = 'Continue';
+    next.textContent = t('continue');
     said.replaceChildren();
 });
 step('cancel').addEventListener('click', () => dialog.close());
@@ -218,7 +219,7 @@ async function download() {
     if (answer.archive) page.download(await page.localAddress(`archive/${answer.archive}`));
 }
 
-const deeds = { all, download, end, ...Object.fromEntries(Object.keys(TITLES).map((name) => [name, () => begin(name, values())])) };
+const deeds = { all, download, end, ...Object.fromEntries(ACTIONS.map((name) => [name, () => begin(name, values())])) };
 bar.addEventListener('click', (event) => {
     const button = event.target.closest('[data-do]');
     if (button) deeds[button.dataset.do]();

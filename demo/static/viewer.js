@@ -2,6 +2,7 @@
 // In: the event 'view' with { card } or { row, gallery, title }. Wheel, pinch, double click and keys zoom; dragging pans;
 // arrow keys and swipes go to the next or the previous card. A video plays from the moment that was found.
 const page = window.miniclip;
+const { t } = page;
 const dialog = element.querySelector('dialog');
 const stage = dialog.querySelector('.stage');
 const plane = dialog.querySelector('.plane');
@@ -35,7 +36,7 @@ function place({ scale, x, y }) {
     };
     image.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
     plane.classList.toggle('zoomed', view.scale > 1);
-    tool('fit').textContent = view.scale > 1 ? `${Math.round(100 * view.scale)} %` : 'Fit';
+    tool('fit').textContent = view.scale > 1 ? `${Math.round(100 * view.scale)} %` : t('fit');
     tool('smaller').disabled = view.scale === 1;
     tool('larger').disabled = view.scale === MAX_SCALE;
 }
@@ -122,7 +123,7 @@ async function play(mine) {
         showVideo(true);
         if (mine.plays) video.play().catch(() => {});  // the browser may not allow it: its controls are there
     };
-    video.onerror = () => { if (mine === opened) notice.textContent = 'This browser cannot play the video: download it.'; };
+    video.onerror = () => { if (mine === opened) notice.textContent = t('video_unplayable'); };
 }
 
 function showVideo(on) {
@@ -150,7 +151,7 @@ async function show({ card, row, gallery, title, first, second }) {
     stop();
     const preview = `preview/${mine.gallery}/large/${mine.row}.webp`;
     dialog.querySelector('h2').textContent = mine.title;
-    dialog.querySelector('.place').textContent = card ? `${siblings.indexOf(card) + 1} of ${siblings.length}` : '';
+    dialog.querySelector('.place').textContent = card ? t('place_of', { place: siblings.indexOf(card) + 1, total: siblings.length }) : '';
     for (const [name, step] of [['previous', -1], ['next', 1]]) tool(name).hidden = !neighbour(step);
     notice.textContent = '';
     details = {};
@@ -228,7 +229,7 @@ const tools = {
         const { path, message } = await about();
         try {
             if (path) await navigator.clipboard.writeText(path);
-            notice.textContent = message ?? 'The path is in the clipboard.';
+            notice.textContent = message ?? t('path_copied');
         } catch {  // the browser denies access to the clipboard
             notice.textContent = path;
         }

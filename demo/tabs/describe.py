@@ -10,12 +10,12 @@ from ..app_state import AppState
 from ..errors import PageError
 from ..form import MAX_TEXT, Form, texts
 from ..gallery_search import GallerySearch
+from ..i18n import t
 from ..page import Handler
 from ..uploads import read_upload
 
 SUGGESTED_LABELS = "person, animal, food, vehicle, building, landscape, text"
 SUGGESTED_IMAGES = 8
-NO_CAPTIONS = "The images here have no captions to choose from: try labels of your own."
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
@@ -41,7 +41,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         gallery = app_state.search
         image = _image(gallery, form)
         if not gallery.searcher.has_captions:
-            return {"html": cards.render("message", text=NO_CAPTIONS)}
+            return {"html": cards.render("message", text=t("no_captions"))}
         return {"html": cards.bars([(hit.caption, hit.score) for hit in gallery.captions_of(image)])}
 
     def label(form: Form) -> dict[str, Any]:
@@ -59,5 +59,5 @@ def _image(gallery: GallerySearch, form: Form) -> bytes:
         return gallery.image(gallery.requested_row(form))
     image = read_upload(form.get("picture"))
     if image is None:
-        raise PageError("Choose an image first.")
+        raise PageError(t("choose_image_first"))
     return image

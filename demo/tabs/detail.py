@@ -9,6 +9,7 @@ from .. import cards
 from ..app_state import AppState
 from ..form import Form, number, text
 from ..heatmap import heat_map
+from ..i18n import decimal, t
 from ..page import Handler
 
 
@@ -36,11 +37,11 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         image = gallery.image(gallery.requested_row(form))
         heat = heat_map(image, text(form, "q"), gallery.searcher.encoders)
         if not heat.matters:
-            return {"heat": "", "notice": "No part of the image matters alone for these words."}
+            return {"heat": "", "notice": t("no_part_matters")}
         return {
             "heat": f"data:image/png;base64,{heat.png_base64}",
             "box": heat.box,
-            "notice": f"Hiding the red area lowers the similarity by up to {heat.largest_drop:.2f}.",
+            "notice": t("hiding_lowers", drop=decimal(heat.largest_drop, 2)),
         }
 
     return {"detail": detail, "why": why}

@@ -6,6 +6,7 @@ from typing import Any
 from ..app_state import AppState
 from ..errors import PageError
 from ..form import Form
+from ..i18n import t
 from ..image_map import has_umap
 from ..page import Handler
 from ..search_request import read_query
@@ -26,7 +27,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         gallery.check_gallery(form)
         query = read_query(form, gallery, read_upload(form.get("picture")))
         if not query.has_subject:
-            raise PageError("Search for something first: the map then shows it by colour.")
+            raise PageError(t("search_first"))
         return {"shades": image_map.shades(gallery.similarity(query))}
 
     return {"points": points, "shades": shades}

@@ -4,6 +4,7 @@ It reads the server's folders, so a public page does not have it.
 """
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from miniclip.data.paths import printable
@@ -16,6 +17,8 @@ from .. import cards
 from ..app_state import AppState, Job
 from ..errors import PageError
 from ..form import Form, number
+from ..gallery_search import running_on
+from ..i18n import day, decimal, t
 from ..page import Handler
 
 MAX_GROUPS, MAX_IN_GROUP, MAX_SKIPPED = 40, 8, 500
@@ -43,10 +46,10 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         gallery = app_state.search
         threshold = number(form, "threshold", 0.97, 0.9, 1)
         if len(gallery.index) > MAX_COMPARED and threshold < 1:
-            raise PageError(f"With more than {MAX_COMPARED:,} images only identical files can be found: choose 1.00.")
+            raise PageError(t("too_many_to_compare", number=MAX_COMPARED, threshold=decimal(1, 2)))
         found = find_duplicates(gallery.index, threshold)
         if not found:
-            return {"html": cards.render("message", text="No image is here twice.")}
+            return {"html": cards.render("message", text=t("none_twice"))}
         groups = [[gallery.card_of(row) for row in rows[:MAX_IN_GROUP]] for rows in found[:MAX_GROUPS]]
         version = gallery.previews.version if app_state.is_local else ""
         html = cards.render("duplicates", groups=groups, total=len(found), threshold=threshold, gallery=version)
@@ -77,17 +80,18 @@ def _status(app_state: AppState) -> str:
     gallery = app_state.search
     encoders = gallery.searcher.encoders
     facts = [
-        ("Images", gallery.count),
-        *([("Videos", f"{gallery.index.frames.videos:,}")] if gallery.index.frames else []),
-        ("From", printable(app_state.images)),
-        ("Index", printable(str(gallery.index.folder))),
-        ("Model", f"{app_state.name_of(encoders.bundle)}, {encoders.dim} dimensions"),
-        ("Runs", encoders.running_on.removeprefix("running ")),
+        (t("images"), decimal(gallery.count)),
+        *([(t("videos"), decimal(gallery.index.frames.videos))] if gallery.index.frames else []),
+        (t("gallery_from"), printable(app_state.images)),
+        (t("index"), printable(str(gallery.index.folder))),
+        (t("model"), t("model_dimensions", name=app_state.name_of(encoders.bundle), dim=encoders.dim)),
+        (t("runs"), running_on(encoders, "runs_on")),
     ]
     if left_out := app_state.left_out:
-        facts.append(("Left out", printable(", ".join(left_out))))
+        facts.append((t("left_out"), printable(", ".join(left_out))))
     if gallery.days:
-        facts.append(("Taken", " to ".join(gallery.days)))
+        first, last = map(date.fromisoformat, gallery.days)
+        facts.append((t("taken"), t("day_range", first=day(first), last=day(last))))
     skipped = [(printable(one.path.rsplit("/", 1)[-1]), one.reason) for one in gallery.index.skipped]
     return cards.render("status", facts=facts, skipped=skipped, max_skipped=MAX_SKIPPED)
 
@@ -110,10 +114,10 @@ def _model(name: str, bundle: Bundle, precision: str, is_open: bool) -> dict[str
     files = bundle.manifest.get("files", {})
     size = sum(files.get(onnx_name(tower, of_tower(precision, tower)), {}).get("bytes", 0) for tower in TOWERS)
     figures = [
-        f"{100 * measured['mean_recall']:.1f} %" if "mean_recall" in measured else "",
-        f"{max(measured['images_per_s'].values()):.0f}" if "images_per_s" in measured else "",
-        f"{measured['text_query_p50_ms']:.1f} ms" if "text_query_p50_ms" in measured else "",
-        f"{size / 1e6:.0f} MB" if size else "",
+        f"{decimal(100 * measured['mean_recall'], 1)} %" if "mean_recall" in measured else "",
+        decimal(max(measured["images_per_s"].values())) if "images_per_s" in measured else "",
+        f"{decimal(measured['text_query_p50_ms'], 1)} ms" if "text_query_p50_ms" in measured else "",
+        f"{decimal(size / 1e6)} MB" if size else "",
     ]
     measured_on = str(certificate.get("data", "")) if measured else ""
     return {

@@ -6,15 +6,16 @@ The form's fields also stand in the page's address.
 from collections.abc import Mapping
 from typing import Any
 
+from miniclip.search.language import knows_only_english
+
 from .. import cards
 from ..app_state import AppState
 from ..errors import PageError
 from ..form import Form, text
+from ..i18n import t
 from ..page import Handler
 from ..search_request import offered_filters, read_query, read_shown
 from ..uploads import read_upload
-
-EMPTY = "Type a few words that say what the image should show, or drop an image."
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
@@ -23,11 +24,12 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         gallery = app_state.search
         return {
             "gallery": gallery.previews.version,
+            "placeholder": t("ask_in_english" if knows_only_english(gallery.searcher.encoders.tokenizer) else "ask"),
             "examples": gallery.examples,
             "filters": offered_filters(gallery),
             "days": gallery.days,
             "status": gallery.status,
-            "attribution": "Images: OpenMoji, CC BY-SA 4.0" if gallery.is_openmoji else "",
+            "attribution": t("openmoji_images") if gallery.is_openmoji else "",
         }
 
     def search(form: Form) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         gallery = app_state.search
         query = read_query(form, gallery, read_upload(form.get("picture")))
         if not query.has_subject:
-            raise PageError(EMPTY)
+            raise PageError(t("type_words"))
         found = gallery.search(query, read_shown(form))
         like = None
         if query.rows:  # a page that was opened by its address knows only the image's content id

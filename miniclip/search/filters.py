@@ -37,7 +37,6 @@ NO_PLACE = "must be latitude and longitude in degrees, such as 48.86,2.35"
 class Filter:
     """How one field of `Filters` is read, shown and applied."""
 
-    label: str  # its name on the page
     help: str
     read: Callable[[str], Any]  # its `ValueError` describes valid text
     metavar: str
@@ -193,7 +192,6 @@ class Filters:
 
 FILTERS: dict[str, Filter] = {
     "folder": Filter(
-        label="In folder",
         help="only images below this folder",
         read=read_folder,
         metavar="FOLDER",
@@ -201,7 +199,6 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "after": Filter(
-        label="From",
         help="only images taken on that day or later",
         read=read_day,
         metavar="YYYY-MM-DD",
@@ -209,7 +206,6 @@ FILTERS: dict[str, Filter] = {
         applies=lambda index: index.dated > 0,
     ),
     "before": Filter(
-        label="To",
         help="only images taken on that day or earlier",
         read=read_day,
         metavar="YYYY-MM-DD",
@@ -217,7 +213,6 @@ FILTERS: dict[str, Filter] = {
         applies=lambda index: index.dated > 0,
     ),
     "camera": Filter(
-        label="Camera",
         help="only images of this camera: its name, or a part of it",
         read=read_text,
         metavar="NAME",
@@ -226,21 +221,18 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "orientation": Filter(
-        label="Shape",
         help="only images that are landscape, portrait or square",
         read=str.lower,
         metavar="SHAPE",
         mask=_by_orientation,
     ),
     "min_megapixels": Filter(
-        label="Size",
         help="only images of at least this many million pixels",
         read=read_number(0, 1e6, "a number of million pixels, such as 2"),
         metavar="N",
         mask=lambda index, filters: _megapixels(index) >= filters.min_megapixels,
     ),
     "file_type": Filter(
-        label="File type",
         help="only files of this type: jpeg, png, webp, gif, tiff, bmp, avif, heic, jp2 or raw",
         read=read_file_type,
         metavar="TYPE",
@@ -249,7 +241,6 @@ FILTERS: dict[str, Filter] = {
         flag="type",
     ),
     "min_rating": Filter(
-        label="Rating",
         help="only images with at least this many stars, 1 to 5",
         read=lambda text: int(read_number(1, 5, "a number of stars from 1 to 5")(text)),
         metavar="STARS",
@@ -258,7 +249,6 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "near": Filter(
-        label="Near",
         help="only images taken near this place, in degrees, such as 48.86,2.35",
         read=read_place,
         metavar="LAT,LON",
@@ -267,7 +257,6 @@ FILTERS: dict[str, Filter] = {
         is_private=True,
     ),
     "within_km": Filter(
-        label="Within",
         help=f"with --near: within this many kilometres (default {DEFAULT_WITHIN_KM:g})",
         read=read_number(0, 20_040, "a number of kilometres, such as 5"),
         metavar="KM",

@@ -1,6 +1,6 @@
 """A hint for queries in a language that the open model was probably not trained on.
 
-In: the words of a query and the tokenizer. Out: one line, or None.
+In: the words of a query and the tokenizer. Out: one line, or None; and whether the model knows English only.
 """
 
 import unicodedata
@@ -18,6 +18,11 @@ def language_hint(texts: Iterable[str], tokenizer: Tokenizer) -> str | None:
     """The hint, if at least half of the letters are not Latin and the vocabulary is that of an English model."""
     letters = [char for text in texts for char in text if char.isalpha()]
     foreign = sum(not unicodedata.name(char, "").startswith("LATIN") for char in letters)
-    if not letters or 2 * foreign < len(letters) or tokenizer.highest_id >= MIN_MULTILINGUAL_TOKENS:
+    if not letters or 2 * foreign < len(letters) or not knows_only_english(tokenizer):
         return None
     return HINT
+
+
+def knows_only_english(tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary is that of an English model."""
+    return tokenizer.highest_id < MIN_MULTILINGUAL_TOKENS

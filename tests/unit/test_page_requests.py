@@ -8,7 +8,7 @@ import pytest
 
 from demo.__main__ import main
 from demo.app import launch_options
-from demo.errors import INTERNAL_ERROR, sentence
+from demo.errors import sentence
 from demo.form import number, text
 from demo.page import answering
 from demo.request_filter import path_below_root, trusted_headers
@@ -48,7 +48,7 @@ def test_a_bug_is_logged_and_reported_as_internal(caplog: pytest.LogCaptureFixtu
         return {"value": form["missing"]}
 
     with caplog.at_level(logging.ERROR, "miniclip.demo"):
-        assert answering("broken", broken)({}) == {"message": INTERNAL_ERROR}
+        assert answering("broken", broken)({}) == {"message": "Internal error: the server's log has the details."}
     assert "internal error in “broken”" in caplog.text and "KeyError: 'missing'" in caplog.text
 
 

@@ -1,0 +1,224 @@
+"""The page's words: complete in every language, used, and nowhere else than in the tables."""
+
+import ast
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from string import Formatter
+from threading import Thread
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from demo import cards
+from demo.app_state import AppState, _report
+from demo.i18n import TABLES, day_and_time, decimal, language_of, month, speaking, t
+from demo.page import answering
+from demo.request_filter import RequestFilter
+from demo.tabs import search
+from miniclip.index.indexer import IndexReport
+from miniclip.search.filters import FILTERS
+from miniclip.search.searcher import Searcher
+
+DEMO = Path(__file__).parents[2] / "demo"
+OWN_FILES = sorted(
+    path
+    for kind in ("*.py", "tabs/*.py", "static/*.html", "static/*.js", "templates/*.html")
+    for path in DEMO.glob(kind)
+)
+USED = re.compile(r"""(?<!\w)(?:t|TRANSLATIONS)\(\s*f?["'`](\w+)""")
+QUOTED = re.compile(r"""["'`](\w+)["'`]""")
+# words that both languages share, and marks
+SAME_IN_GERMAN = {"decimal_mark", "group_mark", "details", "zoom", "name", "index", "recall", "place_of"}
+NOT_WORDS = {"miniclip", "pca", "px", "esc"}
+SHOWN_ATTRIBUTES = ("alt", "aria-label", "placeholder", "title")
+WORD = re.compile(r"[A-Za-z]{2,}")
+OTHER_LANGUAGES = sorted(set(TABLES) - {"en"})
+
+
+def placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+
+
+@pytest.mark.parametrize("language", OTHER_LANGUAGES)
+def test_every_language_has_every_key_with_the_same_values(language: str) -> None:
+    english, other = TABLES["en"], TABLES[language]
+    assert set(other) == set(english)
+    assert {key: placeholders(text) for key, text in other.items()} == {
+        key: placeholders(text) for key, text in english.items()
+    }
+
+
+def test_german_differs_from_english_except_for_words_of_both() -> None:
+    same = {key for key, text in TABLES["en"].items() if TABLES["de"][key] == text}
+    assert same <= SAME_IN_GERMAN
+
+
+def test_every_key_is_used_and_every_used_key_exists() -> None:
+    """A key that ends in an underscore is the beginning of several, as in `t(f"match_{match}")`."""
+    keys, code = set(TABLES["en"]), "\n".join(path.read_text(encoding="utf-8") for path in OWN_FILES)
+    used, quoted = set(USED.findall(code)), set(QUOTED.findall(code))
+    prefixes = tuple(key for key in used if key.endswith("_"))
+    assert used - keys - set(prefixes) == set()
+    assert [prefix for prefix in prefixes if not any(key.startswith(prefix) for key in keys)] == []
+    assert {key for key in keys if key.removesuffix("_one") not in quoted and not key.startswith(prefixes)} == set()
+
+
+def test_every_filter_has_a_label() -> None:
+    assert {f"filter_{name}" for name in FILTERS} <= set(TABLES["en"])
+
+
+class ShownText(HTMLParser):
+    """Collects what people read or hear of a document."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.shown += [value for name, value in attrs if name in SHOWN_ATTRIBUTES and value]
+
+    def handle_data(self, data: str) -> None:
+        self.shown.append(data)
+
+
+def words_of_html(path: Path) -> list[str]:
+    reader = ShownText()
+    reader.feed(re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", path.read_text(encoding="utf-8"), flags=re.DOTALL))
+    return WORD.findall(" ".join(reader.shown))
+
+
+def words_of_script(path: Path) -> Iterator[str]:
+    """Literals of words with spaces between them: names in code have none, and selectors have other signs."""
+    script = re.sub(r"(^|\s)//.*", "", path.read_text(encoding="utf-8"))
+    for literal in re.findall(r"'([^'\n]*)'|`([^`]*)`", script):
+        text = re.sub(r"\$\{[^}]*\}", "x", "".join(literal))
+        if re.fullmatch(r"[\w“][\w“”,.:?!…×’ ]*[A-Za-z]{2,}([,.:]? [\w“(][\w“”,.:?!…×’() ]*|…)", text):
+            yield text
+
+
+def words_of_module(path: Path) -> Iterator[str]:
+    """Literal messages of errors and refusals."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in (
+            "PageError",
+            "refuse",
+            "_refuse",
+            "HTTPException",
+        ):
+            for argument in call.args:
+                if isinstance(argument, ast.JoinedStr) or (
+                    isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                ):
+                    yield ast.unparse(argument)
+
+
+@pytest.mark.parametrize("path", OWN_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_word_of_the_page_is_outside_the_tables(path: Path) -> None:
+    if path.suffix == ".html":
+        assert [word for word in words_of_html(path) if word.lower() not in NOT_WORDS] == []
+    elif path.suffix == ".js":
+        assert list(words_of_script(path)) == []
+    else:
+        assert list(words_of_module(path)) == []
+
+
+def test_values_are_filled_in_and_grouped_as_the_language_does_it() -> None:
+    assert (t("image_count", count=1), t("image_count", count=1234)) == ("1 image", "1,234 images")
+    assert (decimal(1234.5, 1), month(2024, 7)) == ("1,234.5", "July 2024")
+    assert day_and_time(datetime(2024, 7, 1, 9, 5)) == "2024-07-01 09:05"
+    with speaking("de"):
+        assert (t("image_count", count=1), t("image_count", count=1234)) == ("1 Bild", "1.234 Bilder")
+        assert (decimal(1234.5, 1), month(2024, 7)) == ("1.234,5", "Juli 2024")
+        assert day_and_time(datetime(2024, 7, 1, 9, 5)) == "01.07.2024, 09:05"
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        *(("", "en"), ("de-DE,de;q=0.9,en;q=0.8", "de"), ("DE", "de"), ("en-US,de;q=0.5", "en")),
+        *(("fr-FR,de;q=0.9", "en"), ("*", "en"), ("de;q=0.5", "de"), ("../de", "en"), ("é", "en")),
+    ],
+)
+def test_the_first_language_of_the_browser_counts(header: str, language: str) -> None:
+    assert language_of(header) == language
+
+
+def test_html_of_a_value_is_escaped_in_every_language() -> None:
+    for language in TABLES:
+        with speaking(language):
+            html = cards.render("detail", detail=DetailOfScript, words="<script>")
+            assert "<script>" not in html and "&lt;script&gt;" in html
+
+
+class DetailOfScript:
+    large, facts = "", ()
+
+    class card:  # noqa: N801
+        title, captions = "", ()
+
+
+def test_a_request_is_answered_in_its_language_and_the_next_one_in_its_own() -> None:
+    def answer(request: Request) -> JSONResponse:
+        return JSONResponse({"text": t("search_first")})
+
+    app: Any = Starlette(routes=[Route("/config", answer)], middleware=[Middleware(RequestFilter)])
+    app.auth, app.auth_dependency = None, None
+    client = TestClient(app)
+    german, english = TABLES["de"]["search_first"], TABLES["en"]["search_first"]
+    for header, text in (("de-DE", german), ("en", english), ("de", german), ("", english)):
+        assert client.get("/config", headers={"Accept-Language": header}).json() == {"text": text}
+    assert client.get("/nothing", headers={"Accept-Language": "de"}).json() == {"detail": "Hier ist nichts."}
+
+
+def test_messages_of_the_page_are_german_and_those_of_the_library_english(searcher: Searcher) -> None:
+    handlers = search.handlers(AppState(searcher, "cpu"))
+    with speaking("de"):
+        assert answering("search", handlers["search"])({})["message"] == TABLES["de"]["type_words"]
+        near = answering("browse", handlers["browse"])({"near": "Paris"})["message"]
+        assert near == "„In der Nähe von“ braucht Breite und Länge in Grad, z. B. 48.86,2.35."
+        size = answering("browse", handlers["browse"])({"min_megapixels": "many"})["message"]
+        assert size == "„Größe“ must be a number of million pixels, such as 2."
+        about = answering("about", handlers["about"])({})
+    assert about["placeholder"] == "Was soll das Bild zeigen? (auf Englisch)"
+    assert about["status"].startswith("12 Bilder · Modell tiny · läuft auf der CPU in ")
+
+
+def test_an_indexing_job_speaks_the_language_of_the_user_who_started_it(searcher: Searcher, tmp_path: Path) -> None:
+    app_state = AppState(searcher, "cpu")
+    with speaking("de"):
+        job = app_state.index(str(tmp_path / "none"))
+    wait_for(job)
+    assert job.title == f"Indexieren von {tmp_path / 'none'}"
+    assert job.error.startswith(f"{job.title} fehlgeschlagen: ")
+
+
+def wait_for(job: Any) -> None:
+    def poll() -> None:
+        while job.is_running:
+            pass
+
+    thread = Thread(target=poll, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not job.is_running
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_the_report_of_an_index_reads_in_english_as_in_the_terminal(seconds: float) -> None:
+    report = IndexReport(1200, 3, 1, [], reused=2, remarks=4, with_text=5, undated=6, seconds=seconds)
+    assert _report(report) == str(report)
+    assert _report(IndexReport(0, 1, 0, [])) == "0 images embedded, 1 unchanged, 0 removed"
+
+
+@pytest.fixture
+def searcher(tiny_index: Path, tiny_bundle: Path) -> Searcher:
+    return Searcher.open(tiny_index, tiny_bundle, "cpu")
