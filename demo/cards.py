@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import escape
 
 from miniclip.data.moments import moment
 
@@ -93,7 +93,7 @@ def _data_address(mime: str, text: str) -> str:
     return f"data:{mime};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
 
 
-def _escaped(key: str, **values: Any) -> Markup:
+def _escaped(key: str, **values: Any) -> str:
     """`t` as HTML: its values are escaped, except those that are HTML already, as the result of a macro."""
     return fill(escape(text_of(key, values.get("count"))), values)
 

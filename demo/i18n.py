@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-Text = TypeVar("Text", bound=str)
 ENGLISH = "en"
 TABLES: dict[str, dict[str, str]] = {
     file.stem: json.loads(file.read_text(encoding="utf-8"))
@@ -37,8 +36,8 @@ def text_of(key: str, count: Any = None) -> str:
     return table.get(f"{key}_one", table[key]) if count == 1 else table[key]
 
 
-def fill(text: Text, values: Mapping[str, Any]) -> Text:
-    """A text, or HTML, with its values."""
+def fill(text: str, values: Mapping[str, Any]) -> str:
+    """A text with its values. `Markup` stays `Markup`, and escapes them."""
     return text.format(**{name: decimal(value) if isinstance(value, int) else value for name, value in values.items()})
 
 
