@@ -69,8 +69,12 @@ def language_of(accept_language: str) -> str:
     return first if first in TABLES else ENGLISH
 
 
+def language() -> str:
+    return _language.get()
+
+
 def set_language(code: str) -> None:
-    """The language of `t` for the rest of the current request."""
+    """The language of `t` for the rest of the current request, or of the current thread."""
     _language.set(code)
 
 

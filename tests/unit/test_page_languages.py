@@ -2,12 +2,12 @@
 
 import ast
 import re
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from string import Formatter
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -196,20 +196,12 @@ def test_an_indexing_job_speaks_the_language_of_the_user_who_started_it(searcher
     app_state = AppState(searcher, "cpu")
     with speaking("de"):
         job = app_state.index(str(tmp_path / "none"))
-    wait_for(job)
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_run)"):
+            thread.join(60)
+    assert not job.is_running
     assert job.title == f"Indexieren von {tmp_path / 'none'}"
     assert job.error.startswith(f"{job.title} fehlgeschlagen: ")
-
-
-def wait_for(job: Any) -> None:
-    def poll() -> None:
-        while job.is_running:
-            pass
-
-    thread = Thread(target=poll, daemon=True)
-    thread.start()
-    thread.join(60)
-    assert not job.is_running
 
 
 @pytest.mark.parametrize("seconds", [0.0, 2.0])
