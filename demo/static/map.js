@@ -15,7 +15,7 @@ const MAX_THUMBNAILS = 120, THUMBNAIL_PX = 56;
 const MAX_NAMES = { phone: 8, desktop: 20 }, PHONE_PX = 600, NAME_GAP_PX = 4;
 let map = null;  // { rows, points, group, groups, clusters, gallery, preview }; clusters: { x, y, item }
 let shades = null;
-let order = null;  // the order of drawing: the best are last, on top
+let order = [];  // the order of drawing: the best are last, on top
 const thumbnails = new Map();  // by dot
 let view = { x: 0, y: 0, zoom: 1 };
 let pointed = -1;

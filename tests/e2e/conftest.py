@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -141,13 +142,18 @@ def dated_url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         exif[0x0132] = f"{day} 12:00:00"
         draw_image(colour, "circle").save(folder / name, exif=exif)
     shutil.copy(folder / "winter/snow.jpg", folder / "winter/snow again.jpg")
-    bundle = folder.parent / "strict"
-    shutil.copytree(tiny_bundle, bundle)
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    match = {"slope": 10.0, "intercept": -9.0, "cutoff": 1.1, "pictures": 12, "captions": 24, "split": "val"}
-    (bundle / "manifest.json").write_text(json.dumps({**manifest, "match": match}))
+    bundle = strict_copy(tiny_bundle, folder.parent / "strict")
     with DemoProcess("--images", str(folder), "--bundle", str(bundle), "--provider", "cpu") as process:
         yield process.url
+
+
+def strict_copy(bundle: Path, folder: Path) -> Path:
+    """A copy of a bundle that says of every image that it does not match."""
+    shutil.copytree(bundle, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    match = {"slope": 10.0, "intercept": -9.0, "cutoff": 1.1, "pictures": 12, "captions": 24, "split": "val"}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "match": match}))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -173,19 +179,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def open_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[[str], Any]]:
     """Opens an address at one size. Afterwards it checks for console errors, outside requests and overflow."""
-    width, height, scheme = SCREENS[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    with watched_tab(browser, request.param) as tab:
+
+        def open_page(url: str) -> Any:
+            tab.goto(url)
+            return tab
+
+        yield open_page
+
+
+@contextmanager
+def watched_tab(browser: Any, screen: str, locale: str = "en-US") -> Iterator[Any]:
+    """A tab of one size and language, with the checks of `open_tab` at its end."""
+    width, height, scheme = SCREENS[screen]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, locale=locale)
     context.set_default_timeout(20_000)
     tab, problems = context.new_page(), []
     tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on("request", lambda sent: None if _is_local(sent.url) else problems.append(f"request to {sent.url}"))
 
-    def open_page(url: str) -> Any:
-        tab.goto(url)
-        return tab
-
-    yield open_page
+    yield tab
     overflow = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     context.close()
     assert problems == []
