@@ -29,9 +29,12 @@ SHOWN = """() => {
     }
     return [...shown];
 }"""
+# equal in all languages: names of files, folders and models, what the user typed, units, and the library's reasons
 DATA = re.compile(
-    r"\.(jpg|webp)\b|^(summer|winter|MiniCLIP|PCA|JSON|CSV|strict|fp32|fp16|int8|strict · \w+|1/\d+ s.*)$|/|megapixel"
+    r"\.(jpg|webp)\b|/|^\d+ MB$|^(summer|winter|strict|miniclip-s|fp32|fp16|int8|strict · \w+|a red circle)$"
+    r"|^(Canon|jpeg|not an image in a known format) ?|^(MiniCLIP|PCA|JSON|CSV|Details \(I\))$"
 )
+GRADIO_OWN = {"More tabs"}  # it has no translation; the button is hidden where all tabs fit
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 Look = Callable[[], None]
 
@@ -199,7 +202,7 @@ def test_a_german_browser_shows_no_english_word(
         walk(tab, look, tmp_path)
         assert tab.evaluate("document.documentElement.lang") == "de"
     assert problems == []
-    both = {english for key, english in TABLES["en"].items() if english == TABLES["de"][key]}
+    both = {english for key, english in TABLES["en"].items() if english == TABLES["de"][key]} | GRADIO_OWN
     assert sorted(texts & set(TABLES["en"].values()) - both) == []
     assert sorted(text for text in texts & english_texts - both if not DATA.search(text)) == []
 

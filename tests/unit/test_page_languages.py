@@ -188,8 +188,8 @@ def test_messages_of_the_page_are_german_and_those_of_the_library_english(search
         size = answering("browse", handlers["browse"])({"min_megapixels": "many"})["message"]
         assert size == "„Größe“ must be a number of million pixels, such as 2."
         about = answering("about", handlers["about"])({})
-    assert about["placeholder"] == "Was soll das Bild zeigen? (auf Englisch)"
-    assert about["status"].startswith("12 Bilder · Modell tiny · läuft auf der CPU in ")
+    assert about["placeholder"] == "Auf Englisch: Was zeigt das Bild?"
+    assert about["status"].startswith("12 Bilder · Modell tiny · rechnet auf der CPU in ")
 
 
 def test_an_indexing_job_speaks_the_language_of_the_user_who_started_it(searcher: Searcher, tmp_path: Path) -> None:
