@@ -1,9 +1,10 @@
 """Filters: the images that may answer a query, by facts about their files.
 
 In: an index and the values of a `Filters`. Out: a mask of its rows. A new filter is a field of `Filters`, an entry in
-`FILTERS`, a control of the same name in demo/static/search.html, and an argument of `Index.search` (api.py). Commands,
-the page, its addresses and its messages take their filters from the table. If a filter needs a new fact, add its column
-in miniclip/index/facts.py first; size in bytes and time are in `ImageIndex.states`.
+`FILTERS`, a control of the same name in demo/static/search.html with its label in demo/languages/, and an argument of
+`Index.search` (api.py). Commands, the page, its addresses and its messages take their filters from the table. If a
+filter needs a new fact, add its column in miniclip/index/facts.py first; size in bytes and time are in
+`ImageIndex.states`.
 """
 
 from __future__ import annotations
