@@ -30,7 +30,10 @@ from .uploads import MAX_UPLOAD_BYTES
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = "MiniCLIP"
-TRANSLATIONS = gr.I18n(**TABLES)  # only tabs need it; everything else is HTML of our own
+# only the titles of the tabs are Gradio's own elements; all others are HTML of `skeleton` and scripts
+TRANSLATIONS = gr.I18n(
+    **{code: {key: text for key, text in table.items() if key.startswith("tab_")} for code, table in TABLES.items()}
+)
 MAX_WAITING = 32  # calls in the queue; further ones are refused
 PUBLIC_THREADS, LOCAL_THREADS = 8, 40
 CLEAN_EVERY_S, KEEP_UPLOADS_S = 300, 3600

@@ -75,6 +75,7 @@ def test_archives_have_the_right_files(built: Path) -> None:
         "miniclip/train/__main__.py",
         "miniclip/export/benchmark/worker.py",
         "miniclip/demo/static/search.js",
+        "miniclip/demo/languages/de.json",
         "miniclip/demo/tabs/search.py",
     ):
         assert name in names
