@@ -99,8 +99,8 @@ def words_of_html(path: Path) -> list[str]:
     """Words of the document, and literals with a capital letter or a space in its expressions."""
     html, reader = path.read_text(encoding="utf-8"), ShownText()
     reader.feed(EXPRESSION.sub("", html))
-    literals = re.findall(r'"([A-Z][^"]*|[^" ]+ [^"]*)"', " ".join(EXPRESSION.findall(html)))
-    return [*WORD.findall(" ".join(reader.shown)), *literals]
+    literals = (text for one in EXPRESSION.findall(html) for text in re.findall(r'"([^"]*)"', one))
+    return WORD.findall(" ".join([*reader.shown, *(text for text in literals if re.search(r"^[A-Z]| ", text))]))
 
 
 def words_of_script(path: Path) -> Iterator[str]:
