@@ -25,7 +25,9 @@ from demo.page import answering
 from demo.request_filter import RequestFilter
 from demo.tabs import search
 from miniclip.index.indexer import IndexReport
-from miniclip.search.filters import FILTERS
+from miniclip.search.filters import FILTERS, NO_PLACE
+from miniclip.search.language import HINT
+from miniclip.search.names import MONTHS
 from miniclip.search.searcher import Searcher
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -204,6 +206,12 @@ def test_an_indexing_job_speaks_the_language_of_the_user_who_started_it(searcher
     assert not job.is_running
     assert job.title == f"Indexieren von {tmp_path / 'none'}"
     assert job.error.startswith(f"{job.title} fehlgeschlagen: ")
+
+
+def test_english_texts_are_those_of_the_library_where_it_has_them() -> None:
+    assert TABLES["en"]["near_format"] == NO_PLACE
+    assert TABLES["en"]["english_only"].lower() == f"{HINT}.".lower()
+    assert TABLES["en"]["months"].lower().split() == list(MONTHS)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 2.0])
