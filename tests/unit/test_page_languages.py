@@ -156,18 +156,14 @@ def test_the_first_language_of_the_browser_counts(header: str, language: str) ->
     assert language_of(header) == language
 
 
-def test_html_of_a_value_is_escaped_in_every_language() -> None:
+def test_values_are_escaped_in_html_except_those_that_are_html() -> None:
+    template = "{% macro bold(text) %}<b>{{ text }}</b>{% endmacro %}{{ t('plan_move', count=2, folder=folder) }}"
     for language in TABLES:
         with speaking(language):
-            html = cards.render("detail", detail=DetailOfScript, words="<script>")
-            assert "<script>" not in html and "&lt;script&gt;" in html
-
-
-class DetailOfScript:
-    large, facts = "", ()
-
-    class card:  # noqa: N801
-        title, captions = "", ()
+            text = cards._templates.from_string(template).render(folder="<script>")
+            html = cards._templates.from_string(template.replace("=folder", "=bold(folder)")).render(folder="<script>")
+        assert "<" not in text and "&lt;script&gt;" in text
+        assert "<b>&lt;script&gt;</b>" in html
 
 
 def test_a_request_is_answered_in_its_language_and_the_next_one_in_its_own() -> None:
