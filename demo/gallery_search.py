@@ -5,7 +5,6 @@ for the page. This module uses neither Gradio's components nor HTML.
 """
 
 import io
-import os
 import threading
 import time
 from dataclasses import dataclass, field, replace

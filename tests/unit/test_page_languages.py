@@ -39,7 +39,7 @@ OWN_FILES = sorted(
 USED = re.compile(r"""(?<!\w)(?:t|TRANSLATIONS)\(\s*f?["'`](\w+)""")
 QUOTED = re.compile(r"""["'`](\w+)["'`]""")
 # words that both languages share, and marks
-SAME_IN_GERMAN = {"decimal_mark", "group_mark", "details", "zoom", "name", "index", "recall", "place_of"}
+SAME_IN_GERMAN = {"decimal_mark", "group_mark", "details", "zoom", "name", "index", "recall", "place_of", "videos"}
 NOT_WORDS = {"miniclip", "pca", "px", "esc"}
 # for the terminal, for programs, or words for the model
 NOT_THE_PAGE = {"__main__", "index_location", "public_api", "sharing", "space", "vocabulary"}
