@@ -90,7 +90,7 @@ def test_an_empty_query_shows_all_images_by_month(open_tab: Callable[[str], Any]
     expect(tab.get_by_label("Camera")).to_be_visible()
     assert serious(tab) == []
     tab.get_by_label("Go to").select_option("Without a date (1)")
-    expect(tab.locator("#results section").last).to_have_attribute("aria-label", "Without a date, 1 images")
+    expect(tab.locator("#results section").last).to_have_attribute("aria-label", "Without a date, 1 image")
     expect(tab.locator("#results section").last.locator(".card")).to_be_in_viewport()
     assert serious(tab) == []
 
