@@ -3,7 +3,7 @@
 It has a quarter of the width of the real one, so that the test takes minutes; the depth is what matters.
 """
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,13 @@ import torch
 from transformers import ResNetConfig, ResNetModel
 
 from export.__main__ import main as export
-from export.benchmark.__main__ import main as benchmark
+from export.benchmark.__main__ import parity_failures
+from export.benchmark.measure import quality
+from miniclip.data.captions import read_captions
+from miniclip.evaluation.evaluate import embed_split
+from miniclip.inference.bundle import Bundle
+from miniclip.inference.onnx_encoders import OnnxEncoders
+from miniclip.models.checkpoint import load_run
 from tests.support.architectures import images, save_backbone
 from tests.support.tiny import write_recipe
 from train.__main__ import main as train
@@ -29,16 +35,19 @@ def test_a_random_resnet_101_passes_in_int8_or_says_which_layers_stay_in_fp32(
     with torch.no_grad():
         resnet.train()(images(32, 64, seed=9))  # statistics as after training
     folder = save_backbone(resnet.eval(), tmp_path / "resnet")
+    shutil.copyfile(tiny_backbones[0] / "preprocessor_config.json", folder / "preprocessor_config.json")
     recipe, run, bundle = tmp_path / "recipe.toml", tmp_path / "run", tmp_path / "bundle"
     write_recipe(recipe, folder, tiny_backbones[1])
     assert train(["--config", str(recipe), "--data", str(captioned_folder), "--out", str(run)]) == 0
     capsys.readouterr()
-    assert export(["--run", str(run), "--out", str(bundle)]) == 0
+    assert export(["--run", str(run), "--out", str(bundle), "--precision", "fp32", "int8"]) == 0
     (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("quantised the vision tower")]
     assert "cosine to fp32" in said
     if "fp32 in 8 bits" in said or "kept in fp32" in said:
         assert "encoder.stages" in said  # the layers to blame
-    figures = tmp_path / "figures.json"
-    common = ["--run", str(run), "--bundle", str(bundle), "--data", str(captioned_folder), "--turns", "1"]
-    assert benchmark([*common, "--split", "val", "--json", str(figures)]) == 0
-    assert json.loads(figures.read_text())
+    opened = load_run(run)
+    table = read_captions(captioned_folder, seed=opened.config.data.seed)
+    embeds = {"torch": embed_split(opened.encoders(), table)}
+    embeds |= {name: embed_split(OnnxEncoders(Bundle.open(bundle), "cpu", name), table) for name in ("fp32", "int8")}
+    rows = {name: quality(own, embeds["torch"], "karpathy") for name, own in embeds.items()}
+    assert parity_failures(rows, len(table.image_paths)) == []  # as export.benchmark judges
