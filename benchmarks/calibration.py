@@ -1,9 +1,10 @@
 """Check match probabilities: expected calibration error of the ten best hits, by source, and a reliability diagram.
 
-python -m benchmarks.calibration BUNDLE --data A B C [--split val test] [--figure docs/reliability.png]
+python -m benchmarks.calibration BUNDLE --data A B C [--split val test] [--figure docs/reliability.png] [--words FILE]
 
 It measures on the images that `miniclip calibrate --half` leaves out. It also counts the queries with the answer
-"nothing matches": captions, words for objects in at least three images, and words for objects in no image.
+"nothing matches": captions, words for objects in at least five images, and words for objects in no image. The last
+column is the mean average precision of one-word searches.
 """
 
 from pathlib import Path
@@ -16,12 +17,12 @@ from miniclip.errors import MiniClipError
 from miniclip.evaluation.calibrate_bundle import judge_sources
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import find_bundle
-from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries
+from miniclip.inference.judged_queries import RIGHT, UNKNOWN, WRONG, JudgedQueries
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.score_calibration import ScoreCalibration, best_hits, shifted
 
 BINS = 10
-MIN_SHOWN = 3  # images that match a word
+MIN_SHOWN = 5  # images that match a word
 
 
 def main() -> int:
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("bundle", help="calibrated bundle")
     parser.add_argument("--data", nargs="+", required=True, help="captions, one source each")
     parser.add_argument("--split", nargs="+", default=["val"], help="splits to measure on (default val)")
+    parser.add_argument("--words", type=Path, help="file of words, one a line (default: those of all captions)")
     parser.add_argument("--figure", type=Path, help="write the reliability diagram to this PNG")
     arguments = parser.parse_args()
     bundle = Bundle.open(find_bundle(arguments.bundle))
@@ -38,7 +40,9 @@ def main() -> int:
     encoders = OnnxEncoders(bundle, "cpu")
     tables = [read_captions(name) for name in arguments.data]
     curves = {}
-    for name, own in zip(arguments.data, judge_sources(tables, arguments.split, encoders, part=1), strict=True):
+    words = arguments.words.read_text(encoding="utf-8").splitlines() if arguments.words else None
+    judged = judge_sources(tables, arguments.split, encoders, part=1, words=words)
+    for name, own in zip(arguments.data, judged, strict=True):
         scores, is_right = best_hits(own, np.asarray(match.offset))
         likely = match.probability(scores)
         curves[Path(name).name] = likely, is_right
@@ -47,6 +51,7 @@ def main() -> int:
         if own.words is not None:
             for label, least in (("shown", MIN_SHOWN), ("absent", 0)):
                 line += f", {_silent(own.words.text_embeds, own, match, own.words.relation, least)} {label} words"
+            line += f"; mean average precision of shown words: {word_precision(own):.3f}"
         print(line)
     if arguments.figure:
         draw(curves, arguments.figure)
@@ -62,6 +67,19 @@ def _silent(texts: np.ndarray, own: JudgedQueries, match: ScoreCalibration, rela
         len(own.image_embeds)
     )
     return f"{silent.sum():,} of {len(silent):,}"
+
+
+def word_precision(own: JudgedQueries) -> float:
+    """Mean average precision over the words that at least `MIN_SHOWN` images show; NaN if there is none."""
+    assert own.words is not None
+    found = []
+    for text_embed, relation in zip(own.words.text_embeds, own.words.relation, strict=True):
+        is_right = relation[relation != UNKNOWN] == RIGHT
+        if is_right.sum() >= MIN_SHOWN:
+            order = np.argsort(-(own.image_embeds[relation != UNKNOWN] @ text_embed), kind="stable")
+            precision = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
+            found.append(precision[is_right[order]].mean())
+    return float(np.mean(found)) if found else float("nan")
 
 
 def binned(likely: np.ndarray, is_right: np.ndarray) -> list[tuple[float, float, float]]:

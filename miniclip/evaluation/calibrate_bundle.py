@@ -22,10 +22,18 @@ from miniclip.inference.score_calibration import ScoreCalibration
 
 
 def judge_sources(
-    tables: Sequence[CaptionTable], splits: Sequence[str], encoders: Encoders, part: int | None = None
+    tables: Sequence[CaptionTable],
+    splits: Sequence[str],
+    encoders: Encoders,
+    part: int | None = None,
+    words: Sequence[str] | None = None,
 ) -> list[JudgedQueries]:
-    """Embed the splits of every table; `part` 0 or 1 takes every other image."""
-    words = sorted({word for table in tables for word in vocabulary(table.captions)})
+    """Embed the splits of every table; `part` 0 or 1 takes every other image.
+
+    `words` replaces the words of all captions.
+    """
+    if words is None:
+        words = sorted({word for table in tables for word in vocabulary(table.captions)})
     return [_judge(_of(table, splits), words, encoders, part) for table in tables]
 
 

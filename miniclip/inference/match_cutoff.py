@@ -17,7 +17,7 @@ from miniclip.inference.judged_queries import RIGHT, WRONG, JudgedQueries
 from miniclip.inference.logistic import fit_logistic
 
 FOUND_CAPTIONS = 0.95  # share of captions whose own image is in the gallery that reach the cut-off
-FOUND_WORDS = 0.8  # the same for words; lower, because captions also contain words for invisible things
+FOUND_WORDS = 0.7  # the same for words; lower, because captions also contain words that no image shows
 ABSENT_WEIGHT = 4.0  # weight of words that match nothing in a source, relative to words whose images were left out
 PENALTY = 5e-4  # weight of the squared offset, relative to a mean log likelihood
 MIN_WORDS = 20  # of each kind, matching and not, for an offset
