@@ -148,7 +148,7 @@ def test_a_linear_probe_embeds_like_its_clip_with_the_new_projections(clip: Path
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("visual.proj", torch.ones(32, 8), "visual.proj is (8, 32), not (16, 32); --vision must name the CLIP"),
+        ("visual.proj", torch.ones(32, 8), "visual.proj is (8, 32), not (16, 32); --vision must name its initial CLIP"),
         ("token_embedding.weight", torch.ones(5, 32), "was not trained from"),
         ("visual.conv1.weight", torch.ones(32, 3, 16, 16), "visual.conv1.weight differs; name its CLIP (--vision)"),
     ],
