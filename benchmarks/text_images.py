@@ -1,6 +1,6 @@
 """Images with known words: screenshots, receipts and signs, drawn with noise, blur and tilt.
 
-In: a seed. Out: `TextImage`, with pixels and the words in them, for `benchmarks.ocr`. Fonts are those of the machine
+In: a seed. Out: `TextImage`, with pixels and the words in them, for `benchmarks.ocr`. It uses the fonts of the machine
 (`fc-list`), and words come from emoji names.
 """
 
@@ -37,7 +37,7 @@ class TextImage:
 
 
 def text_images(count: int, seed: int) -> Iterator[TextImage]:
-    """`count` images of all kinds in turn; the same ones for the same seed and fonts."""
+    """`count` images that cycle through the kinds; the same seed and fonts give the same images."""
     chance = random.Random(seed)
     draw = {"screenshot": _screenshot, "receipt": _receipt, "sign": _sign}
     for number in range(count):

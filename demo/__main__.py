@@ -3,8 +3,8 @@
     python -m demo --images ~/Pictures
     python -m demo --index index/holiday-1a2b3c4d
 
-`--images` makes or updates an index below `index/`, named after the folder; `--index` opens one unchanged. Exit status:
-0 stopped by the user, 2 wrong input.
+`--images` makes or updates the folder's index in the cache; `--index` opens one unchanged. Exit status:
+0 if the user stops it, 2 for wrong input.
 """
 
 import argparse
@@ -54,11 +54,11 @@ def parser() -> ArgumentParser:
     images.add_argument("--images", help="folder of images, caption file, hf:USER/NAME, or openmoji")
     images.add_argument("--index", type=Path, help="index folder, from: miniclip index")
     flags.add_argument("--share", action="store_true", help="also open a public link; it needs a login")
-    flags.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="ask for this login")
+    flags.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="require this login")
     flags.add_argument(
         "--host",
         default=HOST,
-        help=f"address to listen at (default {HOST}); others can connect at 0.0.0.0, and need a login",
+        help=f"address to listen at (default {HOST}); 0.0.0.0 lets others connect, with a login",
     )
     flags.add_argument("--port", type=_port, default=7860, help="port to listen at (default 7860)")
     flags.add_argument(
@@ -228,7 +228,7 @@ def _root_path(text: str) -> str:
 def _login(text: str) -> tuple[str, str]:
     user, _, password = text.partition(":")
     if not user or not password:
-        raise argparse.ArgumentTypeError("must be user:password, both of them not empty")
+        raise argparse.ArgumentTypeError("must be user:password, and neither may be empty")
     return user, password
 
 

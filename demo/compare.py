@@ -14,7 +14,7 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.store import versions_of
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
-from miniclip.search.query import Query
+from miniclip.search.query import COMPARE_TOP_K, Query
 from miniclip.search.searcher import Searcher
 
 from .app_state import AppState
@@ -23,7 +23,6 @@ from .gallery_search import Card
 from .i18n import t
 from .index_location import index_folder
 
-TOP_K = 12
 RUNS = 5  # the median of their times is shown
 
 
@@ -66,7 +65,7 @@ def compare(app_state: AppState, words: str, names: tuple[str, str]) -> list[Mod
     answers = []
     for name in names:
         searcher = _searcher(app_state, name)
-        query = Query(texts=(words,), top_k=TOP_K, distinct=True)
+        query = Query(texts=(words,), top_k=COMPARE_TOP_K, distinct=True)
         times_ms = []
         searcher.search(query)  # the first one allocates
         for _ in range(RUNS):

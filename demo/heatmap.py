@@ -16,7 +16,7 @@ from miniclip.data.transform import ImageTransform
 from miniclip.inference.encoders import Encoders
 
 GRID = 8  # cells per edge; each window hides 2 x 2 cells, so neighbours overlap
-MIN_DROP = 0.01  # in cosine similarity: below it no part of the image matters alone
+MIN_DROP = 0.01  # in cosine similarity; below it, no single part of the image matters
 HEAT_PX = 160
 HOT, WARM = np.array([220, 38, 38]), np.array([250, 204, 21])
 
@@ -59,7 +59,7 @@ def similarity_drops(pixel_values: np.ndarray, text_embed: np.ndarray, encoders:
 
 
 def seen_box(size: tuple[int, int], transform: ImageTransform) -> tuple[float, float, float, float]:
-    """The part of an image of (width, height) that the tower sees: all of it, or the centre that it crops."""
+    """The part of an image of (width, height) that the tower sees: all of it, or the centre crop."""
     if transform.resize_shortest_px is None:
         return 0.0, 0.0, 1.0, 1.0
     seen = min(size) / transform.resize_shortest_px

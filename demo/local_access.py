@@ -1,9 +1,9 @@
 """Allow only a browser on this machine, at the page's own address, to use the files of this machine.
 
-In: a request below `/local/`. Out: None, or the answer that refuses it. A public page has no such addresses
-(`AppState.is_local`). On others the connection, the Host header, the Origin and the login are checked, so neither a
-reverse proxy, nor another site in the same browser, nor a name that leads here (DNS rebinding) gets through. All
-addresses but the first hold a key that only the first hands out, in an answer that no other site can read.
+In: a request below `/local/`. Out: None, or a refusal. A public page has no such addresses (`AppState.is_local`). On
+others the connection, the Host header, the Origin and the login are checked. So neither a reverse proxy, nor another
+site in the same browser, nor a host name that leads to this machine (DNS rebinding) gets through. `/local/open` hands
+out a key that no other site can read; every other address must contain it.
 """
 
 import secrets
@@ -55,6 +55,6 @@ def _is_own_address(request: Request) -> bool:
     if not is_loopback(urlsplit(f"//{host}").hostname or ""):
         return False
     origin = request.headers.get("origin")
-    if origin is None:  # browsers leave it out of a GET alone
+    if origin is None:  # browsers omit it only for GET
         return request.method == "GET" and request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
     return origin == f"http://{host}"

@@ -1,4 +1,4 @@
-"""Fewer memory pools of the C library, for a process that serves for days.
+"""Limit the memory pools of the C library in a process that serves for days.
 
 glibc gives threads their own memory pools ("arenas", mallopt(3)), up to eight per core, and memory that is freed in one
 cannot be used by another. Requests run on many threads, so every pool grows to its own worst case. With two pools the
@@ -19,5 +19,5 @@ def keep_memory_together() -> bool:
         return False
     try:
         return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS))
-    except AttributeError:  # another C library than glibc
+    except AttributeError:  # a C library other than glibc
         return False

@@ -1,7 +1,7 @@
 """Functions for other programs: `search_text`, `search_image` and `classify` by `gradio_client`, and tools for MCP
 clients.
 
-The answers contain no path of this machine.
+The answers never contain a path of this machine.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
     """Add the endpoints to the page that is being built; with MCP, the tools that take an image as text, too.
 
     Gradio's MCP server calls endpoints without a queue directly, and the others through a request to the page, which
-    a login would refuse. Its own image arguments are addresses that it would download, so tools take base64.
+    a login would refuse. Gradio would download its own image arguments as addresses, so tools take base64.
     """
 
     def search_text(words: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
         return _answer(search)
 
     def classify(picture: dict[str, Any] | None, labels: str) -> dict[str, float]:
-        """For an uploaded image and labels with commas between them: each label's probability."""
+        """For an uploaded image and labels separated by commas: each label's probability."""
         return _answer(lambda: _labels(app_state, _image(picture), labels))
 
     def similar_images(image_base64: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
@@ -68,7 +68,8 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
             top_k: How many images to return, best first.
 
         Returns:
-            Each image's file name, cosine similarity, and preview address; the second of a moment in a video.
+            Each image's file name, cosine similarity, and preview address; for a moment in a video, its time in
+            seconds.
         """
         return _answer(lambda: _similar(app_state, read_base64(image_base64), top_k))
 
@@ -77,7 +78,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
 
         Args:
             image_base64: The image file, in base64.
-            labels: Two labels or more, with commas between them, such as "cat, dog, car".
+            labels: Two labels or more, separated by commas, such as "cat, dog, car".
 
         Returns:
             Each label's probability; they sum to 1.

@@ -1,4 +1,4 @@
-"""Export a run and check that each precision, on each device, retrieves like PyTorch.
+"""Export a run and check that each precision, on each device, retrieves as well as PyTorch.
 
 In: a run and images that it was not trained on. Out: a bundle, and lines of the table.
 """
@@ -176,7 +176,7 @@ def token_feeds(bundle: Bundle, texts: list[str]) -> dict[str, np.ndarray]:
 
 
 def nodes_on_cpu(model: Path, feeds: dict[str, np.ndarray]) -> tuple[int, Counter[str]]:
-    """How many nodes a graph executes on CUDA, and the operators for which the CUDA provider has no kernel."""
+    """The number of nodes that a graph executes, and a count by operator of those that run on the CPU."""
     options = session_options()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as tmp:

@@ -45,7 +45,7 @@ class FileNames:
         self._ambiguous: list[str] = []
 
     def find(self, name: str) -> tuple[Path | None, str]:
-        """The file that the first successful rule finds; None and the reason if there is none, or more than one."""
+        """The file that the first matching rule finds; or None and a reason if no file matches, or several do."""
         for rule, form in RULES.items():
             paths = self._by_rule[rule].get(form(name), [])
             if len(paths) == 1:

@@ -1,8 +1,8 @@
 """Frames of a video at its scene changes, and the frame at one second (the extra `video`, which is PyAV).
 
-In: a video file. Out: upright RGB frames with their seconds, or an `UnreadableImage` with the reason. A frame is kept
-if it differs from the last one that was kept. Mostly key frames are decoded, about twice as many as can be kept. Time,
-pixels and the number of frames are bounded, whatever a file claims.
+In: a video file. Out: upright RGB frames with their times, or an `UnreadableImage` with the reason. A frame is
+kept if it differs from the last one that was kept. Usually only key frames are decoded, about twice as many as can be
+kept. Time, pixels and the number of frames are bounded, whatever a file claims.
 
     pip install "miniclip[video]"; miniclip index ~/Videos
 """
@@ -37,7 +37,7 @@ MAX_PIXELS = 40_000_000  # of a frame: 8K has 33 million
 MAX_DECODE_S, MAX_SEEK_S = 300.0, 10.0  # for one video, whose first frames are kept then, and for one frame of it
 MAX_FAULTS = 20  # damaged key frames of one video
 # Most cameras and encoders write a key frame every second or at each new scene. Some write one every ten seconds: then
-# the frames between them are decoded, too, about 3,000 of a video in Full HD
+# the frames between them are decoded, too, up to 3,000 in a Full HD video
 RARE_S, MAX_BETWEEN_PIXELS, MAX_GROUP_BYTES = 3.0, 6_000_000_000, 64 << 20
 THUMBNAIL_PX = 16
 # mean difference of two thumbnails, from 0 to 255. Measured on 400 photographs of Flickr8k: 99 % of pairs differ by
@@ -110,7 +110,7 @@ class Video:
             yield black
 
     def frame_at(self, second: float, seeks: bool, only_key_frames: bool) -> Image.Image | None:
-        """The frame at that second; None if there is none, or if this way does not lead there."""
+        """The frame at that second; None if there is none, or if this method cannot reach it."""
         if seeks:
             wanted = self._start + Fraction(round(1000 * second), 1000)
             self.container.seek(int(wanted / self.stream.time_base), stream=self.stream)
@@ -191,7 +191,7 @@ class Video:
             yield start_s, end_s, group
 
     def _decoded(self, packets: Iterable[Any]) -> Iterator[tuple[float, Any]]:
-        """Frames with their seconds, of packets that begin with a key frame. A fault ends them and is noted."""
+        """Frames with their seconds, of packets that begin with a key frame. A fault ends decoding and is recorded."""
         decoder, second = self.stream.codec_context, 0.0
         try:
             for packet in chain(packets, [None]):  # None: a decoder holds the last frames back
@@ -255,7 +255,7 @@ def _thumbnail(frame: Any) -> np.ndarray:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"a video of more than {MAX_PIXELS // 1_000_000} million pixels a frame")
+        raise UnreadableImage(f"a video of more than {MAX_PIXELS // 1_000_000} million pixels per frame")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SHORT, OTHER = "a dog", "two red chairs"
 LONG = "a photo of a small boat on a blue lake between high mountains " * 8
-MIN_COSINE_OF_INT8 = 0.9  # to fp32
+MIN_COSINE_TO_FP32 = 0.9  # to fp32
 
 
 def examine(encoders: "OnnxEncoders") -> None:
@@ -45,14 +45,14 @@ def examine(encoders: "OnnxEncoders") -> None:
 
 
 def fastest_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]) -> str | None:
-    """The faster one of fp32 and int8 that is correct on this CPU, for each tower; None if there is no choice.
+    """The fastest precision that is correct on this CPU, for each tower; None if there is no choice, or no fp32.
 
     8-bit weights often make a text model twice as fast, but convolutions with dynamic scales ten times slower. A
-    precision is correct if it passes the self-tests and, for int8, its embeddings agree with fp32. Both towers have one
+    precision is correct if it passes the self-tests and its embeddings agree with fp32. Both towers have one
     precision if one graph contains them, because two graphs would take twice the memory.
     """
     precisions = [name for name in bundle.precisions if PRECISIONS[name].made_for != "gpu"]
-    if len(precisions) < 2:
+    if len(precisions) < 2 or "fp32" not in precisions:
         return None
     state = read_state(bundle)
     files = [signature(bundle, name) for name in precisions]
@@ -62,12 +62,15 @@ def fastest_precision(bundle: Bundle, open_with: Callable[[str], "OnnxEncoders"]
     chosen = dict.fromkeys(TOWERS, "fp32")
     fp32 = _measure(open_with("fp32"), TOWERS)
     for towers in (TOWERS,) if bundle.layout.is_one_graph else (("vision",), ("text",)):
-        tried = chosen | dict.fromkeys(towers, "int8")
-        with contextlib.suppress(MiniClipError):  # int8 that fails its self-tests is not used
-            int8 = _measure(open_with(paired(**tried)), towers)
-            agrees = all(_agreement(fp32[tower], int8[tower]) >= MIN_COSINE_OF_INT8 for tower in towers)
-            if agrees and sum(own.seconds for own in int8.values()) < sum(fp32[tower].seconds for tower in towers):
-                chosen = tried
+        shortest = sum(fp32[tower].seconds for tower in towers)
+        for name in (own for own in precisions if own != "fp32"):
+            tried = chosen | dict.fromkeys(towers, name)
+            with contextlib.suppress(MiniClipError):  # a precision that fails its self-tests is not used
+                measured = _measure(open_with(paired(**tried)), towers)
+                agrees = all(_agreement(fp32[tower], measured[tower]) >= MIN_COSINE_TO_FP32 for tower in towers)
+                seconds = sum(own.seconds for own in measured.values())
+                if agrees and seconds < shortest:
+                    chosen, shortest = tried, seconds
     write_state(bundle, {"fastest": {"files": files, "precision": paired(**chosen)}})
     return paired(**chosen)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # help and flags of the command line must not import NumPy
     from miniclip.data.images import ImageSource
 
 DEFAULT_TOP_K = 10  # of commands and the Python API
+COMPARE_TOP_K = 12  # of each model in Compare
 PAGE_TOP_K = 24  # of the page: 3 to 4 rows on a desktop; "Show more" adds as many again
 
 
