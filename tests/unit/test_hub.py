@@ -246,7 +246,7 @@ def test_a_model_of_another_kind_is_not_a_run(hub: HubServer, tmp_path: Path) ->
     ("private", "token", "expected"),
     [
         ("public", TOKEN, None),
-        ("public", "hf_of_somebody", "cannot push to jane/tiny on the Hugging Face hub (no such model, or no access to it"),
+        ("public", "hf_of_somebody", "cannot push to jane/tiny on the Hugging Face hub (no such model, or no access"),
         ("private", TOKEN, "jane/tiny is public already; make it private on"),
     ],
 )
