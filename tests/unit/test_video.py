@@ -222,7 +222,7 @@ def test_frames_that_are_too_large_are_refused_before_they_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video, "MAX_PIXELS", 1000)
-    with pytest.raises(MiniClipError, match="pixels a frame"):
+    with pytest.raises(MiniClipError, match="pixels per frame"):
         scenes(write_video(tmp_path / "a.mp4"))
 
 
