@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("bundle", help="calibrated bundle")
     parser.add_argument("--data", nargs="+", required=True, help="captions, one source each")
     parser.add_argument("--split", nargs="+", default=["val"], help="splits to measure on (default val)")
-    parser.add_argument("--words", type=Path, help="file of words, one a line (default: those of all captions)")
+    parser.add_argument("--words", type=Path, help="file with one word per line (default: the words of all captions)")
     parser.add_argument("--figure", type=Path, help="write the reliability diagram to this PNG")
     arguments = parser.parse_args()
     bundle = Bundle.open(find_bundle(arguments.bundle))

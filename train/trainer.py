@@ -1,7 +1,8 @@
 """The training loop of all setups: batches of captions and their images in, the best epoch's run folder out.
 
 The number of a step seeds the step, and the number of an epoch seeds its order. So a run that was killed and resumed
-gives the same result as an uninterrupted one. The kept weights have the best mean recall on the validation split.
+gives the same result as an uninterrupted one. The kept weights have the best mean recall on the
+validation split, or are the last ones (`--train.select last`).
 """
 
 import contextlib

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from miniclip.data.colour import to_srgb
+from miniclip.data.file_errors import file_errors
 from miniclip.data.metadata import Metadata, read_metadata, upright, upright_size
 from miniclip.data.moments import VIDEO_FORMAT, file_of, is_video, second_of
 from miniclip.data.raw_preview import RAW_FORMAT, RAW_SUFFIXES, is_raw_start, raw_preview
@@ -182,21 +183,16 @@ def _opened(source: ImageSource) -> Iterator[Any]:
 def _reasons(source: ImageSource) -> Iterator[None]:
     """Convert every error of reading an image into `UnreadableImage`."""
     try:
-        yield
+        with file_errors():
+            yield
     except UnreadableImage:
         raise
-    except FileNotFoundError as error:
-        raise UnreadableImage("no such file", retryable=True) from error
     except IsADirectoryError as error:
         raise UnreadableImage("a folder, not an image") from error
-    except PermissionError as error:
-        raise UnreadableImage("no permission to read it", retryable=True) from error
     except UnidentifiedImageError as error:
         raise _unidentified(source) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from error
-    except MemoryError as error:
-        raise UnreadableImage("cannot be read (not enough memory)", retryable=True) from error
     except Exception as error:  # Pillow's decoders raise many types for damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         is_passing = isinstance(error, OSError) and error.errno in PASSING

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from miniclip.data.file_errors import file_errors
 from miniclip.data.metadata import Metadata
 from miniclip.data.moments import clock
 from miniclip.data.video_metadata import read_video_metadata
@@ -266,15 +267,10 @@ def _reasons() -> Iterator[None]:
     except ImportError as error:
         raise UnreadableImage(f"videos need one more package: {install('video')}", retryable=True) from error
     try:
-        yield
+        with file_errors():
+            yield
     except UnreadableImage:
         raise
-    except FileNotFoundError as error:
-        raise UnreadableImage("no such file", retryable=True) from error
-    except PermissionError as error:
-        raise UnreadableImage("no permission to read it", retryable=True) from error
-    except MemoryError as error:
-        raise UnreadableImage("cannot be read (not enough memory)", retryable=True) from error
     except Exception as error:  # FFmpeg's errors have many types; each means the same to a user
         is_from_disk = isinstance(error, OSError) and error.errno != errno.EINVAL  # that is a seek outside the file
         if is_from_disk and not isinstance(error, av.FFmpegError):

@@ -82,6 +82,17 @@ def test_the_best_epoch_is_kept_and_training_stops_when_nothing_improves(
     assert run.model.logit_scale.item() == pytest.approx(records[best_epoch - 1]["logit_scale"])
 
 
+@pytest.mark.parametrize(("select", "epochs"), [("first", 2), ("last", 4)])
+def test_the_last_epoch_is_kept_although_recall_does_not_rise(
+    select: str, epochs: int, config: Config, captioned_folder: Path, tmp_path: Path
+) -> None:
+    config = with_train(config, epochs=4, patience=1, learning_rate=1e-12, weight_decay=0.0, select=select)
+    start(tmp_path, config, captioned_folder).run()
+    records = records_of(tmp_path)
+    assert len({record["mean_recall"] for record in records}) == 1, "the recall must not change for this test"
+    assert len(records) == epochs
+
+
 def poison_features(trainer: Trainer) -> None:
     own, poisoned = trainer.data.images.features, trainer.data.image_rows("train")[0]
 
