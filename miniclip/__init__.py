@@ -11,11 +11,15 @@ Everything here is loaded when it is first used, so that `import miniclip` itsel
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from miniclip.errors import MiniClipError
 
 __version__ = "0.2.0"
+
+# onnxruntime 1.29 and later report their use to its maker, with an identifier of the device, from their import on
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from miniclip.search.api import Hit as Hit
