@@ -19,13 +19,11 @@ from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.best_copy import choose_best, plan_others, sharpness
 from tests.support.cli import REPOSITORY
 from tests.support.drawing import draw_image
+from tests.support.journals import own_journals
+
+__all__ = ["own_journals"]  # a fixture
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def own_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINICLIP_STATE", str(tmp_path / "state"))
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ from miniclip.index import relocate as module
 from miniclip.index.move_journal import journals, new_journal, read_journal
 from miniclip.index.relocate import recover, relocate, undo
 from miniclip.index.relocation_plan import plan_relocation
+from tests.support.journals import own_journals
 
-
-@pytest.fixture(autouse=True)
-def own_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINICLIP_STATE", str(tmp_path / "state"))
+__all__ = ["own_journals"]  # a fixture
 
 
 @pytest.fixture

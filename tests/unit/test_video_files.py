@@ -21,17 +21,13 @@ from miniclip.search.best_copy import choose_best, plan_others
 from miniclip.search.duplicates import find_duplicates, kinds, to_delete
 from miniclip.search.searcher import Searcher
 from tests.support.indexing import encoders
+from tests.support.journals import own_journals
 from tests.support.local_page import Page
 from tests.support.videos import BLUE, GREEN, RED, write_video
 
 pytest.importorskip("av", reason="the extra video is not installed")
-__all__ = ["encoders"]  # a fixture
+__all__ = ["encoders", "own_journals"]  # fixtures
 LIKE_ALL = 0.001  # a threshold from which everything is similar
-
-
-@pytest.fixture(autouse=True)
-def own_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINICLIP_STATE", str(tmp_path / "state"))
 
 
 @pytest.fixture
