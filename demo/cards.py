@@ -94,7 +94,7 @@ def _data_address(mime: str, text: str) -> str:
 
 
 def _escaped(key: str, **values: Any) -> str:
-    """`t` as HTML: its values are escaped, except those that are HTML already, as the result of a macro."""
+    """`t` for HTML: values are escaped unless they are already HTML, such as the result of a macro."""
     return fill(escape(text_of(key, values.get("count"))), values)
 
 

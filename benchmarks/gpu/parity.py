@@ -176,7 +176,7 @@ def token_feeds(bundle: Bundle, texts: list[str]) -> dict[str, np.ndarray]:
 
 
 def nodes_on_cpu(model: Path, feeds: dict[str, np.ndarray]) -> tuple[int, Counter[str]]:
-    """The number of nodes that a graph executes, and a count by operator of those that run on the CPU."""
+    """The number of nodes that a graph executes, and the CPU nodes among them, counted by operator."""
     options = session_options()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as tmp:

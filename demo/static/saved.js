@@ -1,4 +1,4 @@
-// Searches that the user saved under a name, in this browser only: { name, fields }. The fields are those of the address.
+// Searches that the user saved under a name, in this browser only: { name, fields }. The fields have the names of the address's parameters.
 const page = window.miniclip;
 const { t } = page;
 const STORE = 'miniclip-searches';

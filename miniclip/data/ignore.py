@@ -1,7 +1,7 @@
 """Leave out folders and files that are not the user's images: trash, thumbnails, caches of programs.
 
-In: patterns in the form of gitignore: built-in ones, those of `--exclude`, and those in files `.miniclipignore`. Out:
-whether a path is left out. The deepest `.miniclipignore` with a matching pattern decides, then `--exclude`, then the
+In: patterns in the syntax of gitignore, built in, from `--exclude` and from `.miniclipignore` files. Out: whether a
+path is left out. The deepest `.miniclipignore` with a matching pattern decides, then `--exclude`, then the
 built-in patterns; within each of them, the last matching pattern decides. So `!thumbs/` brings a folder back.
 """
 

@@ -84,9 +84,9 @@ def update_index(
     """Make the index `out` equal to the images in `images`, computing only what is new or changed.
 
     `write` embeds the fresh files and commits them; the default does so in this process. With `flat`, files for mapping
-    are written as well (`miniclip.index.embeddings_mmap`). `exclude` has patterns of files to leave out; None means
-    those of the existing index. `ocr` says whether to read text in images; None means as in the existing index, and for
-    a new index, if the extra `ocr` is installed. `read` reads the text.
+    are written as well (`miniclip.index.embeddings_mmap`). `exclude` has patterns of files to leave out; None takes
+    the patterns of the existing index. `ocr` says whether to read text in images; None does what the existing index did,
+    and reads text for a new index if the extra `ocr` is installed. `read` reads the text.
 
     Errors: `MiniClipError` when `images` holds no image, or when `out` is being written, or is an index of another
     bundle, or of other images that still exist.

@@ -142,7 +142,7 @@ class _WithoutFiles(Ignore):
 
 
 def _doubles(names: Iterable[str]) -> dict[str, str]:
-    """Files beside an image of the same name, and what they are: cameras write both for one photograph."""
+    """Files with the name of an image, and their kind: cameras write both for one photograph."""
     suffixes_of: dict[str, set[str]] = {}  # of images, by the name without suffix
     candidates: list[tuple[str, str, str, tuple[str, ...]]] = []
     for name in names:

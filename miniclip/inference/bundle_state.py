@@ -14,7 +14,7 @@ FORMAT = 2
 
 
 def read_state(bundle: Bundle) -> dict[str, Any]:
-    """The measurements by name; empty if there are none, or only those of another version."""
+    """The measurements by name; empty if nothing was measured, or only by another version."""
     try:
         state = json.loads((cache_folder() / "bundles" / f"{bundle.fingerprint}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Make queries like those of users from captions, with the correct images for each.
+"""Turn captions into queries as users type them, with the correct images for each.
 
 In: captions of held-out images. Out: whole captions, and single words that images with several captions agree on.
 """
