@@ -92,7 +92,7 @@ def _readable(read: Callable[[], Value]) -> Value | None:
 
 
 def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:
-    """The width and height of the upright image in pixels, from the size of the stored one. Pillow already swaps them for TIFF."""
+    """Width and height of the upright image in pixels, from the stored size. Pillow already swaps them for TIFF."""
     width, height = size
     return (height, width) if metadata.is_on_its_side and image.format != "TIFF" else (width, height)
 

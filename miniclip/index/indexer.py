@@ -85,7 +85,7 @@ def update_index(
 
     `write` embeds the fresh files and commits them; the default does so in this process. With `flat`, files for mapping
     are written as well (`miniclip.index.embeddings_mmap`). `exclude` has patterns of files to leave out; None takes
-    the patterns of the existing index. `ocr` says whether to read text in images; None does what the existing index did,
+    the patterns of the existing index. `ocr` says whether to read text in images; None does as the existing index,
     and reads text for a new index if the extra `ocr` is installed. `read` reads the text.
 
     Errors: `MiniClipError` when `images` holds no image, or when `out` is being written, or is an index of another
