@@ -62,8 +62,8 @@ $(VENV)/.dev: $(VENV)/.train
 	@touch $@
 
 $(VENV)/.slow: $(VENV)/.dev
-	@echo "installing what a cluster and UMAP need (once; Ray is large)"
-	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,map]"
+	@echo "installing what a cluster, UMAP and OCR need (once; Ray is large)"
+	@$(PIP) -e ".[$(EXTRA),demo,train,dev,ray,map,ocr]"
 	$(GPU_LAST)
 	@touch $@
 
@@ -124,7 +124,7 @@ test: $(VENV)/.dev ## install and pass the quick tests [JOBS=2 at a time]
 test-e2e: $(VENV)/.dev ## browser, real processes, full disks, notebook, npm, all architectures [JOBS=2 at a time]
 	@HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -q -n $(JOBS) --dist loadscope -m "e2e or (hypothesis and not slow)"
 
-test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP (installs more than 1 GB)
+test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP, OCR (installs more than 1 GB)
 	@$(PY) -m pytest -q -m slow
 
 gpu-check: $(VENV)/.train ## train, export and search on the GPU and the CPU, and compare [JSON=FILE]

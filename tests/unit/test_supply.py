@@ -35,7 +35,7 @@ NOT_LOCKED = {
     "map",
     "ocr",
     "video",  # locked all the same, by dev
-    "mcp",
+    "mcp",  # by dev, too
 }  # extras that no target of the Makefile installs with LOCKED=1
 ROOMS = ("miniclip", "train", "export", "demo", "benchmarks", "docs")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
