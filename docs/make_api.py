@@ -9,7 +9,7 @@ import miniclip
 
 START = """# Python API
 
-    pip install miniclip
+    pip install .     # in the checkout
 
 Everything below is in `import miniclip`. Names that are not listed here may change in any version. Mistakes that a
 user can fix raise `miniclip.MiniClipError` with one line that says what to do.
