@@ -16,6 +16,7 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
 from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import SplitEmbeds
 from miniclip.files import replace_atomically
 from miniclip.inference.tokenizer import Tokenizer
 from miniclip.installation import program
@@ -32,7 +33,7 @@ from miniclip.models.whole_models import holds_whole_model, load_dual_encoder
 from .curves import draw_curves
 from .data import TrainingData, load_data
 from .distributed import begin, end, first_process_first, rank, say, share_weights
-from .retrieval_figure import Shown, draw_sheet
+from .retrieval_figure import draw_sheet
 from .tracker import TRACKERS, open_tracker
 from .trainer import Trainer, fit_heads
 from .validation import embed_validation
@@ -71,6 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out: Path = arguments["out"]
     if holds_run(out) and not arguments["resume"]:
         raise MiniClipError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
+    if config.train.mixup and config.train.teacher:
+        raise MiniClipError(
+            "--train.mixup cannot be used with --train.teacher, which describes only unmixed images and texts; "
+            "leave one of them out"
+        )
     if arguments["resume"]:
         _check_resumed(out, config)
 
@@ -96,16 +102,8 @@ def _train(config: Config, out: Path, arguments: dict[str, Any], device: Device)
                 f"--model.max_tokens must be at most {model.text.max_positions}, the positions of {config.model.text}, "
                 f"got {tokenizer.max_tokens}"
             )
-        data = load_data(
-            arguments["data"],
-            config,
-            model,
-            transform,
-            tokenizer,
-            arguments["allow_missing"],
-            device,
-            arguments["image_root"],
-        )
+        missing, roots = arguments["allow_missing"], arguments["image_root"]
+        data = load_data(arguments["data"], config, model, transform, tokenizer, missing, device, roots)
     if not config.train.start_from:
         fit_heads(model, data)
     share_weights(model)
@@ -132,11 +130,11 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
         )
     if probed and holds_whole_model(vision_folder):
         transform = ImageTransform.from_file(vision_folder / "preprocessor_config.json")
-        found, model = load_dual_encoder(vision_folder, config.model.vision)
+        pretrained, model = load_dual_encoder(vision_folder, config.model.vision)
         for field in ("head", "projection_dim", "image_size_px"):
-            theirs, ours = getattr(found, field), getattr(config.model, field)
-            if theirs != ours:
-                raise MiniClipError(f"--model.{field} must be {theirs}, as in {config.model.vision}, got {ours}")
+            required, value = getattr(pretrained, field), getattr(config.model, field)
+            if value != required:
+                raise MiniClipError(f"--model.{field} must be {required}, as in {config.model.vision}, got {value}")
     else:
         model = build_model(config.model, load_backbone(vision_folder, "vision"), load_backbone(text_folder, "text"))
         transform = ImageTransform.for_backbone(vision_folder / "preprocessor_config.json", config.model.image_size_px)
@@ -146,11 +144,10 @@ def start_model(config: Config) -> tuple[DualEncoder, ImageTransform, Path]:
 
 
 def draw_validation(folder: Path, model: DualEncoder, data: TrainingData) -> Path:
-    """Draw results of the kept weights on the validation split into the run's folder."""
+    """Draw the retrieval figure of the kept weights into the run's folder and return its path."""
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    text_embeds, image_embeds, image_of_text = embed_validation(model, data)
-    table = data.table.split("val")
-    return draw_sheet(folder, Shown(table.image_paths, table.captions, image_of_text, image_embeds, text_embeds))
+    text_embeds, image_embeds, _ = embed_validation(model, data)
+    return draw_sheet(folder, SplitEmbeds(data.table.split("val"), image_embeds, text_embeds))
 
 
 def _start_from(model: DualEncoder, config: Config) -> None:
@@ -164,17 +161,17 @@ def _start_from(model: DualEncoder, config: Config) -> None:
 
 
 def _check_resumed(out: Path, config: Config) -> None:
-    """Check that a resumed run keeps its config. An option that is newer than the run has its default value there."""
+    """`MiniClipError` unless a resumed run keeps its config, with defaults for options that are newer than the run."""
     state, finished = load_training_state(out), (out / "config.json").exists()
     if state is None and finished:
         raise MiniClipError(
             f"--resume: {out} is finished and has no training state; "
             f"train it further with --train.start_from {out} and another --out"
         )
-    begun = [read_run_config(out)[1]] if finished else []
+    saved = [read_run_config(out)[1]] if finished else []
     if state is not None and "config" in state:  # older versions saved none
-        begun.append(config_from_dict(state["config"], source=str(out / "training_state.pt")))
-    if any(one != config for one in begun):
+        saved.append(config_from_dict(state["config"], source=str(out / "training_state.pt")))
+    if any(earlier != config for earlier in saved):
         raise MiniClipError(f"--resume: the config differs from that of {out}; use the same one, or another --out")
 
 

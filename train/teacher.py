@@ -3,8 +3,8 @@
 In: bundles or finished runs, by folder or by name, and the images and texts of training. Out: the loss that moves the
 student's logits, and on request its embeddings, towards the teachers'. It follows C. Yang et al., "CLIP-KD" (CVPR 2024;
 feature distillation) and K. Wu et al., "TinyCLIP" (ICCV 2023), section 3.1 (affinity mimicking). The similarities of
-several teachers are averaged. Teachers embed each image once, without crops; the cache folder keeps their embeddings.
-Images without captions have such an embedding, too, so they count in both losses.
+several teachers are averaged. Teachers embed each image once, without crops and mixup; the cache folder keeps their
+embeddings. They also embed images without captions, which therefore count in both losses.
 """
 
 import hashlib
@@ -68,6 +68,7 @@ class Teacher:
 
     @staticmethod
     def rows(embeds: Tensor, rows: np.ndarray) -> Tensor:
+        """Some rows of `embeds`, on its device."""
         return embeds[torch.from_numpy(rows).to(embeds.device)]
 
 
@@ -110,7 +111,7 @@ class Distillation:
 def mimicry(embeds: Tensor, target: Tensor, to_teacher: Tensor) -> Tensor:
     """Mean squared distance between embeddings (N, D), mapped by `to_teacher` (E, D), and the teacher's (N, E).
 
-    Both have unit length, after the map, too, so that the map cannot shrink the distance.
+    Both are scaled to unit length after the map, so that the map cannot shrink the distance.
     """
     return 2 * (1 - functional.cosine_similarity(embeds @ to_teacher.T, target, dim=1)).mean()
 
@@ -155,7 +156,7 @@ def _embeds(name: str, paths: Sequence[Path], texts: Sequence[str], device: Devi
 
 
 def _find(name: str, device: Device) -> tuple[str, Callable[[], Encoders]]:
-    """The hash that names the model's embeddings, and a function that opens the model."""
+    """The hash of the model for the cache's key, and a function that opens the model."""
     if names_bundle(name):
         bundle = Bundle.open(find_bundle(name))
         provider, precision = ("cpu" if device.is_cpu else "auto"), bundle.precisions[0]
@@ -164,6 +165,6 @@ def _find(name: str, device: Device) -> tuple[str, Callable[[], Encoders]]:
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise MiniClipError(
-            f"--train.teacher: {name} is neither a finished run nor a bundle; train it first, or name another"
+            f"--train.teacher: {name} is neither a finished run nor a bundle; train it first, or name another model"
         )
     return sha256_of(weights), lambda: load_run(folder).encoders(autocast=not device.is_cpu, device=device)

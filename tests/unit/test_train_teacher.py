@@ -11,6 +11,7 @@ from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config, load_config
 from miniclip.models.device import cpu_device
 from tests.support.training import config, load, new_model, start, with_train
+from train.__main__ import main as train
 from train.sources import UNCAPTIONED
 from train.teacher import Teacher, affinity, mimicry
 from train.trainer import Trainer, epoch_batches
@@ -93,6 +94,18 @@ def test_a_teacher_that_is_not_a_run_is_refused(config: Config, captioned_folder
     taught = with_train(config, teacher=str(tmp_path / "nothing"))
     with pytest.raises(MiniClipError, match=r"--train\.teacher: .*nothing is neither a finished run"):
         start(tmp_path / "run", taught, captioned_folder)
+
+
+def test_mixup_with_a_teacher_is_refused_before_anything_is_written(
+    tiny_run: Path, tiny_config: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    """The teacher embeds unmixed images and texts, so its similarities are wrong for mixtures."""
+    command = ["--config", str(tiny_config), "--data", str(captioned_folder), "--out", str(tmp_path / "run")]
+    with pytest.raises(
+        MiniClipError, match=r"^--train\.mixup cannot be used with --train\.teacher.*leave one of them out$"
+    ):
+        train([*command, "--train.mixup", "1", "--train.teacher", str(tiny_run)])
+    assert not (tmp_path / "run").exists()
 
 
 def first_step(trainer: Trainer) -> tuple[float, torch.Tensor]:
