@@ -36,8 +36,9 @@ from .tower_inputs import Images, Texts
 from .word_loss import Words, words_of
 
 MIN_SPLIT = 4  # images; a seeded split of 4 has 2, 1 and 1
-ENOUGH = (  # one training image has neither a standard deviation nor a negative
-    "training needs at least 2 images and validation 1, which takes "
+MIN_TRAINING = 2  # images; a single one has neither a standard deviation nor a negative
+ENOUGH = (
+    f"training needs at least {MIN_TRAINING} images and validation 1, which takes "
     f"{MIN_SPLIT} images if splits are drawn by seed; add images, or assign their splits yourself"
 )
 
@@ -46,8 +47,7 @@ ENOUGH = (  # one training image has neither a standard deviation nor a negative
 class TrainingData:
     """Training and validation images with their captions; `table` holds only images that could be read.
 
-    `texts` has the table's captions first, then those of the prototypes, the caption variants and the
-    words.
+    `texts` has the captions of the table first, then those of the prototypes, the caption variants and the words.
     """
 
     table: CaptionTable
@@ -109,7 +109,8 @@ def load_data(
     `values` and `image_roots` are the values of --data and --image-root. In all sources except the first, validation
     images are in the split `HELD_OUT`. An image that the first source holds out is removed from the other sources, and
     the number of such images is printed.
-    Errors: `MiniClipError` if more than 5 % of the rows are lost (unless `allow_missing`), or a split is missing.
+    Errors: `MiniClipError` if more than 5 % of the rows are lost (unless `allow_missing`), a split is missing, or the
+    weights leave less than two images for an epoch.
     """
     sources = parse_sources(values)
     first, *others = read_sources([source.spec for source in sources], config.data.seed, image_roots)
@@ -129,7 +130,13 @@ def load_data(
         tables.append(read_uncaptioned(config.train.teacher_images).apart_from(first))
     table = reduce(CaptionTable.and_train, tables)
     source_of_image = np.repeat(np.arange(len(tables)), [len(own.image_paths) for own in tables])
-    return prepare(table, config, model, transform, tokenizer, allow_missing, device, sources, source_of_image)
+    data = prepare(table, config, model, transform, tokenizer, allow_missing, device, sources, source_of_image)
+    if (drawn := len(data.drawn_images(np.random.default_rng(0)))) < MIN_TRAINING:
+        raise MiniClipError(
+            f"--data: with these weights an epoch has {drawn} training images, but needs at least {MIN_TRAINING}; "
+            "raise the weights"
+        )
+    return data
 
 
 def read_uncaptioned(folder: str) -> CaptionTable:
@@ -169,7 +176,7 @@ def prepare(
     vision_blocks, text_blocks = trained_blocks(config.train)
     views, seed = config.train.views, config.train.seed
     images = Images(model.vision, vision_blocks, transform, table.image_paths, views, seed, device)
-    skipped = images.skipped if images.checked else _unreadable(table, transform)
+    skipped = images.skipped if images.checked else unreadable_images(table, transform)
     if skipped:
         table = table.without(skipped)
         kept = np.asarray([row for row in range(len(images.paths)) if row not in skipped], dtype=np.int64)
@@ -178,7 +185,7 @@ def prepare(
     say("\n".join([*table.skipped_lines(), table.summary()]))
     check_skipped(table, allow_missing)
     train, val = table.splits.count("train"), table.splits.count("val")
-    if train < 2 or val < 1:
+    if train < MIN_TRAINING or val < 1:
         raise MiniClipError(f"only {train} training and {val} validation images can be read; {ENOUGH}")
 
     captions, prototypes = list(table.captions), None
@@ -194,8 +201,8 @@ def prepare(
     return TrainingData(table, images, texts, prototypes, variants, words, captions, tuple(sources), source_of_image)
 
 
-def _unreadable(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:
-    """Rows of images that cannot be read, with the reason; checked before training, which may take hours."""
+def unreadable_images(table: CaptionTable, transform: ImageTransform) -> dict[int, str]:
+    """Rows of images that cannot be read, with the reason. Checking them first saves hours of training."""
     loaded = ProgressBar(
         prefetch(table.image_paths, transform.load, ahead=64),
         total=len(table.image_paths),

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
 from miniclip.data.caption_table import CaptionTable, check_skipped
 from miniclip.data.captions import read_sources
 from miniclip.data.progress import ProgressBar
+from miniclip.data.transform import ImageTransform
 from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split, recall_table
 from miniclip.files import replace_atomically
@@ -29,9 +29,11 @@ from miniclip.models.calibration_set import CALIBRATION_FILE
 from miniclip.models.checkpoint import Run, begin_run, holds_run, load_run, save_run
 from miniclip.models.device import Device, add_device_flag, choose_device
 
+from .data import unreadable_images
+
 
 def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """(1 - alpha) before + alpha after, for two state dicts of one model; counters come from `after`."""
+    """The state dict (1 - alpha) before + alpha after of one model; counters come from `after`."""
     return {
         name: torch.lerp(value, after[name], alpha) if value.is_floating_point() else after[name]
         for name, value in before.items()
@@ -60,12 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     before, after = load_run(arguments.before), load_run(arguments.after)
     check_same_model(before, after)
     (source,) = read_sources([arguments.data], after.config.data.seed, arguments.image_root)
-    table = source.split("val")
-    check_skipped(table, arguments.allow_missing)
+    table = readable_validation(source, after.transform, arguments.allow_missing)
     alphas = [float(alpha) for alpha in np.linspace(0, 1, arguments.steps)]
     device = choose_device(arguments.device, autocast=False, tf32=False)
     print(f"embedding on {device.describe()}")
-    recalls = sweep(before, after, table, alphas, arguments.allow_missing, device)
+    recalls = sweep(before, after, table, alphas, device)
     print(recall_table({f"alpha {alpha:.2f}": recall for alpha, recall in zip(alphas, recalls, strict=True)}))
     best = int(np.argmax([recall["mean_recall"] for recall in recalls]))
     weights = mix(before.model.state_dict(), after.model.state_dict(), alphas[best])
@@ -88,37 +89,42 @@ def check_same_model(before: Run, after: Run) -> None:
         )
 
 
-def sweep(
-    before: Run,
-    after: Run,
-    table: CaptionTable,
-    alphas: list[float],
-    allow_missing: bool = False,
-    device: Device | None = None,
-) -> list[dict[str, float]]:
-    """Recalls (protocol karpathy) of the mix for each alpha, on the readable images of a split.
+def readable_validation(source: CaptionTable, transform: ImageTransform, allow_missing: bool) -> CaptionTable:
+    """The validation split without unreadable images; a line names each of them.
 
-    A line names each unreadable image.
-    Errors: `MiniClipError` if more than 5 % of the rows are unreadable (unless `allow_missing`).
+    Errors: `MiniClipError` if more than 5 % of the rows are lost (unless `allow_missing`).
     """
-    start = {name: value.clone() for name, value in before.model.state_dict().items()}
-    end = after.model.state_dict()
-    recalls: list[dict[str, float]] = []
-    for alpha in ProgressBar(alphas, desc="mixes", unit="mix", leave=False, disable=None):
-        before.model.load_state_dict(mix(start, end, alpha))
-        embedded = embed_split(before.encoders(device=device), table)
-        if not recalls:
-            for line in embedded.table.skipped_lines():
-                tqdm.write(line)
-            check_skipped(embedded.table, allow_missing)
-        table = embedded.table
-        recalls.append(embedded.recalls())
+    table = source.split("val")
+    table = table.without(unreadable_images(table, transform))
+    print("".join(line + "\n" for line in table.skipped_lines()), end="")
+    check_skipped(table, allow_missing)
+    return table
+
+
+def sweep(
+    before: Run, after: Run, table: CaptionTable, alphas: Sequence[float], device: Device
+) -> list[dict[str, float]]:
+    """Recalls (protocol karpathy) of the mix for each alpha."""
+    start, end = copied_weights(before), after.model.state_dict()
+    bar = ProgressBar(alphas, desc="mixes", unit="mix", leave=False)
+    recalls = [measure(before, mix(start, end, alpha), table, device) for alpha in bar]
     before.model.cpu().load_state_dict(start)
     return recalls
 
 
+def copied_weights(run: Run) -> dict[str, Tensor]:
+    """A copy of the run's weights, which later changes of its model leave alone."""
+    return {name: value.clone() for name, value in run.model.state_dict().items()}
+
+
+def measure(run: Run, weights: dict[str, Tensor], table: CaptionTable, device: Device) -> dict[str, float]:
+    """Put the weights into the run's model; returns its recalls (protocol karpathy)."""
+    run.model.load_state_dict(weights)
+    return embed_split(run.encoders(device=device), table).recalls()
+
+
 def write_run(run: Run, weights: dict[str, Tensor], recall: dict[str, float], out: Path) -> None:
-    """Write a run folder with these weights; everything else, also the calibration images, comes from `run`."""
+    """Write a run folder with these weights; everything else, such as the calibration images, comes from `run`."""
     begin_run(out, run.config, run.transform, run.folder)
     if (run.folder / CALIBRATION_FILE).exists():
         replace_atomically(out / CALIBRATION_FILE, partial(shutil.copyfile, run.folder / CALIBRATION_FILE))

@@ -3,8 +3,8 @@
 python -m train.soup --runs runs/seed0 runs/seed1 runs/seed2 --data PATH --out runs/soup [--greedy]
 
 In: runs that started from the same weights and differ in seed or settings. Out: the recalls of each run and of their
-average, and a run folder of the average (M. Wortsman et al., "Model soups", ICML 2022). A greedy soup adds the runs in
-the order of their recall, and keeps each run that does not make the average worse (recipe 1 of the paper).
+average, and a run folder of the average (M. Wortsman et al., "Model soups", ICML 2022). A greedy soup tries the runs in
+the order of their recall, and keeps each run that does not lower the recall of the average (recipe 1 of the paper).
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
-from miniclip.data.caption_table import CaptionTable, check_skipped
+from miniclip.data.caption_table import CaptionTable
 from miniclip.data.captions import read_sources
 from miniclip.errors import MiniClipError
-from miniclip.evaluation.evaluate import embed_split, recall_table
+from miniclip.evaluation.evaluate import recall_table
 from miniclip.models.checkpoint import Run, holds_run, load_run
 from miniclip.models.device import Device, add_device_flag, choose_device
 
-from .interpolate import check_same_model, write_run
+from .interpolate import check_same_model, copied_weights, measure, readable_validation, write_run
 
 Weights = dict[str, Tensor]
 
@@ -49,18 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for other in runs[1:]:
         check_same_model(runs[0], other)
     sources = read_sources(arguments.data, runs[0].config.data.seed, arguments.image_root)
-    tables = [source.split("val") for source in sources]
-    for table in tables:
-        check_skipped(table, arguments.allow_missing)
+    tables = [readable_validation(source, runs[0].transform, arguments.allow_missing) for source in sources]
 
     device = choose_device(arguments.device, autocast=False, tf32=False)
-    weights = [_copy(run) for run in runs]
-    recalls = [_measure(runs[0], own, tables, device) for own in weights]
+    weights = [copied_weights(run) for run in runs]
+    recalls = [_mean_recalls(runs[0], own, tables, device) for own in weights]
     chosen = list(range(len(runs)))
     if arguments.greedy:
         chosen = _greedy(runs[0], weights, recalls, tables, device)
     soup = average([weights[place] for place in chosen])
-    recall = _measure(runs[0], soup, tables, device)
+    recall = _mean_recalls(runs[0], soup, tables, device)
     names = [folder.name for folder in arguments.runs]
     print(recall_table(dict(zip(names, recalls, strict=True)) | {f"average of {len(chosen)}": recall}))
     write_run(runs[chosen[0]], soup, recall, arguments.out)
@@ -69,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def average(weights: Sequence[Weights]) -> Weights:
-    """The mean of state dicts of one model; counters come from the first."""
+    """The mean of several state dicts of one model; counters come from the first."""
     return {
         name: torch.stack([own[name] for own in weights]).mean(dim=0) if value.is_floating_point() else value
         for name, value in weights[0].items()
@@ -82,22 +80,16 @@ def _greedy(
     order = sorted(range(len(weights)), key=lambda place: -recalls[place]["mean_recall"])
     chosen, best = order[:1], recalls[order[0]]["mean_recall"]
     for place in order[1:]:
-        tried = _measure(run, average([weights[own] for own in [*chosen, place]]), tables, device)["mean_recall"]
+        tried = _mean_recalls(run, average([weights[own] for own in [*chosen, place]]), tables, device)["mean_recall"]
         if tried >= best:
             chosen, best = [*chosen, place], tried
     return chosen
 
 
-def _measure(run: Run, weights: Weights, tables: list[CaptionTable], device: Device) -> dict[str, float]:
+def _mean_recalls(run: Run, weights: Weights, tables: list[CaptionTable], device: Device) -> dict[str, float]:
     """Recalls (protocol karpathy) of these weights, averaged over the tables."""
-    run.model.load_state_dict(weights)
-    encoders = run.encoders(device=device)
-    found = [embed_split(encoders, table).recalls() for table in tables]
-    return {name: sum(own[name] for own in found) / len(found) for name in found[0]}
-
-
-def _copy(run: Run) -> Weights:
-    return {name: value.clone() for name, value in run.model.state_dict().items()}
+    recalls = [measure(run, weights, table, device) for table in tables]
+    return {name: sum(own[name] for own in recalls) / len(recalls) for name in recalls[0]}
 
 
 if __name__ == "__main__":

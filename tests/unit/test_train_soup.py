@@ -1,11 +1,14 @@
 """`python -m train.soup`: the average of runs, uniform and greedy."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from miniclip.data.captions import read_captions
+from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
 from tests.support.training import config, start, with_train
@@ -65,3 +68,17 @@ def test_a_greedy_soup_is_never_worse_than_its_best_run(
     assert soup() == 0
     best = max(load_run(run).metrics["mean_recall"] for run in runs)
     assert load_run(out).metrics["mean_recall"] >= best - 0.02  # runs validate in bfloat16, a soup in float32
+
+
+def test_unreadable_images_are_named_and_too_many_are_an_error(
+    runs: list[Path], captioned_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(captioned_folder, tmp_path / "images"))
+    broken = read_captions(folder).split("val").image_paths[0]
+    broken.write_text("no image any more")
+    command = ["--runs", *map(str, runs), "--data", str(folder), "--out", str(tmp_path / "soup"), "--device", "cpu"]
+    with pytest.raises(MiniClipError, match=r"rows were skipped, more than 5%"):
+        soup(command)
+    assert not (tmp_path / "soup").exists()
+    assert soup([*command, "--allow-missing"]) == 0
+    assert f"skipping {broken.name}: " in capsys.readouterr().out

@@ -48,6 +48,11 @@ def test_a_weight_of_zero_is_refused() -> None:
         parse_sources(["photos:0"])
 
 
+def test_weights_that_leave_no_training_images_are_refused(two_folders: tuple[Path, Path], config: Config) -> None:
+    with pytest.raises(MiniClipError, match=r"^--data: with these weights an epoch has 0 training images.*raise the w"):
+        load_weighted([f"{two_folders[0]}:0.001"], config)
+
+
 @pytest.mark.parametrize("captions_per_image", [0, 1])
 def test_an_epoch_draws_each_source_by_its_weight(
     captions_per_image: int, two_folders: tuple[Path, Path], config: Config
