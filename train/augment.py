@@ -50,21 +50,16 @@ class Box:
     def cut(self, image: Image.Image) -> Image.Image:
         """That part of the image."""
         width, height = image.size
-        edges = (self.left * width, self.top * height, self.right * width, self.bottom * height)
-        image = image.crop((round(edges[0]), round(edges[1]), round(edges[2]), round(edges[3])))
+        left, top, right, bottom = self.left * width, self.top * height, self.right * width, self.bottom * height
+        image = image.crop((round(left), round(top), round(right), round(bottom)))
         return ImageOps.mirror(image) if self.mirrored else image
 
 
-def random_crop(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """A random part of the image, mirrored half of the time (C. Szegedy et al., CVPR 2015, section 6).
-
-    Crops are larger than in the paper, because captions describe the whole scene.
-    """
-    return random_box(generator).cut(image)
-
-
 def random_box(generator: np.random.Generator) -> Box:
-    """The box of `random_crop`."""
+    """A random part of an image, mirrored half of the time (C. Szegedy et al., CVPR 2015, section 6).
+
+    It is larger than in the paper, because captions describe the whole scene.
+    """
     scale, shape = np.sqrt(generator.uniform(*AREA)), np.exp(generator.uniform(-STRETCH, STRETCH))
     width, height = min(1.0, scale * shape), min(1.0, scale / shape)
     left, top = generator.uniform(0, 1 - width), generator.uniform(0, 1 - height)

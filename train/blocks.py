@@ -44,7 +44,7 @@ def blocks_of(tower: nn.Module) -> list[nn.Module]:
 
 
 def _is_chain(part: Any) -> bool:
-    """Whether it is a list of composite modules."""
+    """Whether `part` is a list of modules that have submodules."""
     return isinstance(part, nn.ModuleList | nn.Sequential) and len(part) > 0 and all(any(b.children()) for b in part)
 
 

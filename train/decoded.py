@@ -1,9 +1,9 @@
 """Decoded images in memory, so that a GPU does not wait for JPEG files; the GPU makes random crops.
 
 In: paths and the transform. Out: `pixel_values (B, 3, H, W)` of any rows and view, on the device. Every image is
-decoded once, to 8 bits, in the form that the finished model sees. For random views, a second copy is squashed to a
-slightly larger square. A view is the same crop as in `train.augment`, resized with Pillow's filter: a resize is one
-matrix product along each axis. If the images do not fit into memory, they are read from the disk, one batch ahead.
+decoded once, to 8 bits, at the size that the finished model sees. For random views, a second copy is resized to a
+slightly larger square. A view is the same crop as in `train.augment`, resized with Pillow's filter, which is one matrix
+product along each axis. If the images do not fit into memory, threads read them from the disk, one batch ahead.
 """
 
 import os
@@ -27,8 +27,7 @@ from miniclip.models.device import Device
 
 from .augment import Box, View
 
-# relative to the input of the tower: crops keep at least half of the area, so little is enlarged
-WIDE = 1.25
+WIDE = 1.25  # size of the larger copy, relative to the tower's input; crops keep at least half of the area
 MAX_HOST_SHARE = 0.5  # of the machine's memory
 CUBIC = -0.5  # Pillow's bicubic (R. Keys, 1981)
 
@@ -94,7 +93,7 @@ class DecodedImages:
 def decode(
     paths: Sequence[Path], transform: ImageTransform, views: int, seed: int, device: Device
 ) -> DecodedImages | None:
-    """Read every image once; None if neither the device nor main memory has room for them."""
+    """Read every image once; None if neither the device nor main memory has enough space."""
     size = (3, transform.height_px, transform.width_px)
     wide_size = (3, round(WIDE * transform.height_px), round(WIDE * transform.width_px))
     needed = len(paths) * (np.prod(size) + (np.prod(wide_size) if views > 1 else 0))
@@ -108,10 +107,12 @@ def decode(
     wide = torch.zeros(len(paths), *wide_size, dtype=torch.uint8, device=place) if views > 1 else None
     sizes, skipped = np.ones((len(paths), 2), dtype=np.int64), {}
 
-    def load(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    def load(path: Path) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
         image = open_image(path, max(transform.min_size_px, *wide_size[1:]))
-        larger = image.resize(wide_size[:0:-1], transform.resample, reducing_gap=2.0) if views > 1 else image
-        return _channels_first(transform.fit(image)), _channels_first(larger), image.size
+        larger = None
+        if views > 1:
+            larger = _channels_first(image.resize(wide_size[:0:-1], transform.resample, reducing_gap=2.0))
+        return _channels_first(transform.fit(image)), larger, image.size
 
     workers = thread_count()
     loaded = prefetch(paths, load, ahead=8 * workers, workers=workers)
@@ -119,15 +120,14 @@ def decode(
         if isinstance(result, MiniClipError):
             skipped[row] = str(result)
             continue
-        exact[row].copy_(torch.from_numpy(result[0]))
-        if wide is not None:
-            wide[row].copy_(torch.from_numpy(result[1]))
-        sizes[row] = result[2]
+        exact[row], larger, sizes[row] = result
+        if wide is not None and larger is not None:
+            wide[row] = larger
     return DecodedImages(paths, transform, seed, device, exact, wide, sizes, skipped)
 
 
 def resized(images: Tensor, boxes: Tensor, size: tuple[int, int], mirrored: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 and one box (B, 4) each, in shares of the image -> the boxes at `size`, float32 in [0, 255].
+    """Crop and resize: images (B, 3, H, W) uint8, boxes (B, 4) in shares -> (B, 3, *size) float32 in [0, 255].
 
     Equal to Pillow's bicubic `resize(size, box=...)`, except that Pillow rounds between the two axes.
     """
@@ -139,7 +139,7 @@ def resized(images: Tensor, boxes: Tensor, size: tuple[int, int], mirrored: Tens
 
 
 def weights(start: Tensor, end: Tensor, size: int, length: int) -> Tensor:
-    """(B, size, length): the weight of each of `length` pixels of a line in each of `size` pixels of the box."""
+    """The weights (B, size, length) of the `length` input pixels of a line in each of the `size` output pixels."""
     scale = (end - start)[:, None, None] / size  # input pixels per output pixel
     centre = start[:, None, None] + (torch.arange(size, device=start.device)[None, :, None] + 0.5) * scale
     at = torch.arange(length, device=start.device)[None, None, :] + 0.5
@@ -151,7 +151,7 @@ def weights(start: Tensor, end: Tensor, size: int, length: int) -> Tensor:
 
 
 class Prefetch:
-    """Images that threads decode while the device computes. Images that are not requested again are dropped."""
+    """Decodes images in threads while the device computes. `begin` drops images that it does not name."""
 
     def __init__(self, load: Callable[[tuple[int, int]], np.ndarray]) -> None:
         self._load = load
@@ -171,8 +171,8 @@ class Prefetch:
         return [future.result() for future in futures]
 
 
-def _channels_first(image: Image.Image) -> np.ndarray:
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+def _channels_first(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
 
 
 def _host_bytes() -> int:

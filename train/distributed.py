@@ -1,8 +1,8 @@
 """Training in several processes, started by `torchrun` or `accelerate launch`.
 
-Every process has the whole model and a share of each batch's images, with their captions. All processes gather their
-embeddings, so that the loss has the negatives of the whole batch, and sum their gradients. So a step equals that of a
-single process. If training was started otherwise, there is only one process, and the functions here do nothing.
+Every process has the whole model and a share of each batch's images, with their captions. The processes gather their
+embeddings, so that the loss has the negatives of the whole batch, and they sum their gradients. So a step equals that
+of a single process. Without a launcher there is only one process, and the functions here do nothing.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def begin(device: Device) -> None:
     if device.torch_device.type == "mps":
         raise MiniClipError("--device mps supports only one process; start it without torchrun, or use --device cpu")
     own_card = device.torch_device.type == "cuda" and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-    # the others wait while the first one computes features, which may take hours
+    # processes wait for the features, which process 0 may compute for hours
     distributed.init_process_group("cpu:gloo,cuda:nccl" if own_card else "gloo", timeout=timedelta(days=7))
 
 
@@ -51,7 +51,7 @@ def world() -> int:
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-    """Process 0 runs the block first; the others run it afterwards and find its files and caches."""
+    """Process 0 runs the block first. The others run it afterwards and find the files and caches of process 0."""
     if rank() > 0:
         _meet()
     yield
@@ -60,7 +60,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def _meet() -> None:
-    """Wait for all others. On the CPU, because NCCL's barrier would keep the card busy while it waits."""
+    """Wait for all processes, on the CPU: NCCL's barrier would keep the card busy."""
     distributed.all_reduce(torch.zeros(1))
 
 
@@ -86,13 +86,13 @@ def shares(count: int) -> list[np.ndarray]:
 
 
 def gather(embeds: Tensor) -> Tensor:
-    """(B, D) of this process -> (sum of all B, D), the processes in order.
+    """Embeddings (B, D) of this process -> those of all processes in order (sum of B, D).
 
     Only this process's rows have a gradient. All processes compute the same loss, so their gradients only need a sum.
     """
     if world() == 1:
         return embeds
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]  # on the CPU, which allocates by them
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]  # on the CPU, because lengths are needed there
     distributed.all_gather(sizes, torch.tensor([len(embeds)]))
     longest = max(int(size) for size in sizes)
     padded = torch.cat([embeds.detach(), embeds.new_zeros(longest - len(embeds), embeds.shape[1])])

@@ -3,7 +3,7 @@
 In: a tower, the number of its trained blocks, and images or tokens. Out: memory-mapped float16 arrays. They hold the
 features if no block is trained, otherwise the input of the first trained block. The key of a cache depends on weights,
 preprocessing and inputs, so a change of any of them leads to another cache. A killed pass continues where it stopped.
-If two trainings need the same cache, one fills it and the other waits.
+If two training processes need the same cache, one fills it and the other waits.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from .tokens import Tokens
 
 IMAGE_BATCH, TEXT_BATCH = 16, 64  # a small batch of images stays in the CPU caches
 GPU_BATCH = 256  # of images or texts: enough to keep a card busy
-SAVE_EVERY = 32  # batches between two saved notes of progress
+SAVE_EVERY = 32  # batches between two updates of progress.json
 
 # rows and a callback for skipped rows -> the rows of each batch and their computed values
 Passes = Callable[[np.ndarray, Callable[[int, MiniClipError], None]], Iterable[tuple[np.ndarray, np.ndarray]]]
@@ -56,9 +56,8 @@ def image_features(
 ) -> Features:
     """Images -> `image_features (N, d)`, or the input `(N, ...)` of the first trained block.
 
-    `tower` is on `device`, the CPU by default. The cache does not depend on the device.
-
-    The row of an unreadable image is zero and listed in `skipped`.
+    `tower` is on `device`, the CPU by default. The cache does not depend on the device. The row of an unreadable image
+    is zero, and `skipped` has the reason.
     """
     device = device or cpu_device()
     cast(Any, tower).to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
@@ -153,7 +152,7 @@ def _no_room(path: Path, error: OSError) -> MiniClipError:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. One process at a time can hold it, and the system releases it if the process is killed.
 
     Errors: `MiniClipError` as in `_new_array`.
@@ -175,17 +174,17 @@ def _lock(file: IO[str]) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("waiting for another training that computes the same features", file=sys.stderr, flush=True)
+            print("waiting for another training run that computes the same features", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
     except (ImportError, OSError):
         return  # no locks on Windows and on some network disks: do not wait
 
 
-def _noted(folder: Path) -> tuple[int, dict[int, MiniClipError]] | None:
-    """The number of finished rows, and the skipped rows; None without a valid note, such as after a power cut."""
+def _read_progress(folder: Path) -> tuple[int, dict[int, MiniClipError]] | None:
+    """The number of finished rows, and the skipped rows; None without a valid file, such as after a power cut."""
     try:
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        again = progress.get("retryable", list(progress["skipped"]))  # an older note does not have it: retry all
+        again = progress.get("retryable", list(progress["skipped"]))  # older versions did not write it: retry all
         skipped: dict[int, MiniClipError] = {
             int(row): UnreadableImage(str(reason), row in again) for row, reason in progress["skipped"].items()
         }
@@ -206,13 +205,13 @@ def _cached(
     """Fill or continue the cache of `key`, visiting rows in `order`."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_folder() / "features" / digest
-    noted = _noted(folder)
-    if noted is None or noted[0] < len(order) or any(map(is_retryable, noted[1].values())):
-        with _alone(folder):
-            done, skipped = _noted(folder) or (0, {})  # read again, because another training may have continued
+    progress = _read_progress(folder)
+    if progress is None or progress[0] < len(order) or any(map(is_retryable, progress[1].values())):
+        with _locked(folder):
+            done, skipped = _read_progress(folder) or (0, {})  # again: another process may have continued
             _fill(folder, description, order, shape, passes, store, done, skipped)
     else:
-        skipped = noted[1]
+        skipped = progress[1]
     return Features(np.load(folder / "features.npy", mmap_mode="r"), {row: str(why) for row, why in skipped.items()})
 
 
@@ -232,7 +231,7 @@ def _fill(
     else:
         values = np.load(folder / "features.npy", mmap_mode="r+")
 
-    def note(finished: int) -> None:
+    def save_progress(finished: int) -> None:
         values.flush()
         reasons = {row: str(error) for row, error in skipped.items()}
         again = [str(row) for row, error in skipped.items() if is_retryable(error)]
@@ -243,8 +242,7 @@ def _fill(
     todo = np.concatenate([np.asarray(again, dtype=order.dtype), order[done:]])
     place = np.zeros(len(order), dtype=np.int64)  # the place of each row in `todo`
     place[todo] = np.arange(len(todo))
-    bar_for = {"total": done + len(todo), "initial": done, "desc": description, "disable": None if len(todo) else True}
-    with ProgressBar(**bar_for) as bar:
+    with ProgressBar(total=done + len(todo), initial=done, desc=description, disable=len(todo) == 0) as bar:
         seen = 0
         for number, (rows, batch) in enumerate(passes(todo, skipped.__setitem__), 1):
             store(values, rows, batch)
@@ -253,6 +251,6 @@ def _fill(
             bar.update(int(place[rows[-1]]) + 1 - seen)
             seen = int(place[rows[-1]]) + 1
             if number % SAVE_EVERY == 0:
-                note(done + max(0, seen - len(again)))
+                save_progress(done + max(0, seen - len(again)))
         if len(todo):
-            note(len(order))
+            save_progress(len(order))

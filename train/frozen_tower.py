@@ -1,9 +1,9 @@
 """Compute the frozen part of a tower in PyTorch or, if that is faster on this CPU, in onnxruntime.
 
 In: a tower, and the number of its trained blocks. Out: features of images or tokens, or the input of the first trained
-block. If a pass would take longer than `MIN_PASS_S` in PyTorch, the part is exported to an fp32 graph. One batch
-compares the values and the speed of both. The graph and the choice are cached, so that other views of the images, and a
-pass that continues after a kill, are computed in the same way.
+block. If a pass would take longer than `MIN_PASS_S` in PyTorch, the part is exported to an fp32 graph, and the values
+and the speed of both are compared on one batch. The graph and the choice are cached, so that later passes, such as
+those over other views of the images, are computed in the same way.
 """
 
 import contextlib
@@ -47,9 +47,8 @@ class FrozenTower:
         if trained_blocks:
             first = len(blocks_of(tower)) - trained_blocks
             self._part = lambda *inputs: lower_part(tower, first, *inputs)
-            learning = {name for name, _ in tower.named_parameters()} - frozen_parameters(
-                tower, first, *_example(tower)
-            )
+            learning = {name for name, _ in tower.named_parameters()}
+            learning -= frozen_parameters(tower, first, *_example(tower))
         self.weights_hash = weights_hash(tower, without=learning)
         self._session: ort.InferenceSession | None = None
         self._pool = ThreadPoolExecutor(thread_count())  # starts no thread before it is used
@@ -59,7 +58,7 @@ class FrozenTower:
         return self.in_torch(*inputs) if self._session is None else self.in_onnxruntime(*inputs)
 
     def begin(self, batches: int, *inputs: np.ndarray) -> np.ndarray:
-        """Compute the first of this many batches, and choose the engine for this batch and all later ones."""
+        """Compute the first of `batches` batches, and choose the engine for all of them."""
         if self.device.is_cpu and self._session is None and not self._reopen(inputs):
             started = time.perf_counter()
             values = self.in_torch(*inputs)
@@ -86,7 +85,7 @@ class FrozenTower:
         return np.concatenate(list(outputs))
 
     def open_session(self, *inputs: np.ndarray) -> bytes:
-        """Export the part with this batch as the example; returns the graph.
+        """Export the frozen part with this batch as the example, open a session, and return the graph.
 
         Errors: `MiniClipError` when its values differ from PyTorch's; exceptions of torch when it cannot be exported.
         """
@@ -99,22 +98,22 @@ class FrozenTower:
         return graph
 
     def _choose(self, inputs: Sequence[np.ndarray]) -> None:
-        what = "images" if len(inputs) == 1 else "texts"
+        kind = "images" if len(inputs) == 1 else "texts"
         try:
             graph = self.open_session(*inputs)
         except Exception as error:  # the exporter raises many types, and training continues without the graph
             self._session = None
             first_line = re.split(r"[\n\x1b]", str(error))[0]  # torch adds advice, in colours
             reason = first_line.strip(" .") or type(error).__name__
-            tqdm.write(f"features of {what}: PyTorch, because the tower cannot run in onnxruntime ({reason})")
+            tqdm.write(f"features of {kind}: PyTorch, because the tower cannot run in onnxruntime ({reason})")
         else:
             ratio = _seconds(self.in_torch, inputs) / _seconds(self.in_onnxruntime, inputs)
             if ratio > 1:
                 write_cached(self._file(inputs, "onnx"), graph)
-                tqdm.write(f"features of {what}: onnxruntime, {ratio:.1f} times as fast here as PyTorch")
+                tqdm.write(f"features of {kind}: onnxruntime, {ratio:.1f} times as fast here as PyTorch")
             else:
                 self._session = None
-                tqdm.write(f"features of {what}: PyTorch, {1 / ratio:.1f} times as fast here as onnxruntime")
+                tqdm.write(f"features of {kind}: PyTorch, {1 / ratio:.1f} times as fast here as onnxruntime")
         chosen = {"onnxruntime": self._session is not None}
         write_cached(self._file(inputs, "json"), json.dumps(chosen).encode())
 
@@ -123,7 +122,7 @@ class FrozenTower:
         try:
             if json.loads(self._file(inputs, "json").read_text(encoding="utf-8"))["onnxruntime"]:
                 self._session = _session(self._file(inputs, "onnx").read_bytes())
-        except Exception:  # missing, damaged, or made for another onnxruntime: it will be exported again
+        except Exception:  # missing, damaged, or unsupported by this onnxruntime: it will be exported again
             return False
         return True
 

@@ -1,7 +1,7 @@
 """Losses on unit embeddings.
 
-In: `image_embeds (I, D)`, `text_embeds (T, D)`, `image_of_text (T,)`, which is the row of each text's image (several
-texts may describe one image), and `logit_scale () = log(1/T)`. Out: a scalar.
+In: `image_embeds (I, D)`, `text_embeds (T, D)`, `image_of_text (T,)`, the row of each text's image (several texts may
+describe one image), and `logit_scale () = log(1/temperature)`. Out: a scalar.
 """
 
 from collections.abc import Callable
@@ -13,26 +13,26 @@ from torch.nn import functional
 from miniclip.models.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-NOTHING = -1e30  # a logit that a softmax ignores; with minus infinity, an empty sum would have a NaN gradient
+IGNORED = -1e30  # a logit that a softmax ignores; with minus infinity, an empty sum would have a NaN gradient
 SIGMOID_BIAS = -10.0
 
 
 def make_loss(settings: TrainConfig) -> Loss:
-    """The loss of this name, as in `--train.loss`."""
+    """The function that `--train.loss` names."""
     if settings.loss == "triplet":
         return lambda images, texts, owner, _: triplet(images, texts, owner, settings.margin)
     return {"infonce": infonce, "sigmoid": sigmoid, "multi-positive": multi_positive}[settings.loss]
 
 
 def infonce(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3), with other captions of the same image masked out.
+    """Symmetric InfoNCE (A. Radford et al., ICML 2021, figure 3).
 
-    Such a caption also describes the image, so it must not be a negative. It is a positive only in its own row.
+    The other captions of an image also describe it, so they are not its negatives.
     """
     logits = logit_scale.exp() * text_embeds @ image_embeds.T  # (T, I)
     by_text = functional.cross_entropy(logits, image_of_text)
     scores = logits.gather(1, image_of_text[:, None])[:, 0]
-    others = logits.masked_fill(_own(image_of_text, logits), NOTHING).logsumexp(dim=0)  # (I,) texts of other images
+    others = logits.masked_fill(_own(image_of_text, logits), IGNORED).logsumexp(dim=0)  # (I,) texts of other images
     by_image = torch.logaddexp(others[image_of_text], scores) - scores
     return (by_text + by_image.mean()) / 2
 
@@ -66,5 +66,5 @@ def triplet(image_embeds: Tensor, text_embeds: Tensor, image_of_text: Tensor, ma
 
 
 def _own(image_of_text: Tensor, logits: Tensor) -> Tensor:
-    """(T, I) bool: whether text and image belong together."""
+    """(T, I) bool: whether the text describes the image."""
     return image_of_text[:, None] == torch.arange(logits.shape[1], device=logits.device)[None, :]

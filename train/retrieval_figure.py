@@ -2,12 +2,10 @@
 
 In: the run's images, captions and their embeddings. Out: `retrieval.png`, with captions and the images they find, and
 images and the captions they find. Rows are spread evenly over the split, not selected. A correct result has a green
-frame or a green tick. If it is not among the first results, its rank is shown.
+frame or a green tick. If it is not among the first results, its rank is split.
 """
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import SplitEmbeds
 from miniclip.files import replace_atomically
 
 SHEET_FILE = "retrieval.png"
@@ -25,46 +24,35 @@ WIDTH_PX = TEXT_PX + IMAGES * (TILE_PX + GAP_PX) + 2 * GAP_PX
 INK, GREY, GREEN, PAPER = (25, 25, 25), (115, 115, 115), (0, 140, 60), (255, 255, 255)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A split and its embeddings."""
-
-    image_paths: Sequence[Path]  # N_images
-    captions: Sequence[str]  # N_texts
-    image_of_caption: np.ndarray  # (N_texts,) row in image_paths
-    image_embeds: np.ndarray  # (N_images, D) unit length
-    text_embeds: np.ndarray  # (N_texts, D) unit length
-
-
-def draw_sheet(folder: Path, shown: Shown) -> Path:
+def draw_sheet(folder: Path, split: SplitEmbeds) -> Path:
     """Draw `folder/retrieval.png` and return that path.
 
     Errors: `MiniClipError` if an image no longer exists, or the sheet cannot be written.
     """
-    texts, images = _evenly(len(shown.captions)), _evenly(len(shown.image_paths))
+    texts, images = _evenly(len(split.table.captions)), _evenly(len(split.table.image_paths))
     title_px = 2 * LINE_PX + GAP_PX
     height_px = 2 * title_px + (len(texts) + len(images)) * (TILE_PX + GAP_PX) + GAP_PX
     sheet = Image.new("RGB", (WIDTH_PX, height_px), PAPER)
     top = _title(sheet, 0, "Captions and the images they find")
     for row in texts:
-        _caption_row(sheet, top, shown, int(row))
+        _caption_row(sheet, top, split, int(row))
         top += TILE_PX + GAP_PX
     top = _title(sheet, top, "Images and the captions they find")
     for row in images:
-        _image_row(sheet, top, shown, int(row))
+        _image_row(sheet, top, split, int(row))
         top += TILE_PX + GAP_PX
     replace_atomically(folder / SHEET_FILE, lambda path: sheet.save(path, "png"))
     return folder / SHEET_FILE
 
 
-def _caption_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
-    similarity = shown.image_embeds @ shown.text_embeds[row]  # (N_images,)
+def _caption_row(sheet: Image.Image, top: int, split: SplitEmbeds, row: int) -> None:
+    similarity = split.image_embeds @ split.text_embeds[row]  # (N_images,)
     order = np.argsort(-similarity, kind="stable")
-    right = int(shown.image_of_caption[row])
+    right = int(split.table.image_of_caption[row])
     for place, found in enumerate(order[:IMAGES]):
         left = TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX)
-        _tile(sheet, left, top, shown.image_paths[found], framed=found == right)
-    lines = _lines(shown.captions[row], TEXT_PX - GAP_PX, most=4)
+        _tile(sheet, left, top, split.table.image_paths[found], framed=found == right)
+    lines = _lines(split.table.captions[row], TEXT_PX - GAP_PX, most=4)
     for number, line in enumerate(lines):
         _write(sheet, (GAP_PX, top + number * LINE_PX), line)
     rank = int(np.flatnonzero(order == right)[0]) + 1
@@ -72,15 +60,15 @@ def _caption_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
     _write(sheet, (GAP_PX, top + len(lines) * LINE_PX), note, GREEN if rank <= IMAGES else GREY)
 
 
-def _image_row(sheet: Image.Image, top: int, shown: Shown, row: int) -> None:
-    similarity = shown.text_embeds @ shown.image_embeds[row]  # (N_texts,)
+def _image_row(sheet: Image.Image, top: int, split: SplitEmbeds, row: int) -> None:
+    similarity = split.text_embeds @ split.image_embeds[row]  # (N_texts,)
     order = np.argsort(-similarity, kind="stable")
-    right = shown.image_of_caption[order] == row
-    _tile(sheet, GAP_PX, top, shown.image_paths[row], framed=False)
+    right = split.table.image_of_caption[order] == row
+    _tile(sheet, GAP_PX, top, split.table.image_paths[row], framed=False)
     left = TILE_PX + 3 * GAP_PX
     for place, found in enumerate(order[:CAPTIONS]):
         line = top + place * LINE_PX
-        (caption,) = _lines(shown.captions[found], WIDTH_PX - left - TICK_PX - GAP_PX, most=1)
+        (caption,) = _lines(split.table.captions[found], WIDTH_PX - left - TICK_PX - GAP_PX, most=1)
         _write(sheet, (left + TICK_PX, line), caption, GREEN if right[place] else INK)
         if right[place]:
             _write(sheet, (left, line), "✓", GREEN)

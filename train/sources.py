@@ -1,7 +1,7 @@
 """The data sets of a run, and how often an epoch uses each of them.
 
 In: the values of `--data`, such as `flickr8k coco:1.5 openmoji:0.3`. Out: one `Source` for each value, and the rows of
-an epoch. The first source decides the best epoch and early stopping; with `--train.select all`, all sources do.
+an epoch. The first source determines the best epoch and early stopping; with `--train.select all`, all sources do.
 """
 
 import re
@@ -22,10 +22,10 @@ _WEIGHTED = re.compile(r"(.+):(\d+\.?\d*|\.\d+)")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: the source for `read_captions`, and the number of passes over its training images per epoch."""
+    """A data set."""
 
-    spec: str
-    weight: float = 1.0
+    spec: str  # for `read_captions`
+    weight: float = 1.0  # passes over its training images per epoch
     name: str = ""
 
 
@@ -44,11 +44,10 @@ def parse_sources(values: Sequence[str]) -> list[Source]:
         if weight <= 0:
             raise MiniClipError(f"--data {value}: the weight must be above 0; leave the source out instead")
         name = PurePath(spec.rstrip("/")).name or spec
-        taken = [source.name for source in sources]
-        number = 2
-        unique = name
+        taken, unique, number = {source.name for source in sources}, name, 1
         while unique in taken:
-            unique, number = f"{name}-{number}", number + 1
+            number += 1
+            unique = f"{name}-{number}"
         sources.append(Source(spec, weight, unique))
     return sources
 
@@ -56,7 +55,7 @@ def parse_sources(values: Sequence[str]) -> list[Source]:
 def draw(
     units: np.ndarray, source_of_unit: np.ndarray, weights: Sequence[float], generator: np.random.Generator
 ) -> np.ndarray:
-    """The images (or captions) of one epoch, each source with its weight.
+    """The images (or captions) of one epoch, drawn from each source according to its weight.
 
     With a weight of 1.3, an epoch has every image once, and three tenths of them, drawn at random, a second time. The
     number of images is the same in every epoch.
@@ -73,7 +72,7 @@ def draw(
 
 
 def selection_score(first: float, held_out: dict[str, tuple[float, int]], first_images: int) -> float:
-    """One number for all sources: the mean of their mean recalls, weighted by the square root of their images.
+    """The mean of all sources' mean recalls, weighted by the square root of their numbers of images.
 
     `held_out` has mean recall and number of images by source. The square root follows the standard error of a recall:
     a source with four times as many images counts twice as much. Sources with fewer than `MIN_HELD_OUT` images do not

@@ -2,8 +2,8 @@
 
 Each image is computed once, even if several of its captions are in the batch. With `micro_batch`, the towers process
 that many captions at a time, but the loss uses the whole batch (L. Gao et al., "GradCache", RepL4NLP 2021, section 3).
-Embeddings are first computed without gradients. The loss gives each of them its gradient. Then each part is computed
-again to propagate it, with the same dropout and noise.
+All embeddings are first computed without gradients. The loss of the whole batch gives each embedding its gradient. Then
+each part is computed again, with the same dropout and noise, and passes these gradients on to the parameters.
 
 With `mixup`, the standardised features of each pair are mixed with those of another pair of the batch, images and texts
 by the same share (N. Vouitsis et al., "Data-Efficient Multimodal Fusion on a Single GPU", CVPR 2024: FuseMix).
@@ -35,19 +35,15 @@ PART = 64  # images or captions per pass through a tower on a CPU, so that their
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of texts, images and prototypes that this process computes; prototypes are last, and after them words.
+    """The rows that this process computes. With mixup, `texts` and `images` are (B, 2): a row and its partner."""
 
-    `image_of_text[i]` is the place of the image of text i among the images of all processes. If rows are (B, 2), the
-    first is mixed with the second, and `own_share` is the share of the first.
-    """
-
-    texts: np.ndarray
+    texts: np.ndarray  # of captions, then the names of prototypes, then words
     images: np.ndarray
     prototypes: np.ndarray
-    image_of_text: Tensor
+    image_of_text: Tensor  # the place of each text's image among the images, then prototypes, of all processes
     uncaptioned: np.ndarray  # rows of images that only the teacher describes
     taught: tuple[np.ndarray, np.ndarray, np.ndarray]  # all processes' texts, images and uncaptioned images
-    own_share: float = 1.0
+    own_share: float = 1.0  # of the first row in a mixture
     word_relation: np.ndarray | None = None  # (Q, N_images) of the words to the images of all processes
 
 
@@ -75,7 +71,7 @@ class ContrastiveStep:
         return np.concatenate([own, others[shares(len(others))[rank()]]])
 
     def _uncaptioned(self, captions: np.ndarray) -> np.ndarray:
-        """Rows of the images without captions in a batch. The batch seeds the draw, so that they can be prefetched."""
+        """Rows of the images without captions in a batch. The batch is the seed, so that they can be prefetched."""
         rows = self._uncaptioned_rows
         count = min(self.settings.teacher_images_per_batch, len(rows))
         return np.random.default_rng(captions).choice(rows, count, replace=False)
@@ -83,23 +79,21 @@ class ContrastiveStep:
     def backward(self, captions: np.ndarray, view: int) -> float:
         """Compute the gradients of the loss of these captions with this view of their images; returns the loss."""
         batch = self._batch(captions)
+        share, images, texts = batch.own_share, self.data.images, self.data.texts
         work: list[Callable[[], Tensor]] = [
-            *(
-                partial(self._images, part, view, batch.own_share)
-                for part in self._parts(batch.images, self.data.images)
-            ),
-            *([partial(self._prototypes, batch.prototypes)] if len(batch.prototypes) else []),
+            partial(self._images, part, view, share) for part in self._parts(batch.images, images)
         ]
-        ends = [len(work)]  # of images, and of texts; images without captions are behind them
-        work += [partial(self._texts, part, batch.own_share) for part in self._parts(batch.texts, self.data.texts)]
-        ends.append(len(work))
+        if len(batch.prototypes):
+            work.append(partial(self._prototypes, batch.prototypes))
+        texts_start = len(work)
+        work += [partial(self._texts, part, share) for part in self._parts(batch.texts, texts)]
+        others_start = len(work)
         if len(batch.uncaptioned):
-            work += [
-                partial(self._images, part, view, 1.0) for part in self._parts(batch.uncaptioned, self.data.images)
-            ]
+            work += [partial(self._images, part, view, share) for part in self._parts(batch.uncaptioned, images)]
 
         def backward(embeds: list[Tensor]) -> float:
-            return self._backward(embeds[: ends[0]], embeds[ends[0] : ends[1]], embeds[ends[1] :], batch)
+            others = embeds[others_start:]
+            return self._backward(embeds[:texts_start], embeds[texts_start:others_start], others, batch)
 
         if not self.settings.micro_batch:
             return backward([compute() for compute in work])
@@ -149,7 +143,7 @@ class ContrastiveStep:
         return self.data.words.draw(images, self._generator(3))
 
     def _generator(self, stream: int) -> np.random.Generator:
-        """The generator for the rows of a step. They are the same on every device; noise and dropout are not."""
+        """The generator for the rows of a step, which are the same on every device, unlike noise and dropout."""
         return np.random.default_rng([torch.initial_seed(), stream])
 
     def _mixed(self, batch: Batch, owner: np.ndarray) -> Batch:
@@ -193,9 +187,9 @@ class ContrastiveStep:
             return head.project(standardised).float()
 
     def _backward(self, images: list[Tensor], texts: list[Tensor], others: list[Tensor], batch: Batch) -> float:
-        """The loss of the embeddings of all processes; its gradient flows into those of this process.
+        """Compute the loss of all processes' embeddings, and the gradients of this process's; returns the loss.
 
-        `others` are the images without captions.
+        `others` are the embeddings of images without captions.
         """
         image_embeds, text_embeds = gather(torch.cat(images)), gather(torch.cat(texts))
         # gradients are summed over processes, so only process 0 contributes the gradient of logit_scale
@@ -207,7 +201,7 @@ class ContrastiveStep:
             loss = loss + self.settings.word_weight * word_loss(word_embeds, images_only, relation)
         if self.distillation is not None:
             text_rows, image_rows, other_rows = batch.taught
-            taught_images = image_embeds[: len(image_rows)]  # prototypes are behind them
+            taught_images = image_embeds[: len(image_rows)]  # without prototypes
             if len(other_rows):
                 own = torch.cat(others) if others else image_embeds.new_empty(0, image_embeds.shape[1])
                 taught_images = torch.cat([taught_images, gather(own)])
@@ -222,7 +216,7 @@ class ContrastiveStep:
 def _standardised(
     head: ProjectionHead | LinearHead, features: Callable[[np.ndarray], Tensor], rows: np.ndarray, share: float
 ) -> Tensor:
-    """Standardised features (B, d) of rows (B,), or of rows (B, 2) mixed with the share of the first."""
+    """Standardised features (B, d) of rows (B,), or of mixtures (B, 2), in which the first has this share."""
     if rows.ndim == 1:
         return head.standardise(features(rows))
     own, other = (head.standardise(features(rows[:, place])) for place in (0, 1))

@@ -11,7 +11,7 @@ from miniclip.inference.tokenizer import Tokenizer
 
 
 class Tokens:
-    """N texts, tokenised once, with their `lengths (N,)` and starts `offsets (N + 1,)`.
+    """N tokenised texts. Tokens `offsets[i]` to `offsets[i + 1]` belong to text i, which has `lengths[i]` tokens.
 
     With an `exact_length`, for a tower that attends to padding, the padding up to that length counts as tokens.
     """
@@ -38,10 +38,10 @@ class Tokens:
         return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """(B, L): the index of each token of some texts among all tokens; arbitrary after the end of a text."""
+        """(B, L): the index of each token of some texts among all tokens. Entries after a text's end are arbitrary."""
         lengths = self.lengths[rows]
-        behind_start = np.arange(int(lengths.max(initial=1)))
-        places: np.ndarray = np.minimum(self.offsets[rows][:, None] + behind_start, self.offsets[-1] - 1)
+        distances = np.arange(int(lengths.max(initial=1)))
+        places: np.ndarray = np.minimum(self.offsets[rows][:, None] + distances, self.offsets[-1] - 1)
         return places
 
     def by_length(self) -> np.ndarray:

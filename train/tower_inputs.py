@@ -21,21 +21,14 @@ from miniclip.models.device import Device, cpu_device
 from miniclip.models.dual_encoder import TextTower, VisionTower
 
 from .augment import View
-from .blocks import (
-    UpperPart,
-    blocks_of,
-    example_image,
-    example_text,
-    frozen_parameters,
-    trained_parameters,
-)
+from .blocks import UpperPart, blocks_of, example_image, example_text, frozen_parameters, trained_parameters
 from .decoded import DecodedImages, Prefetch, decode
 from .feature_cache import image_features, text_features
 from .tokens import Tokens
 
 
 class TowerInput:
-    """The common part of `Images` and `Texts`. `learns`: whether any block is trained. `example`: one image or text."""
+    """The common part of `Images` and `Texts`. `example` is one image or text."""
 
     def __init__(
         self,
@@ -45,10 +38,10 @@ class TowerInput:
         device: Device | None = None,
     ) -> None:
         self.device = device or cpu_device()  # where the tower is
-        self.learns = trained_blocks > 0
+        self.learns = trained_blocks > 0  # whether any block is trained
         self.blocks = blocks_of(tower) if self.learns else []
         self.tower, self.trained_blocks = tower, min(trained_blocks, len(self.blocks))
-        self.whole = trained_blocks > len(self.blocks)  # including its embeddings
+        self.whole = trained_blocks > len(self.blocks)  # trained with the layers below its blocks
         self.example = example
         self._first = len(self.blocks) - self.trained_blocks
         self.upper = None if self.whole or not self.learns else UpperPart(tower, self._first, *example)
@@ -94,7 +87,7 @@ class Frozen:
 
 
 class Images(TowerInput):
-    """Images; if they are cached, in `views` views. View 0 is the image itself."""
+    """The input of the vision tower. Cached images have `views` views; view 0 is the image itself."""
 
     def __init__(
         self,
@@ -182,7 +175,7 @@ class Images(TowerInput):
 
 
 class Texts(TowerInput):
-    """Captions."""
+    """The input of the text tower."""
 
     def __init__(self, tower: TextTower, trained_blocks: int, tokens: Tokens, device: Device | None = None) -> None:
         super().__init__(tower, trained_blocks, example_text(tower), device)

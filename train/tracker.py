@@ -43,9 +43,9 @@ def tag(name: str) -> str:
 
 
 class TensorBoard:
-    """One event file per start, written immediately.
+    """Writes one event file per start of training, each record immediately.
 
-    torch's `SummaryWriter` writes in a thread, which would die with a traceback on a full disk.
+    torch's `SummaryWriter` writes in a thread, which would end with a traceback on a full disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,10 +54,10 @@ class TensorBoard:
 
         self._events, self._summaries, self._writer = event_pb2, summary_pb2, RecordWriter
         self.path = folder / f"events.out.tfevents.{time.time_ns()}"  # TensorBoard sorts files by name
-        self._begun = self._broken = False
+        self._started = self._failed = False
 
     def __call__(self, record: Record) -> None:
-        if self._broken:
+        if self._failed:
             return
         step = int(record["epoch"])
         values = [
@@ -66,7 +66,7 @@ class TensorBoard:
             if name != "epoch"
         ]
         events = [self._event(step=step, summary=self._summaries.Summary(value=values))]
-        if not self._begun:  # discard the steps from here on that an earlier start wrote
+        if not self._started:  # this event hides later steps that an interrupted run wrote
             start = self._events.SessionLog(status=self._events.SessionLog.START)
             events = [self._event(file_version="brain.Event:2"), self._event(step=step, session_log=start), *events]
         try:
@@ -74,9 +74,9 @@ class TensorBoard:
             with self.path.open("ab") as file:
                 for event in events:
                     self._writer(file).write(event.SerializeToString())
-            self._begun = True
+            self._started = True
         except OSError as error:
-            self._broken = True  # after an incomplete event, TensorBoard reads nothing more
+            self._failed = True  # after an incomplete event, TensorBoard reads nothing more
             say(f"cannot write {self.path}: {error.strerror}; continuing without TensorBoard")
 
     def _event(self, **content: Any) -> Any:

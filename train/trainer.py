@@ -1,8 +1,8 @@
 """The training loop of all setups: batches of captions and their images in, the best epoch's run folder out.
 
-The number of a step seeds the step, and the number of an epoch seeds its order. So a run that was killed and resumed
-gives the same result as an uninterrupted one. The kept weights have the best mean recall on the
-validation split, or are the last ones (`--train.select last`).
+The seed of a step is its number, and the seed of an epoch's order is the number of the epoch. So a run that was killed
+and resumed gives the same result as an uninterrupted one. The kept weights have the best mean recall on the validation
+split, or are the last ones (`--train.select last`).
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from .step import ContrastiveStep
 from .tracker import Record, Track
 from .validation import diverged, row_batches, validate, validate_held_out
 
-FITTED_ROWS = 4096  # for fitting the standardisation of the heads if features are not cached
+FITTED_ROWS = 4096  # rows used by `fit_heads` if features are not cached
 
 
 @dataclass
@@ -58,18 +58,18 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
 def epoch_batches(data: TrainingData, settings: TrainConfig, epoch: int) -> list[np.ndarray]:
     """The caption rows of each step of an epoch."""
     generator = np.random.default_rng([settings.seed, epoch])
-    wanted = settings.captions_per_image
-    if wanted == 0:
+    per_image = settings.captions_per_image
+    if per_image == 0:
         order = generator.permutation(data.drawn_texts(generator))
         return [order[start : start + settings.batch_size] for start in _starts(len(order), settings.batch_size)]
     images = data.drawn_images(generator)
     starts, ends = (np.searchsorted(data.table.image_of_caption, images, side) for side in ("left", "right"))
     images_with_captions = np.flatnonzero(ends > starts)
     chosen = [
-        generator.permutation(np.arange(starts[place], ends[place]))[:wanted]
+        generator.permutation(np.arange(starts[place], ends[place]))[:per_image]
         for place in generator.permutation(images_with_captions)
     ]
-    size = max(1, settings.batch_size // wanted)  # in images: an image and its captions are in the same batch
+    size = max(1, settings.batch_size // per_image)  # in images: an image and its captions are in the same batch
     return [np.concatenate(chosen[start : start + size]) for start in _starts(len(chosen), size)]
 
 
@@ -142,9 +142,9 @@ class Trainer:
         save_training_state(self.folder, _on_cpu(state) | self.identity)
 
     def run(self, track: Track | None = None) -> float:
-        """Train to the end; returns the best mean recall on validation. Weights and metrics are in the folder.
+        """Train to the end, write weights and metrics into the folder, and return the best mean recall on validation.
 
-        `track` also gets the record of each epoch.
+        `track` also receives the record of each epoch.
         """
         settings, progress = self.config.train, self.progress
         trained, total = (sum(p.numel() for p in ps) for ps in (self.trained.values(), self.model.parameters()))
@@ -152,11 +152,11 @@ class Trainer:
         steps = len(epoch_batches(self.data, settings, 1))
         with ProgressBar(
             initial=progress.epoch * steps + progress.step,
-            total=settings.epochs * steps,  # the time left is for the whole run
-            smoothing=0,  # so that validation between epochs counts
+            total=settings.epochs * steps,  # so that the shown time left is that of the whole run
+            smoothing=0,  # so that the time left includes validation between epochs
             unit="step",
             leave=False,
-            disable=True if rank() else None,
+            disable=rank() > 0,
         ) as bar:
             for epoch in range(progress.epoch + 1, settings.epochs + 1):
                 if epoch - progress.best_epoch > settings.patience and progress.best_epoch > 0:
@@ -253,7 +253,7 @@ class Trainer:
 
 @torch.inference_mode()
 def fit_heads(model: DualEncoder, data: TrainingData) -> None:
-    """Give both heads the mean and deviation of their tower's features on the training split."""
+    """Fit the standardisation of both heads to their tower's features on the training split."""
     for head, side, rows in (
         (model.vision_head, data.images, data.image_rows("train")),
         (model.text_head, data.texts, data.text_rows("train")),
@@ -275,7 +275,7 @@ def _on_cpu(state: Any) -> Any:
 
 
 def _add_record(path: Path, record: Record) -> None:
-    """Append the record after those of earlier epochs. Records of this epoch or later, left by a stop, are dropped."""
+    """Append the record. Drop records of this or later epochs, which an interrupted run may have written."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["epoch"] < record["epoch"]]
     text = "".join(line + "\n" for line in [*kept, json.dumps(record)])

@@ -1,4 +1,4 @@
-"""Validation: embeddings of a split by a model that is being trained, and their Recall@K."""
+"""Validation while training: embeddings of a split, and their Recall@K."""
 
 from collections.abc import Iterator
 
@@ -40,8 +40,10 @@ def validate_held_out(model: DualEncoder, data: TrainingData, first_recall: floa
 def embed_validation(
     model: DualEncoder, data: TrainingData, image_rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`text_embeds (N_texts, D)`, `image_embeds (N_images, D)` and `image_of_text (N_texts,)` of the validation split,
-    or of other images."""
+    """`text_embeds (N_texts, D)`, `image_embeds (N_images, D)` and `image_of_text (N_texts,)`.
+
+    They belong to the images `image_rows`, by default those of the validation split.
+    """
     model.eval()
     data.images.train(False)
     data.texts.train(False)
@@ -66,7 +68,7 @@ def embed_validation(
 
 
 def row_batches(rows: np.ndarray, device: Device, description: str) -> Iterator[np.ndarray]:
-    """Batches of rows, with progress if a tower is trained, because its features are not cached."""
+    """Batches of rows, with a progress bar after a while: features of trained towers are not cached."""
     size = VALIDATION_BATCH if device.is_cpu else GPU_VALIDATION_BATCH
     with ProgressBar(total=len(rows), desc=description, leave=False, delay=BAR_AFTER_S, disable=rank() > 0) as bar:
         for start in range(0, len(rows), size):

@@ -1,10 +1,10 @@
-"""Single words of the captions as queries: which images of a batch show each of them?
+"""A loss on single words of the captions, because people search with single words and captions are whole sentences.
 
-In: training captions. Out: `Words`, the words and which images show each, and `word_loss` of a batch. Captions are
-whole sentences, but people search with single words. The contrastive loss does not teach the model how high a word's
-score is when no image matches, because some image of the batch always does. A sigmoid loss on each pair of a word and
-an image, with a fixed temperature and bias, teaches it (after X. Zhai et al., "Sigmoid Loss for Language Image
-Pre-Training", ICCV 2023, algorithm 1; several images may match, and unknown pairs do not count).
+In: training captions. Out: `Words`, the words and the images that show each of them, and `word_loss` of a batch. In the
+contrastive loss, some image of the batch always matches, so the model does not learn which score a word has when no
+image matches. A sigmoid loss on each pair of a word and an image, with a fixed temperature and bias, teaches this
+(after X. Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, algorithm 1; several images may match,
+and unknown pairs do not count).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from miniclip.inference.judged_queries import RIGHT, UNKNOWN
 
 from .caption_variants import ARTICLES, article
 
-SHOWN_WORDS, ANY_WORDS = 256, 128  # words of a batch: some that its images show, and some of all
+SHOWN_WORDS, ANY_WORDS = 256, 128  # words of a batch: words that its images show, and words drawn from all
 ARTICLE_SHARE = 0.3  # of the words are drawn as "a dog" instead of "dog"
 LOGIT_SCALE, LOGIT_BIAS = 20.0, -10.0
 
@@ -56,7 +56,7 @@ def words_of(table: CaptionTable, source_of_image: np.ndarray, first_row: int) -
 
 
 def word_loss(word_embeds: Tensor, image_embeds: Tensor, relation: Tensor) -> Tensor:
-    """Words (Q, D) and images (I, D) of unit length, relation (Q, I) -> the loss of known pairs for each match."""
+    """The loss of known pairs divided by the number of matches, from embeddings (Q, D), (I, D) and relation (Q, I)."""
     logits = LOGIT_SCALE * word_embeds @ image_embeds.T + LOGIT_BIAS
     is_right = (relation == RIGHT).to(logits.dtype)
     loss = functional.binary_cross_entropy_with_logits(logits, is_right, reduction="none")

@@ -66,7 +66,7 @@ def test_the_second_training_on_a_cache_waits_and_uses_the_first_ones_result(
     found = features_of(config, captioned_folder)  # from the cache
     monkeypatch.setenv("MINICLIP_CACHE", str(own_cache / "other"))
     np.testing.assert_array_equal(found, features_of(config, captioned_folder))
-    assert said == "waiting for another training that computes the same features\n"
+    assert said == "waiting for another training run that computes the same features\n"
     assert second.returncode == 0
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from miniclip.data.captions import read_captions
 from miniclip.errors import MiniClipError
+from miniclip.evaluation.evaluate import SplitEmbeds
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
 from miniclip.models.dual_encoder import DualEncoder
@@ -28,7 +29,6 @@ from train.retrieval_figure import (
     TICK_PX,
     TILE_PX,
     WIDTH_PX,
-    Shown,
     draw_sheet,
 )
 from train.validation import embed_validation
@@ -39,7 +39,7 @@ CAPTION_ROWS = (0, 4, 9, 13, 18, 23)  # of 24, evenly
 
 
 @pytest.fixture(scope="module")
-def shown(image_folder: Path) -> Shown:
+def shown(image_folder: Path) -> SplitEmbeds:
     """Twelve images with two captions each, and embeddings that find some images and miss others."""
     table = read_captions(image_folder)
     generator = np.random.default_rng(0)
@@ -48,16 +48,16 @@ def shown(image_folder: Path) -> Shown:
     unit = [
         (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32) for rows in (image_embeds, text_embeds)
     ]
-    return Shown(table.image_paths, table.captions, table.image_of_caption, *unit)
+    return SplitEmbeds(table, *unit)
 
 
-def sheet_of(shown: Shown, folder: Path) -> np.ndarray:
+def sheet_of(shown: SplitEmbeds, folder: Path) -> np.ndarray:
     folder.mkdir(exist_ok=True)
     assert draw_sheet(folder, shown) == folder / SHEET_FILE
     return np.asarray(Image.open(folder / SHEET_FILE))
 
 
-def test_the_correct_image_has_a_green_frame_at_its_rank(shown: Shown, tmp_path: Path) -> None:
+def test_the_correct_image_has_a_green_frame_at_its_rank(shown: SplitEmbeds, tmp_path: Path) -> None:
     pixels = sheet_of(shown, tmp_path)
     framed, expected = [], []
     for number, row in enumerate(CAPTION_ROWS):
@@ -65,27 +65,27 @@ def test_the_correct_image_has_a_green_frame_at_its_rank(shown: Shown, tmp_path:
         lefts = [TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX) for place in range(IMAGES)]
         framed.append([tuple(pixels[top, left]) == GREEN for left in lefts])
         similarity = shown.image_embeds @ shown.text_embeds[row]
-        rank = int((similarity > similarity[shown.image_of_caption[row]]).sum())
+        rank = int((similarity > similarity[shown.table.image_of_caption[row]]).sum())
         expected.append([place == rank for place in range(IMAGES)])
     assert framed == expected
     assert 0 < np.sum(expected) < ROWS  # some are found, others are not
 
 
-def test_the_found_images_are_the_nearest_in_order(shown: Shown, tmp_path: Path) -> None:
+def test_the_found_images_are_the_nearest_in_order(shown: SplitEmbeds, tmp_path: Path) -> None:
     pixels = sheet_of(shown, tmp_path)
     for number, row in enumerate(CAPTION_ROWS):
         order = np.argsort(-(shown.image_embeds @ shown.text_embeds[row]))
         for place in range(IMAGES):
             left, top = TEXT_PX + GAP_PX + place * (TILE_PX + GAP_PX), TITLE_PX + number * (TILE_PX + GAP_PX)
             tile = pixels[top + 10 : top + TILE_PX - 10, left + 10 : left + TILE_PX - 10].reshape(-1, 3)
-            colour = shown.image_paths[order[place]].name.split("-")[0]
+            colour = shown.table.image_paths[order[place]].name.split("-")[0]
             drawn = tile[np.ptp(tile.astype(int), axis=1) > 100].mean(axis=0)  # the shape, not the white around it
             strongest = {"red": [0], "green": [1], "blue": [2], "yellow": [0, 1]}[colour]
             weakest = [channel for channel in range(3) if channel not in strongest]
             assert drawn[strongest].min() > drawn[weakest].max() + 40, (row, place)
 
 
-def test_only_correct_captions_have_a_tick(shown: Shown, tmp_path: Path) -> None:
+def test_only_correct_captions_have_a_tick(shown: SplitEmbeds, tmp_path: Path) -> None:
     pixels = sheet_of(shown, tmp_path)
     begin = 2 * TITLE_PX + ROWS * (TILE_PX + GAP_PX)
     ticked, expected = [], []
@@ -95,33 +95,31 @@ def test_only_correct_captions_have_a_tick(shown: Shown, tmp_path: Path) -> None
         for place in range(CAPTIONS):
             line = pixels[top + place * LINE_PX : top + (place + 1) * LINE_PX, left : left + TICK_PX]
             ticked.append(bool((line != PAPER).any()))
-            expected.append(bool(shown.image_of_caption[order[place]] == row))
+            expected.append(bool(shown.table.image_of_caption[order[place]] == row))
     assert ticked == expected and 0 < sum(expected) < len(expected)
 
 
-def test_the_figure_is_repeatable(shown: Shown, tmp_path: Path) -> None:
+def test_the_figure_is_repeatable(shown: SplitEmbeds, tmp_path: Path) -> None:
     for name in ("one", "two"):
         sheet_of(shown, tmp_path / name)
     assert (tmp_path / "one" / SHEET_FILE).read_bytes() == (tmp_path / "two" / SHEET_FILE).read_bytes()
 
 
 @pytest.mark.parametrize("caption", ["W" * 300, "WIDE LETTERS " * 30, "красный круг " * 30, ""])
-def test_words_do_not_cover_images(caption: str, shown: Shown, tmp_path: Path) -> None:
-    wordy = Shown(shown.image_paths, [caption] * 24, shown.image_of_caption, shown.image_embeds, shown.text_embeds)
+def test_words_do_not_cover_images(caption: str, shown: SplitEmbeds, tmp_path: Path) -> None:
+    wordy = replace(shown, table=replace(shown.table, captions=[caption] * 24))
     pixels = sheet_of(wordy, tmp_path)
     bottom = TITLE_PX + ROWS * (TILE_PX + GAP_PX)
     assert (pixels[TITLE_PX:bottom, TEXT_PX : TEXT_PX + GAP_PX] == PAPER).all()
     assert (pixels[bottom:, WIDTH_PX - GAP_PX // 2 :] == PAPER).all()
 
 
-def test_a_small_split_and_a_missing_image(shown: Shown, tmp_path: Path) -> None:
-    few = Shown(
-        shown.image_paths[:2], shown.captions[:2], np.asarray([0, 0]), shown.image_embeds[:2], shown.text_embeds[:2]
-    )
+def test_a_small_split_and_a_missing_image(shown: SplitEmbeds, tmp_path: Path) -> None:
+    table = replace(shown.table.first(2), captions=shown.table.captions[:2], image_of_caption=np.asarray([0, 0]))
+    few = SplitEmbeds(table, shown.image_embeds[:2], shown.text_embeds[:2])
     assert sheet_of(few, tmp_path).shape[0] < sheet_of(shown, tmp_path).shape[0]
-    gone = Shown(
-        [tmp_path / "gone.png"], shown.captions[:1], np.asarray([0]), shown.image_embeds[:1], shown.text_embeds[:1]
-    )
+    table = replace(shown.table.first(1), image_paths=[tmp_path / "gone.png"])
+    gone = SplitEmbeds(table, shown.image_embeds[:1], shown.text_embeds[:2])
     with pytest.raises(MiniClipError, match=r"gone\.png: no such file"):
         draw_sheet(tmp_path, gone)
 
@@ -140,15 +138,16 @@ def test_training_draws_the_figure_of_the_kept_weights(
     assert (last != kept).any()
 
 
-def of_validation(model: DualEncoder, data: TrainingData) -> Shown:
+def of_validation(model: DualEncoder, data: TrainingData) -> SplitEmbeds:
     text_embeds, image_embeds, image_of_text = embed_validation(model, data)
     table = data.table.split("val")
-    return Shown(table.image_paths, table.captions, image_of_text, image_embeds, text_embeds)
+    assert image_of_text.tolist() == table.image_of_caption.tolist()
+    return SplitEmbeds(table, image_embeds, text_embeds)
 
 
 @pytest.mark.parametrize("size", [(1200, 3), (3, 1200)])
-def test_an_image_as_thin_as_a_line_is_drawn(shown: Shown, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_an_image_as_thin_as_a_line_is_drawn(shown: SplitEmbeds, tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, (200, 0, 0)).save(tmp_path / "line.png")
-    paths = [tmp_path / "line.png", *shown.image_paths[1:]]
-    pixels = sheet_of(replace(shown, image_paths=paths), tmp_path / "run")
+    paths = [tmp_path / "line.png", *shown.table.image_paths[1:]]
+    pixels = sheet_of(replace(shown, table=replace(shown.table, image_paths=paths)), tmp_path / "run")
     assert (pixels == (200, 0, 0)).all(axis=2).sum() >= TILE_PX - 12  # one pixel high, as long as the square

@@ -9,7 +9,7 @@ from PIL import Image
 
 from miniclip.models.config import Config
 from tests.support.training import TRANSFORM, config, load, new_model, no_bfloat16, own_cache
-from train.augment import View, random_crop
+from train.augment import View, random_box
 from train.validation import validate
 
 __all__ = ["config", "no_bfloat16", "own_cache"]  # fixtures
@@ -39,7 +39,7 @@ def test_crops_keep_at_least_half_of_the_image_and_half_of_them_are_mirrored() -
     image = Image.fromarray(np.broadcast_to(ramp, (100, 200))).convert("RGB")
     mirrored, shares = 0, []
     for _ in range(200):
-        crop = random_crop(image, generator)
+        crop = random_box(generator).cut(image)
         assert crop.width <= 200 and crop.height <= 100
         shares.append(crop.width * crop.height / 20_000)
         row = np.asarray(crop)[0, :, 0].astype(int)
