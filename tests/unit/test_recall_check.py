@@ -72,6 +72,27 @@ def test_the_recall_check_refuses_an_fp16_tower_with_nan(tiny_bundle: Path, judg
     }  # without fp16, as the message says, the others pass
 
 
+def negate_output(path: Path) -> None:
+    model = onnx.load(path)
+    (output,) = model.graph.output
+    (last,) = (node for node in model.graph.node if output.name in node.output)
+    last.output[0] = "before_negation"
+    model.graph.node.append(onnx.helper.make_node("Neg", ["before_negation"], [output.name]))
+    onnx.save(model, path)
+
+
+def test_the_recall_check_refuses_fp16_embeddings_that_are_far_from_fp32(
+    tiny_bundle: Path, judge: Judge, tmp_path: Path
+) -> None:
+    """Negating the embeddings of both towers changes no score and no recall."""
+    shutil.copytree(tiny_bundle / "onnx", tmp_path / "onnx")
+    for tower in TOWERS:
+        negate_output(tmp_path / onnx_name(tower, "fp16"))
+    message = r"^fp16: the vision tower's cosine to fp32 is -1\.000 .* at least 0\.995; leave .*--precision fp32 int8$"
+    with pytest.raises(MiniClipError, match=message):
+        judge(tmp_path, "fp32", "fp16", "int8")
+
+
 def product(model: onnx.ModelProto, layer: str, depth: int) -> onnx.NodeProto:
     """The matrix product of a layer set at this depth."""
     nodes = layer_sets(model)[layer]
