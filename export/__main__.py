@@ -18,7 +18,7 @@ from miniclip.errors import MiniClipError
 from miniclip.files import exchange, write_json
 from miniclip.inference.calibration_queries import judged_queries
 from miniclip.inference.judged_queries import JudgedQueries
-from miniclip.inference.layouts import onnx_name
+from miniclip.inference.layouts import TOWERS, onnx_name
 from miniclip.inference.manifest import MANIFEST_FORMAT, list_files, read_manifest
 from miniclip.inference.precision import PRECISIONS
 from miniclip.inference.score_calibration import ScoreCalibration, calibrate
@@ -53,10 +53,7 @@ def make_parser() -> ArgumentParser:
         default=list(PRECISIONS),
         help="precisions to export (default all)",
     )
-    parser.add_argument(
-        "--data",
-        help="captions for calibrating int8, if the run has no calibration.npz",
-    )
+    parser.add_argument("--data", help="captions for calibrating int8, if the run has no calibration.npz")
     add_image_root_flag(parser)
     return parser
 
@@ -80,18 +77,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-")
+        temporary = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-")
     except OSError as error:
         raise MiniClipError(f"cannot write {out}: {error.strerror}; choose another --out") from error
-    with place as tmp:
+    with temporary as tmp:
         bundle = Path(tmp) / "bundle"
         build_bundle(run, bundle, arguments.precision, calibration)
         _put_in_place(bundle, out, Path(tmp) / "old")
     size_mb = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle in {arguments.out}: {', '.join(arguments.precision)}, {size_mb:.0f} MB")
     if replaced.get("certificate"):
-        again = program("export.benchmark")
-        print(f"the benchmark results belonged to the replaced files and were removed; run: {again}")
+        command = program("export.benchmark")
+        print(f"the benchmark results belonged to the replaced files and were removed; run: {command}")
     return 0
 
 
@@ -104,8 +101,8 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     dim = run.config.model.projection_dim
     write_json(folder / "config.json", {"model_type": "clip", "projection_dim": dim, "architectures": ["CLIPModel"]})
 
-    fp32 = {tower: folder / onnx_name(tower, "fp32") for tower in ("vision", "text")}
-    stages = Stages(_shares(precisions, calibration is not None))
+    fp32 = {tower: folder / onnx_name(tower, "fp32") for tower in TOWERS}
+    stages = Stages(_durations(precisions, calibration is not None))
     with stages("exporting the vision tower"):
         export_vision(run.model, run.transform.height_px, fp32["vision"])
     with stages("exporting the text tower"):
@@ -145,18 +142,18 @@ def build_bundle(run: Run, folder: Path, precisions: list[str], calibration: Cal
     write_json(folder / "manifest.json", {**manifest, "files": list_files(folder)})
 
 
-def _shares(precisions: list[str], is_calibrated: bool) -> dict[str, float]:
-    """The stages with rough estimates of their relative durations; `Stages` computes the remaining time from them."""
-    shares = {"exporting the vision tower": 10.0, "exporting the text tower": 8.0}
+def _durations(precisions: list[str], is_calibrated: bool) -> dict[str, float]:
+    """Rough estimates of the stages' relative durations, from which `Stages` computes the remaining time."""
+    durations = {"exporting the vision tower": 10.0, "exporting the text tower": 8.0}
     if is_calibrated:
         if "int8" in precisions:
-            shares |= {"quantising the vision tower": 40.0, "quantising the text tower": 20.0}
-        shares |= {"comparing the precisions": 10.0, "calibrating scores": 10.0}
-    return shares
+            durations |= {"quantising the vision tower": 40.0, "quantising the text tower": 20.0}
+        durations |= {"comparing the precisions": 10.0, "calibrating scores": 10.0}
+    return durations
 
 
 def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet) -> ScoreCalibration | None:
-    """Fit match probabilities on the run's held-out images, or on training images if the run kept no others."""
+    """Fit match probabilities to the run's held-out images, or to training images if the run kept no others."""
     own, split = (calibration.held_out, "val") if calibration.held_out else (calibration, "train")
     image_embeds = embed(fp32["vision"], image_feeds(own.pixel_values(run.transform)))
     queries, relation = judged_queries(own.captions, own.image_of_caption, len(image_embeds))
@@ -165,7 +162,7 @@ def calibrate_match(run: Run, fp32: dict[str, Path], calibration: CalibrationSet
     if match is None:
         print("scores could not be calibrated: matching pairs score no higher than others")
     elif split == "train":
-        print("scores are calibrated on training images, because the run kept no others, so probabilities are too high")
+        print("the run kept only training images, so scores are calibrated on these and probabilities are too high")
     return match
 
 

@@ -1,9 +1,9 @@
 """Choose activation ranges with the smallest error, instead of minimum and maximum.
 
 In: a statically quantised graph, the float graph that it was made from, calibration data. Out: the graph with other
-scales. If a few extreme values set the range of a tensor, all other values get coarse steps. So both ends of the range
-move inwards to the smallest mean squared error of sampled values (R. Banner et al., "Post training 4-bit quantization",
-NeurIPS 2019, section 3; here by trial instead of by formula).
+scales. If a few extreme values determine the range of a tensor, all other values get coarse steps. So several smaller
+ranges are tried, and the one with the smallest mean squared error of sampled values is used (R. Banner et al., "Post
+training 4-bit quantization", NeurIPS 2019, section 3; here by trial instead of by formula).
 """
 
 import numpy as np
@@ -46,7 +46,10 @@ def fit_ranges(int8: onnx.ModelProto, model: onnx.ModelProto, feeds: Feeds) -> N
 
 
 def rescale_bias(known: Wiring, dequantised: onnx.NodeProto, growth: np.ndarray) -> None:
-    """Requantise a convolution's bias whose steps grow by `growth`; `dequantised` is the node that reads it."""
+    """Requantise a convolution's bias with steps that are `growth` times as large.
+
+    `dequantised` is the node that reads the bias.
+    """
     ints, step = (known.constants[name] for name in dequantised.input[:2])
     replace_constant(ints, np.round(numpy_helper.to_array(ints) / growth).astype(np.int32))
     replace_constant(step, (numpy_helper.to_array(step) * growth).astype(np.float32))

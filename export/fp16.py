@@ -11,33 +11,22 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from miniclip.models.onnx_graph import quiet_tools
 
-from .graph import first_convolutions, is_convolutional, save_graph
+from .graph import drop_unused, first_convolutions, is_convolutional, save_graph
 
-KEPT_IN_FP32 = [
-    *DEFAULT_OP_BLOCK_LIST,
-    "LayerNormalization",
-    "Softmax",
-    "Pow",
-    "ReduceL2",
-    "ReduceMean",
-    "ReduceSum",
-    "Div",
-]
-# Raw pixels have a range that low precision represents badly. These convolutions cause most of the loss and take little
-# time.
-FIRST_IN_FP32 = 5
+KEPT_IN_FP32 = [*DEFAULT_OP_BLOCK_LIST, "LayerNormalization", "Softmax", "Pow", "Div"]
+KEPT_IN_FP32 += ["ReduceL2", "ReduceMean", "ReduceSum"]
+FIRST_IN_FP32 = 5  # convolutions: they read raw pixels, cause most of the error, and take little time
 
 
 def write_fp16(fp32: Path, fp16: Path) -> None:
-    """Write half-precision weights and arithmetic, with float32 inputs and outputs."""
+    """Convert the file `fp32` and write the file `fp16`."""
     with quiet_tools():  # the converter warns about each weight that is too small for fp16 and becomes zero
         fp32_model = onnx.load(fp32)
         kept = normalisation_tail(fp32_model)
         if is_convolutional(fp32_model):
             kept += first_convolutions(fp32_model, FIRST_IN_FP32)
-        model = convert_float_to_float16(
-            fp32_model, keep_io_types=True, op_block_list=KEPT_IN_FP32, node_block_list=kept
-        )
+        blocked = {"op_block_list": KEPT_IN_FP32, "node_block_list": kept}
+        model = convert_float_to_float16(fp32_model, keep_io_types=True, **blocked)
     _drop_round_trips(model)
     save_graph(model, fp16)
 
@@ -60,9 +49,7 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
             node.op_type = "Identity"
             del node.attribute[:]
             node.input[0] = original[node.output[0]]
-    used = outputs | {name for node in model.graph.node for name in node.input}
-    for node in [n for n in model.graph.node if n.op_type == "Cast" and n.output[0] not in used]:
-        model.graph.node.remove(node)
+    drop_unused(model)
 
 
 def normalisation_tail(model: onnx.ModelProto) -> list[str]:

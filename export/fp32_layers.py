@@ -16,7 +16,7 @@ Cosine = Callable[[Collection[str]], float]  # nodes kept in fp32 -> cosine to f
 
 
 def layers_to_keep(model: onnx.ModelProto, cosine: Cosine) -> dict[str, set[str]]:
-    """By name, the sets of nodes that stay in fp32 in a tower that does not reach `MIN_COSINE` in 8 bits.
+    """The sets of nodes, by name, that stay in fp32 in a tower that does not reach `MIN_COSINE` in 8 bits.
 
     Each set is first measured as the only one in fp32. Then the best 1, 2, 3, 5, 8, ... sets stay in fp32 together,
     until the tower reaches `MIN_COSINE`.

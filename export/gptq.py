@@ -4,10 +4,11 @@ In: a graph and calibration data. Out: the same weights as multiples of one step
 
 Rounding to the nearest step is best for each weight alone, but not for the layer's output. The inputs of a layer are
 correlated, so rows that are not rounded yet can compensate for the error of a rounded row (E. Frantar et al., "GPTQ",
-ICLR 2023, section 3, after B. Hassibi and D. Stork, "Optimal Brain Surgeon", NIPS 1992). A convolution is the product
-of its patches with its kernel; a depthwise convolution is one such product per channel.
+ICLR 2023, section 3, after B. Hassibi and D. Stork, "Optimal Brain Surgeon", NIPS 1992). A convolution is treated as
+the product of its patches with its kernel, a depthwise convolution as one such product per channel.
 """
 
+import copy
 from collections.abc import Collection
 from typing import Any
 
@@ -20,8 +21,8 @@ from .graph import Feeds, drop_unused, run_inside, token_rows
 MAX_WEIGHT = {8: 127, 7: 64}  # the largest integer of each grid in onnxruntime's quantiser
 SAMPLED_ROWS = 256  # of each batch; a layer needs more rows than it has inputs
 SAMPLED_POSITIONS = 64  # of each image, for depthwise convolutions: their products have few inputs
-MAX_INPUTS = 2304  # 256 channels in a 3 x 3 kernel; the quantiser rounds larger layers to the nearest step
-DAMPING = 0.001  # share of the mean square of the inputs, added to each, so that channels close to zero stay solvable
+MAX_INPUTS = 2304  # of a layer, 256 channels in a 3 x 3 kernel; larger layers are rounded to the nearest step
+DAMPING = 0.001  # of the inputs' mean square, added to each square, so that the matrix can be inverted
 
 
 def input_factors(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -68,16 +69,15 @@ def rounded_weights(model: onnx.ModelProto, factors: dict[str, np.ndarray], bits
 
 def with_weights(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
     """The same graph with other weights, by layer name."""
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model = copy.deepcopy(model)
     constants = {item.name: item for item in model.graph.initializer}
     for node in model.graph.node:
         if node.name in weights:
             node.input[1] = rounded_name(node.name)
             weight = np.ascontiguousarray(weights[node.name])
             model.graph.initializer.append(numpy_helper.from_array(weight, node.input[1]))
-            if (
-                node.op_type == "Conv" and len(node.input) > 2
-            ):  # equal biases share a constant, but need separate scales
+            if node.op_type == "Conv" and len(node.input) > 2:
+                # equal biases share a constant, but need separate scales
                 bias, node.input[2] = numpy_helper.to_array(constants[node.input[2]]), f"{node.name}_bias"
                 model.graph.initializer.append(numpy_helper.from_array(bias, node.input[2]))
     drop_unused(model)

@@ -1,5 +1,6 @@
-"""Tools for ONNX graphs: run a graph, read its inner tensors, find its layers, save it."""
+"""Tools for ONNX graphs: run a graph, read its inner tensors, find its layers, edit it, save it."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def run_inside(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> Iterat
     if not names:  # onnxruntime would return all outputs
         yield from ([] for _ in feeds)
         return
-    opened = onnx.ModelProto.FromString(model.SerializeToString())
+    opened = copy.deepcopy(model)
     for name in dict.fromkeys(names):
         opened.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = _session(opened)
@@ -71,11 +72,11 @@ def _session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
 
 def is_convolutional(model: onnx.ModelProto) -> bool:
     """Whether the tower has more than one convolution; a transformer has only the one that makes patches."""
-    return bool(sum(node.op_type == "Conv" for node in model.graph.node) > 1)
+    return sum(node.op_type == "Conv" for node in model.graph.node) > 1
 
 
 class Wiring:
-    """The connections of a graph: the node that makes each tensor, the nodes that read it, the values of constants."""
+    """The connections of a graph: the node that makes each tensor, the nodes that read it, and the constants."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.producers = {name: node for node in graph.node for name in node.output}
@@ -86,9 +87,11 @@ class Wiring:
                 self.readers.setdefault(name, []).append(node)
 
     def constant(self, name: str) -> np.ndarray | None:
+        """The values of a constant; None if no constant has this name."""
         return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
     def made_by(self, name: str, operator: str) -> onnx.NodeProto | None:
+        """The node that makes the tensor, if it has this operator."""
         node = self.producers.get(name)
         return node if node is not None and node.op_type == operator else None
 
@@ -112,8 +115,15 @@ def first_convolutions(model: onnx.ModelProto, count: int) -> list[str]:
     """Names of the first convolutions, and of the activations and additions that read their results."""
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"][:count]
     outputs = {name for node in convolutions for name in node.output}
-    behind = [n for n in model.graph.node if n.op_type in ("Clip", "Relu", "Add") and outputs & set(n.input)]
-    return [node.name for node in [*convolutions, *behind]]
+    readers = [n for n in model.graph.node if n.op_type in ("Clip", "Relu", "Add") and outputs & set(n.input)]
+    return [node.name for node in [*convolutions, *readers]]
+
+
+def insert_before(graph: onnx.GraphProto, node: onnx.NodeProto, steps: Sequence[onnx.NodeProto]) -> None:
+    """Insert nodes into the graph before one of its nodes."""
+    place = list(graph.node).index(node)
+    for offset, step in enumerate(steps):
+        graph.node.insert(place + offset, step)
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
@@ -132,7 +142,7 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write one file that strict readers accept; the same graph gives the same bytes."""
+    """Check the graph and write it to one file; the same graph gives the same bytes."""
     with quiet_tools():  # converters append casts at the end, but ONNX requires topological order
         OnnxModel(model).topological_sort(is_deterministic=True)
     forget_origin(model)
@@ -141,7 +151,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def forget_origin(model: onnx.ModelProto) -> None:
-    """Remove source lines, module names and inferred shapes: no run needs them, and they differ between exports."""
+    """Remove source lines, module names and inferred shapes, which inference does not need and which vary."""
     model.producer_name, model.producer_version, model.doc_string = "miniclip", "", ""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]

@@ -7,6 +7,7 @@ which layers stay in fp32 (`export.fp32_layers`) and which weights take 7 bits (
 heads are stored as 8-bit rows and computed in float32 (`export.int8_storage`).
 """
 
+import copy
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -15,13 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from miniclip.models.onnx_graph import quiet_tools
@@ -29,24 +24,14 @@ from miniclip.models.onnx_graph import quiet_tools
 from .activation_ranges import fit_ranges
 from .fp32_layers import MIN_COSINE, layers_to_keep
 from .gptq import groups_of, input_factors, rounded_weights, with_weights
-from .graph import (
-    Feeds,
-    drop_unused,
-    embed,
-    first_convolutions,
-    is_convolutional,
-    look_inside,
-    save_graph,
-)
+from .graph import Feeds, drop_unused, embed, first_convolutions, is_convolutional, look_inside, save_graph
 from .int8_storage import store_in_8_bits
 from .layer_sets import layer_sets
 from .smooth_quant import scale_outliers
 from .weight_bits import LayerBits, choose_bits, layer_work, some_of, with_7_bits
 
-# The first convolutions read raw pixels, whose range 8 bits represent badly. They cause most of the loss and take
-# little time.
-FIRST_IN_FP32 = 3
-# Additions stay in float32, because otherwise each residual block would round the running sum again.
+FIRST_IN_FP32 = 3  # convolutions: they read raw pixels, cause most of the error, and take little time
+# additions stay in float32: otherwise each residual block would round the sum again
 CONVOLUTION_OPERATORS = ["Conv", "Clip", "Relu", "MaxPool"]
 DYNAMIC, STATIC = "dynamic quantisation", "static quantisation"
 
@@ -63,7 +48,7 @@ class FeedReader(CalibrationDataReader):
 
 @dataclass(frozen=True)
 class Tower:
-    """A tower in fp32, and the data that does not depend on the choice of quantised layers."""
+    """A tower in fp32, and all data that stay the same when other layers are quantised."""
 
     model: onnx.ModelProto
     source: onnx.ModelProto  # the same function, with its outliers scaled down
@@ -175,7 +160,7 @@ def _narrow(tower: Tower, quantised: Quantised, exclude: Collection[str]) -> tup
 
 
 def _singly(feeds: Feeds) -> Feeds:
-    """Batches of one image, as encoders run them on a CPU, so that dynamic scales depend on a single image."""
+    """Batches of one image, as in search on a CPU, so that dynamic scales depend on a single image."""
     if "pixel_values" not in feeds[0]:
         return feeds
     return [{"pixel_values": image[None]} for feed in feeds for image in feed["pixel_values"]]
@@ -191,10 +176,8 @@ def _dynamic(model: onnx.ModelProto, exclude: Collection[str]) -> onnx.ModelProt
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[
-                *exclude,
-                *(f"{name}_MatMul" for name in exclude),
-            ],  # the quantiser's name for the product of a Gemm
+            # the quantiser renames the product of a Gemm
+            nodes_to_exclude=[*exclude, *(f"{name}_MatMul" for name in exclude)],
         )
         return onnx.load(target)
 
@@ -226,17 +209,15 @@ def _static(model: onnx.ModelProto, feeds: Feeds, exclude: Collection[str]) -> o
 
 
 def _written(model: onnx.ModelProto, folder: str) -> Path:
-    model = onnx.ModelProto.FromString(model.SerializeToString())
-    del model.graph.value_info[
-        :
-    ]  # these shapes are outdated once weights are transposed, and the quantiser refuses them
+    model = copy.deepcopy(model)
+    del model.graph.value_info[:]  # these shapes are outdated once weights are transposed: the quantiser refuses them
     path = Path(folder) / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path
 
 
 def _finished(int8: onnx.ModelProto, tower: Tower, exclude: Collection[str]) -> onnx.ModelProto:
-    int8 = onnx.ModelProto.FromString(int8.SerializeToString())
+    int8 = copy.deepcopy(int8)
     _refit_standardisation(int8, tower.model, tower.measured)
     store_in_8_bits(int8, exclude)
     return int8

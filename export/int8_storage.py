@@ -1,7 +1,7 @@
 """Store word tables and heads as int8 rows with one float32 scale per row; compute them in float32.
 
 The quantiser has only one scale for a whole table, and a few rare words with large weights would determine it. The
-heads are a thousandth of the arithmetic, but a large part of a small model's file.
+heads need a thousandth of the arithmetic, but a large part of a small model's file.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .graph import drop_unused
+from .graph import drop_unused, insert_before
 
 TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 
@@ -18,8 +18,8 @@ TABLE_ROWS = 2048  # smaller tables (positions, segments) are not worth it
 def store_in_8_bits(model: onnx.ModelProto, exclude: Collection[str]) -> None:
     """Store word table and heads in 8 bits, except for nodes named in `exclude`.
 
-    onnxruntime unpacks the heads when it opens the file. After dynamic quantisation, the products of the heads are
-    already in 8 bits, so only the table is stored here.
+    onnxruntime unpacks the heads when it opens the file. After dynamic quantisation, the heads are already in 8 bits,
+    so only the table changes.
     """
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
@@ -40,16 +40,14 @@ def _store_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: TensorProt
         return
     _add_rows(graph, table.name, values, axis=1)
     ids, output = node.input[1], node.output[0]
-    _replace(
-        graph,
-        node,
-        [
-            helper.make_node("Gather", [f"{table.name}_rows", ids], [f"{output}_rows"], name=f"{node.name}_rows"),
-            helper.make_node("Gather", [f"{table.name}_scales", ids], [f"{output}_scales"], name=f"{node.name}_scales"),
-            helper.make_node("Cast", [f"{output}_rows"], [f"{output}_float"], name=f"{node.name}_cast", to=1),
-            helper.make_node("Mul", [f"{output}_float", f"{output}_scales"], [output], name=f"{node.name}_scale"),
-        ],
-    )
+    steps = [
+        helper.make_node("Gather", [f"{table.name}_rows", ids], [f"{output}_rows"], name=f"{node.name}_rows"),
+        helper.make_node("Gather", [f"{table.name}_scales", ids], [f"{output}_scales"], name=f"{node.name}_scales"),
+        helper.make_node("Cast", [f"{output}_rows"], [f"{output}_float"], name=f"{node.name}_cast", to=1),
+        helper.make_node("Mul", [f"{output}_float", f"{output}_scales"], [output], name=f"{node.name}_scale"),
+    ]
+    insert_before(graph, node, steps)
+    graph.node.remove(node)
 
 
 def _store_head(graph: onnx.GraphProto, node: onnx.NodeProto, weight: TensorProto) -> None:
@@ -62,7 +60,7 @@ def _store_head(graph: onnx.GraphProto, node: onnx.NodeProto, weight: TensorProt
         helper.make_node("Cast", [f"{name}_rows"], [f"{name}_float"], name=f"{node.name}_cast", to=1),
         helper.make_node("Mul", [f"{name}_float", f"{name}_scales"], [node.input[1]], name=f"{node.name}_scale"),
     ]
-    _replace(graph, node, [*unpacking, node])
+    insert_before(graph, node, unpacking)
 
 
 def _add_rows(graph: onnx.GraphProto, name: str, values: np.ndarray, axis: int) -> None:
@@ -70,10 +68,3 @@ def _add_rows(graph: onnx.GraphProto, name: str, values: np.ndarray, axis: int) 
     rows = np.clip(np.round(values / scales), -127, 127).astype(np.int8)
     graph.initializer.append(numpy_helper.from_array(rows, f"{name}_rows"))
     graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32), f"{name}_scales"))
-
-
-def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, steps: list[onnx.NodeProto]) -> None:
-    place = list(graph.node).index(node)
-    graph.node.remove(node)
-    for offset, step in enumerate(steps):
-        graph.node.insert(place + offset, step)

@@ -6,10 +6,10 @@ import onnx
 
 
 def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
-    """Node names by set. In a transformer, a set is the layers of one name at all depths, such as
-    `encoder.layer.N.output.dense`. In a convolutional tower, a set is a block.
+    """The names of the nodes of each set.
 
-    A node without weights belongs to the set of the layer before it.
+    In a transformer, a set is the layers of one name at all depths, such as `encoder.layer.N.output.dense`. In a
+    convolutional tower, a set is a block. A node without weights belongs to the set of the layer before it.
     """
     weights = {item.name for item in model.graph.initializer}
     users: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.input}
@@ -18,8 +18,8 @@ def layer_sets(model: onnx.ModelProto) -> dict[str, set[str]]:
     for node in model.graph.node:
         if node.op_type in ("MatMul", "Conv", "Gemm", "Gather"):
             # the exporter renames a transposed weight; the bias added after it keeps the name of the layer
-            behind = [name for output in node.output if output in users for name in users[output].input]
-            named = [name for name in [*node.input, *behind] if name in weights and "." in name]
+            added = [name for output in node.output if output in users for name in users[output].input]
+            named = [name for name in [*node.input, *added] if name in weights and "." in name]
             if named:
                 layer = named[0].removeprefix("tower.backbone.").rpartition(".")[0]
                 block = re.match(r".*?\.\d+(?=\.|$)", layer) if node.op_type == "Conv" else None

@@ -1,10 +1,10 @@
 """Rewrite the exporter's graph into an equivalent one with fewer steps.
 
 The exporter projects query, key and value separately, splits them into heads and transposes them for the operator
-`Attention` (ONNX opset 23), which also accepts them unsplit as `(B, L, H * d)`. In a text tower the number of nodes,
-not arithmetic, limits a single query, so one product computes all three. A vision tower has many tokens, and splitting
-the product again would cost more than it saves. A scale after a layer (DINOv2's LayerScale) is folded into the layer's
-weights.
+`Attention` (ONNX opset 23). `Attention` also accepts them unsplit as `(B, L, H * d)`, so these steps are removed. In a
+text tower the number of nodes, not arithmetic, limits the speed of a single query, so one product computes all three. A
+vision tower has many tokens, and splitting the product again would cost more than it saves. A scale after a layer
+(DINOv2's LayerScale) is folded into the layer's weights.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .graph import Wiring, drop_unused
+from .graph import Wiring, drop_unused, insert_before
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,11 @@ def spread_rotations(model: onnx.ModelProto) -> None:
             spread = f"{node.name}_{name}"
             steps.append(helper.make_node("Expand", [node.input[position], shape], [spread], name=spread))
             node.input[position] = spread
-        place = list(graph.node).index(node)
-        for offset, step in enumerate(steps):
-            graph.node.insert(place + offset, step)
+        insert_before(graph, node, steps)
 
 
 def fold_scales(model: onnx.ModelProto) -> None:
-    """Mul(Add(MatMul(x, weight), bias), scale) with a constant scale -> the same without Mul."""
+    """Replace Mul(Add(MatMul(x, weight), bias), scale) with a constant scale by the same without Mul."""
     graph = model.graph
     known = Wiring(graph)
     for node in [node for node in graph.node if node.op_type == "Mul"]:
@@ -95,7 +93,7 @@ def fold_scales(model: onnx.ModelProto) -> None:
         scale, weight, bias = (known.constant(name) for name in (scales[0], product.input[1], add.input[1]))
         if weight is None or bias is None or scale is None or scale.shape != bias.shape or bias.ndim != 1:
             continue
-        layer = add.input[1].rpartition(".")[0]  # the name identifies the layer
+        layer = add.input[1].rpartition(".")[0]
         product.input[1], add.input[1] = f"{layer}.{node.name}_weight", f"{layer}.{node.name}_bias"
         graph.initializer.append(numpy_helper.from_array(weight * scale, product.input[1]))
         graph.initializer.append(numpy_helper.from_array(bias * scale, add.input[1]))
@@ -141,7 +139,5 @@ def _merged(graph: onnx.GraphProto, attention: onnx.NodeProto, projections: list
         helper.make_node("Add", [f"{name}_product", bias], [f"{name}_projected"], name=f"{name}_Add"),
         helper.make_node("Split", [f"{name}_projected", widths], parts, name=f"{name}_Split", axis=-1),
     ]
-    place = list(graph.node).index(attention)
-    for offset, step in enumerate(steps):
-        graph.node.insert(place + offset, step)
+    insert_before(graph, attention, steps)
     return parts

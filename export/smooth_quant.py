@@ -3,19 +3,21 @@
 In a transformer's activations, about one channel in a hundred is ten times as large as the others. With one scale per
 tensor, only a few of the 256 steps remain for the other channels. Dividing such a channel by a constant, and
 multiplying its row of the weights by it, leaves the product unchanged (G. Xiao et al., "SmoothQuant", ICML 2023,
-section 4). Unlike the paper, this module changes only channels above a limit. It chooses the limit of each product for
-the smallest 8-bit error on calibration data. If the weights of a preceding layer can be divided instead, the division
-costs no time.
+section 4). Unlike the paper, this module changes only channels above a limit. For each product, it chooses the limit
+with the smallest 8-bit error on calibration data. If the weights of a preceding layer can be divided instead, the
+division costs no time.
 
 If no layer can be divided, and outliers are in tokens rather than channels (M. Sun et al., "Massive Activations in
-Large Language Models", COLM 2024), each row is divided by its largest value and its product multiplied by that value.
+Large Language Models", COLM 2024), each row is divided by its largest value, and its product is multiplied by it.
 """
+
+import copy
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .graph import Feeds, Wiring, constant_products, drop_unused, look_inside
+from .graph import Feeds, Wiring, constant_products, drop_unused, insert_before, look_inside
 
 LIMIT_PERCENTILES = (100.0, 99.8, 99.5, 99.0, 98.0, 96.0, 92.0, 85.0)  # of the channels' largest values; 100: unchanged
 SAMPLED_ROWS = 2048  # in total, over all batches
@@ -26,7 +28,7 @@ Divisor = tuple[onnx.NodeProto, int, slice]  # a node, the position of its const
 
 def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     """An equivalent graph, with a division before each matrix product that gains from it."""
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model = copy.deepcopy(model)
     graph = model.graph
     products = constant_products(model)
     largest, rows = _activations(model, list(products), feeds)
@@ -55,9 +57,10 @@ def scale_outliers(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
 
 
 def _free_divisors(known: Wiring, name: str, nodes: list[onnx.NodeProto]) -> list[Divisor]:
-    """Constants to divide instead of the tensor: scale and bias of a norm, or weight and bias of an attention's values.
+    """The constants that can be divided instead of the tensor, at no cost in time.
 
-    Empty if nodes other than `nodes` read the tensor.
+    They are the scale and bias of a norm, or the weight and bias of an attention's values. The list is empty if nodes
+    other than `nodes` read the tensor.
     """
     maker = known.producers.get(name)
     if maker is None or known.readers[name] != nodes:
@@ -89,11 +92,11 @@ def _divide_constants(graph: onnx.GraphProto, divisors: list[Divisor], scales: n
 
 
 def _divide(graph: onnx.GraphProto, name: str, first: onnx.NodeProto, scales: np.ndarray) -> str:
-    """Insert a multiplication before `first`; return the name of its result."""
+    """Insert a multiplication by 1 / scales before `first`; return the name of its result."""
     scaled = f"{first.name}_scaled"
     graph.initializer.append(numpy_helper.from_array(1 / scales, f"{scaled}_by"))
     multiplication = helper.make_node("Mul", [name, f"{scaled}_by"], [scaled], name=f"{first.name}_scale")
-    graph.node.insert(list(graph.node).index(first), multiplication)
+    insert_before(graph, first, [multiplication])
     return scaled
 
 
@@ -104,13 +107,12 @@ def _divide_rows(graph: onnx.GraphProto, name: str, nodes: list[onnx.NodeProto],
     constants = {f"{first}_last_axis": np.array([-1]), f"{first}_least": np.array(least, dtype=np.float32)}
     graph.initializer.extend(numpy_helper.from_array(values, key) for key, values in constants.items())
     axis, floor = constants
-    place = list(graph.node).index(nodes[0])
-    for step in (
-        helper.make_node("Div", [name, divisors], [divided], name=divided),
-        helper.make_node("Max", [largest, floor], [divisors], name=divisors),
+    steps = [
         helper.make_node("ReduceMax", [name, axis], [largest], name=largest),
-    ):
-        graph.node.insert(place, step)
+        helper.make_node("Max", [largest, floor], [divisors], name=divisors),
+        helper.make_node("Div", [name, divisors], [divided], name=divided),
+    ]
+    insert_before(graph, nodes[0], steps)
     for node in nodes:
         result, node.input[0], node.output[0] = node.output[0], divided, f"{node.name}_divided"
         step = helper.make_node("Mul", [node.output[0], divisors], [result], name=f"{node.name}_row_scale")
@@ -135,8 +137,9 @@ def _activations(
 
 
 def _best_scales(largest: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The divisors (d,) float32 for which `rows @ weight` in 8 bits is closest to float32, the remaining error, and the
-    error without divisors.
+    """The divisors (d,) float32 for which `rows @ weight` in 8 bits is closest to float32, and two errors.
+
+    The first error remains with these divisors; the second is that without divisors.
     """
     candidates = [
         np.maximum(1, largest / max(float(np.percentile(largest, percentile)), 1e-6)).astype(np.float32)
@@ -162,7 +165,7 @@ def _squared_error(
 
 
 def _least_divisor(rows: np.ndarray) -> float:
-    """The smallest divisor of any row: it keeps negative values above -1. After a GELU they are small."""
+    """The lower limit of row divisors: it keeps negative values above -1. After a GELU they are small."""
     return max(float(-rows.min()), 1e-6)
 
 

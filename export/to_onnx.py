@@ -1,8 +1,8 @@
 """One tower of the PyTorch model -> one fp32 ONNX file.
 
 In: a `DualEncoder`. Out: graphs with dynamic batch and text length, projection and L2 norm inside, native `Attention`
-(opset 23), and no external data. Two exports write the same bytes, because the exporter's notes about itself and the
-source lines are removed.
+(opset 23), and no external data. Two exports write the same bytes, because notes about the exporter and the source are
+removed.
 """
 
 from pathlib import Path

@@ -4,11 +4,12 @@ In: an int8 graph with 8-bit weights, the weights of its layers on the 7-bit gri
 graph with 7-bit weights in layers where they cost little, and a table of the layers.
 
 A CPU without VNNI adds pairs of 8-bit products in 16 bits. These sums overflow unless all weights lie in -64..64. On
-such a CPU, MiniCLIP asks onnxruntime for exact sums (`miniclip.inference.int8_sums`); layers with larger weights then
-run in slower kernels. With VNNI, both grids are exact and equally fast. Depthwise convolutions always keep 8 bits: 7
-bits hurt them most and do not make them faster.
+such a CPU, MiniCLIP asks onnxruntime for exact sums (`miniclip.inference.int8_sums`), and layers with larger weights
+then run in slower kernels. With VNNI, both grids are exact and equally fast. Depthwise convolutions always keep 8 bits,
+because 7 bits change their results most and do not make them faster.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,11 +43,11 @@ class LayerBits:
 def choose_bits(
     int8: onnx.ModelProto, seven: dict[str, np.ndarray], work: dict[str, int], error: Error
 ) -> list[LayerBits]:
-    """Choose 7 bits for the layers that cost least for the time they save, up to `MAX_ERROR_GROWTH`.
+    """Choose 7 bits for the layers that lose least for the time they save, up to `MAX_ERROR_GROWTH`.
 
     `seven` has the 7-bit weights and `work` the multiplications of each layer. Layers that are not quantised in `int8`
-    are ignored. Every layer is measured alone. Because these costs do not add up exactly, selections of several sizes
-    are measured as well, and the largest one within the limit is chosen.
+    are ignored. First the cost of every layer alone is measured. These costs do not add up exactly, so selections of
+    several sizes are then measured, and the largest one within the limit is chosen.
     """
     stored = {item.name for item in int8.graph.initializer}
     seven = {layer: weight for layer, weight in seven.items() if f"{rounded_name(layer)}_quantized" in stored}
@@ -80,7 +81,7 @@ def with_7_bits(int8: onnx.ModelProto, weights: dict[str, np.ndarray]) -> onnx.M
     The step of a convolution's bias is the input scale times the weight scale, so the bias is requantised as well:
     onnxruntime does not fuse a convolution whose bias has another scale.
     """
-    model: onnx.ModelProto = onnx.ModelProto.FromString(int8.SerializeToString())
+    model = copy.deepcopy(int8)
     known = Wiring(model.graph)
     convolutions = {node.name: node for node in model.graph.node if node.op_type == "Conv"}
     for layer, weight in weights.items():

@@ -5,9 +5,9 @@ python -m export.benchmark --run runs/NAME --bundle bundles/NAME --data PATH --s
 In: a run, the bundle made from it, captions. Out: two tables, JSON with a chart beside it, and the results in the
 bundle's manifest and README. PyTorch is measured with its defaults (`torch`), with freed memory kept (`torch-reuse`;
 see `reuse_freed_memory` in `miniclip.models.torch_encoder`), and in bfloat16 (`torch-bf16`), except on a device that
-would only emulate bfloat16. `--device` chooses where PyTorch runs, and `--provider` where onnxruntime does. Each model
-is timed in a separate process. Exit status 1 if a precision's recalls, their mean or its embeddings are further from
-torch's than `miniclip.inference.precision` allows.
+would only emulate bfloat16. `--device` chooses where PyTorch runs, and `--provider` where onnxruntime runs. Each model
+is timed in a separate process. Exit status 1 if the recalls or the embeddings of a precision differ from those of torch
+by more than `miniclip.inference.precision` allows.
 """
 
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ from miniclip.installation import program
 from miniclip.models.checkpoint import Run, load_run, weight_files
 from miniclip.models.device import Device, add_device_flag, choose_device
 
-from ..benchmark.machine import measure_machine
-from ..benchmark.measure import quality, speeds
-from ..benchmark.report import draw_chart, format_table
 from ..model_card import write_card
+from .machine import measure_machine
+from .measure import quality, speeds
+from .report import draw_chart, format_table
 
 
 def make_parser() -> ArgumentParser:
@@ -100,16 +100,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     gflop = gflop_per_image(run, device)
     folders = {name: run.folder if name.startswith("torch") else bundle.folder for name in models}
     turns = max(1, arguments.turns)
-    for name, speed in speeds(
-        folders, reference, run.transform, turns, arguments.provider, str(device.torch_device)
-    ).items():
+    torch_device = str(device.torch_device)
+    found = speeds(folders, reference, run.transform, turns, arguments.provider, torch_device)
+    for name, speed in found.items():
         rate = max(speed["images_per_s"].values())
         rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}
         if name == "int8":
             rows[name]["int8_gemm_share"] = rate * gflop / machine.int8_gemm_gflop_per_s
         files = [bundle.folder / onnx_name(tower, name) for tower in TOWERS] if name in bundle.precisions else []
         rows[name]["megabytes"] = sum(f.stat().st_size for f in files or weight_files(run.folder)) / 1e6
-        rows[name]["providers"] = list(getattr(models[name], "providers", [f"torch on {device.torch_device}"]))
+        rows[name]["providers"] = list(getattr(models[name], "providers", [f"torch on {torch_device}"]))
 
     failures = parity_failures(rows, len(reference.table.image_paths))
     result = {
@@ -146,7 +146,7 @@ def gflop_per_image(run: Run, device: Device) -> float:
 
 
 def parity_failures(models: dict[str, dict[str, Any]], images: int) -> list[str]:
-    """A line for each figure that differs too much from torch's; a difference of one image is always allowed."""
+    """A line for each figure that differs too much from torch's; recalls may always differ by one image."""
     failures = []
     for precision, row in models.items():
         if precision not in PRECISIONS:

@@ -1,12 +1,12 @@
-"""The rates of this machine, measured in the same run as the models: every speed is judged by them.
+"""The rates of this machine, measured in the same run as the models, so that speeds can be compared with them.
 
 Out: the rates of a large matrix product in float32 and in 8 bits (GFLOP/s, through onnxruntime, all cores), and the
-rate at which all cores together read memory (GB/s). A model's share of these rates says how much a better
+rate at which all cores together read memory (GB/s). A model's share of these rates shows how much a better
 implementation could still gain (S. Williams et al., "Roofline", CACM 2009). The ratio of the first two rates is the
 largest possible gain from 8 bits: high on a CPU with VNNI, lower without.
 """
 
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from miniclip.cpu import thread_count
 from miniclip.inference.providers import CPU, session_options
 
 from ..gptq import MAX_WEIGHT
+from .timing import best_seconds
 
 GEMM_SIZE = 1536
 READ_BYTES = 1 << 29  # much larger than any cache
@@ -40,7 +41,7 @@ class Machine:
 
 
 def measure_machine(seconds: float = 1.5) -> Machine:
-    """Measure each rate for `seconds`; the best of several passes, since others may use the machine too."""
+    """Measure each rate for `seconds`; the best of several passes counts, since others may use the machine."""
     generator = np.random.default_rng(0)
     shape = (GEMM_SIZE, GEMM_SIZE)
     floats = generator.standard_normal(shape, dtype=np.float32), generator.standard_normal(shape, dtype=np.float32)
@@ -58,12 +59,12 @@ def measure_machine(seconds: float = 1.5) -> Machine:
 
 
 def _product_rate(operator: str, a: np.ndarray, weight: np.ndarray, seconds: float) -> float:
-    of_a, of_weight = (helper.np_dtype_to_tensor_dtype(factor.dtype) for factor in (a, weight))
-    out = TensorProto.FLOAT if of_weight == TensorProto.FLOAT else TensorProto.INT32
+    kind = helper.np_dtype_to_tensor_dtype(a.dtype)
+    out = TensorProto.FLOAT if kind == TensorProto.FLOAT else TensorProto.INT32
     graph = helper.make_graph(
         [helper.make_node(operator, ["a", "weight"], ["product"])],
         "product",
-        [helper.make_tensor_value_info("a", of_a, a.shape)],
+        [helper.make_tensor_value_info("a", kind, a.shape)],
         [helper.make_tensor_value_info("product", out, [len(a), weight.shape[1]])],
         [numpy_helper.from_array(weight, "weight")],
     )
@@ -74,28 +75,16 @@ def _product_rate(operator: str, a: np.ndarray, weight: np.ndarray, seconds: flo
 
 
 def _read_rate(seconds: float) -> float:
-    """Each core sums its own part: at this size, numpy's float32 dot product is limited by memory."""
-    cores = thread_count()
     values = np.ones(READ_BYTES // 4, dtype=np.float32)
-    parts = np.array_split(values, cores)
-    blocks = [np.array_split(part, max(1, len(part) // 65_536)) for part in parts]
-
-    def read(part: list[np.ndarray]) -> float:
-        return float(sum(np.dot(block, block) for block in part))
-
-    with ThreadPoolExecutor(cores) as pool:
-        return READ_BYTES / best_seconds(lambda: list(pool.map(read, blocks)), seconds) / 1e9
+    return READ_BYTES / best_seconds(memory_reader(values), seconds) / 1e9
 
 
-def best_seconds(work: object, seconds: float) -> float:
-    """The shortest of several passes of `work()` within about `seconds`, after one warm-up pass."""
-    assert callable(work)
-    work()
-    best, until = float("inf"), time.perf_counter() + seconds
-    while True:
-        started = time.perf_counter()
-        work()
-        now = time.perf_counter()
-        best = min(best, now - started)
-        if now > until:
-            return best
+def memory_reader(values: np.ndarray) -> Callable[[], object]:
+    """A function in which every core reads its part of a float32 array once.
+
+    It computes a dot product, which for large arrays is limited by memory.
+    """
+    cores = thread_count()
+    parts = [np.array_split(part, max(1, part.size >> 16)) for part in np.array_split(values.reshape(-1), cores)]
+    pool = ThreadPoolExecutor(cores)
+    return lambda: list(pool.map(lambda blocks: sum(float(np.dot(block, block)) for block in blocks), parts))

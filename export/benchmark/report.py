@@ -25,16 +25,9 @@ def format_table(models: dict[str, dict[str, Any]]) -> str:
         ["", "image to text", "text to image", "mean", "largest", "smallest", "1 % below", "same", ""],
         ["", "R@1/5/10", "R@1/5/10", "", "differ.", "cosine", "cosine", "top 10", "MB"],
     ]
+    sizes = ["images/s, batch 1/8/32", "texts/s, batch 1/8/32/64"]
     speed = [
-        [
-            "",
-            "images/s, batch 1/8/32",
-            "texts/s, batch 1/8/32/64",
-            "text query",
-            "image query",
-            "share of rate",
-            "peak",
-        ],
+        ["", *sizes, "text query", "image query", "share of rate", "peak"],
         ["", "", "", "p50/p95 ms", "p50/p95 ms", "32-bit/8-bit", "MB"],
     ]
     relative = [["times torch", "images, batch 1/8/32", "texts, batch 1/8/32/64"]]

@@ -4,14 +4,14 @@ python -m export.benchmark.worker FOLDER NAME INPUTS.npz PROVIDER DEVICE
 
 In: a bundle and a precision, or a run and torch, torch-reuse or torch-bf16; on standard input, one JSON list
 `[kind, size, seconds]` per line. Out: first the process's peak memory in MB after one batch of images and one of texts.
-Then, for each request, a list with the seconds of every pass. If the models shared a process, torch would reuse memory
-of other models, their threads would compete, and the peak memory of each could not be measured.
+Then, for each request, a list with the seconds of every pass. A shared process would not do: torch would reuse memory
+of other models, threads would compete, and the peak memory of each model could not be measured.
 """
 
+import itertools
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from miniclip.inference.encoders import Encoders
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import CPU
 from miniclip.search.exact import ExactSearch
+
+from .timing import time_passes
 
 Passes = dict[str, Callable[[int], object]]
 
@@ -59,16 +61,9 @@ def main() -> int:
 
 
 def _turn(work: Callable[[int], object], size: int, seconds: float) -> list[float]:
-    """As many passes as fit into `seconds`, at least one; for a size of 0, the pass uses its own number as the size."""
-    passes: list[float] = []
-    until = time.perf_counter() + seconds
-    while True:
-        started = time.perf_counter()
-        work(size or len(passes))
-        ended = time.perf_counter()
-        passes.append(ended - started)
-        if ended > until:
-            return passes
+    """Seconds of each pass; a query, which has size 0, receives the number of its pass instead."""
+    numbers = itertools.count()
+    return time_passes(lambda: work(size or next(numbers)), seconds)
 
 
 def _own_peak_mb() -> float:
