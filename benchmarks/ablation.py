@@ -1,7 +1,7 @@
 """Measure how each setting of the recipe changes mean recall: the table of docs/recipes.md.
 
-python -m benchmarks.ablation --data PATH [--config configs/setup1.toml] [--seeds 3] [--levers views noise ...]
-python -m benchmarks.ablation --data PATH --images 500 --levers teacher
+python -m benchmarks.ablation --data PATH [--config configs/setup1.toml] [--seeds 3] [--settings views noise ...]
+python -m benchmarks.ablation --data PATH --image-count 500 --settings teacher
 
 Every row changes one setting of the recipe and trains once per seed. The seed sets the heads' initial weights, the
 image order, dropout and noise. All seeds use the same crops, and so the same feature cache. Only the heads are trained,
@@ -28,9 +28,10 @@ from train.trainer import Trainer, fit_heads
 
 SMALL: dict[str, Any] = {"views": 1, "batch_size": 64}  # for a few hundred images
 TAUGHT: dict[str, Any] = {**SMALL, "teacher": "miniclip-s"}
+HEAVY: dict[str, Any] = {**TAUGHT, "teacher_weight": 4.0}
 OTHERS = "the other training images"
 
-LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+SETTINGS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "recipe": [("the recipe itself", {})],
     "views": [("one view: no crops (4 in the recipe)", {"views": 1}), ("two views", {"views": 2})],
     "noise": [("no noise on features (0.5)", {"feature_noise": 0.0}), ("noise 0.3", {"feature_noise": 0.3})],
@@ -51,16 +52,10 @@ LEVERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "teacher": [
         ("no teacher (one view, batch of 64)", SMALL),
         ("miniclip-s as teacher", TAUGHT),
-        ("the same with weight 4 (1)", {**TAUGHT, "teacher_weight": 4.0}),
-        (
-            "weight 4, also its embeddings: teacher_features 4",
-            {**TAUGHT, "teacher_weight": 4.0, "teacher_features": 4.0},
-        ),
-        ("weight 4, also images without captions", {**TAUGHT, "teacher_weight": 4.0, "teacher_images": OTHERS}),
-        (
-            "weight 4, both",
-            {**TAUGHT, "teacher_weight": 4.0, "teacher_features": 4.0, "teacher_images": OTHERS},
-        ),
+        ("the same with weight 4 (1)", HEAVY),
+        ("weight 4, also its embeddings: teacher_features 4", {**HEAVY, "teacher_features": 4.0}),
+        ("weight 4, also images without captions", {**HEAVY, "teacher_images": OTHERS}),
+        ("weight 4, both", {**HEAVY, "teacher_features": 4.0, "teacher_images": OTHERS}),
     ],
 }
 
@@ -71,20 +66,22 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=Path("configs/setup1.toml"), help="the recipe to change")
     parser.add_argument("--seeds", type=int, default=3, help="runs per row (default 3)")
     parser.add_argument("--epochs", type=int, default=25, help="epochs per run (default 25)")
-    parser.add_argument("--levers", nargs="+", choices=LEVERS, default=list(LEVERS), help="rows (default all)")
-    parser.add_argument("--images", type=int, help="training images to use, drawn at random (default all)")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="rows (default all)")
+    parser.add_argument("--image-count", type=int, help="training images to use, drawn at random (default all)")
     parser.add_argument(
-        "--uncaptioned", type=int, default=2000, help="other training images, without captions, for a teacher (2000)"
+        "--uncaptioned-count",
+        type=int,
+        default=2000,
+        help="other training images, used without captions (default 2000)",
     )
     arguments = parser.parse_args()
-    recipe = _changed(
-        load_config(arguments.config), {"epochs": arguments.epochs, "patience": arguments.epochs, "setup": 1}
-    )
-    load = _loader(arguments.data, arguments.images, arguments.uncaptioned)
-    print("| lever | mean recall, % | spread | to the recipe |\n|---|---|---|---|", flush=True)
+    epochs = {"epochs": arguments.epochs, "patience": arguments.epochs}
+    recipe = _changed(load_config(arguments.config), {**epochs, "setup": 1})
+    load = _loader(arguments.data, arguments.image_count, arguments.uncaptioned_count)
+    print("| setting | mean recall, % | spread | difference to the recipe |\n|---|---|---|---|", flush=True)
     recipes_mean = None
-    for lever in arguments.levers:
-        for name, changes in LEVERS[lever]:
+    for setting in arguments.settings:
+        for name, changes in SETTINGS[setting]:
             config = _changed(recipe, changes)
             found = [100 * _train(_changed(config, {"seed": seed}), load(config)) for seed in range(arguments.seeds)]
             mean = float(np.mean(found))

@@ -1,6 +1,6 @@
 """Check match probabilities: expected calibration error of the ten best hits, by source, and a reliability diagram.
 
-python -m benchmarks.calibration BUNDLE --data A B C [--split val test] [--figure docs/reliability.png] [--words FILE]
+python -m benchmarks.calibration --bundle BUNDLE --data A B C [--split val test] [--chart FILE.png] [--words FILE]
 
 It measures on the images that `miniclip calibrate --half` leaves out. It also counts the queries with the answer
 "nothing matches": captions, words for objects in at least five images, and words for objects in no image. The last
@@ -27,11 +27,11 @@ MIN_SHOWN = 5  # images that match a word
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.calibration", description="Check match probabilities.")
-    parser.add_argument("bundle", help="calibrated bundle")
+    parser.add_argument("--bundle", required=True, help="calibrated bundle")
     parser.add_argument("--data", nargs="+", required=True, help="captions, one source each")
     parser.add_argument("--split", nargs="+", default=["val"], help="splits to measure on (default val)")
     parser.add_argument("--words", type=Path, help="file with one word per line (default: the words of all captions)")
-    parser.add_argument("--figure", type=Path, help="write the reliability diagram to this PNG")
+    parser.add_argument("--chart", type=Path, help="draw the reliability diagram into this file")
     arguments = parser.parse_args()
     bundle = Bundle.open(find_bundle(arguments.bundle))
     match = bundle.match
@@ -53,13 +53,13 @@ def main() -> int:
                 line += f", {_silent(own.words.text_embeds, own, match, own.words.relation, least)} {label} words"
             line += f"; mean average precision of shown words: {word_precision(own):.3f}"
         print(line)
-    if arguments.figure:
-        draw(curves, arguments.figure)
+    if arguments.chart:
+        draw(curves, arguments.chart)
     return 0
 
 
 def _silent(texts: np.ndarray, own: JudgedQueries, match: ScoreCalibration, relation: np.ndarray, least: int) -> str:
-    """Count the queries with at least `least` correct images (0: with none) that get no match."""
+    """Count the queries with at least `least` correct images (for 0: with no correct image) that get no match."""
     right = (relation == RIGHT).sum(axis=1)
     chosen = right >= least if least else (relation == WRONG).all(axis=1)
     best = (texts[chosen] @ own.image_embeds.T).max(axis=1, initial=-1.0)

@@ -1,14 +1,14 @@
 """Measure the speed of `miniclip index` on JPEGs of two sizes, compared with the cost of its single steps.
 
-python -m benchmarks.index_speed --bundle bundles/mine [--pictures 2000] [--json FILE]
+python -m benchmarks.index_speed --bundle bundles/mine [--image-count 2000] [--json FILE]
 
 Each step (read and hash, decode, resize, encode, write) is timed separately in CPU seconds per image, on all cores at
 once, as in the index. The number of cores divided by the sum of the steps is an upper limit of the rate. The command
-runs as a separate process. Its files are in the page cache, so disks are not measured. Exit status 1 if a figure is
+runs as a separate process. Its files are in the page cache, so disks are not measured. Exit status 1 if a limit is
 missed.
 
-On a busy machine, rates mean little. The share of the command's CPU time that its steps use is still meaningful; the
-rest is bookkeeping. This share excludes start and end, which a second run over unchanged files measures.
+On a busy machine, rates mean little. The share of the command's CPU time that these steps use is still meaningful. This
+share excludes start and end, which a second run over unchanged files measures.
 """
 
 import io
@@ -54,9 +54,11 @@ print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.index_speed", description="Measure indexing and its steps.")
     parser.add_argument("--bundle", required=True, type=Path, help="bundle that embeds the images")
-    parser.add_argument("--pictures", type=int, default=2000, help="small images; a fifth as many large ones")
     parser.add_argument(
-        "--unchanged", type=int, default=UNCHANGED, help=f"number of files of the second run (default {UNCHANGED})"
+        "--image-count", type=int, default=2000, help="number of small images; a fifth as many are large (default 2000)"
+    )
+    parser.add_argument(
+        "--unchanged-count", type=int, default=UNCHANGED, help=f"files of the second run (default {UNCHANGED})"
     )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
@@ -66,18 +68,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         for (width, height), wanted in SIZES.items():
             folder = Path(place, f"{width}x{height}")
-            count = arguments.pictures if width < 1000 else arguments.pictures // 5
+            count = arguments.image_count if width < 1000 else arguments.image_count // 5
             size_kb = make_images(folder, width, height, count)
             own = measure(folder, encoders, arguments.bundle, count)
             result[folder.name] = {"kilobytes": size_kb, **own}
-            passed = own["share"] >= SHARE and own["pictures_per_s"] >= wanted and own["memory_mb"] <= MEMORY_MB
+            passed = own["share"] >= SHARE and own["images_per_s"] >= wanted and own["memory_mb"] <= MEMORY_MB
             ok = ok and passed
             print_size(folder.name, size_kb, own, wanted)
-        second_s = unchanged(Path(place, "500x375"), arguments.bundle, arguments.unchanged)
+        second_s = unchanged(Path(place, "500x375"), arguments.bundle, arguments.unchanged_count)
     result["unchanged_s"] = second_s
     ok = ok and second_s <= UNCHANGED_S
     print(
-        f"second run over {arguments.unchanged:,} unchanged files: {second_s:.2f} s (wanted: at most {UNCHANGED_S:.0f})"
+        f"second run over {arguments.unchanged_count:,} unchanged files: {second_s:.2f} s "
+        f"(wanted: at most {UNCHANGED_S:.0f})"
     )
     write_result(arguments.json, result)
     print("every figure is met" if ok else "a figure was missed")
@@ -85,7 +88,7 @@ def main() -> int:
 
 
 def make_images(folder: Path, width: int, height: int, count: int) -> float:
-    """Write JPEGs with the detail of photographs: numbered copies of eight drawings; returns their mean KB."""
+    """Write JPEGs as detailed as photographs: numbered copies of eight drawings; returns their mean KB."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     drawn = []
@@ -127,11 +130,11 @@ def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> d
         "cpu_ms": steps,
         "profile_ms": profile_ms,
         "limit_per_s": limit,
-        "pictures_per_s": rate,
+        "images_per_s": rate,
         "share": rate / limit,
         "cpu_share": sum(steps.values()) * count / 1000 / (cpu_s - start_cpu_s),
         "memory_mb": memory_mb,
-        "pictures": count,
+        "images": count,
         "wall_s": wall_s,
     }
 
@@ -164,18 +167,8 @@ def write_ms(files: Sequence[Any], encoders: OnnxEncoders, count: int) -> float:
 
 def run_index(folder: Path, bundle: Path, out: Path) -> tuple[str, float, float]:
     """Run the command; returns its output, its peak memory in MB, and its CPU seconds."""
-    command = [
-        "-m",
-        "miniclip.cli",
-        "index",
-        str(folder),
-        "--bundle",
-        str(bundle),
-        "--out",
-        str(out),
-        "--provider",
-        "cpu",
-    ]
+    flags = ["--bundle", str(bundle), "--out", str(out), "--provider", "cpu"]
+    command = ["-m", "miniclip.cli", "index", str(folder), *flags]
     # started by a small process, because a child's peak memory includes its parent's memory at the fork
     launched = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True, check=True)
     printed, _, used = launched.stdout.rstrip().rpartition("\n")
@@ -198,10 +191,10 @@ def unchanged(folder: Path, bundle: Path, count: int) -> float:
 
 def print_size(name: str, size_kb: float, own: dict[str, Any], wanted: float) -> None:
     steps = ", ".join(f"{step} {value:.2f}" for step, value in own["cpu_ms"].items())
-    print(f"{name} ({size_kb:.0f} KB per JPEG, {own['pictures']:,} images)")
+    print(f"{name} ({size_kb:.0f} KB per JPEG, {own['images']:,} images)")
     print(f"  CPU ms per image: {steps}; sum {sum(own['cpu_ms'].values()):.2f}; a profile {own['profile_ms']:.2f} more")
     print(
-        f"  miniclip index: {own['pictures_per_s']:.0f} images/s (wanted {wanted:.0f}), {100 * own['share']:.0f} % "
+        f"  miniclip index: {own['images_per_s']:.0f} images/s (wanted {wanted:.0f}), {100 * own['share']:.0f} % "
         f"of {CORES} cores / sum = {own['limit_per_s']:.0f}/s (wanted {100 * SHARE:.0f} %); {own['memory_mb']:.0f} MB "
         f"(at most {MEMORY_MB:.0f}); {own['wall_s']:.1f} s with start and end; the steps are "
         f"{100 * own['cpu_share']:.0f} % of its CPU time",

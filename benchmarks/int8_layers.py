@@ -1,4 +1,4 @@
-"""For every layer of an int8 vision tower: its bits, the cost of 7 bits, and its share of the time.
+"""List the bits, the cost of 7 bits and the share of time of every layer of an int8 vision tower.
 
 python -m benchmarks.int8_layers --run runs/NAME
 
@@ -7,13 +7,13 @@ on held-back calibration data, from 7 bits in this layer alone. The share of tim
 the int8 tower, for one image at a time on one thread.
 """
 
-import json
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import onnxruntime as ort
 
+from benchmarks.node_profile import profile_nodes
 from export.graph import Feeds, image_feeds
 from export.int8 import write_int8
 from export.to_onnx import export_vision
@@ -39,7 +39,7 @@ def main() -> int:
         fp32, int8 = Path(tmp) / "fp32.onnx", Path(tmp) / "int8.onnx"
         export_vision(run.model, run.transform.height_px, fp32)
         how, layers = write_int8(fp32, int8, feeds)
-        times = profile(int8, feeds, tmp)
+        times = profile(int8, feeds)
     print(how)
     print("| layer | bits | cost of 7 bits, 1e-3 | share of multiplications | share of time |\n|---|---|---|---|---|")
     for layer in layers:
@@ -49,19 +49,14 @@ def main() -> int:
     return 0
 
 
-def profile(path: Path, feeds: Feeds, folder: str) -> dict[str, float]:
+def profile(path: Path, feeds: Feeds) -> dict[str, float]:
     """Microseconds of each node by name, median of all passes."""
-    options = session_options(1)
-    options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
-    session = ort.InferenceSession(path, options, providers=[CPU])
     image = {"pixel_values": feeds[0]["pixel_values"][:1]}
-    for _ in range(PASSES):
-        session.run(None, image)
-    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     passes: dict[str, list[int]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            passes.setdefault(event["name"], []).append(event["dur"])
+    for event in profile_nodes(
+        lambda options: ort.InferenceSession(path, options, providers=[CPU]), session_options(1), image, PASSES
+    ):
+        passes.setdefault(event["name"], []).append(event["dur"])
     return {name: median(durations) for name, durations in passes.items()}
 
 

@@ -1,11 +1,11 @@
 """Measure the time to read text in images, and how often a query of an image's words ranks it first.
 
-python -m benchmarks.ocr [--photos FOLDER [--enlarge PX]] [--images 200] [--seed 2026] [--json FILE]
+python -m benchmarks.ocr [--images FOLDER [--enlarge PX]] [--drawn-count 200] [--seed 2026] [--json FILE]
 
-Screenshots, receipts and signs with known words (`benchmarks.text_images`) are indexed together with photographs of
-FOLDER, which have hardly any text: first without reading text, then with it. Then a query of three of its words
-searches for each image with text. The settings of `miniclip.inference.text_reader` were chosen on seeds 7 and 8. Exit
-status 1 if a figure is missed.
+Drawn screenshots, receipts and signs with known words (`benchmarks.text_images`) are indexed together with the
+photographs of FOLDER, which have hardly any text: first without reading text, then with it. Then each drawn image is
+searched with three of its words. The settings of `miniclip.inference.text_reader` were chosen on seeds 7 and 8. Exit
+status 1 if recall is below the required share.
 """
 
 import random
@@ -40,21 +40,21 @@ RECALL_AT_1 = 0.8  # the required share
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.ocr", description="Cost and recall of text in images.")
     parser.add_argument("--bundle", help="bundle that embeds the images (default: the one that ships)")
-    parser.add_argument("--photos", type=Path, help="folder of photographs to index together with the images with text")
-    parser.add_argument("--max-photos", type=int, default=1000, help="number of photographs (default 1000)")
+    parser.add_argument("--images", type=Path, help="folder of photographs to index together with the drawn images")
+    parser.add_argument("--image-count", type=int, default=1000, help="most photographs to use (default 1000)")
     parser.add_argument("--enlarge", type=int, metavar="PX", help="enlarge the photographs to this length")
-    parser.add_argument("--images", type=int, default=200, help="number of images with text (default 200)")
-    parser.add_argument("--seed", type=int, default=2026, help="seed of the images with text (default 2026)")
+    parser.add_argument("--drawn-count", type=int, default=200, help="number of drawn images with text (default 200)")
+    parser.add_argument("--seed", type=int, default=2026, help="seed of the drawn images (default 2026)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     encoders = OnnxEncoders(Bundle.open(find_bundle(arguments.bundle)), "cpu")
     result: dict[str, Any] = {"cores": thread_count(), "bundle": encoders.bundle.name, "seed": arguments.seed}
     with tempfile.TemporaryDirectory() as place:
         folder, out = Path(place, "images"), Path(place, "index")
-        shown = draw(arguments.images, arguments.seed, folder)
+        shown = draw(arguments.drawn_count, arguments.seed, folder)
         result["images with text"] = costs(folder, out, encoders)
-        if arguments.photos:
-            copy(arguments.photos, folder, arguments.max_photos, arguments.enlarge)
+        if arguments.images:
+            copy(arguments.images, folder, arguments.image_count, arguments.enlarge)
             result["photographs"] = costs(folder, out, encoders)
         searcher = Searcher(ImageIndex.open(out), encoders)
         result["images"] = len(searcher.index)
@@ -78,10 +78,10 @@ def draw(count: int, seed: int, folder: Path) -> list[TextImage]:
 
 
 def copy(source: Path, folder: Path, most: int, longest_px: int | None) -> None:
-    """The first photographs of a folder, under names without words."""
+    """Copy the first photographs of a folder under names without words."""
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)[:most]
     if not paths:
-        raise MiniClipError(f"{source} holds no images; give a folder of photographs to --photos")
+        raise MiniClipError(f"{source} holds no images; give a folder of photographs to --images")
     for number, path in enumerate(paths):
         copied = folder / f"p{number:05}{path.suffix}"
         shutil.copyfile(path, copied)
@@ -91,7 +91,7 @@ def copy(source: Path, folder: Path, most: int, longest_px: int | None) -> None:
 
 
 def costs(folder: Path, out: Path, encoders: OnnxEncoders) -> dict[str, float]:
-    """CPU time to embed the images that the index lacks, and then to read their text."""
+    """Images per second and CPU time to embed the images that the index lacks, and then to read their text."""
     measured: dict[str, float] = {}
     added = 0
     for name, ocr in (("embedding", False), ("text", True)):
@@ -106,9 +106,9 @@ def costs(folder: Path, out: Path, encoders: OnnxEncoders) -> dict[str, float]:
 
 def recalls(shown: list[TextImage], searcher: Searcher, seed: int, names: bool) -> dict[str, dict[str, float]]:
     """Share of the images that a query of some of their words ranks first, and among the first ten."""
-    chance, ranks = random.Random(seed + 1), []
+    rng, ranks = random.Random(seed + 1), []
     for number, one in enumerate(shown):
-        hits = searcher.search(Query(texts=(one.query(chance),), names=names, top_k=10)).hits
+        hits = searcher.search(Query(texts=(one.query(rng),), names=names, top_k=10)).hits
         found = [hit.path.name for hit in hits]
         wanted = f"{number:05}.jpg"
         ranks.append(found.index(wanted) if wanted in found else 10)

@@ -1,7 +1,7 @@
-"""Named drawings from Debian's package openclipart-svg: no model of the project was trained on them.
+"""Draw a data set from Debian's package openclipart-svg, on which no model of the project was trained.
 
 apt-get download openclipart-svg && dpkg -x openclipart-svg_*.deb tree
-python -m benchmarks.openclipart tree/usr/share/openclipart/svg out
+python -m benchmarks.openclipart --images tree/usr/share/openclipart/svg --out out
 miniclip evaluate --bundle bundles/NAME --data out --split all
 
 A drawing's caption is the title that its author wrote into it. One drawing per title is kept ("jigsaw red 07" and
@@ -19,21 +19,21 @@ from miniclip.installation import install
 
 SIZE_PX = 384
 TITLE = ".//{http://purl.org/dc/elements/1.1/}title"
-LONGEST_BYTES = 300_000  # a few larger drawings take minutes
+MAX_BYTES = 300_000  # a few larger drawings take minutes
 
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.openclipart", description="Named drawings as an imagefolder.")
-    parser.add_argument("drawings", type=Path, help="folder of SVG files from Debian's openclipart-svg")
-    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--images", required=True, type=Path, help="folder of SVG files from Debian's openclipart-svg")
+    parser.add_argument("--out", required=True, type=Path, help="folder to make")
     arguments = parser.parse_args()
     try:
         import resvg_py
     except ImportError as error:
         raise MiniClipError(f"drawing needs resvg-py: {install('demo')}") from error
-    named = named_drawings(arguments.drawings)
+    named = named_drawings(arguments.images)
     if not named:
-        raise MiniClipError(f"{arguments.drawings} has no drawings with titles; unpack openclipart-svg there")
+        raise MiniClipError(f"{arguments.images} has no drawings with titles; unpack openclipart-svg there")
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (title, path) in enumerate(sorted(named.items())):
@@ -53,7 +53,7 @@ def named_drawings(folder: Path) -> dict[str, Path]:
     """The first file of each title; titles without a word of three letters are left out."""
     named: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.svg")):
-        if path.stat().st_size > LONGEST_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             continue
         try:
             found = ElementTree.parse(path).find(TITLE)

@@ -2,10 +2,10 @@
 
 python -m benchmarks.search_scale --index index/images [--rows 10000 100000 1000000] [--chart FILE.png] [--json FILE]
 
-Rows are mixtures of two embeddings of a real index, with noise, so that text queries (its captions, or everyday
-phrases) get realistic scores. Each size is opened and searched in a separate process. The time of a query is compared
-with the time that all cores need to read the matrix once, measured in the same process between the queries. Exit status
-1 if a figure is missed at the largest size.
+Rows are mixtures of two embeddings of a real index, with noise, so that text queries (the captions of that index, or
+everyday phrases) get realistic scores. Each size is opened and searched in a separate process. The time of a query is
+compared with the time that all cores need to read the matrix once, measured in the same process between the queries.
+Exit status 1 if a limit is exceeded at the largest size.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -25,10 +24,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from export.benchmark.machine import best_seconds
+from export.benchmark.machine import memory_reader
+from export.benchmark.timing import best_seconds, time_passes
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cli.flags import write_result
-from miniclip.cpu import thread_count
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.settings import Settings
 from miniclip.index.store import open_writer
@@ -41,12 +40,14 @@ from miniclip.search.query import Query
 
 OPEN_S, AGAINST_READING, MEMORY = 3.0, 1.6, 1.3
 WRITE_ROWS = 50_000
+INVENTED_FOLDER = "/images"  # of the paths in the index; no files exist there
 
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.search_scale", description="Search in 10^4 to 10^6 rows.")
     parser.add_argument("--index", required=True, type=Path, help="index of real images, from which the rows are made")
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    sizes = [10_000, 100_000, 1_000_000]
+    parser.add_argument("--rows", type=int, nargs="+", default=sizes, help="numbers of rows (default 10^4, 10^5, 10^6)")
     parser.add_argument("--dim", type=int, default=512, help="dimension, to which embeddings are padded (default 512)")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each measurement (default 5)")
     parser.add_argument("--ann", action="store_true", help="also measure Lance's vector index, from 10,000 rows on")
@@ -103,7 +104,7 @@ def make_index(folder: Path, image_embeds: np.ndarray, rows: int, dim: int) -> N
             embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
             numbers = range(start, start + count)
             columns = {
-                "path": [f"/images/{100 * n // rows:02}/{n:08}.jpg" for n in numbers],
+                "path": [f"{INVENTED_FOLDER}/{100 * n // rows:02}/{n:08}.jpg" for n in numbers],
                 "sha256": [n.to_bytes(32, "big") for n in numbers],
                 "bytes": [100_000] * count,
                 "mtime_ns": list(numbers),
@@ -129,8 +130,8 @@ def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
     gallery.top_k(query, 10)
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1) / 1e6
     embeds_mb = index.image_embeds.nbytes / 1e6
-    query_s, read_s = p50_in_turns(lambda: gallery.top_k(query, 10), reader(index.image_embeds), 2 * seconds)
-    limits = Query(("x",), folder="/pictures/07", distinct=True)
+    query_s, read_s = p50_in_turns(lambda: gallery.top_k(query, 10), memory_reader(index.image_embeds), 2 * seconds)
+    limits = Query(("x",), folder=f"{INVENTED_FOLDER}/07", distinct=True)
     filtered_s = p50(lambda: gallery.top_k(query, 10, allowed_rows(limits, index)), seconds)
     result = {
         "open_s": open_s,
@@ -157,17 +158,9 @@ def measure(folder: Path, seconds: float, with_ann: bool) -> dict[str, Any]:
     return result
 
 
-def reader(matrix: np.ndarray) -> Callable[[], object]:
-    """Every core reads its part of the matrix once: memory limits a float32 dot product."""
-    cores = thread_count()
-    parts = [np.array_split(part, max(1, part.size >> 16)) for part in np.array_split(matrix.reshape(-1), cores)]
-    pool = ThreadPoolExecutor(cores)
-    return lambda: list(pool.map(lambda blocks: sum(float(np.dot(block, block)) for block in blocks), parts))
-
-
 def p50(run: Callable[[], object], seconds: float) -> float:
-    """Median seconds of a call, over at least five."""
-    return p50_in_turns(run, lambda: None, seconds)[0]
+    """Median seconds of a call, over at least five calls."""
+    return float(np.median(time_passes(run, seconds, least=5)))
 
 
 def p50_in_turns(one: Callable[[], object], other: Callable[[], object], seconds: float) -> tuple[float, float]:
@@ -186,10 +179,18 @@ def p50_in_turns(one: Callable[[], object], other: Callable[[], object], seconds
 
 def print_row(own: dict[str, Any], is_first: bool) -> None:
     if is_first:
-        print(
-            "| rows | opens | query p50 | of reading once | one folder, distinct | 64 queries | memory | int8 | ann |"
+        names = (
+            "rows",
+            "opens",
+            "query p50",
+            "of reading once",
+            "one folder, distinct",
+            "64 queries",
+            "memory",
+            "int8",
+            "ann",
         )
-        print("|---|---|---|---|---|---|---|---|---|")
+        print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
     approximate = [
         f"{own[f'{kind}_ms']:.1f} ms, finds {100 * own[f'{kind}_recall']:.1f} %" if f"{kind}_ms" in own else ""
         for kind in ("int8", "ann")

@@ -1,9 +1,9 @@
 """Measure how onnxruntime's session settings affect a bundle's speed; `providers.session_options` follows the results.
 
-python -m benchmarks.sessions --bundle bundles/NAME [--precision int8] [--rounds 10]
+python -m benchmarks.sessions --bundle bundles/NAME [--precision int8] [--turns 10]
 
-A query has two runs: one session embeds the words, then another one searches the gallery with its own threads, while
-the threads of the first may still be spinning. So the settings are compared by whole queries as well as by batches.
+A query runs two sessions: one embeds the words, then another one searches the gallery with its own threads, while the
+threads of the first may still be spinning. So the settings are compared by whole queries as well as by batches.
 """
 
 import time
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from export.benchmark.timing import time_passes
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cpu import thread_count
 from miniclip.inference.bundle import Bundle
@@ -33,7 +34,7 @@ TURN_S = 0.25
 
 
 def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -> ort.SessionOptions:
-    """One combination of settings. It does not start from ours: onnxruntime warns about an entry that is set twice."""
+    """One combination of settings, without those of MiniCLIP: onnxruntime warns about an entry that is set twice."""
     made = ort.SessionOptions()
     made.intra_op_num_threads, made.inter_op_num_threads = threads, 1
     made.enable_cpu_mem_arena, made.enable_mem_pattern = arena, pattern
@@ -56,18 +57,14 @@ def settings() -> dict[str, ort.SessionOptions]:
     return compared
 
 
-def in_turns(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def in_turns(passes: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
     """Median seconds of one pass of each. A turn is as many passes as fit into `TURN_S`, at least one."""
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     for run_once in passes.values():
         run_once()
-    for _ in range(rounds):
+    for _ in range(turns):
         for name, run_once in passes.items():
-            until = time.perf_counter() + TURN_S
-            while not seconds[name] or time.perf_counter() < until:
-                started = time.perf_counter()
-                run_once()
-                seconds[name].append(time.perf_counter() - started)
+            seconds[name] += time_passes(run_once, TURN_S)
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
@@ -75,7 +72,7 @@ def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.sessions", description="Compare session settings.")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle whose towers run")
     parser.add_argument("--precision", default="int8", choices=list(PRECISIONS), help="(default int8)")
-    parser.add_argument("--rounds", type=int, default=10, help="number of turns of each setting (default 10)")
+    parser.add_argument("--turns", type=int, default=10, help="number of turns of each setting (default 10)")
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
     input_ids, attention_mask = bundle.tokenizer([WORDS])
@@ -86,7 +83,7 @@ def main() -> int:
     gallery = ExactSearch(generator.standard_normal((GALLERY_ROWS, DIM), dtype=np.float32))
     query = generator.standard_normal((1, DIM), dtype=np.float32)
 
-    passes: dict[str, dict[str, Callable[[], Any]]] = {"text": {}, "query": {}, "pictures": {}}
+    passes: dict[str, dict[str, Callable[[], Any]]] = {"text": {}, "query": {}, "images": {}}
     for name, chosen in settings().items():
         text, vision = (
             ort.InferenceSession(bundle.model_path(tower, arguments.precision), chosen, providers=[CPU])
@@ -99,16 +96,16 @@ def main() -> int:
         def search(session: ort.InferenceSession = text) -> Any:
             return session.run(None, tokens), gallery.top_k(query, 10)
 
-        def look(session: ort.InferenceSession = vision) -> Any:
+        def embed_images(session: ort.InferenceSession = vision) -> Any:
             return session.run(None, pixels)
 
-        passes["text"][name], passes["query"][name], passes["pictures"][name] = embed, search, look
+        passes["text"][name], passes["query"][name], passes["images"][name] = embed, search, embed_images
     started = time.perf_counter()
-    seconds = {kind: in_turns(work, arguments.rounds) for kind, work in passes.items()}
-    print(f"{arguments.precision}, median of {arguments.rounds} turns, {time.perf_counter() - started:.0f} s")
-    print(f"{'':<32}{'one text':>12}{'with search':>14}{'pictures/s':>13}")
+    seconds = {kind: in_turns(work, arguments.turns) for kind, work in passes.items()}
+    print(f"{arguments.precision}, median of {arguments.turns} turns, {time.perf_counter() - started:.0f} s")
+    print(f"{'':<32}{'one text':>12}{'with search':>14}{'images/s':>13}")
     for name in passes["text"]:
-        images = IMAGES / seconds["pictures"][name]
+        images = IMAGES / seconds["images"][name]
         print(
             f"{name:<32}{1e3 * seconds['text'][name]:>9.2f} ms{1e3 * seconds['query'][name]:>11.2f} ms{images:>13.0f}"
         )

@@ -1,12 +1,12 @@
 """Compare the training speed of the three setups with a plain loop over the same images and captions.
 
-python -m benchmarks.train_speed --data PATH [--pictures 512] [--setups 1 2 3] [--seconds 20] [--json FILE]
+python -m benchmarks.train_speed --data PATH [--image-count 512] [--setups 1 2 3] [--seconds 20] [--json FILE]
 
 The plain loop is a straightforward implementation, as in the original project. A batch has 32 rows of one image and one
 caption. It decodes the image of every row, pads captions to 128 tokens, computes in float32, runs both whole towers in
-every step, and computes gradients for the setup's trained parameters. Our loop uses the recipes in configs/, measured
-after their first pass, which fills the caches (its time is printed). Both rates are pairs per second; a pair is a
-caption with its image.
+every step, and computes gradients for the setup's trained parameters. Our loop uses the recipes in configs/. It is
+measured after the first pass, which fills the caches (the time of this pass is printed). Both rates are pairs per
+second; a pair is a caption with its image.
 
 The last lines measure the first pass of configs/setup1.toml over the same images and captions, without decoding: in
 PyTorch as training uses it on this processor, in PyTorch with float32, and in onnxruntime. Rates are per second of CPU
@@ -53,14 +53,16 @@ MIN_RATIO = {1: 200, 2: 3, 3: 5}
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.train_speed", description="Compare training with a plain loop.")
     parser.add_argument("--data", required=True, help="captions: a folder or a caption file")
-    parser.add_argument("--pictures", type=int, default=512, help="number of images to use (default 512)")
-    parser.add_argument("--setups", type=int, nargs="*", default=list(MIN_RATIO), help="(default 1 2 3)")
+    parser.add_argument("--image-count", type=int, default=512, help="number of images to use (default 512)")
+    parser.add_argument(
+        "--setups", type=int, nargs="*", default=list(MIN_RATIO), help="setups to measure (default 1 2 3)"
+    )
     parser.add_argument("--seconds", type=float, default=20, help="seconds for each measurement (default 20)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
-    table = read_captions(arguments.data).split("train", "val").first(arguments.pictures)
+    table = read_captions(arguments.data).split("train", "val").first(arguments.image_count)
     rows: dict[str, dict[str, float]] = {}
-    print(f"{'':<9}{'plain':>12}{'ours':>12}{'ratio':>9}{'first pass':>13}   pairs/s, {arguments.pictures} images")
+    print(f"{'':<9}{'plain':>12}{'ours':>12}{'ratio':>9}{'first pass':>13}   pairs/s, {arguments.image_count} images")
     for setup in arguments.setups:
         least = MIN_RATIO[setup]
         row = _measure(load_config(Path(f"configs/setup{setup}.toml")), table, arguments.seconds)
@@ -77,12 +79,12 @@ def main() -> int:
                 f"first pass, {side:<7} {name:<20}{row['per_s']:>8.1f} per CPU second{row['ratio']:>7.1f}x"
                 f"   difference {row['difference']:.1e}"
             )
-    write_result(arguments.json, {"pictures": arguments.pictures, "setups": rows, "first_pass": passes})
+    write_result(arguments.json, {"images": arguments.image_count, "setups": rows, "first_pass": passes})
     return 0 if all(rows[str(setup)]["ratio"] >= MIN_RATIO[setup] for setup in arguments.setups) else 1
 
 
 def _measure(config: Config, table: CaptionTable, seconds: float) -> dict[str, float]:
-    """Measure both loops on the same images. The plain one comes first, so that no memory is warm for it."""
+    """Measure both loops on the same images, the plain one first, before freed memory is reused."""
     model, transform, text_folder = start_model(config)
     with tempfile.TemporaryDirectory() as tmp:
         tokenizer = begin_run(Path(tmp), config, transform, text_folder)

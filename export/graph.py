@@ -72,7 +72,7 @@ def _session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
 
 def is_convolutional(model: onnx.ModelProto) -> bool:
     """Whether the tower has more than one convolution; a transformer has only the one that makes patches."""
-    return sum(node.op_type == "Conv" for node in model.graph.node) > 1
+    return len([node for node in model.graph.node if node.op_type == "Conv"]) > 1
 
 
 class Wiring:

@@ -23,14 +23,14 @@ from benchmarks.gpu.real_data import real_data_speed
 from benchmarks.gpu.scenes import MIDDLE, TINY
 from benchmarks.gpu.searching import check_memory, check_no_driver, check_search
 from benchmarks.gpu.table import Table
-from benchmarks.gpu.training import Workshop, compare_setups, full_size_speed, python_path
+from benchmarks.gpu.training import Experiment, compare_setups, full_size_speed
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cli.flags import write_result
 from miniclip.errors import one_line
 from miniclip.inference.providers import CUDA
 
 
-def parse_arguments() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m benchmarks.gpu", description="Check the GPU against the CPU.")
     parser.add_argument("--quick", action="store_true", help="tiny towers and few images, for the test suite")
     parser.add_argument("--json", type=Path, help="write the result to this file")
@@ -41,7 +41,7 @@ def parse_arguments() -> ArgumentParser:
 
 
 def main() -> int:
-    arguments = parse_arguments().parse_args()
+    arguments = make_parser().parse_args()
     started = time.perf_counter()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -51,7 +51,7 @@ def main() -> int:
         folder = Path(tmp)
         check_all(folder, devices, arguments.quick, table)
         if arguments.data is not None:
-            with said_as_a_line("real data", table):
+            with failure_as_line("real data", table):
                 real_data_speed(folder, arguments.data, arguments.vision, arguments.text, devices, table)
     seconds = time.perf_counter() - started
     table.add("whole check", f"{seconds:.0f} s")
@@ -77,25 +77,24 @@ def describe_machine(devices: list[str], table: Table) -> None:
 
 def check_all(folder: Path, devices: list[str], quick: bool, table: Table) -> None:
     """Run all parts; if one raises, its line fails and the others continue."""
-    variables = {**os.environ, "PYTHONPATH": python_path()}
     device = devices[-1]
-    shop = Workshop(folder / "shop", TINY if quick else MIDDLE, 120 if quick else 2000)
-    compare_setups(shop, devices, 6 if quick else 3, 32 if quick else 128, table)
+    experiment = Experiment(folder / "experiment", TINY if quick else MIDDLE, 120 if quick else 2000)
+    compare_setups(experiment, devices, 6 if quick else 3, 32 if quick else 128, table)
     bundle = folder / "bundle"
-    with said_as_a_line("export and recall", table):
-        run = shop.run_folder("setup 2", device)
+    with failure_as_line("export and recall", table):
+        run = experiment.run_folder("setup 2", device)
         export_run(run, bundle)
-        check_no_driver(bundle, variables, table)
-        check_recall(run, bundle, shop.data, devices, table)
+        check_no_driver(bundle, table)
+        check_recall(run, bundle, experiment.data, devices, table)
         for own in devices:
             check_extremes(bundle, own, table)
-    with said_as_a_line("search", table):
+    with failure_as_line("search", table):
         check_search("cpu", 20_000 if quick else 200_000, table)
         if "cuda" in devices:
             check_search("cuda", 20_000 if quick else 1_000_000, table)
-            check_memory(1_000_000, variables, table)
+            check_memory(1_000_000, table)
     if not quick:
-        with said_as_a_line("full size", table):
+        with failure_as_line("full size", table):
             full_run = full_size_speed(folder, devices, {"cpu": 320, "cuda": 2560}, table)
             if full_run is not None:
                 export_run(full_run, folder / "full-bundle")
@@ -104,7 +103,7 @@ def check_all(folder: Path, devices: list[str], quick: bool, table: Table) -> No
 
 
 @contextlib.contextmanager
-def said_as_a_line(name: str, table: Table) -> Iterator[None]:
+def failure_as_line(name: str, table: Table) -> Iterator[None]:
     """Turn an exception of a part into a failed line, so that one run shows all faults."""
     try:
         yield

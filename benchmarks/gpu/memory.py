@@ -10,30 +10,31 @@ import sys
 
 import torch
 
-from benchmarks.gpu.searching import numpy_top_k, ranks_equal, unit_rows
+from benchmarks.exact_ranks import TOP_K, numpy_top_k, ranks_equal, unit_rows
+from benchmarks.gpu.searching import DIM
 from miniclip.inference.providers import CPU, CUDA
 from miniclip.search.device_search import DeviceSearch
 from miniclip.search.exact import ExactSearch
 
-BESIDE = 256 << 20  # bytes for scores and kernels, in addition to the gallery
+WORKSPACE_BYTES = 256 << 20  # for scores and kernels, in addition to the gallery
 
 
 def main() -> int:
-    embeds, queries = unit_rows(int(sys.argv[1]), seed=0), unit_rows(4, seed=1)
+    embeds, queries = unit_rows(int(sys.argv[1]), DIM, seed=0), unit_rows(4, DIM, seed=1)
     scores, expected = numpy_top_k(embeds, queries)
     for half in (False, True):  # load kernels and handles first, because they take memory
-        DeviceSearch(embeds[:2048], half).top_k(queries, 10)
+        DeviceSearch(embeds[:2048], half).top_k(queries, TOP_K)
     found = {}
     # the case without free memory comes first, because onnxruntime's arena keeps memory that a gallery frees
-    for case, free in (("none", embeds.nbytes // 8), ("half", embeds.nbytes // 2 + BESIDE)):
+    for case, free in (("none", embeds.nbytes // 8), ("half", embeds.nbytes // 2 + WORKSPACE_BYTES)):
         torch.cuda.empty_cache()
         held = torch.empty(max(0, torch.cuda.mem_get_info()[0] - free), dtype=torch.uint8, device="cuda")
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said):
+        printed = io.StringIO()
+        with contextlib.redirect_stderr(printed):
             gallery = ExactSearch(embeds, (CUDA, CPU))
-            _, rows = gallery.top_k(queries, 10)
-        lines = said.getvalue().splitlines()
-        found[case] = {"where": gallery.where, "same": ranks_equal(scores, expected, rows), "said": lines}
+            _, rows = gallery.top_k(queries, TOP_K)
+        lines = printed.getvalue().splitlines()
+        found[case] = {"where": gallery.where, "same": ranks_equal(scores, expected, rows), "printed": lines}
         del held, gallery
     print(json.dumps(found))
     return 0

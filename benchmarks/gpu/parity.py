@@ -4,10 +4,6 @@ In: a run and images that it was not trained on. Out: a bundle, and lines of the
 """
 
 import contextlib
-import json
-import subprocess
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.gpu.processes import run_module
 from benchmarks.gpu.rates import seconds_of
 from benchmarks.gpu.table import Table
-from benchmarks.gpu.training import ROOT
+from benchmarks.node_profile import profile_nodes
 from export.benchmark.__main__ import parity_failures
 from export.benchmark.measure import quality
 from miniclip.data.captions import read_captions
-from miniclip.errors import MiniClipError
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.encoders import Encoders
@@ -63,14 +59,10 @@ def no_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def export_run(run: Path, bundle: Path) -> Path:
+def export_run(run: Path, bundle: Path) -> None:
     """Run `python -m export` in fp32 and fp16; `MiniClipError` with its last line if it fails."""
-    command = [sys.executable, "-m", "export", "--run", str(run), "--out", str(bundle), "--precision", "fp32", "fp16"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise MiniClipError(f"exporting {run.name} failed: {last[0]}")
-    return bundle
+    arguments = ["--run", str(run), "--out", str(bundle), "--precision", "fp32", "fp16"]
+    run_module(f"exporting {run.name}", "export", *arguments)
 
 
 def check_recall(run: Path, bundle: Path, data: Path, devices: list[str], table: Table) -> None:
@@ -177,12 +169,8 @@ def token_feeds(bundle: Bundle, texts: list[str]) -> dict[str, np.ndarray]:
 
 def nodes_on_cpu(model: Path, feeds: dict[str, np.ndarray]) -> tuple[int, Counter[str]]:
     """The number of nodes that a graph executes, and the CPU nodes among them, counted by operator."""
-    options = session_options()
-    options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as tmp:
-        options.profile_file_prefix = str(Path(tmp) / "run")
-        session = open_session(model, options, (CUDA, CPU), half_convolutions=True)
-        session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]
+    events = profile_nodes(
+        lambda options: open_session(model, options, (CUDA, CPU), half_convolutions=True), session_options(), feeds
+    )
+    nodes = [event["args"] for event in events]
     return len(nodes), Counter(node["op_name"] for node in nodes if node["provider"] == CPU)

@@ -1,27 +1,26 @@
 """Measure the machine's matrix rate and memory bandwidth in PyTorch; other speeds are given as shares of them."""
 
-import time
 from collections.abc import Callable
 
 import torch
 
+from export.benchmark.timing import time_passes
+
 TURN_S = 0.5
 
 
-def seconds_of(work: Callable[[], object], device: str, turn_s: float = TURN_S) -> float:
+def seconds_of(work: Callable[[], object], device: str) -> float:
     """The median seconds of one pass after warm-up; on a GPU each pass is timed until it has finished."""
-    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else float
+
+    def run_to_end() -> None:
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     for _ in range(2):
-        work()
-    wait()
-    passes: list[float] = []
-    until = time.perf_counter() + turn_s
-    while len(passes) < 3 or time.perf_counter() < until:
-        started = time.perf_counter()
-        work()
-        wait()
-        passes.append(time.perf_counter() - started)
-    return sorted(passes)[len(passes) // 2]
+        run_to_end()
+    passes = sorted(time_passes(run_to_end, TURN_S, least=3))
+    return passes[len(passes) // 2]
 
 
 def matrix_tflop_per_s(device: str, kind: torch.dtype) -> float:

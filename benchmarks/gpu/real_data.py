@@ -3,8 +3,9 @@
 import csv
 from pathlib import Path
 
+from benchmarks.gpu.processes import ROOT
 from benchmarks.gpu.table import Table
-from benchmarks.gpu.training import ROOT, Recipe, pairs_per_s, records_of, run_training
+from benchmarks.gpu.training import Recipe, pairs_per_s, records_of, run_training
 from miniclip.data.captions import read_captions
 
 TRAIN_IMAGES = {"cpu": 512, "cuda": 4096}

@@ -1,48 +1,24 @@
 """Compare exact search on the GPU with numpy, measure its share of the memory bandwidth, and test low memory."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.exact_ranks import TOP_K, numpy_top_k, ranks_equal, unit_rows
+from benchmarks.gpu.processes import run_check
 from benchmarks.gpu.rates import bandwidth_gb_per_s, seconds_of
 from benchmarks.gpu.table import Table
-from benchmarks.gpu.training import ROOT
 from miniclip.inference.providers import CPU, CUDA
 from miniclip.search.device_search import DeviceSearch
 from miniclip.search.exact import ExactSearch
 
-DIM, TOP_K, QUERIES = 512, 10, 16
-SAME_SCORE = 2e-6  # the order of summing 512 float32 products may differ
+DIM, QUERIES = 512, 16
 MIN_HALF_RECALL = 0.999
-
-
-def unit_rows(rows: int, seed: int) -> np.ndarray:
-    """(rows, DIM) float32 of unit length."""
-    values = np.random.default_rng(seed).standard_normal((rows, DIM), dtype=np.float32)
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    return values
-
-
-def numpy_top_k(gallery: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All scores (Q, N), and the best rows (Q, TOP_K)."""
-    scores = queries @ gallery.T
-    best = np.argpartition(-scores, TOP_K, axis=1)[:, :TOP_K]
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-    return scores, np.take_along_axis(best, order, axis=1)
-
-
-def ranks_equal(scores: np.ndarray, expected: np.ndarray, found: np.ndarray) -> bool:
-    """Whether the rows at each rank are the same, or their scores differ only by rounding."""
-    ours, theirs = (np.take_along_axis(scores, rows, axis=1) for rows in (found, expected))
-    return bool((np.abs(ours - theirs) <= SAME_SCORE).all())
 
 
 def check_search(device: str, rows: int, table: Table) -> None:
     """Check the ranks and the recall of float16; measure milliseconds per query and the share of the bandwidth."""
-    embeds, queries = unit_rows(rows, seed=0), unit_rows(QUERIES, seed=1)
+    embeds, queries = unit_rows(rows, DIM, seed=0), unit_rows(QUERIES, DIM, seed=1)
     scores, expected = numpy_top_k(embeds, queries)
     gallery = ExactSearch(embeds, (CUDA, CPU) if device == "cuda" else (CPU,))
     _, found = gallery.top_k(queries, TOP_K)
@@ -75,21 +51,9 @@ def check_search(device: str, rows: int, table: Table) -> None:
         )  # fmt: skip
 
 
-def check_alone(module: str, *arguments: str, variables: dict[str, str]) -> tuple[dict[str, object], list[str]]:
-    """Run a module of this package as a separate process; return its JSON and the lines of its standard error."""
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.gpu.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, check=False)
-    # in containers, importing onnxruntime prints a warning that it cannot list the devices
-    lines = [line for line in done.stderr.strip().splitlines() if "device_discovery" not in line]
-    try:
-        return json.loads(done.stdout.strip().splitlines()[-1]), lines
-    except (IndexError, ValueError):
-        return {"error": (lines or [f"exit status {done.returncode}"])[-1]}, lines
-
-
-def check_memory(rows: int, variables: dict[str, str], table: Table) -> None:
+def check_memory(rows: int, table: Table) -> None:
     """Check a gallery that fits only in float16, and one that does not fit: one line says so, and rows are correct."""
-    found, _ = check_alone("memory", str(rows), variables=variables)
+    found, _ = run_check("memory", str(rows))
     for case, where in (("half", "cuda float16"), ("none", "cpu float32")):
         own = found.get(case)
         own = own if isinstance(own, dict) else {"where": str(found.get("error", "no answer")), "same": False}
@@ -97,20 +61,19 @@ def check_memory(rows: int, variables: dict[str, str], table: Table) -> None:
             f"gallery of {rows:,}: memory for {'float16 only' if case == 'half' else 'nothing'}",
             str(own["where"])[:80],
             f"{where}, one line, rows as numpy",
-            own["where"] == where and bool(own["same"]) and bool(own.get("said")),
-            said=own.get("said"),
+            own["where"] == where and bool(own["same"]) and bool(own.get("printed")),
+            printed=own.get("printed"),
         )
 
 
-def check_no_driver(bundle: Path, variables: dict[str, str], table: Table) -> None:
+def check_no_driver(bundle: Path, table: Table) -> None:
     """Check the result if CUDA does not start: one line, and the embeddings of the CPU."""
-    hidden = {**variables, "CUDA_VISIBLE_DEVICES": "-1"}
-    found, lines = check_alone("no_driver", str(bundle), variables=hidden)
+    found, lines = run_check("no_driver", str(bundle), CUDA_VISIBLE_DEVICES="-1")
     passed = found.get("providers") == [CPU] and bool(found.get("same")) and len(lines) == 1
     table.add(
         "no GPU starts: lines printed, provider used",
         f"{len(lines)}, {found.get('providers', found.get('error'))}"[:80],
         "1, the CPU, the CPU's embeddings",
         passed,
-        said=lines,
+        printed=lines,
     )

@@ -5,9 +5,6 @@ second, and the share of the machine's matrix rate.
 """
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +12,14 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.processes import run_module
 from benchmarks.gpu.rates import matrix_tflop_per_s
 from benchmarks.gpu.scenes import FULL, MAX_TOKENS, Backbones, draw_scenes, write_clip, write_text, write_vision
 from benchmarks.gpu.table import Table
 from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run
-from train.__main__ import make_parser
 
-ROOT = Path(__file__).resolve().parents[2]
 MAX_LOSS_DIFFERENCE = 0.02  # relative, of an epoch's mean loss; bfloat16 has 8 significant bits
-DEVICE_FLAG = "--device" in make_parser().format_help()
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Recipe:
 
 
 def recipes(epochs: int, batch_size: int) -> list[Recipe]:
-    """All setups."""
+    """One recipe for each setup, and one for the linear probe."""
     common = {"train.batch_size": batch_size, "train.patience": 99, "train.captions_per_image": 1}
     heads = {**common, "train.epochs": 3 * epochs, "train.captions_per_image": 2, "train.learning_rate": 3e-3}
     towers = {**common, "train.epochs": epochs, "train.learning_rate": 1e-3}
@@ -56,7 +51,7 @@ def recipes(epochs: int, batch_size: int) -> list[Recipe]:
     ]
 
 
-class Workshop:
+class Experiment:
     """Images, backbones and runs below one folder."""
 
     def __init__(self, folder: Path, size: Backbones, images: int) -> None:
@@ -86,19 +81,9 @@ class Workshop:
 
 def run_training(data: Path, out: Path, flags: dict[str, Any], device: str, cache: Path, *more: str) -> None:
     """Run `python -m train` as a separate process; `MiniClipError` with its last line if it fails."""
-    command = [sys.executable, "-m", "train", "--data", str(data), "--out", str(out), *more]
-    command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    command += ["--device", device] if DEVICE_FLAG else []
-    environment = {**os.environ, "MINICLIP_CACHE": str(cache), "TQDM_DISABLE": "1", "PYTHONPATH": python_path()}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise MiniClipError(f"training {out.name} failed: {last[0]}")
-
-
-def python_path() -> str:
-    """This checkout first, then the caller's PYTHONPATH."""
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    arguments = ["--data", str(data), "--out", str(out), "--device", device, *more]
+    arguments += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    run_module(f"training {out.name}", "train", *arguments, MINICLIP_CACHE=str(cache), TQDM_DISABLE="1")
 
 
 def records_of(run: Path) -> list[dict[str, float]]:
@@ -110,14 +95,14 @@ def pairs_per_s(records: list[dict[str, float]], pairs: int) -> float:
     return pairs / min(record["seconds"] for record in records)
 
 
-def compare_setups(shop: Workshop, devices: list[str], epochs: int, batch_size: int, table: Table) -> None:
+def compare_setups(experiment: Experiment, devices: list[str], epochs: int, batch_size: int, table: Table) -> None:
     """Train each setup on each device; the losses must agree with those of the CPU."""
     for recipe in recipes(epochs, batch_size):
-        pairs = recipe.pairs(shop.train_images)
+        pairs = recipe.pairs(experiment.train_images)
         records = {}
         for device in devices:
             try:
-                records[device] = shop.train(recipe, device)
+                records[device] = experiment.train(recipe, device)
             except MiniClipError as error:
                 table.add(f"{recipe.name} trains on {device}", str(error)[:200], "a finished run", False)
                 continue
@@ -149,19 +134,19 @@ def full_size_speed(folder: Path, devices: list[str], images: dict[str, int], ta
     run: Path | None = None
     base = {"train.setup": 2, "train.batch_size": 256, "train.captions_per_image": 1, "train.patience": 99}
     for device in devices:
-        shop = Workshop(folder / f"full-{device}", FULL, images[device])
+        experiment = Experiment(folder / f"full-{device}", FULL, images[device])
         epochs = 3 if device == "cuda" else 1
         micro_batches = (64, 0) if device == "cuda" else (64,)
         for micro_batch in micro_batches:
             recipe = Recipe(f"full {micro_batch}", {**base, "train.epochs": epochs, "train.micro_batch": micro_batch})
             try:
-                records = shop.train(recipe, device)
+                records = experiment.train(recipe, device)
             except MiniClipError as error:
                 table.add(f"setup 2, full size on {device}", str(error)[:200], "a finished run", False)
                 continue
-            run = shop.run_folder(recipe.name, device)
+            run = experiment.run_folder(recipe.name, device)
             kind = torch.bfloat16 if device == "cuda" else torch.float32
-            rate, peak = pairs_per_s(records, recipe.pairs(shop.train_images)), matrix_tflop_per_s(device, kind)
+            rate, peak = pairs_per_s(records, recipe.pairs(experiment.train_images)), matrix_tflop_per_s(device, kind)
             rates[device] = max(rate, rates.get(device, 0))
             gflop = 3 * gflop_of_a_pair(run)  # a backward pass costs two forward passes
             share = rate * gflop / 1e3 / peak
