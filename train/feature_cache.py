@@ -7,6 +7,7 @@ If two training processes need the same cache, one fills it and the other waits.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -163,21 +164,13 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _no_room(folder, error) from error
     with file:
-        _lock(file)
+        with contextlib.suppress(OSError):  # some network disks have no locks: do not wait
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("waiting for another training run that computes the same features", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _lock(file: IO[str]) -> None:
-    try:
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("waiting for another training run that computes the same features", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-    except (ImportError, OSError):
-        return  # no locks on Windows and on some network disks: do not wait
 
 
 def _read_progress(folder: Path) -> tuple[int, dict[int, MiniClipError]] | None:
@@ -195,12 +188,7 @@ def _read_progress(folder: Path) -> tuple[int, dict[int, MiniClipError]] | None:
 
 
 def _cached(
-    description: str,
-    key: object,
-    order: np.ndarray,
-    shape: tuple[int, ...],
-    passes: Passes,
-    store: Store = _store_rows,
+    description: str, key: object, order: np.ndarray, shape: tuple[int, ...], passes: Passes, store: Store = _store_rows
 ) -> Features:
     """Fill or continue the cache of `key`, visiting rows in `order`."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

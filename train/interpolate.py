@@ -81,11 +81,11 @@ def check_same_model(before: Run, after: Run) -> None:
     """`MiniClipError` unless the runs differ only in their weights."""
     shapes = [{name: value.shape for name, value in run.model.state_dict().items()} for run in (before, after)]
     if shapes[0] != shapes[1]:
-        raise MiniClipError(f"{before.folder} and {after.folder} are of different models; mix a run and its start")
+        raise MiniClipError(f"{before.folder} and {after.folder} are of different models; name runs of one model")
     tokenizers = [(run.folder / "tokenizer.json").read_bytes() for run in (before, after)]
     if tokenizers[0] != tokenizers[1] or before.transform != after.transform:
         raise MiniClipError(
-            f"{before.folder} and {after.folder} process texts or images differently; mix a run and its start"
+            f"{before.folder} and {after.folder} process texts or images differently; name runs of one model"
         )
 
 
@@ -96,7 +96,8 @@ def readable_validation(source: CaptionTable, transform: ImageTransform, allow_m
     """
     table = source.split("val")
     table = table.without(unreadable_images(table, transform))
-    print("".join(line + "\n" for line in table.skipped_lines()), end="")
+    for line in table.skipped_lines():
+        print(line)
     check_skipped(table, allow_missing)
     return table
 
@@ -113,7 +114,7 @@ def sweep(
 
 
 def copied_weights(run: Run) -> dict[str, Tensor]:
-    """A copy of the run's weights, which later changes of its model leave alone."""
+    """A copy of the run's weights, which does not change with the model."""
     return {name: value.clone() for name, value in run.model.state_dict().items()}
 
 

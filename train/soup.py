@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = _greedy(runs[0], weights, recalls, tables, device)
     soup = average([weights[place] for place in chosen])
     recall = _mean_recalls(runs[0], soup, tables, device)
-    names = [folder.name for folder in arguments.runs]
+    names = [str(folder) for folder in arguments.runs]  # their last parts may be equal
     print(recall_table(dict(zip(names, recalls, strict=True)) | {f"average of {len(chosen)}": recall}))
     write_run(runs[chosen[0]], soup, recall, arguments.out)
     print(f"averaged {', '.join(names[place] for place in chosen)}; run in {arguments.out}")

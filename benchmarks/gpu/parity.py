@@ -3,13 +3,10 @@
 In: a run and images that it was not trained on. Out: a bundle, and lines of the table.
 """
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from benchmarks.gpu.processes import run_module
@@ -21,42 +18,13 @@ from export.benchmark.measure import quality
 from miniclip.data.captions import read_captions
 from miniclip.evaluation.evaluate import embed_split
 from miniclip.inference.bundle import Bundle
-from miniclip.inference.encoders import Encoders
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.inference.providers import CPU, CUDA, open_session, session_options
-from miniclip.models.checkpoint import Run, load_run
+from miniclip.models.checkpoint import load_run
+from miniclip.models.device import choose_device
 
 MIN_EXTREME_COSINE = 0.99  # between fp16 and fp32, on artificial images
 SPEED_BATCH = 64
-
-
-class TorchOn(Encoders):
-    """Encoders that run a run's model in PyTorch on any device, in float32."""
-
-    def __init__(self, run: Run, device: str) -> None:
-        self.model, self.device = run.model.to(device).eval(), device
-        self.transform, self.tokenizer = run.transform, run.tokenizer
-        self.dim, self.logit_scale = run.config.model.projection_dim, float(run.model.logit_scale.detach())
-
-    @torch.inference_mode()
-    def embed_pixels(self, pixel_values: np.ndarray) -> np.ndarray:
-        return np.asarray(self.model.encode_image(torch.from_numpy(pixel_values).to(self.device)).float().cpu())
-
-    @torch.inference_mode()
-    def embed_tokens(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        tokens = (torch.from_numpy(values).to(self.device) for values in (input_ids, attention_mask))
-        return np.asarray(self.model.encode_text(*tokens).float().cpu())
-
-
-@contextlib.contextmanager
-def no_tf32() -> Iterator[None]:
-    """Turn off TF32, which PyTorch's convolutions use on a GPU by default."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def export_run(run: Path, bundle: Path) -> None:
@@ -68,22 +36,19 @@ def export_run(run: Path, bundle: Path) -> None:
 def check_recall(run: Path, bundle: Path, data: Path, devices: list[str], table: Table) -> None:
     """Compare Recall@K and embeddings of every precision and device with those of PyTorch on each device."""
     scenes = read_captions(data).split("val", "test")
-    torches: dict[str, Encoders] = {}
-    with no_tf32():
-        embeds = {}
-        for device in devices:
-            torches[device] = TorchOn(load_run(run), device)
-            embeds[device] = embed_split(torches[device], scenes, f"torch on {device}")
+    embeds = {}
+    for device in devices:
+        encoders = load_run(run).encoders(device=choose_device(device, autocast=False, tf32=False))
+        embeds[device] = embed_split(encoders, scenes, f"torch on {device}")
     images = len(scenes.image_paths)
     for device in devices:
         rows = {"torch": quality(embeds["cpu"], embeds["cpu"], "karpathy")}
         if device != "cpu":
-            add_parity(
-                table, "torch", device, {**rows, "fp32": quality(embeds[device], embeds["cpu"], "karpathy")}, images
-            )
+            rows["fp32"] = quality(embeds[device], embeds["cpu"], "karpathy")
+            add_parity(table, "torch", device, rows, images)
         for precision in ("fp32", "fp16"):
-            encoders = OnnxEncoders(Bundle.open(bundle), device, precision, strict=True, exact=True)
-            own = embed_split(encoders, scenes, f"{precision} on {device}")
+            onnx = OnnxEncoders(Bundle.open(bundle), device, precision, strict=True, exact=True)
+            own = embed_split(onnx, scenes, f"{precision} on {device}")
             for reference in devices if device == "cuda" else ["cpu"]:
                 torch_row = quality(embeds[reference], embeds[reference], "karpathy")
                 compared = {"torch": torch_row, precision: quality(own, embeds[reference], "karpathy")}
@@ -91,7 +56,7 @@ def check_recall(run: Path, bundle: Path, data: Path, devices: list[str], table:
 
 
 def add_parity(table: Table, name: str, where: str, rows: dict[str, dict[str, float]], images: int) -> None:
-    """Add a line for the row of `rows` that is not PyTorch's reference."""
+    """Add a line that compares the other row of `rows` with that of `torch`."""
     (own,) = (row for key, row in rows.items() if key != "torch")
     failures = parity_failures(rows, images)
     change = own["mean_recall"] - rows["torch"]["mean_recall"]

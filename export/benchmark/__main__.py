@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from miniclip.cli.command import ArgumentParser, run_command
-from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag
+from miniclip.cli.flags import add_allow_missing_flag, add_image_root_flag, positive
 from miniclip.data.caption_table import check_skipped
 from miniclip.data.captions import read_sources
 from miniclip.errors import MiniClipError
@@ -59,7 +59,7 @@ def make_parser() -> ArgumentParser:
     add_device_flag(parser)
     parser.add_argument("--strict", action="store_true", help="fail if a requested GPU does not start")
     add_allow_missing_flag(parser)
-    parser.add_argument("--turns", type=int, default=5, help="measurements of each speed (default 5)")
+    parser.add_argument("--turns", type=positive, default=5, help="measurements of each speed (default 5)")
     parser.add_argument("--json", type=Path, help="write the result to this file, and a chart beside it")
     return parser
 
@@ -99,9 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = measure_machine()
     gflop = gflop_per_image(run, device)
     folders = {name: run.folder if name.startswith("torch") else bundle.folder for name in models}
-    turns = max(1, arguments.turns)
     torch_device = str(device.torch_device)
-    found = speeds(folders, reference, run.transform, turns, arguments.provider, torch_device)
+    found = speeds(folders, reference, run.transform, arguments.turns, arguments.provider, torch_device)
     for name, speed in found.items():
         rate = max(speed["images_per_s"].values())
         rows[name] |= {**speed, "gemm_share": rate * gflop / machine.gemm_gflop_per_s}

@@ -1,8 +1,8 @@
 """Quality and speed of encoders, measured side by side.
 
 In: folders of models and a split. Out: one row of figures per model. Each model's speed is measured in a separate
-process (`export.benchmark.worker`). The processes take turns, so that noise of the machine affects all of them alike;
-the median pass counts.
+process (`export.benchmark.worker`). The processes take turns, so that other work on the machine affects all of them
+alike. The median of all passes counts.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -46,7 +45,7 @@ def quality(embeds: SplitEmbeds, reference: SplitEmbeds, protocol: str) -> dict[
 
 
 def _overlap(embeds: SplitEmbeds, reference: SplitEmbeds) -> float:
-    """Share of the reference's ten best images that are also among ours: mean over all captions."""
+    """Share of the reference's ten best images that are also among the model's, averaged over all captions."""
     ours, theirs = (ExactSearch(e.image_embeds).top_k(e.text_embeds, 10)[1] for e in (embeds, reference))
     return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(ours, theirs, strict=True)]))
 
@@ -83,9 +82,7 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._process.kill()
         self._process.communicate()
 

@@ -101,6 +101,6 @@ def test_runs_of_different_models_are_not_mixed(
     command = ["train.interpolate", "--before", tiny_run, "--data", captioned_folder, "--out", tmp_path / "mixed"]
     done = run_cli(*command, "--after", wide)
     assert done.returncode == 2 and re.fullmatch(
-        r"error: .* are of different models; mix a run and its start\n", done.stderr
+        r"error: .* are of different models; name runs of one model\n", done.stderr
     )
     assert not (tmp_path / "mixed").exists()

@@ -20,7 +20,7 @@ __all__ = ["config"]  # a fixture
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, config: Config, captioned_folder: Path) -> list[Path]:
-    folders = [tmp_path_factory.mktemp("soup") / str(seed) for seed in (0, 1)]
+    folders = [tmp_path_factory.mktemp("soup") / "run" for _ in range(2)]
     for seed, folder in enumerate(folders):
         start(folder, with_train(config, epochs=1, seed=seed), captioned_folder).run()
     return folders
@@ -36,22 +36,18 @@ def test_the_average_is_taken_weight_by_weight() -> None:
 
 
 def test_a_uniform_soup_is_a_run_with_the_mean_of_the_weights(
-    runs: list[Path], captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: list[Path],
+    captioned_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "soup"
-    arguments = [
-        "soup",
-        "--runs",
-        *map(str, runs),
-        "--data",
-        str(captioned_folder),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    ]
-    monkeypatch.setattr("sys.argv", arguments)
+    arguments = ["soup", "--runs", *map(str, runs), "--data", str(captioned_folder), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", [*arguments, "--device", "cpu"])
     assert soup() == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{run} " in printed for run in runs)  # both are named "run"
     own = [load_file(run / "model.safetensors") for run in runs]
     mixed = load_run(out).model.state_dict()
     for name, value in mixed.items():
