@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.__main__ import _shares
+from export.__main__ import _durations
 from miniclip.data import stages as stages_module
 from miniclip.data.stages import Stages
 from tests.support.cli import run_cli
@@ -46,6 +46,6 @@ def test_finished_stages_determine_the_remaining_time() -> None:
 def test_an_export_names_each_of_its_stages(precisions: list[str], tiny_run: Path, tmp_path: Path) -> None:
     done = run_cli("export", "--run", tiny_run, "--out", tmp_path / "bundle", "--precision", *precisions)
     assert done.returncode == 0, done.stderr
-    names = list(_shares(precisions, is_calibrated=True))
+    names = list(_durations(precisions, is_calibrated=True))
     expected = [f"{name} ({number} of {len(names)})" for number, name in enumerate(names, 1)]
     assert [line for line in done.stderr.splitlines() if re.search(r" \(\d of \d\)$", line)] == expected
