@@ -189,9 +189,16 @@ MUTATIONS = (
     Mutation(
         "recall gate",
         "export/recall_check.py",
-        "        if change <= allowed:  # false for NaN\n",
-        "        if True:\n",
+        '        if not abs(recalls[precision] - recalls["fp32"]) <= allowed:  # also true for NaN\n',
+        "        if False:\n",
         "tests/unit/test_recall_check.py::test_the_recall_check_refuses_an_fp16_tower_with_nan",
+    ),
+    Mutation(
+        "cosine gate",
+        "export/recall_check.py",
+        "            if not cosine >= least:\n",
+        "            if False:\n",
+        "tests/unit/test_recall_check.py::test_the_recall_check_refuses_fp16_embeddings_that_are_far_from_fp32",
     ),
     Mutation(
         "split by image",
