@@ -21,15 +21,11 @@ def print_result(
     missing: int,
     searcher: "Searcher",
 ) -> None:
-    """Print lines, one JSON object or paths, depending on the flags. `missing` images were left out."""
+    """Print the result as lines, one JSON object or paths. `missing` images were left out: their files are gone."""
     paths = searcher.index.paths
     if arguments.json:
         asked = " | ".join([*query.texts, *arguments.image, *arguments.like])
-        facts = {
-            "nothing_matches": result.nothing_matches,
-            "calibrated": result.is_calibrated,
-            "missing": missing,
-        }
+        facts = {"nothing_matches": result.nothing_matches, "calibrated": result.is_calibrated, "missing": missing}
         results = [_as_json(hit, query, searcher) for hit in result.hits]
         found = [{"score": hit.score, "caption": hit.caption} for hit in captions]
         print(json.dumps({"query": asked, "results": results, "captions": found, **facts}))
@@ -50,23 +46,23 @@ def no_probability(query: "Query", searcher: "Searcher") -> str:
 
 
 def _day_of(row: int, searcher: "Searcher") -> str | None:
-    """The day an image was taken."""
+    """The day on which an image was taken, or None."""
     taken = searcher.index.taken[row]
     return None if taken != taken else str(taken.astype("datetime64[D]"))  # NaT differs from itself
 
 
 def _as_json(hit: "Hit", query: "Query", searcher: "Searcher") -> dict[str, Any]:
-    own = {
+    fields = {
         "score": hit.score if query.has_subject else None,
         "path": searcher.index.paths.file(hit.row),
         "captions": hit.captions,
         "probability": hit.probability,
     }
     if query.sort == "date" or not query.has_subject:
-        own["taken"] = _day_of(hit.row, searcher)
+        fields["taken"] = _day_of(hit.row, searcher)
     if hit.second is not None:
-        own["second"] = hit.second
-    return own | ({"by_name": True} if hit.by_name else {}) | ({"text": hit.text} if hit.text else {})
+        fields["second"] = hit.second
+    return fields | ({"by_name": True} if hit.by_name else {}) | ({"text": hit.text} if hit.text else {})
 
 
 def _print_lines(
@@ -77,17 +73,17 @@ def _print_lines(
     searcher: "Searcher",
 ) -> None:
     from miniclip.cli.terminal import dim, preview
-    from miniclip.data.moments import spoken
+    from miniclip.data.moments import readable
     from miniclip.data.paths import printable
 
     for caption in captions:
         print(f"{dim(f'{caption.score:.4f}')}\t{printable(caption.caption)}")
     for hit in hits:
         first = f"{hit.score:.4f}" if query.has_subject else _day_of(hit.row, searcher) or "no date"
-        likely = "" if hit.probability is None else f"\t{dim(f'{hit.probability:.3f}')}"
+        probability = "" if hit.probability is None else f"\t{dim(f'{hit.probability:.3f}')}"
         text = f"\t{dim(f'text: {printable(hit.text)}')}" if hit.text else ""
-        name = text or (f"\t{dim('by name')}" if hit.by_name else "")
-        print(f"{dim(first)}\t{printable(spoken(searcher.index.paths.text(hit.row)))}{likely}{name}")
+        reason = text or (f"\t{dim('by name')}" if hit.by_name else "")
+        print(f"{dim(first)}\t{printable(readable(searcher.index.paths.text(hit.row)))}{probability}{reason}")
         if arguments.preview:
             try:
                 print(preview(searcher.index.source(hit.row)))
@@ -111,7 +107,7 @@ def _explain(query: "Query", result: "SearchResult", searcher: "Searcher") -> No
 
 
 def _none_passes(query: "Query", index: Any) -> str:
-    """Say which filters exclude every image. Many folders have few dates, so the line gives their number."""
+    """The message for filters that exclude every image; for dates, it gives the number of images with a date."""
     if query.set_filters.keys() <= {"after", "before"}:
         days = " and ".join(f"{word} {day}" for word, day in (("after", query.after), ("before", query.before)) if day)
         return f"no image was taken {days}; only {index.dated:,} of {len(index):,} have a date"

@@ -1,6 +1,6 @@
-"""The table that every caption format is read into: images, their captions, their splits, and skipped rows.
+"""The table that all caption formats are read into: images, their captions, their splits, and skipped rows.
 
-In: rows of `miniclip.data.captions`. Out: `CaptionTable`. An image is in one split with all its captions.
+In: rows of `miniclip.data.captions`. Out: `CaptionTable`. An image and all its captions are in the same split.
 """
 
 from collections import Counter
@@ -16,30 +16,29 @@ from miniclip.errors import MiniClipError
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped file or row. `rows` is the number of caption rows lost with it.
-
-    `split` is the split that it belongs to; None if it is unknown, and then every split counts it.
-    """
+    """A skipped file or row."""
 
     name: str
     reason: str
-    rows: int = 1
-    split: str | None = ""
+    rows: int = 1  # caption rows that are lost with it
+    split: str | None = ""  # None: unknown, so every split counts it
 
 
 @dataclass(frozen=True, eq=False)
 class CaptionTable:
-    """Images and their captions. All captions of an image are in its split, so no caption is in two splits."""
+    """Images and their captions, and what was skipped."""
 
     image_paths: list[Path]  # N_images, existing files
-    splits: list[str]  # N_images: "train", "val", "test", or "" for an image in no official list
+    splits: list[str]  # N_images: "train", "val", "test", or "" for an image that no official list names
     captions: list[str]  # N_texts
     image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
     skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # about rows that were not read literally
+    notes: list[str] = field(
+        default_factory=list
+    )  # messages, such as how many names were written differently than their files
 
     def split(self, *names: str) -> "CaptionTable":
-        """The images of these splits with their captions; `dev`, `valid`, `validation` mean val, `all` is all images.
+        """The images of these splits with their captions; "all" means every image, and synonyms such as "dev" work.
 
         Errors: `MiniClipError` if a split is unknown or empty; the message lists the existing splits.
         """
@@ -52,7 +51,7 @@ class CaptionTable:
         return self._only(keep, [skipped for skipped in self.skipped if skipped.split in {*wanted, None}])
 
     def without(self, image_rows: dict[int, str]) -> "CaptionTable":
-        """Drop images that could not be decoded, row -> reason, with their captions."""
+        """This table without some images and their captions; `image_rows` maps their rows to reasons, for `skipped`."""
         keep = np.ones(len(self.image_paths), dtype=bool)
         keep[list(image_rows)] = False
         dropped = [
@@ -73,7 +72,7 @@ class CaptionTable:
         return self._only(keep, [])
 
     def and_train(self, other: "CaptionTable") -> "CaptionTable":
-        """This table with another training split appended, which may be empty; validation and test do not change."""
+        """This table followed by another one, which must hold only training images and may be empty."""
         return CaptionTable(
             image_paths=self.image_paths + other.image_paths,
             splits=self.splits + other.splits,
@@ -84,18 +83,19 @@ class CaptionTable:
         )
 
     def apart_from(self, other: "CaptionTable") -> "CaptionTable":
-        """This table without the images that another table holds out (val and test), even under other names."""
+        """This table without the files that are in val or test of another table, even by another path."""
         pairs = zip(other.image_paths, other.splits, strict=True)
         held_out = {path.resolve() for path, split in pairs if split in ("val", "test")}
         keep = np.array([path.resolve() not in held_out for path in self.image_paths], dtype=bool)
         return self._only(keep, self.skipped)
 
     def captions_of(self, image_row: int) -> list[str]:
+        """All captions of one image."""
         start, end = np.searchsorted(self.image_of_caption, [image_row, image_row + 1])
         return self.captions[start:end]
 
     def summary(self) -> str:
-        """A line of counts, one of reasons if something was skipped, and the notes."""
+        """A line of counts, then a line of reasons if something was skipped, then the notes."""
         text = f"{len(self.image_paths):,} images, {len(self.captions):,} captions: {self._split_counts()}"
         if self.skipped:
             reasons = Counter(skipped.reason for skipped in self.skipped).most_common()
@@ -128,7 +128,10 @@ class CaptionTable:
 
 
 def check_skipped(table: CaptionTable, allow_missing: bool, limit: float = 0.05) -> None:
-    """`MiniClipError` when more than `limit` of the rows (captions, or images where there are none) were skipped."""
+    """Refuse a table if more than the share `limit` of its rows was skipped, unless `allow_missing`.
+
+    Rows are captions, or images if there are no captions. Errors: `MiniClipError` with the first reasons.
+    """
     skipped = sum(entry.rows for entry in table.skipped)
     total = skipped + (len(table.captions) or len(table.image_paths))
     if allow_missing or skipped <= limit * total:

@@ -1,15 +1,17 @@
-"""Captions and images of every format -> one `CaptionTable`, split by image and never by caption row.
+"""Read captions and images of every format into one `CaptionTable`.
 
 In: a folder, a caption file, `hf:USER/NAME` or `openmoji`. Out: existing image files, their captions, their splits,
-and the name and reason of everything that was skipped. Nothing is decoded here. Splits are the official ones if the
-data has any, otherwise 80/10/10 by a seed. Splitting rows instead would train on captions of validation images.
+and the name and reason of everything that was skipped. Images are not decoded here. Splits are the official ones if the
+data has any, otherwise 80/10/10 by a seed. Images are split, not captions: an image and all its captions are in the
+same split, so that no validation image is trained on.
 """
 
+import contextlib
 import csv
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -29,15 +31,15 @@ from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
 IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "flickr30k-images", "Flicker8k_Dataset", "Flickr8k_Dataset")
-UNCAPTIONED = "image without any caption"
+UNCAPTIONED = "image without any caption"  # a reason to skip it
 
 
 def read_captions(path: str | Path, seed: int = 0, image_root: Path | None = None) -> CaptionTable:
     """Read a dataset; the path determines its format: a folder, a caption file, `hf:USER/NAME` or `openmoji`.
 
-    The seed matters only if the data has no splits. `image_root` is the folder of a caption file's images, if they are
-    not beside it.
-    Errors: `MiniClipError` if the path is missing or empty, its format unknown, or no image is left.
+    The seed matters only if the data has no splits. `image_root` is the folder of the images, if they are not beside
+    the caption file.
+    Errors: `MiniClipError` if the path is missing or empty, its format is unknown, or no caption has an image.
     """
     source = str(path)
     if image_root is not None:
@@ -49,14 +51,12 @@ def read_captions(path: str | Path, seed: int = 0, image_root: Path | None = Non
     if source.startswith("hf:"):
         return _build(read_hugging_face(source.removeprefix("hf:")), {}, seed, source)
     path = expand(path)
-    try:
+    with _read_errors(path):
         if not path.exists():
             raise MiniClipError(f"{path} does not exist; give a folder, a caption file, hf:USER/NAME or openmoji")
         if path.is_file():
             return _read_file(path, seed, image_root)
         return _captioned_folder(path, seed, image_root) or _image_folder(path, seed)
-    except (OSError, csv.Error) as error:
-        raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_sources(
@@ -80,11 +80,17 @@ def _check_image_root(source: str, image_root: Path) -> None:
 
 
 def read_folder_captions(folder: Path) -> CaptionTable | None:
-    """The captions in a folder of images, or None if there are none; errors as in `read_captions`."""
-    try:
+    """The captions in a folder of images, or None if it has none; errors as in `read_captions`."""
+    with _read_errors(folder):
         return _captioned_folder(folder, seed=0)
+
+
+@contextlib.contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, csv.Error) as error:
-        raise MiniClipError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from error
+        raise MiniClipError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _captioned_folder(path: Path, seed: int, image_root: Path | None = None) -> CaptionTable | None:
@@ -106,13 +112,13 @@ def _captioned_folder(path: Path, seed: int, image_root: Path | None = None) -> 
 
 @dataclass
 class _CaptionedImage:
-    """One image with the data of its rows; `captions` is a set that keeps its order."""
+    """One image with the data of its rows."""
 
     name: str
     path: Path | None
     problem: str
     split: str = ""
-    captions: dict[str, None] = field(default_factory=dict)
+    captions: dict[str, None] = field(default_factory=dict)  # a set in the order of the rows
     rows: int = 0
     empty_rows: int = 0
 
@@ -125,9 +131,9 @@ def _build(
     uncaptioned: Sequence[Skipped] = (),
     notes: Sequence[str] = (),
 ) -> CaptionTable:
-    """Rows whose images have been looked up, and official lists {file name: split} if there are any -> the table."""
+    """Rows whose images have been found, and the official lists {file name: split} or {} -> the table."""
     skipped: list[Skipped] = []
-    images: dict[str, _CaptionedImage] = {}  # by file, so that a.jpg and Images/a.jpg are one image
+    images: dict[str, _CaptionedImage] = {}  # by path, because names such as a.jpg and Images/a.jpg may mean one file
     for row in rows:
         if not row.name:
             split = normalise_split(row.split) if row.split.strip().lower() in SPLIT_WORDS else None
@@ -137,10 +143,12 @@ def _build(
         _add_row(image, row, source)
     if not any(image.split for image in images.values()):
         names = [image.name for image in images.values()]
-        # over all names, including missing files, so that a lost file does not change the split of others
-        by_form = {composed(name): split for name, split in lists.items()}
-        splits = [by_form.get(composed(PurePosixPath(name).name), "") for name in names]
-        splits = splits if lists else seeded_splits(names, seed)
+        # missing files take part, so that a lost file does not change the splits of other images
+        if lists:
+            by_form = {composed(name): split for name, split in lists.items()}
+            splits = [by_form.get(composed(PurePosixPath(name).name), "") for name in names]
+        else:
+            splits = seeded_splits(names, seed)
         for image, split in zip(images.values(), splits, strict=True):
             image.split = split
 
@@ -234,7 +242,7 @@ def _located(row: Row, places: list[Path], names: FileNames) -> Row:
 
 
 def _uncaptioned(rows: list[Row], lists: dict[str, str] | None = None) -> list[Skipped]:
-    """Images without captions beside captioned ones. Their `rows` is 0, because no caption row is lost with them."""
+    """Images without captions in the folders of captioned images. Their `rows` is 0: no caption row is lost."""
     named = {row.path for row in rows if row.path}
     beside = [file for folder in sorted({path.parent for path in named}) for file in sorted(folder.iterdir())]
     return [
@@ -252,15 +260,13 @@ def _split_rows(file: Path) -> CaptionRows:
 
 
 def _image_folder(folder: Path, seed: int) -> CaptionTable:
-    """All images below a folder, without captions. Hidden files and folders of programs are skipped."""
+    """All images below a folder, without captions. Hidden files, and folders of programs, are left out."""
     paths: list[Path] = []
     ignore = Ignore(str(folder))
     for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and not ignore.leaves_out(f"{parent}/{name}", is_folder=True)
-        )
+        subfolders[:] = [
+            name for name in subfolders if name[0] != "." and not ignore.leaves_out(f"{parent}/{name}", is_folder=True)
+        ]
         paths += [Path(parent, name) for name in files if _is_image(name) and os.path.isfile(Path(parent, name))]
     if not paths:
         raise MiniClipError(f"{folder} holds no caption file and no images; MiniCLIP reads {SOURCES}")

@@ -1,7 +1,7 @@
-"""Convert an image with another ICC profile than sRGB to sRGB, so that its colours are those in a browser.
+"""Convert an image with an ICC profile to sRGB, so that its colours are those in a browser.
 
-In: a decoded image and the profile of its file. Out: RGB. A damaged profile, or one for another colour space than the
-image's, is ignored. Transforms are cached by profile. A transform that changes no colour is not applied.
+In: a decoded image and the profile of its file. Out: the image in sRGB. A damaged profile is ignored, and so is a
+profile for another colour space. Transforms are cached by profile. A transform that changes no colour is not applied.
 """
 
 import io
@@ -12,13 +12,13 @@ from PIL import Image, ImageCms
 
 MAX_PROFILE_BYTES = 8 << 20
 KINDS = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> the profile's colour space
-INVISIBLE = 2  # levels of 255: profiles of sRGB differ by rounding
+MAX_ROUNDING = 2  # levels of 255, by which profiles of sRGB differ from each other
 
 
 def to_srgb(image: Image.Image, profile: object) -> Image.Image:
     """An RGB, grey, CMYK or Lab image -> the same image, or an sRGB image if its profile changes the colours.
 
-    Programs that convert an image to grey may leave its RGB profile. It is applied to three equal channels.
+    Some programs convert an image to grey and keep its RGB profile. Such an image is converted to RGB first.
     """
     if not isinstance(profile, bytes) or not 128 <= len(profile) <= MAX_PROFILE_BYTES or image.mode not in KINDS:
         return image
@@ -53,4 +53,4 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     probe = Image.fromarray(grid) if mode == "RGB" else Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     after = ImageCms.applyTransform(probe, transform)
     before = np.asarray(probe.convert("RGB"), dtype=np.int16)
-    return after is not None and int(np.abs(np.asarray(after, dtype=np.int16) - before).max()) <= INVISIBLE
+    return after is not None and int(np.abs(np.asarray(after, dtype=np.int16) - before).max()) <= MAX_ROUNDING

@@ -1,7 +1,7 @@
-"""Parse dates in images, in the spellings of cameras, phones and programs.
+"""Parse dates in the notations of cameras, phones and programs.
 
-In: the text of a date. Out: the camera's own local time, to the second, or None. The offset from UTC is read and
-dropped, because people search for the day that their camera showed.
+In: the text of a date. Out: the camera's local time, to the second, or None. An offset from UTC is ignored, because
+people search for the day that their camera showed.
 """
 
 import re
@@ -31,7 +31,7 @@ _NAMED = r"(?:[A-Za-z]{2,9}[,.]?\s+)?"
 _SPELLINGS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"{_DAY}(?:(?:\s*T\s*|[\s:,;_\-]+){_TIME}{_ZONE})?",  # EXIF, ISO 8601 and their relatives
+        rf"{_DAY}(?:(?:\s*T\s*|[\s:,;_\-]+){_TIME}{_ZONE})?",  # EXIF, ISO 8601 and similar
         rf"{_DAY}[\sT]\s*(?P<hour>\d{{2}})(?P<minute>\d{{2}})?{_ZONE}",
         rf"{_DAY_FIRST}(?:[\s,T]+{_TIME}{_ZONE})?",
         rf"{_COMPACT_DAY}(?:[\sT:_\-]*{_COMPACT_TIME}{_ZONE})?",  # IPTC, ISO 8601 without separators
@@ -45,9 +45,9 @@ _SPELLINGS = [
 
 
 def parse_date(text: str | bytes) -> datetime | None:
-    """A date in any common spelling; None for other texts, and for dates that no photograph can have.
+    """The date that a text in any common notation means; None for other texts, and for dates of no possible photograph.
 
-    Dates before 1826, dates more than a day ahead of this machine's clock, and days that do not exist are impossible.
+    Impossible are days that do not exist, dates before 1826, and dates more than a day ahead of this machine's clock.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
@@ -77,7 +77,7 @@ def parse_date(text: str | bytes) -> datetime | None:
     later = timedelta()
     if second == 60:  # a leap second
         second, later = 59, timedelta(seconds=1)
-    if (hour, minute, second) == (24, 0, 0):  # some phones write midnight so; it is the start of the named day
+    if (hour, minute, second) == (24, 0, 0):  # some phones write 24:00:00 for the start of a day
         hour = 0
     try:
         date = datetime(int(parts["year"]), month, int(parts["day"]), hour, minute, second) + later

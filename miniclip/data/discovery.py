@@ -1,7 +1,7 @@
 """Find the file of a folder that holds its captions.
 
-In: a folder. Out: its caption file, or the rows of text files beside its images. `miniclip.data.formats` recognises
-caption files. This module does not compare captions with images.
+In: a folder. Out: its caption file, or the rows of text files beside its images. The formats themselves are in
+`miniclip.data.formats`. This module does not check that the images exist.
 """
 
 import os
@@ -16,7 +16,7 @@ from miniclip.data.splits import SPLIT_WORDS
 from miniclip.errors import MiniClipError
 
 MAX_SIDECAR_BYTES = 64 << 10  # a longer text is not a caption
-MEANT = re.compile(r"captions?\.(csv|tsv|jsonl)")  # unreadable files of other names are ignored
+CLEARLY_CAPTIONS = re.compile(r"captions?\.(csv|tsv|jsonl)")  # an error if unreadable; other names are ignored
 
 
 def sidecar_rows(folder: Path) -> list[Row]:
@@ -35,10 +35,9 @@ def sidecar_rows(folder: Path) -> list[Row]:
             text = texts.get(name.rpartition(".")[0])
             if text is None or name.startswith(".") or not name.lower().endswith(SUFFIXES):
                 continue
-            file = Path(parent, text)
-            if file.stat().st_size > MAX_SIDECAR_BYTES:
+            file, path = Path(parent, text), Path(parent, name)
+            if not (file.is_file() and path.is_file()) or file.stat().st_size > MAX_SIDECAR_BYTES:
                 continue
-            path = Path(parent, name)
             own = path.relative_to(folder).as_posix()
             captions = [line for _, line in numbered_lines(file)] or [""]
             rows += [Row(own, caption, where=str(file.relative_to(folder)), path=path) for caption in captions]
@@ -58,7 +57,7 @@ def caption_file_in(folder: Path) -> Path | None:
         if file.suffix.lower() in CAPTION_SUFFIXES and file.is_file():
             if reader_of(file):
                 (usual if is_usual else others).append(file)
-            elif is_usual or MEANT.fullmatch(name):
+            elif is_usual or CLEARLY_CAPTIONS.fullmatch(name):
                 raise unknown_format(file)
     files = usual or others
     if len(files) > 1:

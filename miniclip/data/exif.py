@@ -1,6 +1,7 @@
 """Read EXIF tags one by one, so that a tag with a wrong offset does not affect the others.
 
-In: an EXIF block or a TIFF file, which have the same form. Out: the values of single tags, as integers or bytes.
+In: an EXIF block or a TIFF file, which have the same structure. Out: the values of single tags as integers, fractions
+or bytes.
 Source: CIPA DC-008 (Exif 3.0), section 4.6; TIFF 6.0, section 2.
 """
 
@@ -21,27 +22,27 @@ Directory = dict[int, tuple[int, bytes]]  # tag -> TIFF type and raw bytes
 
 
 class ExifBlock:
-    """One EXIF block: `tags` holds IFD0 and, below it, the Exif IFD; `gps` the GPS IFD."""
+    """The tags of one EXIF block: `tags` has those of IFD0 and the Exif IFD, `gps` those of the GPS IFD.
+
+    If IFD0 and the Exif IFD have the same tag, that of the Exif IFD counts.
+    """
 
     def __init__(self, stream: BinaryIO, wanted: Sequence[int]) -> None:
         self._stream, self._wanted = stream, {*wanted, EXIF_IFD, GPS_IFD}
         self.tags: Directory = {}
         self.gps: Directory = {}
+        self._order = ""  # of bytes, as in the module `struct`
         with contextlib.suppress(OSError, ValueError, struct.error, OverflowError):
             header = self._read(0, 16)
-            self._order = {b"II": "<", b"MM": ">"}[header[:2]] if header[:2] in (b"II", b"MM") else ""
+            self._order = {b"II": "<", b"MM": ">"}.get(header[:2], "")
             if not self._order:
                 return
             self._is_big = struct.unpack(self._order + "H", header[2:4])[0] == 43  # BigTIFF
-            start = struct.unpack(
-                self._order + ("Q" if self._is_big else "I"), header[8:16] if self._is_big else header[4:8]
-            )
-            self.tags = self._directory(start[0])
+            code, offset = ("Q", header[8:16]) if self._is_big else ("I", header[4:8])
+            self.tags = self._directory(struct.unpack(self._order + code, offset)[0])
             for pointer, into in ((EXIF_IFD, self.tags), (GPS_IFD, self.gps)):
-                place = self.integer(pointer)
-                if place:
-                    below = self._directory(place, everything=pointer == GPS_IFD)
-                    into |= {tag: value for tag, value in below.items() if tag not in into or into is self.tags}
+                if start := self.integer(pointer):
+                    into |= self._directory(start, everything=pointer == GPS_IFD)
 
     @classmethod
     def of_bytes(cls, block: bytes, wanted: Sequence[int]) -> "ExifBlock":
@@ -49,7 +50,7 @@ class ExifBlock:
         return cls(io.BytesIO(block[6:] if block[:4] == b"Exif" else block), wanted)
 
     def integer(self, tag: int) -> int | None:
-        """A tag's first value, for any type of integer."""
+        """The first value of a tag in `tags` as an integer; None if it is missing or not a whole number."""
         kind, content = self.tags.get(tag, (0, b""))
         with contextlib.suppress(struct.error, KeyError, ZeroDivisionError):
             if kind in (5, 10):  # a fraction
@@ -62,6 +63,7 @@ class ExifBlock:
         return None
 
     def fractions(self, directory: Directory, tag: int) -> list[float]:
+        """All values of a tag whose type is a fraction; [] if it is missing or damaged."""
         kind, content = directory.get(tag, (0, b""))
         with contextlib.suppress(struct.error, ZeroDivisionError):
             pairs = struct.unpack(f"{self._order}{len(content) // 4}{'I' if kind == 5 else 'i'}", content)

@@ -1,4 +1,4 @@
-"""Errors that reading any file can cause, whatever it contains.
+"""Errors that reading any file can cause, such as a missing permission.
 
 In: an error of the file system, or of memory. Out: an `UnreadableImage` with the reason; another try may succeed.
 """

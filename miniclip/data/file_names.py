@@ -1,7 +1,7 @@
-"""Find a caption's image even if its name is written differently: Unicode form, case, missing suffix.
+"""Find the image of a caption if its name differs from the file in Unicode form, case or suffix.
 
 In: the folders that hold the images, and names. Out: paths, and a count for each rule. Macs store names in decomposed
-form (NFD); other systems and most caption files use the composed form (NFC).
+form (NFD). Other systems and most caption files use the composed form (NFC).
 """
 
 import os
@@ -37,7 +37,7 @@ RULES: dict[str, Callable[[str], str]] = {
 
 
 class FileNames:
-    """Names of the files below some folders, read on first use."""
+    """The names of all files below some folders. They are listed when `find` is first called."""
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = places
@@ -45,7 +45,7 @@ class FileNames:
         self._ambiguous: list[str] = []
 
     def find(self, name: str) -> tuple[Path | None, str]:
-        """The file that the first matching rule finds; or None and a reason if no file matches, or several do."""
+        """The file that the first matching rule finds, and ""; or None and a reason if no file or several match."""
         for rule, form in RULES.items():
             paths = self._by_rule[rule].get(form(name), [])
             if len(paths) == 1:
@@ -58,7 +58,7 @@ class FileNames:
         return None, "no such file"
 
     def notes(self) -> list[str]:
-        """The number of names that each rule found, and the names that fit several files."""
+        """Messages: how many names each rule found, and which names match several files."""
         notes = [f"{count:,} image names are written {rule} than their files" for rule, count in self._found.items()]
         if self._ambiguous:
             rest = f" and {len(self._ambiguous) - 3:,} more" if len(self._ambiguous) > 3 else ""

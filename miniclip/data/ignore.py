@@ -1,8 +1,9 @@
 """Leave out folders and files that are not the user's images: trash, thumbnails, caches of programs.
 
-In: patterns in the syntax of gitignore, built in, from `--exclude` and from `.miniclipignore` files. Out: whether a
-path is left out. The deepest `.miniclipignore` with a matching pattern decides, then `--exclude`, then the
-built-in patterns; within each of them, the last matching pattern decides. So `!thumbs/` brings a folder back.
+In: patterns in the syntax of gitignore, which are built in, from `--exclude` or from `.miniclipignore` files. Out:
+whether a path is left out. The deepest `.miniclipignore` with a matching pattern decides. If there is none, `--exclude`
+decides, and then the built-in patterns. Within each of them, the last matching pattern decides, so `!thumbs/` brings a
+folder back.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ import pathspec
 from miniclip.errors import InvalidArgument, MiniClipError
 
 IGNORE_FILE = ".miniclipignore"
-BUILT_IN = (  # in lower case, like the compared paths, because copies of such folders differ in case
+BUILT_IN = (  # in lower case; paths are compared in lower case, because copies of such folders differ in case
     # network storage: Synology, QNAP, Western Digital, TrueNAS
     "@eadir/", r"\#recycle/", r"\#snapshot/", "@recycle/", "@__thumb/", "@tmp/", "@recently-snapshot/", ".@__thumb/",
     "synophoto_thumb*", "synofile_thumb*", "network trash folder/", "temporary items/", "recycle bin*/", "_gsdata_/",
@@ -37,19 +38,19 @@ BUILT_IN = (  # in lower case, like the compared paths, because copies of such f
 
 
 class Ignore:
-    """The patterns for a folder and all folders below it; it counts the files that it leaves out, by name."""
+    """The patterns for a folder and all folders below it. `left_out` counts what they leave out, by name."""
 
     def __init__(self, root: str, exclude: Sequence[str] = ()) -> None:
         """Errors: `InvalidArgument` for a pattern that cannot be read."""
         self.root = root.rstrip("/")
         self.left_out: Counter[str] = Counter()
-        # a pattern for a folder in a folder also applies at any depth
+        # without `**/`, a pattern with a slash in its middle would match only directly below `root`
         self._built_in = pathspec.GitIgnoreSpec.from_lines(f"**/{pattern}" for pattern in BUILT_IN)
         self._exclude = _spec(exclude)
         self._folder_spec = lru_cache(maxsize=None)(self.read)
 
     def leaves_out(self, path: str, is_folder: bool) -> bool:
-        """Whether to skip a folder or file whose parents are not left out; if so, it is counted."""
+        """Whether to leave out a folder or file, whose parents are not left out. Counts it if so."""
         name = path.rstrip("/").rpartition("/")[2]
         is_out = self._decides(path.rstrip("/") + ("/" if is_folder else ""))
         if is_out:
@@ -90,9 +91,8 @@ class Ignore:
 
 
 def _spec(patterns: Sequence[str]) -> pathspec.GitIgnoreSpec:
-    patterns = [
-        f"\\{pattern}" if pattern.startswith("#") else pattern for pattern in patterns
-    ]  # "#" starts no comment here
+    # on the command line, "#" does not start a comment
+    patterns = [f"\\{pattern}" if pattern.startswith("#") else pattern for pattern in patterns]
     for pattern in patterns:
         try:
             pathspec.GitIgnoreSpec.from_lines([pattern])

@@ -1,8 +1,8 @@
 """Open an image file: check it, decode it, turn it upright, convert it to sRGB.
 
-In: paths or bytes of JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC and JPEG 2000, or of a RAW file, of which the preview
-is read; or the path of a moment in a video (moments.py). Out: upright RGB, or an `UnreadableImage` with the reason. No
-torch: training, serving and the page see exactly the same pixels.
+In: the path or bytes of a JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000 or RAW file, or the path of a moment
+in a video (moments.py). Out: upright RGB, or an `UnreadableImage` with the reason. Training, the commands and the page
+all read images here, so they see the same pixels. This module needs no PyTorch.
 """
 
 import contextlib
@@ -37,10 +37,10 @@ SUFFIXES = (
 )
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further images are frames of an animation
 MAX_SEEK_FRAMES, MAX_SEEK_PIXELS = 60, 60_000_000  # limits for decoding up to a later frame
-SPELLED = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
+SPELLINGS = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}  # in messages
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
-# an image of this size takes 0.7 GB while it is embedded, 1.5 GB if it is rotated or converted to RGB, and 2.2 GB for
-# both. Larger ones are refused before decoding (Pillow itself refuses 179 million pixels)
+# embedding an image of this size takes 0.7 GB of memory, 1.5 GB if it is rotated or converted to RGB, 2.2 GB if both.
+# Larger images are refused before they are decoded (Pillow itself refuses 179 million pixels)
 MAX_PIXELS = 178_000_000
 LARGE_PIXELS, BAND_PIXELS = 40_000_000, 4_000_000
 # before version 13, Pillow expands four bytes of such a BMP to 255 rows (CVE-2026-96638): 1 kB could become 45 GB
@@ -57,8 +57,8 @@ with contextlib.suppress(ImportError):  # some systems have no wheel of it
 
 ImageSource = str | Path | bytes
 
-# errors of a network share or of the machine, not of the file
-PASSING = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# errors of a network share or of the machine: the file itself may be intact
+RETRYABLE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 CUT_OFF = "its last bytes are missing"
 
 
@@ -70,7 +70,7 @@ class DecodedImage:
     width_px: int  # of the file, upright
     height_px: int
     metadata: Metadata
-    remark: str = ""  # a fault of a file that can still be shown
+    remark: str = ""  # the fault of a damaged file whose image can still be shown
     later: tuple[Image.Image, ...] = ()  # further frames of an animation
 
     @property
@@ -86,14 +86,14 @@ def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Ima
 def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: int = 1) -> DecodedImage:
     """Decode one image to upright RGB; transparency becomes white.
 
-    An animation gives its first frame, and up to `max_frames - 1` later ones at equal distances. A RAW file gives the
-    largest JPEG inside, and that JPEG's size.
+    An animation gives its first frame, and up to `max_frames - 1` later frames at equal distances. A RAW file gives the
+    largest JPEG inside, and the size of that JPEG.
 
-    With `min_size_px`, a JPEG may be decoded at a reduced scale, which skips most of the work (`Image.draft`). Its
-    shorter edge is never smaller than that size. Large images are decoded one at a time, also with several threads.
+    With `min_size_px`, a JPEG may be decoded at a reduced scale, which is much faster (`Image.draft`). Its shorter edge
+    is never reduced below `min_size_px`. Threads decode large images one at a time, to limit memory.
     Errors: `UnreadableImage` with the reason.
     """
-    with _reasons(source), _opened(source) as image:
+    with opened_image(source) as image:
         size = image.size
         if min_size_px is not None:
             image.draft("RGB", (min_size_px, min_size_px))
@@ -117,31 +117,31 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
 
 
 def read_header(source: ImageSource) -> Metadata:
-    """An image's metadata, without its pixels, except that a PNG is decoded first. Errors: as above.
+    """The metadata of an image, without its pixels; only a PNG is decoded first. Errors: as above.
 
-    A moment has the metadata of its video, which `read_image` does not read.
+    For a moment, it is the metadata of the video, which `read_image` does not read.
     """
     if not isinstance(source, bytes) and second_of(str(source)) is not None:
         with open_video(file_of(str(source))) as video:
             return video.metadata
-    with _reasons(source), _opened(source) as image:
+    with opened_image(source) as image:
         if image.format == "PNG":
             image.load()
         return read_metadata(image, source)
 
 
 def _shown(image: Image.Image, orientation: int) -> Image.Image:
-    """A decoded image as it stands, in sRGB."""
+    """A decoded image, upright and in sRGB."""
     rgb = _to_rgb(upright(image, orientation), image.info.get("icc_profile"))
     rgb.info.pop("icc_profile", None)  # the image is sRGB now, and a PNG would still be saved with the profile
     return rgb
 
 
 def _later_frames(image: Any, max_frames: int, orientation: int) -> Iterator[Image.Image]:
-    """Frames of an opened animation after the first; damaged ones are skipped."""
-    reach = min(image.n_frames, MAX_SEEK_FRAMES, MAX_SEEK_PIXELS // (image.width * image.height))
+    """Up to `max_frames - 1` frames of an opened animation after the first, until one is damaged."""
+    within = min(image.n_frames, MAX_SEEK_FRAMES, MAX_SEEK_PIXELS // (image.width * image.height))
     for number in range(1, max_frames):
-        place = reach * number // max_frames
+        place = within * number // max_frames
         if place == 0:
             continue
         try:
@@ -160,7 +160,7 @@ def opened_image(source: ImageSource) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
-def _opened(source: ImageSource) -> Iterator[Any]:
+def _opened(source: ImageSource) -> Iterator[Image.Image]:
     second = None if isinstance(source, bytes) else second_of(str(source))
     if second is not None:
         frame = frame_at(file_of(str(source)), second)
@@ -195,8 +195,8 @@ def _reasons(source: ImageSource) -> Iterator[None]:
         raise UnreadableImage(f"more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller") from error
     except Exception as error:  # Pillow's decoders raise many types for damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        is_passing = isinstance(error, OSError) and error.errno in PASSING
-        raise UnreadableImage(f"damaged image ({reason})", retryable=is_passing) from error
+        is_retryable = isinstance(error, OSError) and error.errno in RETRYABLE
+        raise UnreadableImage(f"damaged image ({reason})", retryable=is_retryable) from error
 
 
 def _unidentified(source: ImageSource) -> UnreadableImage:
@@ -216,12 +216,15 @@ def _unidentified(source: ImageSource) -> UnreadableImage:
         return UnreadableImage("HEIC images need one more package: pip install pillow-heif", retryable=True)
     if start and is_raw_start(start):
         return UnreadableImage("a RAW file without a preview; export it as JPEG")
-    known = ", ".join(SPELLED.get(name, name) for name in FORMATS)
+    known = ", ".join(SPELLINGS.get(name, name) for name in FORMATS)
     return UnreadableImage(f"not an image in a known format ({known})")
 
 
 def _to_rgb(image: Image.Image, profile: object) -> Image.Image:
-    """Any mode to sRGB: 16 bits are scaled to 8, transparency becomes white. Large images are converted in bands."""
+    """An image of any mode in sRGB: 16 bits are scaled to 8, transparency becomes white.
+
+    Large images are converted in horizontal bands, to save memory.
+    """
     if image.mode == "RGB" and "transparency" not in image.info and not profile:
         return image
     rows = image.height if image.width * image.height <= LARGE_PIXELS else max(1, BAND_PIXELS // image.width)
@@ -253,18 +256,18 @@ def _colours_to_rgb(image: Image.Image, profile: object) -> Image.Image:
 
 
 def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest value of an image, without gaps and infinite values."""
+    """The smallest and the largest value of an image; NaN and infinite values do not count."""
     values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
     return float(values.min(initial=0, where=finite)), float(values.max(initial=0, where=finite))
 
 
 def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
-    """The values that become black and white. Only "I;16" declares its range; for other modes, the values determine it.
+    """The values that become black and white. Only the mode "I;16" declares them; otherwise they are guessed.
 
-    White is 65,535 for "I;16" and if a value is above 255, otherwise 255. If all values are below a sixteenth of white,
-    as from 0 to 1 or with 12 bits, or if a value is above it, white is the largest number with the bits of the largest
-    value. Black is 0, or -1 if values are from -1 to 1. Lower values are gaps.
+    White is 65,535 for "I;16" or if a value is above 255, otherwise 255. It is another number if all values are below a
+    sixteenth of that, such as values from 0 to 1, or if one is above it. Then white is the largest number with as many
+    bits as the largest value. Black is -1 for values from -1 to 1, otherwise 0; lower values mean missing data.
     """
     white = 65535 if mode.startswith("I;16") or largest > 255 else 255
     if not white / 16 <= largest <= white:

@@ -1,7 +1,7 @@
 """The metadata of an image file: date, place, camera, rating, orientation and file type.
 
-In: an opened Pillow image and its source. Out: `Metadata`. Tags are read one by one, so that a damaged one
-does not affect the others. If several EXIF blocks have a tag, the first one counts, as in browsers.
+In: an opened Pillow image and its source. Out: `Metadata`. Each tag is read alone, so a damaged tag does not affect the
+others. If several EXIF blocks have the same tag, the first block counts, as in browsers.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """A value is None if no tag has it."""
+    """Metadata of one file. A value is None if no tag has it."""
 
     orientation: int = 1  # EXIF's, 1 to 8
     taken: datetime | None = None  # the camera's own time
@@ -66,8 +66,8 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
     The date is read from the first of these tags that holds a valid one: EXIF DateTimeOriginal, XMP
     exif:DateTimeOriginal, XMP photoshop:DateCreated, IPTC DateCreated, EXIF DateTimeDigitized, XMP xmp:CreateDate and
     exif:DateTimeDigitized, IPTC DigitalCreationDate, PNG's creation time, GPS. The day of the last change (EXIF
-    DateTime, XMP xmp:ModifyDate, PNG tIME) is used only if none of those tags exists: an unreadable tag suggests that
-    the image was taken on another day.
+    DateTime, XMP xmp:ModifyDate, PNG tIME) is used only if all these tags are missing or empty: if one is unreadable,
+    the image was probably taken on another day than it was changed.
     """
     blocks = _readable(lambda: list(exif_blocks(image, source))) or []
     texts = _readable(lambda: list(xmp_texts(image, blocks))) or []
@@ -85,27 +85,27 @@ def read_metadata(image: Image.Image, source: Any) -> Metadata:
 
 
 def _readable(read: Callable[[], Value]) -> Value | None:
-    """A value, or None if its tags are so damaged that they cannot be read."""
+    """The result of `read`, or None if it raises an error because tags are damaged."""
     with contextlib.suppress(Exception):
         return read()
     return None
 
 
 def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:
-    """Width and height of the upright image in pixels, from the stored size. Pillow already swaps them for TIFF."""
+    """Width and height of the upright image in pixels, from the stored size, which Pillow already swaps for TIFF."""
     width, height = size
     return (height, width) if metadata.is_on_its_side and image.format != "TIFF" else (width, height)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image, turned upright. An upright image is not copied, because a large one would be in memory twice."""
+    """The image, rotated upright. An image that is already upright is not copied, to save memory."""
     if image.format == "TIFF" or orientation not in TURNS:  # Pillow rotates TIFF files while loading
         return image
     return image.transpose(TURNS[orientation])
 
 
 def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED) -> Iterator[ExifBlock]:
-    """The EXIF blocks of an opened image, with the tags `wanted` and all of GPS."""
+    """The EXIF blocks of an opened image, with the tags `wanted` and all GPS tags."""
     if image.format == "TIFF":
         with _opened(source) as stream:
             yield ExifBlock(stream, wanted)
@@ -116,8 +116,8 @@ def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED)
     for marker, content in getattr(image, "applist", []):  # JPEG
         if marker == "APP1" and content[:4] == b"Exif":
             block = content[6:]
-            if contents and block[:2] not in (b"II", b"MM"):
-                contents[-1] += block  # the block was too long for one segment
+            if contents and block[:2] not in (b"II", b"MM"):  # a block that is too long for one segment goes on here
+                contents[-1] += block
             else:
                 contents.append(block)
     if not contents and isinstance(image.info.get("exif"), bytes):
@@ -141,7 +141,7 @@ def _opened(source: Any) -> Iterator[BinaryIO]:
 
 
 def _iptc_values(image: Image.Image, blocks: list[ExifBlock], day: int, time: int) -> Iterator[str]:
-    """The date and the time of day of IPTC, which are two data sets of record 2."""
+    """Dates with their times of day from IPTC. `day` and `time` are the numbers of their data sets in record 2."""
     photoshop = image.info.get("photoshop")
     contents = [content for content in (photoshop or {}).values() if isinstance(content, bytes)]
     contents += [block.tags[tag][1] for block in blocks for tag in (TIFF_IPTC, PHOTOSHOP) if tag in block.tags]
@@ -195,7 +195,7 @@ def _date(image: Image.Image, source: Any, blocks: list[ExifBlock], texts: list[
 
 
 def _png_time(source: Any) -> list[str]:
-    """The chunk tIME, which Pillow ignores."""
+    """The time in a PNG's chunk tIME, which Pillow does not read; [] if there is none."""
     with _opened(source) as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":

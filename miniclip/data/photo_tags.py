@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from miniclip.data.exif import ExifBlock
 from miniclip.data.xmp import EXIF_NS, TIFF_NS, XMP_NS, xmp_values
 
-MAKE, MODEL, RATING = 0x010F, 0x0110, 0x4746  # the last one holds the stars of Windows
+MAKE, MODEL, RATING = 0x010F, 0x0110, 0x4746  # Windows writes RATING
 EXIF_TAGS = (MAKE, MODEL, RATING)
 LATITUDE, LONGITUDE = 0x02, 0x04  # each GPS tag follows the tag of its hemisphere
 MAX_NAME = 60  # characters
@@ -46,10 +46,9 @@ def rating_of(blocks: Sequence[ExifBlock], texts: list[str]) -> int | None:
 
 
 def place_of(blocks: Sequence[ExifBlock], texts: list[str]) -> tuple[float, float] | None:
-    """Latitude and longitude in degrees; receivers without a fix write 0, 0, which is ignored."""
+    """Latitude and longitude in degrees, or None. Receivers without a signal write 0, 0, which is ignored."""
     for block in blocks:
-        place = _degrees_of(block, LATITUDE, "S"), _degrees_of(block, LONGITUDE, "W")
-        if found := checked_place(*place):
+        if found := checked_place(_degrees_of(block, LATITUDE, "S"), _degrees_of(block, LONGITUDE, "W")):
             return found
     latitudes, longitudes = (xmp_values(texts, EXIF_NS, name) for name in ("GPSLatitude", "GPSLongitude"))
     return next((found for pair in zip(latitudes, longitudes, strict=False) if (found := _from_xmp(*pair))), None)
@@ -60,9 +59,9 @@ def _texts_of(blocks: Sequence[ExifBlock], tag: int) -> Iterator[str]:
 
 
 def _clean(text: str) -> str:
-    """The printable characters, on one line."""
+    """The printable characters of a text up to its first zero byte, on one line."""
     text = text.partition("\0")[0]
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _degrees_of(block: ExifBlock, tag: int, negative: str) -> float | None:
@@ -80,7 +79,7 @@ def _signed(parts: Sequence[float], is_negative: bool) -> float:
 
 
 def checked_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
-    """Both, if they are a place on Earth."""
+    """Latitude and longitude in degrees if they are a place on Earth other than 0, 0; otherwise None."""
     if latitude is None or longitude is None or not math.isfinite(latitude + longitude):
         return None
     is_place = abs(latitude) <= 90 and abs(longitude) <= 180 and (latitude, longitude) != (0, 0)
@@ -88,7 +87,7 @@ def checked_place(latitude: float | None, longitude: float | None) -> tuple[floa
 
 
 def _from_xmp(latitude: str, longitude: str) -> tuple[float, float] | None:
-    """`48,51.5N` or `48,51,30N`, and the same for the longitude."""
+    """A place in the notation of XMP: `48,51.5N` or `48,51,30N`, and the same for the longitude."""
     signed = []
     for text, letters in ((latitude, "NS"), (longitude, "EW")):
         found = re.fullmatch(rf"\s*(\d+(?:\.\d+)?(?:,\d+(?:\.\d+)?){{0,2}})([{letters}])\s*", text)

@@ -21,7 +21,7 @@ Loaded = TypeVar("Loaded")
 def prefetch(
     sources: Iterable[Source], load: Callable[[Source], Loaded], ahead: int, workers: int | None = None
 ) -> Iterator[tuple[int, Loaded | MiniClipError]]:
-    """Run `load` on every source in threads, in order, at most `ahead` sources before the consumer.
+    """Run `load` on every source in threads, at most `ahead` sources before the consumer. The order is kept.
 
     Yields `(row, result of load)`, or `(row, the MiniClipError that it raised)`.
     """
@@ -43,7 +43,7 @@ def prefetch(
                     return
                 row, future = pending.popleft()
                 yield row, future.result()
-        finally:  # a consumer that stops early must not wait for the whole queue
+        finally:  # if the consumer stops early, it must not wait for all pending sources
             for _, future in pending:
                 future.cancel()
 
@@ -55,7 +55,7 @@ def prefetch_batches(
     on_error: Callable[[int, MiniClipError], object],
     workers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Decode images in threads, in order, and stack them into batches. `load` is like `ImageTransform.load`.
+    """Decode images in threads and stack them into batches, in order. `load` is like `ImageTransform.load`.
 
     Yields `(rows (B,) int64, pixel_values (B, 3, H, W) float32)`. An image that cannot be read is left out and
     reported by `on_error(row, error)`. Memory is bounded: at most two batches are decoded ahead.

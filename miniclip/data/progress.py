@@ -1,4 +1,4 @@
-"""Progress of a long loop: a bar in a terminal, and a line every ten seconds in a pipe or a log.
+"""Progress of a long loop: a bar in a terminal, or a line every ten seconds in a pipe or a log.
 
 with ProgressBar(total=len(paths), desc="embedding images", unit="image") as progress:
     progress.update(1)
@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 LINE_EVERY_S = 10.0
-BAR_AFTER_S = 5.0  # the `delay` of bars that often finish sooner
+BAR_AFTER_S = 5.0  # for tqdm's argument `delay`, in loops that are often shorter than this
 
 
 class ProgressBar(tqdm):
@@ -34,7 +34,7 @@ class ProgressBar(tqdm):
         return True
 
     def line(self) -> str:
-        """Such as `embedding images: 1,200 of 7,091, 260/s, 22 s left`."""
+        """The progress in words, such as `embedding images: 1,200 of 7,091, 260/s, 00:22 left`."""
         rate = self.format_dict["rate"] or (self.n - self.initial) / max(self.format_dict["elapsed"], 1e-9)
         text = f"{self.desc.removesuffix(': ')}: {self.n:,}"
         if self.total:

@@ -1,8 +1,8 @@
 """The JPEG preview inside a RAW file, which MiniCLIP indexes and shows.
 
-In: a RAW file's path or bytes. Out: its largest JPEG, and the EXIF blocks beside it. No structures of manufacturers are
-parsed, because every JPEG begins with the same bytes and its header gives its size. Sensor data are not read; in some
-formats they are lossless JPEG streams, which are skipped.
+In: a RAW file's path or bytes. Out: its largest JPEG, and the EXIF blocks beside it. Manufacturers' structures are not
+parsed: a JPEG is found by its first bytes, and its header gives its size. Sensor data are not read. In some formats
+they are lossless JPEG streams, which are skipped.
 
 Sources: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), DNG 1.7, ITU-T T.81 annex B (JPEG markers).
 """
@@ -14,12 +14,12 @@ from typing import BinaryIO
 
 from miniclip.data.exif import ExifBlock
 
-RAW_FORMAT = "RAW"  # named like Pillow's formats
+RAW_FORMAT = "RAW"  # written like the names of Pillow's formats
 RAW_SUFFIXES = (
     *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".x3f", ".3fr", ".iiq", ".rwl", ".erf", ".kdc", ".mef", ".mos", ".mrw", ".dcr", ".gpr"),
 )
-MAX_READ_BYTES = 256 << 20  # larger files also have their preview near the start
+MAX_READ_BYTES = 256 << 20  # even larger files have their preview near the start
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 SHOWN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline and progressive
 OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # lossless and rarer ones
@@ -54,7 +54,7 @@ def raw_exif(source: str | Path | bytes, wanted: Sequence[int]) -> Iterator[Exif
 
 
 def is_raw_start(start: bytes) -> bool:
-    """Whether a file that begins with these 12 bytes is a RAW file without the structure of TIFF."""
+    """Whether these first 12 bytes of a file are those of a RAW format that is not based on TIFF."""
     return start.startswith(tuple(known[:12] for known in STARTS)) or start[4:12] == CR3_START
 
 
@@ -93,7 +93,7 @@ def _largest_jpeg(content: bytes) -> bytes | None:
 
 
 def _measure(content: bytes, start: int) -> tuple[int, int]:
-    """Pixels of the JPEG that begins here (0 if it cannot be shown), and the position to continue from."""
+    """The number of pixels of the JPEG at `start`, 0 if it cannot be shown, and the position to search from next."""
     pixels, place = 0, start + 2
     for _ in range(MAX_SEGMENTS):
         head = content[place : place + 10]
@@ -105,7 +105,7 @@ def _measure(content: bytes, start: int) -> tuple[int, int]:
         if marker in SHOWN_FRAMES:
             height, width = int.from_bytes(head[5:7]), int.from_bytes(head[7:9])
             pixels = width * height if head[4] == 8 and min(width, height) >= MIN_EDGE_PX else 0
-        if marker == START_OF_SCAN:  # this second byte occurs in no marker within coded data
+        if marker == START_OF_SCAN:  # coded data contain no END_OF_JPEG
             end = content.find(END_OF_JPEG, place)
             return pixels, end + 2 if end >= 0 else len(content)
         place += 2 + length

@@ -19,7 +19,10 @@ def normalise_split(name: str) -> str:
 
 
 def seeded_splits(names: Sequence[str], seed: int, groups: Sequence[str] | None = None) -> list[str]:
-    """A split for each name: 80/10/10 of the groups, where each name is a group by default. Order does not matter."""
+    """A split for each name, at random by `seed`: 80 % train, 10 % val, 10 % test; all train if there are under three.
+
+    Names of the same group get the same split; by default, each name is a group. The order of names does not matter.
+    """
     groups = names if groups is None else groups
     shuffled = sorted(set(groups))
     random.Random(seed).shuffle(shuffled)

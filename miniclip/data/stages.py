@@ -47,7 +47,10 @@ class Stages:
         self._done_s += time.monotonic() - started
 
     def line(self, name: str, seconds: float) -> str:
-        """Such as `quantising the text tower (4 of 6): 00:20 so far, about 01:10 left`; the first stage has no rest."""
+        """The progress in words, such as `quantising the text tower (4 of 6): 00:20 so far, about 01:10 left`.
+
+        The first stage has no estimate of the remaining time.
+        """
         text = f"{self._title(name)}: {tqdm.format_interval(seconds)} so far"
         if not self._done_share:
             return text

@@ -3,11 +3,11 @@
 import re
 from urllib.parse import unquote
 
-from miniclip.errors import UnreadableImage
+from miniclip.errors import UnreadableImage, first_line
 
 
 def is_uri(source: str) -> bool:
-    """Whether it is a place in object storage, such as s3://bucket/folder."""
+    """Whether a source is in object storage, such as s3://bucket/folder."""
     return re.match(r"[a-z][a-z0-9+.-]+://", source) is not None
 
 
@@ -20,10 +20,9 @@ def read_uri(uri: str) -> bytes:
         with system.open_input_stream(path) as stream:
             return bytes(stream.read())
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnreadableImage(f"cannot be read ({reason})", retryable=True) from error
+        raise UnreadableImage(f"cannot be read ({first_line(error)})", retryable=True) from error
 
 
 def name_in_storage(uri: str) -> str:
-    """The name of one object, without quotes and options."""
+    """The file name in the address of an object, decoded and without the options after `?`."""
     return unquote(uri.partition("?")[0].rpartition("/")[2])

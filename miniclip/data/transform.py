@@ -2,8 +2,8 @@
 
 In: an RGB image and `preprocessor_config.json`. Out: `(3, H, W)` float32.
 
-Two dialects of that file are read: that of transformers, and that of open_clip and jina-clip (`size`, `resize_mode`,
-`interpolation`, `mean`, `std`). Unknown keys are refused, because ignoring one could silently give wrong embeddings.
+That file may have the keys of transformers, or those of open_clip and jina-clip (`size`, `resize_mode`,
+`interpolation`, `mean`, `std`). Unknown keys are refused, because ignoring a key could silently give wrong embeddings.
 """
 
 import json
@@ -19,21 +19,21 @@ from PIL import Image
 from miniclip.data.images import ImageSource, open_image
 from miniclip.errors import MiniClipError
 
-# further keys of transformers, which change no pixel
-SAYS_NOTHING = (
+# keys of transformers that change no pixel
+IGNORED_KEYS = (
     "auto_map", "data_format", "default_to_square", "device", "disable_grouping", "feature_extractor_type",
     "image_processor_class", "image_processor_type", "image_seq_length", "input_data_format", "processor_class",
     "return_tensors", "use_square_size", "_valid_processor_keys", "transformers_version", "use_fast",
 )  # fmt: skip
-READ = (
+KNOWN_KEYS = (
     "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
     "image_mean", "image_std", "do_convert_rgb",
     "include_top", "rescale_offset",  # of EfficientNet
     "max_num_patches", "patch_size",  # of SigLIP 2 for images of any shape
 )  # fmt: skip
-# keys of a backbone's preprocessor about sizes, which a recipe sets, and the order of colours, which the weights follow
+# keys of a backbone that do not count here: the recipe sets sizes, and MobileViT's order of colours is in its weights
 REPLACED_OF_BACKBONE = ("size", "crop_size", "do_center_crop", "crop_pct", "do_flip_channel_order")
-READ_OF_OPEN_CLIP = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
+OPEN_CLIP_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ImageTransform:
 
     def fit(self, image: Image.Image) -> Image.Image:
         """RGB image -> RGB image of the tower's input size."""
-        # with reducing_gap, Pillow shrinks a large image in two steps: the same look in a fraction of the time
+        # reducing_gap: Pillow shrinks a large image in two steps, which is much faster and looks the same
         if self.squash_px is not None:
             height, width = self.squash_px
         elif self.resize_shortest_px is None:
@@ -69,7 +69,7 @@ class ImageTransform:
         return image.crop((left, top, left + self.width_px, top + self.height_px))
 
     def _without_far_ends(self, image: Image.Image) -> Image.Image:
-        """Cut a strip to the part that the crop keeps: resizing all of 1 x 100,000 pixels would fill the memory."""
+        """Cut a very long image to what the crop needs: resizing all of 1 x 100,000 pixels would fill the memory."""
         longest = 8 * min(image.size) * max(1, self.min_size_px // (self.resize_shortest_px or 1))
         if max(image.size) <= longest:
             return image
@@ -93,7 +93,7 @@ class ImageTransform:
 
     @property
     def min_size_px(self) -> int:
-        """The size below which a JPEG decoded at a reduced scale would lose visible detail."""
+        """The smallest shorter edge at which a JPEG may be decoded without losing visible detail."""
         return max(self.height_px, self.width_px, self.resize_shortest_px or 0, *(self.squash_px or ()))
 
     def load(self, source: ImageSource) -> np.ndarray:
@@ -156,7 +156,7 @@ class ImageTransform:
 
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> "ImageTransform":
-        _refuse_unknown(values, READ)
+        _refuse_unknown(values, KNOWN_KEYS)
         if "max_num_patches" in values and "size" not in values:  # as many patches as fit in a square
             edge = int(values["patch_size"]) * math.isqrt(int(values["max_num_patches"]))
             values = {**values, "size": {"height": edge, "width": edge}}
@@ -190,7 +190,7 @@ class ImageTransform:
         return transform
 
     def _check(self, rescale_factor: float, do_rescale: bool) -> None:
-        """`ValueError` for a value that cannot work, or that this class would not honour."""
+        """`ValueError` for a value that cannot work, or that this class does not support."""
         for edge in (self.height_px, self.width_px, self.resize_shortest_px or 1, *(self.squash_px or ())):
             if not 1 <= edge <= 4096:
                 raise ValueError(f"the size must be from 1 to 4096 pixels, got {edge}")
@@ -204,14 +204,14 @@ class ImageTransform:
 
 
 def _refuse_unknown(values: dict[str, Any], known: tuple[str, ...]) -> None:
-    """`ValueError` for a key that could change pixels and is not read. Null, false and empty ones change nothing."""
-    unknown = [key for key in values if key not in known and key not in SAYS_NOTHING and values[key]]
+    """`ValueError` for an unknown key that could change pixels. Null, false and empty values change nothing."""
+    unknown = [key for key in values if key not in known and key not in IGNORED_KEYS and values[key]]
     if unknown:
-        raise ValueError(f"it says {', '.join(sorted(unknown))}, which MiniCLIP does not do")
+        raise ValueError(f"it sets {', '.join(sorted(unknown))}, which MiniCLIP does not support")
 
 
 def _normalisation(values: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Mean and deviation of pixels in [0, 1], and what pixels in [0, 255] are multiplied with to get there.
+    """Mean and standard deviation of pixels in [0, 1], and the factor that maps [0, 255] to [0, 1].
 
     EfficientNet may shift pixels to [-1, 1] first (`rescale_offset`), and may divide by the deviation twice
     (`include_top`).
@@ -228,8 +228,8 @@ def _normalisation(values: dict[str, Any]) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _from_open_clip(values: dict[str, Any]) -> dict[str, Any]:
-    """The keys of open_clip's `preprocess_cfg.json` and jina-clip's preprocessor, as transformers names them."""
-    _refuse_unknown(values, READ_OF_OPEN_CLIP)
+    """The values of open_clip's `preprocess_cfg.json` or jina-clip's preprocessor, with the keys of transformers."""
+    _refuse_unknown(values, OPEN_CLIP_KEYS)
     size, mode, interpolation = values["size"], values.get("resize_mode", "shortest"), values["interpolation"]
     if mode not in ("shortest", "squash"):
         raise ValueError(f"resize_mode must be shortest or squash, got {mode}")

@@ -1,4 +1,4 @@
-"""JPEG files that lack their last bytes. Browsers show them, so they are decoded if very little is missing.
+"""Decode JPEG files that lack their last bytes, if very little is missing. Browsers show such files.
 
 In: an image that Pillow opened, and its file. Out: its pixels, or None if too many blocks are missing.
 """
@@ -15,7 +15,7 @@ MAX_MISSING, MIN_ALLOWED_BLOCKS = 0.01, 4  # 4 blocks: one unit of an image with
 
 
 def decode_truncated(image: Image.Image, source: str | Path | bytes) -> Image.Image | None:
-    """All pixels of a truncated JPEG, if at most 1 % of its blocks are missing."""
+    """The image of a truncated JPEG; None if more than 1 % of its blocks are missing, or for other formats."""
     if image.format not in ("JPEG", "MPO"):
         return None
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -27,7 +27,7 @@ def decode_truncated(image: Image.Image, source: str | Path | bytes) -> Image.Im
 
 
 def _decoded_blocks(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) -> (rows, columns) bool: which blocks are not the grey of missing data."""
+    """Pixels (H, W, 3) -> (rows, columns) bool: False for blocks that are grey because their data are missing."""
     height, width = (-(-edge // BLOCK_PX) for edge in pixels.shape[:2])
     is_decoded = (np.abs(pixels.astype(np.int16) - UNDECODED) > 1).any(axis=2)
     padded = np.zeros((height * BLOCK_PX, width * BLOCK_PX), dtype=bool)

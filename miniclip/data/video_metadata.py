@@ -1,10 +1,11 @@
-"""The metadata of a video file: when, where and with which camera it was taken.
+"""The metadata of a video file: date, place and camera.
 
-In: the tags of a container, by name. Out: `Metadata`. Phones write the local time in a tag of their own. The tag that
-all containers have is in UTC; it is converted to the time zone of this machine.
+In: the tags of the file as names and values. Out: `Metadata`. A tag with the camera's local time is preferred, such as
+that of iPhones. The tag `creation_time`, which most files have, is in UTC and is converted to this machine's time zone.
 Sources: QuickTime File Format, metadata keys; ISO 6709 annex H (places as `+48.2082+016.3738/`).
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,31 +21,29 @@ UTC_DATE = "creation_time"
 MAKES, MODELS = (f"{APPLE}make", f"{ANDROID}manufacturer", "make"), (f"{APPLE}model", f"{ANDROID}model", "model")
 PLACES = (f"{APPLE}location.iso6709", "location", "location-eng")
 PLACE = re.compile(r"([+-]\d{1,2}(?:\.\d+)?)([+-]\d{1,3}(?:\.\d+)?)(?:[+-].*)?/?.*", re.ASCII)
-FIRST_YEAR = 1980  # earlier dates are what a clock that was never set counts from
+FIRST_YEAR = 1980  # a clock that was never set gives an earlier date, such as 1904 or 1970
 
 
 def read_video_metadata(tags: Mapping[str, str]) -> Metadata:
-    """Metadata from a container's tags; a value is None if no tag has it."""
-    known = {name.lower(): value for name, value in tags.items()}
-    latitude, longitude = _place(known) or (None, None)
-    camera = joined_camera(_first(known, MAKES), _first(known, MODELS))
+    """Metadata from the tags of a video file; a value is None if no tag has it. The case of names does not matter."""
+    tags = {name.lower(): value for name, value in tags.items()}
+    latitude, longitude = _place(tags) or (None, None)
+    camera = joined_camera(_first(tags, MAKES), _first(tags, MODELS))
     return Metadata(
-        taken=_taken(known), camera=camera, latitude=latitude, longitude=longitude, file_type=FILE_TYPES[VIDEO_FORMAT]
+        taken=_taken(tags), camera=camera, latitude=latitude, longitude=longitude, file_type=FILE_TYPES[VIDEO_FORMAT]
     )
 
 
 def _first(tags: Mapping[str, str], names: tuple[str, ...]) -> str:
+    """The value of the first of these tags that is not empty; "" if all are."""
     return next((tags[name] for name in names if tags.get(name)), "")
 
 
 def _taken(tags: Mapping[str, str]) -> datetime | None:
     dates = [parse_date(tags[name]) for name in LOCAL_DATES if name in tags]
-    if UTC_DATE in tags:
-        try:
-            local = datetime.fromisoformat(tags[UTC_DATE]).astimezone()
-            dates.append(parse_date(local.strftime("%Y-%m-%d %H:%M:%S")))
-        except (ValueError, OverflowError, OSError):
-            pass
+    with contextlib.suppress(KeyError, ValueError, OverflowError, OSError):
+        local = datetime.fromisoformat(tags[UTC_DATE]).astimezone()
+        dates.append(parse_date(local.strftime("%Y-%m-%d %H:%M:%S")))
     return next((date for date in dates if date and date.year >= FIRST_YEAR), None)
 
 

@@ -1,7 +1,7 @@
-"""An image from a web address, within bounds: 32 MB, 20 seconds, five redirects, and public addresses only.
+"""Fetch an image from a web address, with limits: 32 MB, 20 seconds, five redirects, and public addresses only.
 
-In: an http or https address. Out: the bytes, or a `MiniClipError` with the reason. The address of every connection is
-checked, also after a redirect, so a name that resolves differently the second time is harmless.
+In: an http or https address. Out: the bytes, or a `MiniClipError` with the reason. Each connection, also after a
+redirect, uses the IP address that was checked, so a name that resolves differently the second time does no harm.
 """
 
 import http.client
@@ -21,12 +21,15 @@ PORTS = {"http": 80, "https": 443}
 
 
 def is_web_address(text: str) -> bool:
-    """Whether it begins like http:// or https://."""
+    """Whether a text begins with http:// or https://."""
     return text.lower().startswith(("http://", "https://"))
 
 
 def fetch_image(url: str) -> bytes:
-    """The content at a web address; whether it is an image is for the decoder to say."""
+    """The bytes at a web address; they are not checked to be an image.
+
+    Errors: `MiniClipError` with the reason.
+    """
     deadline = time.monotonic() + MAX_SECONDS
     address = url
     for _ in range(MAX_REDIRECTS + 1):
@@ -78,7 +81,7 @@ def _left(deadline: float) -> float:
 
 
 def _public_address(host: str, port: int) -> tuple[str, int]:
-    """An address of this host; `ValueError` if any of its addresses is not a public one."""
+    """The IP address and port to connect to; `ValueError` if one of the host's addresses is not public."""
     found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for text in found:
         address = ipaddress.ip_address(text.partition("%")[0])

@@ -1,7 +1,7 @@
 """XMP packets of an image: find them in a file, and read the values of single properties.
 
 In: an opened Pillow image and its EXIF blocks. Out: texts, and values by namespace and name. Packets are searched as
-text, not parsed, so that a damaged one still gives its undamaged values. Source: ISO 16684-1.
+text instead of parsed as XML, so that a damaged packet still gives its undamaged values. Source: ISO 16684-1.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def raw_profile(image: Image.Image, name: str) -> bytes:
 
 
 def xmp_texts(image: Image.Image, blocks: list[ExifBlock]) -> Iterator[str]:
-    """Every packet of an image as text."""
+    """Every XMP packet of an image as text."""
     packets: list[Any] = [image.info.get("xmp"), image.info.get("XML:com.adobe.xmp")]
     packets += [block.tags[TIFF_XMP][1] for block in blocks if TIFF_XMP in block.tags]
     packets += [raw_profile(image, "xmp")]
@@ -49,7 +49,7 @@ def xmp_texts(image: Image.Image, blocks: list[ExifBlock]) -> Iterator[str]:
 
 
 def xmp_values(texts: list[str], namespace: str, name: str) -> Iterator[str]:
-    """Values of a property, as an attribute or an element, with any prefix for its namespace."""
+    """The values of a property, written as an attribute or as an element, with any prefix for its namespace."""
     for text in texts:
         declared = re.findall(rf"xmlns:([\w.\-]+)\s*=\s*[\"']{re.escape(namespace)}[\"']", text)
         prefixes = "|".join(map(re.escape, declared)) or USUAL_PREFIXES[namespace]

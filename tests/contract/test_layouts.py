@@ -109,7 +109,7 @@ def test_unknown_preprocessor_key_is_refused_by_name(replica: Replica, tmp_path:
     Bundle.open(replica.folder).copy_to(copy)
     path = copy / Bundle.open(copy).layout.preprocessor
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_flip_channel_order": True}))
-    with pytest.raises(MiniClipError, match="it says do_flip_channel_order, which MiniCLIP does not do"):
+    with pytest.raises(MiniClipError, match="it sets do_flip_channel_order, which MiniCLIP does not support"):
         OnnxEncoders(Bundle.open(copy), "cpu", threads=1)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from miniclip.data.moments import clock, file_of, moment, second_of, spoken
+from miniclip.data.moments import clock, file_of, moment, readable, second_of
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_other_paths_are_files(path: str) -> None:
 
 def test_times_are_written_as_players_show_them() -> None:
     assert [clock(second) for second in (0, 12.5, 59.999, 61, 3725)] == ["0:00", "0:12", "0:59", "1:01", "1:02:05"]
-    assert spoken("clips/party.mp4#t=12.5") == "clips/party.mp4 at 0:12"
-    assert spoken("clips/cat.jpg") == "clips/cat.jpg"
+    assert readable("clips/party.mp4#t=12.5") == "clips/party.mp4 at 0:12"
+    assert readable("clips/cat.jpg") == "clips/cat.jpg"

@@ -1,10 +1,12 @@
 """Camera, rating and place of files as cameras and programs write them."""
 
+import io
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from miniclip.data.exif import ExifBlock
 from miniclip.data.images import read_header, read_image
 from miniclip.data.metadata import Metadata
 from tests.support.photos import write_photo
@@ -72,3 +74,12 @@ def test_the_file_type_follows_the_content(tmp_path: Path, suffix: str, file_typ
 def test_an_image_without_metadata_has_only_a_type(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert read_header(tmp_path / "a.png") == Metadata(file_type="png")
+
+
+def test_a_file_that_cannot_be_read_has_no_tags() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("the disk failed")
+
+    block = ExifBlock(Failing(), (0x0112,))
+    assert block.integer(0x0112) is None and block.fractions(block.gps, 2) == []

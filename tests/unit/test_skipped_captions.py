@@ -1,5 +1,6 @@
 """Skipped rows, encodings and wrong paths: each one is named with its reason."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,13 @@ def test_a_dataset_without_images_says_where_they_belong(tmp_path: Path) -> None
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,one\n")
     with pytest.raises(MiniClipError, match=r"a\.jpg \(no such file\).*beside the caption file or in Images"):
         read_captions(tmp_path)
+
+
+def test_links_to_lost_files_and_pipes_are_no_captions(tmp_path: Path) -> None:
+    add_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    (tmp_path / "a.txt").write_text("a cat")
+    (tmp_path / "b.txt").symlink_to("lost.txt")
+    os.mkfifo(tmp_path / "c.txt")  # reading it would wait for ever
+    (tmp_path / "d.jpg").symlink_to("lost.jpg")
+    (tmp_path / "d.txt").write_text("a dog")
+    assert captions_by_name(read_captions(tmp_path)) == {"a.jpg": ["a cat"]}

@@ -183,14 +183,14 @@ def half(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("write", "name", "reason"),
     [
-        (playlist, "a.mp4", "a damaged video, or none"),
-        (list_of_files, "a.mp4", "a damaged video, or none"),
-        (text, "a.mp4", "a damaged video, or none"),
-        (image, "a.mp4", "a damaged video, or none"),
-        (nothing, "a.mp4", "a damaged video, or none"),
-        (half, "a.mp4", "a damaged video, or none"),  # its index is at its end
+        (playlist, "a.mp4", "a damaged video, or not in a known format"),
+        (list_of_files, "a.mp4", "a damaged video, or not in a known format"),
+        (text, "a.mp4", "a damaged video, or not in a known format"),
+        (image, "a.mp4", "a damaged video, or not in a known format"),
+        (nothing, "a.mp4", "a damaged video, or not in a known format"),
+        (half, "a.mp4", "a damaged video, or not in a known format"),  # its index is at its end
         (write_sound, "a.mp4", "a video file without video"),
-        (without_frames, "a.webm", "a damaged video, or none"),
+        (without_frames, "a.webm", "a damaged video, or not in a known format"),
         (without_frames, "a.avi", "no frame of this video can be decoded"),
     ],
 )

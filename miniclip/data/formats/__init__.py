@@ -1,4 +1,4 @@
-"""Every format of a caption file. A new format is a module with its reader, and an entry in `CAPTION_FORMATS`.
+"""The formats of caption files. A new format needs a module with its reader, and an entry in `CAPTION_FORMATS`.
 
 In: a caption file. Out: the reader that understands it, chosen by the file's suffix and its first lines.
 """
@@ -20,10 +20,10 @@ class CaptionFormat:
 
     name: str  # in messages
     suffixes: tuple[str, ...]
-    usual_names: str  # a pattern: these files take precedence over other names, and must be readable
+    usual_names: str  # a pattern; these files are preferred to others, and it is an error if one cannot be read
     is_this: Callable[[FileStart], bool]
     read: Reader
-    problem: Callable[[FileStart], str] = lambda start: ""  # the fault of a file with such a suffix; "" for none
+    problem: Callable[[FileStart], str] = lambda start: ""  # what is wrong in a file with such a suffix, or ""
 
 
 CAPTION_FORMATS = (
@@ -80,7 +80,7 @@ SOURCES = "; ".join(
 
 
 def reader_of(file: Path) -> Reader | None:
-    """The reader for a caption file, chosen by its suffix and its first line; None if it is not a caption file."""
+    """The reader for a caption file, chosen by its suffix and its first bytes; None if it is not a caption file."""
     start = FileStart(file)
     return next((one.read for one in _candidates(start) if one.is_this(start)), None)
 

@@ -27,9 +27,9 @@ def column_problem(start: FileStart) -> str:
 def read_columns(file: Path) -> CaptionRows:
     """Kaggle's `captions.txt`, `metadata.csv`, and any CSV or TSV with a header `image,caption[,split]`.
 
-    A semicolon or a bar may also separate columns; the header decides. A caption may hold commas without quotes:
-    surplus fields belong to the caption. A quote that is never closed, or only in a later row, is part of its caption.
-    The following rows are read normally, and a note names the line.
+    A semicolon or a bar may also separate columns; the header decides. A caption may contain commas without quotes:
+    if a row has too many fields, the surplus belongs to the caption. A quote that is closed nowhere, or only in a later
+    row, is read as part of its caption. A note then gives the number of its line.
     """
     lines = read_text(file).split("\n")
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
@@ -94,7 +94,7 @@ def _line_ends(lines: list[str], start: int) -> Iterator[str]:
 
 
 def _holds_rows(lines: Sequence[str], delimiter: str, name: int, width: int) -> bool:
-    """Whether a record of several lines is really several rows: its first line and a later one are complete rows."""
+    """Whether a record of several lines is really several rows: its first line and a later one look like rows."""
     first, *later = (line.split(delimiter) for line in lines)
     if not _is_row(first, name, width, has_suffix=True):
         return _is_row(first, name, width, has_suffix=False) and any(
@@ -104,7 +104,10 @@ def _holds_rows(lines: Sequence[str], delimiter: str, name: int, width: int) -> 
 
 
 def _is_row(fields: Sequence[str], name: int, width: int, has_suffix: bool) -> bool:
-    """Whether the fields of a line are a row: as many fields as in the header, one of them the name of an image."""
+    """Whether a line looks like a row: it has as many fields as the header, and one is the name of an image.
+
+    With `has_suffix`, the name must end like an image; otherwise it must be one word.
+    """
     if len(fields) < width:
         return False
     if name > 0 and len(fields) > width:  # surplus fields of a caption before the name
@@ -120,7 +123,7 @@ def _without_stray_quote(text: str) -> str:
 
 
 def delimiter_of(header: str) -> str:
-    """The delimiter for which the header has a column of names and one of captions."""
+    """The delimiter with which the header has a column of names and one of captions; by default a comma."""
     return next((sign for sign in "\t|;" if names_both(column_names(header, sign))), ",")
 
 
@@ -144,6 +147,6 @@ def missing_columns(columns: list[str]) -> str:
 
 
 def _index(columns: Iterable[str], names: Iterable[str]) -> int | None:
-    """The index in `columns` of the first of `names` that is there."""
+    """The index in `columns` of the first of `names` that it contains; None if it contains none."""
     columns = list(columns)
     return next((columns.index(name) for name in names if name in columns), None)

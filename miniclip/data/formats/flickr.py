@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k as their authors and Kaggle publish them: token files, `results.csv`, and lists of splits."""
+"""Readers for Flickr8k and Flickr30k as published by their authors and by Kaggle: captions and lists of splits."""
 
 import re
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face hub."""
+"""Read a dataset of the Hugging Face hub, or of its cache on this machine."""
 
 import hashlib
 import io
@@ -17,9 +17,10 @@ from miniclip.installation import install
 def read_hugging_face(name: str) -> list[Row]:
     """A Hugging Face dataset by its id: its `Image` column and the columns caption, captions, text, caption_0, ...
 
-    Images that are not yet files are written to the cache as PNG files, named by the hash of their bytes: a data set
-    with one row per caption repeats its images, and equal images must become one file. A single part named `train` is
-    not a split: the hub has no other name for it.
+    Images that are not files yet are written to the cache as PNG files. Their names are hashes of their bytes, so that
+    an image that the dataset repeats for each caption becomes one file. If the dataset has only one part, its name is
+    not a split: the hub calls every such part `train`.
+    Errors: `MiniClipError` if the package datasets is missing, or the dataset cannot be loaded or has no such column.
     """
     try:
         import datasets  # type: ignore[import-not-found, unused-ignore]  # an extra, and slow to import
@@ -46,7 +47,7 @@ def read_hugging_face(name: str) -> list[Row]:
 
 
 def _image_file(image: Mapping[str, Any]) -> tuple[Path | None, str]:
-    """An undecoded image of a Hugging Face data set -> its file, or the reason why there is none."""
+    """An undecoded image of a dataset -> its file and "", or None and the reason."""
     content, path = image.get("bytes"), image.get("path")
     if not content:
         return (Path(path), "") if path and Path(path).is_file() else (None, "no such file")

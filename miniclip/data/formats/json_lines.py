@@ -1,4 +1,4 @@
-"""An imagefolder's `metadata.jsonl`."""
+"""Read `metadata.jsonl`, the caption file of a Hugging Face imagefolder."""
 
 import json
 from pathlib import Path

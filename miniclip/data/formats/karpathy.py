@@ -1,4 +1,4 @@
-"""Karpathy's JSON: images with their sentences and splits."""
+"""Read the JSON of Andrej Karpathy's splits: images with their sentences and splits."""
 
 import json
 from pathlib import Path, PurePosixPath

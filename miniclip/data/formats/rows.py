@@ -24,11 +24,11 @@ class Row(NamedTuple):
     problem: str = ""  # the reason if there is no file
 
 
-NO_CAPTION: tuple[str | None] = (None,)  # so that an image without captions still gives a row
+NO_CAPTION: tuple[str | None] = (None,)  # the captions of an image without captions, so that it still gives a row
 
 
 class CaptionRows(list[Row]):
-    """Rows, and messages of their reader."""
+    """Rows, and the messages of their reader in `notes`."""
 
     def __init__(self, rows: Iterable[Row], notes: Sequence[str] = ()) -> None:
         super().__init__(rows)
@@ -40,7 +40,7 @@ Reader = Callable[[Path], list[Row]]
 
 @dataclass(frozen=True)
 class FileStart:
-    """The start of a file, which shows whether it is a caption file. It is read on first use."""
+    """The first bytes of a file, which show whether it is a caption file. They are read on first use."""
 
     file: Path
 
@@ -65,10 +65,11 @@ def _byte_as_latin_1(error: UnicodeError) -> tuple[str, int]:
     return error.object[error.start : error.end].decode("latin-1"), error.end
 
 
-codecs.register_error("miniclip-latin-1", _byte_as_latin_1)  # one stray byte must not damage other letters of the file
+codecs.register_error("miniclip-latin-1", _byte_as_latin_1)  # a wrong byte must not change other letters
 
 
 def decode(content: bytes) -> str:
+    """The text of a file in UTF-16 or UTF-8, with line ends as `\\n`. Bytes that are not UTF-8 are read as Latin-1."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # a spreadsheet's "Unicode text"
         text = content.decode("utf-16", errors="replace")
     else:
