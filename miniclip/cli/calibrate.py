@@ -13,18 +13,27 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "calibrate",
         help="measure a bundle's match probabilities on held-out images",
+        description="Measure how likely an image with a certain score really matches a query, on captioned images that "
+        "the model was not trained on. The result is stored with the bundle.",
         example="miniclip calibrate bundles/mine --data flickr8k openmoji",
     )
-    command.add_argument("bundle", help="bundle: a folder, or USER/NAME on the hub")
+    command.add_argument("bundle", help="a bundle folder, or USER/NAME on the hub")
     command.add_argument(
-        "--data", nargs="+", required=True, help="captions: folders, caption files, hf:USER/NAME, or openmoji"
+        "--data",
+        nargs="+",
+        required=True,
+        help="images with captions: folders, caption files, hf:USER/NAME or openmoji",
     )
     add_image_root_flag(command)
     command.add_argument(
-        "--split", nargs="+", default=["val"], help="splits to measure on, if a source has them (default val)"
+        "--split", nargs="+", default=["val"], help="splits to use, where --data has them (default val)"
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the split if the data has no official one")
-    command.add_argument("--half", action="store_true", help="use every other image, and keep the rest for a check")
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed of the splits if --data has none (default 0)"
+    )
+    command.add_argument(
+        "--half", action="store_true", help="use only every other image, so that the rest can check the result"
+    )
     command.add_argument("--json", action="store_true", help="print the calibration as one JSON object")
     add_runtime_flags(command)
     command.set_defaults(run=run)
@@ -40,15 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     bundle = Bundle.open(find_bundle(arguments.bundle, arguments.precision))
     file = bundle.calibration_file
-    place = next(folder for folder in file.parents if folder.exists())
-    if not can_write(place):  # check before minutes of embedding that the file can be replaced
-        raise MiniClipError(f"{place} cannot be written; copy the bundle and calibrate the copy")
+    folder = next(parent for parent in file.parents if parent.exists())
+    if not can_write(folder):  # before the embedding, which takes minutes
+        raise MiniClipError(f"{folder} cannot be written; copy the bundle and calibrate the copy")
     tables = read_sources(arguments.data, arguments.seed, arguments.image_root)
     encoders = open_encoders(arguments, bundle)
     sources = judge_sources(tables, arguments.split, encoders, part=0 if arguments.half else None)
     match = calibrate(sources, "+".join(arguments.split))
     if match is None:
-        raise MiniClipError("matching pairs score no higher than others on this data; name other data")
+        raise MiniClipError("on this data, matching pairs score no higher than others; choose other --data")
     write_calibration(bundle, match)
     if arguments.json:
         print(json.dumps(match.to_dict()))

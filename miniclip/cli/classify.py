@@ -6,11 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from miniclip.cli.flags import (
-    add_bundle_flag,
-    add_runtime_flags,
-    open_encoders,
-)
+from miniclip.cli.flags import add_bundle_flag, add_runtime_flags, open_encoders
 from miniclip.errors import MiniClipError
 
 
@@ -19,10 +15,14 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "classify",
         help="find the label that fits each image best (zero-shot)",
+        description="Choose one of your labels for each image. Prints a line for each image: the probability of the "
+        "best label, the label, and the path.",
         example='miniclip classify ~/Pictures --labels cat dog "red car"',
     )
-    command.add_argument("images", help="an image, or a source as for miniclip index")
-    command.add_argument("--labels", required=True, nargs="+", help="labels to choose from, such as: cat dog 'red car'")
+    command.add_argument(
+        "images", metavar="IMAGES", help="an image, a folder, or another source that miniclip index takes"
+    )
+    command.add_argument("--labels", required=True, nargs="+", metavar="LABEL", help="two or more labels")
     add_bundle_flag(command)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     add_runtime_flags(command)
@@ -30,6 +30,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from miniclip.data.images import SUFFIXES
     from miniclip.data.paths import printable, real_path
     from miniclip.data.progress import ProgressBar
     from miniclip.data.storage import is_uri
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     encoders = open_encoders(arguments, arguments.bundle)
     in_storage = is_uri(arguments.images)
     name = arguments.images.partition("?")[0] if in_storage else arguments.images
-    is_image = name.lower().endswith(_suffixes()) and (in_storage or Path(arguments.images).is_file())
+    is_image = name.lower().endswith(SUFFIXES) and (in_storage or Path(arguments.images).is_file())
     found = ScanResult() if is_image else scan_images(arguments.images)
     paths = [arguments.images] if is_image else [real_path(path) for path in found.files]
     skipped: dict[int, str] = {}
@@ -66,9 +67,3 @@ def run(arguments: argparse.Namespace) -> int:
     if len(rows) == 0:
         raise MiniClipError(f"no image in {arguments.images} could be read")
     return 0
-
-
-def _suffixes() -> tuple[str, ...]:
-    from miniclip.data.images import SUFFIXES
-
-    return SUFFIXES

@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.cli.evaluate import measure, print_results
-from miniclip.cli.flags import (
-    add_data_flags,
-    add_device_flag,
-    add_runtime_flags,
-    write_result,
-)
+from miniclip.cli.flags import add_data_flags, add_device_flag, add_runtime_flags, write_result
 from miniclip.errors import MiniClipError
 
 
@@ -18,11 +13,13 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "compare",
-        help="Recall@K of two bundles or runs on the same split",
+        help="compare Recall@K of two bundles or runs on the same images",
+        description="Measure Recall@K of two models on the same images with captions, and the difference of their mean "
+        "recalls with its confidence interval.",
         example="miniclip compare runs/a runs/b --data flickr8k --split val",
     )
-    command.add_argument("a", type=Path, help="bundle, run or CLIP")
-    command.add_argument("b", type=Path, help="bundle, run or CLIP")
+    command.add_argument("a", type=Path, help="first model: a bundle, a run, or a CLIP on the hub")
+    command.add_argument("b", type=Path, help="second model")
     add_data_flags(command)
     add_runtime_flags(command)
     add_device_flag(command)

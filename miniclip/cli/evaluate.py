@@ -1,4 +1,4 @@
-"""`miniclip evaluate`: Recall@K of a bundle or a run on a split."""
+"""`miniclip evaluate`: measure Recall@K of a bundle or a run on a split."""
 
 import argparse
 import sys
@@ -25,25 +25,32 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "evaluate",
-        help="Recall@K of a bundle or a run on a split",
+        help="measure Recall@K of a bundle or a run",
+        description="Measure Recall@K on images with captions: how often the right image is among the first K for a "
+        "caption, and the right caption among the first K for an image.",
         example="miniclip evaluate --bundle miniclip-s --data openmoji --split test",
     )
     source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bundle", type=Path, help="bundle to measure")
+    source.add_argument("--bundle", type=Path, help="bundle to measure: a folder or a name")
     source.add_argument(
         "--run",
         dest="run_folder",
         type=Path,
-        help="run, or a CLIP from Hugging Face: a folder or USER/NAME (needs torch)",
+        metavar="RUN",
+        help="run to measure, or a CLIP of the hub: a folder or USER/NAME (needs PyTorch)",
     )
     add_data_flags(command)
     command.add_argument(
-        "--samples", type=positive, metavar="N", help="measure N images of the split, drawn at random by --seed"
+        "--samples", type=positive, metavar="N", help="measure only N images of the split, chosen at random by --seed"
     )
     command.add_argument(
-        "--per-image", action="store_true", help="also print each image's best captions, and the best images of one"
+        "--per-image",
+        action="store_true",
+        help="also print the best captions of each image, and the best images of its first caption",
     )
-    command.add_argument("--clip-benchmark", type=Path, help="also write it to this file as clip_benchmark does")
+    command.add_argument(
+        "--clip-benchmark", type=Path, metavar="FILE", help="also write the result in the format of clip_benchmark"
+    )
     add_runtime_flags(command)
     add_device_flag(command)
     command.set_defaults(run=run)
@@ -76,7 +83,7 @@ class Measured(NamedTuple):
 
 
 def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[Measured]:
-    """Models (folder or name -> whether it is a run), measured on one split."""
+    """Measure models on one split. `models` maps a folder or name to whether it is a run."""
     from miniclip.data.caption_table import check_skipped
     from miniclip.evaluation.bootstrap import intervals
     from miniclip.evaluation.evaluate import check_protocol, embed_split
@@ -86,7 +93,7 @@ def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[Mea
     runs = {folder: run for folder, (_, _, run) in opened.items() if run is not None}
     table, seed = _split(arguments, {str(folder): run.config.data.seed for folder, run in runs.items()})
     for run in runs.values() if arguments.split not in ("train", "all") else ():
-        _tell_seen(run, table)
+        _warn_of_training_images(run, table)
     measured = []
     for folder, (encoders, precision, _) in opened.items():
         embedded = embed_split(encoders, table, folder.name)
@@ -110,7 +117,7 @@ def measure(arguments: argparse.Namespace, models: dict[Path, bool]) -> list[Mea
     return measured
 
 
-def _tell_seen(run: Any, table: Any) -> None:
+def _warn_of_training_images(run: Any, table: Any) -> None:
     """Warn if the split contains images that the run was trained on."""
     from miniclip.models.calibration_set import CalibrationSet
 
@@ -118,9 +125,9 @@ def _tell_seen(run: Any, table: Any) -> None:
     seen = calibration.seen_among(table.image_paths, run.transform) if calibration else 0
     if calibration and seen:
         print(
-            f"warning: {seen} of {len(calibration.images)} kept training images of {run.folder} are also in this "
-            "split, so its figures are too high; a split by seed changes when images come or go: give the data "
-            "splits of its own, or train again",
+            f"warning: this split contains images that {run.folder} was trained on ({seen} of "
+            f"{len(calibration.images)} checked), so its recall is too high. A split by seed changes when images are "
+            "added or removed; give the data its own splits, or train again",
             file=sys.stderr,
         )
 
@@ -144,13 +151,12 @@ def _open(arguments: argparse.Namespace, folder: Path, is_run: bool) -> tuple[An
 def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, int]:
     """The split to measure, and its seed.
 
-    The default seed is that of the runs, because another seed would put their training images into `test`.
+    The default seed is that of the runs. Another seed would put their training images into `test`.
     """
     from miniclip.data.captions import read_sources
 
     tried = [arguments.seed] if arguments.seed is not None else sorted({*seeds.values()}) or [0]
-    read = [read_sources([arguments.data], seed, arguments.image_root)[0] for seed in tried]
-    tables = [table.split(arguments.split) for table in read]
+    tables = [read_sources([arguments.data], seed, arguments.image_root)[0].split(arguments.split) for seed in tried]
     if any(table.image_paths != tables[0].image_paths for table in tables):
         named = ", ".join(f"{name} by seed {seed}" for name, seed in seeds.items())
         raise MiniClipError(f"the runs split this data differently ({named}); choose one with --seed")
@@ -159,6 +165,7 @@ def _split(arguments: argparse.Namespace, seeds: dict[str, int]) -> tuple[Any, i
 
 
 def print_results(arguments: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
+    """Print the counts and the table of recalls."""
     from miniclip.evaluation.evaluate import recall_table
 
     first = next(iter(results.values()))

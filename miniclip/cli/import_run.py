@@ -1,4 +1,4 @@
-"""`miniclip import`: turn a checkpoint of the original miniCLIP_DL, or a CLIP's two projections, into a run."""
+"""`miniclip import`: turn a checkpoint of the original miniCLIP_DL, or a linear probe of a CLIP, into a run."""
 
 import argparse
 from pathlib import Path
@@ -13,24 +13,23 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "import",
         help="turn a checkpoint of the original miniCLIP_DL into a run",
+        description="Turn a checkpoint of the original miniCLIP_DL, or a linear probe of a CLIP, into a run folder, "
+        "which miniclip evaluate and miniclip export take.",
         example="miniclip import HexAryan/vitsmall_roberta --out runs/original\n"
         "miniclip import linearprobe_best.pt --out runs/probe",
     )
     command.add_argument(
         "checkpoint",
-        help=".pt file with a model.state_dict(), or USER/NAME on the hub; a linear probe of open_clip "
-        "is also accepted",
+        help="file .pt with the weights (a state_dict), or USER/NAME on the hub",
     )
     command.add_argument(
         "--vision",
         metavar="SPEC",
-        help="initial vision backbone: a folder or Hugging Face id; only config and preprocessing are "
-        "read (default facebook/dino-vits16 or microsoft/resnet-101, as the weights are); for a linear probe, its CLIP "
-        "(default openai/clip-vit-base-patch32)",
+        help="vision backbone of the checkpoint: a folder or Hugging Face id; only its config and preprocessing are "
+        "read (default: facebook/dino-vits16 or microsoft/resnet-101, whichever fits the weights); for a linear probe, "
+        "its CLIP (default: openai/clip-vit-base-patch32)",
     )
-    command.add_argument(
-        "--text", metavar="SPEC", default="roberta-base", help="initial text backbone (default roberta-base)"
-    )
+    command.add_argument("--text", metavar="SPEC", default="roberta-base", help="text backbone (default roberta-base)")
     command.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     command.set_defaults(run=run)
 

@@ -4,38 +4,42 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from miniclip.cli.flags import (
-    add_bundle_flag,
-    add_runtime_flags,
-    open_encoders,
-)
+from miniclip.cli.flags import add_bundle_flag, add_runtime_flags, open_encoders
 
 
 def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "index",
-        help="embed a folder of images; run again to update",
+        help="make an index of images and videos; run again to update it",
+        description="Make an index of a folder, which searches use. Run it again after changes: only new and changed "
+        "files are embedded. A search makes an index itself; use this command for other settings.",
         example="miniclip index ~/Pictures --out index/pictures",
     )
-    command.add_argument("images", help="folder, s3://BUCKET/FOLDER, caption file, hf:USER/NAME, or openmoji")
+    command.add_argument("images", help="a folder, s3://BUCKET/FOLDER, a caption file, hf:USER/NAME or openmoji")
     add_bundle_flag(command)
-    command.add_argument("--out", type=Path, help="index folder to make or update (default: one in the cache)")
+    command.add_argument(
+        "--out", type=Path, metavar="INDEX", help="index folder to make or update (default: one in the cache)"
+    )
     command.add_argument("--ray", metavar="ADDRESS", help="embed on a Ray cluster: auto, HOST:PORT, or ray://HOST:PORT")
     command.add_argument(
         "--exclude",
         action="append",
         metavar="GLOB",
-        help="leave out files that match, as in gitignore; repeatable; the index keeps it until it is given again",
+        help="leave out files that match this pattern of gitignore; may be repeated; later updates keep the patterns",
     )
     command.add_argument(
         "--ocr",
         action=argparse.BooleanOptionalAction,
-        help="read text in images, to search for it; the index keeps the choice until it is given again (default: "
-        "if the extra ocr is installed)",
+        help="read the text in images, to search for it; later updates keep the choice (default: read it if the extra "
+        "ocr is installed)",
     )
-    command.add_argument("--ann", action="store_true", help="also make a vector index, for search --gallery ann")
-    command.add_argument("--watch", action="store_true", help="keep running, and follow changes of the folder")
+    command.add_argument(
+        "--ann", action="store_true", help="also make a vector index, for miniclip search --gallery ann"
+    )
+    command.add_argument(
+        "--watch", action="store_true", help="keep running, and update the index when the folder changes"
+    )
     add_runtime_flags(command)
     command.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""`miniclip info`: describe a bundle or an index, and the device that runs it."""
+"""`miniclip info`: describe a bundle or an index, and the processor that runs it."""
 
 import argparse
 import json
@@ -15,10 +15,13 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "info",
-        help="describe a bundle or an index, and the device that really runs it",
+        help="describe a bundle or an index, and the processor that runs it",
+        description="Describe a bundle or an index. The line `running` names the processor that these flags choose.",
         example="miniclip info\nminiclip info index/pictures",
     )
-    command.add_argument("folder", nargs="?", help="bundle or index folder (default: the bundle that ships)")
+    command.add_argument(
+        "folder", nargs="?", help="bundle or index folder (default: the bundle that ships with MiniCLIP)"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object")
     add_runtime_flags(command)
     command.set_defaults(run=run)
@@ -33,11 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         from miniclip.index.image_index import ImageIndex
 
         index = ImageIndex.open(folder, in_memory=False)
-        facts |= {
-            "pictures": len(index.paths),
-            "skipped": len(index.skipped),
-            "bundle": str(index.bundle_folder),
-        }
+        facts |= {"pictures": len(index.paths), "skipped": len(index.skipped)}
         if index.frames:
             facts["videos"] = index.frames.videos
         facts["undated"] = len(index.paths) - index.dated
@@ -90,7 +89,7 @@ def _unfinished(folder: Path) -> str:
 
 
 def _two_runtimes() -> str:
-    """The fix if onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files."""
+    """What to do if onnxruntime and onnxruntime-gpu are both installed; "" otherwise."""
     from importlib.metadata import distributions
 
     names = {str(distribution.metadata["Name"]).lower() for distribution in distributions()}

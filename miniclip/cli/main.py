@@ -1,6 +1,6 @@
 """The `miniclip` command.
 
-In: flags. Out: lines for people, or one JSON object with `--json`.
+In: flags. Out: lines of text, or one JSON object with `--json`.
 Exit status: 0 done, 1 a check failed, 2 wrong input.
 Only `import`, `train`, `export` and `benchmark`, and `evaluate` and `compare` on a run folder, load torch.
 """
@@ -46,7 +46,7 @@ def parser() -> ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show the log, and the traceback of an error")
     try:
         shtab: Any = importlib.import_module("shtab")
-        shtab.add_argument_to(top, "--print-completion", help="print the completion script of a shell: bash, zsh, tcsh")
+        shtab.add_argument_to(top, "--print-completion", help="print the completion script of this shell")
     except ImportError:
         top.add_argument("--print-completion", action=_NeedsShtab, help=argparse.SUPPRESS)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=ArgumentParser)
@@ -58,7 +58,7 @@ def parser() -> ArgumentParser:
 
 
 class _NeedsShtab(argparse.Action):
-    """Replaces shell completion if its package is missing."""
+    """Takes the place of shell completion if its package is missing."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         parser.error("--print-completion needs the package shtab: pip install shtab")
@@ -86,8 +86,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed with >&- or 2>&-: the command runs, but its output is lost
+        if getattr(sys, name) is None:  # closed with >&- or 2>&-; the command still runs
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be printable
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may not be valid text
     run_command(partial(run, argv))

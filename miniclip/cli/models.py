@@ -15,6 +15,7 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "models",
         help="list the bundles that ship with MiniCLIP, and some on the hub",
+        description="List models for --bundle: those that ship with MiniCLIP, and some on the Hugging Face hub.",
         example="miniclip models",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -31,13 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     for folder in released_bundles():
         bundle = Bundle.open(folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        facts: dict[str, Any] = {
-            "name": folder.name,
-            "default": folder == default,
-            "precisions": bundle.precisions,
-            "bytes": size,
-        }
-        found.append({**facts, "folder": str(folder)})
+        facts: dict[str, Any] = {"name": folder.name, "default": folder == default, "precisions": bundle.precisions}
+        found.append({**facts, "bytes": size, "folder": str(folder)})
     if arguments.json:
         print(json.dumps({"models": found, "on_hub": [asdict(model) for model in ON_HUB]}))
         return 0

@@ -1,7 +1,7 @@
 """Commands in separate packages: the page, training, export and its benchmark.
 
-In: a command's name and the rest of the command line. Out: its exit status. In a wheel they are `miniclip.train` and
-so on; in a checkout they are its top-level folders.
+In: the name of a command and its arguments. Out: its exit status. In a wheel, these packages are `miniclip.train` and
+so on. In a checkout, they are top-level folders.
 """
 
 import importlib
@@ -17,10 +17,10 @@ from miniclip.installation import install
 
 @dataclass(frozen=True)
 class Program:
-    """`extra` installs the packages that the program needs."""
+    """A package with a command."""
 
     module: str
-    extra: str
+    extra: str  # installs the packages that the command needs
     help: str
 
 
@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def run_program(name: str, argv: Sequence[str]) -> int:
-    """Run one of `PROGRAMS`; `MiniClipError` if a package that it needs is not installed."""
+    """Run one of `PROGRAMS` and return its exit status; `MiniClipError` if a package that it needs is missing."""
     program = PROGRAMS[name]
     argv = _with_folder(argv) if name == "demo" else list(argv)
     try:
@@ -43,11 +43,12 @@ def run_program(name: str, argv: Sequence[str]) -> int:
         if error.name and error.name.partition(".")[0] in ("miniclip", program.module.partition(".")[0]):
             raise
         raise MiniClipError(f"miniclip {name} needs {error.name}: {install(program.extra)}") from error
-    sys.argv = [f"miniclip {name}", *argv]  # argparse and child processes read it here
+    sys.argv = [f"miniclip {name}", *argv]  # argparse and child processes read it
     return int(module.main())
 
 
 def _package(program: Program) -> str:
+    """The name to import, in a wheel or in a checkout."""
     root = program.module.partition(".")[0]
     if importlib.util.find_spec(f"miniclip.{root}") is not None:
         return f"miniclip.{program.module}"
@@ -57,7 +58,7 @@ def _package(program: Program) -> str:
 
 
 def _with_folder(argv: Sequence[str]) -> list[str]:
-    """Convert `demo [FOLDER]` to the page's flags: by default, the current folder and the bundle that ships."""
+    """The flags of the page for `demo [FOLDER]`: by default, the current folder and the bundle that ships."""
     from miniclip.inference.bundle_location import released_bundle
 
     flags = list(argv)

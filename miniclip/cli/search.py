@@ -42,44 +42,79 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "words",
         nargs="*",
-        help="what the image should show; several phrasings are averaged; filters alone list the newest images",
+        metavar="WORDS",
+        help="what the images should show, in quotes; several texts are averaged; with filters alone, the newest "
+        "images are listed",
     )
     command.add_argument("--in", dest="images", type=folder_name, metavar="FOLDER", help="folder to search (default .)")
     command.add_argument(
-        "--image", action="append", default=[], help="an image to search by, or its http(s) address; may be repeated"
+        "--image",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="find images similar to this image file or http(s) address; may be repeated",
     )
-    command.add_argument("--like", action="append", default=[], help="find images similar to this image of the index")
-    command.add_argument("--minus", action="append", default=[], metavar="WORDS", help="what the image should not show")
     command.add_argument(
-        "--text-weight", type=float, default=0.5, help="weight of the words in a query with images (default 0.5)"
+        "--like", action="append", default=[], metavar="FILE", help="find images similar to this image of the index"
     )
-    command.add_argument("--minus-weight", type=float, default=0.5, help="weight of --minus (default 0.5)")
+    command.add_argument(
+        "--minus", action="append", default=[], metavar="WORDS", help="what the images should not show"
+    )
+    command.add_argument(
+        "--text-weight",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="weight of WORDS in a query that also has images, 0 to 1 (default 0.5)",
+    )
+    command.add_argument(
+        "--minus-weight", type=float, default=0.5, metavar="X", help="weight of --minus, 0 to 2 (default 0.5)"
+    )
     for name, one in FILTERS.items():
         flag = f"--{one.flag or name.replace('_', '-')}"
         command.add_argument(flag, dest=name, type=checked(one.read), metavar=one.metavar, help=one.help)
     command.add_argument(
-        "--sort", default="match", help="match | date: the best images, the newest first (default match)"
+        "--sort",
+        default="match",
+        choices=("match", "date"),
+        help="sort the best images by match, or by date with the newest first (default match)",
     )
-    command.add_argument("--distinct", action="store_true", help="one line for files of equal content")
-    command.add_argument("--matches", action="store_true", help="show only likely matches; there may be none")
-    command.add_argument("--no-names", action="store_true", help="ignore captions, names, dates, and text in images")
-    command.add_argument("--no-update", action="store_true", help="do not check the folder for changes first")
-    command.add_argument("--index", type=Path, help="search this index instead of a folder (from: miniclip index)")
-    command.add_argument("--bundle", help="bundle: a folder, or USER/NAME on the hub (default: the index's bundle)")
+    command.add_argument("--distinct", action="store_true", help="show only one of several files with equal content")
+    command.add_argument("--matches", action="store_true", help="show only likely matches, and none if there are none")
+    command.add_argument(
+        "--no-names",
+        action="store_true",
+        help="search only by what images show, not by captions, file names, dates and text in images",
+    )
+    command.add_argument(
+        "--no-update", action="store_true", help="use the index as it is, without a look for changes in the folder"
+    )
+    command.add_argument(
+        "--index", type=Path, metavar="INDEX", help="search an index of miniclip index instead of a folder"
+    )
+    command.add_argument(
+        "--bundle",
+        metavar="NAME",
+        help="model to use: a bundle folder, or USER/NAME on the hub (default: the model of --index, otherwise the one "
+        "that ships with MiniCLIP)",
+    )
     command.add_argument(
         "--gallery",
         default="exact",
-        help="exact | int8 (less memory) | ann (after index --ann; no filters) (default exact)",
+        choices=("exact", "int8", "ann"),
+        help="how to search: exact, int8 with less memory, or ann with the vector index of miniclip index --ann, "
+        "without filters (default exact)",
     )
     command.add_argument(
         "--top-k",
         type=positive,
+        metavar="N",
         default=DEFAULT_TOP_K,
-        help=f"number of images, and of captions with --image (default {DEFAULT_TOP_K})",
+        help=f"number of images to show, and of captions with --image (default {DEFAULT_TOP_K})",
     )
-    command.add_argument("--sheet", type=png, metavar="FILE", help="also draw the results into this PNG")
+    command.add_argument("--sheet", type=png, metavar="FILE", help="also draw the found images into this new PNG file")
     command.add_argument("--open", action="store_true", help="open the best image")
-    command.add_argument("--preview", action="store_true", help="draw small images in the terminal")
+    command.add_argument("--preview", action="store_true", help="also draw the found images in the terminal")
     add_output_flags(command)
     add_runtime_flags(command)
     command.set_defaults(run=run)
@@ -89,7 +124,9 @@ def run(arguments: argparse.Namespace) -> int:
     words, folder = _split_folder(arguments)
     has_subject = words or arguments.image or arguments.like
     if not has_subject and not _is_filtered(arguments):
-        raise MiniClipError('give words, as in miniclip search "a red car", or --image FILE, or both, or only filters')
+        raise MiniClipError(
+            'give words, as in miniclip search "a red car", or --image FILE, or a filter such as --after'
+        )
     images = [_image(place) for place in arguments.image]
     searcher = _open_searcher(arguments, folder)
     query = _query(arguments, words, images, searcher)
@@ -117,7 +154,7 @@ def _split_folder(arguments: argparse.Namespace) -> tuple[list[str], str | None]
     words = list(arguments.words)
     if arguments.index is not None:
         if arguments.images is not None:
-            raise MiniClipError("--in FOLDER and --index INDEX are two places to search; give one of them")
+            raise MiniClipError("--in and --index exclude each other; leave one of them out")
         return words, None
     if arguments.images is not None:
         return words, arguments.images
@@ -136,9 +173,15 @@ def _is_filtered(arguments: argparse.Namespace) -> bool:
 
 
 def _image(place: str) -> "ImageSource":
+    """The bytes at a web address, or the path of an existing file or moment."""
+    from miniclip.data.moments import file_of
     from miniclip.data.web_image import fetch_image, is_web_address
 
-    return fetch_image(place) if is_web_address(place) else Path(place)
+    if is_web_address(place):
+        return fetch_image(place)
+    if not os.path.exists(file_of(place)):  # before the folder is indexed, which may take long
+        raise MiniClipError(f"{place}: no such file")
+    return Path(place)
 
 
 def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Searcher":
@@ -148,11 +191,8 @@ def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Search
     from miniclip.inference.bundle_location import find_bundle
     from miniclip.search.searcher import Searcher
 
-    index, bundle, encoders = (
-        arguments.index,
-        arguments.bundle and find_bundle(arguments.bundle, arguments.precision),
-        None,
-    )
+    index, encoders = arguments.index, None
+    bundle = arguments.bundle and find_bundle(arguments.bundle, arguments.precision)
     if folder is not None:
         from miniclip.index.location import bring_up_to_date, index_folder
 
@@ -199,21 +239,20 @@ def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageS
 
 
 def _present(query: Query, searcher: "Searcher") -> tuple["SearchResult", int]:
-    """The best `top_k` images whose files still exist, and the number of better ones that no longer exist."""
+    """The best `top_k` images whose files still exist, and the number of better images whose files do not."""
     from miniclip.search.searcher import SearchResult
 
     depth = query.top_k
     while True:
         wider = replace(query, top_k=depth, sort="match")
         result = searcher.search(wider) if query.has_subject else SearchResult(searcher.browse(wider))
-        there = [hit for hit in result.hits if searcher.index.exists(hit.row)]
-        missing = len(result.hits) - len(there)
-        if len(there) >= query.top_k or len(result.hits) < depth:
+        existing = [hit for hit in result.hits if searcher.index.exists(hit.row)]
+        if len(existing) >= query.top_k or len(result.hits) < depth:
             break
-        depth = 2 * (query.top_k + missing)
-    shown = there[: query.top_k]
-    looked_at = result.hits.index(shown[-1]) + 1 if len(there) >= query.top_k else len(result.hits)
-    missing = looked_at - len(shown)
+        depth = 2 * (query.top_k + len(result.hits) - len(existing))
+    shown = existing[: query.top_k]
+    compared = result.hits.index(shown[-1]) + 1 if len(existing) >= query.top_k else len(result.hits)
+    missing = compared - len(shown)
     return replace(result, hits=searcher.in_order(shown, query.sort)), missing
 
 

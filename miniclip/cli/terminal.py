@@ -1,4 +1,4 @@
-"""Terminal features: colour, small images, and opening a file."""
+"""Colour and small images in the terminal, and opening a file."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ OPENERS = {"darwin": ("open",), "win32": ("cmd", "/c", "start", "")}
 
 
 def has_colour() -> bool:
-    """Whether standard output is a terminal, and the user has not disabled colour (no-color.org)."""
+    """Whether standard output is a terminal with colour that the user has not disabled (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -24,7 +24,7 @@ def dim(text: str) -> str:
 
 
 def preview(source: Path | bytes, columns: int = PREVIEW_COLUMNS) -> str:
-    """An image as lines of half blocks in 24-bit colour: each character shows two pixels, one above the other."""
+    """An image as lines of text in 24-bit colour: each character is a half block that shows two pixels."""
     import numpy as np
 
     from miniclip.data.images import open_image
@@ -44,7 +44,7 @@ def preview(source: Path | bytes, columns: int = PREVIEW_COLUMNS) -> str:
 
 
 def open_file(path: str) -> None:
-    """Open a file with the program that the desktop uses for it; `MiniClipError` if there is none."""
+    """Open a file with its usual program; `MiniClipError` if this system has no command for that."""
     command: Sequence[str] = OPENERS.get(sys.platform, ("xdg-open",))
     if shutil.which(command[0]) is None:
         raise MiniClipError(f"--open needs the program {command[0]}, which is not installed; open {path} yourself")

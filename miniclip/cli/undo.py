@@ -11,7 +11,7 @@ def add_command(commands: Any) -> None:
         "undo",
         help="undo the last move or copy of files",
         description="Undo the last move or copy of files by `miniclip duplicates --move-to` or by the page. Run it "
-        "again to undo the one before. Restore files in the trash from there.",
+        "again to undo the move or copy before that. Files in the trash are restored from there, not by this command.",
         example="miniclip undo",
     )
     command.set_defaults(run=run)
@@ -26,4 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{printable(source)} -> {printable(target)}" if target else f"{printable(source)} deleted")
     for path, reason in outcome.failed:
         print(f"left {printable(path)}: {reason}", file=sys.stderr)
+    if not outcome.done and not outcome.failed:
+        print("no file is left to move back or to delete", file=sys.stderr)
     return 1 if outcome.failed else 0

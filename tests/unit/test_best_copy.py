@@ -119,6 +119,20 @@ def test_the_command_lists_first_then_moves_with_yes_and_can_be_undone(
         run(["undo"])
 
 
+def test_a_home_folder_of_nobody_is_refused(index: ImageIndex) -> None:
+    with pytest.raises(MiniClipError, match="~nobody9 is not a home folder here"):
+        run(["duplicates", "--index", str(index.folder), "--move-to", "~nobody9/away", "--yes"])
+
+
+def test_undo_reports_that_nothing_is_left_to_undo(
+    index: ImageIndex, photos: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run(["duplicates", "--index", str(index.folder), "--threshold", "1", "--move-to", str(tmp_path / "away"), "--yes"])
+    (tmp_path / "away/d copy.png").rename(photos / "d copy.png")
+    capsys.readouterr()
+    assert run(["undo"]) == 0 and "no file is left to move back" in capsys.readouterr().err
+
+
 def test_other_copies_go_to_the_trash(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
     """In a separate process, so that the trash is not the user's."""
     home = tmp_path / "home"

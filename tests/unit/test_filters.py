@@ -161,7 +161,7 @@ def test_the_command_lists_by_filters_alone(index_folder: Path, capsys: pytest.C
         (["--within", "5"], "--within needs a place as well"),
         (["--min-rating", "6"], "must be a number of stars from 1 to 5, got 6"),
         (["--camera", ""], "is empty"),
-        (["red", "--sort", "size"], "--sort must be match or date, got size"),
+        (["red", "--sort", "size"], "there is no --sort size; choose from match, date"),
     ],
 )
 def test_a_wrong_filter_is_refused_in_one_line(

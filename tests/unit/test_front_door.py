@@ -123,7 +123,7 @@ def test_the_last_argument_is_the_folder_if_it_is_one(
 
 
 def test_in_and_index_are_not_given_together(photos: Path) -> None:
-    with pytest.raises(MiniClipError, match="two places to search; give one"):
+    with pytest.raises(MiniClipError, match="--in and --index exclude each other"):
         run(["search", "red", "--in", ".", "--index", "i"])
 
 
@@ -141,11 +141,17 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2].removesuffix("_run") for module in COMMANDS])
-def test_every_help_ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_help_has_a_description_and_ends_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         run([command, "--help"])
     lines = capsys.readouterr().out.rstrip().splitlines()
     assert "example:" in lines and lines[-1].startswith(f"  miniclip {command}")
+    usage, description = "\n".join(lines).split("\n\n")[:2]
+    assert usage.startswith("usage:") and description[0].isupper() and description.endswith(".")
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -160,7 +166,8 @@ def test_help_of_a_program_ends_with_an_example(name: str) -> None:
     [
         (["serach", "x"], "there is no serach; did you mean search?"),
         (["search", "x", "--topk", "3"], "did you mean --top-k?"),
-        (["search", "x", "--qqqq"], "unrecognized arguments: --qqqq (see"),
+        (["search", "x", "--qqqq"], "unrecognized arguments: --qqqq (see miniclip search --help)"),
+        (["search", "x", "--gallery", "exakt"], "there is no --gallery exakt; did you mean exact?"),
         (["qqq"], "there is no qqq; choose from"),
     ],
 )
@@ -168,6 +175,14 @@ def test_a_typing_error_gets_a_suggestion(typed: list[str], meant: str) -> None:
     with pytest.raises(MiniClipError) as refused:
         run(typed)
     assert meant in str(refused.value)
+
+
+def test_a_missing_image_is_reported_before_the_folder_is_indexed(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MiniClipError, match=r"nothing\.jpg: no such file"):
+        run(["search", "--image", "nothing.jpg", "--in", str(photos)])
+    assert capsys.readouterr().err == ""
 
 
 def test_an_error_names_the_typed_flag(tiny_index: Path) -> None:
