@@ -7,7 +7,7 @@
     for hit in photos.search("a dog on the beach", top_k=5):
         print(hit.path, hit.score)
 
-Everything here is loaded when it is first used, so that `import miniclip` itself takes no time.
+Each name is loaded when it is first used, so that `import miniclip` itself is fast.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from miniclip.errors import MiniClipError
 
 __version__ = "0.2.0"
 
-# onnxruntime 1.29 and later report their use to its maker, with an identifier of the device, from their import on
+# when onnxruntime 1.29 or later is imported, it starts to send usage data and a device identifier to its maker
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = ["Hit", "Index", "MiniClipError", "Model", "__version__", "index", "lo
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used (PEP 562)."""
-    if name == "index":  # the package is also a function: see miniclip/index/__init__.py
+    if name == "index":  # the package itself can be called: see miniclip/index/__init__.py
         return importlib.import_module("miniclip.index")
     if name in __all__:
         module = "model" if name in ("Model", "load") else "api"

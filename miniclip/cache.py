@@ -1,4 +1,4 @@
-"""The user's folders: the cache for files that can be made again, and the state for all others."""
+"""The user's two folders: the cache, for files that can be made again, and the state, for all other files."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ from threading import get_ident
 from miniclip.errors import MiniClipError
 from miniclip.files import expand
 
-ANOTHER = "set MINICLIP_CACHE to a folder you can write"
+SET_CACHE = "set MINICLIP_CACHE to a folder you can write"
 
 
 def cache_folder() -> Path:
-    """`MINICLIP_CACHE`, or `XDG_CACHE_HOME/miniclip`, or `~/.cache/miniclip`. It need not exist yet.
+    """The cache folder, which may not exist: `MINICLIP_CACHE`, `XDG_CACHE_HOME/miniclip` or `~/.cache/miniclip`.
 
     Errors: `MiniClipError` if neither variable is set and the account has no home folder.
     """
@@ -19,8 +19,7 @@ def cache_folder() -> Path:
 
 
 def state_folder() -> Path:
-    """For files that cannot be made again: `MINICLIP_STATE`, or `XDG_STATE_HOME/miniclip`, or
-    `~/.local/state/miniclip`. Errors as above."""
+    """The state folder: `MINICLIP_STATE`, `XDG_STATE_HOME/miniclip` or `~/.local/state/miniclip`. Errors: as above."""
     return _user_folder("STATE", ".local/state")
 
 
@@ -32,19 +31,17 @@ def _user_folder(kind: str, below_home: str) -> Path:
     try:
         return Path.home() / below_home / "miniclip"
     except RuntimeError as error:
-        what = {"CACHE": " for the cache", "STATE": ""}[kind]
-        raise MiniClipError(
-            f"this account has no home folder{what}; set MINICLIP_{kind} to a folder you can write"
-        ) from error
+        message = f"this account has no home folder; set MINICLIP_{kind} to a folder you can write"
+        raise MiniClipError(message) from error
 
 
 def cannot_write(path: Path, error: OSError) -> MiniClipError:
     """The error for a place in the cache that cannot be written."""
-    return MiniClipError(f"cannot write {path} ({error.strerror or error}); free some space, or {ANOTHER}")
+    return MiniClipError(f"cannot write {path} ({error.strerror or error}); free some space, or {SET_CACHE}")
 
 
 def write_cached(file: Path, content: bytes) -> None:
-    """Write `file` and its folder, so that an existing file is always complete.
+    """Write `file`, and make its folder if necessary. A reader never sees an incomplete file.
 
     Errors: `MiniClipError` when the folder cannot be written.
     """

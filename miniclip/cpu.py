@@ -1,7 +1,8 @@
-"""How many threads to use: the CPUs available to this process, which may be fewer than `os.cpu_count()` in a container.
+"""How many threads to use. A container may allow fewer CPUs than `os.cpu_count()` reports.
 
-Order: `set_threads` (the option `--threads`), `MINICLIP_THREADS`, `OMP_NUM_THREADS`, then the smaller one of the CPUs
-that the scheduler allows (affinity) and the quota of the process's control groups, version 1 or 2.
+The first of these decides: `set_threads` (the option `--threads`), `MINICLIP_THREADS`, `OMP_NUM_THREADS`, the CPUs of
+this process. These are the CPUs that the scheduler allows (affinity), or the quota of the process's control groups
+(version 1 or 2) if it is smaller.
 Source: Linux, Documentation/admin-guide/cgroup-v2.rst (`cpu.max`) and cgroup-v1 (`cpu.cfs_quota_us`).
 """
 
@@ -33,7 +34,7 @@ class Threads:
 
 
 def set_threads(count: int | None) -> None:
-    """Choose the number of threads for this process; None leaves it to the environment and the machine."""
+    """Set the number of threads for this process; None: the environment or the machine decides."""
     global _chosen
     _chosen = None if count is None else _checked("threads", str(count))
 
@@ -47,10 +48,10 @@ def threads() -> Threads:
         return Threads(_chosen, "--threads")
     if own := os.environ.get("MINICLIP_THREADS", "").strip():
         return Threads(_checked("MINICLIP_THREADS", own), "MINICLIP_THREADS")
-    # OpenMP allows a list with one number for each level of nesting, and other values that only OpenMP understands
-    common = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if re.fullmatch(r"0*[1-9]\d{0,3}", common, re.ASCII) and int(common) <= MAX_THREADS:
-        return Threads(int(common), "OMP_NUM_THREADS")
+    # OpenMP also allows a list, with one number for each level of nesting, and values that are not numbers
+    openmp = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if re.fullmatch(r"0*[1-9]\d{0,3}", openmp, re.ASCII) and int(openmp) <= MAX_THREADS:
+        return Threads(int(openmp), "OMP_NUM_THREADS")
     machine = os.cpu_count() or 1
     allowed, quota = _allowed_cpus(), cgroup_cpus()
     if quota is not None and math.ceil(quota) < allowed:
@@ -61,12 +62,12 @@ def threads() -> Threads:
 
 
 def thread_count() -> int:
-    """`threads().count`."""
+    """The number of threads to use. Errors: as in `threads`."""
     return threads().count
 
 
 def check_address_space() -> None:
-    """`MiniClipError` if `ulimit -v` leaves too little memory: some libraries would then end the process silently."""
+    """Raise `MiniClipError` if `ulimit -v` is too low, because some libraries would then end the process silently."""
     try:
         import resource
     except ImportError:  # Windows
@@ -86,7 +87,7 @@ def _checked(name: str, text: str) -> int:
 
 
 def _allowed_cpus() -> int:
-    """CPUs that the scheduler gives this process: `os.process_cpu_count` if Python has it, otherwise the affinity."""
+    """The number of CPUs that the scheduler allows this process."""
     if hasattr(os, "process_cpu_count"):  # Python 3.13
         return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # Linux
@@ -106,8 +107,8 @@ def cgroup_cpus(proc: Path = PROC) -> float | None:
 
 
 def _cgroup_folders(groups: str, mounts: str) -> Iterator[Path]:
-    """The folders of the process's own control groups that limit CPUs, each followed by all folders above it."""
-    own: dict[bool, str] = {}  # whether it is version 2 -> its path in the hierarchy
+    """The folders of the process's control groups that limit CPUs, each followed by the folders of its parents."""
+    own: dict[bool, str] = {}  # is it version 2? -> path of the process's group
     for line in groups.splitlines():
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "" and number == "0":
@@ -124,7 +125,7 @@ def _cgroup_folders(groups: str, mounts: str) -> Iterator[Path]:
             continue
         mount, root = Path(_unescaped(fields[4])), _unescaped(fields[3])
         path = own[is_second]
-        # in a container, the group is often the root of the mount, but its path is that of the host
+        # in a container, the mount often begins at the group itself, but `path` begins at the host's root
         below = path[len(root) :] if root != "/" and (path + "/").startswith(root + "/") else path
         folder = mount / below.lstrip("/")
         if ".." in folder.parts or not folder.is_dir():
@@ -137,6 +138,7 @@ def _cgroup_folders(groups: str, mounts: str) -> Iterator[Path]:
 
 
 def _unescaped(path: str) -> str:
+    """A path of /proc/self/mountinfo, which writes spaces as `\\040`."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path)
 
 

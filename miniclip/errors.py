@@ -1,4 +1,4 @@
-"""Errors that a user can fix. The library raises them; only the command line and the page turn them into words."""
+"""Errors that a user can fix. The library raises them; the command line and the page show their messages."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ class MiniClipError(Exception):
 class UnreadableImage(MiniClipError):  # noqa: N818
     """An image that cannot be read.
 
-    `reason` does not repeat the path. `retryable` is true if the cause may not be the file: a permission, a network
-    share, memory, a missing package. The next update then retries the file even without a change.
+    `reason` does not repeat the path. `retryable` is true if the file itself may be intact, and the cause is a
+    permission, a network share, memory or a missing package. The next update then retries it, even if it is unchanged.
     """
 
     def __init__(self, reason: str, retryable: bool = False) -> None:
@@ -23,7 +23,7 @@ class UnreadableImage(MiniClipError):  # noqa: N818
 
 
 class InvalidArgument(MiniClipError):  # noqa: N818
-    """An argument with a value that cannot work. `field` is its name in Python; the command line shows it as a flag."""
+    """An argument with an invalid value. `field` is its name in Python; the command line shows it as a flag."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(field, message)
@@ -49,7 +49,7 @@ class IndexBusy(MiniClipError):  # noqa: N818
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error from another library, on one line and not too long."""
+    """The message of an error on one line, at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -59,5 +59,5 @@ def first_line(error: BaseException) -> str:
 
 
 def is_retryable(error: BaseException | None) -> bool:
-    """Whether a retry may succeed without a change of the file."""
+    """Whether reading the same file again may succeed without a change of it."""
     return isinstance(error, UnreadableImage) and error.retryable

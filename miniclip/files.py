@@ -1,6 +1,6 @@
-"""Write files so that a reader sees the old file or the new one, never half of it, even on a full disk.
+"""Write, rename and name files without losing data.
 
-In: a path and a function that fills it. Out: the complete new file, or a `MiniClipError` and the old file unchanged.
+A reader of a replaced file sees the old file or the new one, never half of it, even if the disk is full.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from miniclip.errors import MiniClipError
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, flush it to the disk, and only then put it in place.
+    """Let `write` fill a file beside `path`, flush it to the disk, and then rename it to `path`.
 
-    Errors: `MiniClipError` if the disk is full or the folder cannot be written. In both cases, and after Ctrl-C, `path`
-    is unchanged.
+    Errors: `MiniClipError` if the disk is full or the folder cannot be written. After any error, and after Ctrl-C,
+    `path` is unchanged.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -32,7 +32,9 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):  # deleting may fail too; the first error is the one to report
             partial.unlink(missing_ok=True)
-        if not isinstance(error, OSError | RuntimeError):  # torch puts a RuntimeError on top of the disk's own error
+        if not isinstance(
+            error, OSError | RuntimeError
+        ):  # torch raises a RuntimeError whose context is the disk's error
             raise
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or error
@@ -40,13 +42,13 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step, so that a kill leaves one in each place; False if the system cannot do that."""
+    """Swap two folders in one step, so that both exist at any time; False if the system cannot do that."""
     try:
         swap = ctypes.CDLL(None, use_errno=True).renameat2  # Linux; os.rename replaces only empty folders
     except (AttributeError, OSError):
         return False
-    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return bool(swap(here, os.fsencode(one), here, os.fsencode(other), both) == 0)
+    at_fdcwd, rename_exchange = -100, 2
+    return bool(swap(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), rename_exchange) == 0)
 
 
 def rename_to_free_name(source: str, target: str) -> None:
@@ -70,7 +72,7 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)  # FAT has no links
 
 
 def _rename_in_one_step(source: str, target: str) -> bool:
-    """False if the system or the file system does not support it; `OSError` if the rename fails."""
+    """Rename; False if the system or the file system cannot rename in one step. Errors: `OSError`."""
     try:
         kernel = ctypes.CDLL(None, use_errno=True)
         names = os.fsencode(source), os.fsencode(target)
@@ -89,23 +91,23 @@ def _rename_in_one_step(source: str, target: str) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all; errors as in `replace_atomically`."""
+    """Write a value as JSON, completely or not at all; errors as in `replace_atomically`."""
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
     replace_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def expand(path: str | Path) -> Path:
-    """A path with `~` replaced by the home folder; `MiniClipError` if there is no such account."""
+    """A path with `~` or `~NAME` replaced by a home folder; `MiniClipError` if there is no such account."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         first, *below = Path(path).parts
-        meant = Path("~", first[1:], *below) if first != "~" else "its whole path"
-        raise MiniClipError(f"{first} is not a home folder here; write {meant}, or ./{path}") from error
+        instead = Path("~", first[1:], *below) if first != "~" else "its whole path"
+        raise MiniClipError(f"{first} is not a home folder here; write {instead}, or ./{path}") from error
 
 
 def numbered_names(path: str) -> Iterator[str]:
-    """The path, then the path with (2), (3), ... before its suffix, without end."""
+    """The path, then endlessly the path with (2), (3), ... before its suffix."""
     stem, suffix = os.path.splitext(path)
     yield path
     for number in itertools.count(2):
@@ -113,5 +115,5 @@ def numbered_names(path: str) -> Iterator[str]:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether this process may put files into a folder; False on a file system that is mounted read-only."""
+    """Whether this process may write files into a folder; False if its file system is mounted read-only."""
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)

@@ -1,6 +1,6 @@
-"""How MiniCLIP was installed, so that messages advise commands that work here.
+"""The commands that messages recommend. They depend on how MiniCLIP was installed.
 
-In: an extra or a program's name. Out: the command line to type, for a checkout, a virtual environment, pipx or uv.
+In: the name of an extra or of a program. Out: the command to type, for a checkout, a virtual environment, pipx or uv.
 """
 
 import os
@@ -30,12 +30,15 @@ def install(extra: str) -> str:
 
 
 def program(name: str) -> str:
-    """How to call a top-level folder: `python -m export` in a checkout, `miniclip export` elsewhere."""
+    """The command that runs a top-level folder: `python -m export` in a checkout, otherwise `miniclip export`."""
     return f"python -m {name}" if is_checkout() else f"miniclip {name.rpartition('.')[2]}"
 
 
 def _pip(prefix: Path) -> str:
-    """`pip` if the shell finds the one of this environment, otherwise a path to it; `uv pip` if there is none."""
+    """The command for the pip of this environment: `pip` if the shell finds that one, otherwise its path.
+
+    Environments of uv have no pip; there it is `uv pip`.
+    """
     own = prefix / "bin" / "pip"
     if not own.exists():
         return "uv pip" if shutil.which("uv") else f"{sys.executable} -m pip"

@@ -1,7 +1,7 @@
-"""How far a recall measured on some images may be from that on all images of their kind.
+"""Confidence intervals of recalls: a recall on some images estimates the recall on all images of their kind.
 
-In: ranks of a split. Out: 95 % intervals by the bootstrap over images (B. Efron and R. Tibshirani, "An Introduction
-to the Bootstrap", 1993, chapter 13): images are drawn again with replacement, each with its captions, which are not
+In: ranks of a split. Out: 95 % intervals by the bootstrap (B. Efron and R. Tibshirani, "An Introduction to the
+Bootstrap", 1993, chapter 13). It draws images with replacement, not captions, because the captions of one image are not
 independent of each other.
 """
 
@@ -17,11 +17,11 @@ PERCENTILES = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank of each text's image (T,), of each image's best own text (I,), and which image each text shows."""
+    """The ranks of T texts and I images; rank 0 is the best."""
 
-    texts: np.ndarray
-    images: np.ndarray
-    image_of_text: np.ndarray
+    texts: np.ndarray  # (T,) rank of the image of each text
+    images: np.ndarray  # (I,) rank of the best of each image's own texts
+    image_of_text: np.ndarray  # (T,) row of the image of each text
 
     def recalls(self) -> dict[str, float]:
         """The six recalls and their mean; see `miniclip.evaluation.metrics`."""
@@ -29,22 +29,22 @@ class Ranks:
 
 
 def intervals(ranks: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """Recall name -> the ends of its 95 % interval."""
+    """The two ends of the 95 % interval of each recall, by its name."""
     return _ends(_samples(ranks, seed))
 
 
 def difference_intervals(ours: Ranks, theirs: Ranks, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """Recall name -> 95 % interval of ours minus theirs, both on the same images.
+    """The 95 % interval of each recall of `ours` minus that of `theirs`, by the name of the recall.
 
-    Both are measured on the same drawn images. An image that is hard for one model is usually hard for the other, so
-    the difference is known much more precisely than each recall.
+    Both must be ranks of the same images, and each draw takes the same images for both. An image that is hard for one
+    model is usually hard for the other, so the difference is known much more precisely than each recall.
     """
     pairs = zip(_samples(ours, seed).items(), _samples(theirs, seed).values(), strict=True)
     return _ends({name: own - other for (name, own), other in pairs})
 
 
 def _samples(ranks: Ranks, seed: int) -> dict[str, np.ndarray]:
-    """Every recall on each of `SAMPLES` draws."""
+    """Each recall on every draw, (SAMPLES,), by its name."""
     generator = np.random.default_rng(seed)
     count = len(ranks.images)
     drawn = generator.multinomial(count, np.full(count, 1 / count), size=SAMPLES).astype(np.float64)  # (S, I)

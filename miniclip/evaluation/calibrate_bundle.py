@@ -1,7 +1,7 @@
-"""Held-out images of several sources -> queries with known answers; and a calibration into a bundle's manifest.
+"""Make queries with known answers from captioned images, and store a calibration with a bundle.
 
-In: caption tables and encoders. Out: `JudgedQueries`, one a source. The words that a source is asked for come from the
-captions of all sources and splits: most of them are right for none of its images.
+In: caption tables and encoders. Out: one `JudgedQueries` for each source. Its queries are words from the captions of
+all sources and splits, so most of them match none of its own images.
 """
 
 from collections.abc import Sequence
@@ -28,32 +28,32 @@ def judge_sources(
     part: int | None = None,
     words: Sequence[str] | None = None,
 ) -> list[JudgedQueries]:
-    """Embed the splits of every table; `part` 0 or 1 takes every other image.
+    """Embed these splits of every table and judge their queries.
 
-    `words` replaces the words of all captions.
+    `part` 0 or 1 takes only the images in even or odd rows. `words` are the queries, by default all words of captions.
     """
     if words is None:
         words = sorted({word for table in tables for word in vocabulary(table.captions)})
-    return [_judge(_of(table, splits), words, encoders, part) for table in tables]
+    return [_judge(_present_splits(table, splits), words, encoders, part) for table in tables]
 
 
-def _of(table: CaptionTable, splits: Sequence[str]) -> CaptionTable:
-    """The splits that the source has; `MiniClipError` if it has none of them."""
+def _present_splits(table: CaptionTable, splits: Sequence[str]) -> CaptionTable:
+    """The images of those splits that the table has; `MiniClipError` if it has none of them."""
     present = [name for name in splits if name == "all" or normalise_split(name) in table.splits]
     return table.split(*(present or splits))
 
 
 def _judge(table: CaptionTable, words: Sequence[str], encoders: Encoders, part: int | None) -> JudgedQueries:
     if part is not None:
-        table = table.without({row: "kept to check with" for row in range(len(table.image_paths)) if row % 2 != part})
-    own = embed_split(encoders, table, "embedding")
+        table = table.without({row: "kept for a check" for row in range(len(table.image_paths)) if row % 2 != part})
+    own = embed_split(encoders, table)
     return judge(own.table.captions, np.asarray(own.table.image_of_caption), own.image_embeds, encoders, words)
 
 
 def write_calibration(bundle: Bundle, match: ScoreCalibration) -> Path:
-    """Put the calibration into the bundle's manifest, or into a separate file if others made the bundle.
+    """Write the calibration into the manifest of a bundle, or into a separate file if it has none. Returns the file.
 
-    Errors: `MiniClipError` when it cannot be written.
+    Errors: `MiniClipError` if it cannot be written.
     """
     file = bundle.calibration_file
     try:

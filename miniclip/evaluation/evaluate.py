@@ -1,4 +1,4 @@
-"""Evaluation of any encoders on a caption table: the same code for PyTorch, every precision, and bundles of others.
+"""Measure Recall@K of any encoders on a caption table: PyTorch, every precision, and bundles made by others.
 
 In: `Encoders` and a `CaptionTable`. Out: embeddings of the whole split, and its Recall@K.
 """
@@ -40,7 +40,7 @@ class SplitEmbeds:
 
 
 def check_protocol(protocol: str) -> None:
-    """`InvalidArgument` for an unknown protocol; to be called before minutes are spent on embedding."""
+    """Raise `InvalidArgument` for an unknown protocol. Call it before embedding, which takes minutes."""
     if protocol not in PROTOCOLS:
         raise InvalidArgument("protocol", f"must be one of {', '.join(PROTOCOLS)}, got {protocol}")
 
@@ -70,7 +70,7 @@ def embed_split(encoders: Encoders, table: CaptionTable, description: str = "emb
 
 
 def recall_table(columns: dict[str, dict[str, float]]) -> str:
-    """A printed table, one row a model: recalls in percent."""
+    """A text table of recalls in percent, with one row for each model."""
     rows = [["", "image to text R@1/5/10", "text to image R@1/5/10", "mean"]]
     for name, recall in columns.items():
         ways = (

@@ -1,9 +1,9 @@
-"""Recall@K on plain arrays, both ways, for the protocols `karpathy` and `paired`.
+"""Recall@K on arrays, from images to texts and back, for the protocols `karpathy` and `paired`.
 
-In: unit embeddings (or a similarity matrix) and which image each caption belongs to. Out: a dictionary with
+In: unit embeddings (or a similarity matrix) and the image of each caption. Out: a dictionary with
 `image_to_text_recall@K`, `text_to_image_recall@K` in [0, 1] and `mean_recall`, their mean.
-Protocol `karpathy`: every image, all its captions, a hit if any of them is in the top K (Karpathy & Fei-Fei, CVPR 2015,
-section 4.1). Protocol `paired`: one caption an image.
+Protocol `karpathy` uses all captions; an image is a hit if any of its captions is in the top K (Karpathy & Fei-Fei,
+CVPR 2015, section 4.1). Protocol `paired` uses only the first caption of each image.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ PROTOCOLS = ("karpathy", "paired")
 
 
 def ranks(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Rank of `similarity[i, target[i]]` in row i, 0 the best; equal scores rank by column.
+    """The rank of the score `similarity[i, target[i]]` in each row i; 0 is the best.
 
-    similarity (N, M) float, target (N,) int64 -> (N,) int64. Ties rank by column, as in exact top-k search, so a
-    model that gives every pair the same score does not look perfect.
+    similarity (N, M) float, target (N,) int64 -> (N,) int64. Equal scores rank by column, as in exact top-k search, so
+    that a model that gives every pair the same score does not look perfect.
 
     >>> ranks(np.array([[0.1, 0.9, 0.5], [0.3, 0.3, 0.3]]), np.array([2, 1]))
     array([1, 1])
@@ -30,10 +30,10 @@ def ranks(similarity: np.ndarray, target: np.ndarray) -> np.ndarray:
 def retrieval_ranks(
     text_embeds: np.ndarray, image_embeds: np.ndarray, image_of_caption: np.ndarray, chunk: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rank of the right image for each text (N_texts,), and of the best own caption for each image (N_images,).
+    """The rank of the image of each text (N_texts,), and of the best of each image's own captions (N_images,).
 
     text_embeds (N_texts, D), image_embeds (N_images, D), image_of_caption (N_texts,): row of each caption's image.
-    Chunked, so memory stays at `chunk` rows of scores. Every image needs at least one caption.
+    Memory holds `chunk` rows of scores at a time. Every image needs at least one caption.
     """
     text_ranks = np.concatenate(
         [
@@ -52,7 +52,7 @@ def retrieval_ranks(
 
 
 def recalls(text_ranks: np.ndarray, image_ranks: np.ndarray) -> dict[str, float]:
-    """Ranks -> the six recalls and their mean.
+    """The six recalls of these ranks, and their mean.
 
     >>> recalls(np.array([0, 7]), np.array([0, 0]))["text_to_image_recall@1"]
     0.5
@@ -71,7 +71,7 @@ def first_captions(image_of_caption: np.ndarray) -> np.ndarray:
 def retrieval_recalls(
     text_embeds: np.ndarray, image_embeds: np.ndarray, image_of_caption: np.ndarray, protocol: str = "karpathy"
 ) -> dict[str, float]:
-    """Embeddings -> the recalls of one protocol; shapes as in `retrieval_ranks`."""
+    """The recalls of these embeddings by one protocol; shapes as in `retrieval_ranks`."""
     if protocol == "paired":
         first = first_captions(image_of_caption)
         text_embeds, image_of_caption = text_embeds[first], image_of_caption[first]

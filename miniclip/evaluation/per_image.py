@@ -1,6 +1,6 @@
-"""List what a model finds for each image of a split and for a caption of each image, for inspection by eye.
+"""List the captions that a model finds for each image, and the images that it finds for its first caption.
 
-In: a split embedded once. Out: lines of text.
+In: an embedded split. Out: lines of text to read.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ TOP_K = 5
 
 
 def per_image_lines(embedded: SplitEmbeds, protocol: str = "karpathy", top_k: int = TOP_K) -> Iterator[str]:
-    """Each image with its best captions, then its first caption with its best images. `*` marks the right ones."""
+    """Each image with its best captions, then its first caption with the best images. `*` marks correct ones."""
     owner = np.asarray(embedded.table.image_of_caption)
     first = first_captions(owner)
     rows = first if protocol == "paired" else np.arange(len(owner))
@@ -33,5 +33,5 @@ def per_image_lines(embedded: SplitEmbeds, protocol: str = "karpathy", top_k: in
         yield ""
 
 
-def _line(score: float, is_right: bool, what: str) -> str:
-    return f"  {'*' if is_right else ' '} {score:.4f}  {what}"
+def _line(score: float, is_correct: bool, name: str) -> str:
+    return f"  {'*' if is_correct else ' '} {score:.4f}  {name}"

@@ -6,7 +6,7 @@ GAP = "  "
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of as many cells each -> lines; the first column is flush left, the others flush right.
+    """Rows of equally many cells -> lines; the first column is aligned left, the others right.
 
     >>> print(text_table([["", "recall"], ["tiny fp32", "12.5"]]))
                recall

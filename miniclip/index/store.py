@@ -24,7 +24,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniclip.cache import ANOTHER, cache_folder
+from miniclip.cache import SET_CACHE, cache_folder
 from miniclip.data.metadata import Metadata
 from miniclip.data.moments import file_of
 from miniclip.errors import IndexBusy, MiniClipError
@@ -261,7 +261,7 @@ def _elsewhere(folder: Path) -> str:
     """The advice for choosing another place; indexes in the cache have no flag."""
     with suppress(MiniClipError):
         if folder.is_relative_to(cache_folder()):
-            return ANOTHER
+            return SET_CACHE
     return "choose another --out"
 
 

@@ -55,7 +55,7 @@ def test_account_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MINICLIP_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(MiniClipError, match=f"no home folder for the cache; {WAY_OUT}"):
+    with pytest.raises(MiniClipError, match=f"no home folder; {WAY_OUT}"):
         cache_folder()
 
 
