@@ -29,7 +29,8 @@ def add_runtime_flags(command: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         metavar="NAME",
-        help=f"{PRECISION_CHOICES} (default auto: {preferred(True)[0]} on GPU, {preferred(False)[0]} on CPU)",
+        help=f"precision of the model: {PRECISION_CHOICES} (default auto: {preferred(True)[0]} on a GPU, "
+        f"{preferred(False)[0]} on a CPU)",
     )
     command.add_argument(
         "--strict", action="store_true", help="fail if the chosen processor cannot be used, instead of using the CPU"

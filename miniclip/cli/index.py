@@ -12,8 +12,8 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "index",
         help="make an index of images and videos; run again to update it",
-        description="Make an index of a folder, which searches use. Run it again after changes: only new and changed "
-        "files are embedded. A search makes an index itself; use this command for other settings.",
+        description="Make an index of the images and videos in a folder, to search them. Run it again after changes: "
+        "only new and changed files are embedded. A search makes an index itself; use this command for other settings.",
         example="miniclip index ~/Pictures --out index/pictures",
     )
     command.add_argument("images", help="a folder, s3://BUCKET/FOLDER, a caption file, hf:USER/NAME or openmoji")

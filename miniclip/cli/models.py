@@ -55,16 +55,8 @@ def _table(models: "Sequence[KnownModel]") -> str:
 
     rows = [["", "licence", "languages", "parameters", "MB", "R@1", "ImageNet"]]
     for model in models:
-        recall = model.flickr30k_recall_at_1
-        rows.append(
-            [
-                model.name,
-                model.licence,
-                model.languages,
-                f"{model.parameters_m} M",
-                ", ".join(f"{megabytes} {precision}" for precision, megabytes in model.megabytes.items()) or "-",
-                f"{recall[0]} / {recall[1]}" if recall else "-",
-                f"{model.imagenet}" if model.imagenet else "-",
-            ]
-        )
+        sizes = ", ".join(f"{megabytes} {precision}" for precision, megabytes in model.megabytes.items()) or "-"
+        recall = " / ".join(map(str, model.flickr30k_recall_at_1 or ())) or "-"
+        imagenet = f"{model.imagenet}" if model.imagenet else "-"
+        rows.append([model.name, model.licence, model.languages, f"{model.parameters_m} M", sizes, recall, imagenet])
     return text_table(rows)

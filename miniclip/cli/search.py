@@ -80,17 +80,17 @@ def add_command(commands: Any) -> None:
         help="sort the best images by match, or by date with the newest first (default match)",
     )
     command.add_argument("--distinct", action="store_true", help="show only one of several files with equal content")
-    command.add_argument("--matches", action="store_true", help="show only likely matches, and none if there are none")
+    command.add_argument("--matches", action="store_true", help="show only likely matches; there may be none")
     command.add_argument(
         "--no-names",
         action="store_true",
         help="search only by what images show, not by captions, file names, dates and text in images",
     )
     command.add_argument(
-        "--no-update", action="store_true", help="use the index as it is, without a look for changes in the folder"
+        "--no-update", action="store_true", help="use the index as it is; do not check the folder for changes first"
     )
     command.add_argument(
-        "--index", type=Path, metavar="INDEX", help="search an index of miniclip index instead of a folder"
+        "--index", type=Path, metavar="INDEX", help="search an index made by miniclip index, instead of a folder"
     )
     command.add_argument(
         "--bundle",

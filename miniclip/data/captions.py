@@ -18,13 +18,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from miniclip.data.caption_table import CaptionTable, Skipped
-from miniclip.data.discovery import caption_file_in, caption_files_of_splits, sidecar_rows
+from miniclip.data.discovery import caption_file_in, caption_files_of_splits, sidecar_rows, visible_files
 from miniclip.data.file_names import FileNames, composed
 from miniclip.data.formats import SOURCES, reader_for
 from miniclip.data.formats.flickr import read_lists
 from miniclip.data.formats.hugging_face import read_hugging_face
 from miniclip.data.formats.rows import CaptionRows, Row
-from miniclip.data.ignore import Ignore
 from miniclip.data.images import SUFFIXES
 from miniclip.data.splits import SPLIT_WORDS, normalise_split, seeded_splits
 from miniclip.errors import MiniClipError
@@ -260,17 +259,11 @@ def _split_rows(file: Path) -> CaptionRows:
 
 
 def _image_folder(folder: Path, seed: int) -> CaptionTable:
-    """All images below a folder, without captions. Hidden files, and folders of programs, are left out."""
-    paths: list[Path] = []
-    ignore = Ignore(str(folder))
-    for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = [
-            name for name in subfolders if name[0] != "." and not ignore.leaves_out(f"{parent}/{name}", is_folder=True)
-        ]
-        paths += [Path(parent, name) for name in files if _is_image(name) and os.path.isfile(Path(parent, name))]
+    """All images below a folder, without captions. Folders are those of `visible_files`."""
+    files = (parent / name for parent, names in visible_files(folder) for name in names if _is_image(name))
+    paths = sorted(file for file in files if file.is_file())
     if not paths:
         raise MiniClipError(f"{folder} holds no caption file and no images; MiniCLIP reads {SOURCES}")
-    paths.sort()
     names = [path.relative_to(folder).as_posix() for path in paths]
     return CaptionTable(paths, seeded_splits(names, seed), [], np.zeros(0, dtype=np.int64))
 

@@ -12,13 +12,13 @@ FIRST_PHOTOGRAPH = datetime(1826, 1, 1)  # Niépce's view from his window
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 # in Chinese, Japanese and Korean, phones write these words before the hour
-FORENOON, AFTERNOON = ("上午", "午前", "오전"), ("下午", "午後", "오후")
+HALVES = dict.fromkeys(("上午", "午前", "오전"), "a") | dict.fromkeys(("下午", "午後", "오후"), "p")
 
 _DAY = r"(?P<year>\d{4})(?:[:\-/._ ]|年)\s*(?P<month>\d{1,2})(?:[:\-/._ ]|月)\s*(?P<day>\d{1,2})[日.]?"
 _DAY_FIRST = r"(?P<first>\d{1,2})(?P<separator>[./\-])(?P<other>\d{1,2})[./\-](?P<year>\d{4})"
 _COMPACT_DAY = r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})"
 _TIME = (
-    rf"(?P<part>{'|'.join(FORENOON + AFTERNOON)})?\s*"
+    rf"(?P<part>{'|'.join(HALVES)})?\s*"
     r"(?P<hour>\d{1,2})\s*[:.\-h]\s*(?P<minute>\d{1,2})(?:\s*[:.\-m]\s*(?P<second>\d{1,2})s?(?:[.,:]\d*)?)?"
     r"(?:\s*(?P<half>[aApP])\.?[mM]\.?)?"
 )
@@ -67,9 +67,7 @@ def parse_date(text: str | bytes) -> datetime | None:
         parts["day"], parts["month"] = day_and_month
     month = MONTHS.index(name) + 1 if name else int(parts["month"])
     hour, minute, second = (int(parts.get(unit) or 0) for unit in ("hour", "minute", "second"))
-    half = (parts.get("half") or "").lower() or {**dict.fromkeys(FORENOON, "a"), **dict.fromkeys(AFTERNOON, "p")}.get(
-        parts.get("part") or "", ""
-    )
+    half = (parts.get("half") or HALVES.get(parts.get("part") or "", "")).lower()
     if half:
         if not 1 <= hour <= 12:
             return None

@@ -6,6 +6,7 @@ In: a folder. Out: its caption file, or the rows of text files beside its images
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from miniclip.data.formats import CAPTION_SUFFIXES, USUAL_NAMES, reader_of, unknown_format
@@ -19,23 +20,32 @@ MAX_SIDECAR_BYTES = 64 << 10  # a longer text is not a caption
 CLEARLY_CAPTIONS = re.compile(r"captions?\.(csv|tsv|jsonl)")  # an error if unreadable; other names are ignored
 
 
-def sidecar_rows(folder: Path) -> list[Row]:
-    """Captions in text files beside images of the same name, as in img2dataset's folders: one caption per line.
+def visible_files(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and the folders below it, each with the sorted names of its files.
 
-    Hidden folders and folders of programs (`miniclip.data.ignore`) are skipped.
+    Hidden files and folders, and folders of programs (`miniclip.data.ignore`), are left out.
     """
     ignore = Ignore(str(folder))
-    rows = []
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(
             name for name in subfolders if name[0] != "." and not ignore.leaves_out(f"{parent}/{name}", is_folder=True)
         )
+        yield Path(parent), sorted(name for name in names if name[0] != ".")
+
+
+def sidecar_rows(folder: Path) -> list[Row]:
+    """Captions in text files beside images of the same name, as in img2dataset's folders: one caption per line.
+
+    Folders are those of `visible_files`.
+    """
+    rows = []
+    for parent, names in visible_files(folder):
         texts = {name[:-4]: name for name in names if name.lower().endswith(".txt")}
-        for name in sorted(names) if texts else ():
+        for name in names if texts else ():
             text = texts.get(name.rpartition(".")[0])
-            if text is None or name.startswith(".") or not name.lower().endswith(SUFFIXES):
+            if text is None or not name.lower().endswith(SUFFIXES):
                 continue
-            file, path = Path(parent, text), Path(parent, name)
+            file, path = parent / text, parent / name
             if not (file.is_file() and path.is_file()) or file.stat().st_size > MAX_SIDECAR_BYTES:
                 continue
             own = path.relative_to(folder).as_posix()

@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,10 +71,6 @@ class DecodedImage:
     metadata: Metadata
     remark: str = ""  # the fault of a damaged file whose image can still be shown
     later: tuple[Image.Image, ...] = ()  # further frames of an animation
-
-    @property
-    def taken(self) -> datetime | None:
-        return self.metadata.taken
 
 
 def open_image(source: ImageSource, min_size_px: int | None = None) -> Image.Image:
@@ -155,28 +150,23 @@ def _later_frames(image: Any, max_frames: int, orientation: int) -> Iterator[Ima
 @contextlib.contextmanager
 def opened_image(source: ImageSource) -> Iterator[Image.Image]:
     """A checked Pillow image, not yet decoded or rotated. Errors: as above."""
-    with _reasons(source), _opened(source) as image:
-        yield image
-
-
-@contextlib.contextmanager
-def _opened(source: ImageSource) -> Iterator[Image.Image]:
-    second = None if isinstance(source, bytes) else second_of(str(source))
-    if second is not None:
-        frame = frame_at(file_of(str(source)), second)
-        frame.format = VIDEO_FORMAT
-        yield frame
-        return
-    preview = raw_preview(source)
-    content = source if preview is None else preview
-    with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
-        if preview is not None:
-            image.format = RAW_FORMAT
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
-            raise OSError(f"a run-length BMP with an edge of more than {RUN_LENGTH_PX:,} pixels; save it as PNG")
-        yield image
+    with _reasons(source):
+        second = None if isinstance(source, bytes) else second_of(str(source))
+        if second is not None:
+            frame = frame_at(file_of(str(source)), second)
+            frame.format = VIDEO_FORMAT
+            yield frame
+            return
+        preview = raw_preview(source)
+        content = source if preview is None else preview
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+            if preview is not None:
+                image.format = RAW_FORMAT
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
+                raise OSError(f"a run-length BMP with an edge of more than {RUN_LENGTH_PX:,} pixels; save it as PNG")
+            yield image
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -19,7 +18,7 @@ from miniclip.data.dates import parse_date
 from miniclip.data.exif import ExifBlock
 from miniclip.data.moments import VIDEO_FORMAT
 from miniclip.data.photo_tags import EXIF_TAGS, camera_name, place_of, rating_of
-from miniclip.data.raw_preview import RAW_FORMAT, raw_exif
+from miniclip.data.raw_preview import RAW_FORMAT, open_source, raw_exif
 from miniclip.data.xmp import EXIF_NS, PHOTOSHOP_NS, TIFF_NS, TIFF_XMP, XMP_NS, raw_profile, xmp_texts, xmp_values
 
 Value = TypeVar("Value")
@@ -53,10 +52,6 @@ class Metadata:
     latitude: float | None = None  # degrees, north is positive
     longitude: float | None = None  # degrees, east is positive
     file_type: str | None = None  # one of FILE_TYPES, by the content of the file, not by its name
-
-    @property
-    def is_on_its_side(self) -> bool:
-        return self.orientation >= 5
 
 
 def read_metadata(image: Image.Image, source: Any) -> Metadata:
@@ -94,7 +89,7 @@ def _readable(read: Callable[[], Value]) -> Value | None:
 def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:
     """Width and height of the upright image in pixels, from the stored size, which Pillow already swaps for TIFF."""
     width, height = size
-    return (height, width) if metadata.is_on_its_side and image.format != "TIFF" else (width, height)
+    return (height, width) if metadata.orientation >= 5 and image.format != "TIFF" else (width, height)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -107,7 +102,7 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
 def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED) -> Iterator[ExifBlock]:
     """The EXIF blocks of an opened image, with the tags `wanted` and all GPS tags."""
     if image.format == "TIFF":
-        with _opened(source) as stream:
+        with open_source(source) as stream:
             yield ExifBlock(stream, wanted)
         return
     if image.format == RAW_FORMAT:
@@ -126,18 +121,6 @@ def exif_blocks(image: Image.Image, source: Any, wanted: Sequence[int] = WANTED)
     for content in contents:
         if not content.startswith(b"http"):  # an APP1 profile may be XMP
             yield ExifBlock.of_bytes(content, wanted)
-
-
-@contextlib.contextmanager
-def _opened(source: Any) -> Iterator[BinaryIO]:
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-    elif isinstance(source, str | Path):
-        with open(source, "rb") as stream:
-            yield stream
-    else:
-        source.seek(0)
-        yield source
 
 
 def _iptc_values(image: Image.Image, blocks: list[ExifBlock], day: int, time: int) -> Iterator[str]:
@@ -196,7 +179,7 @@ def _date(image: Image.Image, source: Any, blocks: list[ExifBlock], texts: list[
 
 def _png_time(source: Any) -> list[str]:
     """The time in a PNG's chunk tIME, which Pillow does not read; [] if there is none."""
-    with _opened(source) as stream:
+    with open_source(source) as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
             size = int.from_bytes(head[:4])

@@ -36,13 +36,13 @@ CR3_EXIF, CR3_EXIF_WITHIN = (b"CMT1", b"CMT2"), 1 << 20  # boxes with IFD0 and t
 
 def raw_preview(source: str | Path | bytes) -> bytes | None:
     """The largest JPEG of a RAW file; None for other files, and if there is no JPEG inside. Errors: `OSError`."""
-    with _opened(source) as file:
+    with open_source(source) as file:
         return _largest_jpeg(_read(file, MAX_READ_BYTES)) if _is_raw(file) else None
 
 
 def raw_exif(source: str | Path | bytes, wanted: Sequence[int]) -> Iterator[ExifBlock]:
     """The EXIF blocks beside the JPEG of a RAW file, with the tags `wanted`. Errors: `OSError`."""
-    with _opened(source) as file:
+    with open_source(source) as file:
         start = _read(file, CR3_EXIF_WITHIN)
         if start[:2] in (b"II", b"MM"):
             yield ExifBlock(file, wanted)
@@ -58,7 +58,8 @@ def is_raw_start(start: bytes) -> bool:
     return start.startswith(tuple(known[:12] for known in STARTS)) or start[4:12] == CR3_START
 
 
-def _opened(source: str | Path | bytes) -> BinaryIO:
+def open_source(source: str | Path | bytes) -> BinaryIO:
+    """A stream of the bytes of an image file, from its path or its bytes. Errors: `OSError`."""
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 

@@ -173,7 +173,7 @@ HELP = {
     "demo": "--bundle --images --index --share --auth --port 7860",
     "miniclip.cli": "index search duplicates classify evaluate compare info",
     "miniclip.cli index": "images --bundle --out --watch --ray",
-    "miniclip.cli search": "words --image --like --minus --folder --after --distinct --index --top-k --json --null",
+    "miniclip.cli search": "WORDS --image --like --minus --folder --after --distinct --index --top-k --json --null",
     "miniclip.cli duplicates": "--index --threshold --json",
     "miniclip.cli classify": "--labels --bundle --json",
     "miniclip.cli evaluate": "--bundle --run --data --split --protocol karpathy paired --json",

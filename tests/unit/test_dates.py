@@ -88,7 +88,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def taken(source: bytes | Path) -> datetime | None:
-    date = read_image(source).taken
+    date = read_image(source).metadata.taken
     assert read_header(source).taken == date
     return date
 

@@ -146,7 +146,6 @@ def missing_columns(columns: list[str]) -> str:
     return f"lacks {' and '.join(lacking)}; its columns are: {', '.join(columns)}" if lacking else ""
 
 
-def _index(columns: Iterable[str], names: Iterable[str]) -> int | None:
+def _index(columns: list[str], names: Iterable[str]) -> int | None:
     """The index in `columns` of the first of `names` that it contains; None if it contains none."""
-    columns = list(columns)
     return next((columns.index(name) for name in names if name in columns), None)
