@@ -4,10 +4,12 @@ In: an http or https address. Out: the bytes, or a `MiniClipError` with the reas
 redirect, uses the IP address that was checked, so a name that resolves differently the second time does no harm.
 """
 
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from urllib.parse import urljoin, urlsplit
 
@@ -36,7 +38,10 @@ def fetch_image(url: str) -> bytes:
         try:
             status, location, content = _get(address, deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise MiniClipError(f"cannot fetch {url} ({error or type(error).__name__}); check the address") from error
+            reason = str(error) or type(error).__name__
+            if time.monotonic() >= deadline:
+                reason = f"took longer than {MAX_SECONDS:g} seconds"
+            raise MiniClipError(f"cannot fetch {url} ({reason}); check the address") from error
         if status in REDIRECTS and location:
             address = urljoin(address, location)
         elif status == 200:
@@ -55,10 +60,16 @@ def _get(url: str, deadline: float) -> tuple[int, str, bytes]:
     peer = _public_address(parts.hostname, port)
     raw = socket.create_connection(peer, timeout=_left(deadline))
     if parts.scheme == "https":
-        raw = ssl.create_default_context().wrap_socket(raw, server_hostname=parts.hostname)
+        context = ssl.create_default_context()
+        raw = context.wrap_socket(raw, server_hostname=parts.hostname, do_handshake_on_connect=False)
     connection = http.client.HTTPConnection(parts.hostname, port)
     connection.sock = raw
+    # a timeout of the socket starts again with each byte, so a slow server could take for ever
+    timer = threading.Timer(_left(deadline), _shut_down, [raw])
+    timer.start()
     try:
+        if isinstance(raw, ssl.SSLSocket):
+            raw.do_handshake()
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", path, headers={"User-Agent": "miniclip", "Accept": "image/*"})
         answer = connection.getresponse()
@@ -67,16 +78,24 @@ def _get(url: str, deadline: float) -> tuple[int, str, bytes]:
             content += part
             if len(content) > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES >> 20} MB")
-            raw.settimeout(_left(deadline))
+        _left(deadline)  # after the timer, the content would seem to be complete
         return answer.status, answer.getheader("Location", ""), bytes(content)
     finally:
+        timer.cancel()
         connection.close()
 
 
+def _shut_down(connection: socket.socket) -> None:
+    """End a connection that another thread is using. Its calls then fail or return no data."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # that of SSLSocket would not be safe in two threads
+
+
 def _left(deadline: float) -> float:
+    """The seconds until the deadline; `TimeoutError` if it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError(f"took longer than {MAX_SECONDS:.0f} seconds")
+        raise TimeoutError
     return left
 
 

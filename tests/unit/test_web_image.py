@@ -1,8 +1,10 @@
 """Images of web pages: only public addresses are fetched."""
 
+import contextlib
 import http.server
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +18,15 @@ class Site(http.server.BaseHTTPRequestHandler):
     """Answers each path with the response that the path names."""
 
     image = b""
+    stopped = threading.Event()
 
     def do_GET(self) -> None:
+        if self.path in ("/slow-header", "/slow-content"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"X: " if self.path == "/slow-header" else b"\r\n"))
+            with contextlib.suppress(OSError):
+                while not self.stopped.wait(0.05):
+                    self.wfile.write(b"x")
+            return
         if self.path == "/there":
             self.send_response(302)
             self.send_header("Location", "http://127.0.0.1:1/inner")
@@ -36,7 +45,9 @@ def site(image_folder: Path) -> Iterator[str]:
     Site.image = sorted(image_folder.glob("*.png"))[0].read_bytes()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        Site.stopped.clear()
         yield f"http://127.0.0.1:{server.server_port}"
+        Site.stopped.set()
         server.shutdown()
 
 
@@ -64,6 +75,17 @@ def test_an_image_is_fetched_and_a_redirect_is_checked_again(site: str, monkeypa
     monkeypatch.setattr(web_image, "MAX_BYTES", 10)
     with pytest.raises(MiniClipError, match="larger than"):
         web_image.fetch_image(f"{site}/image.png")
+
+
+@pytest.mark.parametrize("path", ["slow-header", "slow-content"])
+def test_a_slow_server_is_left_at_the_deadline(site: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends a byte before each timeout of the socket."""
+    monkeypatch.setattr(web_image, "_public_address", lambda host, port: (host, port))
+    monkeypatch.setattr(web_image, "MAX_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(MiniClipError, match=r"took longer than 0\.3 seconds"):
+        web_image.fetch_image(f"{site}/{path}")
+    assert time.monotonic() - started < 5
 
 
 def test_a_name_of_a_local_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
