@@ -40,7 +40,10 @@ miniclip demo ~/Pictures"""
 def parser() -> ArgumentParser:
     """All commands and their flags."""
     top = ArgumentParser(
-        prog="miniclip", description="Search images with words, on your own computer.", example=EXAMPLES
+        prog="miniclip",
+        description="Search images with words, on your own computer. An index is a folder of images made ready for "
+        "search. A bundle is a model for search. A run is a trained model, before it is exported to a bundle.",
+        example=EXAMPLES,
     )
     top.add_argument("--version", action="version", version=f"miniclip {__version__}")
     top.add_argument("--debug", action="store_true", help="show the log, and the traceback of an error")
