@@ -31,6 +31,7 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from miniclip.data.images import SUFFIXES
+    from miniclip.data.moments import VIDEO_SUFFIXES, file_of
     from miniclip.data.paths import printable, real_path
     from miniclip.data.progress import ProgressBar
     from miniclip.data.storage import is_uri
@@ -40,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     encoders = open_encoders(arguments, arguments.bundle)
     in_storage = is_uri(arguments.images)
-    name = arguments.images.partition("?")[0] if in_storage else arguments.images
-    is_image = name.lower().endswith(SUFFIXES) and (in_storage or Path(arguments.images).is_file())
+    name = arguments.images.partition("?")[0] if in_storage else file_of(arguments.images)
+    is_image = name.lower().endswith((*SUFFIXES, *VIDEO_SUFFIXES)) and (in_storage or Path(name).is_file())
     found = ScanResult() if is_image else scan_images(arguments.images)
     paths = [arguments.images] if is_image else [real_path(path) for path in found.files]
     skipped: dict[int, str] = {}

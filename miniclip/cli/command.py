@@ -55,8 +55,7 @@ class ArgumentParser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(words, namespace)
         if unknown:
             command = self._subcommand(parsed)
-            flags = [*self._option_string_actions, *command._option_string_actions]
-            suggestion = _suggestion(unknown[0].partition("=")[0], flags)
+            suggestion = _suggestion(unknown[0].partition("=")[0], command._option_string_actions)
             command.error(f"unrecognized arguments: {' '.join(unknown)}{suggestion}")
         return parsed
 

@@ -15,6 +15,7 @@ from demo.app_state import AppState
 from demo.page import answering
 from demo.tabs import detail, search
 from miniclip.cli.main import run
+from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.onnx_encoders import OnnxEncoders
@@ -200,3 +201,14 @@ def test_a_video_that_is_gone_is_left_out(searcher: Searcher, folder: Path, blue
         assert {card.name for card in found.cards} == {"trip 12.webm", "grey.png"} and found.missing == 1
     finally:
         os.rename(away, folder / "party.mp4")
+
+
+def test_classify_takes_a_moment_and_names_a_video_as_the_problem(
+    folder: Path, tiny_bundle: Path, capsys: Capture
+) -> None:
+    flags = ["--labels", "red", "blue", "--bundle", str(tiny_bundle), "--provider", "cpu"]
+    assert run(["classify", f"{folder}/party.mp4#t=6", *flags]) == 0
+    assert capsys.readouterr().out.endswith("party.mp4#t=6\n")
+    with pytest.raises(MiniClipError, match=r"no image in .*party\.mp4 could be read"):
+        run(["classify", f"{folder}/party.mp4", *flags])
+    assert "party.mp4: a video, not an image" in capsys.readouterr().err
