@@ -8,7 +8,6 @@ That file may have the keys of transformers, or those of open_clip and jina-clip
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ KNOWN_KEYS = (
     "include_top", "rescale_offset",  # of EfficientNet
     "max_num_patches", "patch_size",  # of SigLIP 2 for images of any shape
 )  # fmt: skip
-# keys of a backbone that do not count here: the recipe sets sizes, and MobileViT's order of colours is in its weights
+# keys of a backbone that are replaced: the recipe sets its sizes, and its weights are changed to RGB order
 REPLACED_OF_BACKBONE = ("size", "crop_size", "do_center_crop", "crop_pct", "do_flip_channel_order")
 OPEN_CLIP_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
@@ -122,37 +121,29 @@ class ImageTransform:
     @classmethod
     def from_file(cls, path: Path) -> "ImageTransform":
         """Read a `preprocessor_config.json`; `MiniClipError` when it is missing or has an unknown key."""
-        return cls._read(path, lambda values: values)
+        return cls._read(path)
 
     @classmethod
     def for_backbone(cls, path: Path, size_px: int) -> "ImageTransform":
-        """Squash to `size_px`, with the colours of a backbone's `preprocessor_config.json`. Errors as above."""
-
-        def resized(values: dict[str, Any]) -> dict[str, Any]:
-            own = {key: value for key, value in values.items() if key not in REPLACED_OF_BACKBONE}
-            if "do_flip_channel_order" in values and "image_mean" not in values:  # MobileViT
-                own["do_normalize"] = False
-            return {**own, "size": {"height": size_px, "width": size_px}}
-
-        return cls._read(path, resized)
+        """Squash to `size_px`, with the colours of a backbone's `preprocessor_config.json`. Errors: as above."""
+        return cls._read(path, size_px)
 
     @classmethod
-    def _read(cls, path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> "ImageTransform":
+    def _read(cls, path: Path, backbone_size_px: int | None = None) -> "ImageTransform":
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise TypeError("it is not a JSON object")
             if "resize_mode" in values or "mean" in values:
                 values = _from_open_clip(values)
-            return cls._from_values(change(values))
+            if backbone_size_px is not None:
+                values = _resized_backbone(values, backbone_size_px)
+            return cls._from_values(values)
         except OSError as error:
             raise MiniClipError(f"cannot read {path}: {error.strerror}") from error
-        except KeyError as error:
-            raise MiniClipError(
-                f"{path} is not an image preprocessor that MiniCLIP knows (it lacks {error})"
-            ) from error
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({error})") from error
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise MiniClipError(f"{path} is not an image preprocessor that MiniCLIP knows ({reason})") from error
 
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> "ImageTransform":
@@ -201,6 +192,14 @@ class ImageTransform:
             raise ValueError("image_mean must be finite and image_std above 0")
         if not do_rescale or abs(rescale_factor * 255 - 1) > 1e-3:
             raise ValueError("pixels can be scaled only by 1/255")
+
+
+def _resized_backbone(values: dict[str, Any], size_px: int) -> dict[str, Any]:
+    """The values of a backbone's preprocessor, squashing to `size_px`."""
+    kept = {key: value for key, value in values.items() if key not in REPLACED_OF_BACKBONE}
+    if "do_flip_channel_order" in values and "image_mean" not in values:  # MobileViT
+        kept["do_normalize"] = False
+    return {**kept, "size": {"height": size_px, "width": size_px}}
 
 
 def _refuse_unknown(values: dict[str, Any], known: tuple[str, ...]) -> None:
