@@ -32,9 +32,7 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):  # deleting may fail too; the first error is the one to report
             partial.unlink(missing_ok=True)
-        if not isinstance(
-            error, OSError | RuntimeError
-        ):  # torch raises a RuntimeError whose context is the disk's error
+        if not isinstance(error, OSError | RuntimeError):  # torch's RuntimeError has the disk's error as its context
             raise
         cause = error if isinstance(error, OSError) else error.__context__
         reason = getattr(cause, "strerror", None) or error

@@ -33,9 +33,7 @@ class CaptionTable:
     captions: list[str]  # N_texts
     image_of_caption: NDArray[np.int64]  # (N_texts,) row in image_paths, ascending
     skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(
-        default_factory=list
-    )  # messages, such as how many names were written differently than their files
+    notes: list[str] = field(default_factory=list)  # messages, such as the number of names in another case
 
     def split(self, *names: str) -> "CaptionTable":
         """The images of these splits with their captions; "all" means every image, and synonyms such as "dev" work.

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 MAX_PROFILE_BYTES = 8 << 20
 KINDS = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> the profile's colour space
-MAX_ROUNDING = 2  # levels of 255, by which profiles of sRGB differ from each other
+MAX_ROUNDING = 2  # profiles of sRGB differ from each other by up to so many levels of 255
 
 
 def to_srgb(image: Image.Image, profile: object) -> Image.Image:

@@ -45,9 +45,9 @@ _SPELLINGS = [
 
 
 def parse_date(text: str | bytes) -> datetime | None:
-    """The date that a text in any common notation means; None for other texts, and for dates of no possible photograph.
+    """The date that a text in any common notation means; None for other texts and for impossible dates.
 
-    Impossible are days that do not exist, dates before 1826, and dates more than a day ahead of this machine's clock.
+    These are days that do not exist, dates before 1826, and dates more than a day ahead of this machine's clock.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")

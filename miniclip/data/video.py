@@ -4,8 +4,8 @@ In: a video file. Out: upright RGB frames with their times, or an `UnreadableIma
 
     pip install "miniclip[video]"; miniclip index ~/Videos
 
-A key frame can be decoded alone. Every other frame needs all frames since the last key frame, so decoding all frames is
-slow. A packet is a frame that is not yet decoded. `Video.scenes` therefore reads all packets, but usually decodes only
+A packet is a frame that is not yet decoded. A key frame can be decoded alone. Every other frame needs all frames since
+the last key frame, so decoding all frames is slow. `Video.scenes` therefore reads all packets, but usually decodes only
 key frames. It keeps a frame if it differs from the last frame that it kept. Time, pixels and the number of frames have
 limits that do not depend on what the file claims.
 """
