@@ -1,7 +1,7 @@
 """The search page. In: an `AppState`. Out: Gradio `Blocks`, and the options to launch them with.
 
-Only onnxruntime runs behind `demo.app_state`: importing this module loads neither torch nor transformers. A tab is
-three files and a line of `build_page`: tabs/NAME.py answers requests, static/NAME.html and static/NAME.js make them.
+Importing this module loads neither PyTorch nor transformers. Its tabs are the modules in tabs/.
+
     python -m demo --images DIR --bundle B
 """
 
@@ -10,27 +10,30 @@ import os
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at gradio's import: no request leaves the machine
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
+from . import detail
 from .app_state import AppState
 from .i18n import TABLES
 from .local_files import local_routes
-from .page import STATIC, Handler, part, read_static, skeleton
+from .page import STATIC, part, read_static
 from .previews import preview_route
 from .public_api import add_public_api
 from .request_filter import RequestFilter
 from .search_request import page_settings
-from .tabs import compare_models, describe, detail, image_map, library, search
+from .tabs import find_tabs
 from .uploads import MAX_UPLOAD_BYTES
 
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = "MiniCLIP"
-# only the titles of the tabs are Gradio's own elements; all others are HTML of `skeleton` and scripts
+TABS = find_tabs()
+SCRIPTS = ("page.js", "local.js", "filters.js", "browse.js")  # page.js first: the others use it
+STYLES = ("style.css", "browse.css")
+# titles of tabs are elements of Gradio; all other words are in the HTML and scripts of `part`
 TRANSLATIONS = gr.I18n(
     **{code: {key: text for key, text in table.items() if key.startswith("tab_")} for code, table in TABLES.items()}
 )
@@ -43,14 +46,12 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
     """The page, with the public API `search_text`, `search_image` and `classify`."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEEP_UPLOADS_S))
     with page:
-        skeleton("header", is_public=app_state.is_public)
-        with gr.Tabs(selected="search", elem_id="tabs"):
-            _tab("search", search.handlers(app_state), scripts=("filters", "browse", "search"))
-            _tab("describe", describe.handlers(app_state))
-            _tab("map", image_map.handlers(app_state))
-            if not app_state.is_public:
-                _tab("library", library.handlers(app_state))
-                _tab("compare", compare_models.handlers(app_state))
+        part("header", {}, is_public=app_state.is_public)
+        with gr.Tabs(selected=next(iter(TABS)), elem_id="tabs"):
+            for name, tab in TABS.items():
+                if tab.is_public or not app_state.is_public:
+                    with gr.Tab(TRANSLATIONS(f"tab_{name}"), id=name, elem_id=f"{name}-tab"):
+                        part(name, tab.handlers(app_state))
         part("detail", detail.handlers(app_state))
         part("viewer", {})
         part("saved", {})
@@ -59,11 +60,6 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
         add_public_api(app_state, with_mcp)
     page.queue(max_size=MAX_WAITING)
     return page
-
-
-def _tab(name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()) -> None:
-    with gr.Tab(TRANSLATIONS(f"tab_{name}"), id=name, elem_id=f"{name}-tab"):
-        part(name, handlers, scripts)
 
 
 def theme() -> gr.themes.Base:
@@ -89,12 +85,11 @@ def launch_options(app_state: AppState, with_mcp: bool = False) -> dict[str, Any
     page = {"maxUploadMB": MAX_UPLOAD_BYTES >> 20, "isLocal": app_state.is_local}
     settings = json.dumps({**page_settings(), **page})
     languages = f"window.miniclip.languages = {json.dumps(TABLES)};"
-    script = languages + read_static("page.js") + read_static("local.js")
-    styles = read_static("style.css") + read_static("browse.css")
+    script, styles = ("".join(map(read_static, names)) for names in (SCRIPTS, STYLES))
     return {
         "theme": theme(),
         # not `css_paths`: Gradio puts a prefix before every comma of a selector, even inside `:is(...)`
-        "head": f"<style>{styles}</style><script>window.miniclip = {settings};{script}</script>",
+        "head": f"<style>{styles}</style><script>window.miniclip = {settings};{languages}{script}</script>",
         "i18n": TRANSLATIONS,
         "favicon_path": STATIC / "icon.svg",
         "pwa": True,

@@ -1,4 +1,4 @@
-"""Results as HTML. Templates are in templates/ and, for the skeletons of the page's parts, in static/.
+"""Results as HTML, from the templates in templates/.
 
 Jinja escapes every value: names and captions may hold HTML. Templates take the page's words from `t` (i18n.py).
 """
@@ -20,7 +20,7 @@ from .gallery_search import Card, ResultPage
 from .i18n import decimal, fill, text_of
 
 _templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -30,16 +30,12 @@ _templates = Environment(
 
 def render(name: str, **values: Any) -> str:
     """Fill templates/NAME.html."""
-    return _render(f"templates/{name}.html", values)
+    return _templates.get_template(f"{name}.html").render(**values)
 
 
-def render_skeleton(name: str, **values: Any) -> str:
-    """Fill static/NAME.html."""
-    return _render(f"static/{name}.html", values)
-
-
-def _render(path: str, values: dict[str, Any]) -> str:
-    return _templates.get_template(path).render(**values)
+def render_text(template: str, **values: Any) -> str:
+    """Fill a template that is not a file of templates/."""
+    return _templates.from_string(template).render(**values)
 
 
 def results(page: ResultPage) -> str:

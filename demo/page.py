@@ -1,10 +1,10 @@
-"""One part of the page: an HTML skeleton, the script that drives it, and the Python handlers that the script calls.
+"""One part of the page: its HTML, the script that drives it, and the Python handlers that the script calls.
 
-In: a name, such as `search` for static/search.html and static/search.js, and handlers by the names that the script
-uses. Out: a `gr.HTML`. Errors reach the script as `{"message": ...}`, one sentence for the page.
+In: a name, such as `search` for static/search.html, and handlers by the names that the script uses. Out: a `gr.HTML`.
+Errors reach the script as `{"message": ...}`, one sentence for the page.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import gradio as gr
 
 from miniclip.errors import MiniClipError
 
-from .cards import render_skeleton
+from .cards import render_text
 from .errors import PageError, logger, sentence
 from .form import Form
 from .i18n import TABLES, speaking, t
@@ -25,33 +25,37 @@ def read_static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def part(name: str, handlers: Mapping[str, Handler], scripts: Sequence[str] = ()) -> gr.HTML:
-    """The component. Its script calls a handler as `server.NAME(form)`, which is a promise of the answer.
+def split_script(part: str) -> tuple[str, str]:
+    """The HTML of a part's file and the script at its end; "" if it has none."""
+    html, _, script = part.partition("<script>\n")
+    return html, script.removesuffix("</script>\n")
 
-    `scripts` are files that run one after the other in one scope; by default the one of the part's name.
+
+def part(name: str, handlers: Mapping[str, Handler], **values: Any) -> gr.HTML:
+    """The component of static/NAME.html, whose template takes `values`.
+
+    Its HTML is sent in every language, and the browser chooses one (static/page.js). Its script calls a handler as
+    `server.NAME(form)`, which is a promise of the answer.
     """
-    return skeleton(
-        name,
-        js_on_load="\n".join(read_static(f"{script}.js") for script in scripts or (name,)),
-        server_functions=[answering(name, handler) for name, handler in handlers.items()],
-        elem_classes="part",
-    )
-
-
-def skeleton(name: str, is_public: bool = False, **options: Any) -> gr.HTML:
-    """A component of static/NAME.html in every language. The browser takes its own (static/page.js)."""
+    template, script = split_script(read_static(f"{name}.html"))
     html = {}
     for language in TABLES:
         with speaking(language):
-            html[language] = render_skeleton(name, is_public=is_public)
-    template = "${html[miniclip.language]}"
+            html[language] = render_text(template, **values)
     return gr.HTML(
-        "", html_template=template, html=html, elem_id=name, apply_default_css=False, padding=False, **options
+        "",
+        html_template="${html[miniclip.language]}",
+        html=html,
+        js_on_load=script or None,
+        server_functions=[answering(name, handler) for name, handler in handlers.items()],
+        elem_id=name,
+        elem_classes="part" if script else None,
+        apply_default_css=False,
     )
 
 
 def answering(name: str, handler: Handler) -> Handler:
-    """The handler with its errors as answers. An error that is not a user's is logged and reported as internal."""
+    """The handler with its errors as answers. A programming error is logged, and the answer calls it internal."""
 
     def answer(form: Any) -> dict[str, Any]:
         try:

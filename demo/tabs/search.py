@@ -16,6 +16,7 @@ from ..i18n import t
 from ..page import Handler
 from ..search_request import offered_filters, read_query, read_shown
 from ..uploads import read_upload
+from . import Tab
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
@@ -54,3 +55,6 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return app_state.browse.cards(form)
 
     return {"about": about, "search": search, "browse": browse, "browse_cards": browse_cards}
+
+
+TAB = Tab(position=10, handlers=handlers)

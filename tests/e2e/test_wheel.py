@@ -74,7 +74,7 @@ def test_archives_have_the_right_files(built: Path) -> None:
         "miniclip/configs/setup1.toml",
         "miniclip/train/__main__.py",
         "miniclip/export/benchmark/worker.py",
-        "miniclip/demo/static/search.js",
+        "miniclip/demo/static/search.html",
         "miniclip/demo/languages/de.json",
         "miniclip/demo/tabs/search.py",
     ):

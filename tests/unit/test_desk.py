@@ -19,8 +19,8 @@ from demo.index_location import index_folder
 from demo.page import answering
 from demo.search_request import read_query
 from demo.tabs import describe as captions_tab
-from demo.tabs import image_map as map_tab
 from demo.tabs import library as library_tab
+from demo.tabs import map as map_tab
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index

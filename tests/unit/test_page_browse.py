@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from demo import detail
 from demo.app_state import AppState
 from demo.page import answering
-from demo.tabs import detail, search
+from demo.tabs import search
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.onnx_encoders import OnnxEncoders

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from demo import cards
 from demo.app_state import AppState, _report
 from demo.i18n import TABLES, day_and_time, decimal, language_of, month, speaking, t
-from demo.page import answering
+from demo.page import answering, split_script
 from demo.request_filter import RequestFilter
 from demo.tabs import search
 from miniclip.index.indexer import IndexReport
@@ -33,7 +33,7 @@ from miniclip.search.searcher import Searcher
 DEMO = Path(__file__).parents[2] / "demo"
 OWN_FILES = sorted(
     path
-    for kind in ("*.py", "tabs/*.py", "static/*.html", "static/*.js", "templates/*.html")
+    for kind in ("*.py", "tabs/*.py", "static/*.html", "static/*.js", "static/*.css", "templates/*.html")
     for path in DEMO.glob(kind)
 )
 USED = re.compile(r"""(?<!\w)(?:t|TRANSLATIONS)\(\s*f?["'`](\w+)""")
@@ -97,26 +97,26 @@ class ShownText(HTMLParser):
         self.shown.append(data)
 
 
-def words_of_html(path: Path) -> list[str]:
+def words_of_html(html: str) -> list[str]:
     """Words of the document, and literals with a capital letter or a space in its expressions."""
-    html, reader = path.read_text(encoding="utf-8"), ShownText()
+    reader = ShownText()
     reader.feed(EXPRESSION.sub("", html))
     literals = (text for one in EXPRESSION.findall(html) for text in re.findall(r'"([^"]*)"', one))
     return WORD.findall(" ".join([*reader.shown, *(text for text in literals if re.search(r"^[A-Z]| ", text))]))
 
 
-def words_of_script(path: Path) -> Iterator[str]:
+def words_of_script(script: str) -> Iterator[str]:
     """Literals of words with spaces between them: names in code have none, and selectors have other signs."""
-    script = re.sub(r"(^|\s)//.*", "", path.read_text(encoding="utf-8"))
+    script = re.sub(r"(^|\s)//.*", "", script)
     for literal in re.findall(r"'([^'\n]*)'|`([^`]*)`", script):
         text = re.sub(r"\$\{[^}]*\}", "x", "".join(literal))
         if re.fullmatch(r"[\w“][\w“”,.:?!…×’ ]*[A-Za-z]{2,}([,.:]? [\w“(][\w“”,.:?!…×’() ]*|…)", text):
             yield text
 
 
-def words_of_module(path: Path) -> Iterator[str]:
+def words_of_module(module: str) -> Iterator[str]:
     """Literals of words, or of one word with a capital letter; docstrings are for other readers."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    nodes = list(ast.walk(ast.parse(module)))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
     literals = (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
@@ -127,12 +127,17 @@ def words_of_module(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", OWN_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_word_of_the_page_is_outside_the_tables(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".html":
-        assert [word for word in words_of_html(path) if word.lower() not in NOT_WORDS] == []
+        html, script = split_script(text)
+        assert [word for word in words_of_html(html) if word.lower() not in NOT_WORDS] == []
+        assert list(words_of_script(script)) == []
     elif path.suffix == ".js":
-        assert list(words_of_script(path)) == []
+        assert list(words_of_script(text)) == []
+    elif path.suffix == ".css":
+        assert re.findall(r"content: \"[^\"]*[A-Za-z]{2}[^\"]*\"", text) == []
     elif path.stem not in NOT_THE_PAGE:
-        assert [text for text in words_of_module(path) if text not in NOT_SHOWN and not text.startswith("<svg")] == []
+        assert [word for word in words_of_module(text) if word not in NOT_SHOWN and not word.startswith("<svg")] == []
 
 
 def test_values_are_filled_in_and_grouped_as_the_language_does_it() -> None:

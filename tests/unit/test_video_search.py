@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import miniclip
-from demo import cards
+from demo import cards, detail
 from demo.app_state import AppState
 from demo.page import answering
-from demo.tabs import detail, search
+from demo.tabs import search
 from miniclip.cli.main import run
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex

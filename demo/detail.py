@@ -5,12 +5,12 @@ from typing import Any
 
 from miniclip.inference.score_calibration import MATCH_WORDS
 
-from .. import cards
-from ..app_state import AppState
-from ..form import Form, number, text
-from ..heatmap import heat_map
-from ..i18n import decimal, t
-from ..page import Handler
+from . import cards
+from .app_state import AppState
+from .form import Form, number, text
+from .heatmap import heat_map
+from .i18n import decimal, t
+from .page import Handler
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:

@@ -8,6 +8,7 @@ from ..app_state import AppState
 from ..compare import choices, compare, hint
 from ..form import Form, text
 from ..page import Handler
+from . import Tab
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
@@ -23,3 +24,6 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {"html": cards.render("compare", columns=columns)}
 
     return {"models": models, "both": both}
+
+
+TAB = Tab(position=50, handlers=handlers, is_public=False)
