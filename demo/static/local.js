@@ -6,11 +6,11 @@
 
     const post = async (path, values) => {
         try {
-            const answer = await fetch(new URL(`local/${path}`, document.baseURI), {
+            const response = await fetch(new URL(`local/${path}`, document.baseURI), {
                 method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(values),
             });
-            const said = await answer.json();
-            return answer.ok ? said : { message: said.message ?? said.detail };
+            const answer = await response.json();
+            return response.ok ? answer : { message: answer.message ?? answer.detail };
         } catch {
             return { message: t('no_answer') };
         }
@@ -24,7 +24,7 @@
         return opened;
     };
 
-    // An action of demo/local_files.py; like `shared.call`, it always answers.
+    // Calls an action of demo/local_files.py. A failed request is answered with a message, as by `shared.call`.
     shared.local = async (action, values) => {
         const access = await shared.openLocal();
         return access ? post(`${access.key}/${action}`, values) : { message: t('files_only_here') };
@@ -35,7 +35,7 @@
         return access ? new URL(`local/${access.key}/${path}`, document.baseURI).href : '';
     };
 
-    // A button above the results, whatever made them.
+    // The button of this class above the results. It is added if there is none yet.
     shared.resultButton = (name, label) => {
         const heading = document.querySelector('#results .heading');
         if (!heading || heading.querySelector(`.${name}`)) return heading?.querySelector(`.${name}`);

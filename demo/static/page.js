@@ -1,13 +1,19 @@
 // Functions that all parts of the page share: the current search and its address, calls to the server, uploads, messages.
-// Parts send each other events of the document: 'ask' (change the search), 'open' (show an image large),
-// 'describe' (captions for it), 'asked' (results are shown), 'cards' (more of them came while scrolling), 'turned' (the
-// large view shows a card), 'gallery' (another gallery is open: load everything again).
-// app.py sets window.miniclip to the settings of search_request.py, and its `languages` to the tables of i18n.py, before
-// this script runs.
+// Parts communicate by events of the document:
+//   ask       change the search
+//   asked     results are shown
+//   cards     scrolling has loaded more results
+//   open      show an image in the large view
+//   turned    the large view shows this card
+//   view      show an image on the whole screen
+//   describe  show captions for the image in `pending.describe`
+//   gallery   another gallery is open: load everything again
+// Before this script runs, app.py sets window.miniclip to the settings of search_request.py, and `languages` to the
+// tables of i18n.py.
 (() => {
     const shared = Object.assign(window.miniclip, { question: {} });
 
-    // The page's language, as demo/i18n.py and Gradio choose it, and `t` as there: the text of a key with its values.
+    // The page's language, chosen as in demo/i18n.py, and `t` as there: the text of a key with its values.
     const preferred = navigator.language.split('-')[0].toLowerCase();
     shared.language = preferred in shared.languages ? preferred : 'en';
     const table = shared.languages[shared.language];
@@ -17,14 +23,37 @@
         return text.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === 'number' ? shared.number(values[name]) : values[name]));
     };
 
+    // Gradio sets the attribute to the browser's language, which the page may not have. Screen readers need the page's.
+    const root = document.documentElement;
+    const setLanguage = () => { if (root.lang !== shared.language) root.lang = shared.language; };
+    new MutationObserver(setLanguage).observe(root, { attributeFilter: ['lang'] });
+    setLanguage();
+
+    // Values that this browser keeps. If it refuses, as in some private windows, nothing is kept: `keep` returns false.
+    shared.kept = (name) => {
+        try {
+            return JSON.parse(localStorage.getItem(name));
+        } catch {
+            return null;
+        }
+    };
+    shared.keep = (name, value) => {
+        try {
+            localStorage.setItem(name, JSON.stringify(value));
+            return true;
+        } catch {
+            return false;
+        }
+    };
+
     shared.send = (name, detail) => document.dispatchEvent(new CustomEvent(`miniclip-${name}`, { detail }));
     shared.hear = (name, listen) => document.addEventListener(`miniclip-${name}`, (event) => listen(event.detail));
 
-    // A tab's part exists only after the tab was shown once; events for it wait in `pending`.
+    // A tab's script runs when the tab is first shown. Until then, the data of events for it waits in `pending`.
     shared.pending = {};
     shared.show = (tab) => document.getElementById(`${tab}-tab-button`)?.click();
 
-    // A call always answers: a failed request becomes a message like those of the server.
+    // Calls a function of the server. A failed request is answered with a message, as the server's own errors are.
     shared.call = async (fn, values = {}) => {
         try {
             return await fn(values) ?? {};
@@ -61,7 +90,7 @@
         return Object.fromEntries(shared.addressFields.filter((name) => fields.get(name)).map((name) => [name, fields.get(name)]));
     };
 
-    // Uploads an image. Answers with its path on the server, or with a message that says what went wrong.
+    // Uploads an image. Resolves to its path on the server, or to a message that says what went wrong.
     const REFUSED = { 401: t('session_ended'), 404: t('no_place_for_uploads') };
     shared.upload = async (file) => {
         if (!file) return { message: t('not_an_image') };
@@ -76,12 +105,12 @@
             return { message: t('no_answer') };
         }
         if (answer.status === 413) return tooLarge;
-        const said = await answer.json().catch(() => ({}));
-        if (!answer.ok) return { message: REFUSED[answer.status] ?? t('upload_failed', { reason: said.detail ?? t('http_status', { status: answer.status }) }) };
-        return { path: said[0], name: file.name || t('pasted_image'), preview: URL.createObjectURL(file) };
+        const body = await answer.json().catch(() => ({}));
+        if (!answer.ok) return { message: REFUSED[answer.status] ?? t('upload_failed', { reason: body.detail ?? t('http_status', { status: answer.status }) }) };
+        return { path: body[0], name: file.name || t('pasted_image'), preview: URL.createObjectURL(file) };
     };
 
-    // Images that are dropped or pasted anywhere go to the visible part: parts register in `receivers`.
+    // An image that is dropped or pasted anywhere goes to the visible one of `receivers`, where parts register themselves.
     shared.receivers = [];
     const receive = (files, event) => {
         const receiver = shared.receivers.find((one) => one.element.offsetParent !== null);
@@ -90,7 +119,10 @@
         receiver.receive(files[0]);
     };
     document.addEventListener('paste', (event) => receive([...(event.clipboardData?.files ?? [])], event));
-    const dragging = (on) => document.documentElement.classList.toggle('dragging', on);
+    const dragging = (on) => {
+        document.body.dataset.drop = t('drop_anywhere');
+        root.classList.toggle('dragging', on);
+    };
     document.addEventListener('dragover', (event) => {
         if (![...event.dataTransfer.types].includes('Files')) return;
         event.preventDefault();
@@ -105,13 +137,13 @@
         }
     });
 
-    // A card and its neighbours, in order. A timeline brings them into the document first.
+    // A card and its neighbours, in order. On the event, a timeline puts them into the document.
     shared.cardsAround = (card) => {
         shared.send('turned', card);
         return [...(card.closest('.timeline') ?? card.closest('ul')).querySelectorAll('button.card')];
     };
 
-    // A card opens the large view, in every part.
+    // A click on any card of the page opens the large view.
     document.addEventListener('click', (event) => {
         const card = event.target.closest('button.card');
         if (card) shared.send('open', { card });

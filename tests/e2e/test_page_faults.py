@@ -209,6 +209,18 @@ def test_numbers_are_shown_on_demand_and_the_choice_is_kept(tab: Any) -> None:
     expect(scores.first).to_be_hidden()
 
 
+def test_a_browser_that_stores_nothing_still_searches_and_shows_scores(tab: Any) -> None:
+    refuse = "() => { throw new DOMException('denied', 'SecurityError'); }"
+    tab.add_init_script(f"Storage.prototype.getItem = Storage.prototype.setItem = {refuse}")
+    tab.reload()
+    tab.locator(".save-search").click()
+    tab.locator("#save-dialog .primary").click()
+    expect(tab.locator("#save-dialog .notice")).to_have_text("This browser does not store data for this page.")
+    tab.locator("#save-dialog [data-step=cancel]").click()
+    tab.locator(".numbers-toggle").click()
+    expect(tab.locator(".card .score").first).to_be_visible()
+
+
 def test_a_query_of_words_and_image_has_no_match_word(tab: Any) -> None:
     tab.locator("#words").fill("a red circle")
     expect(tab.locator("#results h2")).to_have_text("Best matches for “a red circle”")

@@ -83,7 +83,7 @@ def saved_search(tab: Any, look: Look, folder: Path) -> None:
     expect(tab.locator("#saved summary, #search .saved summary")).to_be_visible()
     tab.locator(".save-search").click()
     tab.locator("#save-dialog .primary").click()
-    expect(tab.locator("#save-dialog .said")).not_to_have_text("")
+    expect(tab.locator("#save-dialog .notice")).not_to_have_text("")
     look()
     tab.locator("#save-dialog [data-step=cancel]").click()
 
@@ -213,3 +213,19 @@ def test_another_language_than_the_tables_have_shows_english(browser: Any, galle
         expect(tab.locator("#results h2")).to_have_text("All 4 images")
         expect(tab.get_by_role("tab", name="Library")).to_be_visible()
         expect(tab.locator("#words")).to_have_attribute("placeholder", TABLES["en"]["ask"])
+        expect(tab.locator("html")).to_have_attribute("lang", "en")
+
+
+DRAG_A_FILE = """() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(['image'], 'image.png'));
+    document.dispatchEvent(new DragEvent('dragover', { dataTransfer, cancelable: true }));
+    return getComputedStyle(document.body, '::after').content;
+}"""
+
+
+def test_the_invitation_to_drop_an_image_is_german(browser: Any, gallery_url: str) -> None:
+    with watched_tab(browser, "desktop", "de-DE") as tab:
+        tab.goto(gallery_url)
+        expect(tab.locator("#words")).to_be_visible()
+        assert tab.evaluate(DRAG_A_FILE) == '"Bild irgendwo ablegen"'

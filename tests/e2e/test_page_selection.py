@@ -108,6 +108,21 @@ def test_a_move_is_listed_done_and_undone(photo_page: Any, photos: Path) -> None
     expect(tab.locator(CARDS)).to_have_count(PHOTOS)
 
 
+@pytest.mark.all_screens
+def test_the_selection_bar_is_shown_only_with_the_results(photo_page: Any) -> None:
+    tab = photo_page
+    bar = tab.get_by_role("region", name="Selected images")
+    tab.locator(CARDS).first.click(modifiers=["ControlOrMeta"])
+    expect(bar).to_be_visible()
+    for name in ("Describe", "Map", "Library", "Compare"):
+        tab.get_by_role("tab", name=name).click()
+        expect(bar).to_be_hidden()
+        tab.keyboard.press("Escape")  # not for a selection that is out of sight
+    tab.get_by_role("tab", name="Search").click()
+    expect(bar).to_be_visible()
+    expect(selected(tab)).to_have_count(1)
+
+
 def test_the_dialog_explains_impossible_moves(photo_page: Any, photos: Path) -> None:
     tab = photo_page
     tab.locator(CARDS).first.click(modifiers=["ControlOrMeta"])
