@@ -1,15 +1,15 @@
 """The search form and the page's address, as a `Query`.
 
-In: the fields of static/search.html as the browser sends them, or as they stand in an address. Out: the library's
-`Query`. Filters come from the library's table (miniclip/search/filters.py), and the scripts receive their
-names (`page_settings`): a new filter needs a control of its name in search.html, and its label `filter_NAME` in
-languages/.
+In: the fields of static/search.html, from the browser's form or its address. Out: the library's `Query`. Filters come
+from the library's table (miniclip/search/filters.py), and the scripts receive their names (`page_settings`). A new filter
+needs a control of its name in search.html and, in languages/, its label `filter_NAME` and, if it refuses some texts,
+`format_NAME`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from miniclip.data.paths import printable
-from miniclip.search.filters import FILTERS, Filters
+from miniclip.search.filters import FILTERS, ORIENTATIONS, Filters
 from miniclip.search.query import PAGE_TOP_K, Query
 from miniclip.search.searcher import SORTS
 
@@ -27,11 +27,11 @@ MAX_CHOICES = 300
 
 
 def read_query(form: Form, gallery: "GallerySearch", image: bytes | None = None) -> Query:
-    """The form's query; `Query.has_subject` says whether it asks for more than filters.
+    """The form's query, which may consist of filters alone.
 
     `like` is an image of the gallery by its content id, `image` an upload, `weight` the words' share in percent.
-    Errors: `PageError` for a folder or an image that is not in the gallery, a filter that cannot be read, a filter that
-    a public page does not have, or dates that exclude every day.
+    Errors: `PageError` for a folder or an image that is not in the gallery, an invalid filter, a filter that a public
+    page does not have, or dates that exclude every day.
     """
     words, like, sort = text(form, "q"), text(form, "like"), text(form, "sort")
     return Query(
@@ -48,20 +48,21 @@ def read_query(form: Form, gallery: "GallerySearch", image: bytes | None = None)
 
 
 def read_filters(form: Form, gallery: "GallerySearch") -> Filters:
-    """The form's filters; errors as of `read_query`."""
+    """The form's filters; errors as in `read_query`."""
     values: dict[str, Any] = {}
     for name, one in FILTERS.items():
-        typed = str(form.get(name) or "")
-        if not typed.strip():
+        typed = text(form, name)
+        if not typed:
             continue
-        label = t(f"filter_{name}")
         if gallery.is_public and one.is_private:
-            raise PageError(t("private_filter", label=label))
+            raise PageError(t("private_filter", label=t(f"filter_{name}")))
         try:
-            values[name] = gallery.paths.folder(typed) if name == "folder" else one.read(text(form, name))
+            # a folder's name may contain several spaces in a row, which `text` joins
+            values[name] = gallery.paths.folder(str(form[name])) if name == "folder" else one.read(typed)
         except ValueError as error:
-            wrong = t("near_format") if name == "near" else error
-            raise PageError(t("wrong_filter", label=label, error=wrong)) from error
+            raise _invalid(name) from error
+    if values.get("orientation", ORIENTATIONS[0]) not in ORIENTATIONS:
+        raise _invalid("orientation")
     if "near" not in values:
         values.pop("within_km", None)
     if "after" in values and "before" in values and values["after"] > values["before"]:
@@ -69,31 +70,39 @@ def read_filters(form: Form, gallery: "GallerySearch") -> Filters:
     return Filters(**values)
 
 
+def _invalid(name: str) -> PageError:
+    return PageError(t("wrong_filter", label=t(f"filter_{name}"), error=t(f"format_{name}")))
+
+
 def read_shown(form: Form) -> int:
-    """How many results the form wants to see."""
+    """The number of results to show."""
     return int(number(form, "shown", PAGE_TOP_K, 1, MAX_SHOWN))
 
 
 def offered_filters(gallery: "GallerySearch") -> dict[str, list[tuple[str, str]]]:
-    """The filters that make sense for a gallery, by name: values to choose from with their labels, or none."""
-    index = gallery.index
+    """The filters that the page shows for a gallery, by name. Each has its values to choose from, with their labels.
+
+    A filter into which the user types has no values. A filter with values that the gallery lacks is left out.
+    """
     offered: dict[str, list[tuple[str, str]]] = {}
     for name, one in FILTERS.items():
-        if (gallery.is_public and one.is_private) or not one.applies(index):
+        if (gallery.is_public and one.is_private) or not one.applies(gallery.index):
             continue
-        offered[name] = []
         if name == "folder":
-            offered[name] = [(folder, printable(folder)) for folder in gallery.paths.folders]
+            choices = [(folder, printable(folder)) for folder in gallery.paths.folders]
         elif one.choices is not None:
-            counts = list(one.choices(index).items())[:MAX_CHOICES]
-            offered[name] = [(value, f"{printable(value)} ({decimal(count)})") for value, count in counts]
-        if (name == "folder" or one.choices is not None) and not offered[name]:
-            del offered[name]
+            counts = list(one.choices(gallery.index).items())[:MAX_CHOICES]
+            choices = [(value, f"{printable(value)} ({decimal(count)})") for value, count in counts]
+        else:
+            offered[name] = []
+            continue
+        if choices:
+            offered[name] = choices
     return offered
 
 
 def page_settings() -> dict[str, Any]:
-    """What the scripts need to know of this module."""
+    """The names and limits of this module that the scripts use."""
     return {
         "filters": FORM_FILTERS,
         "galleryFilters": list(FILTERS),

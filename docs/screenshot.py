@@ -84,7 +84,7 @@ def whole_map(tab: Any) -> None:
 def library(tab: Any) -> None:
     tab.get_by_role("tab", name="Library").click()
     tab.locator("#library tbody").wait_for()
-    tab.get_by_role("button", name="Find them").click()
+    tab.get_by_role("button", name="Find duplicates").click()
     tab.locator(".copies > *").first.wait_for()
 
 

@@ -168,7 +168,7 @@ def test_words_and_image_together_have_a_weight(tab: Any) -> None:
     ask(tab, "a red circle")
     expect(heading(tab)).to_have_text("Best matches for “a red circle”")
     tab.locator(CARDS).nth(5).click()
-    tab.get_by_role("dialog").get_by_role("button", name="Use as query").click()
+    tab.get_by_role("dialog").get_by_role("button", name="Add to the search").click()
     expect(heading(tab)).to_contain_text("“a red circle”, and like")
     scores = tab.locator(f"{CARDS} .score").all_text_contents()
     tab.get_by_label("Weight of the words, in percent").fill("0")
@@ -263,7 +263,7 @@ def test_folder_and_date_filters(tab: Any, dated_url: str) -> None:
     expect(tab.get_by_role("dialog").locator("dl")).to_contain_text("2024-07-15")
     tab.keyboard.press("Escape")
     tab.get_by_label("To", exact=True).fill("2024-07-03")
-    expect(tab.locator("#results .message")).to_contain_text("No image passes these filters")
+    expect(tab.locator("#results .message")).to_contain_text("No image matches these filters")
     tab.get_by_role("button", name="Clear filters").click()
     expect(tab.locator(CARDS)).to_have_count(3)
 

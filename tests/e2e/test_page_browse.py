@@ -105,7 +105,7 @@ def test_filters_work_alone_and_are_in_the_address(open_tab: Callable[[str], Any
     tab.get_by_label("Near", exact=True).fill("48.86, 2.3376")
     expect(heading(tab)).to_have_text("16 images")
     tab.get_by_label("Within (km)").fill("1")
-    expect(tab.locator("#results .message")).to_contain_text("No image passes these filters")
+    expect(tab.locator("#results .message")).to_contain_text("No image matches these filters")
     tab.get_by_label("Within (km)").fill("5")
     expect(heading(tab)).to_have_text("16 images")
     tab.get_by_label("Shape").select_option("portrait")

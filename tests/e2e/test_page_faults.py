@@ -122,7 +122,7 @@ def test_a_single_model_says_how_to_get_another(open_tab: Any, tiny_bundle: Path
         go(tab, "Compare")
         expect(tab.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
         # models in the checkout have no index of these images yet
-        expect(tab.locator(".compared")).to_contain_text(re.compile("Press Use beside|There is only one model here"))
+        expect(tab.locator(".compared")).to_contain_text(re.compile("press “Use” beside|There is only one model here"))
         tab.goto("about:blank")
 
 
@@ -159,7 +159,7 @@ def test_deleted_images_are_left_out_and_counted(open_tab: Any, own_page: str, i
     min(images.iterdir()).unlink()
     tab.locator("#words").fill("a red circle")
     expect(tab.locator(CARDS)).to_have_count(2)
-    expect(tab.locator("#results .note").last).to_have_text("Left out: 1 image no longer on disk.")
+    expect(tab.locator("#results .note").last).to_have_text("Left out: 1 image whose file no longer exists.")
     tab.goto("about:blank")
 
 
@@ -201,11 +201,11 @@ def test_images_are_found_by_name_unless_names_are_ignored(open_tab: Any, dated_
 def test_numbers_are_shown_on_demand_and_the_choice_is_kept(tab: Any) -> None:
     scores = tab.locator(f"{CARDS} .score")
     expect(scores.first).to_be_hidden()
-    tab.get_by_role("button", name="Numbers").click()
+    tab.get_by_role("button", name="Scores").click()
     expect(scores.first).to_be_visible()
     tab.reload()
     expect(scores.first).to_be_visible()
-    tab.get_by_role("button", name="Numbers").click()
+    tab.get_by_role("button", name="Scores").click()
     expect(scores.first).to_be_hidden()
 
 
@@ -225,7 +225,7 @@ def test_a_query_of_words_and_image_has_no_match_word(tab: Any) -> None:
     tab.locator("#words").fill("a red circle")
     expect(tab.locator("#results h2")).to_have_text("Best matches for “a red circle”")
     tab.locator(CARDS).nth(2).click()
-    tab.get_by_role("dialog").get_by_role("button", name="Use as query").click()
+    tab.get_by_role("dialog").get_by_role("button", name="Add to the search").click()
     expect(tab.locator("#results h2")).to_contain_text("and like")
     expect(tab.locator(f"{CARDS} .match")).to_have_count(0)
 

@@ -114,7 +114,7 @@ def test_path_is_copied_and_the_file_downloaded_as_it_is(photo_page: Any) -> Non
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     shown = viewer(tab)
     shown.get_by_role("button", name="Copy path").click()
-    expect(shown.locator(".notice")).to_have_text("The path is in the clipboard.")
+    expect(shown.locator(".notice")).to_have_text("The path was copied.")
     path = Path(tab.evaluate("navigator.clipboard.readText()"))
     with tab.expect_download() as download:
         shown.get_by_role("button", name="Download").click()

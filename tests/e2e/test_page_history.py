@@ -64,7 +64,7 @@ def test_an_image_query_waits_while_a_filter_leaves_nothing(open_tab: Any, dated
     expect(tab.locator("#results .message")).to_be_visible()
     chooser = tab.locator("#search input[type=file]")
     chooser.set_input_files(next(image_folder.glob("*.png")))
-    expect(tab.locator("#results .message")).to_contain_text("No image passes these filters")
+    expect(tab.locator("#results .message")).to_contain_text("No image matches these filters")
     expect(tab.locator(".with")).to_be_visible()
     tab.get_by_role("button", name="Clear filters").click()
     expect(heading(tab)).to_have_text("Most similar to your image")

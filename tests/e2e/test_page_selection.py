@@ -101,7 +101,7 @@ def test_a_move_is_listed_done_and_undone(photo_page: Any, photos: Path) -> None
     expect(dialog).to_contain_text("2 images were moved.")
     assert len(os.listdir(away)) == 2 and len(os.listdir(photos)) == PHOTOS - 2
     dialog.get_by_role("button", name="Undo").click()
-    expect(dialog).to_contain_text("2 images were taken back.")
+    expect(dialog).to_contain_text("Undone for 2 images.")
     assert sorted(os.listdir(photos)) == before and os.listdir(away) == []
     dialog.get_by_role("button", name="Close").click()
     expect(bar).to_be_hidden()
@@ -171,8 +171,8 @@ def test_the_worse_of_two_equal_files_goes_to_the_trash(photo_page: Any, photos:
     """The last test of this page, which has one image less afterwards."""
     tab = photo_page
     tab.get_by_role("tab", name="Library").click()
-    tab.get_by_label("Similarity from").fill("1")
-    tab.get_by_role("button", name="Find them").click()
+    tab.get_by_label("Minimum similarity").fill("1")
+    tab.get_by_role("button", name="Find duplicates").click()
     expect(tab.locator(".groups > li")).to_have_count(1)
     tab.get_by_role("button", name="put the others into the trash…").click()
     dialog = tab.get_by_role("dialog", name="Put into the trash")

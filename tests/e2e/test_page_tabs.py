@@ -18,7 +18,7 @@ def test_upload_gets_captions_and_labels_with_probabilities(tab: Any, image_fold
     image = next(path for path in sorted(image_folder.rglob("*")) if path.suffix == ".png")
     tab.locator("#describe input[type=file]").set_input_files(image)
     expect(tab.locator("#describe .found .bars li")).not_to_have_count(0)
-    tab.get_by_label("Labels, with commas between them").fill("red circle, blue square, dog")
+    tab.get_by_label("Labels, separated by commas").fill("red circle, blue square, dog")
     tab.get_by_text("Prompt templates").click()
     tab.get_by_label("One per line").fill("photo of a {}")
     tab.get_by_role("button", name="Compare labels").click()
@@ -78,8 +78,8 @@ def test_the_library_shows_status_models_and_duplicates(tab: Any, image_folder: 
     expect(rows).to_have_count(3)
     expect(rows.filter(has_text="int8")).to_contain_text("in use")
     tab.get_by_role("slider").fill("1")
-    tab.get_by_role("button", name="Find them").click()
-    expect(tab.locator(".copies .message")).to_have_text("No image is here twice.")
+    tab.get_by_role("button", name="Find duplicates").click()
+    expect(tab.locator(".copies .message")).to_have_text("There are no duplicates.")
 
 
 @pytest.mark.all_screens
@@ -91,7 +91,7 @@ def test_compare_shows_two_precisions_with_their_times(tab: Any) -> None:
     tab.get_by_role("button", name="Compare", exact=True).click()
     expect(tab.locator(".columns section")).to_have_count(2)
     for times in tab.locator(".columns h3 .score").all_text_contents():
-        assert re.fullmatch(r"\d+\.\d ms a query", times)
+        assert re.fullmatch(r"\d+\.\d ms per query", times)
     expect(tab.locator(".columns section").first.locator(".card")).to_have_count(12)
 
 
@@ -117,11 +117,11 @@ def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
         expect(tab.locator(".job .skipped li")).to_have_text(re.compile("broken.jpg .*not an image"))
         expect(tab.locator("#results .card")).to_have_count(3)  # the gallery opens automatically, without copies
         go(tab, "Library")
-        tab.get_by_role("button", name="Find them").click()
+        tab.get_by_role("button", name="Find duplicates").click()
         expect(tab.locator(".copies .groups .card").first).to_be_visible()
         expect(tab.locator("#status-line")).to_contain_text("4 images (1 could not be read)")
         tab.get_by_label("Folder with images on this machine").fill(str(other))
-        tab.get_by_label("Leave out, one pattern a line").fill("twin.*")
+        tab.get_by_label("Leave out (one pattern per line)").fill("twin.*")
         tab.get_by_role("button", name="Index and open it").click()
         expect(tab.locator("#status-line")).to_contain_text("3 images (1 could not be read)")
         go(tab, "Library")
@@ -130,7 +130,7 @@ def test_another_folder_is_indexed_with_its_skipped_files_and_then_open(
         go(tab, "Library")
         tab.get_by_label("Folder with images on this machine").fill(str(other))
         tab.keyboard.press("Tab")
-        expect(tab.get_by_label("Leave out, one pattern a line")).to_have_value("twin.*")
+        expect(tab.get_by_label("Leave out (one pattern per line)")).to_have_value("twin.*")
         tab.goto("about:blank")  # ends open requests, which would fail once the server has stopped
 
 
@@ -167,11 +167,11 @@ def test_another_bundle_is_opened_and_compared(
     shutil.copytree(image_folder, images)
     with demo_process("--images", str(images), "--bundle", str(two_bundles / "tiny"), "--provider", "cpu") as running:
         tab = open_tab(running.url)
-        expect(tab.locator("#status-line")).to_contain_text("bundle tiny")
+        expect(tab.locator("#status-line")).to_contain_text("model tiny")
         go(tab, "Library")
         tab.get_by_role("button", name="Use other in fp32").click()
         expect(tab.locator(".job")).to_contain_text("12 images embedded")
-        expect(tab.locator("#status-line")).to_contain_text("bundle other · running on the CPU in fp32")
+        expect(tab.locator("#status-line")).to_contain_text("model other · running on the CPU in fp32")
         expect(tab.locator("#results .card")).to_have_count(12)
         go(tab, "Compare")
         expect(tab.get_by_label("First")).to_have_value("other · fp32")
@@ -179,7 +179,7 @@ def test_another_bundle_is_opened_and_compared(
         tab.get_by_label("Words", exact=True).fill("a red circle")
         tab.get_by_role("button", name="Compare", exact=True).click()
         expect(tab.locator(".columns h3")).to_have_text([re.compile("other · fp32"), re.compile("tiny · fp32")])
-        expect(tab.locator(".compared [role=status]")).to_have_text("12 of 12 images are found by both.")
+        expect(tab.locator(".compared [role=status]")).to_have_text("Both found 12 of 12 images.")
         scores = [side.locator(".card .score").all_text_contents() for side in tab.locator(".columns section").all()]
         assert len(scores[0]) == len(scores[1]) == 12 and scores[0] != scores[1]
         tab.goto("about:blank")

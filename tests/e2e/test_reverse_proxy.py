@@ -136,7 +136,7 @@ def test_an_upload_refused_by_the_proxy_says_so(
         for status, words in (
             (413, "larger than 20 MB"),
             (401, "Log in again"),
-            (404, "has no place for uploads"),
+            (404, "does not accept uploads"),
             (502, "The upload failed: status 502"),
         ):
             tab.route("**/gradio_api/upload", partial(refuse, status))

@@ -49,7 +49,7 @@ def test_invented_uploads_are_neither_read_nor_fetched(site: Site, path: str) ->
     for image in ({"path": path}, {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, path):
         status, reply = site.ask("search", "search", {"picture": image})
         assert status == 200 and harmless(reply) and b"card" not in reply
-        assert json.loads(reply)["message"] == "This image is no longer here: choose it again."
+        assert json.loads(reply)["message"] == "This image is no longer on the server: choose it again."
     for image in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path, "url": path}):
         status, reply = site.send("POST", "gradio_api/call/search_image", {"data": [image]})
         if status == 200:

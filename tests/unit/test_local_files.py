@@ -128,7 +128,7 @@ def test_a_move_is_shown_first_done_once_and_undone(page: Page, photos: Path, tm
     assert sorted(os.listdir(away)) == ["photo-0.jpg", "photo-2.jpg"]
     assert "2 images were moved" in done["html"]
     assert "expired" in page.act("run", plan=shown["plan"])["message"]
-    assert "2 images were taken back" in page.act("undo", undo=done["undo"])["html"]
+    assert "Undone for 2 images" in page.act("undo", undo=done["undo"])["html"]
     assert len(list(photos.iterdir())) == 3
 
 
@@ -180,7 +180,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_show_in_folder_opens_the_folder(page: Page, photos: Path, opened: Path) -> None:
-    assert page.act("show", row=0) == {"notice": "Shown in its folder."}
+    assert page.act("show", row=0) == {"notice": "The file manager shows the image."}
     until = time.monotonic() + 20
     while not opened.exists() and time.monotonic() < until:
         os.sched_yield()
@@ -190,4 +190,4 @@ def test_show_in_folder_opens_the_folder(page: Page, photos: Path, opened: Path)
 def test_a_missing_desktop_is_reported(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert page.act("show", row=0)["message"] == "The machine that runs the page has no desktop to show a folder on."
+    assert page.act("show", row=0)["message"] == "The machine that runs this page has no desktop to show a folder on."

@@ -60,7 +60,7 @@ def test_filters_alone_narrow_the_months(page: tuple[AppState, Ask]) -> None:
     found = ask("browse", orientation="portrait")
     assert (found["heading"], found["months"]) == ("1 image", [["January 2024", 1]])
     assert ask("browse", file_type="png")["months"] == [["Without a date", 1]]
-    assert ask("browse", min_megapixels="50")["message"] == "No image passes these filters: loosen or clear them."
+    assert ask("browse", min_megapixels="50")["message"] == "No image matches these filters: change or clear them."
     assert ask("browse", min_megapixels="many")["message"] == "“Size” must be a number of million pixels, such as 2."
     assert ask("browse", after="yesterday")["message"] == "“From” must be a day such as 2024-12-31."
     assert ask("browse", orientation="round")["message"].startswith("“Shape” must be landscape, portrait or square")
@@ -84,7 +84,9 @@ def test_private_filters_exist_only_on_the_local_page(page: tuple[AppState, Ask]
     for name, value in PRIVATE.items():
         for asked in ("browse", "search"):
             answer = ask(asked, q="red" if asked == "search" else "", **{name: value, "near": PRIVATE["near"]})
-            assert ("cannot be asked on a shared page" in answer.get("message", "")) == app_state.is_public, answer
+            assert ("A shared page does not have the filter" in answer.get("message", "")) == app_state.is_public, (
+                answer
+            )
 
 
 def test_a_place_and_its_radius_narrow_the_results(searcher: Searcher) -> None:

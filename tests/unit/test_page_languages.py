@@ -25,7 +25,7 @@ from demo.page import answering, split_script
 from demo.request_filter import RequestFilter
 from demo.tabs import search
 from miniclip.index.indexer import IndexReport
-from miniclip.search.filters import FILTERS, NO_PLACE
+from miniclip.search.filters import FILTERS
 from miniclip.search.language import HINT
 from miniclip.search.names import MONTHS
 from miniclip.search.searcher import Searcher
@@ -184,14 +184,16 @@ def test_a_request_is_answered_in_its_language_and_the_next_one_in_its_own() -> 
     assert client.get("/nothing", headers={"Accept-Language": "de"}).json() == {"detail": "Hier ist nichts."}
 
 
-def test_messages_of_the_page_are_german_and_those_of_the_library_english(searcher: Searcher) -> None:
+def test_messages_of_the_page_and_of_its_filters_are_german(searcher: Searcher) -> None:
     handlers = search.handlers(AppState(searcher, "cpu"))
     with speaking("de"):
         assert answering("search", handlers["search"])({})["message"] == TABLES["de"]["type_words"]
         near = answering("browse", handlers["browse"])({"near": "Paris"})["message"]
         assert near == "„In der Nähe von“ braucht Breite und Länge in Grad, z. B. 48.86,2.35."
         size = answering("browse", handlers["browse"])({"min_megapixels": "many"})["message"]
-        assert size == "„Größe“ must be a number of million pixels, such as 2."
+        assert size == "„Größe“ muss eine Zahl von Megapixeln sein, z. B. 2."
+        shape = answering("browse", handlers["browse"])({"orientation": "round"})["message"]
+        assert shape == "„Format“ muss landscape, portrait oder square sein."
         about = answering("about", handlers["about"])({})
     assert about["placeholder"] == "Auf Englisch: Was zeigt das Bild?"
     assert about["status"].startswith("12 Bilder · Modell tiny · rechnet auf der CPU in ")
@@ -210,7 +212,11 @@ def test_an_indexing_job_speaks_the_language_of_the_user_who_started_it(searcher
 
 
 def test_english_texts_are_those_of_the_library_where_it_has_them() -> None:
-    assert TABLES["en"]["near_format"] == NO_PLACE
+    for name, one in FILTERS.items():
+        try:
+            one.read("?")
+        except ValueError as error:
+            assert TABLES["en"][f"format_{name}"] == str(error)
     assert TABLES["en"]["english_only"].lower() == f"{HINT}.".lower()
     assert TABLES["en"]["months"].lower().split() == list(MONTHS)
 

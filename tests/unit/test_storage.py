@@ -139,7 +139,7 @@ def test_page_shows_and_describes_images_in_storage(gallery: Searcher, tmp_path:
     assert "have no captions" in describe(asked)["html"]
     assert label({**asked, "labels": "red, blue"})["html"].count("<li>") == 2
     (tmp_path / "place/my photos/a b.png").unlink()
-    with pytest.raises(MiniClipError, match="no longer there") as gone:
+    with pytest.raises(MiniClipError, match="no longer exists") as gone:
         app_state.search.image(0)
     assert str(tmp_path) not in str(gone.value)
 

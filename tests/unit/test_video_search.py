@@ -174,7 +174,7 @@ def test_a_page_that_others_can_open_names_no_folder_and_plays_nothing(
     app_state, ask = page
     row = app_state.search.search(Query(images=(blue,)), 10).cards[0].row
     found = ask("detail", row=row, gallery=app_state.search.previews.version)
-    assert found["second"] == 6 and "<dt>In the video at</dt><dd>0:06</dd>" in found["html"]
+    assert found["second"] == 6 and "<dt>Time in the video</dt><dd>0:06</dd>" in found["html"]
     assert (">Play<" in found["html"]) == app_state.is_local
     assert (str(folder) in found["html"]) == app_state.is_local
     assert "#t=" not in found["html"]
