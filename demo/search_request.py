@@ -1,9 +1,10 @@
 """The search form and the page's address, as a `Query`.
 
 In: the fields of static/search.html, from the browser's form or its address. Out: the library's `Query`. Filters come
-from the library's table (miniclip/search/filters.py), and the scripts receive their names (`page_settings`). A new filter
-needs a control of its name in search.html and, in languages/, its label `filter_NAME` and, if it refuses some texts,
-`format_NAME`.
+from the library's table (miniclip/search/filters.py), and the scripts receive their names (`page_settings`).
+
+A new filter needs a control of its name in search.html and its label `filter_NAME` in languages/. If its reader raises
+errors, it also needs a description of valid text there, `format_NAME`.
 """
 
 from typing import TYPE_CHECKING, Any
