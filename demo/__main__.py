@@ -110,10 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _separate_uploads()
     bypass_proxies()
     page = build_page(app_state, arguments.mcp)
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host  # an IPv6 address, as in URLs
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints its own address of the MCP server
             page.launch(
-                server_name=arguments.host,
+                server_name=host,
                 server_port=arguments.port,
                 root_path=arguments.root_path,
                 auth=login,
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except OSError as error:  # another program took the port while the index was opened
         raise _port_in_use(arguments.port) from error
-    address = f"http://{arguments.host}:{arguments.port}"
+    address = f"http://{host}:{arguments.port}"
     print(app_state.search.status, flush=True)
     print(f"The search page is at {address} (stop it with Ctrl-C)", flush=True)
     if arguments.mcp:

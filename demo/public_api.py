@@ -1,7 +1,6 @@
-"""Functions for other programs: `search_text`, `search_image` and `classify` by `gradio_client`, and tools for MCP
-clients.
+"""Functions for other programs: `search_text`, `search_image` and `classify` for `gradio_client`, and tools for MCP.
 
-The answers never contain a path of this machine.
+Their answers never contain a path of this machine.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from miniclip.search.query import DEFAULT_TOP_K, Query
 
 from .app_state import AppState
 from .errors import PageError, logger, sentence
-from .form import MAX_TEXT, text, texts
+from .form import MAX_TEXT, number, text, texts
 from .gallery_search import Card
 from .i18n import t
 from .search_request import MAX_SHOWN
@@ -25,10 +24,10 @@ Result = TypeVar("Result")
 
 
 def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
-    """Add the endpoints to the page that is being built; with MCP, the tools that take an image as text, too.
+    """Add the endpoints to the page that is being built; with MCP, also the tools that take an image as text.
 
-    Gradio's MCP server calls endpoints without a queue directly, and the others through a request to the page, which
-    a login would refuse. Gradio would download its own image arguments as addresses, so tools take base64.
+    MCP tools have no queue: Gradio's MCP server calls the others by a request to the page, which a login refuses. They
+    take images in base64, because Gradio would download an image argument from any address.
     """
 
     def search_text(words: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
@@ -39,14 +38,14 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
             top_k: How many images to return, best first.
 
         Returns:
-            Each image's file name, cosine similarity, probability of a match, and preview address; the second of a
-            moment in a video.
+            Each image's file name, cosine similarity, probability of a match, and preview address; for a moment in a
+            video, its time in seconds.
         """
         query = Query(texts=(text({"words": words}, "words"),), distinct=True, names=True)
         return _answer(lambda: _search(app_state, query, top_k))
 
     def search_image(picture: dict[str, Any] | None) -> dict[str, Any]:
-        """For an uploaded image: the captions that describe it best, and the images most like it."""
+        """For an uploaded image: the captions that describe it best, and the images most similar to it."""
 
         def search() -> dict[str, Any]:
             image = _image(picture)
@@ -61,7 +60,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
         return _answer(lambda: _labels(app_state, _image(picture), labels))
 
     def similar_images(image_base64: str, top_k: int = DEFAULT_TOP_K) -> list[dict[str, Any]]:
-        """Find the images of the open gallery that look like an image.
+        """Find the images of the open gallery that are most similar to an image.
 
         Args:
             image_base64: The image file, in base64.
@@ -74,7 +73,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
         return _answer(lambda: _similar(app_state, read_base64(image_base64), top_k))
 
     def label_image(image_base64: str, labels: str) -> dict[str, float]:
-        """Compare an image with labels: how likely each of them is, if one of them is right.
+        """Compare an image with labels: the probability of each label, given that one of them is right.
 
         Args:
             image_base64: The image file, in base64.
@@ -89,7 +88,7 @@ def add_public_api(app_state: AppState, with_mcp: bool = False) -> None:
     if with_mcp:
         api(similar_images, api_name="similar_images", queue=False)
         api(label_image, api_name="label_image", queue=False)
-    # the components only describe input and output: `miniclip.data.images` decodes all images
+    # the hidden components only declare input and output; `miniclip.data.images` decodes the images
     image, label_list = gr.Image(label="picture", visible=False), gr.Textbox(label="labels", visible=False)
     output = gr.JSON(label="found", visible=False)
     button = gr.Button(visible=False)
@@ -116,7 +115,8 @@ def _image(picture: dict[str, Any] | None) -> bytes:
 
 
 def _search(app_state: AppState, query: Query, top_k: int) -> list[dict[str, Any]]:
-    found = app_state.search.search(query, max(1, min(int(top_k), MAX_SHOWN)))
+    shown = int(number({"top_k": top_k}, "top_k", DEFAULT_TOP_K, 1, MAX_SHOWN))
+    found = app_state.search.search(query, shown)
     return [_as_json(card) for card in found.cards]
 
 

@@ -1,6 +1,6 @@
-"""Files as one ZIP archive that is written while it is sent: no archive on the disk, and 1 MB in memory.
+"""Files as one ZIP archive that is written while it is sent. It needs 1 MB of memory and no disk.
 
-In: paths. Out: the archive in parts. Images are stored, not compressed: they are compressed already.
+In: paths. Out: the archive in parts. Images are stored without compression, because they are compressed already.
 """
 
 import os
@@ -13,11 +13,11 @@ from miniclip.files import numbered_names
 from .i18n import t
 
 PART_BYTES = 1 << 20
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # limit of a ZIP archive
+EARLIEST, LATEST = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)  # times that a ZIP archive can hold
 
 
 class _Sink:
-    """The output stream for `zipfile`: it cannot seek, so sizes follow the content of each file."""
+    """The output stream for `zipfile`. It cannot seek, so `zipfile` writes sizes after the content of each file."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -36,7 +36,7 @@ class _Sink:
 
 
 def zip_stream(paths: Sequence[str]) -> Iterator[bytes]:
-    """The archive. Equal names get numbers; files that cannot be read are listed in a text file at its end."""
+    """The archive in parts. Equal names get numbers. A text file at its end lists the files that cannot be read."""
     sink, missing, taken = _Sink(), [], set[str]()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:  # type: ignore[call-overload]
         for path in paths:
@@ -44,8 +44,8 @@ def zip_stream(paths: Sequence[str]) -> Iterator[bytes]:
             try:
                 with open(path, "rb") as file:
                     found = os.fstat(file.fileno())
-                    entry = zipfile.ZipInfo(name, max(EARLIEST, time.localtime(found.st_mtime)[:6]))
-                    entry.file_size = found.st_size  # zipfile decides by this whether to write ZIP64
+                    entry = zipfile.ZipInfo(name, min(LATEST, max(EARLIEST, time.localtime(found.st_mtime)[:6])))
+                    entry.file_size = found.st_size  # zipfile writes ZIP64 if this needs it
                     entry.external_attr = 0o644 << 16
                     with archive.open(entry, "w") as into:
                         while part := file.read(PART_BYTES):

@@ -16,6 +16,7 @@ import pytest
 
 from demo.index_location import index_folder
 from demo.sharing import share
+from miniclip.search.query import DEFAULT_TOP_K
 from tests.e2e.conftest import DemoProcess
 
 REPOSITORY = Path(__file__).parents[2]
@@ -130,6 +131,7 @@ def test_the_public_api_has_three_functions_and_shows_no_path(page_url: str, cli
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == names
     hits = client.predict("a dog", 3, api_name="/search_text")
     assert len(hits) == 3 and hits[0]["score"] >= hits[2]["score"]
+    assert len(client.predict("a dog", "many", api_name="/search_text")) == DEFAULT_TOP_K
     assert str(image_folder) not in json.dumps(hits)
     assert str(image_folder) not in get(f"{page_url}config")[2].decode()
 
@@ -176,6 +178,19 @@ def test_page_and_previews_need_the_login(tiny_bundle: Path, image_index: Path, 
         address = re.findall(r"preview/\w+/small/\d+\.webp", html)[0]
         assert visitor.open(running.url + address, timeout=30).headers.get_content_type() == "image/webp"
         assert get(running.url + address)[0] == 401
+
+
+class Ipv6Demo(DemoProcess):
+    """A page that listens at the IPv6 address of this machine."""
+
+    def __init__(self, *flags: str) -> None:
+        super().__init__(*flags, "--host", "::1")
+        self.url = self.url.replace("127.0.0.1", "[::1]")
+
+
+def test_page_is_served_at_an_ipv6_address(tiny_bundle: Path, image_index: Path) -> None:
+    with Ipv6Demo("--index", str(image_index), "--bundle", str(tiny_bundle), "--provider", "cpu") as running:
+        assert get(running.url)[:2] == (200, "text/html")
 
 
 class OpeningDemo(DemoProcess):

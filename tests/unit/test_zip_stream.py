@@ -1,6 +1,7 @@
 """A ZIP archive that is written while it is sent."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -19,3 +20,12 @@ def test_the_archive_has_every_file_and_names_missing_ones(tmp_path: Path) -> No
         assert archive.namelist() == ["cat.jpg", "CAT (2).jpg", "not in this archive.txt"]
         assert archive.read("CAT (2).jpg") == paths[1].read_bytes()
         assert b"gone.jpg: No such file" in archive.read("not in this archive.txt")
+
+
+def test_times_outside_those_of_a_zip_archive_become_its_earliest_and_latest(tmp_path: Path) -> None:
+    for name, seconds in (("old.jpg", 0), ("future.jpg", 5e9)):
+        (tmp_path / name).write_bytes(b"image")
+        os.utime(tmp_path / name, (seconds, seconds))
+    parts = zip_stream([str(tmp_path / "old.jpg"), str(tmp_path / "future.jpg")])
+    with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as archive:
+        assert [entry.date_time[0] for entry in archive.infolist()] == [1980, 2107]
