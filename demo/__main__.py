@@ -1,10 +1,10 @@
-"""Open the search page: a bundle and images (or an index) in, a page at 127.0.0.1 out.
+"""Open the search page. In: a bundle, and images or an index. Out: a page at 127.0.0.1.
 
     python -m demo --images ~/Pictures
     python -m demo --index index/holiday-1a2b3c4d
 
-`--images` makes or updates the folder's index in the cache; `--index` opens one unchanged. Exit status:
-0 if the user stops it, 2 for wrong input.
+`--images` makes or updates the folder's index in the cache; `--index` opens an index and leaves it unchanged. Exit
+status: 0 if the user stops it, 2 for wrong input.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from miniclip.inference.precision import PRECISION_CHOICES
 from miniclip.installation import install, program
 
 from .loopback import is_loopback
-from .memory import keep_memory_together
+from .memory import limit_memory_pools
 from .sharing import generated_login, share
 from .show_in_folder import has_desktop
 
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.mcp and find_spec("mcp") is None:
         raise MiniClipError(f"--mcp needs the package mcp: {install('mcp')}")
     check_port(arguments.host, arguments.port)
-    keep_memory_together()
+    limit_memory_pools()
     # importing Gradio and opening an index both take seconds: run them in parallel
     importing = threading.Thread(target=_import_page, daemon=True)
     importing.start()
@@ -138,9 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_port(host: str, port: int) -> None:
-    """Refuse an address that cannot be opened, before anything slow starts."""
+    """Raise `MiniClipError` for an address that cannot be opened, before anything slow starts."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore a page that was stopped a second ago
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port is free as soon as its page has stopped
         try:
             probe.bind((host, port))
         except PermissionError as error:
@@ -163,25 +164,25 @@ def _port_in_use(port: int) -> MiniClipError:
 
 def _open_searcher(arguments: argparse.Namespace) -> Any:
     from miniclip.index.image_index import ImageIndex
+    from miniclip.index.location import bring_up_to_date
     from miniclip.inference.bundle import Bundle
     from miniclip.inference.bundle_location import find_bundle
     from miniclip.inference.onnx_encoders import OnnxEncoders
     from miniclip.search.searcher import Searcher
-
-    from .index_location import index_images
 
     if arguments.index is not None:
         return Searcher.open(arguments.index, arguments.bundle, arguments.provider, arguments.precision)
     encoders = OnnxEncoders(
         Bundle.open(find_bundle(arguments.bundle, arguments.precision)), arguments.provider, arguments.precision
     )
-    folder = index_images(arguments.images, encoders)
+    print(encoders.running_on)
+    folder = bring_up_to_date(arguments.images, encoders, partial(print, flush=True))
     encoders.warm_up()
     return Searcher(ImageIndex.open(folder), encoders)
 
 
 def bypass_proxies() -> None:
-    """At its start Gradio sends a request to the page itself, which must not go through an HTTP proxy."""
+    """Let requests to this machine bypass HTTP proxies: when it starts, Gradio sends one to the page."""
     names = [name.strip() for kind in ("no_proxy", "NO_PROXY") for name in os.environ.get(kind, "").split(",")]
     if "*" not in names:
         hosts = ",".join(dict.fromkeys(filter(None, [*names, HOST, "localhost"])))
@@ -189,7 +190,7 @@ def bypass_proxies() -> None:
 
 
 def _separate_uploads() -> None:
-    """Keep uploads in a folder of this page alone and delete it at the end: no other page fills or reads it."""
+    """Keep uploads in a temporary folder, which no other page uses and which is deleted at the end."""
     if "GRADIO_TEMP_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="miniclip-uploads-")
         os.environ["GRADIO_TEMP_DIR"] = folder.name
@@ -199,7 +200,7 @@ def _separate_uploads() -> None:
 
 
 def _recover_moves() -> None:
-    """Finish the moves that a kill of an earlier page interrupted, and say so."""
+    """Repair moves of files that were interrupted when an earlier page was killed, and print what was repaired."""
     from miniclip.data.paths import printable
     from miniclip.index.relocate import recover
 
@@ -209,7 +210,7 @@ def _recover_moves() -> None:
 
 
 def _import_page() -> None:
-    with contextlib.suppress(ImportError):  # the main thread imports it again and reports what is missing
+    with contextlib.suppress(ImportError):  # the main thread imports it again and reports the error
         importlib.import_module(f"{__package__}.app")
 
 

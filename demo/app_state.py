@@ -1,7 +1,7 @@
 """The page's state: the open gallery, its bundle and precision, and the job that changes them.
 
 In: an opened `Searcher`. Out: the current `GallerySearch`, and at most one `Job` that indexes another folder. When
-the job is done, its gallery replaces the old one for every user of the page.
+the job is done, its gallery replaces the previous one for every user of the page.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.image_texts import read_texts
 from miniclip.index.indexer import IndexReport, update_index, write_here
+from miniclip.index.location import index_folder
 from miniclip.index.settings import kept_exclude, read_settings
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
@@ -26,7 +27,6 @@ from .errors import PageError, logger, sentence
 from .gallery_search import GallerySearch
 from .i18n import decimal, language, set_language, t
 from .image_map import ImageMap
-from .index_location import index_folder
 from .previews import Previews
 
 BUNDLE_FOLDERS = ("bundles", "models")  # where the commands write them
@@ -34,7 +34,7 @@ BUNDLE_FOLDERS = ("bundles", "models")  # where the commands write them
 
 @dataclass
 class Job:
-    """One run of indexing. Its thread writes it, the page reads it, in the language of the user who started it."""
+    """One run of indexing. Its texts are in the language of the user who started it."""
 
     images: str
     title: str
@@ -55,9 +55,9 @@ class Job:
 
 
 class AppState:
-    """The page's one open gallery. A public page never changes it.
+    """The gallery that the page shows. A public page never changes it.
 
-    `is_local`: only a browser on this machine can open the page, so that it may offer actions on files. A page behind a
+    `is_local`: only a browser on this machine can open the page, so the page offers actions on files. A page behind a
     reverse proxy is neither public nor local.
     """
 
@@ -74,7 +74,7 @@ class AppState:
         search = GallerySearch(searcher, self.is_public, previews)
         self.map, self.browse = ImageMap(search), Browse(search)
         self.search = search
-        if not searcher.captions_are_ready:  # tens of thousands take half a minute: start before a user asks
+        if not searcher.captions_are_ready:  # tens of thousands take half a minute, so start before a user needs them
             threading.Thread(target=_prepare_captions, args=(search,), daemon=True).start()
 
     @property
@@ -84,20 +84,20 @@ class AppState:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The user's patterns of files that the open index leaves out."""
+        """The user's patterns for files that are not in the open index."""
         return read_settings(self.search.index.folder).exclude
 
     def patterns_of(self, images: str) -> tuple[str, ...]:
-        """The patterns of a folder that was indexed before with the open bundle; none for any other."""
+        """The patterns that a folder's index leaves out; none if the open bundle has not indexed the folder."""
         if not images.strip():
             return ()
         return kept_exclude(index_folder(images.strip(), self.search.searcher.encoders.bundle.fingerprint))
 
     def bundles(self) -> dict[str, Bundle]:
-        """The open bundle, its neighbours and those in `BUNDLE_FOLDERS`, by unique names. Damaged ones are left out."""
-        own = self.search.searcher.encoders.bundle
-        found = {own.folder.resolve(): own}
-        for parent in (own.folder.resolve().parent, *map(Path, BUNDLE_FOLDERS)):
+        """The open bundle, those in the same folder and in `BUNDLE_FOLDERS`, by unique names; no damaged ones."""
+        opened = self.search.searcher.encoders.bundle
+        found = {opened.folder.resolve(): opened}
+        for parent in (opened.folder.resolve().parent, *map(Path, BUNDLE_FOLDERS)):
             for manifest in sorted(parent.glob("*/manifest.json")):
                 try:
                     found.setdefault(manifest.parent.resolve(), Bundle.open(manifest.parent))
@@ -121,23 +121,21 @@ class AppState:
         return next(name for name, one in self.bundles().items() if one.folder.resolve() == folder)
 
     def precisions_of(self, bundle: Bundle) -> list[str]:
-        """The bundle's precisions, and the one in use, if its towers differ in it."""
+        """The bundle's precisions. The open bundle may also run in a mix of two of them, such as fp32+int8."""
         encoders = self.search.searcher.encoders
-        is_own = bundle.folder.resolve() == encoders.bundle.folder.resolve()
-        return list(dict.fromkeys([*bundle.precisions, *([encoders.precision] if is_own else [])]))
+        is_open = bundle.folder.resolve() == encoders.bundle.folder.resolve()
+        return list(dict.fromkeys([*bundle.precisions, *([encoders.precision] if is_open else [])]))
 
     def use(self, name: str, precision: str) -> Job | None:
-        """Switch to another bundle or precision. Another embedding space starts a job that indexes the images again."""
+        """Switch to another bundle or precision. Returns a job that indexes the images again if needed."""
         bundle = self.bundle_named(name)
         if bundle.fingerprint != self.search.index.fingerprint:
             return self.index(self.images, bundle, precision, self.left_out)
         encoders = OnnxEncoders(bundle, self.provider, precision)
         encoders.warm_up()
         with self._opening:
-            search = self.search
-            self._put(
-                Searcher(search.index, encoders), search.previews
-            )  # the same rows: pages that show them stay valid
+            # the same previews: the rows have not changed, so open pages stay valid
+            self._put(Searcher(self.search.index, encoders), self.search.previews)
         return None
 
     def index(
@@ -147,9 +145,9 @@ class AppState:
         precision: str | None = None,
         exclude: Sequence[str] | None = None,
     ) -> Job:
-        """Index a folder, with the open bundle or another, and open it; `MiniClipError` while another job runs.
+        """Index a folder, with the open bundle or another, and open it; `PageError` while another job runs.
 
-        `exclude` replaces the folder's patterns of files to leave out; None keeps them.
+        `exclude` replaces the folder's patterns for files to leave out; None keeps them.
         """
         if not images.strip():
             raise PageError(t("give_folder"))
@@ -203,7 +201,7 @@ def _prepare_captions(search: GallerySearch) -> None:
 
 
 def _name_among(folder: Path, folders: list[Path]) -> str:
-    """A folder's name, with as many of its parents as make it unique."""
+    """A folder's name, with the fewest parents that make it unique among `folders`."""
     others = [other for other in folders if other != folder]
     for length in range(1, len(folder.parts)):
         parts = folder.parts[-length:]

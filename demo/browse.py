@@ -1,7 +1,7 @@
 """All images of a gallery by date, newest first, under the months they were taken in.
 
-In: filters and a range of places in that order. Out: months with their numbers of images, and the images of the range.
-The page loads only the images near the screen. The months of a gallery of any size fit into one small answer.
+In: filters, and a range of positions in that order. Out: the months with their numbers of images, and the images of the
+range. The page loads only the images near the screen. The months fit into one small answer for a gallery of any size.
 """
 
 from functools import lru_cache
@@ -28,7 +28,7 @@ class Browse:
 
     def __init__(self, gallery: GallerySearch) -> None:
         self.gallery = gallery
-        self._rows = lru_cache(maxsize=4)(self._browse)  # one for each answer that pages scroll through: 8 bytes a row
+        self._rows = lru_cache(maxsize=4)(self._browse)  # an entry takes 8 bytes per image
 
     def _browse(self, filters: Filters, distinct: bool) -> np.ndarray:
         return browse(filters, self.gallery.index, distinct)
@@ -38,24 +38,26 @@ class Browse:
         return self._rows(query.filters, query.distinct)
 
     def months(self, form: Form) -> dict[str, Any]:
-        """The form's filters -> what the page needs to lay out all images."""
+        """The form's filters -> the months and their numbers of images, from which the page makes its layout."""
         query = read_query(form, self.gallery)
         rows = self.rows(query)
         if not len(rows):
             raise PageError(t("nothing_passes"))
-        months = self.gallery.index.taken[rows].astype("datetime64[M]").astype(np.int64)  # NaT is the least integer
+        months = self.gallery.index.taken[rows].astype("datetime64[M]").astype(np.int64)  # NaT becomes the minimum
         starts = np.flatnonzero(np.r_[True, months[1:] != months[:-1]])
         counts = np.diff(np.r_[starts, len(rows)])
+        is_all = not query.set_filters and len(rows) > 1
         return {
             "count": len(rows),
-            "heading": _heading(len(rows), bool(query.set_filters)),
+            "heading": t("all_images" if is_all else "image_count", count=len(rows)),
             "gallery": self.gallery.previews.version,
             "months": [[_name(months[start]), count] for start, count in zip(starts, counts.tolist(), strict=True)],
         }
 
     def cards(self, form: Form) -> dict[str, Any]:
-        """The form's filters, `start` and `count` -> that range: row, title, preview, whether the file is there, and
-        of a video the second.
+        """The form's filters, `start` and `count` -> the images of that range.
+
+        Each is a list: row, title, preview, whether its file exists, and the second if it is a moment in a video.
         """
         self.gallery.check_gallery(form)
         rows = self.rows(read_query(form, self.gallery))
@@ -65,18 +67,14 @@ class Browse:
         return {"cards": [self._card(row) for row in found]}
 
     def _card(self, row: int) -> list[Any]:
-        second = second_of(self.gallery.index.paths.text(row))
-        there = self.gallery.index.exists(row)
-        card = [row, self.gallery.title(row), self.gallery.previews.address(row), there]
+        index = self.gallery.index
+        card = [row, self.gallery.title(row), self.gallery.previews.address(row), index.exists(row)]
+        second = second_of(index.paths.text(row))
         return card if second is None else [*card, second]
 
 
 def _name(months: np.int64) -> str:
-    """Months are counted from January 1970."""
+    """The name of a month, counted from January 1970."""
     if months == np.iinfo(np.int64).min:
         return t("without_date")
     return month(1970 + int(months) // 12, int(months) % 12 + 1)
-
-
-def _heading(count: int, is_filtered: bool) -> str:
-    return t("image_count" if is_filtered or count == 1 else "all_images", count=count)

@@ -43,7 +43,7 @@ def results(page: ResultPage) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability for people: never 0 % or 100 %, because it is never certain."""
+    """A probability as text. It is never 0 % or 100 %, because nothing is certain."""
     if share < 0.01:
         return "< 1 %"
     return "> 99 %" if share > 0.99 else f"{100 * share:.0f} %"
@@ -55,14 +55,14 @@ def bars(pairs: Sequence[tuple[str, float]], as_percent: bool = False) -> str:
 
 
 def downloads(page: ResultPage) -> dict[str, str]:
-    """The results as files, by kind: `data:` addresses, so that nothing is computed again."""
+    """The results as files, by kind. They are `data:` addresses, so a download needs no other search."""
     rows = [_row(rank, card) for rank, card in enumerate(page.cards, 1)]
     as_json = json.dumps({"query": page.heading, "results": rows}, ensure_ascii=False, indent=1)
     stream = io.StringIO()
     table = csv.writer(stream)
     table.writerow(["rank", "picture", "score", "probability", "captions"])
     for row in rows:
-        image, captions = (_no_formula(cell) for cell in (row["picture"], " | ".join(row["captions"])))
+        image, captions = (_without_formula(cell) for cell in (row["picture"], " | ".join(row["captions"])))
         table.writerow([row["rank"], image, row["score"], row["probability"], captions])
     return {
         "JSON": _data_address("application/json", as_json),
@@ -80,8 +80,8 @@ def _row(rank: int, card: Card) -> dict[str, Any]:
     }
 
 
-def _no_formula(cell: str) -> str:
-    """A spreadsheet would run a cell that begins like a formula."""
+def _without_formula(cell: str) -> str:
+    """The cell, quoted if it begins like a formula, which a spreadsheet would run."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell
 
 
@@ -90,7 +90,7 @@ def _data_address(mime: str, text: str) -> str:
 
 
 def _escaped(key: str, **values: Any) -> str:
-    """`t` for HTML: values are escaped unless they are already HTML, such as the result of a macro."""
+    """`t` for templates. It escapes values, except those that are HTML already, such as the result of a macro."""
     return fill(escape(text_of(key, values.get("count"))), values)
 
 

@@ -1,8 +1,8 @@
 """Names for groups of similar images on the map, as zero-shot labels (CLIP, Radford et al. 2021, section 3.1).
 
 In: the map's points, the images' embeddings, and everyday words. Out: a name and a place for each group that one word
-describes well. A wrong name is worse than none, so a group stays without one unless the word is both distinctive (it
-fits the group better than it fits the gallery) and likely (the bundle's calibration says so for enough of its images).
+describes well. A wrong name is worse than none, so a word must be distinctive (it fits the group better than the whole
+gallery) and likely (by the bundle's calibration, it matches enough images of the group).
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ MIN_IN_CLUSTER = 12  # images
 FIT_SAMPLE = 10_000  # images that k-means is fitted to
 K_MEANS_STEPS = 15
 BEST_WORDS = 3  # a word describes an image only if it is among the image's best
-MIN_SHARE = 0.3  # of a cluster's images that the word describes: few photographs get a high probability for a bare noun
-MIN_LEAD = 0.18  # similarity to a cluster's mean, above the similarity to the mean of all images
-IMAGES_A_CELL = 3  # on average, of the grid that finds where on the map a group is dense
-MIN_CELLS, MAX_CELLS = 8, 64  # of that grid, a side
-MIN_PURITY = 0.15  # share of the images around a name that belong to its group: two dimensions hold many kinds
+MIN_SHARE = 0.3  # of a cluster's images that the word describes; for a noun alone, probabilities are often low
+MIN_LEAD = 0.18  # of a word's similarity to a cluster's mean over that to the mean of all images
+IMAGES_PER_CELL = 3  # on average, in the grid that finds where on the map a group is dense
+MIN_CELLS, MAX_CELLS = 8, 64  # per side of that grid
+MIN_PURITY = 0.15  # share of the images around a name that belong to its group; groups overlap in two dimensions
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def named_clusters(
 ) -> list[NamedCluster]:
     """points (P, 2) in [-1, 1], image_embeds (P, D) -> groups, the largest first.
 
-    Clusters with the same name are one group. Without a calibration nothing is sure, and there are no names.
+    Clusters with the same name become one group. Without a calibration there are no names.
     """
     count = min(MAX_CLUSTERS, len(points) // MIN_IN_CLUSTER)
     if calibration is None or count < 2:
@@ -88,11 +88,11 @@ def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def densest_place(points: np.ndarray, is_member: np.ndarray) -> tuple[float, float] | None:
-    """Where on the map a group's images are many and mostly among themselves; None if they are nowhere."""
-    side = int(np.clip(np.sqrt(len(points) / IMAGES_A_CELL), MIN_CELLS, MAX_CELLS))
+    """The place on the map where a group has many images and few others are near; None if there is no such place."""
+    side = int(np.clip(np.sqrt(len(points) / IMAGES_PER_CELL), MIN_CELLS, MAX_CELLS))
     cells = np.clip(((points + 1) / 2 * side).astype(int), 0, side - 1)  # (P, 2)
-    every, own = (_count_around(cells[chosen], side) for chosen in (slice(None), is_member))
-    purity = own / np.maximum(every, 1)
+    total, own = _count_around(cells, side), _count_around(cells[is_member], side)
+    purity = own / np.maximum(total, 1)
     cell = np.unravel_index((own * purity).argmax(), own.shape)
     if own[cell] < MIN_IN_CLUSTER / 2 or purity[cell] < MIN_PURITY:
         return None
@@ -102,7 +102,7 @@ def densest_place(points: np.ndarray, is_member: np.ndarray) -> tuple[float, flo
 
 
 def _count_around(cells: np.ndarray, side: int) -> np.ndarray:
-    """(P, 2) cells -> (side, side): how many lie in each cell and its eight neighbours."""
+    """(P, 2) cells -> (side, side): the number of points in each cell and its eight neighbours."""
     counts = np.zeros((side + 2, side + 2))
     np.add.at(counts, (cells[:, 0] + 1, cells[:, 1] + 1), 1)
     return np.asarray(np.lib.stride_tricks.sliding_window_view(counts, (3, 3)).sum(axis=(2, 3)))

@@ -1,7 +1,7 @@
-"""Two bundles, or two precisions of one, with the same query.
+"""The same query with two bundles, or with two precisions of one.
 
-In: the open gallery and names such as `f8k · int8`. Out: the results of each, and the time of its query. Precisions of
-one bundle share the gallery's embeddings; another bundle searches its own index of the same images.
+In: the open gallery and two names such as `f8k · int8`. Out: the results of each, and the time of its query. Precisions
+of one bundle share the gallery's embeddings; another bundle searches its own index of the same images.
 """
 
 import statistics
@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from miniclip.index.image_index import ImageIndex
+from miniclip.index.location import index_folder
 from miniclip.index.store import versions_of
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
@@ -21,20 +22,19 @@ from .app_state import AppState
 from .errors import PageError
 from .gallery_search import Card
 from .i18n import t
-from .index_location import index_folder
 
 RUNS = 5  # the median of their times is shown
 
 
 @dataclass(frozen=True)
 class ModelColumn:
-    """One of the two answers. Its cards have the open gallery's rows, so that a click opens them."""
+    """The results of one model. Its cards have rows of the open gallery, so that a click opens them."""
 
     name: str
     cards: list[Card]
     query_ms: float
-    common: int  # images that both found
-    absent: int  # images found that the open gallery lacks, because its index is older or newer
+    common: int  # images that both models found
+    absent: int  # images that only this model's index has, because the open gallery's is older or newer
 
 
 def choices(app_state: AppState) -> list[str]:
@@ -48,7 +48,7 @@ def choices(app_state: AppState) -> list[str]:
 
 
 def hint(app_state: AppState) -> str:
-    """How to make a second model available."""
+    """A text for the user: how to make a second model available."""
     others = [name for name, bundle in app_state.bundles().items() if not _can_search(app_state, bundle)]
     if others:
         return t("only_one_indexed", name=others[0])
@@ -56,18 +56,17 @@ def hint(app_state: AppState) -> str:
 
 
 def compare(app_state: AppState, words: str, names: tuple[str, str]) -> list[ModelColumn]:
-    """Both columns; `PageError` for empty words, an unknown name, or twice the same name."""
+    """The results of both models; `PageError` for empty words, an unknown name, or equal names."""
     if not words:
         raise PageError(t("type_words_to_compare"))
-    known = choices(app_state)
-    if any(name not in known for name in names) or names[0] == names[1]:
+    if names[0] == names[1] or not {*names} <= {*choices(app_state)}:
         raise PageError(t("two_different_models"))
     answers = []
     for name in names:
         searcher = _searcher(app_state, name)
         query = Query(texts=(words,), top_k=COMPARE_TOP_K, distinct=True)
         times_ms = []
-        searcher.search(query)  # the first one allocates
+        searcher.search(query)  # the first search allocates memory and is slower
         for _ in range(RUNS):
             started = time.perf_counter()
             hits = searcher.search(query).hits
@@ -104,7 +103,7 @@ def _searcher(app_state: AppState, name: str) -> Searcher:
 
 
 def _changed_ns(place: Path) -> int:
-    """The modification time, which decides whether a cached model is still valid; 0 if the path does not exist."""
+    """The modification time, by which a cached model is found to be outdated; 0 if the path does not exist."""
     try:
         return place.stat().st_mtime_ns
     except OSError:

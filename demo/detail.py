@@ -19,7 +19,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         gallery = app_state.search
         row, match = gallery.requested_row(form), text(form, "match")
         shown = gallery.detail(row, number(form, "score", 0, -1, 1), match if match in MATCH_WORDS else "")
-        near = gallery.place(row) if app_state.is_local else ""  # only for people who may open the file itself
+        near = gallery.place(row) if app_state.is_local else ""  # only for a user who may open the file itself
         plays = app_state.is_local and shown.card.second is not None
         return {
             "html": cards.render("detail", detail=shown, words=text(form, "q"), near=near, plays=plays),

@@ -1,4 +1,4 @@
-"""Errors as the page reports them: one sentence, and facts that the page's scripts act on."""
+"""Errors as the page reports them: one sentence, and facts for the page's scripts."""
 
 import logging
 
@@ -9,7 +9,7 @@ from miniclip.search.filters import FILTERS
 from .i18n import t
 
 logger = logging.getLogger("miniclip.demo")
-FIELD_LABELS = {  # the page's names of the library's arguments, as keys of `t`
+FIELD_LABELS = {  # arguments of the library -> keys of the page's names for them
     **{name: f"filter_{name}" for name in FILTERS},
     "exclude": "leave_out",
     "labels": "labels",
@@ -29,9 +29,9 @@ class PageError(MiniClipError):
 
 
 def sentence(error: MiniClipError, about: str = "") -> str:
-    """The error as one sentence. `about` goes in front and keeps the case of what the user typed."""
+    """The error as one sentence. `about`, if given, comes first and is not capitalised, because it may be a path."""
     text = printable(" ".join(str(error).split()))  # it may contain a path
-    field = getattr(error, "field", "")  # of an invalid argument, which the message begins with
+    field = getattr(error, "field", "")  # of `InvalidArgument`, whose message begins with it
     if field in FIELD_LABELS and text.startswith(field):
         text = t("quoted", text=t(FIELD_LABELS[field])) + text.removeprefix(field)
     text = f"{about}: {text}" if about else text[:1].upper() + text[1:]

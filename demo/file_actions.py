@@ -1,7 +1,7 @@
 """A user's actions on search results: copy, move, put into the trash, download as a ZIP archive.
 
-In: rows of the open gallery, or the threshold of a search for duplicates. Out: first a numbered plan, which the
-page shows; then the outcome of exactly that plan, by its number. `demo.local_files` lets only local requests in.
+In: rows of the open gallery, or the threshold of a search for duplicates. Out: a plan, which the page shows, and its
+identifier; then, for that identifier, the outcome of exactly this plan. `demo.local_files` admits only local requests.
 """
 
 import os
@@ -32,7 +32,7 @@ MAX_LISTED = 200  # lines of a plan that the page shows
 
 @dataclass(frozen=True)
 class Line:
-    """One file as the page lists it; `kept` is the better copy that stays."""
+    """One file in a list on the page. `kept` is the best copy, which stays."""
 
     name: str
     note: str = ""
@@ -48,7 +48,7 @@ class FileActions:
         self._lock, self._running = threading.Lock(), threading.Lock()
 
     def plan(self, form: Form) -> dict[str, Any]:
-        """The action, its folder and its images -> the plan's number, and the plan as HTML."""
+        """The action, its folder and its images -> the plan's identifier, and the plan as HTML."""
         gallery = self._app_state.search
         gallery.check_gallery(form)
         action = form.get("action")
@@ -70,10 +70,10 @@ class FileActions:
         return {"html": html, "plan": self._keep(plan) if plan.steps else ""}
 
     def archive(self, form: Form) -> dict[str, Any]:
-        """Images -> the number by which `archived` finds them; `PageError` if they are too large together."""
+        """Images -> the identifier by which `archived` finds them; `PageError` if they are too large together."""
         gallery = self._app_state.search
         gallery.check_gallery(form)
-        plan = plan_trash(_paths(gallery, form))  # all that is needed is which files are there
+        plan = plan_trash(_paths(gallery, form))  # only to know which of the files exist, and their sizes
         if not plan.steps:
             raise PageError(t("none_is_a_file"))
         if sum(step.state[0] for step in plan.steps) > MAX_ARCHIVE_BYTES:
@@ -82,7 +82,7 @@ class FileActions:
         return {"archive": self._keep(Plan("zip", plan.steps)), "notice": left_out}
 
     def archived(self, name: str) -> list[str]:
-        """The paths of an archive; `PageError` for a number that is not known."""
+        """The paths of an archive; `PageError` for an unknown identifier."""
         with self._lock:
             plan = self._plans.get(name)
         if plan is None or plan.kind != "zip":
@@ -90,7 +90,7 @@ class FileActions:
         return [step.source for step in plan.steps]
 
     def run(self, form: Form) -> dict[str, Any]:
-        """Carry out a plan, once. The answer has the outcome as HTML, and the number for `undo`."""
+        """Carry out a plan, once. The answer has the outcome as HTML, and the identifier for `undo`."""
         with self._lock:
             plan = self._plans.pop(str(form.get("plan")), None)
         if plan is None or plan.kind == "zip":
@@ -101,7 +101,7 @@ class FileActions:
         return {"html": _outcome(outcome, plan.kind), "undo": outcome.journal if can_undo else ""}
 
     def undo(self, form: Form) -> dict[str, Any]:
-        """Undo a plan by its number."""
+        """Undo a plan by the identifier from `run`."""
         journal = str(form.get("undo") or "")
         if not journal:
             raise PageError(t("nothing_to_undo"))
@@ -130,7 +130,7 @@ def _plan_duplicates(gallery: GallerySearch, form: Form) -> Plan:
 
 
 def _paths(gallery: GallerySearch, form: Form) -> list[str]:
-    """The files of the rows that a browser names, each once: frames of one video are one file."""
+    """The files of the form's rows. Frames of one video are one file."""
     rows = form.get("rows")
     if not isinstance(rows, list) or not rows:
         raise PageError(t("select_first"))

@@ -1,6 +1,6 @@
-"""Values of a browser's request, checked one by one: a browser may send anything.
+"""Read the values of a browser's request, which may be anything.
 
-In: a JSON object. Out: text and numbers.
+In: a JSON object. Out: texts and numbers.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def text(form: Form, name: str, max_length: int = MAX_TEXT) -> str:
 
 
 def texts(form: Form, name: str, separator: str, max_length: int = MAX_TEXT) -> list[str]:
-    """The distinct, non-empty parts of a field."""
+    """The distinct, non-empty parts of a field between separators."""
     parts = str(form.get(name) or "")[:max_length].split(separator)
     return list(dict.fromkeys(part for one in parts if (part := " ".join(one.split()))))
 

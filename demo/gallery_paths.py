@@ -1,7 +1,7 @@
-"""Names of an index's folders and images as the page uses them.
+"""The page's names for folders and images of an index.
 
-Folders are named relative to the deepest folder that contains all images, and images by the start of their content
-hash: both names stay valid when the index grows, and neither reveals where the images are.
+A folder's name is relative to the deepest folder that contains all images. An image's name is the start of its content
+hash, which stays valid when the index grows. Neither reveals where the images are.
 """
 
 from functools import cached_property
@@ -19,7 +19,7 @@ from .errors import PageError
 from .i18n import t
 
 MAX_FOLDERS = 300  # in the filter's list
-CONTENT_BYTES = 6  # of the hash: 281 million million different values
+CONTENT_BYTES = 6  # of the hash: 2.8e14 different values
 
 
 class GalleryPaths:
@@ -36,7 +36,7 @@ class GalleryPaths:
 
     @cached_property
     def _parents(self) -> list[PurePosixPath]:
-        """Every folder that holds an image. Computed on columns: a million paths take less than a second."""
+        """Every folder that directly contains an image. A million paths take less than a second."""
         stored = self._index.paths.stored
         if self._scheme:
             stored = pc.replace_substring_regex(stored, r"^[^:]*://|\?.*$", "")
@@ -45,14 +45,14 @@ class GalleryPaths:
 
     @cached_property
     def root(self) -> PurePosixPath:
-        """The deepest folder that holds all images."""
+        """The deepest folder that contains all images."""
         first = self._parents[0]
         candidates = [first, *first.parents]
         return next(folder for folder in candidates if all(folder in (one, *one.parents) for one in self._parents))
 
     @cached_property
     def folders(self) -> list[str]:
-        """Names of the folders below `root`, with those in between; empty where there is only one."""
+        """Names of all folders below `root` that contain images, directly or in a subfolder."""
         names: set[str] = set()
         for parent in self._parents:
             below = parent.relative_to(self.root)
@@ -80,7 +80,7 @@ class GalleryPaths:
         return self._index.sha256[row, :CONTENT_BYTES].tobytes().hex()
 
     def row_of(self, content_id: str) -> int:
-        """The first row with that content; `PageError` where there is none."""
+        """The first row with that content; `PageError` if there is none."""
         try:
             start = bytes.fromhex(content_id)
         except ValueError:

@@ -1,7 +1,7 @@
-"""Everything that the page asks of one gallery: an open index with its encoders.
+"""Search in one gallery, which is an open index with its encoders.
 
-In: a `Searcher` and queries. Out: `ResultPage` and `Detail`, plain values for cards.py; `MiniClipError` with a sentence
-for the page. This module uses neither Gradio's components nor HTML.
+In: a `Searcher` and queries. Out: `ResultPage` and `Detail`, plain values from which cards.py makes HTML. Errors are
+`MiniClipError` with a sentence for the page.
 """
 
 import io
@@ -41,14 +41,14 @@ class Card:
     """One image as the page shows it."""
 
     row: int
-    gallery: str  # previews' version; it identifies the gallery, because row numbers differ between galleries
+    gallery: str  # the version of its previews, which identifies the gallery: row numbers differ between galleries
     content_id: str
     title: str
     name: str  # relative to the gallery's folder; on a public page the file name alone
     preview: str  # address of the thumbnail, relative to the page
     score: float = 0.0
     probability: float | None = None
-    match: str = ""  # "strong", "likely", "weak"; "" if cards are not ordered by match probability
+    match: str = ""  # "strong", "likely" or "weak"; "" if cards are not ordered by match probability
     captions: list[str] = field(default_factory=list)
     by_name: bool = False  # its captions, file or folder names, or date contain the query's words
     text: str = ""  # lines of text in the image that contain words of the query
@@ -93,12 +93,12 @@ class GallerySearch:
 
     @property
     def is_openmoji(self) -> bool:
-        """Whether the built-in OpenMoji drawings are shown: they need their attribution."""
+        """Whether the gallery is the built-in OpenMoji drawings, which need an attribution."""
         return any(path.parent.name.startswith("openmoji") for path in self.index.paths[:1])
 
     @cached_property
     def examples(self) -> tuple[str, ...]:
-        """Queries that this gallery can answer: everyday words, ranked by how well its images match them."""
+        """Example queries: the everyday words that this gallery's images match best."""
         return found_words(self.index, self.searcher.encoders, EXAMPLES)
 
     @property
@@ -115,7 +115,7 @@ class GallerySearch:
 
     @property
     def count(self) -> int:
-        """How many images, without the frames of videos."""
+        """The number of images, without the frames of videos."""
         return int(np.isnan(self.index.frames.second).sum())
 
     @property
@@ -132,16 +132,16 @@ class GallerySearch:
         if not found.hits:
             raise PageError(t("nothing_passes"))
         hits = self.searcher.in_order(found.hits[:shown], query.sort)
-        there = [hit for hit in hits if self.index.exists(hit.row)]
-        by_words = not (query.images or query.rows or query.minus)  # only then probability and order agree
-        cards = [self.card(hit if by_words else replace(hit, probability=None)) for hit in there]
+        existing = [hit for hit in hits if self.index.exists(hit.row)]
+        by_words = not (query.images or query.rows or query.minus)  # otherwise the order is not that of probability
+        cards = [self.card(hit if by_words else replace(hit, probability=None)) for hit in existing]
         return ResultPage(
             heading=self._heading(query),
             cards=cards,
             has_more=len(found.hits) > shown,
             nothing_matches=by_words and found.nothing_matches and bool(cards),
             hint=t("english_only") if language_hint(query.texts, self.searcher.encoders.tokenizer) else "",
-            missing=len(hits) - len(there),
+            missing=len(hits) - len(existing),
             search_ms=1000 * (time.perf_counter() - started),
         )
 
@@ -168,10 +168,10 @@ class GallerySearch:
         return self.searcher.captions_for(image, top_k)
 
     def prepare_captions(self) -> None:
-        """Embed every caption of the index, once; a large index takes minutes.
+        """Embed every caption of the index, once. A large index takes minutes.
 
-        Errors: `PageError` with `wait=True` while another thread does it, because a waiting request would occupy one
-        of the page's few worker threads.
+        While another thread embeds them, `PageError` with `wait=True`: a request that waits would occupy one of the
+        page's few threads.
         """
         if self.searcher.captions_are_ready:
             return
@@ -185,7 +185,7 @@ class GallerySearch:
     def labels_of(
         self, image: ImageSource, labels: list[str], templates: list[str] | None = None
     ) -> list[tuple[str, float]]:
-        """Labels with their probabilities, the likeliest first; `MiniClipError` as in `classify`."""
+        """Labels with their probabilities, the most likely first; `MiniClipError` as in `classify`."""
         if len(labels) < 2:
             raise PageError(t("two_labels"))
         if len(labels) > MAX_LABELS:
@@ -197,7 +197,7 @@ class GallerySearch:
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
     def image(self, row: int) -> bytes:
-        """An image's bytes, or a frame as PNG; `PageError` if it no longer exists. The message names no path."""
+        """An image's bytes, or a frame as PNG; `PageError` without a path if it no longer exists."""
         try:
             source = self.index.source(row)
             if self.index.paths.file(row) != self.index.paths.text(row):
@@ -209,7 +209,7 @@ class GallerySearch:
             raise PageError(t("image_unreachable")) from error
 
     def detail(self, row: int, score: float = 0.0, match: str = "") -> Detail:
-        """What the large view shows of one image."""
+        """The content of the large view of one image."""
         card = self.card(self.searcher.hit(row, score))
         facts = [(t("similarity"), decimal(score, 3))] if score else []
         if match:
@@ -225,12 +225,12 @@ class GallerySearch:
         return Detail(card, self.previews.address(row, "large"), [*facts, (t("file"), path)])
 
     def place(self, row: int) -> str:
-        """Where an image was taken, as the filter Near reads it; "" if unknown."""
+        """The place where an image was taken, as a value of the filter `near`; "" if unknown."""
         latitude, longitude = self.index.facts.latitude[row], self.index.facts.longitude[row]
         return "" if np.isnan(latitude) or np.isnan(longitude) else f"{latitude:.5f}, {longitude:.5f}"
 
     def requested_row(self, form: Form) -> int:
-        """The row that a browser asks for; `PageError` if its page shows another gallery."""
+        """The form's row; `PageError` if the index has no such row or the browser shows another gallery."""
         self.check_gallery(form)
         row = form.get("row")
         if not isinstance(row, int) or not 0 <= row < len(self.index):
@@ -238,7 +238,7 @@ class GallerySearch:
         return row
 
     def check_gallery(self, form: Form) -> None:
-        """`PageError` with `gallery_changed=True` if the browser shows another gallery, because its rows differ."""
+        """`PageError` with `gallery_changed=True` if the browser shows another gallery, whose rows differ."""
         if form.get("gallery") != self.previews.version:
             raise PageError(t("gallery_changed"), gallery_changed=True)
 
@@ -274,13 +274,13 @@ class GallerySearch:
 
 
 def running_on(encoders: OnnxEncoders, key: str = "running_on") -> str:
-    """`encoders.running_on` in the page's language; a note at its end stays as it is."""
+    """`encoders.running_on` in the page's language, except a note at its end, which stays in English."""
     start, _, note = encoders.running_on.partition(f" in {encoders.precision}")
     return t(key, device=start.removeprefix("running on the "), precision=encoders.precision, note=note)
 
 
 def _from_home(path: str) -> str:
-    """A path as people write it: `~/Pictures/cat.jpg`."""
+    """A path with `~` for the home folder: `~/Pictures/cat.jpg`."""
     try:
         home = str(Path.home()).rstrip("/") + "/"
     except RuntimeError:  # a service account may have no home folder

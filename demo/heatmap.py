@@ -1,7 +1,7 @@
 """Occlusion heat map (Zeiler and Fergus 2014, section 4.2): how much the similarity drops when a region is hidden.
 
-In: an image, words, encoders. Out: a heat map over the part of the image that the tower sees. It needs only the
-tower's embedding, so it works with every bundle.
+In: an image, words, encoders. Out: a heat map over the part of the image that the vision tower sees. It needs only
+embeddings, so it works with every bundle.
 """
 
 import base64
@@ -16,23 +16,23 @@ from miniclip.data.transform import ImageTransform
 from miniclip.inference.encoders import Encoders
 
 GRID = 8  # cells per edge; each window hides 2 x 2 cells, so neighbours overlap
-MIN_DROP = 0.01  # in cosine similarity; below it, no single part of the image matters
+MIN_DROP = 0.01  # of the cosine similarity; a smaller one is noise
 HEAT_PX = 160
 HOT, WARM = np.array([220, 38, 38]), np.array([250, 204, 21])
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Colours to lay over an image; `box` is left, top, width and height as shares of the image's size."""
+    """Colours to lay over an image. `box` is left, top, width and height as shares of the image's size."""
 
     png_base64: str
     box: tuple[float, float, float, float]
     largest_drop: float  # in similarity, when the most important window is hidden
-    matters: bool  # whether that is more than noise
+    matters: bool  # whether that drop is more than noise
 
 
 def heat_map(source: ImageSource, words: str, encoders: Encoders) -> Heatmap:
-    """One query on one image; `MiniClipError` when the image cannot be read."""
+    """The heat map of words on an image; `MiniClipError` if the image cannot be read."""
     transform = encoders.transform
     image = open_image(source, transform.min_size_px)
     drops = similarity_drops(transform(image), encoders.encode_texts([words])[0], encoders)
@@ -59,7 +59,7 @@ def similarity_drops(pixel_values: np.ndarray, text_embed: np.ndarray, encoders:
 
 
 def seen_box(size: tuple[int, int], transform: ImageTransform) -> tuple[float, float, float, float]:
-    """The part of an image of (width, height) that the tower sees: all of it, or the centre crop."""
+    """The part of an image of `size` (width, height) that the tower sees: the whole image, or its centre crop."""
     if transform.resize_shortest_px is None:
         return 0.0, 0.0, 1.0, 1.0
     seen = min(size) / transform.resize_shortest_px
@@ -68,12 +68,12 @@ def seen_box(size: tuple[int, int], transform: ImageTransform) -> tuple[float, f
 
 
 def _png(drops: np.ndarray) -> str:
-    """Cells -> a smooth image from transparent through yellow to red."""
+    """(GRID, GRID) drops -> a smooth image from transparent through yellow to red, as PNG in base64."""
     share = np.clip(drops / max(float(drops.max()), 1e-6), 0, 1)
     smooth = Image.fromarray((255 * share).astype(np.uint8)).resize((HEAT_PX, HEAT_PX), Image.Resampling.BICUBIC)
     heat = np.asarray(smooth, dtype=np.float32)[..., None] / 255  # (HEAT_PX, HEAT_PX, 1)
     colour = WARM * (1 - heat) + HOT * heat
     rgba = np.concatenate([colour, 215 * np.clip(heat * 1.4 - 0.25, 0, 1)], axis=2).astype(np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(rgba, "RGBA").save(stream, "PNG")
+    Image.fromarray(rgba).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()

@@ -1,9 +1,8 @@
-"""The page's own words in every language that it speaks.
+"""The page's texts in each of its languages.
 
-In: languages/CODE.json, a table of texts for each language; all tables have the same keys. Out: `t(key)`, the text in
-the language of the current request. A text holds `{name}` where a value goes. Templates have the same `t` (cards.py),
-and so have scripts (static/page.js). The library's own messages, such as the reason why a file was skipped, are in
-English only.
+In: languages/CODE.json, one table of texts for each language, with the same keys. Out: `t(key)`, the text in the
+language of the current request. A text has `{name}` in the place of a value. Templates (cards.py) and scripts
+(static/page.js) have the same `t`. Messages of the library, such as the reason why a file was skipped, are in English.
 """
 
 import json
@@ -23,9 +22,9 @@ _language: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 
 def t(key: str, **values: Any) -> str:
-    """The text of a key, with its values; whole numbers are grouped as the language does it.
+    """The text of a key, with its values. Whole numbers get the language's group marks.
 
-    With `count=1`, it is the text of `KEY_one` if the language has one.
+    With `count=1`, it is the text of `KEY_one` if the table has one.
     """
     return fill(text_of(key, values.get("count")), values)
 
@@ -37,7 +36,7 @@ def text_of(key: str, count: Any = None) -> str:
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
-    """A text with its values. `Markup` stays `Markup`, and escapes them."""
+    """A text with its values. `Markup` stays `Markup` and escapes them."""
     return text.format(**{name: decimal(value) if isinstance(value, int) else value for name, value in values.items()})
 
 
@@ -61,9 +60,9 @@ def month(year: int, number: int) -> str:
 
 
 def language_of(accept_language: str) -> str:
-    """The page's language for the header Accept-Language: that of its first entry, or English.
+    """The page's language for the header Accept-Language: the language of its first entry, or English.
 
-    Only the first entry counts, because Gradio and static/page.js choose by `navigator.language`, which is that entry.
+    Only the first entry counts: in the browser, Gradio and static/page.js use `navigator.language`, which equals it.
     """
     first = accept_language.split(",")[0].split(";")[0].split("-")[0].strip().lower()
     return first if first in TABLES else ENGLISH
@@ -74,13 +73,13 @@ def language() -> str:
 
 
 def set_language(code: str) -> None:
-    """The language of `t` for the rest of the current request, or of the current thread."""
+    """Set the language of `t` for the rest of the current request or thread."""
     _language.set(code)
 
 
 @contextmanager
-def speaking(code: str) -> Iterator[None]:
-    """The language of `t` inside a `with` block."""
+def in_language(code: str) -> Iterator[None]:
+    """Set the language of `t` inside a `with` block."""
     before = _language.set(code)
     try:
         yield

@@ -1,7 +1,7 @@
 """All images of a gallery on a plane, similar images near each other.
 
-In: `image_embeds (N, D)`. Out: one point per image in [-1, 1], by PCA, or by UMAP where the extra `map` is installed,
-and names for groups of similar images. A very large gallery is shown by an even sample.
+In: `image_embeds (N, D)`. Out: a point in [-1, 1] x [-1, 1] for each image, by PCA, or by UMAP if the extra `map` is
+installed, and names for groups of similar images. The map shows an even sample of a very large gallery.
 """
 
 import base64
@@ -19,10 +19,10 @@ from .cluster_names import named_clusters
 from .gallery_search import GallerySearch
 from .i18n import t
 
-MAX_POINTS = 40_000  # a browser draws them smoothly
-PCA_ROWS = 20_000  # enough for two directions
+MAX_POINTS = 40_000  # a browser draws this many smoothly
+PCA_ROWS = 20_000  # a sample that is large enough for two directions
 NEIGHBOURS = 15  # of each image, which UMAP keeps near it
-MIN_FOR_UMAP = 5  # images: fewer have no neighbourhoods
+MIN_FOR_UMAP = 5  # images; fewer have no neighbourhoods
 MAX_GROUPS = 10  # folders with their own colour
 
 
@@ -40,8 +40,8 @@ def pca(image_embeds: np.ndarray) -> np.ndarray:
 
 
 def umap(image_embeds: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, 2): neighbours stay neighbours; minutes for many images."""
-    from umap import UMAP  # the page offers it where `has_umap`
+    """(N, D) -> (N, 2): neighbours stay neighbours. Many images take minutes."""
+    from umap import UMAP
 
     if len(image_embeds) < MIN_FOR_UMAP:
         return pca(image_embeds)
@@ -51,7 +51,7 @@ def umap(image_embeds: np.ndarray) -> np.ndarray:
 
 
 def fit_square(points: np.ndarray) -> np.ndarray:
-    """(N, 2) -> [-1, 1], with far outliers on the edge, so that they do not squeeze the others together."""
+    """(N, 2) -> (N, 2) in [-1, 1]. Far outliers move to the edge, so that the others use the whole square."""
     low, high = np.quantile(points, 0.005, axis=0), np.quantile(points, 0.995, axis=0)
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-9)
     return np.asarray(np.clip((points - middle) / half, -1.15, 1.15) / 1.15, dtype=np.float32)
@@ -64,12 +64,12 @@ class ImageMap:
         self.search = search
         self.rows = np.arange(0, len(search.index), max(1, -(-len(search.index) // MAX_POINTS)), dtype=np.int32)
         self._layouts: dict[str, tuple[np.ndarray, list[dict[str, Any]]]] = {}
-        self._filling = threading.Lock()
+        self._computing = {"pca": threading.Lock(), "umap": threading.Lock()}
 
     def points(self, layout: str = "pca") -> dict[str, Any]:
-        """What the page draws: rows, x and y alternately, each point's folder, names of folders and clusters."""
+        """The data that the page draws. Rows, points (x and y alternately) and groups are arrays in base64."""
         groups, group_of = self._groups
-        points, clusters = self._laid_out(layout)
+        points, clusters = self._layout(layout)
         return {
             "rows": _base64(self.rows),
             "points": _base64(points),
@@ -81,31 +81,30 @@ class ImageMap:
             "all": len(self.search.index),
         }
 
-    def _laid_out(self, layout: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """(P, 2) points and named clusters of a layout, computed once; parallel requests wait for the first."""
-        if layout not in self._layouts:
-            with self._filling:
-                if layout not in self._layouts:
-                    embeds = self.search.index.image_embeds[self.rows]
-                    points = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
-                    searcher = self.search.searcher
-                    names = named_clusters(points, embeds, searcher.encoders, searcher.match)
-                    self._layouts[layout] = points, [asdict(cluster) for cluster in names]
-        return self._layouts[layout]
+    def _layout(self, layout: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """(P, 2) points and named clusters of a layout, computed once. Parallel requests wait for the first."""
+        with self._computing[layout]:
+            if layout not in self._layouts:
+                embeds = self.search.index.image_embeds[self.rows]
+                points = fit_square(umap(embeds) if layout == "umap" else pca(embeds))
+                searcher = self.search.searcher
+                names = named_clusters(points, embeds, searcher.encoders, searcher.match)
+                self._layouts[layout] = points, [asdict(cluster) for cluster in names]
+            return self._layouts[layout]
 
     def shades(self, similarity: np.ndarray) -> str:
-        """similarity (N,) -> 0 to 1 for every point, -1 where a filter excludes it."""
-        own = similarity[self.rows]
-        if np.isnan(own).all():
-            return _base64(np.full(len(own), -1, dtype=np.float32))
-        low, high = np.nanquantile(own, 0.5), np.nanmax(own)
-        return _base64(np.nan_to_num(np.clip((own - low) / max(high - low, 1e-6), 0, 1), nan=-1).astype(np.float32))
+        """similarity (N,), NaN where a filter excludes an image -> 0 to 1 for every point, -1 for NaN; in base64."""
+        shown = similarity[self.rows]
+        if np.isnan(shown).all():
+            return _base64(np.full(len(shown), -1, dtype=np.float32))
+        low, high = np.nanquantile(shown, 0.5), np.nanmax(shown)
+        return _base64(np.nan_to_num(np.clip((shown - low) / max(high - low, 1e-6), 0, 1), nan=-1).astype(np.float32))
 
     @cached_property
     def _groups(self) -> tuple[list[str | None], np.ndarray]:
-        """Names of the largest folders, and the number of each point's folder.
+        """The names of the largest folders at the top level, and the position of each point's folder in them.
 
-        "" stands for images in no folder below the top one, None for all other folders together.
+        The name "" is for images outside these folders, and None for all smaller folders together.
         """
         if self.search.is_public or not self.search.paths.folders:
             return [], np.zeros(len(self.rows), dtype=np.uint8)
@@ -114,10 +113,10 @@ class ImageMap:
         ]
         unique, inverse, counts = np.unique(names, return_inverse=True, return_counts=True)
         largest = np.argsort(-counts)[:MAX_GROUPS]
-        place = np.full(len(unique), len(largest), dtype=np.uint8)
-        place[largest] = np.arange(len(largest))
+        position = np.full(len(unique), len(largest), dtype=np.uint8)
+        position[largest] = np.arange(len(largest))
         groups: list[str | None] = [printable(str(unique[one])) for one in largest]
-        return groups + ([None] if len(unique) > len(largest) else []), place[inverse]
+        return groups + ([None] if len(unique) > len(largest) else []), position[inverse]
 
 
 def _base64(values: np.ndarray) -> str:

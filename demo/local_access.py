@@ -1,9 +1,9 @@
 """Allow only a browser on this machine, at the page's own address, to use the files of this machine.
 
-In: a request below `/local/`. Out: None, or a refusal. A public page has no such addresses (`AppState.is_local`). On
-others the connection, the Host header, the Origin and the login are checked. So neither a reverse proxy, nor another
-site in the same browser, nor a host name that leads to this machine (DNS rebinding) gets through. `/local/open` hands
-out a key that no other site can read; every other address must contain it.
+In: a request below `/local/`, which only a local page has (`AppState.is_local`). Out: None, or a refusal. The checks
+of the connection, the Host header, the Origin and the login refuse a reverse proxy, another site in the same browser,
+and a host name that leads to this machine (DNS rebinding). `/local/open` returns a key that no other site can read, and
+every other address must contain it.
 """
 
 import secrets
@@ -26,7 +26,7 @@ class LocalAccess:
         self.key = secrets.token_urlsafe(24)
 
     def refusal(self, request: Request, key: str | None) -> JSONResponse | None:
-        """The answer to a request that may not pass; `key` as it stands in the address, None where none is needed."""
+        """The answer to a request that is refused, or None. `key` is the one in the address; None if none is needed."""
         if not is_logged_in(request):
             return refuse(401, t("log_in_first"))
         if not (_is_direct(request) and _is_own_address(request)):
@@ -34,7 +34,7 @@ class LocalAccess:
         if key is not None and not secrets.compare_digest(key.encode(), self.key.encode()):
             return refuse(403, t("page_restarted"))
         if request.method == "POST" and request.headers.get("content-type") != "application/json":
-            return refuse(415, t("send_json"))  # a form on another site cannot send this
+            return refuse(415, t("send_json"))  # a form on another site cannot send JSON
         return None
 
 
@@ -43,14 +43,14 @@ def refuse(status: int, message: str) -> JSONResponse:
 
 
 def _is_direct(request: Request) -> bool:
-    """Whether the connection comes from this machine. Uvicorn gives a forwarded client's address the port 0."""
+    """Whether the connection comes from this machine. For a forwarded client, Uvicorn sets the port to 0."""
     client = request.client
     is_here = client is not None and client.port != 0 and is_loopback(client.host)
     return is_here and not any(name in request.headers for name in FORWARDED)
 
 
 def _is_own_address(request: Request) -> bool:
-    """Whether the browser shows this page at an address of this machine, and no other site sent the request."""
+    """Whether the page has an address of this machine, and the page itself sent the request, not another site."""
     host = request.headers.get("host", "")
     if not is_loopback(urlsplit(f"//{host}").hostname or ""):
         return False

@@ -1,10 +1,11 @@
-"""The addresses below `/local/`, where a browser on this machine reaches the files of the open gallery.
+"""The addresses below `/local/`, by which a browser on this machine uses the files of the open gallery.
 
-    POST /local/open                              -> the key that all others need
+    POST /local/open                              -> the key in all other addresses
     POST /local/KEY/details|show|plan|archive|run|undo   JSON in, JSON out
     GET  /local/KEY/original/GALLERY/ROW          the original image or video file; `?save` to download it
     GET  /local/KEY/archive/NAME                  a ZIP archive
-Files are named by their row in the index, never by a path. `demo.local_access` decides which requests are answered.
+
+A request names a file by its row in the index, never by a path. `demo.local_access` checks every request.
 """
 
 import json
@@ -42,7 +43,7 @@ MEDIA_TYPES = {
     **{"MPO": "image/jpeg", "HEIF": "image/heic"},
 }
 UNKNOWN_TYPE = "application/octet-stream"
-# a file's scripts must not run with the page's origin
+# scripts in a file, such as an SVG, must not run with the page's origin
 FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -64,7 +65,7 @@ def local_routes(app_state: AppState) -> list[BaseRoute]:
         "undo": actions.undo,
     }
 
-    async def hand_out_key(request: Request) -> Response:
+    async def send_key(request: Request) -> Response:
         return access.refusal(request, None) or _json({"key": access.key, "canShow": has_desktop()})
 
     async def act(request: Request) -> Response:
@@ -103,7 +104,7 @@ def local_routes(app_state: AppState) -> list[BaseRoute]:
         return StreamingResponse(zip_stream(paths), media_type="application/zip", headers=headers)
 
     return [
-        Route("/local/open", hand_out_key, methods=["POST"]),
+        Route("/local/open", send_key, methods=["POST"]),
         Route("/local/{key}/original/{gallery}/{row:int}", original, methods=["GET"]),
         Route("/local/{key}/archive/{name}", archive, methods=["GET"]),
         Route("/local/{key}/{action}", act, methods=["POST"]),
@@ -161,7 +162,7 @@ def _bytes(number: int) -> str:
 
 
 def _show(app_state: AppState, form: Form) -> dict[str, Any]:
-    """A row -> its file in the file manager."""
+    """A row -> a message; the file manager shows the row's file."""
     gallery = app_state.search
     path = gallery.index.paths.file(gallery.requested_row(form))
     if is_uri(path):

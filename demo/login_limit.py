@@ -1,7 +1,7 @@
 """How often a login may be tried, per address and in total.
 
-In: addresses. Out: the seconds that an address has to wait. Attempts are refilled over time (token bucket), so no user
-is locked out for good. An address that has logged in before is exempt from the total.
+In: addresses. Out: the seconds that an address must wait. Attempts are refilled over time (token bucket), so no user is
+locked out permanently. An address that has logged in before is exempt from the total.
 """
 
 import time
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 ATTEMPTS, REFILL_S = 5, 30.0  # per address: the bucket's size, and the seconds that refill one attempt
 TOTAL_ATTEMPTS, TOTAL_REFILL_S = 60, 1.0  # of all unknown addresses together
-MAX_ADDRESSES = 1000  # kept in memory; the oldest are forgotten, and the total still limits them
+MAX_ADDRESSES = 1000  # kept in memory; older ones are forgotten, but the total still limits them
 
 
 @dataclass
 class Bucket:
-    """Attempts that are refilled over time."""
+    """Attempts that are refilled over time. `left` is their number at the time `updated_s`."""
 
     size: int
     refill_s: float
@@ -30,7 +30,7 @@ class Bucket:
 
 
 class LoginLimit:
-    """Takes an attempt before the password is checked, so that parallel guesses gain nothing."""
+    """Counts an attempt before its password is checked, so that parallel guesses gain nothing."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -39,7 +39,7 @@ class LoginLimit:
         self._known: OrderedDict[str, None] = OrderedDict()  # addresses that have logged in
 
     def take(self, address: str) -> float:
-        """Take one attempt; 0.0, or the seconds until the next one."""
+        """Take one attempt. Returns 0.0, or the seconds until the next attempt if none is left."""
         now_s = self._clock()
         own = self._buckets.setdefault(address, Bucket(ATTEMPTS, REFILL_S, ATTEMPTS, now_s))
         _forget_oldest(self._buckets)

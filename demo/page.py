@@ -15,7 +15,7 @@ from miniclip.errors import MiniClipError
 from .cards import render_text
 from .errors import PageError, logger, sentence
 from .form import Form
-from .i18n import TABLES, speaking, t
+from .i18n import TABLES, in_language, t
 
 STATIC = Path(__file__).parent / "static"
 Handler = Callable[[Form], dict[str, Any]]
@@ -40,7 +40,7 @@ def part(name: str, handlers: Mapping[str, Handler], **values: Any) -> gr.HTML:
     template, script = split_script(read_static(f"{name}.html"))
     html = {}
     for language in TABLES:
-        with speaking(language):
+        with in_language(language):
             html[language] = render_text(template, **values)
     return gr.HTML(
         "",

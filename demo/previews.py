@@ -1,7 +1,7 @@
-"""Previews of the index's images, served by number: no path, no metadata, nothing outside the index.
+"""Previews of the index's images, by row number. No request can name a path or an image outside the index.
 
-In: `preview/VERSION/SIZE/ROW.webp`. Out: a WebP encoded from the pixels, so neither EXIF nor a location leaves the
-server. Where the page has a login, previews need it, too.
+In: `preview/VERSION/SIZE/ROW.webp`. Out: a WebP without the image's metadata, so that its location stays on the server.
+If the page has a login, previews need it, too.
 """
 
 import io
@@ -42,7 +42,7 @@ class Previews:
         return f"preview/{self.version}/{size}/{row}.webp"
 
     def webp(self, row: int, size: str = "small") -> bytes:
-        """One preview; `MiniClipError` when the image is missing or damaged."""
+        """One preview; `MiniClipError` if the image is missing or damaged."""
         return (self._large if size == "large" else self._small)(row, SIZES_PX[size])
 
     def _draw(self, row: int, size_px: int) -> bytes:
@@ -54,7 +54,7 @@ class Previews:
         return stream.getvalue()
 
     def row_at(self, version: str, name: str) -> int | None:
-        """The row of `ROW.webp`, or None: another gallery's version, no number, or out of range."""
+        """The row of `ROW.webp`; None if the version is another gallery's, or there is no such row."""
         number = name.removesuffix(".webp")
         if version != self.version or not (number.isascii() and number.isdigit()) or len(number) > 9:
             return None
@@ -62,7 +62,7 @@ class Previews:
 
 
 def preview_route(current: Callable[[], Previews]) -> APIRoute:
-    """The address above as a route of Gradio's server; `current` returns the open gallery's previews."""
+    """The route of previews. `current` returns the open gallery's previews."""
 
     async def respond(request: Request, version: str, size: str, name: str) -> Response:
         if not is_logged_in(request):
@@ -74,7 +74,7 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
         headers = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
         try:
             webp = await run_in_threadpool(previews.webp, row, size)
-        except MiniClipError:  # moved after indexing: show a grey field instead of a broken image
+        except MiniClipError:  # the image has gone since it was indexed: show a grey field
             return Response(
                 MISSING.format(text=t("image_missing")),
                 media_type="image/svg+xml",
@@ -86,7 +86,7 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
 
 
 def is_logged_in(request: Request) -> bool:
-    """Gradio's own rule: a cookie from the login. If a later Gradio renames it, requests are refused, not admitted."""
+    """Whether the request has the cookie of Gradio's login. If a later Gradio renames it, all requests are refused."""
     app = request.app
     if app.auth is None and app.auth_dependency is None:
         return True

@@ -1,8 +1,8 @@
-"""The filter before Gradio's server: which requests are allowed, how large, how long, and for whom.
+"""The filter before Gradio's server: it decides which requests are allowed, and limits their size and duration.
 
-In: every request. Out: the requests that the page needs; all others end here. Gradio has more endpoints than this page
-uses: `file=` serves uploads unchanged, GPS included, and fetches URLs; `proxy=`, `stream`, `monitoring`
-and `custom_component` exist as well. All of them are blocked, so no endpoint that accepts a file path is reachable.
+In: every request. Out: the requests that the page needs; all others are refused. Gradio has more endpoints than the
+page uses: `file=` serves uploads unchanged, with their GPS data, and fetches URLs; others are `proxy=`, `stream`,
+`monitoring` and `custom_component`. All of them are blocked, so no request can name a path of a file.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ LIMITS = {  # bytes and seconds of a request's body
 }
 MCP_BYTES = 2 * MAX_UPLOAD_BYTES  # an image as base64
 MAX_UPLOADS_BYTES = 1 << 30  # of all uploads that are kept at a time
-MAX_OPEN = {False: 64, True: 512}  # requests at a time; visitors without a login cannot block the others
+MAX_OPEN = {False: 64, True: 512}  # requests at a time without and with a login: visitors cannot block users
 LOOPBACK = ("127.0.0.1", "::1")
 FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
 
@@ -100,7 +100,7 @@ class RequestFilter:
         if self._open[has_login] >= MAX_OPEN[has_login]:
             return _refuse(503, t("too_many_requests"), retry_s=1)
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        # bodies up to twice the limit are cut off while they are read: a client that still sends would miss this answer
+        # a slightly larger body is refused while it is read: a client that is still sending would miss this answer
         if not length.isdigit() or len(length) > 12 or int(length) > 2 * max_bytes:
             return _refuse(413, t("request_too_large", number=max_bytes))
         if path == "/gradio_api/upload" and _kept_bytes() > MAX_UPLOADS_BYTES:
@@ -147,10 +147,10 @@ def path_below_root(scope: Scope) -> str:
 
 
 def trusted_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The headers, without forwarded ones from a client that is not a trusted proxy.
+    """The headers, without those about forwarding if the client is not a trusted proxy.
 
-    Uvicorn decides which proxies are trusted (127.0.0.1, or FORWARDED_ALLOW_IPS) and replaces the client's address by
-    the forwarded one, with port 0. A direct connection never has port 0.
+    Uvicorn trusts 127.0.0.1 or FORWARDED_ALLOW_IPS as proxies. For these it replaces the client's address by the
+    forwarded one, with port 0. A direct connection never has port 0.
     """
     host, port = scope.get("client") or ("", 0)
     if port == 0 or host in LOOPBACK:
@@ -159,22 +159,22 @@ def trusted_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def _limited(receive: Receive, max_bytes: int, within_s: float) -> Receive:
-    """Limit the size and duration of the request body. Later messages (client disconnect) pass through."""
-    taken, is_whole = 0, False
+    """Limit the size and the duration of the request's body. Messages after the body pass unchanged."""
+    received, is_complete = 0, False
     deadline = asyncio.get_running_loop().time() + within_s
 
     async def limited() -> Message:
-        nonlocal taken, is_whole
-        if is_whole:
+        nonlocal received, is_complete
+        if is_complete:
             return await receive()
         try:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
             raise HTTPException(408, t("request_too_slow")) from None
-        taken += len(message.get("body", b""))
-        is_whole = not message.get("more_body", False)
-        if taken > max_bytes:
+        received += len(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
+        if received > max_bytes:
             raise HTTPException(413, t("request_too_large", number=max_bytes))
         return message
 
@@ -182,7 +182,7 @@ def _limited(receive: Receive, max_bytes: int, within_s: float) -> Receive:
 
 
 def _kept_bytes() -> int:
-    """The size of the upload folder. A file that is deleted while it is read does not count."""
+    """The size of the upload folder in bytes. A file that is deleted meanwhile does not count."""
     total = 0
     for path in Path(get_upload_folder()).rglob("*"):
         try:
@@ -192,8 +192,8 @@ def _kept_bytes() -> int:
     return total
 
 
-def _equal(expected: str, given: str) -> bool:
-    return bool(expected) and secrets.compare_digest(expected.encode(), given.encode())
+def _equal(expected: str, password: str) -> bool:
+    return bool(expected) and secrets.compare_digest(expected.encode(), password.encode())
 
 
 def _address(scope: Scope) -> str:

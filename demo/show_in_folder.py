@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import PageError
 from .i18n import t
 
-# the interface of freedesktop.org by which a file manager also selects the file
+# the interface of freedesktop.org by which a file manager opens a folder and selects a file
 FILE_MANAGER = (
     "--session",
     "--type=method_call",
@@ -26,7 +26,7 @@ def has_desktop() -> bool:
 
 
 def show_in_folder(path: Path) -> None:
-    """Open the folder of a file, with the file selected where the file manager can; `PageError` where there is none."""
+    """Open a file's folder, with the file selected if the file manager can; `PageError` if there is none."""
     if sys.platform == "darwin":
         _start("open", "-R", str(path))
     elif not _is_shown_by_file_manager(path):

@@ -2,12 +2,13 @@
 
     python -m demo.space --images FOLDER --bundle models/miniclip-s --out FOLDER
 
-The Space is complete: it holds the images as WebP previews without metadata, and no path of this machine. It starts
-with `python app.py`, or on the hub.
+The Space is complete: it has the images as WebP previews without metadata, and no path of this machine. It starts with
+`python app.py`, or on the hub.
 """
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import requires, version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.errors import MiniClipError
 from miniclip.files import write_json
 from miniclip.index.image_index import ImageIndex
+from miniclip.index.location import bring_up_to_date
 from miniclip.index.schema import IMAGES
 from miniclip.index.settings import INDEX_FORMAT
 from miniclip.index.store import open_table
@@ -28,7 +30,6 @@ from miniclip.inference.bundle_location import find_bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
 
 from .gallery_paths import GalleryPaths
-from .index_location import index_images
 from .previews import Previews
 
 README = """---
@@ -61,11 +62,12 @@ page.launch(server_name=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), **launc
 
 
 def write_space(images: str, bundle: Path, out: Path) -> int:
-    """Write the Space and return the number of its images. Errors: `MiniClipError` where `out` is not empty."""
+    """Write the Space and return the number of its images; `MiniClipError` if `out` is not an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MiniClipError(f"{out} is not an empty folder; choose another --out (make space OUT=FOLDER)")
     encoders = OnnxEncoders(Bundle.open(bundle), "cpu")
-    index = ImageIndex.open(index_images(images, encoders))
+    print(encoders.running_on)
+    index = ImageIndex.open(bring_up_to_date(images, encoders, partial(print, flush=True)))
     out.mkdir(parents=True, exist_ok=True)
     path_of = _write_previews(index, out)
     encoders.bundle.copy_to(out / "bundle")
@@ -102,7 +104,10 @@ def _write_previews(index: ImageIndex, out: Path) -> dict[str, str]:
 
 
 def _write_index(index: ImageIndex, path_of: dict[str, str], folder: Path, fingerprint: str) -> None:
-    """The same rows with relative paths, in a new table: older versions of a table would keep this machine's paths."""
+    """Write the same rows with relative paths.
+
+    The table is a new one, because older versions of a table keep the paths of this machine.
+    """
     table: pa.Table = open_table(index.folder, IMAGES).to_arrow()  # type: ignore[union-attr]
     paths = pa.array([path_of.get(path) for path in table["path"].to_pylist()], pa.string())
     is_kept = pc.is_valid(paths)
@@ -115,7 +120,7 @@ def _write_index(index: ImageIndex, path_of: dict[str, str], folder: Path, finge
 
 
 def _requirements() -> list[str]:
-    """What the page needs, from the metadata of this installation."""
+    """The packages that the page needs, from the metadata of this installation."""
     lines = [line.partition(";") for line in requires("miniclip") or []]
     return sorted({name.strip() for name, _, extra in lines if not extra or '"demo"' in extra or '"cpu"' in extra})
 

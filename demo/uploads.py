@@ -1,4 +1,4 @@
-"""Images that a browser or a program sends. In: the path of an upload, or base64. Out: bytes that decode."""
+"""Images that a browser or a program sends. In: the path of an upload, or base64. Out: bytes of a readable image."""
 
 import base64
 import binascii
@@ -14,14 +14,14 @@ from .errors import PageError
 from .i18n import t
 
 MAX_UPLOAD_BYTES = 20 << 20
-CHECK_PX = 64  # JPEGs are decoded at a reduced scale: the encoder decodes the image again
+CHECK_PX = 64  # a JPEG is checked at a reduced scale, because the encoder decodes it again
 
 
 def read_upload(value: Any) -> bytes | None:
     """The upload's bytes; None if nothing was uploaded.
 
-    Only files in Gradio's upload folder count, whose names are hashes: a browser can name no other file of this
-    machine. Errors: `PageError` with `unreadable=True` where the file is missing or is no image.
+    Only files in Gradio's upload folder are read, so a browser can name no other file of this machine. Errors:
+    `PageError` with `unreadable=True` if the file is missing or not an image.
     """
     if not value:
         return None
@@ -38,7 +38,7 @@ def read_upload(value: Any) -> bytes | None:
 
 
 def read_base64(text: str) -> bytes:
-    """The image in base64, with or without `data:image/...;base64,` in front; `PageError` where it is none."""
+    """The image from base64, with or without `data:image/...;base64,` in front; `PageError` if it is not an image."""
     try:
         data = base64.b64decode(text.rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:

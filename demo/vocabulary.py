@@ -1,6 +1,6 @@
-"""Everyday words for examples and for names on the map, and which of them a gallery shows.
+"""Everyday words, for example queries and for names on the map.
 
-In: an index and encoders. Out: words whose best images match them clearly better than an average image does.
+In: an index and encoders. Out: the words whose best images match them clearly better than the average image.
 """
 
 import numpy as np
@@ -8,38 +8,25 @@ import numpy as np
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.encoders import Encoders
 
-WORDS = (
-    *("a dog", "a cat", "a horse", "a bird", "a fish", "an insect", "a farm animal", "a wild animal", "a flower"),
-    *("a tree", "mountains", "the sea", "a beach", "a lake", "a river", "snow", "a forest", "a sunset", "rain"),
-    *("clouds", "the moon"),
-    *(
-        "a garden",
-        "a street",
-        "a building",
-        "a house",
-        "a bridge",
-        "a church",
-        "a car",
-        "a bus",
-        "a train",
-        "a bicycle",
-    ),
-    *("a motorcycle", "a boat", "an airplane", "a road", "a person", "a child", "a baby", "a woman", "a man"),
-    *("a group of people", "a crowd", "a wedding", "a birthday party", "a concert", "people dancing", "people running"),
-    *("people jumping", "people sitting", "a family", "skateboarding", "a ball", "a bag", "a monster"),
-    *("a football game", "swimming", "skiing", "climbing", "a playground", "food", "fruit", "vegetables", "a cake"),
-    *("a drink", "a table", "a kitchen", "a bedroom", "furniture", "clothes", "shoes", "a hat", "a toy", "a book"),
-    *("text", "a screen", "a computer", "a telephone", "a tool", "a musical instrument", "a clock", "a map", "a sign"),
-    *("a flag", "a face", "a sad face", "a smiling face", "a hand", "a heart", "a star", "an arrow", "money", "art"),
-    *("a symbol", "a button"),
-)
+_TEXT = """
+a dog, a cat, a horse, a bird, a fish, an insect, a farm animal, a wild animal, a flower, a tree, mountains,
+the sea, a beach, a lake, a river, snow, a forest, a sunset, rain, clouds, the moon, a garden, a street, a building,
+a house, a bridge, a church, a car, a bus, a train, a bicycle, a motorcycle, a boat, an airplane, a road, a person,
+a child, a baby, a woman, a man, a group of people, a crowd, a wedding, a birthday party, a concert, people dancing,
+people running, people jumping, people sitting, a family, skateboarding, a ball, a bag, a monster, a football game,
+swimming, skiing, climbing, a playground, food, fruit, vegetables, a cake, a drink, a table, a kitchen, a bedroom,
+furniture, clothes, shoes, a hat, a toy, a book, text, a screen, a computer, a telephone, a tool,
+a musical instrument, a clock, a map, a sign, a flag, a face, a sad face, a smiling face, a hand, a heart, a star,
+an arrow, money, art, a symbol, a button
+"""
+WORDS = tuple(word.strip() for word in _TEXT.split(","))
 SAMPLE = 20_000  # images that are compared with the words
-BEST = 5  # images that decide how well a word is found
-MIN_LEAD = 2.0  # standard deviations by which they exceed the word's mean similarity
+BEST = 5  # images by which a word is judged
+MIN_LEAD = 2.0  # standard deviations by which their similarity exceeds the word's mean
 
 
 def found_words(index: ImageIndex, encoders: Encoders, count: int) -> tuple[str, ...]:
-    """The `count` words that the gallery answers best, no two with the same best image."""
+    """The `count` words that the gallery's images match best, no two of them with the same best image."""
     rows = np.unique(np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(int))
     similarity = encoders.encode_texts(WORDS) @ index.embeds(rows).T  # (words, images)
     best = np.sort(similarity, axis=1)[:, -BEST:].mean(axis=1)

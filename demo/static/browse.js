@@ -84,7 +84,7 @@ function makeTimeline(results, page, server) {
         return item;
     }
 
-    // Whether it put the image's card into an empty item.
+    // Puts the image's card into its item, if it is loaded and the item is empty. Returns whether it did.
     function fillItem(item, place) {
         const card = cards[place];
         if (!card || item.firstChild) return false;
@@ -161,7 +161,7 @@ function makeTimeline(results, page, server) {
         }
     }
 
-    // Small steps need no drawing: more images than that are ready above and below the screen.
+    // Small steps need no drawing, because there are enough images above and below the screen.
     function drawIfFar() {
         frame = 0;
         if (list && !(Math.abs(-list.getBoundingClientRect().top - drawnAt) < cell / 2)) draw();
@@ -229,7 +229,7 @@ function makeTimeline(results, page, server) {
         schedule();
     });
 
-    // The large view shows a neighbouring image: put it, and the images beside it, into the document.
+    // The large view shows this card: scroll to it, so that its neighbours are in the document.
     page.hear('turned', (card) => {
         const item = card.closest('.timeline li');
         if (!item || !list) return;

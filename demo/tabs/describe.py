@@ -38,7 +38,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {"images": images, "labels": SUGGESTED_LABELS, "templates": "\n".join(TEMPLATES)}
 
     def describe(form: Form) -> dict[str, Any]:
-        """An image -> captions as bars. The answer contains `wait` while captions are still being embedded."""
+        """An image -> captions as bars; or `wait`, while captions are still being embedded."""
         gallery = app_state.search
         image = _image(gallery, form)
         if not gallery.searcher.has_captions:
@@ -58,7 +58,7 @@ TAB = Tab(position=20, handlers=handlers)
 
 
 def _image(gallery: GallerySearch, form: Form) -> bytes:
-    """The image that a browser means: one of the gallery, or an upload."""
+    """The form's image: one of the gallery, or an upload."""
     if form.get("row") is not None:
         return gallery.image(gallery.requested_row(form))
     image = read_upload(form.get("picture"))

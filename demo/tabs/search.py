@@ -1,6 +1,6 @@
 """The tab Search: words, an image, or both -> images; neither -> all images by date.
 
-The form's fields also stand in the page's address.
+The form's fields are also in the page's address.
 """
 
 from collections.abc import Mapping

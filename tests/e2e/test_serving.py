@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from demo.index_location import index_folder
 from demo.sharing import share
+from miniclip.index.location import index_folder
 from miniclip.search.query import DEFAULT_TOP_K
 from tests.e2e.conftest import DemoProcess
 

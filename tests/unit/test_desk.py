@@ -15,7 +15,6 @@ from demo import compare
 from demo import image_map as image_map
 from demo.app_state import AppState, Job
 from demo.form import MAX_TEXT
-from demo.index_location import index_folder
 from demo.page import answering
 from demo.search_request import read_query
 from demo.tabs import describe as captions_tab
@@ -24,6 +23,7 @@ from demo.tabs import map as map_tab
 from miniclip.errors import MiniClipError
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
+from miniclip.index.location import index_folder
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from miniclip.search.searcher import Searcher

@@ -13,8 +13,8 @@ from demo.memory import ARENAS
 
 PROGRAM = """
 import ctypes, threading
-from demo.memory import keep_memory_together
-print("taken" if keep_memory_together() else "left")
+from demo.memory import limit_memory_pools
+print("taken" if limit_memory_pools() else "left")
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.fdopen.restype = ctypes.c_void_p
 meet = threading.Barrier(32)
@@ -32,7 +32,7 @@ libc.fflush(out)
 
 
 def pools(**environment: str) -> tuple[str, int]:
-    """The result of `keep_memory_together`, and the memory pools of a process with 32 threads."""
+    """The result of `limit_memory_pools`, and the memory pools of a process with 32 threads."""
     known = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
     reported = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True,

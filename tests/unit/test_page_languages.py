@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from demo import cards
 from demo.app_state import AppState, _report
-from demo.i18n import TABLES, day_and_time, decimal, language_of, month, speaking, t
+from demo.i18n import TABLES, day_and_time, decimal, in_language, language_of, month, t
 from demo.page import answering, split_script
 from demo.request_filter import RequestFilter
 from demo.tabs import search
@@ -42,7 +42,7 @@ QUOTED = re.compile(r"""["'`](\w+)["'`]""")
 SAME_IN_GERMAN = {"decimal_mark", "group_mark", "details", "zoom", "name", "index", "recall", "place_of", "videos"}
 NOT_WORDS = {"miniclip", "pca", "px", "esc"}
 # for the terminal, for programs, or words for the model
-NOT_THE_PAGE = {"__main__", "index_location", "public_api", "sharing", "space", "vocabulary"}
+NOT_THE_PAGE = {"__main__", "public_api", "sharing", "space", "vocabulary"}
 NOT_SHOWN = {"False", "Roboto", "Menlo", "Consolas", "running on the ", "internal error in “%s”"}
 NOT_SHOWN |= {"log in first", "no such preview"}
 SHOWN_ATTRIBUTES = ("alt", "aria-label", "placeholder", "title")
@@ -144,7 +144,7 @@ def test_values_are_filled_in_and_grouped_as_the_language_does_it() -> None:
     assert (t("image_count", count=1), t("image_count", count=1234)) == ("1 image", "1,234 images")
     assert (decimal(1234.5, 1), month(2024, 7)) == ("1,234.5", "July 2024")
     assert day_and_time(datetime(2024, 7, 1, 9, 5)) == "2024-07-01 09:05"
-    with speaking("de"):
+    with in_language("de"):
         assert (t("image_count", count=1), t("image_count", count=1234)) == ("1 Bild", "1.234 Bilder")
         assert (decimal(1234.5, 1), month(2024, 7)) == ("1.234,5", "Juli 2024")
         assert day_and_time(datetime(2024, 7, 1, 9, 5)) == "01.07.2024, 09:05"
@@ -164,7 +164,7 @@ def test_the_first_language_of_the_browser_counts(header: str, language: str) ->
 def test_values_are_escaped_in_html_except_those_that_are_html() -> None:
     template = "{% macro bold(text) %}<b>{{ text }}</b>{% endmacro %}{{ t('plan_move', count=2, folder=folder) }}"
     for language in TABLES:
-        with speaking(language):
+        with in_language(language):
             text = cards._templates.from_string(template).render(folder="<script>")
             html = cards._templates.from_string(template.replace("=folder", "=bold(folder)")).render(folder="<script>")
         assert "<" not in text and "&lt;script&gt;" in text
@@ -186,7 +186,7 @@ def test_a_request_is_answered_in_its_language_and_the_next_one_in_its_own() -> 
 
 def test_messages_of_the_page_and_of_its_filters_are_german(searcher: Searcher) -> None:
     handlers = search.handlers(AppState(searcher, "cpu"))
-    with speaking("de"):
+    with in_language("de"):
         assert answering("search", handlers["search"])({})["message"] == TABLES["de"]["type_words"]
         near = answering("browse", handlers["browse"])({"near": "Paris"})["message"]
         assert near == "„In der Nähe von“ braucht Breite und Länge in Grad, z. B. 48.86,2.35."
@@ -201,7 +201,7 @@ def test_messages_of_the_page_and_of_its_filters_are_german(searcher: Searcher) 
 
 def test_an_indexing_job_speaks_the_language_of_the_user_who_started_it(searcher: Searcher, tmp_path: Path) -> None:
     app_state = AppState(searcher, "cpu")
-    with speaking("de"):
+    with in_language("de"):
         job = app_state.index(str(tmp_path / "none"))
     for thread in threading.enumerate():
         if thread.name.endswith("(_run)"):
