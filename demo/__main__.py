@@ -146,13 +146,12 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except PermissionError as error:
             raise MiniClipError(f"port {port} needs more rights; choose one above 1023 with --port N") from error
-        except socket.gaierror as error:
-            raise MiniClipError(f"--host must be an address of this machine, such as 0.0.0.0, got {host}") from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise _port_in_use(port) from error
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise MiniClipError(f"--host must be an address of this machine, got {host}") from error
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                wrong = f"--host must be an address of this machine, such as 0.0.0.0, got {host}"
+                raise MiniClipError(wrong) from error
             raise MiniClipError(
                 f"port {port} cannot be opened ({error.strerror}); choose another with --port N"
             ) from error

@@ -11,7 +11,7 @@ A request names a file by its row in the index, never by a path. `demo.local_acc
 import json
 import mimetypes
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,16 @@ def local_routes(app_state: AppState) -> list[BaseRoute]:
         "undo": actions.undo,
     }
 
+    def checked(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            return access.refusal(request, request.path_params.get("key")) or await answer(request)
+
+        return respond
+
     async def send_key(request: Request) -> Response:
-        return access.refusal(request, None) or _json({"key": access.key, "canShow": has_desktop()})
+        return _json({"key": access.key, "canShow": has_desktop()})
 
     async def act(request: Request) -> Response:
-        refusal = access.refusal(request, request.path_params["key"])
-        if refusal is not None:
-            return refusal
         try:
             form = json.loads(await request.body())
         except ValueError:
@@ -82,20 +85,13 @@ def local_routes(app_state: AppState) -> list[BaseRoute]:
         return _json(await run_in_threadpool(answering(name, handlers[name]), form))
 
     async def original(request: Request) -> Response:
-        path = request.path_params
-        refusal = access.refusal(request, path["key"])
-        if refusal is not None:
-            return refusal
-        form = {"gallery": path["gallery"], "row": path["row"]}
+        form = {name: request.path_params[name] for name in ("gallery", "row")}
         try:
             return await run_in_threadpool(_original, app_state, form, "save" in request.query_params)
         except MiniClipError as error:
             return refuse(404, sentence(error))
 
     async def archive(request: Request) -> Response:
-        refusal = access.refusal(request, request.path_params["key"])
-        if refusal is not None:
-            return refusal
         try:
             paths = actions.archived(request.path_params["name"])
         except PageError as error:
@@ -104,10 +100,10 @@ def local_routes(app_state: AppState) -> list[BaseRoute]:
         return StreamingResponse(zip_stream(paths), media_type="application/zip", headers=headers)
 
     return [
-        Route("/local/open", send_key, methods=["POST"]),
-        Route("/local/{key}/original/{gallery}/{row:int}", original, methods=["GET"]),
-        Route("/local/{key}/archive/{name}", archive, methods=["GET"]),
-        Route("/local/{key}/{action}", act, methods=["POST"]),
+        Route("/local/open", checked(send_key), methods=["POST"]),
+        Route("/local/{key}/original/{gallery}/{row:int}", checked(original), methods=["GET"]),
+        Route("/local/{key}/archive/{name}", checked(archive), methods=["GET"]),
+        Route("/local/{key}/{action}", checked(act), methods=["POST"]),
     ]
 
 

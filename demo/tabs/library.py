@@ -40,9 +40,6 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         """The patterns of files that an earlier index of a folder leaves out."""
         return {"patterns": "\n".join(app_state.patterns_of(str(form.get("folder") or "")))}
 
-    def progress(form: Form) -> dict[str, Any]:
-        return {"job": _job(app_state.job)}
-
     def duplicates(form: Form) -> dict[str, Any]:
         gallery = app_state.search
         threshold = number(form, "threshold", 0.97, 0.9, 1)
@@ -56,16 +53,13 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         html = cards.render("duplicates", groups=groups, total=len(found), threshold=threshold, gallery=version)
         return {"html": html}
 
-    def use(form: Form) -> dict[str, Any]:
-        return {"job": _job(app_state.use(str(form.get("bundle")), str(form.get("precision"))))}
-
     return {
         "status": status,
         "index": index,
         "patterns": patterns,
-        "progress": progress,
+        "progress": lambda form: {"job": _job(app_state.job)},
         "duplicates": duplicates,
-        "use": use,
+        "use": lambda form: {"job": _job(app_state.use(str(form.get("bundle")), str(form.get("precision"))))},
     }
 
 
@@ -75,9 +69,8 @@ TAB = Tab(position=40, handlers=handlers, is_public=False)
 def _job(job: Job | None) -> dict[str, Any] | None:
     if job is None:
         return None
-    skipped = [{"name": name, "reason": reason} for name, reason in job.skipped[:MAX_SKIPPED]]
-    state = {"title": job.title, "done": job.done, "total": job.total, "report": job.report, "error": job.error}
-    return {**state, "running": job.is_running, "skipped": skipped}
+    html = cards.render("job", job=job, max_skipped=MAX_SKIPPED)
+    return {"html": html, "running": job.is_running, "failed": bool(job.error)}
 
 
 def _status(app_state: AppState) -> str:

@@ -46,15 +46,12 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
             like = {"id": text(form, "like"), "title": card.title, "preview": card.preview}
         return {"html": cards.results(found), "more": found.has_more, "search_ms": found.search_ms, "like": like}
 
-    def browse(form: Form) -> dict[str, Any]:
-        """The form's filters -> the months of all images that pass."""
-        return app_state.browse.months(form)
-
-    def browse_cards(form: Form) -> dict[str, Any]:
-        """The form's filters and a range -> the images of that range."""
-        return app_state.browse.cards(form)
-
-    return {"about": about, "search": search, "browse": browse, "browse_cards": browse_cards}
+    return {
+        "about": about,
+        "search": search,
+        "browse": lambda form: app_state.browse.months(form),
+        "browse_cards": lambda form: app_state.browse.cards(form),
+    }
 
 
 TAB = Tab(position=10, handlers=handlers)
