@@ -5,7 +5,7 @@ function makeTimeline(results, page, server) {
     const MIN_CELL_PX = { phone: 108, desktop: 156 };
     const AHEAD_SCREENS = 0.75;  // above and below the screen
     const FAST_PX_PER_MS = 2, SETTLED_MS = 80;  // nothing is loaded while scrolling faster than this
-    let list = null, months = [], asked = {}, gallery = '';
+    let list = null, months = [], query = {}, gallery = '';
     let columns = 1, cell = 0;
     let cards = [], chunks = new Map();  // by place: [row, title, preview, whether the file exists]
     let sections = new Map(), items = new Map();  // those in the document, by month and by place
@@ -148,7 +148,7 @@ function makeTimeline(results, page, server) {
             if (chunks.has(number)) continue;
             const mine = chunks;
             mine.set(number, true);
-            const answer = await page.call(server.browse_cards, { ...asked, gallery, start: number * CHUNK, count: CHUNK });
+            const answer = await page.call(server.browse_cards, { ...query, gallery, start: number * CHUNK, count: CHUNK });
             if (mine !== chunks) return;  // another search has started in the meantime
             if (!answer.cards) {
                 mine.delete(number);
@@ -188,9 +188,9 @@ function makeTimeline(results, page, server) {
         return bar;
     }
 
-    function show(answer, question) {
-        const kept = list && JSON.stringify(asked) === JSON.stringify(question) ? scrollY : null;  // the same search again
-        [gallery, asked] = [answer.gallery, question];
+    function show(answer, newQuery) {
+        const kept = list && JSON.stringify(query) === JSON.stringify(newQuery) ? scrollY : null;  // the same search again
+        [gallery, query] = [answer.gallery, newQuery];
         let start = 0;
         months = answer.months.map(([name, count]) => ({ name, count, start: (start += count) - count }));
         [cards, chunks, sections, items] = [[], new Map(), new Map(), new Map()];
@@ -230,7 +230,7 @@ function makeTimeline(results, page, server) {
     });
 
     // The large view shows this card: scroll to it, so that its neighbours are in the document.
-    page.hear('turned', (card) => {
+    page.on('turned', (card) => {
         const item = card.closest('.timeline li');
         if (!item || !list) return;
         item.scrollIntoView({ block: 'nearest' });

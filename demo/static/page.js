@@ -1,7 +1,7 @@
 // Functions that all parts of the page share: the current search and its address, calls to the server, uploads, messages.
 // Parts communicate by events of the document:
-//   ask       change the search
-//   asked     results are shown
+//   search    change the search
+//   results   results are shown
 //   cards     scrolling has loaded more results
 //   open      show an image in the large view
 //   turned    the large view shows this card
@@ -11,7 +11,7 @@
 // Before this script runs, app.py sets window.miniclip to the settings of search_request.py, and `languages` to the
 // tables of i18n.py.
 (() => {
-    const shared = Object.assign(window.miniclip, { question: {} });
+    const shared = Object.assign(window.miniclip, { query: {} });
 
     // The page's language, chosen as in demo/i18n.py, and `t` as there: the text of a key with its values.
     const preferred = navigator.language.split('-')[0].toLowerCase();
@@ -47,7 +47,7 @@
     };
 
     shared.send = (name, detail) => document.dispatchEvent(new CustomEvent(`miniclip-${name}`, { detail }));
-    shared.hear = (name, listen) => document.addEventListener(`miniclip-${name}`, (event) => listen(event.detail));
+    shared.on = (name, listen) => document.addEventListener(`miniclip-${name}`, (event) => listen(event.detail));
 
     // A tab's script runs when the tab is first shown. Until then, the data of events for it waits in `pending`.
     shared.pending = {};
@@ -80,9 +80,9 @@
         shared.send('gallery');
     });
 
-    shared.toAddress = (question) => {
+    shared.toAddress = (query) => {
         const fields = new URLSearchParams();
-        for (const name of shared.addressFields) if (question[name]) fields.set(name, question[name]);
+        for (const name of shared.addressFields) if (query[name]) fields.set(name, query[name]);
         return fields.size ? `?${fields}` : location.pathname;
     };
     shared.fromAddress = () => {

@@ -144,7 +144,7 @@ def test_the_map_shows_thumbnails_when_zoomed_in_and_names_of_places(open_tab: A
     expect(tab.locator(CARDS)).to_have_count(24)
     go(tab, "Map")
     canvas = tab.locator("#map canvas")
-    expect(canvas).to_have_attribute("data-painted", "question")
+    expect(canvas).to_have_attribute("data-painted", "search")
     points = [answer.json() for answer in answers if answer.request.post_data_json["fn_name"] == "points"]
     assert len({cluster["name"] for cluster in points[0]["clusters"]}) >= 2
     expect(canvas).to_have_attribute("data-thumbnails", "0")

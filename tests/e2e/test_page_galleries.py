@@ -86,7 +86,7 @@ def test_an_outdated_page_says_so_and_shows_no_other_image(
         expect(cards).to_have_count(12)
         tab.get_by_role("tab", name="Map").click()
         canvas = tab.locator("#map canvas")
-        expect(canvas).to_have_attribute("data-painted", "question")
+        expect(canvas).to_have_attribute("data-painted", "search")
         canvas.focus()
         tab.keyboard.press("ArrowLeft")
         expect(tab.locator("#map .hover")).to_be_visible()

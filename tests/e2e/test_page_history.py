@@ -85,7 +85,7 @@ def test_late_colours_do_not_replace_newer_ones(open_tab: Any, dated_url: str) -
     tab.locator("#results .card").first.wait_for()  # this search colours the map
     tab.get_by_role("tab", name="Map").click()
     canvas, colour = tab.locator("#map canvas"), tab.get_by_label("Colour by")
-    expect(canvas).to_have_attribute("data-painted", "question")
+    expect(canvas).to_have_attribute("data-painted", "search")
     held: list[Any] = []
     tab.route("**/component_server**", lambda route: held.append(route))
     with tab.expect_request("**/component_server**"):

@@ -134,7 +134,7 @@ def describe(tab: Any, look: Look, folder: Path) -> None:
 
 def map_of_images(tab: Any, look: Look, folder: Path) -> None:
     part = open_part(tab, "map")
-    expect(part.locator("canvas")).to_have_attribute("data-painted", "question")
+    expect(part.locator("canvas")).to_have_attribute("data-painted", "search")
     look()
     part.locator("[name=colour]").select_option("folder")
     expect(part.locator("canvas")).to_have_attribute("data-painted", "folder")

@@ -27,7 +27,7 @@ def test_map_shows_every_image_and_opens_one(tab: Any) -> None:
     go(tab, "Map")
     canvas = tab.locator("#map canvas")
     expect(canvas).to_have_attribute("data-dots", "12")
-    expect(canvas).to_have_attribute("data-painted", "question")
+    expect(canvas).to_have_attribute("data-painted", "search")
     tab.get_by_role("button", name="Zoom in").click()
     expect(canvas).to_have_attribute("data-zoom", "1.50")
     tab.get_by_role("button", name="Whole map").click()
@@ -81,7 +81,7 @@ def test_map_is_coloured_by_folder(open_tab: Any, dated_url: str) -> None:
     tab.locator("#results .card").first.wait_for()  # the map is coloured by this search
     go(tab, "Map")
     canvas = tab.locator("#map canvas")
-    expect(canvas).to_have_attribute("data-painted", "question")
+    expect(canvas).to_have_attribute("data-painted", "search")
     by_similarity = tab.evaluate(COLOURS)
     tab.get_by_label("Colour by").select_option("folder")
     expect(canvas).to_have_attribute("data-painted", "folder")
