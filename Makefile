@@ -125,7 +125,7 @@ test-e2e: $(VENV)/.dev ## browser, real processes, full disks, notebook, npm, al
 	@HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -q -n $(JOBS) --dist loadscope -m "e2e or (hypothesis and not slow)"
 
 test-slow: $(VENV)/$(if $(LOCKED),.locked-slow,.slow) ## fuzzing, kills, load, a cluster, UMAP, OCR (installs more than 1 GB)
-	@$(PY) -m pytest -q -m slow
+	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile -m slow
 
 gpu-check: $(VENV)/.train ## train, export and search on the GPU and the CPU, and compare [JSON=FILE]
 	@$(PY) -m benchmarks.gpu $(if $(JSON),--json "$(JSON)")

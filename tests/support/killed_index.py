@@ -27,7 +27,7 @@ def index_eagerly(bundle: Path, images: Path, out: Path, begins: Event) -> None:
     miniclip.index.indexer.COMMIT_EVERY_S = 0.0
     encoders = OnnxEncoders(Bundle.open(bundle), "cpu", "fp32", threads=1)
     begins.set()
-    miniclip.index.indexer.update_index(str(images), encoders, out)
+    miniclip.index.indexer.update_index(str(images), encoders, out, ocr=False)  # as in the process of the tests
 
 
 def commits(index: Path) -> int:
