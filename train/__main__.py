@@ -114,8 +114,11 @@ def _train(config: Config, out: Path, arguments: dict[str, Any], device: Device)
         replace_atomically(out / CALIBRATION_FILE, CalibrationSet.choose(data.table, transform).save)
     best = trainer.run(track)
     if rank() == 0:
-        images = f"{draw_curves(out)}, {draw_validation(out, model, data)}"
-        tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, see {images}")
+        tqdm.write(f"best mean recall on validation (karpathy): {100 * best:.2f}; run in {out}, see {draw_curves(out)}")
+        try:
+            tqdm.write(f"retrieval figure: {draw_validation(out, model, data)}")
+        except MiniClipError as error:  # an image may be gone by now; the run itself is finished
+            tqdm.write(f"no retrieval figure: {error}")
     return 0
 
 

@@ -41,7 +41,7 @@ def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> di
 
 
 def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m train.interpolate", description="Mix the weights of two runs of one model.")
+    parser = ArgumentParser(prog=f"python -m {__spec__.name}", description="Mix the weights of two runs of one model.")
     parser.add_argument("--before", required=True, type=Path, help="run that --after started from")
     parser.add_argument("--after", required=True, type=Path, help="run that was trained further")
     parser.add_argument("--data", required=True, help="captions whose dev split selects the best mix")

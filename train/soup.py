@@ -28,7 +28,7 @@ Weights = dict[str, Tensor]
 
 
 def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m train.soup", description="Average the weights of several runs.")
+    parser = ArgumentParser(prog=f"python -m {__spec__.name}", description="Average the weights of several runs.")
     parser.add_argument("--runs", required=True, nargs="+", type=Path, help="two or more runs of one model")
     parser.add_argument("--data", required=True, nargs="+", help="captions whose validation splits measure the average")
     add_image_root_flag(parser)

@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         **gpu_facts(),
         "certificate": encoders.bundle.certificate,
     }
+    if note := _two_runtimes():
+        facts["note"] = note
     if arguments.json:
         print(json.dumps(facts))
         return 0
-    if note := _two_runtimes():
-        facts["note"] = note
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         if name == "certificate":

@@ -57,7 +57,8 @@ def relocate(plan: Plan) -> Outcome:
 def undo(journal: str = "") -> Outcome:
     """Undo a batch, by default the last one that can be undone: move files back, delete copies that did not change.
 
-    If a file's old name is taken by now, the file gets a number. Errors: `MiniClipError` if there is nothing to undo.
+    If a file's old name is taken by now, the file gets a number. If no file could be moved, for example into a folder
+    that is read-only, the batch can be undone later. Errors: `MiniClipError` if there is nothing to undo.
     """
     recover()
     known = [path for path in reversed(journals()) if not journal or path.stem == journal]
@@ -76,10 +77,16 @@ def undo(journal: str = "") -> Outcome:
         ]
         steps = [Step(entry.target, entry.source, state_of(os.lstat(entry.target))) for entry in there]
         outcome = _run(steps, "undo", gone)
-    with reopened(record.path) as again:
-        if again is not None:
-            again.undone()
+    if outcome.done or not any(_can_undo(entry, record.kind) for entry in record.done):
+        with reopened(record.path) as again:
+            if again is not None:
+                again.undone()
     return outcome
+
+
+def _can_undo(entry: Entry, kind: str) -> bool:
+    found = lstat(entry.target)
+    return found is not None and (kind == "move" or state_of(found) == entry.state)
 
 
 def recover() -> list[str]:

@@ -96,6 +96,17 @@ def test_undo_never_replaces_a_new_file_and_never_deletes_a_changed_copy(photos:
     assert (into / "b.jpg").read_text() == "changed since"
 
 
+def test_an_undo_that_could_move_no_file_can_be_repeated(photos: list[str], into: Path, tmp_path: Path) -> None:
+    relocate(plan_relocation(photos, into, "move"))
+    moved = contents(into)
+    shutil.rmtree(tmp_path / "photos")
+    (tmp_path / "photos").write_text("a file where the folder was")
+    outcome = undo()
+    assert outcome.done == [] and len(outcome.failed) == 3 and contents(into) == moved
+    (tmp_path / "photos").unlink()
+    assert len(undo().done) == 3 and contents(into) == {}
+
+
 def test_files_that_cannot_be_moved_are_named_with_the_reason(photos: list[str], tmp_path: Path) -> None:
     link = tmp_path / "photos/link.jpg"
     link.symlink_to(photos[0])

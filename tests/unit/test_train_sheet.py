@@ -1,5 +1,6 @@
 """The retrieval figure shows the results of the embeddings and marks the correct ones."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from miniclip.evaluation.evaluate import SplitEmbeds
 from miniclip.models.checkpoint import load_run
 from miniclip.models.config import Config
 from miniclip.models.dual_encoder import DualEncoder
+from tests.support.cli import run_cli
 from tests.support.training import config, start, with_train
 from train.__main__ import draw_validation
 from train.data import TrainingData
@@ -31,6 +33,7 @@ from train.retrieval_figure import (
     WIDTH_PX,
     draw_sheet,
 )
+from train.trainer import Trainer
 from train.validation import embed_validation
 
 __all__ = ["config"]  # fixtures
@@ -151,3 +154,21 @@ def test_an_image_as_thin_as_a_line_is_drawn(shown: SplitEmbeds, tmp_path: Path,
     paths = [tmp_path / "line.png", *shown.table.image_paths[1:]]
     pixels = sheet_of(replace(shown, table=replace(shown.table, image_paths=paths)), tmp_path / "run")
     assert (pixels == (200, 0, 0)).all(axis=2).sum() >= TILE_PX - 12  # one pixel high, as long as the square
+
+
+def test_a_run_is_finished_even_if_its_images_disappear_before_the_figure(
+    tiny_config: Path, captioned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = shutil.copytree(captioned_folder, tmp_path / "images")
+    train = Trainer.run
+
+    def train_and_lose_the_images(trainer: Trainer, *arguments: object) -> float:
+        best = train(trainer, *arguments)
+        shutil.rmtree(images)
+        return best
+
+    monkeypatch.setattr(Trainer, "run", train_and_lose_the_images)
+    done = run_cli("train", "--config", tiny_config, "--data", images, "--out", tmp_path / "run")
+    assert done.returncode == 0 and "best mean recall" in done.stderr + done.stdout
+    assert "no retrieval figure: " in done.stderr + done.stdout and not (tmp_path / "run" / SHEET_FILE).exists()
+    load_run(tmp_path / "run")
