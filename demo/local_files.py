@@ -40,7 +40,7 @@ from .zip_stream import zip_stream
 
 MEDIA_TYPES = {
     **{name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
-    **{"MPO": "image/jpeg", "HEIF": "image/heic"},
+    **{"MPO": "image/jpeg", "HEIF": "image/heic", "JXL": "image/jxl"},
 }
 UNKNOWN_TYPE = "application/octet-stream"
 # scripts in a file, such as an SVG, must not run with the page's origin

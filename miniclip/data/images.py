@@ -1,8 +1,8 @@
 """Open an image file: check it, decode it, turn it upright, convert it to sRGB.
 
-In: the path or bytes of a JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000 or RAW file, or the path of a moment
-in a video (moments.py). Out: upright RGB, or an `UnreadableImage` with the reason. Training, the commands and the page
-all read images here, so they see the same pixels. This module needs no PyTorch.
+In: the path or bytes of a JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000, JPEG XL or RAW file, or the path of a
+moment in a video (moments.py). Out: upright RGB, or an `UnreadableImage` with the reason. Training, the commands and
+the page all read images here, so they see the same pixels. This module needs no PyTorch.
 """
 
 import contextlib
@@ -22,21 +22,23 @@ from PIL import Image, UnidentifiedImageError
 
 from miniclip.data.colour import to_srgb
 from miniclip.data.file_errors import file_errors
+from miniclip.data.jpeg_xl import JPEG_XL_FORMAT, is_jpeg_xl, register_jpeg_xl
 from miniclip.data.metadata import Metadata, read_metadata, upright, upright_size
 from miniclip.data.moments import VIDEO_FORMAT, file_of, is_video, second_of
 from miniclip.data.raw_preview import RAW_FORMAT, RAW_SUFFIXES, is_raw_start, raw_preview
 from miniclip.data.truncated import decode_truncated
 from miniclip.data.video import frame_at, open_video
 from miniclip.errors import UnreadableImage
+from miniclip.installation import install
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000"]  # Pillow opens MPO as JPEG
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif"),
-    *(".jp2", ".j2k", ".jpf", ".jpx", *RAW_SUFFIXES),
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".jxl", *RAW_SUFFIXES),
 )
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further images are frames of an animation
 MAX_SEEK_FRAMES, MAX_SEEK_PIXELS = 60, 60_000_000  # limits for decoding up to a later frame
-SPELLINGS = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}  # in messages
+SPELLINGS = {"WEBP": "WebP", "JPEG2000": "JPEG 2000", JPEG_XL_FORMAT: "JPEG XL"}  # in messages
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 # embedding an image of this size takes 0.7 GB of memory, 1.5 GB if it is rotated or converted to RGB, 2.2 GB if both.
 # Larger images are refused before they are decoded (Pillow itself refuses 179 million pixels)
@@ -53,6 +55,8 @@ with contextlib.suppress(ImportError):  # some systems have no wheel of it
 
     pillow_heif.register_heif_opener()
     FORMATS.append("HEIF")
+if register_jpeg_xl():
+    FORMATS.append(JPEG_XL_FORMAT)
 
 ImageSource = str | Path | bytes
 
@@ -204,6 +208,8 @@ def _unidentified(source: ImageSource) -> UnreadableImage:
         return UnreadableImage("an empty file, not an image in a known format")
     if start and HEIC.match(start) and "HEIF" not in FORMATS:
         return UnreadableImage("HEIC images need one more package: pip install pillow-heif", retryable=True)
+    if start and is_jpeg_xl(start) and JPEG_XL_FORMAT not in FORMATS:
+        return UnreadableImage(f"JPEG XL images need one more package: {install('jxl')}", retryable=True)
     if start and is_raw_start(start):
         return UnreadableImage("a RAW file without a preview; export it as JPEG")
     known = ", ".join(SPELLINGS.get(name, name) for name in FORMATS)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from miniclip.data.dates import parse_date
 from miniclip.data.exif import ExifBlock
+from miniclip.data.jpeg_xl import JPEG_XL_FORMAT
 from miniclip.data.moments import VIDEO_FORMAT
 from miniclip.data.photo_tags import EXIF_TAGS, camera_name, place_of, rating_of
 from miniclip.data.raw_preview import RAW_FORMAT, open_source, raw_exif
@@ -28,8 +29,16 @@ WANTED = (ORIENTATION, ORIGINAL, DIGITIZED, CHANGED, *EXIF_TAGS, TIFF_XMP, TIFF_
 PNG_CREATION = ("Creation Time", "creation time", "CreationTime", "create-date", "Create-Date")
 FILE_TYPES = {  # Pillow's names; a phone's MPO is a JPEG with a second image behind it
     **{name: name.lower() for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")},
-    **{"JPEG2000": "jp2", RAW_FORMAT: "raw", VIDEO_FORMAT: "video", "MPO": "jpeg", "HEIF": "heic"},
+    **{
+        "JPEG2000": "jp2",
+        RAW_FORMAT: "raw",
+        VIDEO_FORMAT: "video",
+        "MPO": "jpeg",
+        "HEIF": "heic",
+        JPEG_XL_FORMAT: "jxl",
+    },
 }
+UPRIGHT_FORMATS = ("TIFF", JPEG_XL_FORMAT)  # Pillow rotates these while loading, and swaps the stored size
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -87,14 +96,15 @@ def _readable(read: Callable[[], Value]) -> Value | None:
 
 
 def upright_size(size: tuple[int, int], image: Image.Image, metadata: Metadata) -> tuple[int, int]:
-    """Width and height of the upright image in pixels, from the stored size, which Pillow already swaps for TIFF."""
+    """Width and height of the upright image in pixels, from the stored size."""
     width, height = size
-    return (height, width) if metadata.orientation >= 5 and image.format != "TIFF" else (width, height)
+    turned = metadata.orientation >= 5 and image.format not in UPRIGHT_FORMATS
+    return (height, width) if turned else (width, height)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
     """The image, rotated upright. An image that is already upright is not copied, to save memory."""
-    if image.format == "TIFF" or orientation not in TURNS:  # Pillow rotates TIFF files while loading
+    if image.format in UPRIGHT_FORMATS or orientation not in TURNS:
         return image
     return image.transpose(TURNS[orientation])
 

@@ -15,7 +15,7 @@ KINDS = {
     "video": "mp4 mov m4v avi mkv webm wmv mpg mpeg mts m2ts 3gp flv ogv vob insv lrv",
     "PDF": "pdf",
     "drawing": "svg svgz ai eps ps dxf",
-    "image of another kind": "jxl ico tga psd psb xcf exr hdr dds pcx ppm pgm pbm pnm bpg xpm emf wmf",
+    "image of another kind": "ico tga psd psb xcf exr hdr dds pcx ppm pgm pbm pnm bpg xpm emf wmf",
 }
 KINDS = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 

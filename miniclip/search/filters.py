@@ -234,7 +234,7 @@ FILTERS: dict[str, Filter] = {
         mask=lambda index, filters: _megapixels(index) >= filters.min_megapixels,
     ),
     "file_type": Filter(
-        help="only files of this type: jpeg, png, webp, gif, tiff, bmp, avif, heic, jp2 or raw",
+        help="only files of this type: jpeg, png, webp, gif, tiff, bmp, avif, heic, jp2, jxl, raw or video",
         read=read_file_type,
         metavar="TYPE",
         mask=lambda index, filters: index.facts.file_type.rows_where(lambda name: name == filters.file_type),

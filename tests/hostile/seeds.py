@@ -13,7 +13,7 @@ from miniclip.index.store import open_writer
 from miniclip.inference.layouts import onnx_name
 from miniclip.inference.manifest import MANIFEST_FORMAT, fingerprint_of, list_files
 from miniclip.inference.score_calibration import ScoreCalibration
-from tests.support.camera_files import RAW_FILES
+from tests.support.camera_files import RAW_FILES, jpeg_xl
 from tests.support.drawing import draw_image
 from tests.support.tiny import write_backbones, write_tokenizer
 
@@ -39,7 +39,7 @@ CAPTIONS = {
 
 
 def images() -> dict[str, bytes]:
-    """One small image of each format, the JPEG with EXIF, and three RAW files."""
+    """One small image of each format, the JPEG and the JPEG XL with EXIF, and three RAW files."""
     whole = {name: RAW_FILES[name]() for name in RAW}
     image = draw_image("red", "circle", (64, 48)).resize((24, 18))
     exif = image.getexif()
@@ -52,6 +52,7 @@ def images() -> dict[str, bytes]:
         stream = io.BytesIO()
         image.convert("L" if mode == "I;16" else "RGBA" if mode == "LA" else mode).convert(mode).save(stream, name)
         whole[f"{mode.replace(';', '')}.{name.lower()}"] = stream.getvalue()
+    whole["a.jxl"] = jpeg_xl(np.asarray(image), exif.tobytes().removeprefix(b"Exif\0\0"))
     return whole
 
 

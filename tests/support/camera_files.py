@@ -1,4 +1,5 @@
-"""Files with the structure of those that cameras and phones write: RAW without sensor data, JPEG 2000, animations.
+"""Files with the structure of those that cameras and phones write: RAW without sensor data, JPEG 2000, JPEG XL,
+animations.
 
 In: a folder. Out: one file of each kind. Its colour shows whether the right image inside was read.
 """
@@ -9,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 from PIL import Image
 
 WANTED, OTHER = (200, 60, 20), (20, 60, 200)  # colours of the image to read, and of all others in the file
@@ -142,6 +145,15 @@ def cr3(orientation: int = 1) -> bytes:
     return header + box(b"moov", box(b"uuid", bytes(16) + boxes)) + box(b"mdat", jpeg() + bytes(4000))
 
 
+def jpeg_xl(pixels: np.ndarray, exif: bytes = b"") -> bytes:
+    """A lossless JPEG XL file of (H, W), (H, W, channels) or (frames, H, W, channels); with EXIF, in a container."""
+    codestream = imagecodecs.jpegxl_encode(pixels, lossless=True, usecontainer=False)
+    if not exif or not codestream.startswith(b"\xff\x0a"):
+        return codestream
+    start = box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ")
+    return start + box(b"Exif", bytes(4) + exif) + box(b"jxlc", codestream)
+
+
 def animation(kind: str, colours: Sequence[tuple[int, int, int]], **options: Any) -> bytes:
     """Frames of these colours, each with a dark dot at its own place: equal frames would be stored as one."""
     frames = [Image.new("RGB", (48, 32), colour) for colour in colours]
@@ -167,6 +179,7 @@ RAW_FILES: dict[str, Callable[[], bytes]] = {
 OTHER_FILES: dict[str, Callable[[], bytes]] = {
     "m.jp2": lambda: encode(Image.new("RGB", SIZE, WANTED), "JPEG2000"),
     "n.j2k": lambda: encode(Image.new("RGB", SIZE, WANTED), "JPEG2000", no_jp2=True),
+    "n.jxl": lambda: jpeg_xl(np.full((*SIZE[::-1], 3), WANTED, np.uint8)),
     "o.gif": lambda: animation("GIF", [WANTED] * 2 + [OTHER] * 2),
     "p.webp": lambda: animation("WEBP", [WANTED, OTHER, OTHER], lossless=True),
     "q.png": lambda: animation("PNG", [WANTED, OTHER, OTHER]),
@@ -182,11 +195,11 @@ ODD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut.jp2": (lambda: encode(Image.effect_noise(SIZE, 90), "JPEG2000")[:900], "damaged image"),
 }
 # skipped, but counted by kind
-PASSED_OVER = {"film.vob": "video (.vob)", "paper.pdf": "PDF (.pdf)", "new.jxl": "image of another kind (.jxl)"}
+PASSED_OVER = {"film.vob": "video (.vob)", "paper.pdf": "PDF (.pdf)", "layers.psd": "image of another kind (.psd)"}
 
 
 def write_camera_files(folder: Path) -> None:
-    """Write twenty readable files, four unreadable ones, and three that are skipped."""
+    """Write twenty-one readable files, four unreadable ones, and three that are skipped."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in {**RAW_FILES, **OTHER_FILES}.items():
         (folder / name).write_bytes(make())

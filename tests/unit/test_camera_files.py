@@ -121,7 +121,7 @@ def test_all_files_are_indexed_or_named(
     write_camera_files(folder)
     report = update_index(str(folder), encoders, tmp_path / "index")
     index = ImageIndex.open(tmp_path / "index")
-    assert {path.name for path in index.paths} == {*RAW_FILES, *OTHER_FILES} and len(index) == 20
+    assert {path.name for path in index.paths} == {*RAW_FILES, *OTHER_FILES} and len(index) == 21
     reasons = {Path(problem.path).name: problem.reason for problem in report.skipped}
     assert reasons.keys() == ODD_FILES.keys()
     for name, (_, words) in ODD_FILES.items():

@@ -36,6 +36,7 @@ NOT_LOCKED = {
     "ocr",
     "video",  # locked all the same, by dev
     "mcp",  # by dev, too
+    "jxl",  # by dev, too
 }  # extras that no target of the Makefile installs with LOCKED=1
 ROOMS = ("miniclip", "train", "export", "demo", "benchmarks", "docs")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
