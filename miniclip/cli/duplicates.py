@@ -61,13 +61,14 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from miniclip.data.paths import printable
-    from miniclip.search.duplicates import find_duplicates, kinds, to_delete
+    from miniclip.search.duplicates import check_threshold, find_duplicates, kinds, to_delete
 
     moves = arguments.trash or arguments.move_to is not None
     if arguments.yes and not moves:
         raise MiniClipError("--yes needs an action; add --move-to FOLDER or --trash")
     if moves and (arguments.json or arguments.null):
         raise MiniClipError("--move-to and --trash print their own list; leave out --json and -0")
+    check_threshold(arguments.threshold)  # before the folder is indexed, which may take long
     index = _open_index(arguments)
     groups = find_duplicates(index, arguments.threshold)
     if moves:

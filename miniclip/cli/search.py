@@ -128,8 +128,10 @@ def run(arguments: argparse.Namespace) -> int:
             'give words, as in miniclip search "a red car", or --image FILE, or a filter such as --after'
         )
     images = [_image(place) for place in arguments.image]
+    query = _query(arguments, words, images)
+    query.check_values()  # before the folder is indexed, which may take long
     searcher = _open_searcher(arguments, folder)
-    query = _query(arguments, words, images, searcher)
+    query = replace(query, rows=_rows(arguments, searcher))
     result, missing = _present(query, searcher)
     result = replace(result, hits=_likely(arguments, query, result, searcher))
     hits = result.hits
@@ -179,7 +181,7 @@ def _image(place: str) -> "ImageSource":
 
     if is_web_address(place):
         return fetch_image(place)
-    if not os.path.exists(file_of(place)):  # before the folder is indexed, which may take long
+    if not os.path.exists(file_of(place)):
         raise MiniClipError(f"{place}: no such file")
     return Path(place)
 
@@ -215,18 +217,11 @@ def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Search
     return Searcher(images, encoders, backend)
 
 
-def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageSource"], searcher: "Searcher") -> Query:
-    rows = [searcher.index.row_of(path) for path in arguments.like]
-    for path, row in zip(arguments.like, rows, strict=True):
-        if row is None:
-            raise MiniClipError(f"{path} is not in the index; search by any image with --image {path}")
-    if arguments.folder is not None and not searcher.index.below(arguments.folder).any():
-        first = os.path.dirname(searcher.index.paths.text(0))
-        raise MiniClipError(f"no image of the index is below {arguments.folder}; the first is in {first}")
+def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageSource"]) -> Query:
+    """The query, still without the rows of `--like`."""
     return Query(
         texts=tuple(words),
         images=tuple(images),
-        rows=tuple(row for row in rows if row is not None),
         minus=tuple(arguments.minus),
         text_weight=arguments.text_weight,
         minus_weight=arguments.minus_weight,
@@ -236,6 +231,20 @@ def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageS
         names=not arguments.no_names,
         top_k=arguments.top_k,
     )
+
+
+def _rows(arguments: argparse.Namespace, searcher: "Searcher") -> tuple[int, ...]:
+    """The rows of `--like`. `MiniClipError` if an image or the folder of `--folder` is not in the index."""
+    rows = []
+    for path in arguments.like:
+        row = searcher.index.row_of(path)
+        if row is None:
+            raise MiniClipError(f"{path} is not in the index; search by any image with --image {path}")
+        rows.append(row)
+    if arguments.folder is not None and not searcher.index.below(arguments.folder).any():
+        first = os.path.dirname(searcher.index.paths.text(0))
+        raise MiniClipError(f"no image of the index is below {arguments.folder}; the first is in {first}")
+    return tuple(rows)
 
 
 def _present(query: Query, searcher: "Searcher") -> tuple["SearchResult", int]:

@@ -193,6 +193,8 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
                 found.unreadable_folders.append(stored_path(entry.path) + "/")
             else:
                 found.pass_over(entry.name)
+                if is_video(entry.name) and not ignore.leaves_out(entry.path, is_folder=False):
+                    found.unread_videos.add(stored_path(entry.path))
         folders += reversed(subfolders)
 
 

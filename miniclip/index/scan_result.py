@@ -56,6 +56,7 @@ class ScanResult:
     problems: list[Problem] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)  # stored paths, each with a trailing slash
     unreadable_files: set[str] = field(default_factory=set)  # stored paths
+    unread_videos: set[str] = field(default_factory=set)  # stored paths, if the extra `video` is not installed
     captions_unknown: bool = False  # unreadable folders: indexed images below them are kept
     root: str = ""  # names are shown relative to this folder
     left_out: Counter[str] = field(default_factory=Counter)  # folders that are not the user's, by name
@@ -72,7 +73,8 @@ class ScanResult:
 
     def hides(self, path: str) -> bool:
         """Whether a stored path that was not found may still be there."""
-        return path in self.unreadable_files or path.startswith(tuple(self.unreadable_folders))
+        is_known = path in self.unreadable_files or path in self.unread_videos
+        return is_known or path.startswith(tuple(self.unreadable_folders))
 
     def remarks(self) -> list[str]:
         """One line each for excluded folders, skipped files, and captions."""

@@ -154,4 +154,4 @@ def is_current(summary: Summary, found: ScanResult) -> bool:
                 return False
         elif state != file.state or (not found.captions_unknown and tuple(summary.captions[row]) != file.captions):
             return False
-    return not rows and not reported
+    return rows.keys() | reported.keys() <= found.unread_videos  # their rows and problems are kept

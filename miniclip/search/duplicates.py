@@ -20,13 +20,18 @@ FEW_BLOCKS = 20  # these finish before a bar could be read
 BLOCK = 1024  # rows compared at a time: 4 MB of scores with as many rows, 16 MB of pairs if all are similar
 
 
+def check_threshold(threshold: float) -> None:
+    """`InvalidArgument` unless it is a similarity above 0, and at most 1."""
+    if not 0 < threshold <= 1:
+        raise InvalidArgument("threshold", f"must be above 0 and at most 1, got {threshold:g}")
+
+
 def find_duplicates(index: ImageIndex, threshold: float = 0.97) -> list[list[int]]:
     """Groups of two or more rows, each linked to another by a similarity of at least `threshold`, in row order.
 
-    A threshold of 1 finds equal files only. Errors: `MiniClipError` when it is not from 0 to 1.
+    A threshold of 1 finds equal files only. Errors: those of `check_threshold`.
     """
-    if not 0 < threshold <= 1:
-        raise InvalidArgument("threshold", f"must be above 0 and at most 1, got {threshold:g}")
+    check_threshold(threshold)
     group = index.content.astype(np.int64).copy()  # (N,) the first row of each group; equal files are already joined
     frames = index.frames
     for first, second in _similar_pairs(index.image_embeds, threshold) if threshold < 1 else ():

@@ -46,13 +46,17 @@ class Query(Filters):
         """`MiniClipError` for an empty query, `InvalidArgument` for an invalid field."""
         if not self.has_subject or any(not text.strip() for text in self.texts + self.minus):
             raise MiniClipError("the query is empty; type what the image should show")
+        if any(not 0 <= row < images for row in self.rows):
+            wrong = next(row for row in self.rows if not 0 <= row < images)
+            raise InvalidArgument("rows", f"must be from 0 to {images - 1}, got {wrong}")
+        self.check_values()
+
+    def check_values(self) -> None:
+        """`InvalidArgument` for a weight, a `top_k` or a filter that is invalid for every index."""
         if not 0 <= self.text_weight <= 1:
             raise InvalidArgument("text_weight", f"must be from 0 to 1, got {self.text_weight:g}")
         if not 0 <= self.minus_weight <= 2:
             raise InvalidArgument("minus_weight", f"must be from 0 to 2, got {self.minus_weight:g}")
-        if any(not 0 <= row < images for row in self.rows):
-            wrong = next(row for row in self.rows if not 0 <= row < images)
-            raise InvalidArgument("rows", f"must be from 0 to {images - 1}, got {wrong}")
         if self.top_k < 0:
             raise InvalidArgument("top_k", f"must be at least 0, got {self.top_k}")
         self.check_filters()

@@ -185,6 +185,23 @@ def test_a_missing_image_is_reported_before_the_folder_is_indexed(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["search", "red", "--text-weight", "2"], "--text-weight must be from 0 to 1, got 2"),
+        (["search", "red", "--minus-weight", "3"], "--minus-weight must be from 0 to 2, got 3"),
+        (["search", "red", "--within", "3"], "--within needs a place as well, such as --near 48.86,2.35"),
+        (["duplicates", "--threshold", "2"], "--threshold must be above 0 and at most 1, got 2"),
+    ],
+)
+def test_a_wrong_value_is_reported_before_the_folder_is_indexed(
+    typed: list[str], message: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MiniClipError) as refused:
+        run([*typed, str(photos)])
+    assert str(refused.value) == message and capsys.readouterr().err == ""
+
+
 def test_an_error_names_the_typed_flag(tiny_index: Path) -> None:
     with pytest.raises(MiniClipError, match=r"^--text-weight must be from 0 to 1, got 2"):
         run(["search", "red", "--index", str(tiny_index), "--text-weight", "2"])

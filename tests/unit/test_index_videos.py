@@ -217,6 +217,19 @@ def test_without_the_extra_videos_are_passed_over_counted_and_named(
         update_index(str(folder), encoders, tmp_path / "other")
 
 
+def test_an_update_without_the_extra_keeps_the_frames_of_videos_that_still_exist(
+    encoders: OnnxEncoders, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "index"
+    update_index(str(folder), encoders, out)
+    for module in (scan, scan_result):
+        monkeypatch.setattr(module, "can_read_video", lambda: False)
+    assert is_up_to_date(str(folder), out, encoders.bundle.fingerprint)
+    (folder / "b's.webm").unlink()
+    assert counts(update_index(str(folder), encoders, out)) == (0, 4, 2, 0)
+    assert rows(out) == {name: BOTH[name] for name in ("a.mp4", "c.png")}
+
+
 def test_a_file_that_is_named_like_a_moment_is_refused(encoders: OnnxEncoders, folder: Path, tmp_path: Path) -> None:
     """A caption file may name any file. This one would be taken for a frame of another."""
     shutil.copy(folder / "c.png", folder / "a.mp4#t=3")
