@@ -68,12 +68,7 @@ def scan_images(source: str, exclude: Sequence[str] = ()) -> ScanResult:
 
 def _no_images(problem: str, found: ScanResult) -> MiniClipError:
     remarks = "; ".join(["", *found.remarks()])
-    return MiniClipError(f"{problem}; MiniCLIP reads {', '.join(suffix[1:] for suffix in _suffixes())}{remarks}")
-
-
-def _suffixes() -> tuple[str, ...]:
-    """Endings of the files to index; videos need the extra `video`."""
-    return (*SUFFIXES, *VIDEO_SUFFIXES) if can_read_video() else SUFFIXES
+    return MiniClipError(f"{problem}; MiniCLIP reads JPEG, PNG, WebP, HEIC, RAW and other images{remarks}")
 
 
 def absolute(source: str) -> str:
@@ -160,7 +155,7 @@ def _walk(root: str, found: ScanResult, ignore: Ignore) -> Iterator[str]:
     """Paths with an image's suffix, folder by folder in the order of names."""
     seen: set[tuple[int, int]] = set()
     folders = [root]
-    suffixes = _suffixes()
+    suffixes = (*SUFFIXES, *VIDEO_SUFFIXES) if can_read_video() else SUFFIXES
     while folders:
         folder = folders.pop()
         try:
