@@ -9,46 +9,53 @@ import dataclasses
 import difflib
 import tomllib
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from miniclip.errors import MiniClipError
+from miniclip.models.options import ABOVE_0, BELOW_1, NOT_NEGATIVE, Bound, at_least, bound_of, choice, option
+from miniclip.models.pooling import POOLED, TEXT_POOLINGS, VISION_POOLINGS
 
-
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+MAX_SEED = 2**40 - 1  # a step's seed is a million times as large and must stay below 2**64
+SEED = Bound(f"from 0 to {MAX_SEED}", lambda value: 0 <= value <= MAX_SEED)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The two backbones and the projection heads."""
 
-    vision: str = _option("package:efficientnet-lite0", "vision backbone: folder, Hugging Face id, or package:NAME")
-    text: str = _option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
-    vision_pooling: str = _option("auto", "auto | cls | mean | cls+mean: pooling of the vision backbone's output")
-    text_pooling: str = _option("auto", "auto | cls | mean | eos: pooling of the text backbone's output")
-    head: str = _option(
+    vision: str = option("package:efficientnet-lite0", "vision backbone: folder, Hugging Face id, or package:NAME")
+    text: str = option("package:all-minilm-l6-v2", "text backbone: folder, Hugging Face id, or package:NAME")
+    vision_pooling: str = choice(
+        "auto",
+        ("auto", *(name for name in VISION_POOLINGS if name != POOLED)),
+        "pooling of the vision backbone's output",
+    )
+    text_pooling: str = choice("auto", ("auto", *TEXT_POOLINGS), "pooling of the text backbone's output")
+    head: str = option(
         "mlp",
         "mlp; linear: the heads of the CLIP that both --model.vision and --model.text name; "
         "affine: linear with bias, as in imported checkpoints",
+        Bound("one of mlp, linear, affine", lambda value: value in ("mlp", "linear", "affine")),
     )
-    projection_dim: int = _option(256, "dimension of the shared embedding space")
-    dropout: float = _option(0.1, "dropout inside the projection heads")
-    image_size_px: int = _option(224, "height and width of the vision tower's input, in pixels")
-    max_tokens: int = _option(64, "longer captions are cut to this many tokens")
+    projection_dim: int = option(256, "dimension of the shared embedding space", at_least(2))
+    dropout: float = option(0.1, "dropout inside the projection heads", BELOW_1)
+    image_size_px: int = option(224, "height and width of the vision tower's input, in pixels", at_least(32))
+    max_tokens: int = option(64, "longer captions are cut to this many tokens", at_least(3))
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Additional training data and caption augmentation."""
 
-    seed: int = _option(0, "seed of the 80/10/10 split where a data set has no official one")
-    prototypes: bool = _option(False, "add pairs of an ImageNet class name and its weight vector in the classifier")
-    prototypes_per_batch: int = _option(256, "number of these prototype pairs in each batch")
-    name_templates: bool = _option(False, "also turn captions that are bare names into sentences: a picture of a NAME")
-    caption_augment: float = _option(
-        0.0, "share of sentences that are shortened: without articles, or without some words"
+    seed: int = option(0, "seed of the 80/10/10 split where a data set has no official one", SEED)
+    prototypes: bool = option(False, "add pairs of an ImageNet class name and its weight vector in the classifier")
+    prototypes_per_batch: int = option(256, "number of these prototype pairs in each batch", at_least(1))
+    name_templates: bool = option(False, "also turn captions that are bare names into sentences: a picture of a NAME")
+    caption_augment: float = option(
+        0.0,
+        "share of sentences that are shortened: without articles, or without some words",
+        Bound("in [0, 1]", lambda value: 0 <= value <= 1),
     )
 
 
@@ -56,46 +63,77 @@ class DataConfig:
 class TrainConfig:
     """One training run."""
 
-    setup: int = _option(1, "1: heads only · 2: everything · 3: the last two blocks of each tower and the heads")
-    start_from: str = _option("", "run folder with the initial weights; for setup 3, a run of setup 2")
-    vision_blocks: int = _option(-1, "train the last N vision blocks instead of those of the setup; 99: all blocks")
-    text_blocks: int = _option(-1, "train the last N text blocks instead of those of the setup; 99: all blocks")
-    epochs: int = _option(12, "passes over the training images")
-    batch_size: int = _option(1024, "captions per step; captions of other images in the batch are negatives")
-    captions_per_image: int = _option(0, "captions of each image per epoch, in the same batch; 0: all, in any order")
-    micro_batch: int = _option(0, "GradCache: captions that pass through the towers at once; 0: the whole batch")
-    learning_rate: float = _option(1e-3, "peak learning rate of the heads")
-    vision_learning_rate: float = _option(1e-5, "peak learning rate of the vision tower's trained blocks")
-    text_learning_rate: float = _option(1e-5, "peak learning rate of the text tower's trained blocks")
-    layer_decay: float = _option(1.0, "factor from each block's learning rate to that of the block below it")
-    weight_decay: float = _option(0.1, "AdamW weight decay")
-    warmup_fraction: float = _option(0.05, "share of the steps during which the learning rate rises")
-    loss: str = _option("infonce", "infonce | sigmoid | multi-positive | triplet")
-    margin: float = _option(0.2, "margin of the triplet loss")
-    feature_noise: float = _option(0.0, "standard deviation of Gaussian noise on the standardised features")
-    mixup: float = _option(0.0, "mixup of cached features of both towers, with shares from Beta(N, N); 0: off")
-    views: int = _option(
+    setup: int = option(
+        1,
+        "1: heads only · 2: everything · 3: the last two blocks of each tower and the heads",
+        Bound("1, 2 or 3", lambda value: value in (1, 2, 3)),
+    )
+    start_from: str = option("", "run folder with the initial weights; for setup 3, a run of setup 2")
+    vision_blocks: int = option(
+        -1, "train the last N vision blocks instead of those of the setup; 99: all blocks", at_least(-1)
+    )
+    text_blocks: int = option(
+        -1, "train the last N text blocks instead of those of the setup; 99: all blocks", at_least(-1)
+    )
+    epochs: int = option(12, "passes over the training images", at_least(1))
+    batch_size: int = option(
+        1024,
+        "captions per step; captions of other images in the batch are negatives",
+        Bound("at least 2 for a contrastive loss", lambda value: value >= 2),
+    )
+    captions_per_image: int = option(
+        0, "captions of each image per epoch, in the same batch; 0: all, in any order", at_least(0)
+    )
+    micro_batch: int = option(
+        0, "GradCache: captions that pass through the towers at once; 0: the whole batch", at_least(0)
+    )
+    learning_rate: float = option(1e-3, "peak learning rate of the heads", ABOVE_0)
+    vision_learning_rate: float = option(1e-5, "peak learning rate of the vision tower's trained blocks", ABOVE_0)
+    text_learning_rate: float = option(1e-5, "peak learning rate of the text tower's trained blocks", ABOVE_0)
+    layer_decay: float = option(
+        1.0,
+        "factor from each block's learning rate to that of the block below it",
+        Bound("in (0, 1]", lambda value: 0 < value <= 1),
+    )
+    weight_decay: float = option(0.1, "AdamW weight decay", NOT_NEGATIVE)
+    warmup_fraction: float = option(0.05, "share of the steps during which the learning rate rises", BELOW_1)
+    loss: str = choice("infonce", ("infonce", "sigmoid", "multi-positive", "triplet"))
+    margin: float = option(0.2, "margin of the triplet loss", ABOVE_0)
+    feature_noise: float = option(
+        0.0, "standard deviation of Gaussian noise on the standardised features", NOT_NEGATIVE
+    )
+    mixup: float = option(
+        0.0, "mixup of cached features of both towers, with shares from Beta(N, N); 0: off", NOT_NEGATIVE
+    )
+    views: int = option(
         1,
         "views of each image: the image, then random crops, some mirrored; new ones each epoch if all blocks train",
+        at_least(1),
     )
-    ema: float = _option(0.0, "validate and keep an exponential moving average of this decay; 0: off")
-    clip_norm: float = _option(1.0, "gradients are clipped to this norm")
-    patience: int = _option(5, "stop after this many epochs without a better mean recall")
-    select: str = _option(
-        "first", "first | all | last: keep the epoch that is best on the first source, the best on all, or the last one"
+    ema: float = option(0.0, "validate and keep an exponential moving average of this decay; 0: off", BELOW_1)
+    clip_norm: float = option(1.0, "gradients are clipped to this norm", Bound("above 0", lambda value: value > 0))
+    patience: int = option(5, "stop after this many epochs without a better mean recall", at_least(1))
+    select: str = choice(
+        "first",
+        ("first", "all", "last"),
+        "keep the epoch that is best on the first source, the best on all, or the last one",
     )
-    teacher: str = _option("", "bundles or runs to distil from, separated by commas")
-    teacher_weight: float = _option(1.0, "weight of the distillation loss relative to the main loss")
-    teacher_features: float = _option(
-        0.0, "weight of the distance to the teacher's embeddings, after a learned map; 0: off"
+    teacher: str = option("", "bundles or runs to distil from, separated by commas")
+    teacher_weight: float = option(1.0, "weight of the distillation loss relative to the main loss", NOT_NEGATIVE)
+    teacher_features: float = option(
+        0.0, "weight of the distance to the teacher's embeddings, after a learned map; 0: off", NOT_NEGATIVE
     )
-    teacher_images: str = _option("", "folder of images without captions, which only the teacher describes")
-    teacher_images_per_batch: int = _option(256, "images of --train.teacher_images in each step")
-    word_weight: float = _option(
-        0.0, "weight of the loss on single words of the captions, for one-word searches; 0: off, 0.2: released model"
+    teacher_images: str = option("", "folder of images without captions, which only the teacher describes")
+    teacher_images_per_batch: int = option(256, "images of --train.teacher_images in each step", at_least(1))
+    word_weight: float = option(
+        0.0,
+        "weight of the loss on single words of the captions, for one-word searches; 0: off, 0.2: released model",
+        NOT_NEGATIVE,
     )
-    save_minutes: float = _option(2.0, "minutes between saved training states")
-    seed: int = _option(0, "seed of weights, order, noise and crops")
+    save_minutes: float = option(
+        2.0, "minutes between saved training states", Bound("above 0", lambda value: value > 0)
+    )
+    seed: int = option(0, "seed of weights, order, noise and crops", SEED)
 
 
 @dataclass(frozen=True)
@@ -209,67 +247,32 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def _check(config: Config) -> None:
     """Refuse values that cannot work, each with its flag and the bound."""
-    model, data, train = config.model, config.data, config.train
-    rules: list[tuple[bool, str, str | tuple[str, ...], Any]] = [
-        (train.batch_size >= 2, "--train.batch_size", "at least 2 for a contrastive loss", train.batch_size),
-        (train.batch_size >= 2 * train.captions_per_image, "--train.batch_size",
-         "at least twice --train.captions_per_image: a batch of one image has no negatives", train.batch_size),
-        (train.epochs >= 1, "--train.epochs", "at least 1", train.epochs),
-        (0 < train.learning_rate < inf, "--train.learning_rate", "above 0 and finite", train.learning_rate),
-        (0 <= train.weight_decay < inf, "--train.weight_decay", "at least 0 and finite", train.weight_decay),
-        (0 <= train.warmup_fraction < 1, "--train.warmup_fraction", "in [0, 1)", train.warmup_fraction),
-        (0 <= train.feature_noise < inf, "--train.feature_noise", "at least 0 and finite", train.feature_noise),
-        (0 <= train.mixup < inf, "--train.mixup", "at least 0 and finite", train.mixup),
-        (train.clip_norm > 0, "--train.clip_norm", "above 0", train.clip_norm),
-        (train.patience >= 1, "--train.patience", "at least 1", train.patience),
-        (train.setup in (1, 2, 3), "--train.setup", "1, 2 or 3", train.setup),
-        (train.captions_per_image >= 0, "--train.captions_per_image", "at least 0", train.captions_per_image),
-        (train.micro_batch >= 0, "--train.micro_batch", "at least 0", train.micro_batch),
-        (0 < train.vision_learning_rate < inf, "--train.vision_learning_rate", "above 0 and finite",
-         train.vision_learning_rate),
-        (0 < train.text_learning_rate < inf, "--train.text_learning_rate", "above 0 and finite",
-         train.text_learning_rate),
-        (0 < train.layer_decay <= 1, "--train.layer_decay", "in (0, 1]", train.layer_decay),
-        (train.vision_blocks >= -1, "--train.vision_blocks", "at least -1", train.vision_blocks),
-        (train.text_blocks >= -1, "--train.text_blocks", "at least -1", train.text_blocks),
-        (train.loss in LOSSES, "--train.loss", LOSSES, train.loss),
-        (0 < train.margin < inf, "--train.margin", "above 0 and finite", train.margin),
-        (train.views >= 1, "--train.views", "at least 1", train.views),
-        (0 <= train.ema < 1, "--train.ema", "in [0, 1)", train.ema),
-        (0 <= train.seed < SEEDS, "--train.seed", f"from 0 to {SEEDS - 1}", train.seed),
-        (0 <= data.seed < SEEDS, "--data.seed", f"from 0 to {SEEDS - 1}", data.seed),
-        (train.save_minutes > 0, "--train.save_minutes", "above 0", train.save_minutes),
-        (train.select in SELECTIONS, "--train.select", SELECTIONS, train.select),
-        (0 <= train.teacher_weight < inf, "--train.teacher_weight", "at least 0 and finite", train.teacher_weight),
-        (0 <= train.word_weight < inf, "--train.word_weight", "at least 0 and finite", train.word_weight),
-        (not (train.word_weight and train.mixup), "--train.word_weight", "0 with --train.mixup", train.word_weight),
-        (0 <= train.teacher_features < inf, "--train.teacher_features", "at least 0 and finite",
-         train.teacher_features),
-        (train.teacher_images_per_batch >= 1, "--train.teacher_images_per_batch", "at least 1",
-         train.teacher_images_per_batch),
-        (not train.teacher_images or bool(train.teacher), "--train.teacher",
-         "a model that describes the images of --train.teacher_images", train.teacher or "none"),
-        (0 <= data.caption_augment <= 1, "--data.caption_augment", "in [0, 1]", data.caption_augment),
-        (model.head in HEADS, "--model.head", HEADS, model.head),
-        (model.head != "linear" or model.text == model.vision,
-         "--model.text", "the CLIP of --model.vision", model.text),
-        (0 <= model.dropout < 1, "--model.dropout", "in [0, 1)", model.dropout),
-        (model.projection_dim >= 2, "--model.projection_dim", "at least 2", model.projection_dim),
-        (model.image_size_px >= 32, "--model.image_size_px", "at least 32", model.image_size_px),
-        (model.max_tokens >= 3, "--model.max_tokens", "at least 3", model.max_tokens),
-        (model.vision_pooling in VISION_POOLINGS, "--model.vision_pooling", VISION_POOLINGS, model.vision_pooling),
-        (model.text_pooling in TEXT_POOLINGS, "--model.text_pooling", TEXT_POOLINGS, model.text_pooling),
-        (data.prototypes_per_batch >= 1, "--data.prototypes_per_batch", "at least 1", data.prototypes_per_batch),
-    ]  # fmt: skip
-    for holds, flag, bound, value in rules:
+    model, train = config.model, config.train
+    rules = [
+        (
+            bound_of(item).accepts(getattr(getattr(config, section), item.name)),
+            f"{section}.{item.name}",
+            bound_of(item).wanted,
+        )
+        for section, cls in SECTIONS.items()
+        for item in dataclasses.fields(cls)
+    ]
+    rules += [
+        (
+            train.batch_size >= 2 * train.captions_per_image,
+            "train.batch_size",
+            "at least twice --train.captions_per_image: a batch of one image has no negatives",
+        ),
+        (not (train.word_weight and train.mixup), "train.word_weight", "0 with --train.mixup"),
+        (
+            bool(train.teacher) or not train.teacher_images,
+            "train.teacher",
+            "a model that describes the images of --train.teacher_images",
+        ),
+        (model.head != "linear" or model.text == model.vision, "model.text", "the CLIP of --model.vision"),
+    ]
+    for holds, name, wanted in rules:
         if not holds:
-            wanted = bound if isinstance(bound, str) else "one of " + ", ".join(bound)
-            raise MiniClipError(f"{flag} must be {wanted}, got {value}")
-
-
-SEEDS = 2**40  # a step's seed is a million times as large and must stay below 2**64
-VISION_POOLINGS = ("auto", "cls", "mean", "cls+mean")
-HEADS = ("mlp", "linear", "affine")
-SELECTIONS = ("first", "all", "last")
-LOSSES = ("infonce", "sigmoid", "multi-positive", "triplet")
-TEXT_POOLINGS = ("auto", "cls", "mean", "eos")
+            section, _, key = name.partition(".")
+            value = getattr(getattr(config, section), key)
+            raise MiniClipError(f"--{name} must be {wanted}, got {'none' if value == '' else value}")

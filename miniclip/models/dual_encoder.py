@@ -22,6 +22,7 @@ from miniclip.models.architectures import (
     native_size,
 )
 from miniclip.models.config import ModelConfig
+from miniclip.models.pooling import POOLED, TEXT_POOLINGS, VISION_POOLINGS
 
 LOGIT_SCALE_START = math.log(1 / 0.07)
 LOGIT_SCALE_MAX = math.log(100)
@@ -112,10 +113,10 @@ class VisionTower(nn.Module):
             raise MiniClipError(f"--model.vision: a {model_type} cannot be run: {one_line(error)}") from error
         is_map = isinstance(output, Tensor) or output.last_hidden_state.ndim == 4
         self.leading_tokens = leading_tokens(backbone)
-        known = "pooled" if is_map else facts_of(backbone).pooling
+        known = POOLED if is_map else facts_of(backbone).pooling
         rule = "cls+mean" if self.leading_tokens else "mean"
         self.pooling = (rule if known == "auto" else known) if pooling == "auto" else pooling
-        if is_map and self.pooling != "pooled":
+        if is_map and self.pooling != POOLED:
             raise MiniClipError(f"--model.vision_pooling {pooling}: {model_type} has no tokens to pool; use auto")
         if "cls" in self.pooling and not self.leading_tokens:
             raise MiniClipError(f"--model.vision_pooling {pooling}: {model_type} has no class token; use auto or mean")
@@ -130,14 +131,7 @@ class VisionTower(nn.Module):
     def _pooled(self, output: Any) -> Tensor:
         if isinstance(output, Tensor):  # EfficientNetLite pools itself
             return output
-        tokens = output.last_hidden_state  # (B, T, d), the class token first; or a map (B, d, H, W)
-        if self.pooling == "pooled":
-            pooled = output.pooler_output
-            return cast(Tensor, pooled.flatten(1) if pooled is not None else tokens.mean(dim=(2, 3)))
-        if self.pooling == "cls":
-            return cast(Tensor, tokens[:, 0])
-        patches = tokens[:, self.leading_tokens :].mean(dim=1)
-        return cast(Tensor, patches if self.pooling == "mean" else torch.cat([tokens[:, 0], patches], dim=-1))
+        return VISION_POOLINGS[self.pooling](output, self.leading_tokens)
 
 
 class TextTower(nn.Module):
@@ -150,7 +144,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.backbone = backbone.eval()
         facts, model_type = facts_of(backbone), config_of(backbone).model_type
-        known = {"auto": "mean", "pooled": "eos"}.get(facts.pooling, facts.pooling)
+        known = {"auto": "mean", POOLED: "eos"}.get(facts.pooling, facts.pooling)
         self.pooling = known if pooling == "auto" else pooling
         if self.pooling == "eos" and known != "eos":
             raise MiniClipError(
@@ -167,18 +161,12 @@ class TextTower(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         if self.exact_length is not None:
-            output = self.backbone(input_ids=self._filled(input_ids, attention_mask, self.exact_length))
+            input_ids = self._filled(input_ids, attention_mask, self.exact_length)
+            attention_mask = torch.ones_like(input_ids)  # the backbone was trained without a mask
+            output = self.backbone(input_ids=input_ids)
         else:
             output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
-        if self.pooling == "eos":  # the backbone itself finds CLIP's end-of-text token or SigLIP's last position
-            return cast(Tensor, output.pooler_output)
-        tokens = output.last_hidden_state  # (B, L, d)
-        if self.pooling == "cls":
-            return cast(Tensor, tokens[:, 0])
-        if self.exact_length is not None:
-            return cast(Tensor, tokens.mean(dim=1))
-        mask = attention_mask.unsqueeze(-1).to(tokens.dtype)  # (B, L, 1)
-        return cast(Tensor, (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1))
+        return TEXT_POOLINGS[self.pooling](output, attention_mask)
 
     def _filled(self, input_ids: Tensor, attention_mask: Tensor, length: int) -> Tensor:
         """(B, L) -> (B, length), filled with the padding id of the backbone's training."""
