@@ -25,13 +25,14 @@ tags:
 
 # {name}
 
-A dual encoder of images and text, made with MiniCLIP: `{vision}` and `{text}` into {dim} dimensions.
+A dual encoder of images and text, made with MiniCLIP. Its image tower is `{vision}`, its text tower `{text}`.
+Embeddings have {dim} dimensions and unit length, so their dot product is the cosine similarity.
 
     miniclip index PICTURES --bundle {name} --out index/images
     miniclip search "a dog in the snow" --index index/images
 
-Files are in the Hugging Face / transformers.js layout: `onnx/*_model.onnx` in {files}.
-Embeddings have unit length, so their dot product is the cosine similarity.
+The files have the layout of Hugging Face and transformers.js. The folder `onnx/` has both towers in the precisions that
+were exported: {files}.
 
 transformers.js opens the folder with `CLIPTextModelWithProjection` and `CLIPVisionModelWithProjection`. It removes the
 end token of a text that is longer than the limit in `tokenizer_config.json`, so shorten such a text first. On CPUs
@@ -54,7 +55,7 @@ def write_card(folder: Path, config: Config, metrics: dict[str, float], certific
     text = head + _certificate_section(certificate)
     if "mean_recall" in metrics:
         recall = 100 * metrics["mean_recall"]
-        text += f"\nMean recall on the validation split when it was trained: {recall:.1f} % (karpathy).\n"
+        text += f"\nMean recall of the trained run, in PyTorch, on its validation split: {recall:.1f} % (karpathy).\n"
     replace_atomically(folder / "README.md", lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
@@ -83,7 +84,12 @@ def _certificate_section(certificate: dict[str, Any] | None) -> str:
         )
     lines += [
         "",
-        f"The machine: {Machine(**certificate['machine'])}, measured in the same run. A query is words to the ten best "
-        "of 10,000.",
+        "`torch-reuse` keeps freed memory between layers, and `torch-bf16` computes in bfloat16. A text query runs "
+        "from the words to the ten best of 10,000 images.",
+        "",
+        f"The machine: {Machine(**certificate['machine'])}, measured in the same run.",
+        "",
+        "    python -m export.benchmark --run RUN --bundle BUNDLE --data "
+        f"{certificate['data']} --split {certificate['split']}",
     ]
     return "\n".join(lines) + "\n"

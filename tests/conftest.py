@@ -13,8 +13,11 @@ import pytest
 
 from tests.support.cli import REPOSITORY, run_cli
 from tests.support.drawing import make_captioned_images
+from tests.support.measurements import pytest_terminal_summary, record
 from tests.support.shared import made_once
 from tests.support.tiny import write_backbones, write_recipe
+
+__all__ = ["pytest_terminal_summary", "record"]  # a hook and a fixture
 
 # Background jobs of a script, and their children, ignore Ctrl-C, but some tests send one.
 signal.signal(signal.SIGINT, signal.default_int_handler)

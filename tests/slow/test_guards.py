@@ -6,7 +6,7 @@ import pytest
 
 from tests.hostile.fuzz import TARGETS, fuzz
 from tests.mutations import MUTATIONS, outcome, prepare
-from tests.slow.conftest import Record
+from tests.support.measurements import Record
 
 SECONDS = 5
 

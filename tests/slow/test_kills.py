@@ -19,9 +19,9 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.manifest import sha256_of
 from miniclip.models.checkpoint import load_run, load_training_state
-from tests.slow.conftest import Record
 from tests.support.killed_index import BAD, GOOD, commits, images, index_eagerly, rows
 from tests.support.killing import Progress, Work, random_moment, run_and_kill, run_whole
+from tests.support.measurements import Record
 from tests.support.resuming import TOWERS, assert_same_run
 
 __all__ = ["images"]  # fixture

@@ -20,8 +20,8 @@ import pytest
 from miniclip.index.move_journal import journals, read_journal
 from miniclip.index.relocate import recover, relocate, undo
 from miniclip.index.relocation_plan import plan_relocation
-from tests.slow.conftest import Record
 from tests.support.killing import start
+from tests.support.measurements import Record
 
 KILLS, MAX_RUNS = 30, 120
 SIZES = {"one file system": (1500, 1 << 6), "two file systems": (60, 1 << 18)}  # files and bytes: tenths of a second

@@ -1,6 +1,7 @@
 """The measurements of the slow tests, as a table at the end of their run; docs/reliability.md shows it.
 
-With `MINICLIP_RECORD=FILE`, each row is also appended there as one line of JSON.
+The hook must be in the main conftest, the only one that is loaded by the process that starts pytest's workers. With
+`MINICLIP_RECORD=FILE`, each row is also appended there as one line of JSON.
 """
 
 import json
@@ -39,7 +40,7 @@ def record(record_property: Callable[[str, object], None]) -> Record:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    figures = [Figure(*value) for one in reports if one.when == "call" for name, value in one.user_properties]
+    figures = [Figure(*value) for one in reports for name, value in one.user_properties if name == "figure"]
     if not figures:
         return
     terminalreporter.section("cases tried, kills survived, requests refused, load held")
