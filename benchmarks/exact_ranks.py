@@ -1,4 +1,4 @@
-"""The expected results of exact search: random galleries, and numpy's ranks."""
+"""Random galleries, and the exact results that numpy finds in them."""
 
 import numpy as np
 

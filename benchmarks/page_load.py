@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ OTHERS = 15  # other users who search at the same time
 MAX_MS = {"painted_p50": 300, "painted_p95": 600, "server_p50": 30, "server_p95": 30}
 THINK_S = 1.0  # between two queries of another user, who types fast
 
-# runs in the page: promises the time from a key press to painted results
+# runs in the page: resolves to the times in ms from the key press to new cards and to painted results
 WATCH = """words => {
     const results = document.querySelector('#results');
     const input = document.querySelector('#words');
@@ -59,10 +60,12 @@ WATCH = """words => {
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.page_load", description="Time the page's searches.")
-    parser.add_argument("--bundle", required=True, type=Path, help="bundle that searches")
+    parser.add_argument("--bundle", required=True, type=Path, help="bundle to search with")
     parser.add_argument("--images", required=True, type=Path, help="folder of JPEGs")
     parser.add_argument("--image-count", type=int, default=5000, help="number of images to search (default 5000)")
-    parser.add_argument("--queries", type=int, default=60, help="queries in each of the two parts (default 60)")
+    parser.add_argument(
+        "--queries", type=int, default=60, help="queries of each measurement: one user, then sixteen (default 60)"
+    )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -73,25 +76,26 @@ def main() -> int:
             figures = {"images": arguments.image_count, "start_s": page.start_s}
             figures["one"] = measure(page.url, arguments.queries)
             stop = threading.Event()
-            users = [threading.Thread(target=keep_searching, args=(page.url, seed, stop)) for seed in range(OTHERS)]
-            for user in users:
-                user.start()
-            figures["sixteen"] = measure(page.url, arguments.queries)
-            stop.set()
-            for user in users:
-                user.join()
+            with ThreadPoolExecutor(OTHERS) as pool:
+                users = [pool.submit(keep_searching, page.url, seed, stop) for seed in range(OTHERS)]
+                try:
+                    figures["sixteen"] = measure(page.url, arguments.queries)
+                finally:
+                    stop.set()
+                for user in users:
+                    user.result()  # raises the error of a user whose search failed
     print(f"{'':26}{'cards p50':>11}{'p95':>9}{'painted p50':>13}{'p95':>9}{'server p50':>12}{'p95':>9}")
     for name, label in (("one", "one user"), ("sixteen", "sixteen users at once")):
-        values = [figures[name][f"{what}_p{q}_ms"] for what in ("cards", "painted", "server") for q in (50, 95)]
+        values = [figures[name][f"{part}_p{q}_ms"] for part in ("cards", "painted", "server") for q in (50, 95)]
         widths = 8, 6, 10, 6, 9, 6
-        print(f"{label:26}" + "".join(f"{own:{width}.0f} ms" for own, width in zip(values, widths, strict=True)))
-    passed = True
+        print(f"{label:26}" + "".join(f"{value:{width}.0f} ms" for value, width in zip(values, widths, strict=True)))
+    passed = []
     for name, limit in MAX_MS.items():
         most = max(figures[part][f"{name}_ms"] for part in ("one", "sixteen"))
         print(f"{name.replace('_', ' '):12} {most:.0f} ms, at most {limit} ms: {'ok' if most <= limit else 'FAILED'}")
-        passed = passed and most <= limit
+        passed.append(most <= limit)
     write_result(arguments.json, figures)
-    return 0 if passed else 1
+    return 0 if all(passed) else 1
 
 
 def gather(images: Path, folder: Path, count: int) -> Path:
@@ -133,6 +137,8 @@ class Page:
         for line in self._process.stdout:
             if "search page is at" in line:
                 break
+        else:
+            raise MiniClipError("the page ended before it was ready; its message is above")
         self.start_s = time.perf_counter() - started
         return self
 
@@ -142,7 +148,7 @@ class Page:
 
 
 def measure(url: str, queries: int) -> dict[str, float]:
-    """Type new queries; returns percentiles in ms."""
+    """Type queries that nobody has typed before; returns percentiles of the times in ms."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
@@ -167,8 +173,8 @@ def measure(url: str, queries: int) -> dict[str, float]:
             taken.append(tab.evaluate("window.measured"))
         browser.close()
     return {
-        f"{what}_p{q}_ms": float(np.percentile([one[what] for one in taken[3:]], q))
-        for what in ("cards", "painted", "server")
+        f"{part}_p{q}_ms": float(np.percentile([times[part] for times in taken[3:]], q))
+        for part in ("cards", "painted", "server")
         for q in (50, 95)
     }
 

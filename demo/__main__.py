@@ -43,7 +43,7 @@ def parser() -> ArgumentParser:
     call = program("demo")
     flags = ArgumentParser(
         prog=call,
-        description="Search images with words, in the browser.",
+        description="Search images with words, in the browser. miniclip demo FOLDER is short for --images FOLDER.",
         example=f"{call} --images ~/Pictures",
     )
     flags.add_argument(
@@ -53,7 +53,7 @@ def parser() -> ArgumentParser:
     )
     images = flags.add_mutually_exclusive_group()
     images.add_argument("--images", help="folder of images, caption file, hf:USER/NAME, or openmoji")
-    images.add_argument("--index", type=Path, help="index folder, from: miniclip index")
+    images.add_argument("--index", type=Path, help="an index that miniclip index made")
     flags.add_argument("--share", action="store_true", help="also open a public link; it needs a login")
     flags.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="require this login")
     flags.add_argument(

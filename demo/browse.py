@@ -51,13 +51,15 @@ class Browse:
             "count": len(rows),
             "heading": t("all_images" if is_all else "image_count", count=len(rows)),
             "gallery": self.gallery.previews.version,
-            "months": [[_name(months[start]), count] for start, count in zip(starts, counts.tolist(), strict=True)],
+            "months": [
+                [_month_name(months[start]), count] for start, count in zip(starts, counts.tolist(), strict=True)
+            ],
         }
 
     def cards(self, form: Form) -> dict[str, Any]:
         """The form's filters, `start` and `count` -> the images of that range.
 
-        Each is a list: row, title, preview, whether its file exists, and the second if it is a moment in a video.
+        Each is a list: row, title, preview, whether its file exists and, for a moment in a video, its time in seconds.
         """
         self.gallery.check_gallery(form)
         rows = self.rows(read_query(form, self.gallery))
@@ -73,8 +75,8 @@ class Browse:
         return card if second is None else [*card, second]
 
 
-def _name(months: np.int64) -> str:
-    """The name of a month, counted from January 1970."""
+def _month_name(months: np.int64) -> str:
+    """The name of the month that is this many months after January 1970."""
     if months == np.iinfo(np.int64).min:
         return t("without_date")
     return month(1970 + int(months) // 12, int(months) % 12 + 1)

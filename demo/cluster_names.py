@@ -15,12 +15,12 @@ from miniclip.inference.score_calibration import ScoreCalibration
 from .vocabulary import WORDS
 
 MAX_CLUSTERS = 40
-MIN_IN_CLUSTER = 12  # images
-FIT_SAMPLE = 10_000  # images that k-means is fitted to
+IMAGES_PER_CLUSTER = 12  # on average, at least
+FIT_SAMPLE = 10_000  # k-means is fitted to this many images, or up to twice as many
 K_MEANS_STEPS = 15
 BEST_WORDS = 3  # a word describes an image only if it is among the image's best
-MIN_SHARE = 0.3  # of a cluster's images that the word describes; for a noun alone, probabilities are often low
-MIN_LEAD = 0.18  # of a word's similarity to a cluster's mean over that to the mean of all images
+MIN_SHARE = 0.3  # least share of a cluster's images that its word describes; a noun alone often has a low probability
+MIN_LEAD = 0.18  # least difference of a word's similarities to the mean of the cluster and to that of all images
 IMAGES_PER_CELL = 3  # on average, in the grid that finds where on the map a group is dense
 MIN_CELLS, MAX_CELLS = 8, 64  # per side of that grid
 MIN_PURITY = 0.15  # share of the images around a name that belong to its group; groups overlap in two dimensions
@@ -43,7 +43,7 @@ def named_clusters(
 
     Clusters with the same name become one group. Without a calibration there are no names.
     """
-    count = min(MAX_CLUSTERS, len(points) // MIN_IN_CLUSTER)
+    count = min(MAX_CLUSTERS, len(points) // IMAGES_PER_CLUSTER)
     if calibration is None or count < 2:
         return []
     cluster_of, means = k_means(image_embeds, count)
@@ -88,13 +88,13 @@ def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def densest_place(points: np.ndarray, is_member: np.ndarray) -> tuple[float, float] | None:
-    """The place on the map where a group has many images and few others are near; None if there is no such place."""
+    """The place on the map with many images of a group and few others around it; None if there is no such place."""
     side = int(np.clip(np.sqrt(len(points) / IMAGES_PER_CELL), MIN_CELLS, MAX_CELLS))
     cells = np.clip(((points + 1) / 2 * side).astype(int), 0, side - 1)  # (P, 2)
     total, own = _count_around(cells, side), _count_around(cells[is_member], side)
     purity = own / np.maximum(total, 1)
     cell = np.unravel_index((own * purity).argmax(), own.shape)
-    if own[cell] < MIN_IN_CLUSTER / 2 or purity[cell] < MIN_PURITY:
+    if own[cell] < IMAGES_PER_CLUSTER / 2 or purity[cell] < MIN_PURITY:
         return None
     around = is_member & (np.abs(cells - cell) <= 1).all(axis=1)
     x, y = points[around].mean(axis=0)

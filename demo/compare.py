@@ -34,7 +34,7 @@ class ModelColumn:
     cards: list[Card]
     query_ms: float
     common: int  # images that both models found
-    absent: int  # images that only this model's index has, because the open gallery's is older or newer
+    absent: int  # results that the open gallery lacks, because its index is older or newer than this model's
 
 
 def choices(app_state: AppState) -> list[str]:
@@ -48,7 +48,7 @@ def choices(app_state: AppState) -> list[str]:
 
 
 def hint(app_state: AppState) -> str:
-    """A text for the user: how to make a second model available."""
+    """A sentence for the user: how to make a second model available."""
     others = [name for name, bundle in app_state.bundles().items() if not _can_search(app_state, bundle)]
     if others:
         return t("only_one_indexed", name=others[0])
@@ -62,9 +62,9 @@ def compare(app_state: AppState, words: str, names: tuple[str, str]) -> list[Mod
     if names[0] == names[1] or not {*names} <= {*choices(app_state)}:
         raise PageError(t("two_different_models"))
     answers = []
+    query = Query(texts=(words,), top_k=COMPARE_TOP_K, distinct=True)
     for name in names:
         searcher = _searcher(app_state, name)
-        query = Query(texts=(words,), top_k=COMPARE_TOP_K, distinct=True)
         times_ms = []
         searcher.search(query)  # the first search allocates memory and is slower
         for _ in range(RUNS):
@@ -97,13 +97,13 @@ def _searcher(app_state: AppState, name: str) -> Searcher:
         return shown
     model = (str(bundle.folder), _changed_ns(bundle.folder / "manifest.json"), app_state.provider, precision)
     if bundle.fingerprint == shown.index.fingerprint:
-        return Searcher(shown.index, _encoders(*model), shown.gallery)  # its embeddings are ready to be searched
+        return Searcher(shown.index, _encoders(*model), shown.gallery)  # the open gallery's embeddings
     folder = index_folder(app_state.images, bundle.fingerprint)
     return _other_searcher(str(folder), _changed_ns(versions_of(folder)), model)
 
 
 def _changed_ns(place: Path) -> int:
-    """The modification time, by which a cached model is found to be outdated; 0 if the path does not exist."""
+    """The modification time, which makes the caches below load a changed file again; 0 if the path does not exist."""
     try:
         return place.stat().st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""The large view: one image, its facts, and where in it the words are found."""
+"""The large view: one image, its facts, and the part of it that matches the words."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,8 @@
 """A user's actions on search results: copy, move, put into the trash, download as a ZIP archive.
 
-In: rows of the open gallery, or the threshold of a search for duplicates. Out: a plan, which the page shows, and its
-identifier; then, for that identifier, the outcome of exactly this plan. `demo.local_files` admits only local requests.
+In: rows of the open gallery, or the threshold of a search for duplicates. Out: a plan for the page to show, with an
+identifier. A second request with this identifier carries out exactly this plan, and gets the outcome.
+`demo.local_files` admits only local requests.
 """
 
 import os
@@ -26,13 +27,13 @@ from .i18n import t
 
 MAX_SELECTED = 5000  # images of one plan
 MAX_ARCHIVE_BYTES = 20 << 30
-MAX_PLANS = 8  # that wait to be carried out
+MAX_PLANS = 8  # kept until they are carried out; the oldest is dropped first
 MAX_LISTED = 200  # lines of a plan that the page shows
 
 
 @dataclass(frozen=True)
 class Line:
-    """One file in a list on the page. `kept` is the best copy, which stays."""
+    """One file in a list on the page. `kept` is the path of its best copy, which stays."""
 
     name: str
     note: str = ""
@@ -70,7 +71,7 @@ class FileActions:
         return {"html": html, "plan": self._keep(plan) if plan.steps else ""}
 
     def archive(self, form: Form) -> dict[str, Any]:
-        """Images -> the identifier by which `archived` finds them; `PageError` if they are too large together."""
+        """Images -> an identifier for `archived`; `PageError` if they are too large together."""
         gallery = self._app_state.search
         gallery.check_gallery(form)
         plan = plan_trash(_paths(gallery, form))  # only to know which of the files exist, and their sizes
@@ -91,10 +92,12 @@ class FileActions:
 
     def run(self, form: Form) -> dict[str, Any]:
         """Carry out a plan, once. The answer has the outcome as HTML, and the identifier for `undo`."""
+        name = str(form.get("plan"))
         with self._lock:
-            plan = self._plans.pop(str(form.get("plan")), None)
-        if plan is None or plan.kind == "zip":
-            raise PageError(t("plan_expired"))
+            plan = self._plans.get(name)
+            if plan is None or plan.kind == "zip":
+                raise PageError(t("plan_expired"))
+            del self._plans[name]
         with self._running:
             outcome = relocate(plan)
         can_undo = bool(outcome.done) and plan.kind != "trash"

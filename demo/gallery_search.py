@@ -41,7 +41,7 @@ class Card:
     """One image as the page shows it."""
 
     row: int
-    gallery: str  # the version of its previews, which identifies the gallery: row numbers differ between galleries
+    gallery: str  # version of the previews; it identifies the gallery to which the row number belongs
     content_id: str
     title: str
     name: str  # relative to the gallery's folder; on a public page the file name alone
@@ -133,7 +133,7 @@ class GallerySearch:
             raise PageError(t("nothing_passes"))
         hits = self.searcher.in_order(found.hits[:shown], query.sort)
         existing = [hit for hit in hits if self.index.exists(hit.row)]
-        by_words = not (query.images or query.rows or query.minus)  # otherwise the order is not that of probability
+        by_words = not (query.images or query.rows or query.minus)  # otherwise cards are not ordered by probability
         cards = [self.card(hit if by_words else replace(hit, probability=None)) for hit in existing]
         return ResultPage(
             heading=self._heading(query),
@@ -168,7 +168,7 @@ class GallerySearch:
         return self.searcher.captions_for(image, top_k)
 
     def prepare_captions(self) -> None:
-        """Embed every caption of the index, once. A large index takes minutes.
+        """Embed all captions of the index, on the first call. A large index takes minutes.
 
         While another thread embeds them, `PageError` with `wait=True`: a request that waits would occupy one of the
         page's few threads.
@@ -197,7 +197,7 @@ class GallerySearch:
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
     def image(self, row: int) -> bytes:
-        """An image's bytes, or a frame as PNG; `PageError` without a path if it no longer exists."""
+        """An image's bytes, or a frame as PNG; `PageError`, without its path, if it is gone."""
         try:
             source = self.index.source(row)
             if self.index.paths.file(row) != self.index.paths.text(row):
@@ -274,7 +274,7 @@ class GallerySearch:
 
 
 def running_on(encoders: OnnxEncoders, key: str = "running_on") -> str:
-    """`encoders.running_on` in the page's language, except a note at its end, which stays in English."""
+    """`encoders.running_on` in the page's language. A note at its end stays in English."""
     start, _, note = encoders.running_on.partition(f" in {encoders.precision}")
     return t(key, device=start.removeprefix("running on the "), precision=encoders.precision, note=note)
 

@@ -20,7 +20,6 @@ from .gallery_search import GallerySearch
 from .i18n import t
 
 MAX_POINTS = 40_000  # a browser draws this many smoothly
-PCA_ROWS = 20_000  # a sample that is large enough for two directions
 NEIGHBOURS = 15  # of each image, which UMAP keeps near it
 MIN_FOR_UMAP = 5  # images; fewer have no neighbourhoods
 MAX_GROUPS = 10  # folders with their own colour
@@ -32,11 +31,10 @@ def has_umap() -> bool:
 
 def pca(image_embeds: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, 2): the two directions in which the images differ most."""
-    sample = image_embeds[:: max(1, len(image_embeds) // PCA_ROWS)]
-    centre = sample.mean(axis=0)
-    covariance = np.cov(sample - centre, rowvar=False) if len(sample) > 1 else np.eye(sample.shape[1])
+    rows, dim = image_embeds.shape
+    covariance = np.cov(image_embeds, rowvar=False) if rows > 1 else np.eye(dim)
     _, directions = np.linalg.eigh(covariance)  # ascending
-    return np.asarray((image_embeds - centre) @ directions[:, [-1, -2]], dtype=np.float32)
+    return np.asarray((image_embeds - image_embeds.mean(axis=0)) @ directions[:, [-1, -2]], dtype=np.float32)
 
 
 def umap(image_embeds: np.ndarray) -> np.ndarray:
@@ -93,7 +91,10 @@ class ImageMap:
             return self._layouts[layout]
 
     def shades(self, similarity: np.ndarray) -> str:
-        """similarity (N,), NaN where a filter excludes an image -> 0 to 1 for every point, -1 for NaN; in base64."""
+        """similarity (N,), NaN where a filter excludes an image -> the brightness of every point, in base64.
+
+        It is 1 for the best image, 0 up to the median, and -1 for NaN.
+        """
         shown = similarity[self.rows]
         if np.isnan(shown).all():
             return _base64(np.full(len(shown), -1, dtype=np.float32))
@@ -104,7 +105,7 @@ class ImageMap:
     def _groups(self) -> tuple[list[str | None], np.ndarray]:
         """The names of the largest folders at the top level, and the position of each point's folder in them.
 
-        The name "" is for images outside these folders, and None for all smaller folders together.
+        The name "" stands for images directly in the gallery's folder, and None for all smaller folders together.
         """
         if self.search.is_public or not self.search.paths.folders:
             return [], np.zeros(len(self.rows), dtype=np.uint8)

@@ -223,9 +223,9 @@ MUTATIONS = (
     ),
     Mutation(
         "padding is not pooled",
-        "miniclip/models/dual_encoder.py",
-        "(tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)",
-        "tokens.mean(dim=1)",
+        "miniclip/models/pooling.py",
+        "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)",
+        "output.last_hidden_state.mean(dim=1)",
         "tests/unit/test_model.py::test_mean_pooling_takes_the_mean_of_the_words_and_ignores_padding",
     ),
     Mutation(

@@ -43,7 +43,7 @@ def make_parser() -> ArgumentParser:
     call = program("train")
     parser = ArgumentParser(
         prog=call,
-        description="Train a dual encoder on images with captions.",
+        description="Train a dual encoder on images with captions. The defaults below are those without --config.",
         example=f"{call} --config setup1 --data flickr8k --out runs/mine",
     )
     parser.add_argument("--config", type=Path, help="recipe: a TOML file, or a recipe that ships, such as setup1")

@@ -1,4 +1,4 @@
-"""Mix a run with the run it started from, and keep the mix with the best recall on the dev split.
+"""Interpolate between a run and the run it started from (WiSE-FT), and keep the mix with the best validation recall.
 
 python -m train.interpolate --before runs/setup1 --after runs/setup2 --data PATH --out runs/mixed [--steps 11]
 
@@ -33,7 +33,7 @@ from .data import unreadable_images
 
 
 def mix(before: dict[str, Tensor], after: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """The state dict (1 - alpha) before + alpha after of one model; counters come from `after`."""
+    """The state dict (1 - alpha) before + alpha after of one model; counters of batches come from `after`."""
     return {
         name: torch.lerp(value, after[name], alpha) if value.is_floating_point() else after[name]
         for name, value in before.items()
@@ -44,7 +44,7 @@ def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog=f"python -m {__spec__.name}", description="Mix the weights of two runs of one model.")
     parser.add_argument("--before", required=True, type=Path, help="run that --after started from")
     parser.add_argument("--after", required=True, type=Path, help="run that was trained further")
-    parser.add_argument("--data", required=True, help="captions whose dev split selects the best mix")
+    parser.add_argument("--data", required=True, help="captions whose validation split selects the best mix")
     add_image_root_flag(parser)
     parser.add_argument("--out", required=True, type=Path, help="run folder to make, such as runs/NAME")
     parser.add_argument("--steps", type=int, default=11, help="number of mixes, including both runs (default 11)")
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_same_model(before, after)
     (source,) = read_sources([arguments.data], after.config.data.seed, arguments.image_root)
     table = readable_validation(source, after.transform, arguments.allow_missing)
-    alphas = [float(alpha) for alpha in np.linspace(0, 1, arguments.steps)]
+    alphas = np.linspace(0, 1, arguments.steps).tolist()
     device = choose_device(arguments.device, autocast=False, tf32=False)
     print(f"embedding on {device.describe()}")
     recalls = sweep(before, after, table, alphas, device)

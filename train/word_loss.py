@@ -19,44 +19,40 @@ from miniclip.inference.judged_queries import RIGHT, UNKNOWN
 
 from .caption_variants import ARTICLES, article
 
-SHOWN_WORDS, ANY_WORDS = 256, 128  # words of a batch: words that its images show, and words drawn from all
+MAX_SHOWN_WORDS, MAX_RANDOM_WORDS = 256, 128  # of a batch: words that its images show, and any words
 ARTICLE_SHARE = 0.3  # of the words are drawn as "a dog" instead of "dog"
 LOGIT_SCALE, LOGIT_BIAS = 20.0, -10.0
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of all sources. `texts` has each word, then each word with its article."""
+    """The words of all sources. `texts` has all words without an article, then the same words with one."""
 
     texts: list[str]
-    first_row: int  # of `texts` among the texts of the training data
+    first_row: int  # of `texts[0]` in the texts of the training data
     relation: np.ndarray  # (V, N_images) int8: RIGHT, WRONG or UNKNOWN
 
     def draw(self, images: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Words for a batch of images (I,): rows of their texts (Q,), and their relation (Q, I) to these images."""
         shown = np.flatnonzero((self.relation[:, images] == RIGHT).any(axis=1))
-        shown = generator.permutation(shown)[:SHOWN_WORDS]
-        chosen = np.concatenate([shown, generator.permutation(len(self.relation))[:ANY_WORDS]])
+        shown = generator.permutation(shown)[:MAX_SHOWN_WORDS]
+        chosen = np.concatenate([shown, generator.permutation(len(self.relation))[:MAX_RANDOM_WORDS]])
         with_article = generator.random(len(chosen)) < ARTICLE_SHARE
         return self.first_row + chosen + len(self.relation) * with_article, self.relation[np.ix_(chosen, images)]
 
 
 def words_of(table: CaptionTable, source_of_image: np.ndarray, first_row: int) -> Words:
-    """The vocabulary of every source, judged by the captions of each image's own source."""
+    """The words of every source's vocabulary, and which images show each of them by their own captions."""
     owners = np.asarray(table.image_of_caption)
     rows = [np.flatnonzero(source_of_image[owners] == source) for source in np.unique(source_of_image)]
-    captions = [[table.captions[row] for row in own] for own in rows]
-    found = {word for own in captions for word in vocabulary(own)}
+    found = {word for captions in rows for word in vocabulary([table.captions[row] for row in captions])}
     words = sorted(word for word in found if word.split()[0] not in ARTICLES)
-    relation = np.full((len(words), len(table.image_paths)), UNKNOWN, dtype=np.int8)
-    for own, source, texts in zip(rows, np.unique(source_of_image), captions, strict=True):
-        images = np.flatnonzero(source_of_image == source)
-        relation[:, images] = judge_words(words, texts, np.searchsorted(images, owners[own]), len(images))
+    relation = judge_words(words, table.captions, owners, len(table.image_paths))
     return Words(words + [f"{article(word)} {word}" for word in words], first_row, relation)
 
 
 def word_loss(word_embeds: Tensor, image_embeds: Tensor, relation: Tensor) -> Tensor:
-    """The loss of known pairs divided by the number of matches, from embeddings (Q, D), (I, D) and relation (Q, I)."""
+    """word_embeds (Q, D), image_embeds (I, D), relation (Q, I) -> the loss of all known pairs, per match."""
     logits = LOGIT_SCALE * word_embeds @ image_embeds.T + LOGIT_BIAS
     is_right = (relation == RIGHT).to(logits.dtype)
     loss = functional.binary_cross_entropy_with_logits(logits, is_right, reduction="none")

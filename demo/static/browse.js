@@ -3,13 +3,15 @@
 function makeTimeline(results, page, server) {
     const GAP_PX = 4, HEADING_PX = 46, CHUNK = 200;
     const MIN_CELL_PX = { phone: 108, desktop: 156 };
-    const AHEAD_SCREENS = 0.75;  // above and below the screen
+    const AHEAD_SCREENS = 0.75;  // drawn in advance, above and below the screen
     const FAST_PX_PER_MS = 2, SETTLED_MS = 80;  // nothing is loaded while scrolling faster than this
+    const RETRY_MS = 2000;  // until a request that failed is sent again
     let list = null, months = [], query = {}, gallery = '';
     let columns = 1, cell = 0;
-    let cards = [], chunks = new Map();  // by place: [row, title, preview, whether the file exists]
-    let sections = new Map(), items = new Map();  // those in the document, by month and by place
-    let frame = 0, settled = 0, last = { top: 0, at: 0 }, drawnAt = NaN;  // drawnAt: `top` at the last full drawing
+    let cards = [];  // by place: [row, title, preview, whether the file exists, the second if it is a moment in a video]
+    let chunks = new Set();  // numbers of the chunks that were requested
+    let sections = new Map(), items = new Map();  // elements in the document: sections by month, items by place
+    let frame = 0, settled = 0, retry = 0, last = { top: 0, at: 0 }, drawnAt = NaN;  // drawnAt: `top` at the last full drawing
 
     function layOut() {
         const width = list.clientWidth;
@@ -139,6 +141,7 @@ function makeTimeline(results, page, server) {
             sections.delete(number);
         }
         clearTimeout(settled);
+        clearTimeout(retry);
         if (isFast) settled = setTimeout(draw, SETTLED_MS);
         else if (wanted.size) load(Math.min(...wanted), Math.max(...wanted));
     }
@@ -147,12 +150,13 @@ function makeTimeline(results, page, server) {
         for (let number = Math.floor(first / CHUNK); number <= Math.floor(end / CHUNK); number++) {
             if (chunks.has(number)) continue;
             const mine = chunks;
-            mine.set(number, true);
+            mine.add(number);
             const answer = await page.call(server.browse_cards, { ...query, gallery, start: number * CHUNK, count: CHUNK });
             if (mine !== chunks) return;  // another search has started in the meantime
             if (!answer.cards) {
                 mine.delete(number);
                 if (answer.gallery_changed) hide(page.message(answer));
+                else retry = setTimeout(draw, RETRY_MS);
                 return;
             }
             answer.cards.forEach((card, offset) => { cards[number * CHUNK + offset] = card; });
@@ -193,7 +197,7 @@ function makeTimeline(results, page, server) {
         [gallery, query] = [answer.gallery, newQuery];
         let start = 0;
         months = answer.months.map(([name, count]) => ({ name, count, start: (start += count) - count }));
-        [cards, chunks, sections, items] = [[], new Map(), new Map(), new Map()];
+        [cards, chunks, sections, items] = [[], new Set(), new Map(), new Map()];
         list = document.createElement('div');
         list.className = 'timeline';
         results.setAttribute('aria-live', 'off');  // screen readers should not announce what scrolls in

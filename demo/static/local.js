@@ -20,11 +20,14 @@
     let opened;
     shared.openLocal = () => {
         if (!shared.isLocal) return Promise.resolve(null);
-        opened ??= post('open', {}).then((answer) => (answer.key ? answer : null));
+        opened ??= post('open', {}).then((answer) => {
+            if (!answer.key) opened = undefined;  // the next action tries again
+            return answer.key ? answer : null;
+        });
         return opened;
     };
 
-    // Calls an action of demo/local_files.py. A failed request is answered with a message, as by `shared.call`.
+    // Calls an action of demo/local_files.py. If the request fails, resolves to { message }, as `shared.call` does.
     shared.local = async (action, values) => {
         const access = await shared.openLocal();
         return access ? post(`${access.key}/${action}`, values) : { message: t('files_only_here') };

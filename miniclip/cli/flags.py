@@ -85,7 +85,7 @@ def add_image_root_flag(command: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FOLDER",
-        help="folder of the images, if they are not beside the captions; one for each --data",
+        help="folder of the images, if they are not beside the captions; one for each source of --data",
     )
 
 

@@ -1,4 +1,4 @@
-"""`miniclip import`: turn a checkpoint of the original miniCLIP_DL, or a linear probe of a CLIP, into a run."""
+"""`miniclip import`: turn a checkpoint of the project miniCLIP_DL, or a linear probe of a CLIP, into a run."""
 
 import argparse
 from pathlib import Path
@@ -12,8 +12,8 @@ def add_command(commands: Any) -> None:
     """Put the command into the parser."""
     command = commands.add_parser(
         "import",
-        help="turn a checkpoint of the original miniCLIP_DL into a run",
-        description="Turn a checkpoint of the original miniCLIP_DL, or a linear probe of a CLIP, into a run folder, "
+        help="turn a checkpoint of the project miniCLIP_DL into a run",
+        description="Turn a checkpoint of the project miniCLIP_DL, or a linear probe of a CLIP, into a run folder, "
         "which miniclip evaluate and miniclip export take.",
         example="miniclip import HexAryan/vitsmall_roberta --out runs/original\n"
         "miniclip import linearprobe_best.pt --out runs/probe",

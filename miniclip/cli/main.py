@@ -41,8 +41,9 @@ def parser() -> ArgumentParser:
     """All commands and their flags."""
     top = ArgumentParser(
         prog="miniclip",
-        description="Search images with words, on your own computer. An index is a folder of images made ready for "
-        "search. A bundle is a model for search. A run is a trained model, before it is exported to a bundle.",
+        description="Search images with words, on your own computer. An index holds what a search needs "
+        "to know about a folder of images. A bundle is a model for search. A run is a trained model, before it is "
+        "exported to a bundle.",
         example=EXAMPLES,
     )
     top.add_argument("--version", action="version", version=f"miniclip {__version__}")

@@ -36,15 +36,16 @@ def add_command(commands: Any) -> None:
         "search",
         help="find images by words, by images, or by both: miniclip search WORDS [FOLDER]",
         description="Search the images of a folder, by default the current one. Its index is kept in the cache and "
-        "updated first. If the last argument is a folder, that folder is searched.",
+        "updated first. If there are two or more arguments and the last one is a folder, that folder is searched; "
+        "--in FOLDER always names a folder.",
         example=EXAMPLES,
     )
     command.add_argument(
         "words",
         nargs="*",
         metavar="WORDS",
-        help="what the images should show, in quotes; several texts are averaged; with filters alone, the newest "
-        "images are listed",
+        help="what the images should show, in quotes; several texts are averaged; without words, the newest images "
+        "that pass the filters are listed",
     )
     command.add_argument("--in", dest="images", type=folder_name, metavar="FOLDER", help="folder to search (default .)")
     command.add_argument(
@@ -102,7 +103,7 @@ def add_command(commands: Any) -> None:
         "--gallery",
         default="exact",
         choices=("exact", "int8", "ann"),
-        help="how to search: exact, int8 with less memory, or ann with the vector index of miniclip index --ann, "
+        help="exact; int8: with less memory; ann: approximate, with the vector index of miniclip index --ann, and "
         "without filters (default exact)",
     )
     command.add_argument(
@@ -218,7 +219,7 @@ def _open_searcher(arguments: argparse.Namespace, folder: str | None) -> "Search
 
 
 def _query(arguments: argparse.Namespace, words: list[str], images: list["ImageSource"]) -> Query:
-    """The query, still without the rows of `--like`."""
+    """The query; `_rows` adds the images of `--like` later."""
     return Query(
         texts=tuple(words),
         images=tuple(images),

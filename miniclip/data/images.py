@@ -37,16 +37,16 @@ SUFFIXES = (
     *(".jp2", ".j2k", ".jpf", ".jpx", ".jxl", *RAW_SUFFIXES),
 )
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further images are frames of an animation
-MAX_SEEK_FRAMES, MAX_SEEK_PIXELS = 60, 60_000_000  # limits for decoding up to a later frame
+MAX_SEEK_FRAMES, MAX_SEEK_PIXELS = 60, 60_000_000  # at most this much is decoded to reach a later frame
 SPELLINGS = {"WEBP": "WebP", "JPEG2000": "JPEG 2000", JPEG_XL_FORMAT: "JPEG XL"}  # in messages
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 # embedding an image of this size takes 0.7 GB of memory, 1.5 GB if it is rotated or converted to RGB, 2.2 GB if both.
 # Larger images are refused before they are decoded (Pillow itself refuses 179 million pixels)
 MAX_PIXELS = 178_000_000
 LARGE_PIXELS, BAND_PIXELS = 40_000_000, 4_000_000
-# before version 13, Pillow expands four bytes of such a BMP to 255 rows (CVE-2026-96638): 1 kB could become 45 GB
-RUN_LENGTHS, RUN_LENGTH_PX = (1, 2), 8192
-_one_large = threading.Lock()
+# before version 13, Pillow expands four bytes of a run-length BMP to 255 rows (CVE-2026-96638): 1 kB could become 45 GB
+BMP_RUN_LENGTHS, RUN_LENGTH_PX = (1, 2), 8192
+_large_image_lock = threading.Lock()
 
 # the checks below replace Pillow's warnings about size and metadata; `catch_warnings` would not be thread-safe
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -96,17 +96,17 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
         size = image.size
         if min_size_px is not None:
             image.draft("RGB", (min_size_px, min_size_px))
-        with _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+        with _large_image_lock if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
             pixels, remark = image, ""
             try:
                 image.load()
             except OSError as error:
-                whole = decode_truncated(image, source) if "truncated" in str(error) else None
-                if whole is None:
+                recovered = decode_truncated(image, source) if "truncated" in str(error) else None
+                if recovered is None:
                     raise
-                pixels, remark = whole, CUT_OFF
+                pixels, remark = recovered, CUT_OFF
             metadata = read_metadata(image, source)
-            rgb = _shown(pixels, metadata.orientation)
+            rgb = _upright_srgb(pixels, metadata.orientation)
             later: tuple[Image.Image, ...] = ()
             if max_frames > 1 and image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
                 rgb = rgb.copy()  # the next frame may be decoded into the same memory
@@ -116,9 +116,10 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
 
 
 def read_header(source: ImageSource) -> Metadata:
-    """The metadata of an image, without its pixels; only a PNG is decoded first. Errors: as above.
+    """The metadata of an image, without its pixels; only a PNG is decoded first.
 
-    For a moment, it is the metadata of the video, which `read_image` does not read.
+    If the source is a moment in a video, this is the metadata of the video, which `read_image` does not return.
+    Errors: `UnreadableImage` with the reason.
     """
     if not isinstance(source, bytes) and second_of(str(source)) is not None:
         with open_video(file_of(str(source))) as video:
@@ -129,7 +130,7 @@ def read_header(source: ImageSource) -> Metadata:
         return read_metadata(image, source)
 
 
-def _shown(image: Image.Image, orientation: int) -> Image.Image:
+def _upright_srgb(image: Image.Image, orientation: int) -> Image.Image:
     """A decoded image, upright and in sRGB."""
     rgb = _to_rgb(upright(image, orientation), image.info.get("icc_profile"))
     rgb.info.pop("icc_profile", None)  # the image is sRGB now, and a PNG would still be saved with the profile
@@ -148,13 +149,13 @@ def _later_frames(image: Any, max_frames: int, orientation: int) -> Iterator[Ima
             image.load()
         except (OSError, EOFError, ValueError, SyntaxError):
             return
-        yield _shown(image, orientation).copy()
+        yield _upright_srgb(image, orientation).copy()
 
 
 @contextlib.contextmanager
 def opened_image(source: ImageSource) -> Iterator[Image.Image]:
-    """A checked Pillow image, not yet decoded or rotated. Errors: as above."""
-    with _reasons(source):
+    """A checked Pillow image, not yet decoded or rotated. Errors: `UnreadableImage` with the reason."""
+    with _as_unreadable_image(source):
         second = None if isinstance(source, bytes) else second_of(str(source))
         if second is not None:
             frame = frame_at(file_of(str(source)), second)
@@ -168,13 +169,13 @@ def opened_image(source: ImageSource) -> Iterator[Image.Image]:
                 image.format = RAW_FORMAT
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            if image.info.get("compression") in RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
+            if image.info.get("compression") in BMP_RUN_LENGTHS and max(image.size) > RUN_LENGTH_PX:
                 raise OSError(f"a run-length BMP with an edge of more than {RUN_LENGTH_PX:,} pixels; save it as PNG")
             yield image
 
 
 @contextlib.contextmanager
-def _reasons(source: ImageSource) -> Iterator[None]:
+def _as_unreadable_image(source: ImageSource) -> Iterator[None]:
     """Convert every error of reading an image into `UnreadableImage`."""
     try:
         with file_errors():
@@ -252,18 +253,18 @@ def _colours_to_rgb(image: Image.Image, profile: object) -> Image.Image:
 
 
 def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest value of an image; NaN and infinite values do not count."""
+    """The smallest and the largest value of an image and 0; NaN and infinite values do not count."""
     values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
     return float(values.min(initial=0, where=finite)), float(values.max(initial=0, where=finite))
 
 
 def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
-    """The values that become black and white. Only the mode "I;16" declares them; otherwise they are guessed.
+    """The values that become black and white, guessed from the mode and the extremes.
 
-    White is 65,535 for "I;16" or if a value is above 255, otherwise 255. It is another number if all values are below a
-    sixteenth of that, such as values from 0 to 1, or if one is above it. Then white is the largest number with as many
-    bits as the largest value. Black is -1 for values from -1 to 1, otherwise 0; lower values mean missing data.
+    White is 65,535 for the mode "I;16" or a value above 255, otherwise 255. If the largest value is above this, or
+    below a sixteenth of it (values from 0 to 1, or 12 bits), white is 2^n - 1 instead, for the n bits of the largest
+    value. Black is -1 for values from -1 to 1, otherwise 0; lower values mean missing data.
     """
     white = 65535 if mode.startswith("I;16") or largest > 255 else 255
     if not white / 16 <= largest <= white:

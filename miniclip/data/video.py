@@ -4,7 +4,7 @@ In: a video file. Out: upright RGB frames with their times, or an `UnreadableIma
 
     pip install "miniclip[video]"; miniclip index ~/Videos
 
-A packet is a frame that is not yet decoded. A key frame can be decoded alone. Every other frame needs all frames since
+A packet is an encoded frame. A key frame can be decoded alone. Every other frame needs all frames since
 the last key frame, so decoding all frames is slow. `Video.scenes` therefore reads all packets, but usually decodes only
 key frames. It keeps a frame if it differs from the last frame that it kept. Time, pixels and the number of frames have
 limits that do not depend on what the file claims.
@@ -38,13 +38,13 @@ OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
 BUFFER_BYTES = 256 << 10
 MAX_PIXELS = 40_000_000  # of one frame; 8K has 33 million
 
-# limits for the scenes of one video; after one of them, the scenes so far are kept
+# limits for the scenes of one video; when one is reached, the scenes found so far are kept
 MAX_FRAMES = 600
 MIN_GAP_S = 1.0  # between two kept frames
 MAX_DECODE_S = 300.0
 MAX_FAULTS = 20  # key frames that cannot be decoded
 # mean difference of the thumbnails of two scenes, from 0 to 255. Measured on 400 photographs of Flickr8k: 99 % of pairs
-# differ by more than 40. A pan by a tenth of the width changes a photograph by 28 (median), by a hundredth by 4
+# differ by more than 40. Panning by 10 % of the width changes a photograph by 28 (median), panning by 1 % by 4
 MIN_CHANGE = 24.0
 THUMBNAIL_PX = 16
 BLACK = 10.0  # a thumbnail with this mean or less shows nothing, as at the start of many films
@@ -59,7 +59,7 @@ MAX_GROUP_BYTES = 64 << 20  # of the packets between two key frames
 MAX_SEEK_S = 10.0
 TOLERANCE_S = 0.002
 
-MAX_STRETCH = 4  # width to height of a pixel that is not square, or the inverse
+MAX_STRETCH = 4  # largest aspect ratio of a pixel, or its inverse, that is believed
 
 
 def can_read_video() -> bool:

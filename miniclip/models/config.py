@@ -82,7 +82,7 @@ class TrainConfig:
         Bound("at least 2 for a contrastive loss", lambda value: value >= 2),
     )
     captions_per_image: int = option(
-        0, "captions of each image per epoch, in the same batch; 0: all, in any order", at_least(0)
+        0, "captions of each image per epoch, all in one batch; 0: all captions, spread over batches", at_least(0)
     )
     micro_batch: int = option(
         0, "GradCache: captions that pass through the towers at once; 0: the whole batch", at_least(0)
@@ -110,7 +110,9 @@ class TrainConfig:
         "views of each image: the image, then random crops, some mirrored; new ones each epoch if all blocks train",
         at_least(1),
     )
-    ema: float = option(0.0, "validate and keep an exponential moving average of this decay; 0: off", BELOW_1)
+    ema: float = option(
+        0.0, "decay of an exponential moving average of the weights, which is then validated and kept; 0: off", BELOW_1
+    )
     clip_norm: float = option(1.0, "gradients are clipped to this norm", Bound("above 0", lambda value: value > 0))
     patience: int = option(5, "stop after this many epochs without a better mean recall", at_least(1))
     select: str = choice(
@@ -159,7 +161,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
             group.add_argument(
                 f"--{section}.{item.name}",
                 metavar=str(getattr(item.type, "__name__", item.type)).upper(),
-                help=f"{item.metadata['help']} (default {item.default})",
+                help=f"{item.metadata['help']} (default {'none' if item.default == '' else item.default})",
                 default=argparse.SUPPRESS,
             )
 

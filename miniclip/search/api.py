@@ -177,14 +177,14 @@ def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str]
 
     Args:
         folder: A folder, `s3://BUCKET/FOLDER`, a caption file, `hf:USER/NAME`, or `openmoji`.
-        model: The model that embeds them. By default the one that ships.
+        model: The model that embeds them. By default, the one that ships with MiniCLIP.
         say: A function that gets lines about the progress, such as `print`.
 
     Returns:
         The index, ready to be searched.
 
     Raises:
-        MiniClipError: There is no image, or none of them can be read.
+        MiniClipError: The folder holds no image, or none that can be read.
 
     Example:
         >>> import miniclip
@@ -198,7 +198,7 @@ def index(folder: str | Path, model: Model | None = None, *, say: Callable[[str]
 
 
 def open_index(folder: str | Path, model: Model | None = None) -> Index:
-    """Open an index that `miniclip index` or `index` made, without an update.
+    """Open an existing index, which `miniclip index` or `index` made, without updating it.
 
     Args:
         folder: The folder of the index.

@@ -135,8 +135,9 @@ def load(
     """Load a model.
 
     Args:
-        bundle: A bundle's folder, or `USER/NAME[@REVISION]` on the Hugging Face hub. By default the one that ships.
-        provider: Where it runs: `"auto"`, `"cuda"` or `"cpu"`.
+        bundle: A bundle's folder, or `USER/NAME[@REVISION]` on the Hugging Face hub. By default, the model
+            that ships with MiniCLIP.
+        provider: Where the model runs: `"auto"`, `"cuda"`, `"coreml"`, `"directml"` or `"cpu"`.
         precision: `"auto"`, or a precision that the model has, such as `"int8"`.
         threads: CPU cores to use; all by default.
 

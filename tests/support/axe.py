@@ -3,17 +3,14 @@
 from importlib.resources import files
 from typing import Any
 
-# rules that only Gradio's own elements break; none in Gradio 6.31
-GRADIO_OWN: set[str] = set()
-
 
 def serious(tab: Any) -> list[str]:
-    """Serious and critical findings on the current screen, without those in Gradio's elements."""
+    """Serious and critical findings on the current screen."""
     tab.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
     found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     return [
         f"{one['id']}: {node['html'][:160]}"
         for one in found
-        if one["impact"] in ("serious", "critical") and one["id"] not in GRADIO_OWN
+        if one["impact"] in ("serious", "critical")
         for node in one["nodes"]
     ]

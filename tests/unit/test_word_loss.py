@@ -13,7 +13,7 @@ from miniclip.inference.judged_queries import RIGHT, UNKNOWN, WRONG
 from miniclip.models.config import Config
 from tests.support.training import config, start, with_train
 from train.trainer import epoch_batches
-from train.word_loss import ANY_WORDS, word_loss, words_of
+from train.word_loss import MAX_RANDOM_WORDS, word_loss, words_of
 
 __all__ = ["config"]  # a fixture
 
@@ -33,7 +33,7 @@ def test_words_are_judged_by_the_captions_of_their_own_source() -> None:
     assert {"apple", "granny smith", "an apple", "a dog"} <= set(words.texts)
     rows, relation = words.draw(np.array([1, 3]), np.random.default_rng(0))
     texts = [words.texts[row - 10] for row in rows]
-    assert len(rows) == len(relation) <= len(words.relation) + ANY_WORDS
+    assert len(rows) == len(relation) <= len(words.relation) + MAX_RANDOM_WORDS
     for text, row in zip(texts, relation, strict=True):
         word = text.removeprefix("an ").removeprefix("a ")
         assert row.tolist() == words.relation[words.texts.index(word)][[1, 3]].tolist()
