@@ -1,7 +1,6 @@
-"""Files with the structure of those that cameras and phones write: RAW without sensor data, JPEG 2000, JPEG XL,
-animations.
+"""Files like those of cameras and phones: RAW without sensor data, JPEG 2000, JPEG XL, animations.
 
-In: a folder. Out: one file of each kind. Its colour shows whether the right image inside was read.
+In: a folder. Out: one file of each kind. Of several images in a file, only the one to be read has the colour WANTED.
 """
 
 import io
@@ -188,14 +187,14 @@ OTHER_FILES: dict[str, Callable[[], bytes]] = {
     "t.heic": lambda: encode(Image.new("RGB", SIZE, WANTED), "HEIF"),
 }
 # unreadable files, each with a word of the reason
-ODD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
+UNREADABLE_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "no-preview.raf": (lambda: b"FUJIFILMCCD-RAW 0201".ljust(9000, b"\0"), "a RAW file without a preview"),
     "no-preview.cr3": (lambda: box(b"ftyp", b"crx \0\0\0\x01crx isom") + bytes(99), "a RAW file without a preview"),
     "text.nef": (lambda: b"no image at all", "not an image in a known format"),
     "cut.jp2": (lambda: encode(Image.effect_noise(SIZE, 90), "JPEG2000")[:900], "damaged image"),
 }
 # skipped, but counted by kind
-PASSED_OVER = {"film.vob": "video (.vob)", "paper.pdf": "PDF (.pdf)", "layers.psd": "image of another kind (.psd)"}
+SKIPPED_FILES = {"film.vob": "video (.vob)", "paper.pdf": "PDF (.pdf)", "layers.psd": "image of another kind (.psd)"}
 
 
 def write_camera_files(folder: Path) -> None:
@@ -203,7 +202,7 @@ def write_camera_files(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in {**RAW_FILES, **OTHER_FILES}.items():
         (folder / name).write_bytes(make())
-    for name, (make, _) in ODD_FILES.items():
+    for name, (make, _) in UNREADABLE_FILES.items():
         (folder / name).write_bytes(make())
-    for name in PASSED_OVER:
+    for name in SKIPPED_FILES:
         (folder / name).write_bytes(b"content")

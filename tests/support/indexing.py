@@ -1,4 +1,4 @@
-"""Shared by tests of an index: encoders of the tiny bundle, three images, and the counts of an update."""
+"""Shared by tests of an index: encoders of the tiny bundle, a few images, and the counts of an update."""
 
 import shutil
 from pathlib import Path

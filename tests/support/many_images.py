@@ -1,4 +1,4 @@
-"""An index of very many images without embedding: its rows are random, and its files are links to a few images."""
+"""An index of very many images, made without a model: embeddings are random, and files are links to a few images."""
 
 import os
 from datetime import datetime, timedelta

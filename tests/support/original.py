@@ -1,4 +1,4 @@
-"""A tiny model of the original project: its towers, its checkpoint, and the folders of its backbones."""
+"""A tiny model of the project miniCLIP_DL: its towers, its checkpoint, and the folders of its backbones."""
 
 import json
 from collections.abc import Callable

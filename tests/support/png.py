@@ -1,4 +1,4 @@
-"""PNG files with arbitrary claims."""
+"""PNG files whose header claims any size, with any chunks."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Embeddings of a few drawn images and texts, made by the bundle that ships when it was released.
+"""Embeddings that the shipped bundle gave at its release, for a few drawn images and texts.
 
 python -m tests.support.reference     writes tests/data/reference.npz, after a new bundle is released
 """

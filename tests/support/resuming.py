@@ -1,4 +1,4 @@
-"""Trainings that fail at a chosen moment, and runs that must be equal."""
+"""Trainings that are interrupted in a chosen epoch, and runs that must be equal."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from train.validation import validate
 TOWERS = {"vision_learning_rate": 1e-3, "text_learning_rate": 1e-3}
 
 
-def fail_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Fail during the validation of epoch `epoch`, after its last step."""
+def interrupt_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Interrupt training while it validates this epoch, after the last step."""
     count = 0
 
     def validate_or_fail(*arguments: object) -> dict[str, float]:

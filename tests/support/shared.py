@@ -1,7 +1,8 @@
-"""Folders that many tests read and that take seconds to make: made once for all workers, until their sources change.
+"""Folders that many tests read and that take seconds to make.
 
-They stay in `.pytest_cache/made/HASH`, because runs and indexes hold absolute paths. Tests only read them; a test that
-writes makes a copy first. Commands may add derived files, such as `captions.npz`.
+They are made once for all workers of pytest, and again when the code that makes them changes. They stay in
+`.pytest_cache/made/HASH`, because runs and indexes hold absolute paths. Tests only read them; a test that writes makes
+a copy first. Commands may add derived files, such as `captions.npz`.
 """
 
 import hashlib

@@ -30,7 +30,7 @@ def write_video(
     pixel_ratio: Fraction | None = None,
     codec_options: dict[str, str] | None = None,
 ) -> Path:
-    """Scenes of (colour, seconds), one key frame a second. The top left corner is white."""
+    """Scenes of (colour, seconds). The top left corner is white, except in black scenes."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def write_video(
 
 
 def write_sound(path: Path) -> Path:
-    """A file of a video's format that holds sound alone."""
+    """A video container with only an audio stream."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -73,7 +73,7 @@ def write_sound(path: Path) -> Path:
 
 
 def turn_right(path: Path) -> Path:
-    """Have an MP4 say that its frames are to be turned to the right, as phones do (ISO 14496-12, 8.3.2)."""
+    """Set the display matrix of an MP4 to a clockwise quarter turn, as phones do (ISO 14496-12, 8.3.2)."""
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40  # version 0: four bytes of flags, 36 bytes before the matrix
     a, b, c, d = (value << 16 for value in TURNED_RIGHT)
@@ -83,7 +83,7 @@ def turn_right(path: Path) -> Path:
 
 
 def claim_hours(path: Path, hours: int) -> Path:
-    """Have a WebM claim that it lasts so long (Matroska, element Duration, in milliseconds)."""
+    """Set the duration in a WebM's header (Matroska, element Duration, in milliseconds)."""
     content = bytearray(path.read_bytes())
     place = content.index(b"\x44\x89\x88") + 3
     struct.pack_into(">d", content, place, hours * 3_600_000.0)

@@ -12,12 +12,12 @@ from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.onnx_encoders import OnnxEncoders
 from tests.support.camera_files import (
-    ODD_FILES,
     OTHER,
     OTHER_FILES,
-    PASSED_OVER,
     RAW_FILES,
     SIZE,
+    SKIPPED_FILES,
+    UNREADABLE_FILES,
     WANTED,
     animation,
     cr2,
@@ -123,10 +123,10 @@ def test_all_files_are_indexed_or_named(
     index = ImageIndex.open(tmp_path / "index")
     assert {path.name for path in index.paths} == {*RAW_FILES, *OTHER_FILES} and len(index) == 21
     reasons = {Path(problem.path).name: problem.reason for problem in report.skipped}
-    assert reasons.keys() == ODD_FILES.keys()
-    for name, (_, words) in ODD_FILES.items():
+    assert reasons.keys() == UNREADABLE_FILES.keys()
+    for name, (_, words) in UNREADABLE_FILES.items():
         assert words in reasons[name]
-    assert all(f"{kind} 1" in "".join(report.notes) for kind in PASSED_OVER.values())
+    assert all(f"{kind} 1" in "".join(report.notes) for kind in SKIPPED_FILES.values())
 
 
 def test_a_raw_file_beside_its_jpeg_is_skipped(encoders: OnnxEncoders, tmp_path: Path) -> None:

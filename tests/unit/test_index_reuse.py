@@ -1,4 +1,4 @@
-"""An update reuses embeddings, and keeps the rows of files that cannot be read."""
+"""An update reuses embeddings, keeps the rows of folders that cannot be listed, and drops damaged images."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ def test_renamed_copied_and_touched_images_keep_their_embedding(
     assert counts(update_index(str(images), encoders, out)) == (0, 7, 0, 0)
 
 
-def test_a_row_describes_its_file(encoders: OnnxEncoders, tmp_path: Path) -> None:
+def test_a_row_has_hash_size_dimensions_and_date_of_its_file(encoders: OnnxEncoders, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     exif = Image.Exif()
@@ -118,7 +118,7 @@ def test_an_image_that_became_damaged_leaves_the_index(encoders: OnnxEncoders, i
     assert victim.name not in embeds_by_name(out)
 
 
-def test_an_unreadable_folder_keeps_its_images(
+def test_images_of_a_folder_that_became_unreadable_stay_in_the_index(
     encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, inner = tmp_path / "index", images / "inner"
@@ -139,7 +139,7 @@ def test_an_unreadable_folder_keeps_its_images(
     assert "kept.png" in embeds_by_name(out)
 
 
-def test_circular_links_end(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
+def test_indexing_ends_in_spite_of_circular_links(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
     (images / "below").mkdir()
     (images / "below/loop").symlink_to(images)
     (images / "self").symlink_to(images / "self")
@@ -150,7 +150,7 @@ def test_circular_links_end(encoders: OnnxEncoders, images: Path, tmp_path: Path
     assert counts(update_index(str(images), encoders, tmp_path / "index")) == (7, 0, 0, 1)  # "self" has no target
 
 
-def test_images_without_captions_beside_captioned_ones_are_indexed(
+def test_a_folder_with_captions_for_some_images_is_indexed_completely(
     encoders: OnnxEncoders, images: Path, tmp_path: Path
 ) -> None:
     first = sorted(path.name for path in images.iterdir())[0]

@@ -1,4 +1,4 @@
-"""A whole training: the learned recall, the kept weights, and refusals."""
+"""Training from start to end: recall, the weights that are kept, and refused inputs."""
 
 import json
 import math
@@ -83,7 +83,7 @@ def test_the_best_epoch_is_kept_and_training_stops_when_nothing_improves(
 
 
 @pytest.mark.parametrize(("select", "epochs"), [("first", 2), ("last", 4)])
-def test_the_last_epoch_is_kept_although_recall_does_not_rise(
+def test_select_last_trains_all_epochs_without_an_improvement(
     select: str, epochs: int, config: Config, captioned_folder: Path, tmp_path: Path
 ) -> None:
     config = with_train(config, epochs=4, patience=1, learning_rate=1e-12, weight_decay=0.0, select=select)
@@ -113,7 +113,7 @@ def poison_weights(trainer: Trainer) -> None:
     ("poison", "batch_size", "what"),
     [(poison_features, 32, "the loss became nan"), (poison_weights, 192, "the weights are no longer finite")],
 )
-def test_a_loss_or_weights_with_nan_keep_the_last_good_checkpoint(
+def test_nan_in_loss_or_weights_stops_training_and_keeps_the_last_checkpoint(
     poison: Callable[[Trainer], None],
     batch_size: int,
     what: str,
@@ -166,7 +166,7 @@ def test_captions_longer_than_the_backbone_allows_are_refused(
 
 
 @pytest.mark.parametrize("setup", [1, 3])
-def test_a_run_started_from_another_one_begins_with_its_recall(
+def test_a_run_with_start_from_begins_with_the_recall_of_that_run(
     setup: int, tiny_config: Path, captioned_folder: Path, tiny_run: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -17,7 +17,7 @@ from miniclip.errors import MiniClipError
 from miniclip.models.checkpoint import load_run, load_training_state, save_training_state
 from miniclip.models.config import Config
 from tests.support.cli import REPOSITORY, run_cli
-from tests.support.resuming import TOWERS, assert_same_run, fail_at
+from tests.support.resuming import TOWERS, assert_same_run, interrupt_in_epoch
 from tests.support.training import config, records_of, start, with_train
 from train.__main__ import _check_resumed
 from train.trainer import Trainer
@@ -61,7 +61,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     last = start(whole, config, captioned_folder)
     last.run()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        fail_at(patch, 3)
+        interrupt_in_epoch(patch, 3)
         start(stopped, config, captioned_folder).run()
     assert len(records_of(stopped)) == 2
     resumed = start(stopped, config, captioned_folder)

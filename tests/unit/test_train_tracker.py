@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from miniclip.errors import MiniClipError
 from miniclip.models.config import Config
-from tests.support.resuming import fail_at
+from tests.support.resuming import interrupt_in_epoch
 from tests.support.training import config, records_of, start, with_train
 from train.tracker import TensorBoard, open_tracker, tag
 
@@ -73,7 +73,7 @@ def test_a_repeated_epoch_is_shown_once(
         resumed.resume()
         with monkeypatch.context() as patch:
             if failing:
-                fail_at(patch, 2)
+                interrupt_in_epoch(patch, 2)
                 with pytest.raises(KeyboardInterrupt):
                     resumed.run(TensorBoard(tmp_path / "tensorboard"))
             else:
