@@ -99,7 +99,7 @@ class GallerySearch:
     @cached_property
     def examples(self) -> tuple[str, ...]:
         """Example queries: the everyday words that this gallery's images match best."""
-        return found_words(self.index, self.searcher.encoders, EXAMPLES)
+        return found_words(self.index, self.searcher.encoders, self.searcher.match, EXAMPLES)
 
     @property
     def status(self) -> str:

@@ -1,12 +1,14 @@
 """Everyday words, for example queries and for names on the map.
 
-In: an index and encoders. Out: the words whose best images match them clearly better than the average image.
+In: an index, encoders and the bundle's calibration. Out: the words that likely match some image, and match their best
+images clearly better than the average image.
 """
 
 import numpy as np
 
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.encoders import Encoders
+from miniclip.inference.score_calibration import ScoreCalibration
 
 _TEXT = """
 a dog, a cat, a horse, a bird, a fish, an insect, a farm animal, a wild animal, a flower, a tree, mountains,
@@ -21,18 +23,29 @@ an arrow, money, art, a symbol, a button
 """
 WORDS = tuple(word.strip() for word in _TEXT.split(","))
 SAMPLE = 20_000  # images that are compared with the words
-BEST = 5  # images by which a word is judged
-MIN_LEAD = 2.0  # standard deviations by which their similarity exceeds the word's mean
+MAX_BEST = 5  # images by which a word is judged, or a tenth of a small gallery
+MIN_LEAD = 1.4  # standard deviations by which their similarity exceeds the word's mean
+MIN_LEAD_UNCALIBRATED = 2.0  # the same, if nothing says how likely the word matches
 
 
-def found_words(index: ImageIndex, encoders: Encoders, count: int) -> tuple[str, ...]:
+def found_words(
+    index: ImageIndex, encoders: Encoders, calibration: ScoreCalibration | None, count: int
+) -> tuple[str, ...]:
     """The `count` words that the gallery's images match best, no two of them with the same best image."""
     rows = np.unique(np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(int))
-    similarity = encoders.encode_texts(WORDS) @ index.embeds(rows).T  # (words, images)
-    best = np.sort(similarity, axis=1)[:, -BEST:].mean(axis=1)
+    text_embeds = encoders.encode_texts(WORDS)
+    similarity = text_embeds @ index.embeds(rows).T  # (words, images)
+    judged = min(MAX_BEST, max(1, len(rows) // 10))
+    best = np.sort(similarity, axis=1)[:, -judged:].mean(axis=1)
     lead = (best - similarity.mean(axis=1)) / np.maximum(similarity.std(axis=1), 1e-6)
+    is_found = lead >= (MIN_LEAD_UNCALIBRATED if calibration is None else MIN_LEAD)
+    if len(rows) <= MAX_BEST:  # too few for a mean
+        is_found[:] = True
+    if calibration is not None:
+        probability = map(calibration.probability, similarity.max(axis=1, keepdims=True), text_embeds)
+        is_found &= np.concatenate(list(probability)) >= calibration.cutoff_probability(len(index))
     chosen: dict[int, str] = {}
     for word in np.argsort(-(best + 0.02 * lead)):
-        if lead[word] >= MIN_LEAD or len(rows) <= BEST:
+        if is_found[word]:
             chosen.setdefault(int(similarity[word].argmax()), WORDS[word])
     return tuple(chosen.values())[:count] or WORDS[:count]

