@@ -30,7 +30,7 @@ LEADING_TOKENS = ("cls_token", "class_embedding", "distillation_token", "registe
 class Facts:
     """Facts of one model type that the general rule cannot infer.
 
-    `pooling`: `pooled` if the pooler is part of the trained embedding, or `cls`. `sees_padding`: the text tower was
+    `pooling`: a name in `pooling.py`; `auto` is the mean of the tokens or patches. `sees_padding`: the text tower was
     trained on rows of one length and attends to the padding. `takes_patches`: the tower takes an image as patches.
     """
 

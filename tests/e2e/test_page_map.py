@@ -28,6 +28,7 @@ def test_map_shows_every_image_and_opens_one(tab: Any) -> None:
     canvas = tab.locator("#map canvas")
     expect(canvas).to_have_attribute("data-dots", "12")
     expect(canvas).to_have_attribute("data-painted", "search")
+    expect(canvas).to_have_attribute("data-thumbnails", "12")  # there is enough room, even on a phone
     tab.get_by_role("button", name="Zoom in").click()
     expect(canvas).to_have_attribute("data-zoom", "1.50")
     tab.get_by_role("button", name="Whole map").click()
