@@ -1,8 +1,8 @@
 """The facts about image files that filters use: size, camera, rating, place and type, in columns.
 
 In: the images' table, or the arrays of its summary. Out: `ImageFacts`. A new fact is a field of
-`miniclip.data.metadata.Metadata`, and here a line in `METADATA_COLUMNS` and a field of `ImageFacts`. The line's format
-is one above the newest, so that the next update reads the fact of images that were indexed before.
+`miniclip.data.metadata.Metadata`, and here a line in `METADATA_COLUMNS` and a field of `ImageFacts`. Its `since` is
+`INDEX_FORMAT` in settings.py plus one, so that the next update reads the fact of images that were indexed before.
 """
 
 import math
