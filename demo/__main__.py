@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from miniclip.cli.command import ArgumentParser, run_command
@@ -33,7 +34,6 @@ from miniclip.installation import install, program
 
 from .loopback import is_loopback
 from .memory import limit_memory_pools
-from .sharing import generated_login, share
 from .show_in_folder import has_desktop
 
 HOST = "127.0.0.1"
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _recover_moves()
     login, is_generated = arguments.auth, False
     if is_public and login is None:
-        login, is_generated = generated_login(), True
+        login, is_generated = ("guest", token_urlsafe(9)), True  # 72 random bits
     _separate_uploads()
     bypass_proxies()
     page = build_page(app_state, arguments.mcp)
@@ -178,6 +178,22 @@ def _open_searcher(arguments: argparse.Namespace) -> Any:
     folder = bring_up_to_date(arguments.images, encoders, partial(print, flush=True))
     encoders.warm_up()
     return Searcher(ImageIndex.open(folder), encoders)
+
+
+def share(page: Any, host: str) -> str:
+    """Open Gradio's tunnel to a running page. Returns one line: the public address, or why there is none.
+
+    Gradio's `launch(share=True)` would make every browser, even a local one, load scripts from another server, and
+    would print a page of advice if the tunnel fails.
+    """
+    from gradio import networking
+
+    try:
+        address = networking.setup_tunnel(host, page.server_port, page.share_token, None, None)
+    except Exception as error:  # such as no network, a firewall or a damaged download
+        reason = str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
+        return f"no public link: {reason}; the page stays at http://{host}:{page.server_port}"
+    return f"public link: {address} (for at most a week, as long as this runs)"
 
 
 def bypass_proxies() -> None:

@@ -24,13 +24,12 @@ from .previews import preview_route
 from .public_api import add_public_api
 from .request_filter import RequestFilter
 from .search_request import page_settings
-from .tabs import find_tabs
+from .tabs import LOCAL_TABS, TABS
 from .uploads import MAX_UPLOAD_BYTES
 
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 TITLE = "MiniCLIP"
-TABS = find_tabs()
 SCRIPTS = ("page.js", "local.js", "filters.js", "browse.js")  # page.js first: the others use it
 STYLES = ("style.css", "browse.css")
 # titles of tabs are elements of Gradio; all other words are in the HTML and scripts of `part`
@@ -48,10 +47,10 @@ def build_page(app_state: AppState, with_mcp: bool = False) -> gr.Blocks:
     with page:
         part("header", {}, is_public=app_state.is_public)
         with gr.Tabs(selected=next(iter(TABS)), elem_id="tabs"):
-            for name, tab in TABS.items():
-                if tab.is_public or not app_state.is_public:
+            for name, handlers in TABS.items():
+                if not (app_state.is_public and name in LOCAL_TABS):
                     with gr.Tab(TRANSLATIONS(f"tab_{name}"), id=name, elem_id=f"{name}-tab"):
-                        part(name, tab.handlers(app_state))
+                        part(name, handlers(app_state))
         part("detail", detail.handlers(app_state))
         part("viewer", {})
         part("saved", {})

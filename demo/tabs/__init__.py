@@ -1,32 +1,19 @@
-"""The tabs of the page: every module in this folder is one.
+"""The tabs of the page by name, in their order. Each module has the functions that the tab's script calls.
 
 A new tab NAME needs:
 
-- tabs/NAME.py, which defines `TAB`
+- tabs/NAME.py, which defines `handlers`, and its entry below
 - static/NAME.html: its HTML, then its script in `<script>`
 - its words in every file of languages/, among them its title `tab_NAME`
 """
 
-import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from . import compare, describe, library, map, search
 
-from ..app_state import AppState
-from ..page import Handler
-
-
-@dataclass(frozen=True)
-class Tab:
-    """One tab. Its script calls the functions that `handlers` returns, by their names."""
-
-    position: int  # tabs are in ascending order
-    handlers: Callable[[AppState], Mapping[str, Handler]]
-    is_public: bool = True  # whether a page for other people has it, too
-
-
-def find_tabs() -> dict[str, Tab]:
-    """All tabs by name, in their order on the page."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    tabs: dict[str, Tab] = {name: import_module(f"{__name__}.{name}").TAB for name in names}
-    return dict(sorted(tabs.items(), key=lambda item: item[1].position))
+TABS = {
+    "search": search.handlers,
+    "describe": describe.handlers,
+    "map": map.handlers,
+    "library": library.handlers,
+    "compare": compare.handlers,
+}
+LOCAL_TABS = ("library", "compare")  # they open folders of this machine, so a public page does not have them

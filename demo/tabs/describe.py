@@ -13,7 +13,6 @@ from ..gallery_search import GallerySearch
 from ..i18n import t
 from ..page import Handler
 from ..uploads import read_upload
-from . import Tab
 
 SUGGESTED_LABELS = "person, animal, food, vehicle, building, landscape, text"
 SUGGESTED_IMAGES = 8
@@ -52,9 +51,6 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {"html": cards.bars(gallery.labels_of(_image(gallery, form), labels, templates), as_percent=True)}
 
     return {"suggestions": suggestions, "describe": describe, "label": label}
-
-
-TAB = Tab(position=20, handlers=handlers)
 
 
 def _image(gallery: GallerySearch, form: Form) -> bytes:

@@ -20,7 +20,6 @@ from ..form import Form, number
 from ..gallery_search import running_on
 from ..i18n import day, decimal, t
 from ..page import Handler
-from . import Tab
 
 MAX_GROUPS, MAX_IN_GROUP, MAX_SKIPPED = 40, 8, 500
 MAX_PATTERNS = 10_000  # characters
@@ -61,9 +60,6 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         "duplicates": duplicates,
         "use": lambda form: {"job": _job(app_state.use(str(form.get("bundle")), str(form.get("precision"))))},
     }
-
-
-TAB = Tab(position=40, handlers=handlers, is_public=False)
 
 
 def _job(job: Job | None) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ from ..image_map import has_umap
 from ..page import Handler
 from ..search_request import read_query
 from ..uploads import read_upload
-from . import Tab
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
@@ -32,6 +31,3 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         return {"shades": image_map.shades(gallery.similarity(query))}
 
     return {"points": points, "shades": shades}
-
-
-TAB = Tab(position=30, handlers=handlers)

@@ -16,7 +16,6 @@ from ..i18n import t
 from ..page import Handler
 from ..search_request import offered_filters, read_query, read_shown
 from ..uploads import read_upload
-from . import Tab
 
 
 def handlers(app_state: AppState) -> Mapping[str, Handler]:
@@ -52,6 +51,3 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         "browse": lambda form: app_state.browse.months(form),
         "browse_cards": lambda form: app_state.browse.cards(form),
     }
-
-
-TAB = Tab(position=10, handlers=handlers)

@@ -13,7 +13,7 @@ import pytest
 
 from demo.__main__ import bypass_proxies
 from demo.app_state import AppState
-from demo.compare import choices
+from demo.tabs.compare import choices
 from demo.tabs.library import handlers
 from miniclip.index.image_index import ImageIndex
 from miniclip.inference.bundle import Bundle

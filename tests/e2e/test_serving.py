@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from demo.sharing import share
+from demo.__main__ import share
 from miniclip.index.location import index_folder
 from miniclip.search.query import DEFAULT_TOP_K
 from tests.e2e.conftest import DemoProcess

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demo import compare
 from demo import image_map as image_map
 from demo.app_state import AppState, Job
 from demo.form import MAX_TEXT
 from demo.page import answering
 from demo.search_request import read_query
+from demo.tabs import compare
 from demo.tabs import describe as captions_tab
 from demo.tabs import library as library_tab
 from demo.tabs import map as map_tab

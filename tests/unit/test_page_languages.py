@@ -42,7 +42,7 @@ QUOTED = re.compile(r"""["'`](\w+)["'`]""")
 SAME_IN_GERMAN = {"decimal_mark", "group_mark", "details", "zoom", "name", "index", "recall", "place_of", "videos"}
 NOT_WORDS = {"miniclip", "pca", "px", "esc"}
 # for the terminal, for programs, or words for the model
-NOT_THE_PAGE = {"__main__", "public_api", "sharing", "space", "vocabulary"}
+NOT_THE_PAGE = {"__main__", "public_api", "space", "vocabulary"}
 NOT_SHOWN = {"False", "Roboto", "Menlo", "Consolas", "running on the ", "internal error in “%s”"}
 NOT_SHOWN |= {"log in first", "no such preview"}
 SHOWN_ATTRIBUTES = ("alt", "aria-label", "placeholder", "title")

@@ -2,12 +2,10 @@
 
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo import tabs
 from demo.__main__ import main
 from demo.app import launch_options
 from demo.errors import sentence
@@ -16,7 +14,7 @@ from demo.i18n import TABLES
 from demo.page import STATIC, answering, split_script
 from demo.request_filter import path_below_root, trusted_headers
 from demo.search_request import ADDRESS_FIELDS, FORM_FILTERS
-from demo.tabs import find_tabs
+from demo.tabs import TABS
 from miniclip.errors import MiniClipError
 
 FORWARDED = [(b"host", b"page"), (b"x-forwarded-host", b"elsewhere"), (b"x-forwarded-proto", b"https")]
@@ -93,17 +91,10 @@ def test_the_scripts_have_the_filters_from_one_list() -> None:
 
 
 def test_every_tab_has_a_script_and_a_title() -> None:
-    assert list(find_tabs()) == ["search", "describe", "map", "library", "compare"]
-    for name in find_tabs():
+    assert list(TABS) == ["search", "describe", "map", "library", "compare"]
+    for name in TABS:
         assert "server." in split_script((STATIC / f"{name}.html").read_text(encoding="utf-8"))[1]
         assert all(f"tab_{name}" in table for table in TABLES.values())
-
-
-def test_a_module_in_the_folder_of_tabs_is_a_tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "from demo.tabs import Tab\nTAB = Tab(position=15, handlers=lambda app_state: {}, is_public=False)\n"
-    (tmp_path / "added.py").write_text(module)
-    monkeypatch.setattr(tabs, "__path__", [*tabs.__path__, str(tmp_path)])
-    assert list(find_tabs())[:3] == ["search", "added", "describe"]
 
 
 @pytest.mark.parametrize(
