@@ -60,11 +60,8 @@ function makeTimeline(results, page, server) {
 
     function addSection(number) {
         const month = months[number];
-        const section = document.createElement('section');
-        section.setAttribute('aria-label', page.t('month_images', { month: month.name, count: month.count }));
-        const heading = document.createElement('h3');
-        heading.textContent = month.name;
-        section.append(heading, document.createElement('ul'));
+        const ariaLabel = page.t('month_images', { month: month.name, count: month.count });
+        const section = page.make('section', { ariaLabel }, page.make('h3', {}, month.name), page.make('ul'));
         const after = [...sections.keys()].filter((other) => other > number).sort((a, b) => a - b)[0];
         placeSection(section, month);
         list.insertBefore(section, sections.get(after) ?? null);
@@ -73,10 +70,7 @@ function makeTimeline(results, page, server) {
     }
 
     function addItem(place, month, section) {
-        const item = document.createElement('li');
-        item.dataset.place = place;
-        item.setAttribute('aria-setsize', month.count);
-        item.setAttribute('aria-posinset', place - month.start + 1);
+        const item = page.make('li', { dataset: { place }, ariaSetSize: month.count, ariaPosInSet: place - month.start + 1 });
         const own = section.lastElementChild;
         placeItem(item, place - month.start);
         const isLast = !own.lastElementChild || Number(own.lastElementChild.dataset.place) < place;
@@ -91,17 +85,10 @@ function makeTimeline(results, page, server) {
         const card = cards[place];
         if (!card || item.firstChild) return false;
         const [row, title, preview, isThere, second] = card;
-        const button = document.createElement('button');
-        Object.assign(button, { type: 'button', className: 'card', title });
-        Object.assign(button.dataset, { row, gallery, ...(second !== undefined && { second }) });
-        const image = document.createElement('img');
-        Object.assign(image, { alt: '', decoding: 'async', src: preview });
-        const name = document.createElement('span');
-        name.className = 'title';
-        name.textContent = isThere ? title : page.t('gone', { title });
-        if (!isThere) button.classList.add('gone');
-        button.append(image, name);
-        item.append(button);
+        const image = page.make('img', { alt: '', decoding: 'async', src: preview });
+        const name = page.make('span', { className: 'title' }, isThere ? title : page.t('gone', { title }));
+        const dataset = { row, gallery, ...(second !== undefined && { second }) };
+        item.append(page.make('button', { type: 'button', className: isThere ? 'card' : 'card gone', title, dataset }, image, name));
         return true;
     }
 
@@ -174,20 +161,12 @@ function makeTimeline(results, page, server) {
     const scrollToPlace = (place) => scrollTo({ top: scrollY + list.getBoundingClientRect().top + topOf(place) - HEADING_PX - 8 });
 
     function head(answer) {
-        const bar = document.createElement('div');
-        bar.className = 'heading';
-        const heading = document.createElement('h2');
-        heading.textContent = answer.heading;
-        bar.append(heading);
+        const bar = page.make('div', { className: 'heading' }, page.make('h2', {}, answer.heading));
         if (months.length > 1) {
-            const label = document.createElement('label');
-            label.className = 'jump';
-            label.textContent = `${page.t('go_to')} `;
-            const select = document.createElement('select');
-            for (const month of months) select.add(new Option(`${month.name} (${page.number(month.count)})`, month.start));
+            const options = months.map((month) => new Option(`${month.name} (${page.number(month.count)})`, month.start));
+            const select = page.make('select', {}, ...options);
             select.addEventListener('change', () => scrollToPlace(Number(select.value)));
-            label.append(select);
-            bar.append(label);
+            bar.append(page.make('label', { className: 'jump' }, `${page.t('go_to')} `, select));
         }
         return bar;
     }
@@ -198,8 +177,7 @@ function makeTimeline(results, page, server) {
         let start = 0;
         months = answer.months.map(([name, count]) => ({ name, count, start: (start += count) - count }));
         [cards, chunks, sections, items] = [[], new Set(), new Map(), new Map()];
-        list = document.createElement('div');
-        list.className = 'timeline';
+        list = page.make('div', { className: 'timeline' });
         results.setAttribute('aria-live', 'off');  // screen readers should not announce what scrolls in
         results.replaceChildren(head(answer), list);
         resized.disconnect();

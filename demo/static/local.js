@@ -42,21 +42,11 @@
     shared.resultButton = (name, label) => {
         const heading = document.querySelector('#results .heading');
         if (!heading || heading.querySelector(`.${name}`)) return heading?.querySelector(`.${name}`);
-        let tools = heading.querySelector('.downloads');
-        if (!tools) {
-            tools = document.createElement('span');
-            tools.className = 'downloads';
-            heading.append(tools);
-        }
-        const button = document.createElement('button');
-        [button.type, button.className, button.textContent] = ['button', name, label];
-        tools.prepend(button);
+        if (!heading.querySelector('.downloads')) heading.append(shared.make('span', { className: 'downloads' }));
+        const button = shared.make('button', { type: 'button', className: name }, label);
+        heading.querySelector('.downloads').prepend(button);
         return button;
     };
 
-    shared.download = (address, name = '') => {
-        const link = document.createElement('a');
-        [link.href, link.download] = [address, name];
-        link.click();
-    };
+    shared.download = (address, name = '') => shared.make('a', { href: address, download: name }).click();
 })();

@@ -53,6 +53,14 @@
     shared.pending = {};
     shared.show = (tab) => document.getElementById(`${tab}-tab-button`)?.click();
 
+    // A new element with these properties, data attributes and children.
+    shared.make = (tag, { dataset = {}, ...properties } = {}, ...children) => {
+        const element = Object.assign(document.createElement(tag), properties);
+        Object.assign(element.dataset, dataset);
+        element.append(...children);
+        return element;
+    };
+
     // Calls a function of the server. A failed request is answered with a message, as the server's own errors are.
     shared.call = async (fn, values = {}) => {
         try {
@@ -63,15 +71,8 @@
     };
 
     shared.message = ({ message, gallery_changed: isStale }) => {
-        const line = document.createElement('p');
-        line.className = 'message';
-        line.setAttribute('role', 'status');
-        line.textContent = message;
-        if (isStale) {
-            const button = document.createElement('button');
-            [button.type, button.textContent, button.dataset.action] = ['button', t('show_new_gallery'), 'new-gallery'];
-            line.append(button);
-        }
+        const line = shared.make('p', { className: 'message', role: 'status', textContent: message });
+        if (isStale) line.append(shared.make('button', { type: 'button', dataset: { action: 'new-gallery' } }, t('show_new_gallery')));
         return line.outerHTML;
     };
     document.addEventListener('click', (event) => {
@@ -80,15 +81,13 @@
         shared.send('gallery');
     });
 
+    // The fields of a search that its address contains.
+    shared.addressed = (query) => Object.fromEntries(shared.addressFields.filter((name) => query[name]).map((name) => [name, query[name]]));
     shared.toAddress = (query) => {
-        const fields = new URLSearchParams();
-        for (const name of shared.addressFields) if (query[name]) fields.set(name, query[name]);
+        const fields = new URLSearchParams(shared.addressed(query));
         return fields.size ? `?${fields}` : location.pathname;
     };
-    shared.fromAddress = () => {
-        const fields = new URLSearchParams(location.search);
-        return Object.fromEntries(shared.addressFields.filter((name) => fields.get(name)).map((name) => [name, fields.get(name)]));
-    };
+    shared.fromAddress = () => shared.addressed(Object.fromEntries(new URLSearchParams(location.search)));
 
     // Uploads an image. Resolves to its path on the server, or to a message that says what went wrong.
     const REFUSED = { 401: t('session_ended'), 404: t('no_place_for_uploads') };
@@ -139,6 +138,7 @@
 
     // A card and its neighbours, in order. On the event, a timeline puts them into the document.
     shared.cardsAround = (card) => {
+        if (!card?.isConnected) return [];
         shared.send('turned', card);
         return [...(card.closest('.timeline') ?? card.closest('ul')).querySelectorAll('button.card')];
     };
