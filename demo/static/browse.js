@@ -88,7 +88,9 @@ function makeTimeline(results, page, server) {
         const image = page.make('img', { alt: '', decoding: 'async', src: preview });
         const name = page.make('span', { className: 'title' }, isThere ? title : page.t('gone', { title }));
         const dataset = { row, gallery, ...(second !== undefined && { second }) };
-        item.append(page.make('button', { type: 'button', className: isThere ? 'card' : 'card gone', title, dataset }, image, name));
+        const button = page.make('button', { type: 'button', className: 'card', title, dataset }, image, name);
+        button.classList.toggle('gone', !isThere);
+        item.append(button);
         return true;
     }
 
