@@ -1,6 +1,6 @@
 """Search in one gallery, which is an open index with its encoders.
 
-In: a `Searcher` and queries. Out: `ResultPage` and `Detail`, plain values from which cards.py makes HTML. Errors are
+In: a `Searcher` and queries. Out: `ResultPage`, plain values from which cards.py makes HTML. Errors are
 `MiniClipError` with a sentence for the page.
 """
 
@@ -9,7 +9,6 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -27,12 +26,11 @@ from miniclip.search.zero_shot import TEMPLATES, classify
 from .errors import PageError
 from .form import Form
 from .gallery_paths import GalleryPaths
-from .i18n import day_and_time, decimal, t
+from .i18n import t
 from .previews import Previews
 from .vocabulary import found_words
 
 EXAMPLES = 6
-MAX_TEXT = 600  # characters of an image's text in the large view
 MAX_LABELS, MAX_TEMPLATES = 100, 20  # each label is embedded in each template
 
 
@@ -70,15 +68,6 @@ class ResultPage:
     hint: str = ""  # about the language of the query
     missing: int = 0  # images found whose files no longer exist
     search_ms: float = 0.0
-
-
-@dataclass(frozen=True)
-class Detail:
-    """One image for the large view."""
-
-    card: Card
-    large: str  # address of the large preview
-    facts: list[tuple[str, str]]
 
 
 class GallerySearch:
@@ -208,27 +197,6 @@ class GallerySearch:
         except (MiniClipError, OSError) as error:
             raise PageError(t("image_unreachable")) from error
 
-    def detail(self, row: int, score: float = 0.0, match: str = "") -> Detail:
-        """The content of the large view of one image."""
-        card = self.card(self.searcher.hit(row, score))
-        facts = [(t("similarity"), decimal(score, 3))] if score else []
-        if match:
-            facts.append((t("match"), t(f"match_{match}")))
-        if card.clock:
-            facts.append((t("in_the_video_at"), card.clock))
-        moment = self.index.taken[row]
-        if not np.isnat(moment):
-            facts.append((t("taken"), day_and_time(moment.item())))
-        if text := " · ".join(self.index.text(row).splitlines()):
-            facts.append((t("text_in_it"), text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"))
-        path = card.name if self.is_public else _from_home(printable(self.index.paths.file(row)))
-        return Detail(card, self.previews.address(row, "large"), [*facts, (t("file"), path)])
-
-    def place(self, row: int) -> str:
-        """The place where an image was taken, as a value of the filter `near`; "" if unknown."""
-        latitude, longitude = self.index.facts.latitude[row], self.index.facts.longitude[row]
-        return "" if np.isnan(latitude) or np.isnan(longitude) else f"{latitude:.5f}, {longitude:.5f}"
-
     def requested_row(self, form: Form) -> int:
         """The form's row; `PageError` if the index has no such row or the browser shows another gallery."""
         self.check_gallery(form)
@@ -277,12 +245,3 @@ def running_on(encoders: OnnxEncoders, key: str = "running_on") -> str:
     """`encoders.running_on` in the page's language. A note at its end stays in English."""
     start, _, note = encoders.running_on.partition(f" in {encoders.precision}")
     return t(key, device=start.removeprefix("running on the "), precision=encoders.precision, note=note)
-
-
-def _from_home(path: str) -> str:
-    """A path with `~` for the home folder: `~/Pictures/cat.jpg`."""
-    try:
-        home = str(Path.home()).rstrip("/") + "/"
-    except RuntimeError:  # a service account may have no home folder
-        return path
-    return f"~/{path.removeprefix(home)}" if path.startswith(home) else path

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from .i18n import t
 from .loopback import is_loopback
-from .previews import is_logged_in
+from .request_filter import is_logged_in
 
 FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 

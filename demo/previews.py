@@ -1,7 +1,7 @@
 """Previews of the index's images, by row number. No request can name a path or an image outside the index.
 
 In: `preview/VERSION/SIZE/ROW.webp`. Out: a WebP without the image's metadata, so that its location stays on the server.
-If the page has a login, previews need it, too.
+request_filter.py asks for the page's login.
 """
 
 import io
@@ -9,11 +9,11 @@ import secrets
 from collections.abc import Callable
 from functools import lru_cache
 
-from fastapi.routing import APIRoute
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from miniclip.data.images import open_image
 from miniclip.errors import MiniClipError
@@ -31,7 +31,7 @@ class Previews:
     """The images of one index as small WebP files, made on the first request."""
 
     def __init__(self, index: ImageIndex) -> None:
-        self._index = index
+        self._index, self.count = index, len(index)
         # browsers cache previews for a day: another index on the same port must not show them
         self.version = secrets.token_hex(4)
         self._small = lru_cache(maxsize=4096)(self._draw)  # about 10 KB each
@@ -53,23 +53,14 @@ class Previews:
         image.save(stream, "WEBP", quality=82, method=1)
         return stream.getvalue()
 
-    def row_at(self, version: str, name: str) -> int | None:
-        """The row of `ROW.webp`; None if the version is another gallery's, or there is no such row."""
-        number = name.removesuffix(".webp")
-        if version != self.version or not (number.isascii() and number.isdigit()) or len(number) > 9:
-            return None
-        return int(number) if int(number) < len(self._index) else None
 
-
-def preview_route(current: Callable[[], Previews]) -> APIRoute:
+def preview_route(current: Callable[[], Previews]) -> Route:
     """The route of previews. `current` returns the open gallery's previews."""
 
-    async def respond(request: Request, version: str, size: str, name: str) -> Response:
-        if not is_logged_in(request):
-            return Response("log in first", status_code=401)
+    async def respond(request: Request) -> Response:
         previews = current()
-        row = previews.row_at(version, name)
-        if row is None or size not in SIZES_PX:
+        version, size, row = (request.path_params[name] for name in ("version", "size", "row"))
+        if version != previews.version or size not in SIZES_PX or row >= previews.count:
             return Response("no such preview", status_code=404)
         headers = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
         try:
@@ -82,13 +73,4 @@ def preview_route(current: Callable[[], Previews]) -> APIRoute:
             )
         return Response(webp, media_type="image/webp", headers=headers)
 
-    return APIRoute("/preview/{version}/{size}/{name}", respond, methods=["GET"], include_in_schema=False)
-
-
-def is_logged_in(request: Request) -> bool:
-    """Whether the request has the cookie of Gradio's login. If a later Gradio renames it, all requests are refused."""
-    app = request.app
-    if app.auth is None and app.auth_dependency is None:
-        return True
-    tokens = [request.cookies.get(f"access-token{kind}-{app.cookie_id}") for kind in ("", "-unsecure")]
-    return any(token is not None and app.tokens.get(token) is not None for token in tokens)
+    return Route("/preview/{version}/{size}/{row:int}.webp", respond, methods=["GET"])

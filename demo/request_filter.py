@@ -22,17 +22,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .i18n import decimal, language_of, set_language, t
 from .login_limit import LoginLimit
-from .previews import is_logged_in
 from .uploads import MAX_UPLOAD_BYTES
 
 NAME = r"[\w@+-][\w.@+-]*"  # of a file or a folder: no leading dot, so neither `..` nor a hidden one
-# the login page needs these; a preview checks the login itself
+# the login page needs these
 WITHOUT_LOGIN = re.compile(
     rf"/|/(assets|static)(/{NAME})+|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/pwa_icon(/\d+)?"
-    r"|/login/?|/logout|/preview/.*|/gradio_api/(login_check/?|token/?|user/?|app_id/?|startup-events|theme\.css)"
+    r"|/login/?|/logout|/gradio_api/(login_check/?|token/?|user/?|app_id/?|startup-events|theme\.css)"
 )
 WITH_LOGIN = re.compile(
-    r"/config/?|/gradio_api/(info/?|upload|upload_progress|component_server/?|cancel|reset/?|heartbeat/[\w-]+"
+    r"/preview/\w+/\w+/\d{1,9}\.webp|/config/?|/gradio_api/(info/?|upload|upload_progress|component_server/?|cancel|reset/?|heartbeat/[\w-]+"
     r"|queue/(join|data|status)|call/(search_text|search_image|classify)(/[\w-]+)?)"
 )
 MCP = re.compile(r"/gradio_api/(mcp(/(http/?)?)?|run/search_text)")
@@ -136,6 +135,15 @@ class RequestFilter:
             self._logins.succeeded(address)
             return None
         return _refuse(401, t("log_in_basic"))
+
+
+def is_logged_in(request: Request) -> bool:
+    """Whether the request has the cookie of Gradio's login. If a later Gradio renames it, all requests are refused."""
+    app = request.app
+    if app.auth is None and app.auth_dependency is None:
+        return True
+    tokens = [request.cookies.get(f"access-token{kind}-{app.cookie_id}") for kind in ("", "-unsecure")]
+    return any(token is not None and app.tokens.get(token) is not None for token in tokens)
 
 
 def path_below_root(scope: Scope) -> str:

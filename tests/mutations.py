@@ -143,8 +143,8 @@ MUTATIONS = (
         "tests/unit/test_page_browse.py::test_private_filters_exist_only_on_the_local_page",
     ),
     Mutation(
-        "login check of the page's own routes",
-        "demo/previews.py",
+        "login check",
+        "demo/request_filter.py",
         "return any(token is not None and app.tokens.get(token) is not None for token in tokens)",
         "return tokens is not None",
         "tests/security/test_share.py::test_without_login_there_is_no_data",

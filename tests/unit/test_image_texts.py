@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo.detail import facts
 from demo.gallery_search import GallerySearch
 from miniclip.cli.main import run
 from miniclip.data.images import ImageSource, open_image
@@ -168,8 +169,8 @@ def test_the_large_view_shows_the_text(
 ) -> None:
     update_index(str(images), encoders, tmp_path / "index")
     search = GallerySearch(Searcher(ImageIndex.open(tmp_path / "index"), encoders))
-    assert ("Text in the image", "Invoice 2041 · Total 12.90") in search.detail(0).facts
-    assert "Text in the image" not in dict(search.detail(2).facts)
+    assert ("Text in the image", "Invoice 2041 · Total 12.90") in facts(search, 0)
+    assert "Text in the image" not in dict(facts(search, 2))
 
 
 def test_words_in_an_image_find_it_and_are_shown(
