@@ -7,6 +7,7 @@ the job is done, its gallery replaces the previous one for every user of the pag
 import contextlib
 import threading
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from miniclip.search.searcher import Searcher
 from .browse import Browse
 from .errors import PageError, logger, sentence
 from .gallery_search import GallerySearch
-from .i18n import decimal, language, set_language, t
+from .i18n import decimal, t
 from .image_map import ImageMap
 from .previews import Previews
 
@@ -38,7 +39,6 @@ class Job:
 
     images: str
     title: str
-    language: str
     done: int = 0
     total: int = 0
     report: str = ""
@@ -154,12 +154,13 @@ class AppState:
         with self._lock:
             if self.job is not None and self.job.is_running:
                 raise PageError(t("job_is_running"))
-            self.job = job = Job(images.strip(), t("indexing", folder=images.strip()), language())
-        threading.Thread(target=self._run, args=(job, bundle, precision, exclude), daemon=True).start()
+            self.job = job = Job(images.strip(), t("indexing", folder=images.strip()))
+        context = copy_context()  # it holds the language of the request
+        run = partial(context.run, self._run, job, bundle, precision, exclude)
+        threading.Thread(target=run, name="indexing", daemon=True).start()
         return job
 
     def _run(self, job: Job, bundle: Bundle | None, precision: str | None, exclude: Sequence[str] | None) -> None:
-        set_language(job.language)
         try:
             encoders = self.search.searcher.encoders
             if bundle is not None:

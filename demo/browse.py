@@ -11,7 +11,6 @@ import numpy as np
 
 from miniclip.data.moments import second_of
 from miniclip.search.compose import browse
-from miniclip.search.filters import Filters
 from miniclip.search.query import Query
 
 from .errors import PageError
@@ -28,10 +27,8 @@ class Browse:
 
     def __init__(self, gallery: GallerySearch) -> None:
         self.gallery = gallery
-        self._rows = lru_cache(maxsize=4)(self._browse)  # an entry takes 8 bytes per image
-
-    def _browse(self, filters: Filters, distinct: bool) -> np.ndarray:
-        return browse(filters, self.gallery.index, distinct)
+        # an entry takes 8 bytes per image
+        self._rows = lru_cache(maxsize=4)(lambda filters, distinct: browse(filters, gallery.index, distinct))
 
     def rows(self, query: Query) -> np.ndarray:
         """(K,) rows of the images that pass the query's filters, newest first."""

@@ -68,12 +68,8 @@ def language_of(accept_language: str) -> str:
     return first if first in TABLES else ENGLISH
 
 
-def language() -> str:
-    return _language.get()
-
-
 def set_language(code: str) -> None:
-    """Set the language of `t` for the rest of the current request or thread."""
+    """Set the language of `t` for the rest of the current request."""
     _language.set(code)
 
 

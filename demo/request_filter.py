@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .i18n import decimal, language_of, set_language, t
 from .login_limit import LoginLimit
+from .loopback import is_loopback
 from .uploads import MAX_UPLOAD_BYTES
 
 NAME = r"[\w@+-][\w.@+-]*"  # of a file or a folder: no leading dot, so neither `..` nor a hidden one
@@ -47,7 +48,6 @@ LIMITS = {  # bytes and seconds of a request's body
 MCP_BYTES = 2 * MAX_UPLOAD_BYTES  # an image as base64
 MAX_UPLOADS_BYTES = 1 << 30  # of all uploads that are kept at a time
 MAX_OPEN = {False: 64, True: 512}  # requests at a time without and with a login: visitors cannot block users
-LOOPBACK = ("127.0.0.1", "::1")
 FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
 
 
@@ -161,7 +161,7 @@ def trusted_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     forwarded one, with port 0. A direct connection never has port 0.
     """
     host, port = scope.get("client") or ("", 0)
-    if port == 0 or host in LOOPBACK:
+    if port == 0 or is_loopback(host):
         return list(scope["headers"])
     return [(name, value) for name, value in scope["headers"] if name not in FORWARDED]
 

@@ -70,9 +70,9 @@ def images(tmp_path: Path) -> Path:
 
 
 def ended(name: str) -> None:
-    """Wait for the page's threads that run this function."""
+    """Wait for the page's threads of this name or function."""
     for thread in threading.enumerate():
-        if thread.name.endswith(f"({name})"):
+        if name in thread.name:
             thread.join(TIMEOUT_S)
 
 
@@ -115,7 +115,7 @@ def test_captions_of_a_gallery_opened_later_are_embedded_before_anybody_asks(
 ) -> None:
     app_state = open_desk(images)
     app_state.index(str(image_folder))
-    ended("_run")
+    ended("indexing")
     assert app_state.search.searcher.has_captions
     ended("_prepare_captions")
     assert app_state.search.searcher.captions_are_ready
@@ -129,7 +129,7 @@ def test_what_a_folder_leaves_out_is_kept_until_it_is_given_again(
 
     def names_after(exclude: str | None) -> list[str]:
         tab["index"]({"folder": str(images), "exclude": exclude})
-        ended("_run")
+        ended("indexing")
         return sorted(path.name for path in app_state.search.index.paths)
 
     assert tab["patterns"]({"folder": str(images)}) == {"patterns": ""} == tab["patterns"]({})
@@ -140,7 +140,7 @@ def test_what_a_folder_leaves_out_is_kept_until_it_is_given_again(
     assert names_after("") == ["blue.png", "red.png"]
     assert "Left out" not in tab["status"]({})["html"]
     tab["index"]({"folder": str(images), "exclude": "!"})
-    ended("_run")
+    ended("indexing")
     assert app_state.job is not None and "“Leave out” is not a valid gitignore pattern: !" in app_state.job.error
 
 
@@ -179,7 +179,7 @@ def test_precision_chosen_while_a_folder_is_indexed_stays(
     assert begun.wait(TIMEOUT_S)
     assert app_state.use(app_state.name_of(app_state.search.searcher.encoders.bundle), "int8") is None
     go.set()
-    ended("_run")
+    ended("indexing")
     assert app_state.images == str(image_folder)
     assert app_state.search.searcher.encoders.precision == "int8"
 

@@ -204,7 +204,7 @@ def test_an_indexing_job_speaks_the_language_of_the_user_who_started_it(searcher
     with in_language("de"):
         job = app_state.index(str(tmp_path / "none"))
     for thread in threading.enumerate():
-        if thread.name.endswith("(_run)"):
+        if thread.name == "indexing":
             thread.join(60)
     assert not job.is_running
     assert job.title == f"Indexieren von {tmp_path / 'none'}"
