@@ -75,11 +75,6 @@ def _invalid(name: str) -> PageError:
     return PageError(t("wrong_filter", label=t(f"filter_{name}"), error=t(f"format_{name}")))
 
 
-def read_shown(form: Form) -> int:
-    """The number of results to show."""
-    return int(number(form, "shown", PAGE_TOP_K, 1, MAX_SHOWN))
-
-
 def offered_filters(gallery: "GallerySearch") -> dict[str, list[tuple[str, str]]]:
     """The filters that the page shows for a gallery, by name. Each has its values to choose from, with their labels.
 

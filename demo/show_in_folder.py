@@ -9,14 +9,11 @@ from pathlib import Path
 from .errors import PageError
 from .i18n import t
 
-# the interface of freedesktop.org by which a file manager opens a folder and selects a file
-FILE_MANAGER = (
-    "--session",
-    "--type=method_call",
-    "--dest=org.freedesktop.FileManager1",
-    "/org/freedesktop/FileManager1",
+# freedesktop.org's interface, by which a file manager opens a folder and selects a file
+SHOW_ITEMS = (
+    *("dbus-send", "--session", "--print-reply", "--type=method_call", "--dest=org.freedesktop.FileManager1"),
+    *("/org/freedesktop/FileManager1", "org.freedesktop.FileManager1.ShowItems"),
 )
-SHOW_ITEMS = "org.freedesktop.FileManager1.ShowItems"
 ANSWER_S = 5.0
 
 
@@ -38,7 +35,7 @@ def _is_shown_by_file_manager(path: Path) -> bool:
         return False
     # wait for a reply: without one, no file manager has this interface
     items = f"array:string:{path.as_uri().replace(',', '%2C')}"
-    command = ["dbus-send", "--print-reply", *FILE_MANAGER, SHOW_ITEMS, items, "string:"]
+    command = [*SHOW_ITEMS, items, "string:"]
     try:
         done = subprocess.run(command, timeout=ANSWER_S, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):

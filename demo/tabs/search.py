@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from miniclip.search.language import knows_only_english
+from miniclip.search.query import PAGE_TOP_K
 
 from .. import cards
 from ..app_state import AppState
 from ..errors import PageError
-from ..form import Form, text
+from ..form import Form, number, text
 from ..i18n import t
 from ..page import Handler
-from ..search_request import offered_filters, read_query, read_shown
+from ..search_request import MAX_SHOWN, offered_filters, read_query
 from ..uploads import read_upload
 
 
@@ -38,7 +39,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
         query = read_query(form, gallery, read_upload(form.get("picture")))
         if not query.has_subject:
             raise PageError(t("type_words"))
-        found = gallery.search(query, read_shown(form))
+        found = gallery.search(query, shown=int(number(form, "shown", PAGE_TOP_K, 1, MAX_SHOWN)))
         like = None
         if query.rows:  # a page that was opened by its address knows only the image's content id
             card = gallery.card_of(query.rows[0])
