@@ -2,9 +2,9 @@
 
 python -m benchmarks.page_load --bundle bundles/NAME --images FOLDER [--image-count 5000] [--json FILE]
 
-In: a bundle and a folder of JPEGs; fewer than `--image-count` are repeated. Out: a table with the time from a key press
-until the new cards and their first row of thumbnails are painted, and with the server's part of it, for one user and
-while fifteen other users type. Exit status 1 if a time is above its limit.
+In: a bundle and a folder of JPEGs, which are repeated if there are fewer than `--image-count`. Out: a table with the
+time from a key press until the new cards and their first row of thumbnails are painted, and with the server's part of
+it, for one user and while fifteen other users type. Exit status 1 if a time is above its limit.
 
 A time starts with the last key of a query. It ends with the first frame after the new cards are in the page and the
 thumbnails of the first row are decoded. It includes the page's wait for more typing.

@@ -48,7 +48,7 @@ class FeedReader(CalibrationDataReader):
 
 @dataclass(frozen=True)
 class Tower:
-    """A tower in fp32, and all data that stay the same when other layers are quantised."""
+    """A tower in fp32, and all data that do not depend on which layers are quantised."""
 
     model: onnx.ModelProto
     source: onnx.ModelProto  # the same function, with its outliers scaled down
@@ -61,7 +61,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class Quantised:
-    """A tower in 8 bits, before and after tables and heads were stored in 8 bits and standardisation refitted."""
+    """A tower in 8 bits. `unfinished` lacks the last steps: 8-bit tables and heads, and refitted standardisation."""
 
     graph: onnx.ModelProto
     unfinished: onnx.ModelProto
@@ -87,7 +87,7 @@ def write_int8(fp32: Path, int8: Path, feeds: Feeds) -> tuple[str, list[LayerBit
         all_kept = bool(kept) and len(kept) == len(layer_sets(tower.model))
     save_graph(graph, int8)
     if all_kept:
-        lost = f"cosine to fp32 in 8 bits, 1st percentile: {in_8_bits:.3f}; largest losses: {', '.join([*kept][:3])}"
+        lost = f"in 8 bits, the 1st percentile of cosines was {in_8_bits:.3f}; largest losses: {', '.join([*kept][:3])}"
         return f"all layers stay in fp32 ({lost})", layers
     narrow = sum(layer.bits == 7 for layer in layers)
     how = f"{quantised.how}; weights of {narrow} of {len(layers)} layers in 7 bits"

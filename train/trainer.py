@@ -1,8 +1,8 @@
 """The training loop of all setups: batches of captions and their images in, the best epoch's run folder out.
 
-The seed of a step is its number, and the seed of an epoch's order is the number of the epoch. So a run that was killed
-and resumed gives the same result as an uninterrupted one. The kept weights have the best mean recall on the validation
-split, or are the last ones (`--train.select last`).
+The seed of a step follows from `--train.seed` and the number of the step, and that of an epoch's order likewise. So a
+run that was killed and resumed gives the same result as an uninterrupted one. The kept weights have the best mean
+recall on the validation split, or are the last ones (`--train.select last`).
 """
 
 import contextlib
@@ -110,7 +110,7 @@ class Trainer:
                 )
             try:
                 self.progress = Progress(**state["progress"])
-                if self.progress == Progress():  # stopped after its first weights, before their state
+                if self.progress == Progress():  # stopped between saving its first weights and its first state
                     return
                 for name, value in state["trained"].items():
                     self.trained[name].data.copy_(value)

@@ -133,7 +133,7 @@ def read_header(source: ImageSource) -> Metadata:
 def _upright_srgb(image: Image.Image, orientation: int) -> Image.Image:
     """A decoded image, upright and in sRGB."""
     rgb = _to_rgb(upright(image, orientation), image.info.get("icc_profile"))
-    rgb.info.pop("icc_profile", None)  # the image is sRGB now, and a PNG would still be saved with the profile
+    rgb.info.pop("icc_profile", None)  # the image is sRGB now, and saving it as PNG would attach the old profile
     return rgb
 
 
@@ -253,7 +253,7 @@ def _colours_to_rgb(image: Image.Image, profile: object) -> Image.Image:
 
 
 def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest value of an image and 0; NaN and infinite values do not count."""
+    """The smallest and the largest value of an image, with 0 counted as one of them; only finite values count."""
     values = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(values)
     return float(values.min(initial=0, where=finite)), float(values.max(initial=0, where=finite))
@@ -262,9 +262,9 @@ def _extremes(image: Image.Image) -> tuple[float, float]:
 def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
     """The values that become black and white, guessed from the mode and the extremes.
 
-    White is 65,535 for the mode "I;16" or a value above 255, otherwise 255. If the largest value is above this, or
-    below a sixteenth of it (values from 0 to 1, or 12 bits), white is 2^n - 1 instead, for the n bits of the largest
-    value. Black is -1 for values from -1 to 1, otherwise 0; lower values mean missing data.
+    White is 65,535 for the mode "I;16" or a value above 255, otherwise 255. If the largest value is above this or below
+    a sixteenth of it, white is the largest number with as many bits instead: 4,095 for 12 bits, 1 for values from 0 to
+    1. Black is -1 for values from -1 to 1, otherwise 0; lower values mean missing data.
     """
     white = 65535 if mode.startswith("I;16") or largest > 255 else 255
     if not white / 16 <= largest <= white:

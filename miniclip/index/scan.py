@@ -72,7 +72,7 @@ def _no_images(problem: str, found: ScanResult) -> MiniClipError:
 
 
 def absolute(source: str) -> str:
-    """The one name of a source of images that is valid from any current folder."""
+    """The absolute name of a source of images, which does not depend on the current folder."""
     if is_uri(source):
         place_uri, mark, options = source.partition("?")
         return place_uri.rstrip("/") + mark + options
@@ -130,14 +130,14 @@ def _of_storage(uri: str, exclude: Sequence[str]) -> ScanResult:
 
 
 class _WithoutFiles(Ignore):
-    """Scan object storage; `.miniclipignore` files are ignored there, because each would take a request."""
+    """The rules for object storage: no `.miniclipignore` file is read, because each would take a request."""
 
     def read(self, folder: str) -> None:
         return None
 
 
 def _doubles(names: Iterable[str]) -> dict[str, str]:
-    """Files with the name of an image, and their kind: cameras write both for one photograph."""
+    """RAW files and Live Photo videos beside an image of the same name, and their kinds; cameras write both."""
     suffixes_of: dict[str, set[str]] = {}  # of images, by the name without suffix
     candidates: list[tuple[str, str, str, tuple[str, ...]]] = []
     for name in names:
@@ -228,7 +228,7 @@ def _add(path: str, captions: tuple[str, ...], found: ScanResult) -> None:
 def _captions_of(
     folder: Path, found: ScanResult, place_of: Callable[[str], str]
 ) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """By place: the path of an image below the root, and its captions. Rows without an image become problems."""
+    """An image's real path -> its path below the root, and its captions. Rows without an image become problems."""
     if not os.access(folder, os.R_OK | os.X_OK):
         return {}  # the walk reports it
     try:

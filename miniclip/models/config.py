@@ -34,7 +34,7 @@ class ModelConfig:
     text_pooling: str = choice("auto", ("auto", *TEXT_POOLINGS), "pooling of the text backbone's output")
     head: str = option(
         "mlp",
-        "mlp; linear: the heads of the CLIP that both --model.vision and --model.text name; "
+        "mlp; linear: a CLIP's own heads, if --model.vision and --model.text name the same CLIP; "
         "affine: linear with bias, as in imported checkpoints",
         Bound("one of mlp, linear, affine", lambda value: value in ("mlp", "linear", "affine")),
     )
@@ -49,7 +49,9 @@ class DataConfig:
     """Additional training data and caption augmentation."""
 
     seed: int = option(0, "seed of the 80/10/10 split where a data set has no official one", SEED)
-    prototypes: bool = option(False, "add pairs of an ImageNet class name and its weight vector in the classifier")
+    prototypes: bool = option(
+        False, "add pairs of an ImageNet class name and its weight vector in the vision backbone's own classifier"
+    )
     prototypes_per_batch: int = option(256, "number of these prototype pairs in each batch", at_least(1))
     name_templates: bool = option(False, "also turn captions that are bare names into sentences: a picture of a NAME")
     caption_augment: float = option(
@@ -125,7 +127,9 @@ class TrainConfig:
     teacher_features: float = option(
         0.0, "weight of the distance to the teacher's embeddings, after a learned map; 0: off", NOT_NEGATIVE
     )
-    teacher_images: str = option("", "folder of images without captions, which only the teacher describes")
+    teacher_images: str = option(
+        "", "folder of images without captions, for which only the teacher's embeddings are learned"
+    )
     teacher_images_per_batch: int = option(256, "images of --train.teacher_images in each step", at_least(1))
     word_weight: float = option(
         0.0,
@@ -271,7 +275,11 @@ def _check(config: Config) -> None:
             "train.teacher",
             "a model that describes the images of --train.teacher_images",
         ),
-        (model.head != "linear" or model.text == model.vision, "model.text", "the CLIP of --model.vision"),
+        (
+            model.head != "linear" or model.text == model.vision,
+            "model.text",
+            "the CLIP of --model.vision, as --model.head linear requires",
+        ),
     ]
     for holds, name, wanted in rules:
         if not holds:

@@ -41,7 +41,9 @@ class Filter:
     help: str
     read: Callable[[str], Any]  # its `ValueError` describes valid text
     metavar: str
-    mask: Callable[[ImageIndex, Any], np.ndarray] | None  # of an index and `Filters`; None: it qualifies another
+    mask: (
+        Callable[[ImageIndex, Any], np.ndarray] | None
+    )  # of an index and `Filters`; None if it only changes another filter, as `within_km` does
     choices: Callable[[ImageIndex], dict[str, int]] | None = None  # values in an index, with their counts
     applies: Callable[[ImageIndex], bool] = lambda index: True  # whether an index has the facts for it
     is_private: bool = False  # a public page neither offers nor answers it

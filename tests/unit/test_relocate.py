@@ -1,4 +1,4 @@
-"""Copying and moving files: nothing is replaced, everything can be undone, and a kill is repaired."""
+"""Copies and moves of files replace nothing, can be undone, and are repaired after a kill."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(params=["one file system", "two file systems"])
 def into(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder; in the second case, a rename into it fails as from another disk."""
+    """A folder; in the second case, a rename into it fails, as if the file came from another disk."""
     if request.param == "two file systems":
 
         def across(source: str, target: str) -> bool:
