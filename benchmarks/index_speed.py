@@ -30,7 +30,7 @@ from PIL import Image
 from miniclip.cli.command import ArgumentParser, run_command
 from miniclip.cli.flags import write_result
 from miniclip.cpu import thread_count
-from miniclip.data.colour import to_srgb
+from miniclip.data.colour import to_rgb
 from miniclip.data.images import read_image
 from miniclip.index.embed_file import KnownContents, hash_file, read_file, row_columns
 from miniclip.index.scan import scan_images
@@ -113,7 +113,7 @@ def measure(folder: Path, encoders: OnnxEncoders, bundle: Path, count: int) -> d
     steps = {"read": cpu_ms(hash_file, paths)[0]}
     steps["decode"], images = cpu_ms(lambda path: read_image(path, transform.min_size_px), paths)
     profile = display_p3()  # the images are sRGB and need no conversion: this is the cost of one from Display P3
-    profile_ms, _ = cpu_ms(lambda image: to_srgb(image.image, profile), images)
+    profile_ms, _ = cpu_ms(lambda image: to_rgb(image.image, profile), images)
     steps["resize"], pixel_values = cpu_ms(lambda image: transform(image.image), images)
     del images
     steps["encode"], _ = cpu_ms(lambda pixels: encoders.embed_on_one_core(pixels[None]), pixel_values)

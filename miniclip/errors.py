@@ -1,5 +1,7 @@
 """Errors that a user can fix. The library raises them; the command line and the page show their messages."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -61,3 +63,16 @@ def first_line(error: BaseException) -> str:
 def is_retryable(error: BaseException | None) -> bool:
     """Whether reading the same file again may succeed without a change of it."""
     return isinstance(error, UnreadableImage) and error.retryable
+
+
+@contextlib.contextmanager
+def file_errors() -> Iterator[None]:
+    """Convert a missing file, a missing permission and missing memory into a retryable `UnreadableImage`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UnreadableImage("no such file", retryable=True) from error
+    except PermissionError as error:
+        raise UnreadableImage("no permission to read it", retryable=True) from error
+    except MemoryError as error:
+        raise UnreadableImage("cannot be read (not enough memory)", retryable=True) from error

@@ -11,24 +11,21 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from miniclip.data.colour import to_srgb
-from miniclip.data.file_errors import file_errors
+from miniclip.data.colour import LARGE_PIXELS, to_rgb
 from miniclip.data.jpeg_xl import JPEG_XL_FORMAT, is_jpeg_xl, register_jpeg_xl
 from miniclip.data.metadata import Metadata, read_metadata, upright, upright_size
 from miniclip.data.moments import VIDEO_FORMAT, file_of, is_video, second_of
 from miniclip.data.raw_preview import RAW_FORMAT, RAW_SUFFIXES, is_raw_start, raw_preview
-from miniclip.data.truncated import decode_truncated
 from miniclip.data.video import frame_at, open_video
-from miniclip.errors import UnreadableImage
+from miniclip.errors import UnreadableImage, file_errors
 from miniclip.installation import install
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000"]  # Pillow opens MPO as JPEG
@@ -43,7 +40,6 @@ HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTA
 # embedding an image of this size takes 0.7 GB of memory, 1.5 GB if it is rotated or converted to RGB, 2.2 GB if both.
 # Larger images are refused before they are decoded (Pillow itself refuses 179 million pixels)
 MAX_PIXELS = 178_000_000
-LARGE_PIXELS, BAND_PIXELS = 40_000_000, 4_000_000
 # before version 13, Pillow expands four bytes of a run-length BMP to 255 rows (CVE-2026-96638): 1 kB could become 45 GB
 BMP_RUN_LENGTHS, RUN_LENGTH_PX = (1, 2), 8192
 _large_image_lock = threading.Lock()
@@ -63,6 +59,9 @@ ImageSource = str | Path | bytes
 # errors of a network share or of the machine: the file itself may be intact
 RETRYABLE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 CUT_OFF = "its last bytes are missing"
+END_OF_IMAGE = b"\xff\xd9"
+BLOCK_PX, UNDECODED = 8, 128  # libjpeg leaves blocks without data at mid-grey
+MAX_MISSING, MIN_ALLOWED_BLOCKS = 0.01, 4  # 4 blocks: one unit of an image with colours at half the resolution
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def read_image(source: ImageSource, min_size_px: int | None = None, max_frames: 
             try:
                 image.load()
             except OSError as error:
-                recovered = decode_truncated(image, source) if "truncated" in str(error) else None
+                recovered = _decode_truncated(image, source) if "truncated" in str(error) else None
                 if recovered is None:
                     raise
                 pixels, remark = recovered, CUT_OFF
@@ -130,9 +129,30 @@ def read_header(source: ImageSource) -> Metadata:
         return read_metadata(image, source)
 
 
+def _decode_truncated(image: Image.Image, source: ImageSource) -> Image.Image | None:
+    """The image of a truncated JPEG; None if more than 1 % of its blocks are missing, or for other formats."""
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    with Image.open(io.BytesIO(content.rstrip(b"\xff") + END_OF_IMAGE), formats=["JPEG"]) as ended:
+        ended.load()
+        blocks = _decoded_blocks(np.asarray(ended.convert("RGB")))
+        missing = blocks.size if not blocks.any() else int(np.argmax(blocks.ravel()[::-1]))
+        return ended.copy() if missing <= max(MIN_ALLOWED_BLOCKS, MAX_MISSING * blocks.size) else None
+
+
+def _decoded_blocks(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (H, W, 3) -> (rows, columns) bool: False for blocks that are grey because their data are missing."""
+    is_decoded = (np.abs(pixels.astype(np.int16) - UNDECODED) > 1).any(axis=2)
+    height, width = is_decoded.shape
+    padded = np.pad(is_decoded, ((0, -height % BLOCK_PX), (0, -width % BLOCK_PX)))
+    blocks = padded.reshape(len(padded) // BLOCK_PX, BLOCK_PX, -1, BLOCK_PX)
+    return np.asarray(blocks.any(axis=(1, 3)))
+
+
 def _upright_srgb(image: Image.Image, orientation: int) -> Image.Image:
     """A decoded image, upright and in sRGB."""
-    rgb = _to_rgb(upright(image, orientation), image.info.get("icc_profile"))
+    rgb = to_rgb(upright(image, orientation), image.info.get("icc_profile"))
     rgb.info.pop("icc_profile", None)  # the image is sRGB now, and saving it as PNG would attach the old profile
     return rgb
 
@@ -215,65 +235,3 @@ def _unidentified(source: ImageSource) -> UnreadableImage:
         return UnreadableImage("a RAW file without a preview; export it as JPEG")
     known = ", ".join(SPELLINGS.get(name, name) for name in FORMATS)
     return UnreadableImage(f"not an image in a known format ({known})")
-
-
-def _to_rgb(image: Image.Image, profile: object) -> Image.Image:
-    """An image of any mode in sRGB: 16 bits are scaled to 8, transparency becomes white.
-
-    Large images are converted in horizontal bands, to save memory.
-    """
-    if image.mode == "RGB" and "transparency" not in image.info and not profile:
-        return image
-    rows = image.height if image.width * image.height <= LARGE_PIXELS else max(1, BAND_PIXELS // image.width)
-    bands = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
-    convert: Callable[[Image.Image], Image.Image] = partial(_colours_to_rgb, profile=profile)
-    if image.mode.startswith("I") or image.mode == "F":
-        extremes = np.array([_extremes(image.crop(band)) for band in bands])
-        levels = _levels(image.mode, extremes[:, 0].min(), extremes[:, 1].max())
-        convert = partial(_grey_to_rgb, levels=levels, profile=profile)
-    if len(bands) == 1:
-        return convert(image)
-    rgb = Image.new("RGB", image.size)
-    for band in bands:
-        rgb.paste(convert(image.crop(band)), band)
-    return rgb
-
-
-def _colours_to_rgb(image: Image.Image, profile: object) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        colours = rgba.convert("L" if image.mode in ("LA", "La", "L") else "RGB")
-        converted = to_srgb(colours, profile)
-        if converted is not colours:
-            converted.putalpha(rgba.getchannel("A"))
-            rgba = converted
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return to_srgb(image.convert("RGB") if image.mode == "P" else image, profile).convert("RGB")
-
-
-def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest value of an image, with 0 counted as one of them; only finite values count."""
-    values = np.asarray(image, dtype=np.float32)
-    finite = np.isfinite(values)
-    return float(values.min(initial=0, where=finite)), float(values.max(initial=0, where=finite))
-
-
-def _levels(mode: str, least: float, largest: float) -> tuple[float, float]:
-    """The values that become black and white, guessed from the mode and the extremes.
-
-    White is 65,535 for the mode "I;16" or a value above 255, otherwise 255. If the largest value is above this or below
-    a sixteenth of it, white is the largest number with as many bits instead: 4,095 for 12 bits, 1 for values from 0 to
-    1. Black is -1 for values from -1 to 1, otherwise 0; lower values mean missing data.
-    """
-    white = 65535 if mode.startswith("I;16") or largest > 255 else 255
-    if not white / 16 <= largest <= white:
-        white = max(1, 2 ** int(largest).bit_length() - 1)
-    return (-1.0 if -1 <= least < -0.25 and white == 1 else 0.0), float(white)
-
-
-def _grey_to_rgb(image: Image.Image, levels: tuple[float, float], profile: object) -> Image.Image:
-    black, white = levels
-    values = np.nan_to_num(np.array(image, dtype=np.float32), copy=False).clip(black, white)
-    grey = Image.fromarray(((values - black) * (255 / (white - black))).astype(np.uint8))
-    return to_srgb(grey, profile).convert("RGB")

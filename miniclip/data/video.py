@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from miniclip.data.file_errors import file_errors
 from miniclip.data.metadata import Metadata
 from miniclip.data.moments import clock
 from miniclip.data.video_metadata import read_video_metadata
-from miniclip.errors import UnreadableImage
+from miniclip.errors import UnreadableImage, file_errors
 from miniclip.installation import install
 
 # FFmpeg also reads playlists, which name other files and addresses. These containers hold their own frames

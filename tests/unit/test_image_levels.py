@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.data import images
+from miniclip.data import colour
 from miniclip.data.images import open_image
 
 RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
@@ -67,8 +67,8 @@ def test_a_large_image_converted_in_bands_is_the_same(mode: str, monkeypatch: py
     stream = io.BytesIO()
     image.save(stream, "TIFF" if mode in ("CMYK", "F") else "PNG", **({"transparency": 3} if mode == "P" else {}))
     whole = np.asarray(open_image(stream.getvalue()))
-    monkeypatch.setattr(images, "LARGE_PIXELS", 1000)
-    monkeypatch.setattr(images, "BAND_PIXELS", 500)
+    monkeypatch.setattr(colour, "LARGE_PIXELS", 1000)
+    monkeypatch.setattr(colour, "BAND_PIXELS", 500)
     assert np.array_equal(np.asarray(open_image(stream.getvalue())), whole)
 
 
