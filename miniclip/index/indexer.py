@@ -202,7 +202,8 @@ def write_here(
             writer.remove(sorted(obsolete))
         if problems:
             writer.put_problems(problems)
-            writer.remove(plan.row_paths(problem.path for problem in problems))
+            # a file that only cannot be read now keeps its row, which is of its content before
+            writer.remove(plan.row_paths(problem.path for problem in problems if not problem.retryable))
         added += len(waiting)
         reused += sum(reading.known_at is not None for reading in waiting)
         plan.problems.update((problem.path, problem) for problem in problems)

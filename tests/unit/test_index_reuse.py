@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import lancedb
+import numpy as np
 import pytest
 from PIL import Image
 
 from miniclip.index.image_index import ImageIndex
 from miniclip.index.indexer import update_index
 from miniclip.inference.onnx_encoders import OnnxEncoders
+from tests.support.camera_files import jpeg_xl
 from tests.support.indexing import counts, embeds_by_name, encoders, six_images
 
 __all__ = ["encoders", "six_images"]  # fixtures
@@ -107,6 +109,22 @@ def test_heic_is_retried_because_the_reader_may_be_installed_now(
     for kept in (0, 6):
         assert counts(update_index(str(images), encoders, tmp_path / "index")) == (6 - kept, kept, 0, 1)
         assert "skipping phone.heic: HEIC images need one more package: pip install" in capsys.readouterr().out
+
+
+def test_a_changed_file_whose_reader_is_missing_keeps_its_row_until_it_can_be_read(
+    encoders: OnnxEncoders, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, drawing = tmp_path / "index", images / "drawing.jxl"
+    drawing.write_bytes(jpeg_xl(np.full((40, 60, 3), (220, 40, 40), np.uint8)))
+    update_index(str(images), encoders, out)
+    before = embeds_by_name(out)
+    drawing.write_bytes(jpeg_xl(np.full((50, 60, 3), (40, 80, 220), np.uint8)))
+    with monkeypatch.context() as patch:
+        patch.setattr("miniclip.data.images.FORMATS", ["JPEG", "PNG"])
+        assert counts(update_index(str(images), encoders, out)) == (0, 6, 0, 1)
+        assert embeds_by_name(out)["drawing.jxl"] == before["drawing.jxl"]
+    assert counts(update_index(str(images), encoders, out)) == (1, 6, 0, 0)
+    assert embeds_by_name(out)["drawing.jxl"] != before["drawing.jxl"]
 
 
 def test_an_image_that_became_damaged_leaves_the_index(encoders: OnnxEncoders, images: Path, tmp_path: Path) -> None:
