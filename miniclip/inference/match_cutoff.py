@@ -22,7 +22,8 @@ ABSENT_WEIGHT = 4.0  # weight of words that match nothing in a source, relative 
 PENALTY = 5e-4  # weight of the squared offset, relative to a mean log likelihood
 MIN_WORDS = 20  # of each kind, matching and not, for an offset
 MAX_ABSENT = 1500  # words of one source that match nothing
-MIN_GALLERY, REPEATS, SIZE_BINS = 8, 3, 4
+MIN_GALLERY, REPEATS = 8, 3  # images of the smallest random gallery; galleries of each matching query
+SIZE_BINS = 4  # groups of galleries of similar size; the line is fitted to one quantile of each
 SEED = 0
 
 
@@ -69,7 +70,11 @@ def _join(parts: Sequence[_Draws]) -> _Draws:
 
 
 def fit_cutoff(sources: Sequence[JudgedQueries]) -> Cutoff:
-    """Fit offset, cut-off and growth. With too few words there is no offset, and only captions count."""
+    """Fit offset, cut-off and growth.
+
+    If the sources have enough words, matching and absent ones, the offset is fitted first, and then the cut-off to
+    words: most short queries of users are words. Otherwise there is no offset, and the cut-off is fitted to captions.
+    """
     generator = np.random.default_rng(SEED)
     captions = [_draw(own.text_embeds, own.relation, own.image_embeds, generator) for own in sources]
     words = [(own.words, own.image_embeds) for own in sources if own.words is not None]

@@ -60,6 +60,8 @@ def _line(graph: Path, encoders: "OnnxEncoders") -> tuple[float, float] | None:
         logits, cosines = _logits_and_cosines(session, encoders)
     except Exception:  # onnxruntime's own types, none of them public; nothing else needs this graph
         return None
+    if not np.isfinite([*logits.ravel(), *cosines.ravel()]).all():
+        return None
     scale, bias = (float(number) for number in np.polyfit(cosines.ravel(), logits.ravel(), 1))
     deviation = np.abs(scale * cosines + bias - logits).max()
     is_line = deviation <= MAX_DEVIATION * np.abs(logits).max() and scale > 0

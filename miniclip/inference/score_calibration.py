@@ -3,6 +3,9 @@
 Calibration takes `JudgedQueries`: held-out images, and queries with known right images. It gives a `ScoreCalibration`,
 which the bundle's manifest keeps. A search applies it to scores and the query's embedding.
 
+The curve is a logistic regression. Each of a query's ten best images is one observation: its score is the only feature,
+and the label says whether the image is right. So the number is the probability that such a result is right.
+
 Scores of different queries are not comparable: "woman" fits no image as well as "a woman in a red coat" fits its image.
 The embedding of a query predicts how high the scores of its matches are. So a learned vector, the offset, adds to every
 score of the query. The order of scores within a query does not change.
@@ -112,10 +115,13 @@ def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration 
 
     There is no offset unless the sources have words that match no image (`JudgedQueries.words`).
     None if there are too few images, or if matches do not score higher than other pairs.
+    Errors: `MiniClipError` if an embedding is not finite.
     """
     sources = [own for own in sources if len(own.image_embeds) >= 2 and len(own.text_embeds) >= 2]
     if not sources:
         return None
+    if not all(_is_finite(own) for own in sources):
+        raise MiniClipError("the model's embeddings hold NaN or infinite values; train or export it again")
     cutoff = fit_cutoff(sources)
     hits = [best_hits(own, cutoff.offset) for own in sources]
     scores, labels = (np.concatenate(parts) for parts in zip(*hits, strict=True))
@@ -136,6 +142,11 @@ def calibrate(sources: Sequence[JudgedQueries], split: str) -> ScoreCalibration 
         growth=cutoff.growth,
         gallery=cutoff.gallery,
     )
+
+
+def _is_finite(own: JudgedQueries) -> bool:
+    embeds = [own.text_embeds, own.image_embeds, *([own.words.text_embeds] if own.words is not None else [])]
+    return all(bool(np.isfinite(one).all()) for one in embeds)
 
 
 def shifted(scores: np.ndarray, text_embeds: np.ndarray, offset: np.ndarray | None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_scores_without_a_match_among_the_hits_are_not_calibrated() -> None:
     texts, images, owner = embeds_of_pairs(50, noise=1.0)
     assert calibrate([pairs(-texts, images, owner)], "val") is None
     assert calibrate([pairs(texts[:2], images[:1], owner[:2])], "val") is None
+
+
+@pytest.mark.parametrize("damaged", ["text_embeds", "image_embeds"])
+def test_a_model_that_gives_nan_is_refused_in_one_line(damaged: str) -> None:
+    queries = pairs(*embeds_of_pairs(50, noise=1.0))
+    embeds = getattr(queries, damaged).copy()
+    embeds[3, 0] = np.nan
+    with pytest.raises(MiniClipError, match="hold NaN or infinite values"):
+        calibrate([replace(queries, **{damaged: embeds})], "val")
 
 
 def test_scores_that_are_lower_for_matches_are_not_calibrated() -> None:
