@@ -24,7 +24,7 @@ from miniclip.data.paths import real_path
 from miniclip.data.prefetch import prefetch
 from miniclip.data.storage import is_uri, read_uri
 from miniclip.data.video import open_video
-from miniclip.errors import MiniClipError, UnreadableImage
+from miniclip.errors import MiniClipError, UnreadableImage, file_errors
 from miniclip.index.scan_result import ImageFile
 from miniclip.index.schema import IMAGE_COLUMNS
 from miniclip.inference.encoders import IMAGE_BATCH
@@ -176,13 +176,10 @@ def hash_file(path: str) -> bytes:
 def _reasons() -> Iterator[None]:
     """Convert every error of reading a file into `UnreadableImage`."""
     try:
-        yield
-    except PermissionError as error:
-        raise UnreadableImage("no permission to read it", retryable=True) from error
+        with file_errors():
+            yield
     except OSError as error:
         raise UnreadableImage(f"cannot be read ({error.strerror})", retryable=True) from error
-    except MemoryError as error:
-        raise UnreadableImage("cannot be read (not enough memory)", retryable=True) from error
 
 
 def _embed(batch: list[Reading], encoders: OnnxEncoders) -> Iterator[tuple[ImageFile, list[Reading]]]:

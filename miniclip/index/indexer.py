@@ -202,7 +202,7 @@ def write_here(
             writer.remove(sorted(obsolete))
         if problems:
             writer.put_problems(problems)
-            # a file that only cannot be read now keeps its row, which is of its content before
+            # a changed file that cannot be read now keeps the row of its earlier content
             writer.remove(plan.row_paths(problem.path for problem in problems if not problem.retryable))
         added += len(waiting)
         reused += sum(reading.known_at is not None for reading in waiting)

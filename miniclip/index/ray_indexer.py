@@ -107,7 +107,8 @@ def on_cluster(address: str) -> Write:
                     good = done.filter(expr=col(REASON).is_null()).drop_columns([REASON, RETRYABLE])
                     added += (count := good.count())
                     problems = _problems(done.filter(expr=col(REASON).is_not_null()))
-                writer.remove(plan.row_paths(file.path for file in chunk))
+                kept = {problem.path for problem in problems if problem.retryable}
+                writer.remove(plan.row_paths(file.path for file in chunk if file.path not in kept))
                 if count:
                     with writing(writer.folder), _one_line():
                         lance_ray.write_lance(good, writer.images_uri, schema=writer.schema, mode="append")
