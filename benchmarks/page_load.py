@@ -148,7 +148,7 @@ class Page:
 
 
 def measure(url: str, queries: int) -> dict[str, float]:
-    """Type queries that nobody has typed before; returns percentiles of the times in ms."""
+    """Type new queries, and return percentiles of their times in ms."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")

@@ -34,7 +34,7 @@ TURN_S = 0.25
 
 
 def options(threads: int, entries: dict[str, str], arena: bool, pattern: bool) -> ort.SessionOptions:
-    """One combination of settings, without those of MiniCLIP: onnxruntime warns about an entry that is set twice."""
+    """One combination of settings. MiniCLIP's own are left out: onnxruntime warns about an entry that is set twice."""
     made = ort.SessionOptions()
     made.intra_op_num_threads, made.inter_op_num_threads = threads, 1
     made.enable_cpu_mem_arena, made.enable_mem_pattern = arena, pattern

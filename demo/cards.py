@@ -90,7 +90,7 @@ def _data_address(mime: str, text: str) -> str:
 
 
 def _escaped(key: str, **values: Any) -> str:
-    """`t` for templates. It escapes values, except those that are HTML already, such as the result of a macro."""
+    """`t` for templates. It escapes values, unless they are HTML already, such as the result of a macro."""
     return fill(escape(text_of(key, values.get("count"))), values)
 
 

@@ -63,7 +63,7 @@ def handlers(app_state: AppState) -> Mapping[str, Handler]:
 
 
 def facts(gallery: GallerySearch, row: int, score: float = 0.0, match: str = "") -> list[tuple[str, str]]:
-    """Names and values of what is known about an image."""
+    """What the large view says about an image, as pairs of a name and a value."""
     card, index = gallery.card_of(row), gallery.index
     found = [(t("similarity"), decimal(score, 3))] if score else []
     if match in MATCH_WORDS:
